@@ -1,0 +1,214 @@
+//! What can go wrong, one type for each culprit.
+//!
+//! | type | whose doing it is | what to do |
+//! | --- | --- | --- |
+//! | [`Refusal`] | the asker came at the wrong time | ask again later, or elsewhere |
+//! | [`Failure`] | the successor, or the attempt to start it | mend the new version; this process serves on |
+//! | [`Error`] | this process: a system call failed or a rule was broken | what the text says |
+//! | [`RequestError`] | told to the client of a coordination socket | each variant says |
+//!
+//! Knows: words and numbers. Does not know: how any of it came about.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+/// Why a request for a restart was not taken up. Nothing was started and nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// This process has not said yet that it is ready.
+    #[error("not ready: this process is still starting; ask again when it serves")]
+    NotReady,
+    /// An earlier request is being worked on.
+    #[error("a restart is under way since {:.1} s; wait for its end", since.as_secs_f64())]
+    UnderWay {
+        /// How long ago that restart was asked for.
+        since: Duration,
+    },
+    /// A restart has been granted and can still be taken back.
+    #[error("on probation: {}", match successor {
+        Some(pid) => format!("process {pid} has taken over and must prove itself first"),
+        None => "the predecessor of this process has not committed yet".into(),
+    })]
+    OnProbation {
+        /// The process on probation, if it is the successor of the one that refuses; `None` if it is that one itself.
+        successor: Option<u32>,
+    },
+    /// This process has handed over for good.
+    #[error("handed off to process {successor}: ask that one")]
+    HandedOff {
+        /// The process that serves now.
+        successor: u32,
+    },
+    /// This process is ending and starts nothing new.
+    #[error("this process is stopping")]
+    Stopping,
+    /// No further restart is possible in this process, see [`Event::Broken`](crate::Event::Broken).
+    #[error("no restart is possible any more: the restart thread of this process is gone; stop and start the service")]
+    Broken,
+}
+
+/// Why an attempt to restart has failed. The old process goes on serving.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The program could not be started.
+    #[error(transparent)]
+    Spawn(#[from] ChildSpawnError),
+    /// The successor ended before it was ready.
+    #[error("the successor {0} before it was ready")]
+    Exited(Exit),
+    /// The successor ended after it had taken over, within its probation.
+    #[error("the successor {0} on probation")]
+    DiedOnProbation(Exit),
+    /// The successor was not ready in time and has been killed.
+    #[error("the successor was not ready within {:.1} s and has been killed", .0.as_secs_f64())]
+    TimedOut(Duration),
+    /// The successor said that it will not take over.
+    #[error("the successor refused: {0}")]
+    Refused(String),
+    /// The state of this process could not be handed over.
+    #[error("the handover failed: {0}")]
+    Handover(String),
+    /// The successor closed its lifeline but lived on, and has been killed.
+    #[error("the successor closed its lifeline and has been killed; does something in it close descriptors it does not know?")]
+    HungUp,
+    /// The successor said something that makes no sense, and has been killed.
+    #[error("the successor broke the protocol and has been killed: {0}")]
+    Protocol(String),
+    /// The attempt was called off by [`Restarter::cancel`](crate::Restarter::cancel).
+    #[error("the restart was called off")]
+    Cancelled,
+    /// This process was told to stop while the attempt was under way.
+    #[error("the restart was called off because this process is stopping")]
+    Stopping,
+}
+
+/// The new process could not be started: the spawn part of [`Failure`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildSpawnError {
+    program: PathBuf,
+    errno: Option<i32>,
+    reason: String,
+}
+
+impl ChildSpawnError {
+    pub(crate) fn new(program: &Path, cause: &io::Error, note: Option<String>) -> Self {
+        let reason = match note {
+            Some(note) => format!("{cause}: {note}"),
+            None => cause.to_string(),
+        };
+        ChildSpawnError { program: program.into(), errno: cause.raw_os_error(), reason }
+    }
+
+    /// The program that was to be started.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The error of the system call, if it was one that failed.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.errno
+    }
+}
+
+impl fmt::Display for ChildSpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not start {}: {}", self.program.display(), self.reason)
+    }
+}
+
+impl std::error::Error for ChildSpawnError {}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exit {
+    /// It exited with this status.
+    Code(i32),
+    /// It was killed by this signal.
+    Signal(i32),
+    /// It is gone, and somebody else took the status: SIGCHLD is ignored, or the program waits for any child.
+    Unknown,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exited with status {code}"),
+            Exit::Signal(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "was killed by {signal}"),
+                Err(_) => write!(f, "was killed by signal {number}"),
+            },
+            Exit::Unknown => write!(f, "ended (status unknown: somebody else reaped it)"),
+        }
+    }
+}
+
+/// What went wrong in this process itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    #[error("{step}: {source}")]
+    Os {
+        /// What was being done, with the names of the things it was done to.
+        step: Cow<'static, str>,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// Something was asked for that cannot be; the text says what and why.
+    #[error("{0}")]
+    Rule(Cow<'static, str>),
+    /// The predecessor lives and has given this process up. It serves on; this process should end.
+    #[error("the predecessor (process {0}) has given this process up and serves on")]
+    GivenUp(u32),
+}
+
+impl Error {
+    pub(crate) fn os(step: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Error {
+        let step = step.into();
+        move |source| Error::Os { step, source }
+    }
+
+    pub(crate) fn rule(text: impl Into<Cow<'static, str>>) -> Error {
+        Error::Rule(text.into())
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        let kind = match &error {
+            Error::Os { source, .. } => source.kind(),
+            Error::Rule(_) => io::ErrorKind::InvalidInput,
+            Error::GivenUp(_) => io::ErrorKind::ConnectionAborted,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// What the client of a coordination socket is told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// Nobody answers there, or not to us. The source says why.
+    #[error("{0}")]
+    Unreachable(#[source] io::Error),
+    /// The service is not in a state to restart; it serves on. Asking again later may help.
+    #[error("restart refused: {0}")]
+    Refused(String),
+    /// The new version did not start; the old one serves on.
+    #[error("restart failed: {0}")]
+    Failed(String),
+    /// No answer came in time. The restart may still be under way: ask for the status.
+    #[error("no answer within {:.1} s; the restart may still be under way: ask for the status", .0.as_secs_f64())]
+    TimedOut(Duration),
+    /// What came is no answer that this version understands.
+    #[error("the answer makes no sense: {0}")]
+    Protocol(String),
+}

@@ -1,0 +1,503 @@
+//! The restart state machine.
+//!
+//! Knows: the order in which things may happen. Does not know: processes, descriptors, clocks, threads, text. Time is a [`Duration`]
+//! since any fixed moment, handed in; words that belong to a cause (an exit status, a reason) stay with the driver.
+//!
+//! The contract: call [`Machine::handle`], then [`Machine::poll_output`] until it returns `None`, carrying each output out in order;
+//! call `handle` with [`Input::Timeout`] when [`Machine::poll_timeout`] has passed. `handle` is total: a pair of state and input that
+//! is not a row of the table on [`State`] changes nothing and says nothing.
+
+mod words;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::error::Refusal;
+
+pub use words::{Action, Attempt, Cause, Input, Notice, Output, Reply, Ticket, Violation};
+
+/// How long a killed successor may take to die before its asker is told.
+pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a process stands.
+///
+/// ```text
+///           Opened                 Request                 Spawned                   Ready
+///  Closed ──────────▶ Idle ──────────────────▶ Spawning ──────────▶ AwaitingReady ──────────▶ Handoff
+///    ▲                ▲  ▲                        │                     │      │                │  │
+///    │ Stop           │  └────────────────────────┘                     │      │ (Probation)    │  └─ (Committed): the end
+///    │                │     SpawnFailed, Timeout, Cancel                │      │                │
+///    │                │                                                 │      │                │
+///    │                └──────────────────── Exited ─────────────────────┘      │                │
+///    │                                         ▲                               │                │
+///    └── Exited, after Stop ── Killing ────────┘ Exited                        │                │
+///                                 ▲                                            │                │
+///                                 └────────────────────────────────────────────┴────────────────┘
+///                                   Timeout, Cancel, Stop, Refused, LifelineClosed, a broken protocol
+/// ```
+///
+/// The whole table, made from the code by `tests/machine_table.rs` (pairs that are not in it do nothing; a lost restart thread is in
+/// the notes below it):
+///
+// table:begin
+// table:end
+///
+/// *Killing* has a way out on `Timeout` too: the asker is answered, and the state stays until the child is gone. A `Stop` while a child
+/// is being killed, or a `ThreadLost` from the moment a child exists, is remembered: the attempt goes on, and where it would have ended
+/// in `Idle` it ends in `Closed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// No restart can be asked for.
+    Closed(Closed),
+    /// Serving, and waiting for a request.
+    Idle,
+    /// The restart thread has been told to start the successor.
+    Spawning {
+        /// Which try.
+        attempt: Attempt,
+        /// Who asked.
+        ticket: Ticket,
+        /// When.
+        since: Duration,
+        /// When the successor must be ready.
+        deadline: Duration,
+    },
+    /// The successor runs and is getting ready.
+    AwaitingReady {
+        /// Which try.
+        attempt: Attempt,
+        /// Who asked.
+        ticket: Ticket,
+        /// The successor.
+        pid: u32,
+        /// When the restart was asked for.
+        since: Duration,
+        /// When the successor must be ready.
+        deadline: Duration,
+        /// How far the state has been handed over.
+        handover: Handover,
+    },
+    /// The successor has been granted the service.
+    Handoff {
+        /// Which try.
+        attempt: Attempt,
+        /// The successor.
+        pid: u32,
+        /// Whether it can still be taken back.
+        phase: Phase,
+    },
+    /// A child was given up and killed; its end is awaited, and nothing new is spawned meanwhile.
+    Killing {
+        /// Which try.
+        attempt: Attempt,
+        /// Who has yet to be told.
+        ticket: Option<Ticket>,
+        /// The child.
+        pid: u32,
+        /// When the restart was asked for.
+        since: Duration,
+        /// Why it was given up.
+        cause: Cause,
+        /// Whether it had been granted the service.
+        granted: bool,
+        /// When the asker is told, dead or not; `None` once it has been.
+        deadline: Option<Duration>,
+    },
+}
+
+/// Why no restart can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// The process is starting.
+    NotReady,
+    /// The predecessor of this process can still take the service back.
+    OnProbation,
+    /// The process is ending.
+    Stopping,
+    /// The restart thread is lost.
+    Broken,
+}
+
+/// How far the state has been handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handover {
+    /// The successor has not asked.
+    NotAsked,
+    /// It asked, and the program is giving.
+    Open,
+    /// All has been given.
+    Sent,
+}
+
+/// Whether a handoff can still be taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It can, until the deadline.
+    Probation {
+        /// Who asked.
+        ticket: Ticket,
+        /// When the restart was asked for.
+        since: Duration,
+        /// When it becomes final.
+        deadline: Duration,
+    },
+    /// It is final.
+    Committed,
+}
+
+/// The times a machine goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a restart may take from the request until the successor is ready.
+    pub ready: Duration,
+    /// How long the service can be taken back after it was granted; `None`: not at all.
+    pub probation: Option<Duration>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Machine {
+    limits: Limits,
+    state: State,
+    attempts: u64,
+    stopping: bool,
+    thread_lost: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl Machine {
+    /// A process that is starting.
+    pub fn new(limits: Limits) -> Machine {
+        Machine {
+            limits,
+            state: State::Closed(Closed::NotReady),
+            attempts: 0,
+            stopping: false,
+            thread_lost: false,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The next thing to do or tell.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When `handle(Input::Timeout)` is next needed.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        match self.state {
+            State::Closed(_) | State::Idle | State::Handoff { phase: Phase::Committed, .. } => None,
+            State::Spawning { deadline, .. } | State::AwaitingReady { deadline, .. } => Some(deadline),
+            State::Handoff { phase: Phase::Probation { deadline, .. }, .. } => Some(deadline),
+            State::Killing { deadline, .. } => deadline,
+        }
+    }
+
+    /// Why a request that came now would be refused; `None` if it would not.
+    pub fn refusal(&self, now: Duration) -> Option<Refusal> {
+        match self.state {
+            State::Idle => None,
+            State::Closed(Closed::NotReady) => Some(Refusal::NotReady),
+            State::Closed(Closed::OnProbation) => Some(Refusal::OnProbation { successor: None }),
+            State::Closed(Closed::Stopping) => Some(Refusal::Stopping),
+            State::Closed(Closed::Broken) => Some(Refusal::Broken),
+            State::Spawning { since, .. } | State::AwaitingReady { since, .. } | State::Killing { since, .. } => {
+                Some(Refusal::UnderWay { since: now.saturating_sub(since) })
+            }
+            State::Handoff { pid, phase: Phase::Probation { .. }, .. } => Some(Refusal::OnProbation { successor: Some(pid) }),
+            State::Handoff { pid, phase: Phase::Committed, .. } => Some(Refusal::HandedOff { successor: pid }),
+        }
+    }
+
+    /// Takes one thing in.
+    pub fn handle(&mut self, now: Duration, input: Input) {
+        match input {
+            Input::Opened { on_probation } => self.opened(on_probation),
+            Input::Committed | Input::PredecessorGone => self.committed_to(),
+            Input::Request(ticket) => self.request(now, ticket),
+            Input::Spawned(attempt, pid) => self.spawned(attempt, pid),
+            Input::SpawnFailed(attempt) => self.spawn_failed(attempt),
+            Input::Exited(attempt) => self.exited(attempt),
+            Input::Cancel => self.cancel(now),
+            Input::Stop => self.stop(now),
+            Input::ThreadLost => self.thread_lost(),
+            Input::Timeout => {
+                if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
+                    self.timeout(now);
+                }
+            }
+            Input::Here(attempt, _)
+            | Input::StateRequested(attempt)
+            | Input::HandoverSent(attempt)
+            | Input::HandoverFailed(attempt)
+            | Input::Refused(attempt)
+            | Input::Progress(attempt)
+            | Input::Ready(attempt)
+            | Input::LifelineClosed(attempt)
+            | Input::Garbage(attempt) => {
+                if self.successor() == Some(attempt) {
+                    self.from_successor(now, attempt, input);
+                }
+            }
+        }
+    }
+
+    fn opened(&mut self, on_probation: bool) {
+        if self.state == State::Closed(Closed::NotReady) {
+            if on_probation {
+                self.state = State::Closed(Closed::OnProbation);
+            } else {
+                self.rest();
+            }
+        }
+    }
+
+    fn committed_to(&mut self) {
+        if self.state == State::Closed(Closed::OnProbation) {
+            self.tell(Notice::Committed);
+            self.rest();
+        }
+    }
+
+    fn request(&mut self, now: Duration, ticket: Ticket) {
+        if let Some(refusal) = self.refusal(now) {
+            return self.act(Action::Reply(ticket, Reply::Refused(refusal)));
+        }
+        self.attempts += 1;
+        let attempt = Attempt(self.attempts);
+        let deadline = now.saturating_add(self.limits.ready);
+        self.state = State::Spawning { attempt, ticket, since: now, deadline };
+        self.tell(Notice::Restarting);
+        self.act(Action::Spawn(attempt));
+    }
+
+    fn spawned(&mut self, of: Attempt, pid: u32) {
+        match self.state {
+            State::Spawning { attempt, ticket, since, deadline } if attempt == of => {
+                self.state = State::AwaitingReady { attempt, ticket, pid, since, deadline, handover: Handover::NotAsked };
+                self.tell(Notice::Spawned(pid));
+            }
+            _ => {}
+        }
+    }
+
+    fn spawn_failed(&mut self, of: Attempt) {
+        match self.state {
+            State::Spawning { attempt, ticket, .. } if attempt == of => self.fail(Some(ticket), Cause::SpawnFailed),
+            _ => {}
+        }
+    }
+
+    /// The attempt whose successor has a lifeline that matters.
+    fn successor(&self) -> Option<Attempt> {
+        match self.state {
+            State::AwaitingReady { attempt, .. } | State::Handoff { attempt, .. } => Some(attempt),
+            State::Closed(_) | State::Idle | State::Spawning { .. } | State::Killing { .. } => None,
+        }
+    }
+
+    /// Whatever the current successor says or does short of ending.
+    fn from_successor(&mut self, now: Duration, attempt: Attempt, input: Input) {
+        match (&mut self.state, input) {
+            (State::AwaitingReady { pid, .. }, Input::Here(_, claimed)) => {
+                if *pid != claimed {
+                    self.kill(now, Cause::Protocol(Violation::WrongPid));
+                }
+            }
+            (State::AwaitingReady { handover, .. }, Input::StateRequested(_)) => match handover {
+                Handover::NotAsked => {
+                    *handover = Handover::Open;
+                    self.tell(Notice::StateRequested(attempt));
+                }
+                Handover::Open | Handover::Sent => self.kill(now, Cause::Protocol(Violation::AskedTwice)),
+            },
+            (State::AwaitingReady { handover: handover @ Handover::Open, .. }, Input::HandoverSent(_)) => *handover = Handover::Sent,
+            (State::AwaitingReady { .. }, Input::HandoverFailed(_)) => self.kill(now, Cause::HandoverFailed),
+            (State::AwaitingReady { .. }, Input::Refused(_)) => self.kill(now, Cause::Refused),
+            (State::AwaitingReady { .. }, Input::Progress(_)) => self.tell(Notice::Progress(attempt)),
+            (State::AwaitingReady { handover: Handover::Open, .. }, Input::Ready(_)) => {
+                self.kill(now, Cause::Protocol(Violation::ReadyTooSoon));
+            }
+            (State::AwaitingReady { .. }, Input::Ready(_)) => self.grant(now),
+            (State::AwaitingReady { .. } | State::Handoff { phase: Phase::Probation { .. }, .. }, Input::LifelineClosed(_)) => {
+                self.kill(now, Cause::HungUp);
+            }
+            (State::AwaitingReady { .. } | State::Handoff { phase: Phase::Probation { .. }, .. }, Input::Garbage(_)) => {
+                self.kill(now, Cause::Protocol(Violation::Garbage));
+            }
+            _ => {}
+        }
+    }
+
+    fn grant(&mut self, now: Duration) {
+        let State::AwaitingReady { attempt, ticket, pid, since, .. } = self.state else { return };
+        self.act(Action::Grant(attempt));
+        self.tell(Notice::HandedOff(pid));
+        match self.limits.probation {
+            None => self.commit(attempt, pid, ticket),
+            Some(probation) => {
+                let phase = Phase::Probation { ticket, since, deadline: now.saturating_add(probation) };
+                self.state = State::Handoff { attempt, pid, phase };
+            }
+        }
+    }
+
+    fn commit(&mut self, attempt: Attempt, pid: u32, ticket: Ticket) {
+        self.state = State::Handoff { attempt, pid, phase: Phase::Committed };
+        self.act(Action::Commit(attempt));
+        self.act(Action::Reply(ticket, Reply::Completed(pid)));
+        self.tell(Notice::Completed(pid));
+    }
+
+    fn exited(&mut self, of: Attempt) {
+        match self.state {
+            State::AwaitingReady { attempt, ticket, .. } if attempt == of => self.fail(Some(ticket), Cause::Exited),
+            State::Handoff { attempt, phase: Phase::Probation { ticket, .. }, .. } if attempt == of => {
+                self.resume(Some(ticket), Cause::DiedOnProbation);
+            }
+            State::Handoff { attempt, pid, phase: Phase::Committed } if attempt == of => self.tell(Notice::SuccessorGone(pid)),
+            State::Killing { attempt, ticket, cause, granted, deadline, .. } if attempt == of => match (granted, deadline) {
+                (true, _) => self.resume(ticket, cause),
+                (false, Some(_)) => self.fail(ticket, cause),
+                (false, None) => self.rest(),
+            },
+            _ => {}
+        }
+    }
+
+    fn cancel(&mut self, now: Duration) {
+        match self.state {
+            State::Spawning { .. } => self.abandon(Cause::Cancelled),
+            State::AwaitingReady { .. } => self.kill(now, Cause::Cancelled),
+            State::Closed(_) | State::Idle | State::Handoff { .. } | State::Killing { .. } => {}
+        }
+    }
+
+    fn stop(&mut self, now: Duration) {
+        match self.state {
+            State::Closed(Closed::NotReady | Closed::OnProbation) | State::Idle => self.state = State::Closed(Closed::Stopping),
+            State::Closed(Closed::Stopping | Closed::Broken) => {}
+            State::Spawning { .. } => {
+                self.stopping = true;
+                self.abandon(Cause::Stopping);
+            }
+            State::AwaitingReady { .. } => {
+                self.stopping = true;
+                self.kill(now, Cause::Stopping);
+            }
+            State::Handoff { attempt, pid, phase: Phase::Probation { ticket, .. } } => self.commit(attempt, pid, ticket),
+            State::Handoff { phase: Phase::Committed, .. } => {}
+            State::Killing { .. } => self.stopping = true,
+        }
+    }
+
+    fn thread_lost(&mut self) {
+        match self.state {
+            State::Closed(Closed::Stopping | Closed::Broken) | State::Handoff { phase: Phase::Committed, .. } => {}
+            State::Idle => self.broken(),
+            State::Spawning { attempt, ticket, .. } => {
+                self.unspawn(attempt);
+                self.act(Action::Reply(ticket, Reply::Refused(Refusal::Broken)));
+                self.broken();
+            }
+            State::Closed(Closed::NotReady | Closed::OnProbation)
+            | State::AwaitingReady { .. }
+            | State::Handoff { phase: Phase::Probation { .. }, .. }
+            | State::Killing { .. } => self.thread_lost = true,
+        }
+    }
+
+    fn timeout(&mut self, now: Duration) {
+        match &mut self.state {
+            State::Spawning { .. } => self.abandon(Cause::TimedOut),
+            State::AwaitingReady { .. } => self.kill(now, Cause::TimedOut),
+            State::Handoff { attempt, pid, phase: Phase::Probation { ticket, .. } } => {
+                let (attempt, pid, ticket) = (*attempt, *pid, *ticket);
+                self.commit(attempt, pid, ticket);
+            }
+            State::Killing { ticket, cause, deadline, .. } => {
+                let cause = *cause;
+                *deadline = None;
+                if let Some(ticket) = ticket.take() {
+                    self.act(Action::Reply(ticket, Reply::Failed(cause)));
+                }
+                self.tell(Notice::Failed(cause));
+            }
+            State::Closed(_) | State::Idle | State::Handoff { phase: Phase::Committed, .. } => {}
+        }
+    }
+
+    /// Gives up a successor that is still being started.
+    fn abandon(&mut self, cause: Cause) {
+        let State::Spawning { attempt, ticket, .. } = self.state else { return };
+        if !self.unspawn(attempt) {
+            self.act(Action::Abandon(attempt));
+        }
+        self.fail(Some(ticket), cause);
+    }
+
+    /// Takes back a spawn that nobody has carried out yet.
+    fn unspawn(&mut self, attempt: Attempt) -> bool {
+        let spawn = Output::Action(Action::Spawn(attempt));
+        let before = self.outputs.len();
+        self.outputs.retain(|output| *output != spawn);
+        self.outputs.len() < before
+    }
+
+    /// Gives up a successor that runs.
+    fn kill(&mut self, now: Duration, cause: Cause) {
+        let (attempt, ticket, pid, since, granted) = match self.state {
+            State::AwaitingReady { attempt, ticket, pid, since, .. } => (attempt, ticket, pid, since, false),
+            State::Handoff { attempt, pid, phase: Phase::Probation { ticket, since, .. } } => (attempt, ticket, pid, since, true),
+            _ => return,
+        };
+        let deadline = Some(now.saturating_add(KILL_TIMEOUT));
+        self.state = State::Killing { attempt, ticket: Some(ticket), pid, since, cause, granted, deadline };
+        self.act(Action::Kill(attempt));
+    }
+
+    fn fail(&mut self, ticket: Option<Ticket>, cause: Cause) {
+        self.end(ticket, cause, Notice::Failed(cause));
+    }
+
+    fn resume(&mut self, ticket: Option<Ticket>, cause: Cause) {
+        self.end(ticket, cause, Notice::Resumed(cause));
+    }
+
+    fn end(&mut self, ticket: Option<Ticket>, cause: Cause, notice: Notice) {
+        if let Some(ticket) = ticket {
+            self.act(Action::Reply(ticket, Reply::Failed(cause)));
+        }
+        self.tell(notice);
+        self.rest();
+    }
+
+    /// Where a process comes to rest when nothing is under way.
+    fn rest(&mut self) {
+        if self.stopping {
+            self.state = State::Closed(Closed::Stopping);
+        } else if self.thread_lost {
+            self.broken();
+        } else {
+            self.state = State::Idle;
+        }
+    }
+
+    fn broken(&mut self) {
+        self.state = State::Closed(Closed::Broken);
+        self.tell(Notice::Broken);
+    }
+
+    fn act(&mut self, action: Action) {
+        self.outputs.push_back(action.into());
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        self.outputs.push_back(notice.into());
+    }
+}

@@ -1,0 +1,165 @@
+//! The words of the machine: what comes in, what goes out, and the names of things in both.
+//!
+//! Knows: names. Does not know: what happens when.
+
+use crate::error::Refusal;
+
+/// The number of one try at a restart. All that comes from outside carries it: a late answer is never taken for the current one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Attempt(pub u64);
+
+/// One asker waiting for the outcome of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// Why an attempt has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The program could not be started.
+    SpawnFailed,
+    /// The successor ended by itself.
+    Exited,
+    /// It ended by itself after it had been granted the service.
+    DiedOnProbation,
+    /// It was not ready in time.
+    TimedOut,
+    /// It said no.
+    Refused,
+    /// The state could not be given.
+    HandoverFailed,
+    /// It closed its lifeline.
+    HungUp,
+    /// It said something that makes no sense.
+    Protocol(Violation),
+    /// Called off by the program.
+    Cancelled,
+    /// This process is ending.
+    Stopping,
+}
+
+/// What the successor did against the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Violation {
+    /// It asked for the state twice.
+    AskedTwice,
+    /// It said that it is ready while the state it asked for was on its way.
+    ReadyTooSoon,
+    /// Another process than the one that was started speaks on the lifeline.
+    WrongPid,
+    /// It sent what cannot be read.
+    Garbage,
+}
+
+/// What comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The program is ready, and its predecessor, if it lives, has granted it the service.
+    Opened {
+        /// Whether a predecessor lives that has not committed.
+        on_probation: bool,
+    },
+    /// The predecessor has committed.
+    Committed,
+    /// The predecessor has ended.
+    PredecessorGone,
+    /// Somebody asks for a restart.
+    Request(Ticket),
+    /// The restart thread has started the successor.
+    Spawned(Attempt, u32),
+    /// The restart thread could not.
+    SpawnFailed(Attempt),
+    /// The successor has named itself.
+    Here(Attempt, u32),
+    /// The successor asks for the state.
+    StateRequested(Attempt),
+    /// The program has given all of it.
+    HandoverSent(Attempt),
+    /// The program could not.
+    HandoverFailed(Attempt),
+    /// The successor will not take over.
+    Refused(Attempt),
+    /// The successor tells how far it is.
+    Progress(Attempt),
+    /// The successor can serve.
+    Ready(Attempt),
+    /// The successor closed its lifeline and lives on.
+    LifelineClosed(Attempt),
+    /// The successor sent what cannot be read.
+    Garbage(Attempt),
+    /// The successor has ended and is reaped.
+    Exited(Attempt),
+    /// The program calls the attempt off.
+    Cancel,
+    /// The program is ending.
+    Stop,
+    /// The restart thread is gone.
+    ThreadLost,
+    /// The clock has moved; does something only when [`Machine::poll_timeout`] has passed.
+    Timeout,
+}
+
+/// What the driver must do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Have the successor started.
+    Spawn(Attempt),
+    /// Have it killed and reaped should it still come.
+    Abandon(Attempt),
+    /// Kill it; its end is awaited.
+    Kill(Attempt),
+    /// Tell it that the service is its own.
+    Grant(Attempt),
+    /// Tell it that this is final.
+    Commit(Attempt),
+    /// Answer an asker.
+    Reply(Ticket, Reply),
+}
+
+/// The answer to an asker: exactly one for each ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// This process serves now.
+    Completed(u32),
+    /// The attempt failed.
+    Failed(Cause),
+    /// None was made.
+    Refused(Refusal),
+}
+
+/// What the user must be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the event of the same name")]
+pub enum Notice {
+    Restarting,
+    Spawned(u32),
+    StateRequested(Attempt),
+    Progress(Attempt),
+    HandedOff(u32),
+    Resumed(Cause),
+    Completed(u32),
+    Failed(Cause),
+    SuccessorGone(u32),
+    Broken,
+    Committed,
+}
+
+/// What goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// For the driver to do.
+    Action(Action),
+    /// For the user to know.
+    Notice(Notice),
+}
+
+impl From<Action> for Output {
+    fn from(action: Action) -> Output {
+        Output::Action(action)
+    }
+}
+
+impl From<Notice> for Output {
+    fn from(notice: Notice) -> Output {
+        Output::Notice(notice)
+    }
+}
