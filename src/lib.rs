@@ -1,8 +1,109 @@
-//! pollflip
-pub mod error;
-#[allow(dead_code)]
-pub mod machine;
+//! Restart a running process without dropping a connection, a request or its state: for programs with an event loop of their own.
+//!
+//! A new process is started beside the old one, gets its listening sockets, says when it can serve, and is given the service. If it
+//! fails at any point before that, the old one goes on as if nothing had happened. There is no async runtime and no callback framework:
+//! one object, the [`Restarter`], with one descriptor that fits into any loop. Linux 5.4 or newer.
+//!
+//! # The shortest complete program
+//!
+//! ```no_run
+//! use mio::{Events, Interest, Poll, Token, net::TcpListener};
+//! use pollflip::{Event, RestartConfig};
+//!
+//! const LISTENER: Token = Token(0);
+//! const RESTARTER: Token = Token(1);
+//!
+//! fn main() -> std::io::Result<()> {
+//!     let mut restarter = RestartConfig::new().coordination_socket("/run/hello.sock").build()?;
+//!     // Inherited from the predecessor, or bound fresh.
+//!     let listener = restarter.sockets().tcp_listener("hello", "127.0.0.1:7000")?;
+//!     let mut listener = TcpListener::from_std(listener);
+//!
+//!     let mut poll = Poll::new()?;
+//!     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+//!     poll.registry().register(&mut restarter, RESTARTER, Interest::READABLE)?;
+//!     restarter.ready()?;
+//!
+//!     let mut events = Events::with_capacity(64);
+//!     loop {
+//!         poll.poll(&mut events, None)?;
+//!         for event in &events {
+//!             match event.token() {
+//!                 LISTENER => while let Ok((connection, _)) = listener.accept() { /* serve it */ drop(connection) },
+//!                 _ => while let Some(event) = restarter.poll() {
+//!                     match event {
+//!                         Event::HandedOff(_) => poll.registry().deregister(&mut listener)?,
+//!                         Event::Resumed(_) => poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?,
+//!                         Event::Completed(_) => return Ok(()), // a real service finishes its connections first
+//!                         Event::Failed(why) => eprintln!("still here: {why}"),
+//!                         _ => {}
+//!                     }
+//!                 },
+//!             }
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! `kill -USR1` restarts it, and so does [`request_restart`](restart_coordination_socket::request_restart) from a `restart` subcommand.
+//!
+//! # The states of a process
+//!
+//! ```text
+//!  starting ─ready()─▶ Idle ─request─▶ Spawning ─▶ AwaitingReady ─▶ Handoff ─(probation)─▶ committed: finish the old work, exit
+//!                       ▲                 │              │             │
+//!                       └─────────────────┴──────────────┴─────────────┘
+//!                         it did not start, died, hung, refused, …: serve on, and tell the asker why
+//! ```
+//!
+//! # Ways to embed it
+//!
+//! - Registered in a `mio::Poll`, as above: it is a `mio::event::Source`.
+//! - In any other reactor: it is `AsFd`. When the descriptor is readable (level- or edge-triggered), call [`Restarter::poll`] until it
+//!   returns `None`. There is no timeout to compute: deadlines make the descriptor readable too.
+//! - In a loop that ticks: call [`Restarter::poll`] once a tick until it returns `None`. Idle, that is one system call.
+//!
+//! # The order of a start
+//!
+//! [`fixup_systemd_env`] (only if something else reads systemd's sockets) · [`RestartConfig::build`] · [`Restarter::sockets`] · give
+//! privileges up · the slow initialisation, with [`Predecessor::progress`] · [`Restarter::ready`] · serve.
+//!
+//! # Reading the source
+//!
+//! The modules in the order of their `mod` lines: each uses only those above it.
+
+mod error;
+mod machine;
+mod wire;
+mod sys;
+mod systemd;
+mod lifeline;
+mod predecessor;
+mod sockets;
+mod config;
+mod exec;
+pub mod restart_coordination_socket;
+mod restarter;
+pub mod shutdown;
+
+pub use crate::config::RestartConfig;
+pub use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal, RequestError};
+pub use crate::predecessor::{Predecessor, startup_complete};
+pub use crate::restart_coordination_socket::Status;
+pub use crate::restarter::{Event, Restarter, Successor};
+pub use crate::shutdown::{Shutdown, ShutdownCoordinator, ShutdownHandle, ShutdownSignal, Signalled, WeakShutdownHandle};
+pub use crate::sockets::Sockets;
+pub use crate::systemd::fixup_systemd_env;
+
+/// For this crate's tests and fuzz targets; exempt from semantic versioning.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::machine;
+    /// The state machine.
+    pub mod machine {
+        pub use crate::machine::*;
+    }
+    /// The messages.
+    pub mod wire {
+        pub use crate::wire::*;
+    }
 }

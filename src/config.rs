@@ -1,0 +1,213 @@
+//! What a restart is to do: plain data.
+//!
+//! Knows: the settings, and what the process was started as. Does not know: how anything is done with them.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::error::Error;
+use crate::predecessor::LIFELINE_VARIABLE;
+use crate::sys;
+use crate::systemd::LISTEN_VARIABLES;
+
+/// How a process restarts itself. Made with [`new`](RestartConfig::new), filled from command-line values or left at its defaults, and
+/// turned into a [`Restarter`](crate::Restarter) with [`build`](RestartConfig::build) or into a
+/// [`RestartTask`](crate::RestartTask) with [`try_into_restart_task`](RestartConfig::try_into_restart_task).
+///
+/// The successor is started as this process was: the same path (what stands there then: a new release), arguments, environment and
+/// directory, all as they are when the restarter is built. Each can be set instead.
+///
+/// ```
+/// use std::time::Duration;
+/// let config = pollflip::RestartConfig::new()
+///     .coordination_socket("/run/echo.sock")
+///     .ready_timeout(Duration::from_secs(30))
+///     .env("ECHO_RESTARTED", "1");
+/// # let _ = config;
+/// ```
+#[derive(Debug, Clone)]
+pub struct RestartConfig {
+    program: Option<PathBuf>,
+    arguments: Option<Vec<OsString>>,
+    environment: Vec<(OsString, Option<OsString>)>,
+    directory: Option<PathBuf>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) socket: Option<PathBuf>,
+    pub(crate) ready_timeout: Duration,
+    pub(crate) probation: Option<Duration>,
+}
+
+impl Default for RestartConfig {
+    fn default() -> RestartConfig {
+        RestartConfig {
+            program: None,
+            arguments: None,
+            environment: Vec::new(),
+            directory: None,
+            signal: Some(libc::SIGUSR1),
+            socket: None,
+            ready_timeout: Duration::from_secs(60),
+            probation: None,
+        }
+    }
+}
+
+impl RestartConfig {
+    /// The defaults: restart on SIGUSR1, no coordination socket, 60 s to become ready, no probation.
+    pub fn new() -> RestartConfig {
+        RestartConfig::default()
+    }
+
+    /// The program to start: a path, taken from the directory in which the restarter is built if it is relative; PATH is not searched.
+    /// Unless told otherwise, the path by which this process was started, symbolic links not followed: a `current -> v2` that has been
+    /// switched starts the new release.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> RestartConfig {
+        self.program = Some(path.into());
+        self
+    }
+
+    /// The arguments after the program's name. Unless told otherwise, those of this process.
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> RestartConfig {
+        self.arguments = Some(arguments.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Sets a variable in the successor's environment, which is otherwise that of this process.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> RestartConfig {
+        self.environment.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Leaves a variable out of the successor's environment.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> RestartConfig {
+        self.environment.push((name.into(), None));
+        self
+    }
+
+    /// The directory in which the successor starts. Unless told otherwise, the one in which the restarter is built.
+    pub fn current_dir(mut self, path: impl Into<PathBuf>) -> RestartConfig {
+        self.directory = Some(path.into());
+        self
+    }
+
+    /// The signal that asks for a restart, by its number; `None`: no signal does. Unless told otherwise, SIGUSR1.
+    pub fn restart_signal(mut self, signal: Option<i32>) -> RestartConfig {
+        self.signal = signal;
+        self
+    }
+
+    /// Where the [coordination socket](crate::restart_coordination_socket) is. Unless told otherwise, there is none.
+    pub fn coordination_socket(mut self, path: impl Into<PathBuf>) -> RestartConfig {
+        self.socket = Some(path.into());
+        self
+    }
+
+    /// How long a restart may take from the request until the successor is ready; it is killed then. Unless told otherwise, 60 s.
+    pub fn ready_timeout(mut self, limit: Duration) -> RestartConfig {
+        self.ready_timeout = limit;
+        self
+    }
+
+    /// How long this process keeps its listeners after a successor has taken over, and serves again if that one dies. Unless told
+    /// otherwise, zero: a handoff is final at once.
+    pub fn probation(mut self, time: Duration) -> RestartConfig {
+        self.probation = (!time.is_zero()).then_some(time);
+        self
+    }
+
+    /// The restart signal, checked.
+    pub(crate) fn checked_signal(&self) -> Result<Option<Signal>, Error> {
+        let Some(number) = self.signal else { return Ok(None) };
+        match Signal::try_from(number) {
+            Ok(Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGILL | Signal::SIGFPE | Signal::SIGSEGV | Signal::SIGCHLD) | Err(_) => {
+                Err(Error::rule(format!("signal {number} cannot be the restart signal")))
+            }
+            Ok(signal) => Ok(Some(signal)),
+        }
+    }
+
+    /// The coordination socket's path, absolute against the directory of now.
+    pub(crate) fn absolute_socket(&self) -> Result<Option<PathBuf>, Error> {
+        self.socket.as_deref().map(absolute).transpose()
+    }
+
+    /// What a successor is started as, with the path, environment and directory of now.
+    pub(crate) fn launch(&self) -> Result<Launch, Error> {
+        let program = absolute(&match &self.program {
+            Some(path) => path.clone(),
+            None => own_path()?,
+        })?;
+        let mut arguments = env::args_os();
+        let name = arguments.next().filter(|_| self.program.is_none()).unwrap_or_else(|| program.clone().into());
+        let rest = self.arguments.clone().unwrap_or_else(|| arguments.collect());
+
+        let mut environment: BTreeMap<OsString, OsString> = env::vars_os().collect();
+        for name in LISTEN_VARIABLES.iter().chain([&LIFELINE_VARIABLE]) {
+            environment.remove(OsStr::new(name));
+        }
+        for (name, value) in &self.environment {
+            match value {
+                Some(value) => drop(environment.insert(name.clone(), value.clone())),
+                None => drop(environment.remove(name)),
+            }
+        }
+        let directory = match &self.directory {
+            Some(directory) => Some(absolute(directory)?),
+            // A directory that is gone cannot be gone back to.
+            None => env::current_dir().ok(),
+        };
+        Ok(Launch {
+            arguments: [name].into_iter().chain(rest).map(|text| c_string(text, "an argument")).collect::<Result<_, _>>()?,
+            environment: environment.iter().map(|(name, value)| variable(name, value)).collect::<Result<_, _>>()?,
+            directory: directory.map(|path| c_string(path.into_os_string(), "the directory")).transpose()?,
+            executable: c_string(program.clone().into_os_string(), "the program")?,
+            program,
+            mask: SigSet::thread_get_mask().map_err(|error| Error::os("cannot read the signal mask")(error.into()))?,
+        })
+    }
+}
+
+/// What a successor is started as.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) program: PathBuf,
+    pub(crate) executable: CString,
+    pub(crate) arguments: Vec<CString>,
+    pub(crate) environment: Vec<CString>,
+    pub(crate) directory: Option<CString>,
+    pub(crate) mask: SigSet,
+}
+
+/// The form that an environment has.
+pub(crate) fn variable(name: &OsStr, value: &OsStr) -> Result<CString, Error> {
+    if name.is_empty() || name.as_bytes()[1..].contains(&b'=') {
+        return Err(Error::rule(format!("{name:?} cannot be the name of an environment variable")));
+    }
+    let mut text = name.to_owned();
+    text.push("=");
+    text.push(value);
+    c_string(text, "an environment variable")
+}
+
+fn c_string(text: OsString, what: &str) -> Result<CString, Error> {
+    CString::new(text.into_vec()).map_err(|error| Error::rule(format!("{what} contains a NUL byte: {error}")))
+}
+
+/// The path by which this process was started. One that names a descriptor means nothing to a successor.
+fn own_path() -> Result<PathBuf, Error> {
+    match sys::executed_path() {
+        Some(path) if !path.starts_with("/dev/fd") && !path.starts_with("/proc") => Ok(path),
+        _ => env::current_exe().map_err(Error::os("cannot find out the path of this program; set it with RestartConfig::program")),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|error| Error::Os { step: format!("cannot make {} absolute", path.display()).into(), source: error })
+}

@@ -1,0 +1,256 @@
+//! The restart thread: it starts successors, and kills and reaps one that comes too late.
+//!
+//! Knows: how to start one, and which attempts have been given up. Does not know: what a restart is. The thread is there from `build` on
+//! and keeps the rights it is born with: what other threads give up later (a seccomp filter, capabilities) it still has. It is also
+//! the thread that waits, so that the loop does not: for a program that is being written, for a slow file system, for a killed child.
+
+mod diagnosis;
+
+use std::collections::VecDeque;
+use std::ffi::{CString, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+use mio::Waker;
+use nix::libc;
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::config::{Launch, variable};
+use crate::error::{ChildSpawnError, Error};
+use crate::machine::Attempt;
+use crate::predecessor::{LIFELINE_VARIABLE, lifeline_variable};
+use crate::sys::{self, Process, Spawn};
+use crate::systemd;
+
+/// How long a program that is being written is waited for.
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
+/// How long the end of the thread is waited for when the restarter is dropped.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// The restart thread.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    orders: Option<Sender<Order>>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What one successor is given besides its [`Launch`].
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) attempt: Attempt,
+    pub(crate) lifeline: OwnedFd,
+    /// Sockets of systemd, which keep their numbers, with their names.
+    pub(crate) passed: Vec<(String, OwnedFd, RawFd)>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Spawn(Job),
+    Reap(Process),
+}
+
+#[derive(Debug)]
+struct Shared {
+    desk: Mutex<Desk>,
+    changed: Condvar,
+    waker: Arc<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    /// Attempts up to this one are given up.
+    abandoned: u64,
+    done: VecDeque<(Attempt, Result<Process, ChildSpawnError>)>,
+    ended: bool,
+}
+
+impl Exec {
+    /// Starts the thread. `signal` is unblocked in it, so that it can be delivered when no other thread takes it.
+    pub(crate) fn start(launch: Launch, signal: Option<Signal>, waker: Arc<Waker>) -> io::Result<Exec> {
+        let shared = Arc::new(Shared { desk: Mutex::default(), changed: Condvar::new(), waker });
+        let (orders, received) = channel();
+        let theirs = shared.clone();
+        let thread = thread::Builder::new().name("pollflip-restart".into()).spawn(move || {
+            let _ending = Ending(&theirs);
+            // The program's signals are for the program's threads.
+            let mut mask = SigSet::all();
+            if let Some(signal) = signal {
+                mask.remove(signal);
+            }
+            if let Err(error) = mask.thread_set_mask() {
+                log::warn!("cannot set the signal mask of the restart thread: {error}");
+            }
+            serve(&launch, signal, &received, &theirs);
+        })?;
+        Ok(Exec { orders: Some(orders), shared, thread: Some(thread) })
+    }
+
+    /// Has a successor started. `false`: the thread is gone.
+    pub(crate) fn spawn(&self, job: Job) -> bool {
+        !self.is_lost() && self.order(Order::Spawn(job))
+    }
+
+    /// Gives attempts up to this one up: what was or will be started for them is killed and reaped.
+    pub(crate) fn abandon(&self, attempt: Attempt) {
+        let mut desk = self.shared.desk();
+        desk.abandoned = desk.abandoned.max(attempt.0);
+        let late = mem::take(&mut desk.done);
+        drop(desk);
+        self.shared.changed.notify_all();
+        for (_, result) in late {
+            if let Ok(process) = result {
+                process.kill();
+                self.order(Order::Reap(process));
+            }
+        }
+    }
+
+    /// How a start went, if one has been tried.
+    pub(crate) fn take(&self) -> Option<(Attempt, Result<Process, ChildSpawnError>)> {
+        self.shared.desk().done.pop_front()
+    }
+
+    /// Whether the thread has ended, which it does by itself only in a panic.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.shared.desk().ended
+    }
+
+    fn order(&self, order: Order) -> bool {
+        self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok())
+    }
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        self.abandon(Attempt(u64::MAX));
+        self.orders = None;
+        let desk = self.shared.desk();
+        let waited = self.shared.changed.wait_timeout_while(desk, END_LIMIT, |desk| !desk.ended);
+        let ended = waited.map_or_else(|poisoned| poisoned.into_inner().0.ended, |(desk, _)| desk.ended);
+        if let Some(thread) = self.thread.take() {
+            if ended {
+                // What it panicked of has been logged by then.
+                let _ = thread.join();
+            } else {
+                log::warn!("the restart thread is still busy after {} s and is left to itself", END_LIMIT.as_secs());
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_abandoned(&self, attempt: Attempt) -> bool {
+        self.desk().abandoned >= attempt.0
+    }
+}
+
+/// Tells that the thread has ended, however it did.
+struct Ending<'a>(&'a Shared);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.desk().ended = true;
+        self.0.changed.notify_all();
+        // A loop that is gone need not be woken.
+        let _ = self.0.waker.wake();
+    }
+}
+
+fn serve(launch: &Launch, signal: Option<Signal>, orders: &Receiver<Order>, shared: &Shared) {
+    let mut mask = launch.mask;
+    if let Some(signal) = signal {
+        // It would kill a process that has no handler yet; the successor unblocks it when it has.
+        mask.add(signal);
+    }
+    for order in orders {
+        let late = match order {
+            Order::Reap(process) => Some(process),
+            Order::Spawn(job) => {
+                let attempt = job.attempt;
+                let result = start(launch, &mask, job, shared);
+                let mut desk = shared.desk();
+                if desk.abandoned >= attempt.0 {
+                    result.ok()
+                } else {
+                    desk.done.push_back((attempt, result));
+                    drop(desk);
+                    if let Err(error) = shared.waker.wake() {
+                        log::warn!("cannot wake the loop: {error}");
+                    }
+                    None
+                }
+            }
+        };
+        if let Some(process) = late {
+            process.kill();
+            process.wait(Duration::MAX);
+        }
+    }
+}
+
+fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -> Result<Process, ChildSpawnError> {
+    let failed = |error: &io::Error| ChildSpawnError::new(&launch.program, error, diagnosis::of(launch, error));
+    let environment = environment(launch, &job).map_err(|error| failed(&error))?;
+    let mut inherited: Vec<(BorrowedFd<'_>, RawFd)> = vec![(job.lifeline.as_fd(), job.lifeline.as_raw_fd())];
+    inherited.extend(job.passed.iter().map(|(_, socket, number)| (socket.as_fd(), *number)));
+    let what = Spawn {
+        program: &launch.executable,
+        arguments: &launch.arguments,
+        environment: &environment,
+        directory: launch.directory.as_deref(),
+        mask,
+        inherited: &inherited,
+    };
+    let since = Instant::now();
+    let pid = loop {
+        match sys::spawn(&what) {
+            Ok(pid) => break pid,
+            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && since.elapsed() < BUSY_LIMIT => {
+                if !wait_a_little(shared, job.attempt) {
+                    return Err(failed(&error));
+                }
+            }
+            Err(error) => return Err(failed(&error)),
+        }
+    };
+    Process::open(pid)
+        .or_else(|error| match error.raw_os_error() {
+            // SIGCHLD is ignored, or somebody waits for any child: it has ended and nobody knows how.
+            Some(libc::ESRCH) => Process::gone(pid),
+            _ => {
+                sys::kill_and_reap(pid);
+                Err(error)
+            }
+        })
+        .map_err(|error| {
+            ChildSpawnError::new(&launch.program, &error, Some("it was started but cannot be watched, and has been killed".into()))
+        })
+}
+
+/// The environment of one successor.
+fn environment(launch: &Launch, job: &Job) -> io::Result<Vec<CString>> {
+    let mut own: Vec<(&str, OsString)> = vec![(LIFELINE_VARIABLE, lifeline_variable(&job.lifeline)?.into())];
+    if !job.passed.is_empty() {
+        let names: Vec<_> = job.passed.iter().map(|(name, ..)| name.clone()).collect();
+        own.extend(systemd::pass_on(&names));
+    }
+    let own = own.iter().map(|(name, value)| variable(name.as_ref(), value)).collect::<Result<Vec<_>, Error>>()?;
+    Ok(launch.environment.iter().cloned().chain(own).collect())
+}
+
+/// Waits for a moment, but not for an attempt that is given up.
+fn wait_a_little(shared: &Shared, attempt: Attempt) -> bool {
+    let desk = shared.desk();
+    // Woken early or late, what matters is whether it is wanted.
+    drop(shared.changed.wait_timeout_while(desk, Duration::from_millis(10), |desk| desk.abandoned < attempt.0));
+    !shared.is_abandoned(attempt)
+}

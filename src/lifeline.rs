@@ -1,0 +1,160 @@
+//! One end of a lifeline: messages with descriptors, a queue for what the kernel does not take at once, never blocking.
+//!
+//! Knows: how to send and to receive. Does not know: what a message means, or which side it is on.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use crate::sys;
+use crate::wire::Message;
+
+/// One end of the lifeline.
+#[derive(Debug)]
+pub(crate) struct Lifeline {
+    socket: OwnedFd,
+    queue: Mutex<VecDeque<Waiting>>,
+}
+
+/// A packet that has to wait, with duplicates of its descriptors.
+#[derive(Debug)]
+struct Waiting {
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+/// What comes over the lifeline.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    Message(Message, Vec<OwnedFd>),
+    /// It cannot be read; the text says why.
+    Garbage(String),
+    /// The other side has closed its end, and all that it had sent has been read.
+    Closed,
+}
+
+impl Lifeline {
+    /// Our end, and the one for the other side. Both are CLOEXEC from birth.
+    pub(crate) fn pair() -> io::Result<(Lifeline, OwnedFd)> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        Ok((Lifeline::from(ours), theirs))
+    }
+
+    /// Sends a message, or queues it. Only descriptors that have to wait are duplicated, and only that can fail: that the other side
+    /// has closed its end is seen by [`Lifeline::receive`].
+    pub(crate) fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = message.encode();
+        let mut queue = self.queue();
+        flush(&self.socket, &mut queue);
+        if queue.is_empty() {
+            match sys::send(&self.socket, &bytes, descriptors) {
+                Ok(()) => return Ok(()),
+                Err(error) if has_to_wait(&error) => {}
+                Err(error) if is_closed(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        let descriptors = descriptors.iter().map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>()?;
+        queue.push_back(Waiting { bytes, descriptors });
+        Ok(())
+    }
+
+    /// Sends what has waited, as far as the kernel takes it. Says whether something still waits: it may do so without the socket ever
+    /// becoming writable (ETOOMANYREFS announces its end by nothing), so that the caller should try again after a while.
+    pub(crate) fn flush(&self) -> bool {
+        let mut queue = self.queue();
+        flush(&self.socket, &mut queue);
+        !queue.is_empty()
+    }
+
+    /// How many messages wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue().len()
+    }
+
+    /// What has come, if anything has.
+    pub(crate) fn receive(&self) -> Option<Incoming> {
+        loop {
+            let packet = match sys::receive(&self.socket) {
+                Ok(packet) => packet,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                // The other side died with something unread. What it had sent before is still there.
+                Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => continue,
+                Err(_) => return Some(Incoming::Closed),
+            };
+            if packet.truncated {
+                return Some(Incoming::Garbage(
+                    "a message came without all of its descriptors or bytes; is the descriptor table of the receiver full?".into(),
+                ));
+            }
+            if packet.bytes.is_empty() {
+                // An empty packet looks like the end.
+                if self.other_end_closed() {
+                    return Some(Incoming::Closed);
+                }
+                continue;
+            }
+            return Some(match Message::decode(&packet.bytes) {
+                Ok(message) if message == Message::Unknown || message.descriptors() == packet.descriptors.len() => {
+                    Incoming::Message(message, packet.descriptors)
+                }
+                Ok(message) => Incoming::Garbage(format!(
+                    "a message that names {} descriptors came with {}",
+                    message.descriptors(),
+                    packet.descriptors.len()
+                )),
+                Err(why) => Incoming::Garbage(why),
+            });
+        }
+    }
+
+    fn other_end_closed(&self) -> bool {
+        let hung_up = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut fds = [PollFd::new(self.socket.as_fd(), hung_up)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Waiting>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<OwnedFd> for Lifeline {
+    fn from(socket: OwnedFd) -> Lifeline {
+        Lifeline { socket, queue: Mutex::default() }
+    }
+}
+
+impl AsFd for Lifeline {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn flush(socket: &OwnedFd, queue: &mut VecDeque<Waiting>) {
+    while let Some(first) = queue.front() {
+        let descriptors: Vec<_> = first.descriptors.iter().map(AsFd::as_fd).collect();
+        match sys::send(socket, &first.bytes, &descriptors) {
+            Ok(()) => drop(queue.pop_front()),
+            Err(error) if has_to_wait(&error) => return,
+            // The other side is gone, which `receive` will tell.
+            Err(_) => queue.clear(),
+        }
+    }
+}
+
+/// Full, or too many descriptors of this user are on their way between processes.
+fn has_to_wait(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN))
+}

@@ -1,0 +1,191 @@
+//! The successor's side of the lifeline, and the one moment that every process has: when it is ready.
+//!
+//! Knows: the lifeline that this process was born with, adopted once into one process-wide slot, and whether the program has said that
+//! it is ready. Does not know: sockets, the state machine, the loop. Whoever reads the lifeline, the loop or a thread that waits, leaves
+//! what it found in one inbox and wakes the loop.
+
+mod link;
+
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mio::Waker;
+use nix::sys::socket::{SockType, getsockopt, sockopt};
+
+use crate::error::Error;
+use crate::lifeline::Lifeline;
+use crate::sys;
+use crate::systemd;
+use crate::wire::{self, Message};
+
+pub(crate) use link::{Gifts, Link};
+
+/// Names the lifeline in the environment of a successor: `fd:dev:ino`.
+pub(crate) const LIFELINE_VARIABLE: &str = "POLLFLIP_LIFELINE";
+
+/// Tells systemd and the predecessor that this process can serve: the same as [`Restarter::ready`](crate::Restarter::ready), from
+/// anywhere, any number of times.
+///
+/// Blocks until the predecessor has granted the service, which takes it one turn of its loop.
+///
+/// # Errors
+///
+/// No [`Restarter`](crate::Restarter) or [`RestartTask`](crate::RestartTask) has been built yet; or the predecessor lives and has given
+/// this process up, which should then end.
+pub fn startup_complete() -> Result<(), Error> {
+    let link = {
+        let startup = startup();
+        if !startup.built {
+            return Err(Error::rule("startup_complete comes too early: build the Restarter first"));
+        }
+        startup.link.clone()
+    };
+    if let Some(link) = link {
+        link.say_ready();
+        link.wait_until_granted()?;
+    }
+    opened();
+    Ok(())
+}
+
+/// The process that started this one. It serves until [`startup_complete`] or [`Restarter::ready`](crate::Restarter::ready).
+///
+/// Cheap to clone, and usable from any thread.
+#[derive(Debug, Clone)]
+pub struct Predecessor(Arc<Link>);
+
+impl Predecessor {
+    pub(crate) fn new(link: Arc<Link>) -> Predecessor {
+        Predecessor(link)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    /// Tells it, whoever asked for the restart, and systemd how far this process is: a line for people, such as "warming the cache, 40%".
+    pub fn progress(&self, text: &str) {
+        // What nobody reads must not pile up.
+        if self.0.line.waiting() < 64 {
+            self.0.say(&Message::Progress { text: wire::line(text) });
+        }
+    }
+
+    /// Tells it, and whoever asked for the restart, that this process will not take over, and why. It then kills this process.
+    pub fn refuse(&self, reason: &str) {
+        self.0.say(&Message::Refuse { reason: wire::line(reason) });
+    }
+}
+
+/// What there is once in a process.
+#[derive(Debug)]
+struct Startup {
+    /// Whether the environment has been looked at for a lifeline.
+    adopted: bool,
+    link: Option<Arc<Link>>,
+    /// Whether a restarter lives in this process.
+    claimed: bool,
+    /// Whether one has been built, ever.
+    built: bool,
+    /// Whether the program has said that it is ready and, with a predecessor, has been granted the service.
+    ready: bool,
+    waker: Option<Arc<Waker>>,
+}
+
+static STARTUP: Mutex<Startup> =
+    Mutex::new(Startup { adopted: false, link: None, claimed: false, built: false, ready: false, waker: None });
+
+fn startup() -> MutexGuard<'static, Startup> {
+    STARTUP.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The right to be the one restarter of this process, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Claim(());
+
+impl Claim {
+    pub(crate) fn new() -> Result<Claim, Error> {
+        let mut startup = startup();
+        if std::mem::replace(&mut startup.claimed, true) {
+            return Err(Error::rule("another Restarter or RestartTask lives in this process; there can be one at a time"));
+        }
+        Ok(Claim(()))
+    }
+
+    /// The lifeline that this process was born with, if it is a successor. The gifts come with the first call of the process.
+    pub(crate) fn adopt_lifeline(&self) -> Result<(Option<Arc<Link>>, Gifts), Error> {
+        let mut startup = startup();
+        let mut gifts = Gifts::default();
+        if !std::mem::replace(&mut startup.adopted, true)
+            && let Some(socket) = inherited_lifeline()
+        {
+            let (link, given) = Link::read_hello(Lifeline::from(socket))?;
+            link.introduce();
+            startup.link = Some(Arc::new(link));
+            gifts = given;
+        }
+        Ok((startup.link.clone(), gifts))
+    }
+
+    /// From now on this process can be ready; the loop is woken when it is.
+    pub(crate) fn built(&self, waker: Arc<Waker>) {
+        let mut startup = startup();
+        startup.built = true;
+        startup.waker = Some(waker);
+    }
+
+    /// Whether the program is ready and has been granted the service.
+    pub(crate) fn is_ready(&self) -> bool {
+        startup().ready
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut startup = startup();
+        startup.claimed = false;
+        startup.waker = None;
+    }
+}
+
+/// The program is ready, and its predecessor, if it lives, has granted it the service.
+pub(crate) fn opened() {
+    let mut startup = startup();
+    if !std::mem::replace(&mut startup.ready, true) && startup.link.is_none() {
+        // For a successor the predecessor tells it, which systemd still takes for the service.
+        systemd::ready();
+    }
+    if let Some(waker) = &startup.waker
+        && let Err(error) = waker.wake()
+    {
+        log::warn!("cannot wake the loop: {error}");
+    }
+}
+
+/// The lifeline that the environment names, if it is there and the same. Anything else is not ours: helpers inherit the variable.
+fn inherited_lifeline() -> Option<OwnedFd> {
+    let text = std::env::var(LIFELINE_VARIABLE).ok()?;
+    let mut numbers = text.split(':');
+    let mut next = || numbers.next()?.parse::<u64>().ok();
+    let (fd, device, inode) = (next(), next(), next());
+    let named = match (fd.and_then(|fd| RawFd::try_from(fd).ok()), device, inode) {
+        (Some(fd), Some(device), Some(inode)) if sys::identity(fd) == Some((device, inode)) && is_seqpacket(fd) => sys::adopt(fd).ok(),
+        _ => None,
+    };
+    if named.is_none() {
+        log::debug!("{LIFELINE_VARIABLE}={text} names no lifeline of this process; it is ignored");
+    }
+    named
+}
+
+fn is_seqpacket(number: RawFd) -> bool {
+    sys::peek(number, |fd| getsockopt(&fd, sockopt::SockType) == Ok(SockType::SeqPacket)).unwrap_or(false)
+}
+
+/// What [`inherited_lifeline`] reads.
+pub(crate) fn lifeline_variable(socket: &OwnedFd) -> std::io::Result<String> {
+    use std::os::fd::AsRawFd;
+    let (device, inode) = sys::identity(socket.as_raw_fd()).ok_or_else(std::io::Error::last_os_error)?;
+    Ok(format!("{}:{device}:{inode}", socket.as_raw_fd()))
+}

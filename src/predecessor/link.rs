@@ -1,0 +1,252 @@
+//! This end of the lifeline to the predecessor, and what has come over it.
+//!
+//! Knows: the messages between the two. Does not know: what the program does with them. Whoever reads, the loop or a thread that waits,
+//! leaves what it found in one inbox.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::error::Error;
+use crate::lifeline::{Incoming, Lifeline};
+use crate::sys::Process;
+use crate::wire::{self, Given, Hello, Message};
+
+/// How long the first message may take to come whole. It was written before this process was started, but for a great many sockets.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// Between the moment a dying process closes its descriptors and the moment it is dead.
+pub(crate) const DYING: Duration = Duration::from_secs(1);
+
+/// This end of the lifeline to the predecessor.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(super) line: Lifeline,
+    process: Process,
+    hello: Hello,
+    inbox: Mutex<Inbox>,
+}
+
+/// What has come from the predecessor since its first message.
+#[derive(Debug, Default)]
+struct Inbox {
+    said_ready: bool,
+    granted: bool,
+    committed: bool,
+    closed: Option<Instant>,
+    gone: bool,
+}
+
+/// How things stand with the predecessor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    /// This process has said that it can serve.
+    pub(crate) said_ready: bool,
+    pub(crate) granted: bool,
+    pub(crate) committed: bool,
+    /// It has ended.
+    pub(crate) gone: bool,
+    /// It lives, and has closed the lifeline before it granted anything.
+    pub(crate) gave_up: bool,
+}
+
+/// What the first message brought for the program.
+#[derive(Debug, Default)]
+pub(crate) struct Gifts {
+    pub(crate) sockets: Vec<(String, OwnedFd)>,
+    pub(crate) coordination: Option<(PathBuf, OwnedFd)>,
+}
+
+impl Link {
+    pub(crate) fn pid(&self) -> u32 {
+        self.hello.pid
+    }
+
+    /// The generation of this process.
+    pub(crate) fn generation(&self) -> u32 {
+        self.hello.generation
+    }
+
+    /// The signal that the predecessor has blocked in this process.
+    pub(crate) fn blocked_signal(&self) -> Option<i32> {
+        self.hello.signal
+    }
+
+    pub(crate) fn line(&self) -> &Lifeline {
+        &self.line
+    }
+
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Tells the predecessor who this is.
+    pub(crate) fn introduce(&self) {
+        self.say(&Message::Here { version: wire::VERSION, oldest: wire::OLDEST, pid: std::process::id() });
+    }
+
+    pub(crate) fn refuse(&self, reason: &str) {
+        self.say(&Message::Refuse { reason: wire::line(reason) });
+    }
+
+    /// Says that this process can serve, once.
+    pub(crate) fn say_ready(&self) {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut inbox.said_ready, true) {
+            self.say(&Message::Ready);
+        }
+    }
+
+    /// Without descriptors nothing can fail but what the other side's end explains.
+    pub(super) fn say(&self, message: &Message) {
+        if let Err(error) = self.line.send(message, &[]) {
+            log::warn!("cannot write to the predecessor: {error}");
+        }
+    }
+
+    /// Reads what has come. `None` while another thread waits for it: that one will wake the loop.
+    pub(crate) fn look(&self) -> Option<Standing> {
+        let mut inbox = match self.inbox.try_lock() {
+            Ok(inbox) => inbox,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        self.read(&mut inbox);
+        Some(inbox.standing())
+    }
+
+    /// Blocks until the service is this process's: granted, or left to it by a predecessor that has ended.
+    pub(super) fn wait_until_granted(&self) -> Result<(), Error> {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = loop {
+            self.read(&mut inbox);
+            let standing = inbox.standing();
+            if standing.granted || standing.gone {
+                break Ok(());
+            }
+            if standing.gave_up {
+                break Err(Error::GivenUp(self.pid()));
+            }
+            self.wait_for_news(&inbox, None);
+        };
+        drop(inbox);
+        result
+    }
+
+    /// How long until [`Link::look`] is needed although nothing came.
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        let inbox = self.inbox.try_lock().ok()?;
+        let undecided = inbox.said_ready && !inbox.granted && !inbox.gone;
+        inbox.closed.filter(|_| undecided).map(|since| DYING.saturating_sub(since.elapsed())).filter(|left| !left.is_zero())
+    }
+
+    /// Waits until the lifeline or the predecessor's end has something to say, or the deadline passes.
+    fn wait_for_news(&self, inbox: &Inbox, deadline: Option<Instant>) {
+        let unsent = self.line.flush();
+        let interest = if unsent { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+        let mut fds = vec![PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
+        let mut limit = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if inbox.closed.is_none() {
+            fds.push(PollFd::new(self.line.as_fd(), interest));
+        } else {
+            limit = Some(limit.unwrap_or(DYING).min(DYING));
+        }
+        let timeout = limit.map_or(PollTimeout::NONE, |limit| PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
+        // Interrupted or failed: the caller looks again.
+        let _ = poll(&mut fds, timeout);
+    }
+
+    /// The lifeline first: what the predecessor said before it ended counts.
+    fn read(&self, inbox: &mut Inbox) {
+        let ended = self.process.has_ended();
+        while inbox.closed.is_none()
+            && let Some(incoming) = self.line.receive()
+        {
+            match incoming {
+                Incoming::Message(Message::Granted, _) => inbox.granted = true,
+                Incoming::Message(Message::Commit, _) => inbox.committed = true,
+                Incoming::Message(message, _) => log::debug!("the predecessor says what means nothing here: {message:?}"),
+                Incoming::Garbage(why) => log::warn!("the predecessor broke the protocol: {why}"),
+                Incoming::Closed => inbox.closed = Some(Instant::now()),
+            }
+        }
+        inbox.gone |= ended;
+    }
+}
+
+impl Inbox {
+    fn standing(&self) -> Standing {
+        Standing {
+            said_ready: self.said_ready,
+            granted: self.granted,
+            committed: self.committed,
+            gone: self.gone,
+            gave_up: !self.granted && !self.gone && self.closed.is_some_and(|since| since.elapsed() >= DYING),
+        }
+    }
+}
+
+impl Link {
+    /// Reads the first message, whole.
+    pub(super) fn read_hello(line: Lifeline) -> Result<(Link, Gifts), Error> {
+        let deadline = Instant::now() + HELLO_LIMIT;
+        let mut gifts = Gifts::default();
+        let mut first: Option<Hello> = None;
+        let mut process = None;
+        loop {
+            let (given, more, descriptors) = match next(&line, deadline)? {
+                (Message::Hello(hello), descriptors) if first.is_none() => {
+                    wire::serves(hello.version, hello.oldest)
+                        .map_err(|why| unusable(format!("the predecessor cannot be served: {why}")))?;
+                    let (given, more) = (hello.given.clone(), hello.more);
+                    first = Some(hello);
+                    (given, more, descriptors)
+                }
+                (Message::More { given, more }, descriptors) if first.is_some() => (given, more, descriptors),
+                (Message::Unknown, _) => continue,
+                (message, _) => return Err(unusable(format!("the predecessor begins with {message:?}"))),
+            };
+            for (given, descriptor) in given.into_iter().zip(descriptors) {
+                match given {
+                    Given::Predecessor => process = Some(descriptor),
+                    Given::Coordination { path } => gifts.coordination = Some((path.into(), descriptor)),
+                    Given::Socket { name } => gifts.sockets.push((name, descriptor)),
+                    Given::Unknown => log::debug!("the predecessor gives something that this version does not know"),
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+        let (Some(hello), Some(process)) = (first, process) else {
+            return Err(unusable("the predecessor did not give its pidfd"));
+        };
+        let process = Process::from((hello.pid, process));
+        Ok((Link { line, process, hello, inbox: Mutex::default() }, gifts))
+    }
+}
+
+/// The next message of the first ones.
+fn next(line: &Lifeline, deadline: Instant) -> Result<(Message, Vec<OwnedFd>), Error> {
+    loop {
+        match line.receive() {
+            Some(Incoming::Message(message, descriptors)) => return Ok((message, descriptors)),
+            Some(Incoming::Garbage(why)) => return Err(unusable(format!("the predecessor broke the protocol: {why}"))),
+            Some(Incoming::Closed) => return Err(unusable("the predecessor closed it before it had said who it is")),
+            None => {}
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(unusable(format!("the predecessor did not say who it is within {} s", HELLO_LIMIT.as_secs())));
+        }
+        let mut fds = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
+        // Interrupted or failed: the next turn looks again.
+        let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+    }
+}
+
+fn unusable(why: impl std::fmt::Display) -> Error {
+    Error::rule(format!("the lifeline cannot be used: {why}"))
+}

@@ -1,0 +1,162 @@
+//! The unix socket over which an operator asks for a restart and learns how it ended.
+//!
+//! This page is the client, for a program's own `restart` and `status` subcommands. The server is part of the
+//! [`Restarter`](crate::Restarter): name a path with [`RestartConfig::coordination_socket`] and it serves there, in each generation in
+//! turn, for root and for the user that the service runs as.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use pollflip::restart_coordination_socket::request_restart;
+//!
+//! match request_restart("/run/echo.sock", Duration::from_secs(90), |line| eprintln!("{line}")) {
+//!     Ok(pid) => println!("process {pid} serves now"),
+//!     Err(why) => eprintln!("{why}"),
+//! }
+//! ```
+//!
+//! The wire is that of shellflip 2: frames of a 4-byte big-endian length and JSON. `{"Request":"TryRestart"}` is answered by
+//! `{"Response":{"RestartComplete":PID}}` or `{"Response":{"RestartFailed":"reason"}}`; `{"Request":{"Restart":{"progress":true}}}` may
+//! also be answered by `RestartRefused`, with any number of `{"Response":{"Progress":"line"}}` before; `{"Request":"Status"}` by
+//! `{"Response":{"Status":{…}}}`. A request must be whole within 5 s.
+//!
+//! Knows: the frames, and who may ask. Does not know: what a restart is.
+
+mod server;
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::SockType;
+
+use crate::config::RestartConfig;
+use crate::error::RequestError;
+use crate::sockets::unix_client;
+use crate::wire::{Coordination, Frames, Request, Response};
+
+pub use crate::wire::Status;
+
+pub(crate) use server::{Asked, Server};
+
+/// Asks the service at `path` for a restart and waits for its end. Returns the process id of the successor, which serves then.
+/// `progress` is called with each line that it says of itself meanwhile.
+///
+/// # Errors
+///
+/// See [`RequestError`]. After any of them but [`TimedOut`](RequestError::TimedOut) the old process serves on, if there was one.
+pub fn request_restart(path: impl AsRef<Path>, limit: Duration, mut progress: impl FnMut(&str)) -> Result<u32, RequestError> {
+    let mut client = Client::connect(path.as_ref(), limit)?;
+    client.ask(Request::Restart { progress: true })?;
+    loop {
+        match client.answer()? {
+            Response::RestartComplete(pid) => return Ok(pid),
+            Response::RestartFailed(why) => return Err(RequestError::Failed(why)),
+            Response::RestartRefused(why) => return Err(RequestError::Refused(why)),
+            Response::Progress(line) => progress(&line),
+            other => return Err(RequestError::Protocol(format!("{other:?} to a request for a restart"))),
+        }
+    }
+}
+
+/// Asks the service at `path` where it stands.
+///
+/// # Errors
+///
+/// See [`RequestError`].
+pub fn request_status(path: impl AsRef<Path>, limit: Duration) -> Result<Status, RequestError> {
+    let mut client = Client::connect(path.as_ref(), limit)?;
+    client.ask(Request::Status)?;
+    match client.answer()? {
+        Response::Status(status) => Ok(status),
+        Response::RestartRefused(why) => Err(RequestError::Refused(why)),
+        other => Err(RequestError::Protocol(format!("{other:?} to a request for the status"))),
+    }
+}
+
+impl RestartConfig {
+    /// Asks the service that runs with this configuration for a restart, over its coordination socket, and waits for its end: the ready
+    /// timeout, the probation, and some seconds. Returns the process id of the successor.
+    ///
+    /// # Errors
+    ///
+    /// See [`RequestError`]. Without a coordination socket in the configuration the service is unreachable.
+    pub fn request_restart(&self) -> Result<u32, RequestError> {
+        let Some(path) = &self.socket else {
+            let why = io::Error::new(io::ErrorKind::NotFound, "no coordination socket is configured");
+            return Err(RequestError::Unreachable(why));
+        };
+        let limit = self.ready_timeout.saturating_add(self.probation.unwrap_or_default()).saturating_add(Duration::from_secs(10));
+        request_restart(path, limit, |line| log::info!("{line}"))
+    }
+}
+
+struct Client {
+    stream: UnixStream,
+    frames: Frames,
+    limit: Duration,
+    deadline: Option<Instant>,
+}
+
+impl Client {
+    fn connect(path: &Path, limit: Duration) -> Result<Client, RequestError> {
+        let deadline = Instant::now().checked_add(limit);
+        let stream = unix_client(path, SockType::Stream, deadline).map(UnixStream::from).map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::NotFound => "is the service running, with this coordination socket?",
+                io::ErrorKind::ConnectionRefused => "nobody serves it any more; is the service running?",
+                io::ErrorKind::PermissionDenied => "ask as root or as the user of the service",
+                io::ErrorKind::TimedOut => "the service does not take connections in; is it stopped or overloaded?",
+                _ => "is that the path of a coordination socket?",
+            };
+            let text = format!("cannot reach a service at {}: {error}; {hint}", path.display());
+            RequestError::Unreachable(io::Error::new(error.kind(), text))
+        })?;
+        stream.set_nonblocking(false).map_err(RequestError::Unreachable)?;
+        Ok(Client { stream, frames: Frames::default(), limit, deadline })
+    }
+
+    /// What is left of the time; std refuses a limit of zero.
+    fn left(&self) -> Result<Option<Duration>, RequestError> {
+        match self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => Err(RequestError::TimedOut(self.limit)),
+            left => Ok(left),
+        }
+    }
+
+    fn ask(&mut self, request: Request) -> Result<(), RequestError> {
+        let left = self.left()?;
+        self.stream.set_write_timeout(left).map_err(RequestError::Unreachable)?;
+        self.stream.write_all(&Coordination::Request(request).encode()).map_err(|error| self.lost(error))
+    }
+
+    fn answer(&mut self) -> Result<Response, RequestError> {
+        loop {
+            if let Some(frame) = self.frames.next_frame().map_err(RequestError::Protocol)? {
+                return match Coordination::decode(&frame).map_err(RequestError::Protocol)? {
+                    Coordination::Response(response) => Ok(response),
+                    Coordination::Request(_) => Err(RequestError::Protocol("a request came as an answer".into())),
+                };
+            }
+            let left = self.left()?;
+            self.stream.set_read_timeout(left).map_err(RequestError::Unreachable)?;
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => self.frames.push(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.lost(error)),
+            }
+        }
+    }
+
+    fn lost(&self, error: io::Error) -> RequestError {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => RequestError::TimedOut(self.limit),
+            kind => RequestError::Unreachable(io::Error::new(
+                kind,
+                format!("the service hung up before it answered ({error}); the restart may have been tried: ask for the status"),
+            )),
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! The server: a listener and a slab of clients, never blocking, bounded in what it holds.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::net::{UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use nix::sys::socket::{Backlog, SockType, UnixAddr, bind, getsockopt, listen, sockopt};
+use nix::unistd::geteuid;
+use slab::Slab;
+
+use crate::machine::Ticket;
+use crate::sockets::{BACKLOG, LONGEST_PATH, PathLock, unix_socket};
+use crate::wire::{Coordination, Frames, MAX_FRAME, Request, Response};
+
+/// How many clients are talked to at a time.
+const MOST_CLIENTS: usize = 64;
+/// How long a client may take to say what it wants, and to read what it is told.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many connections are taken in, and reads done for one client, before others have their turn.
+const TURN: usize = 64;
+/// How long to leave the listener alone when this process has no descriptor left.
+const RETRY: Duration = Duration::from_millis(100);
+/// What is added to the path while the socket is made.
+const TEMPORARY: &str = ".new";
+
+/// The server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    path: PathBuf,
+    /// What the path names: removed at the end if it still does.
+    identity: Option<(u64, u64)>,
+    listener: Option<UnixListener>,
+    accepts: bool,
+    retry_at: Option<Duration>,
+    clients: Slab<Client>,
+    /// The tokens of the clients begin here.
+    first_token: usize,
+}
+
+/// What a client asks for; the number is its key.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Restart(usize),
+    Status(usize),
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    frames: Frames,
+    out: Vec<u8>,
+    waits: Option<Waits>,
+    /// Nothing more is read from it, and it is dropped when it has been told what there is to tell.
+    ending: bool,
+    deadline: Option<Duration>,
+}
+
+/// A client that waits for the end of a restart.
+#[derive(Debug)]
+struct Waits {
+    ticket: Option<Ticket>,
+    progress: bool,
+    /// It knows two answers only.
+    plain: bool,
+}
+
+impl Server {
+    /// The inherited listener, or a fresh one at `path`.
+    pub(crate) fn new(path: &Path, inherited: Option<OwnedFd>, first_token: usize) -> io::Result<Server> {
+        let socket = match inherited {
+            Some(socket) => socket,
+            None => bind_private(path)?,
+        };
+        Ok(Server {
+            path: path.into(),
+            identity: identity(path),
+            listener: Some(UnixListener::from_std(socket.into())),
+            accepts: false,
+            retry_at: None,
+            clients: Slab::new(),
+            first_token,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The listener, for the successor.
+    pub(crate) fn listener(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Starts to take clients in.
+    pub(crate) fn open(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        if let Some(listener) = &mut self.listener
+            && !self.accepts
+        {
+            listener.register(registry, token, Interest::READABLE)?;
+            self.accepts = true;
+        }
+        Ok(())
+    }
+
+    /// The listener is the successor's from now on. It is deregistered first: the kernel keeps a closed descriptor in epoll while another
+    /// process holds it. The clients stay until they have been answered.
+    pub(crate) fn hand_over(&mut self, registry: &Registry) {
+        if let Some(mut listener) = self.listener.take()
+            && self.accepts
+            && let Err(error) = listener.deregister(registry)
+        {
+            log::warn!("cannot deregister the coordination socket: {error}");
+        }
+        self.accepts = false;
+        self.identity = None;
+    }
+
+    /// Takes the path away, if it is still this server's.
+    pub(crate) fn remove_path(&mut self) {
+        if let Some(own) = self.identity.take()
+            && identity(&self.path) == Some(own)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+
+    /// When [`Server::expire`] is next needed.
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        self.clients.iter().filter_map(|(_, client)| client.deadline).chain(self.retry_at).min()
+    }
+
+    /// Drops the clients whose time is over. `true`: it is time to accept again.
+    pub(crate) fn expire(&mut self, now: Duration) -> bool {
+        self.clients.retain(|_, client| client.deadline.is_none_or(|deadline| now < deadline));
+        self.retry_at.take_if(|at| now >= *at).is_some()
+    }
+
+    /// Takes new clients in. `true`: there may be more, call again.
+    pub(crate) fn accept(&mut self, registry: &Registry, now: Duration) -> bool {
+        let Some(listener) = self.listener.as_ref().filter(|_| self.accepts) else { return false };
+        for _ in 0..TURN {
+            match listener.accept() {
+                Ok((stream, _)) => admit(&mut self.clients, self.first_token, stream, registry, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    log::warn!("cannot take in who asks at {}: {error}; trying again", self.path.display());
+                    self.retry_at = Some(now + RETRY);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Writes to and reads from the client of that token; returns what it wants.
+    pub(crate) fn client(&mut self, token: Token, now: Duration) -> Option<Asked> {
+        let key = token.0.checked_sub(self.first_token)?;
+        let client = self.clients.get_mut(key)?;
+        client.write();
+        let request = client.read().unwrap_or_else(|why| {
+            client.tell(&Response::RestartFailed(format!("the request makes no sense: {why}")));
+            client.ending = true;
+            client.deadline = Some(now + PATIENCE);
+            None
+        });
+        let asked = request.map(|request| match request {
+            Request::Status => Asked::Status(key),
+            Request::TryRestart | Request::Restart { .. } => {
+                let progress = request == Request::Restart { progress: true };
+                client.waits = Some(Waits { ticket: None, progress, plain: request == Request::TryRestart });
+                client.deadline = None;
+                Asked::Restart(key)
+            }
+        });
+        if client.is_over() {
+            self.clients.remove(key);
+        }
+        asked
+    }
+
+    /// Remembers for what the client waits.
+    pub(crate) fn wait_for(&mut self, key: usize, ticket: Ticket) {
+        if let Some(waits) = self.clients.get_mut(key).and_then(|client| client.waits.as_mut()) {
+            waits.ticket = Some(ticket);
+        }
+    }
+
+    /// Answers the client of that key. Returns its token if it may have asked for something else already.
+    pub(crate) fn answer(&mut self, key: usize, response: Response, now: Duration) -> Option<Token> {
+        let client = self.clients.get_mut(key)?;
+        let plain = client.waits.take().is_some_and(|waits| waits.plain);
+        client.tell(&match response {
+            Response::RestartRefused(why) if plain => Response::RestartFailed(why),
+            response => response,
+        });
+        client.deadline = Some(now + PATIENCE);
+        if client.is_over() {
+            self.clients.remove(key);
+            return None;
+        }
+        Some(Token(self.first_token + key))
+    }
+
+    /// The client that waits with that ticket; it may have left.
+    pub(crate) fn waiting(&self, ticket: Ticket) -> Option<usize> {
+        self.clients.iter().find(|(_, client)| client.waits.as_ref().is_some_and(|waits| waits.ticket == Some(ticket))).map(|(key, _)| key)
+    }
+
+    /// Tells all who want to know how far the restart is.
+    pub(crate) fn progress(&mut self, text: &str) {
+        for (_, client) in &mut self.clients {
+            // What a client does not read must not pile up.
+            if client.waits.as_ref().is_some_and(|waits| waits.progress) && client.out.len() < MAX_FRAME {
+                client.tell(&Response::Progress(text.into()));
+            }
+        }
+    }
+}
+
+/// Takes a client in, or tells it why not.
+fn admit(clients: &mut Slab<Client>, first_token: usize, stream: UnixStream, registry: &Registry, now: Duration) {
+    let mut client =
+        Client { stream, frames: Frames::default(), out: Vec::new(), waits: None, ending: false, deadline: Some(now + PATIENCE) };
+    let refused = match unwelcome(&client.stream) {
+        Some(why) => Some(why),
+        None if clients.len() >= MOST_CLIENTS => Some(format!("{MOST_CLIENTS} clients are being served; ask again later")),
+        None => None,
+    };
+    if let Some(why) = refused {
+        log::warn!("a client of the coordination socket is refused: {why}");
+        client.tell(&Response::RestartRefused(why));
+        return;
+    }
+    let slot = clients.vacant_entry();
+    let token = Token(first_token + slot.key());
+    match client.stream.register(registry, token, Interest::READABLE | Interest::WRITABLE) {
+        Ok(()) => drop(slot.insert(client)),
+        Err(error) => log::warn!("cannot watch a client of the coordination socket: {error}"),
+    }
+}
+
+/// Why that client may not ask: it is neither root nor the user of this process. The overflow uid is everybody whom this user namespace
+/// has no number for.
+fn unwelcome(stream: &UnixStream) -> Option<String> {
+    let uid = match getsockopt(stream, sockopt::PeerCredentials) {
+        Ok(credentials) => credentials.uid(),
+        Err(error) => return Some(format!("it cannot be found out who asks: {error}")),
+    };
+    let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534);
+    let welcome = uid != overflow && (uid == 0 || uid == geteuid().as_raw());
+    (!welcome).then(|| format!("user {uid} may not ask; root and the user of the service may"))
+}
+
+impl Client {
+    fn tell(&mut self, response: &Response) {
+        self.out.extend(Coordination::Response(response.clone()).encode());
+        self.write();
+    }
+
+    fn write(&mut self) {
+        while !self.out.is_empty() {
+            match self.stream.write(&self.out) {
+                Ok(count) => drop(self.out.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    // It has gone. Its restart goes on.
+                    self.out.clear();
+                    self.ending = true;
+                }
+            }
+        }
+    }
+
+    /// Reads one request, unless an earlier one is still being answered or its answer has not been taken: the rest stays where it is,
+    /// in the kernel or in the frames.
+    fn read(&mut self) -> Result<Option<Request>, String> {
+        loop {
+            if self.waits.is_some() || self.ending || !self.out.is_empty() {
+                return Ok(None);
+            }
+            if let Some(frame) = self.frames.next_frame()? {
+                return match Coordination::decode(&frame)? {
+                    Coordination::Request(request) => Ok(Some(request)),
+                    Coordination::Response(_) => Err("a response came as a request".into()),
+                };
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) if self.frames.within_frame() => return Err("it ends within a frame".into()),
+                Ok(0) => self.ending = true,
+                Ok(count) => self.frames.push(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => self.ending = true,
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ending && self.out.is_empty()
+    }
+}
+
+/// A listener at `path` for this user alone. It is made under another name and moved there when it listens, so that a client finds
+/// either nobody or somebody who answers, and the path never opens to others.
+fn bind_private(path: &Path) -> io::Result<OwnedFd> {
+    let length = path.as_os_str().len();
+    let longest = LONGEST_PATH - TEMPORARY.len();
+    if length > longest {
+        let text = format!("the path has {length} bytes; that of a coordination socket may have {longest}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let lock = PathLock::new(path)?;
+    lock.is_stale(SockType::Stream)?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(TEMPORARY);
+    let temporary = PathBuf::from(temporary);
+    // Left by one that died here; the lock says that nobody is at it now.
+    if fs::symlink_metadata(&temporary).is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())) {
+        fs::remove_file(&temporary)?;
+    }
+    let socket = unix_socket(SockType::Stream)?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new(&temporary)?)?;
+    let finish = || {
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
+        listen(&socket, Backlog::new(BACKLOG)?)?;
+        fs::rename(&temporary, path)
+    };
+    finish().inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+    Ok(socket)
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}

@@ -1,0 +1,178 @@
+//! The attempt under way as the driver holds it: what the state machine only names.
+
+use std::time::Duration;
+
+use nix::libc;
+
+use crate::error::{ChildSpawnError, Exit, Failure};
+use crate::lifeline::{Incoming, Lifeline};
+use crate::machine::{Attempt, Cause, Input, Violation};
+use crate::sys::Process;
+use crate::wire::{self, Message};
+
+/// Between the moment a dying process closes its descriptors and the moment it is dead: one that lives on longer has closed its lifeline
+/// on purpose.
+const DYING: Duration = Duration::from_millis(100);
+/// How many messages are read before others have their turn.
+const TURN: usize = 64;
+/// How soon a message that the kernel does not take is tried again: the end of ETOOMANYREFS announces itself by nothing.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// One try at a restart, from the spawn until the successor has ended.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) attempt: Attempt,
+    pub(super) lifeline: Lifeline,
+    pub(super) process: Option<Process>,
+    pub(super) words: Words,
+    /// It has been told that the service is its own.
+    pub(super) granted: bool,
+    closed: Option<Duration>,
+    told_closed: bool,
+    exited: bool,
+}
+
+/// The words that belong to the causes of this attempt.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    pub(super) spawn: Option<ChildSpawnError>,
+    pub(super) refusal: Option<String>,
+    pub(super) handover: Option<String>,
+    pub(super) progress: Option<String>,
+    violation: Option<String>,
+    exit: Option<Exit>,
+}
+
+/// What the successor has said or done.
+#[derive(Debug)]
+pub(super) enum Said {
+    Input(Input),
+    Progress(String),
+}
+
+impl Current {
+    pub(super) fn new(attempt: Attempt, lifeline: Lifeline) -> Current {
+        Current {
+            attempt,
+            lifeline,
+            process: None,
+            words: Words::default(),
+            granted: false,
+            closed: None,
+            told_closed: false,
+            exited: false,
+        }
+    }
+
+    /// Reads the lifeline empty, then the pidfd. The flag says that there may be more.
+    pub(super) fn read(&mut self, now: Duration) -> (Vec<Said>, bool) {
+        let mut said = Vec::new();
+        self.lifeline.flush();
+        for _ in 0..TURN {
+            if self.process.is_none() || self.closed.is_some() {
+                break;
+            }
+            match self.lifeline.receive() {
+                None => break,
+                Some(Incoming::Message(message, _)) => self.hear(message, &mut said),
+                Some(Incoming::Garbage(why)) => self.garbage(why, &mut said),
+                Some(Incoming::Closed) => self.closed = Some(now),
+            }
+        }
+        if !self.exited
+            && let Some(exit) = self.process.as_ref().and_then(Process::try_wait)
+        {
+            self.exited = true;
+            self.words.exit = Some(exit);
+            // It could serve, and cannot any more.
+            said.retain(|said| !matches!(said, Said::Input(Input::Ready(_))));
+            said.push(Said::Input(Input::Exited(self.attempt)));
+        } else if !self.told_closed && !self.exited && self.closed.is_some_and(|since| now >= since + DYING) {
+            self.told_closed = true;
+            said.push(Said::Input(Input::LifelineClosed(self.attempt)));
+        }
+        let more = said.len() >= TURN;
+        (said, more)
+    }
+
+    fn hear(&mut self, message: Message, said: &mut Vec<Said>) {
+        let attempt = self.attempt;
+        said.push(match message {
+            Message::Here { version, oldest, pid } => {
+                if let Err(why) = wire::serves(version, oldest) {
+                    return self.garbage(why, said);
+                }
+                if self.process.as_ref().is_some_and(|process| process.pid() != pid) {
+                    let why = format!("process {pid} answers in place of the one that was started; a wrapper must exec the program");
+                    self.words.violation.get_or_insert(why);
+                }
+                Said::Input(Input::Here(attempt, pid))
+            }
+            Message::Pull => Said::Input(Input::StateRequested(attempt)),
+            Message::Refuse { reason } => {
+                self.words.refusal.get_or_insert(wire::line(&reason));
+                Said::Input(Input::Refused(attempt))
+            }
+            Message::Progress { text } => Said::Progress(wire::line(&text)),
+            Message::Ready => Said::Input(Input::Ready(attempt)),
+            Message::Unknown => return log::debug!("the successor says something that this version does not know"),
+            other => return self.garbage(format!("a message for the other side ({other:?})"), said),
+        });
+    }
+
+    fn garbage(&mut self, why: String, said: &mut Vec<Said>) {
+        self.words.violation.get_or_insert(why);
+        said.push(Said::Input(Input::Garbage(self.attempt)));
+    }
+
+    /// When [`Current::read`] is next needed although nothing came.
+    pub(super) fn next_timeout(&self, now: Duration) -> Option<Duration> {
+        let dying = self.closed.filter(|_| !self.told_closed && !self.exited).map(|since| since + DYING);
+        let unsent = (self.lifeline.waiting() > 0).then(|| now + RETRY);
+        dying.into_iter().chain(unsent).min()
+    }
+
+    /// Whether the successor has ended and been reaped.
+    pub(super) fn has_exited(&self) -> bool {
+        self.exited
+    }
+
+    pub(super) fn kill(&self) {
+        if let Some(process) = &self.process {
+            process.kill();
+        }
+    }
+
+    /// The failure for people: the cause that the machine names, with the words for it.
+    pub(super) fn failure(&self, cause: Cause, ready_timeout: Duration) -> Failure {
+        let words = &self.words;
+        let exit = words.exit.unwrap_or(Exit::Unknown);
+        match cause {
+            Cause::SpawnFailed => match &words.spawn {
+                Some(error) => Failure::Spawn(error.clone()),
+                None => Failure::Exited(Exit::Unknown),
+            },
+            Cause::Exited => Failure::Exited(exit),
+            Cause::DiedOnProbation => Failure::DiedOnProbation(exit),
+            Cause::TimedOut => Failure::TimedOut(ready_timeout),
+            Cause::Refused => Failure::Refused(words.refusal.clone().unwrap_or_default()),
+            Cause::HandoverFailed => Failure::Handover(words.handover.clone().unwrap_or_default()),
+            // It was on its way out when it was killed: then the way it ended says more.
+            Cause::HungUp => match words.exit {
+                Some(exit @ (Exit::Code(_) | Exit::Signal(_))) if exit != Exit::Signal(libc::SIGKILL) => match self.granted {
+                    true => Failure::DiedOnProbation(exit),
+                    false => Failure::Exited(exit),
+                },
+                _ => Failure::HungUp,
+            },
+            Cause::Protocol(violation) => Failure::Protocol(match (violation, &words.violation) {
+                (Violation::AskedTwice, _) => "it asked for the state twice".into(),
+                (Violation::ReadyTooSoon, _) => "it said that it is ready before it had all of the state it had asked for".into(),
+                (Violation::WrongPid | Violation::Garbage, Some(why)) => why.clone(),
+                (Violation::WrongPid | Violation::Garbage, None) => "what it said makes no sense".into(),
+            }),
+            Cause::Cancelled => Failure::Cancelled,
+            Cause::Stopping => Failure::Stopping,
+        }
+    }
+}

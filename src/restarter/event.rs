@@ -1,0 +1,63 @@
+//! What a restarter tells the program.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::error::{Error, Exit, Failure};
+use crate::sys::Process;
+
+/// What [`Restarter::poll`](crate::Restarter::poll) returns: the public form of what the state machine notices. In the order in which
+/// they can come, for the old process and then for the new one.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A restart has been asked for. The successor is started by the next call of `poll`; until then
+    /// [`cancel`](crate::Restarter::cancel) prevents it.
+    Restarting,
+    /// The successor, of this process id, has been started and is getting ready.
+    Spawned(u32),
+    /// The successor says how far it is.
+    Progress(String),
+    /// The successor, of this process id, serves. This process should take no new work: it must not accept any more, and not touch
+    /// what it has handed over. On probation the successor can still fail: [`Resumed`](Event::Resumed).
+    HandedOff(u32),
+    /// The successor died on probation: serve again.
+    Resumed(Failure),
+    /// The restart is final. Finish the old work and end.
+    Completed(u32),
+    /// The restart has failed: go on as if nothing had happened.
+    Failed(Failure),
+    /// The successor, of this process id, has ended although it had taken over. Nobody serves but for what this process still does.
+    SuccessorGone(u32),
+    /// No further restart is possible in this process. It can go on serving.
+    Broken(Error),
+
+    /// The predecessor has given the service to this process.
+    Granted,
+    /// The predecessor has said that this is final. Restarts of this process are possible from now on.
+    Committed,
+    /// The predecessor has ended.
+    PredecessorGone,
+}
+
+/// The process that has taken over: what is left of a restart that succeeded. As a descriptor it is the process's pidfd, which becomes
+/// readable when the process ends.
+#[derive(Debug)]
+pub struct Successor(pub(super) Process);
+
+impl Successor {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    /// How it has ended, if it has; it is reaped by that. Ask once: a second time the status is unknown.
+    pub fn try_wait(&mut self) -> Option<Exit> {
+        self.0.try_wait()
+    }
+}
+
+impl AsFd for Successor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

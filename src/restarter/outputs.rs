@@ -1,0 +1,310 @@
+//! What the machine puts out: actions are done, notices become events.
+
+use super::*;
+
+/// What comes out, in order.
+impl Restarter {
+    /// Does what the machine wants done, up to the next thing to tell.
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.told.pop_front() {
+                return Some(event);
+            }
+            if self.is_held_up() {
+                return None;
+            }
+            let Some(output) = self.machine.poll_output() else {
+                self.settle();
+                return None;
+            };
+            match output {
+                Output::Action(action) => self.act(action),
+                Output::Notice(notice) => {
+                    if let Some(event) = self.tell(notice) {
+                        return Some(event);
+                    }
+                }
+            }
+        }
+    }
+
+    /// systemd must know the new main process before the old one may end: nothing more comes out until it does.
+    fn is_held_up(&mut self) -> bool {
+        let Some((barrier, limit)) = &self.barrier else { return false };
+        if !barrier.has_answered() {
+            if self.epoch.elapsed() < *limit {
+                return true;
+            }
+            log::warn!("systemd has not answered in time; it may not know the new main process");
+        }
+        unwatch(self.poll.registry(), barrier.as_fd());
+        self.barrier = None;
+        false
+    }
+
+    /// Nothing is left to do for now.
+    fn settle(&mut self) {
+        if matches!(self.machine.state(), State::Idle | State::Closed(_))
+            && self.current.as_ref().is_some_and(|current| current.process.is_none() || current.has_exited())
+        {
+            self.let_go();
+        }
+        self.open_server();
+        self.rearm();
+    }
+
+    /// Drops what is left of an attempt that has ended.
+    fn let_go(&mut self) {
+        if let Some(current) = self.current.take() {
+            unwatch(self.poll.registry(), current.lifeline.as_fd());
+            if let Some(process) = &current.process {
+                unwatch(self.poll.registry(), process.as_fd());
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        log::trace!("{action:?}");
+        match action {
+            Action::Spawn(attempt) => {
+                self.let_go();
+                let job = self.prepare(attempt);
+                let lost = match job {
+                    Ok(job) => !self.exec.spawn(job),
+                    Err(error) => {
+                        let why =
+                            ChildSpawnError::new(&self.program, &error, Some("nothing was started: its lifeline cannot be made".into()));
+                        if let Some(current) = &mut self.current {
+                            current.words.spawn = Some(why);
+                        }
+                        self.feed(Input::SpawnFailed(attempt));
+                        false
+                    }
+                };
+                if lost {
+                    self.feed(Input::ThreadLost);
+                }
+            }
+            Action::Abandon(attempt) => self.exec.abandon(attempt),
+            Action::Kill(_) => {
+                if let Some(current) = &self.current {
+                    current.kill();
+                }
+            }
+            Action::Grant(_) => {
+                self.say(&Message::Granted);
+                if let Some(current) = &mut self.current {
+                    current.granted = true;
+                }
+            }
+            Action::Commit(_) => self.commit(),
+            Action::Reply(ticket, reply) => self.reply(ticket, reply),
+        }
+    }
+
+    /// The lifeline with the first messages in it, and all else that a successor is given.
+    fn prepare(&mut self, attempt: crate::machine::Attempt) -> io::Result<Job> {
+        let (lifeline, theirs) = Lifeline::pair()?;
+        let current = self.current.insert(Current::new(attempt, lifeline));
+        let passed: Vec<_> = self
+            .sockets
+            .untouched()
+            .map(|(name, socket, number)| Ok((name.to_owned(), socket.try_clone_to_owned()?, number)))
+            .collect::<io::Result<_>>()?;
+        // Above the numbers that the sockets of systemd take in the child.
+        let above = passed.iter().map(|(.., number)| number + 1).max().unwrap_or(0);
+        let lifeline = if above > 0 { sys::duplicate(theirs, above)? } else { theirs };
+        let passed = passed
+            .into_iter()
+            .map(|(name, socket, number)| Ok((name, sys::duplicate(socket, above)?, number)))
+            .collect::<io::Result<_>>()?;
+
+        let own = Process::open(std::process::id())?;
+        let mut gifts = vec![(Given::Predecessor, own.as_fd())];
+        if let Some(server) = &self.server
+            && let (Some(path), Some(listener)) = (server.path().to_str(), server.listener())
+        {
+            gifts.push((Given::Coordination { path: path.into() }, listener));
+        }
+        gifts.extend(self.sockets.given().map(|(name, socket)| (Given::Socket { name: name.into() }, socket)));
+        let generation = self.link.as_ref().map_or(0, |link| link.generation()) + 1;
+        let mut packets = gifts.chunks(PACKET_OF_NAMES).peekable();
+        let mut hello = Some(Hello {
+            version: wire::VERSION,
+            oldest: wire::OLDEST,
+            pid: std::process::id(),
+            generation,
+            probation_ms: self.limits.probation.map(|time| time.as_millis() as u64),
+            signal: self.signal.map(|signal| signal as i32),
+            given: Vec::new(),
+            more: false,
+        });
+        while let Some(packet) = packets.next() {
+            let (given, descriptors): (Vec<_>, Vec<_>) = packet.iter().cloned().unzip();
+            let more = packets.peek().is_some();
+            let message = match hello.take() {
+                Some(hello) => Message::Hello(Hello { given, more, ..hello }),
+                None => Message::More { given, more },
+            };
+            current.lifeline.send(&message, &descriptors)?;
+        }
+        Ok(Job { attempt, lifeline, passed })
+    }
+
+    fn say(&mut self, message: &Message) {
+        if let Some(current) = &self.current
+            && let Err(error) = current.lifeline.send(message, &[])
+        {
+            log::warn!("cannot write to the successor: {error}");
+        }
+    }
+
+    /// The service is the successor's for good.
+    fn commit(&mut self) {
+        self.say(&Message::Commit);
+        self.sockets.close();
+        if let Some(server) = &mut self.server {
+            server.hand_over(self.poll.registry());
+        }
+        if let Some(process) = self.current.as_ref().and_then(|current| current.process.as_ref()) {
+            systemd::handed_over(process.pid());
+            if let Some(barrier) = Barrier::new()
+                && watch(self.poll.registry(), barrier.as_fd(), BARRIER).is_ok()
+            {
+                self.barrier = Some((barrier, self.epoch.elapsed() + systemd::BARRIER_LIMIT));
+                self.rearm();
+            }
+        }
+    }
+
+    fn reply(&mut self, ticket: Ticket, reply: Reply) {
+        let failure = match reply {
+            Reply::Failed(cause) => Some(self.failure(cause)),
+            _ => None,
+        };
+        match self.askers.remove(&ticket) {
+            Some(Asker::Client) => {
+                let response = match (reply, failure) {
+                    (Reply::Completed(pid), _) => Response::RestartComplete(pid),
+                    (Reply::Refused(refusal), _) => Response::RestartRefused(refusal.to_string()),
+                    (Reply::Failed(_), failure) => Response::RestartFailed(failure.map_or_else(String::new, |failure| failure.to_string())),
+                };
+                if let Some(key) = self.server.as_ref().and_then(|server| server.waiting(ticket)) {
+                    self.answer(key, response);
+                }
+            }
+            Some(Asker::Signal) => {
+                if let Reply::Refused(refusal) = reply {
+                    log::warn!("the restart signal came in vain: {refusal}");
+                }
+            }
+            Some(Asker::Program) | None => {}
+        }
+    }
+
+    fn failure(&self, cause: Cause) -> Failure {
+        match (&self.current, cause) {
+            (Some(current), cause) => current.failure(cause, self.limits.ready),
+            // Called off before anything was started.
+            (None, Cause::Stopping) => Failure::Stopping,
+            (None, Cause::TimedOut) => Failure::TimedOut(self.limits.ready),
+            (None, _) => Failure::Cancelled,
+        }
+    }
+
+    fn tell(&mut self, notice: Notice) -> Option<Event> {
+        Some(match notice {
+            Notice::Restarting => {
+                log::info!("restarting {}", self.program.display());
+                systemd::reloading();
+                Event::Restarting
+            }
+            Notice::Spawned(pid) => {
+                log::info!("the successor is process {pid}");
+                Event::Spawned(pid)
+            }
+            Notice::StateRequested(attempt) => {
+                self.say(&Message::End { items: 0 });
+                self.feed(Input::HandoverSent(attempt));
+                return None;
+            }
+            Notice::Progress(_) => Event::Progress(self.current.as_ref()?.words.progress.clone()?),
+            Notice::HandedOff(pid) => {
+                log::info!("process {pid} has taken over");
+                Event::HandedOff(pid)
+            }
+            Notice::Resumed(cause) => {
+                let failure = self.failed(cause);
+                log::error!("serving again: {failure}");
+                Event::Resumed(failure)
+            }
+            Notice::Completed(pid) => {
+                log::info!("the restart is final: process {pid} serves");
+                Event::Completed(pid)
+            }
+            Notice::Failed(cause) => {
+                let failure = self.failed(cause);
+                log::error!("the restart failed, this process serves on: {failure}");
+                Event::Failed(failure)
+            }
+            Notice::SuccessorGone(pid) => {
+                log::error!("process {pid}, which had taken over, has ended");
+                Event::SuccessorGone(pid)
+            }
+            Notice::Broken => {
+                log::error!("{}", Refusal::Broken);
+                Event::Broken(Error::rule(Refusal::Broken.to_string()))
+            }
+            Notice::Committed => {
+                log::info!("the predecessor has committed");
+                Event::Committed
+            }
+        })
+    }
+
+    fn failed(&mut self, cause: Cause) -> Failure {
+        let failure = self.failure(cause);
+        let text = failure.to_string();
+        systemd::still_here(&text);
+        self.last_failure = Some(text);
+        failure
+    }
+}
+
+/// So many names of the greatest length fit into one packet, quoted.
+const PACKET_OF_NAMES: usize = if wire::MAX_PACKET / (2 * wire::MAX_NAME + 64) < MAX_DESCRIPTORS {
+    wire::MAX_PACKET / (2 * wire::MAX_NAME + 64)
+} else {
+    MAX_DESCRIPTORS
+};
+
+/// Gives up what is under way.
+impl Drop for Restarter {
+    fn drop(&mut self) {
+        match self.machine.state() {
+            State::AwaitingReady { .. } | State::Killing { .. } => {
+                // Before the lifeline closes, so that it does not take the predecessor for dead and the service for its own.
+                if let Some(process) = self.current.as_ref().and_then(|current| current.process.as_ref()) {
+                    process.kill();
+                    if process.wait(KILL_TIMEOUT).is_none() {
+                        log::warn!("the successor (process {}) does not die", process.pid());
+                    }
+                }
+            }
+            State::Handoff { phase: Phase::Probation { .. }, .. } => {
+                self.feed(Input::Stop);
+                while let Some(output) = self.machine.poll_output() {
+                    if let Output::Action(action) = output {
+                        self.act(action);
+                    }
+                }
+            }
+            State::Closed(_) | State::Idle | State::Spawning { .. } | State::Handoff { phase: Phase::Committed, .. } => {}
+        }
+        let serves = !matches!(self.machine.state(), State::Handoff { .. } | State::Closed(Closed::OnProbation));
+        let was_granted = self.link.is_none() || self.heard.opened;
+        if let (true, true, Some(server)) = (serves, was_granted, &mut self.server) {
+            server.remove_path();
+        }
+    }
+}

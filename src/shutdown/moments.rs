@@ -1,0 +1,187 @@
+//! The moments of a shutdown, and everyone who waits for one.
+//!
+//! Knows: which moments have come, tasks (wakers), threads (a condition variable) and bells (eventfds) that wait. Does not know: handles,
+//! or in what order moments come. None is ever taken back.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use slab::Slab;
+
+#[derive(Clone, Copy)]
+pub(super) enum Moment {
+    Shutdown,
+    Forced,
+    Finished,
+}
+
+impl Moment {
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Moments {
+    /// A bit for each moment. Set under the lock, so that who looks under the lock before queueing cannot miss it; read without.
+    reached: AtomicU8,
+    waiting: Mutex<Waiting>,
+    threads: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// By moment. Empty for good once the moment has come.
+    tasks: [Slab<Waker>; 3],
+    bells: Slab<(u8, Arc<EventFd>)>,
+}
+
+impl Moments {
+    pub(super) fn has_reached(&self, moment: Moment) -> bool {
+        // Acquire: whoever sees that the work is finished sees what the work did.
+        self.reached.load(Ordering::Acquire) & moment.bit() != 0
+    }
+
+    /// The moment has come: all who wait for it learn of it. Again is a no-op, so no bell rings twice.
+    pub(super) fn reach(&self, moment: Moment) {
+        let mut waiting = self.lock();
+        if self.has_reached(moment) {
+            return;
+        }
+        self.reached.fetch_or(moment.bit(), Ordering::Release);
+        for (_, (rings_for, bell)) in &waiting.bells {
+            if rings_for & moment.bit() != 0 {
+                // Cannot fail: non-blocking, and three moments do not overflow a counter. It is never read back, so it stays readable; each
+                // write is an edge of its own.
+                let _ = bell.write(1);
+            }
+        }
+        self.threads.notify_all();
+        let tasks = mem::take(&mut waiting.tasks[moment as usize]);
+        // A waker is foreign code: it may poll or drop what comes back to this lock.
+        drop(waiting);
+        for (_, waker) in tasks {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn wait(&self, moment: Moment) {
+        let waiting = self.lock();
+        let done = self.threads.wait_while(waiting, |_| !self.has_reached(moment));
+        drop(done.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Whether the moment came before the limit.
+    pub(super) fn wait_for(&self, moment: Moment, limit: Duration) -> bool {
+        let waiting = self.lock();
+        let done = self.threads.wait_timeout_while(waiting, limit, |_| !self.has_reached(moment));
+        drop(done.unwrap_or_else(PoisonError::into_inner));
+        self.has_reached(moment)
+    }
+
+    /// A descriptor that is readable from the first of these moments on, and its place here.
+    pub(super) fn hang_bell(&self, moments: &[Moment]) -> io::Result<(Arc<EventFd>, usize)> {
+        let rings_for = moments.iter().fold(0, |bits, moment| bits | moment.bit());
+        let mut waiting = self.lock();
+        let late = self.reached.load(Ordering::Acquire) & rings_for != 0;
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let bell = Arc::new(EventFd::from_value_and_flags(u32::from(late), flags)?);
+        let place = waiting.bells.insert((rings_for, Arc::clone(&bell)));
+        Ok((bell, place))
+    }
+
+    pub(super) fn take_bell_down(&self, place: usize) {
+        self.lock().bells.try_remove(place);
+    }
+
+    pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+        f.debug_struct(name)
+            .field("shutdown", &self.has_reached(Moment::Shutdown))
+            .field("forced", &self.has_reached(Moment::Forced))
+            .finish()
+    }
+
+    /// No foreign code runs under this lock, so a poisoned one has lost nothing.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The future of [`ShutdownSignal::on_shutdown`](super::ShutdownSignal::on_shutdown) and [`on_forced`](super::ShutdownSignal::on_forced).
+///
+/// It borrows nothing, can be polled by changing tasks (the last one is woken) and after it is ready (then it is ready again), and leaves
+/// nothing behind when it is dropped. It costs no descriptor.
+///
+/// ```
+/// use pollflip::shutdown::{ShutdownCoordinator, Signalled};
+///
+/// struct Connection {
+///     closing: Signalled, // to be polled with everything else
+/// }
+/// let coordinator = ShutdownCoordinator::new();
+/// let connection = Connection { closing: coordinator.signal().on_shutdown() };
+/// # drop(connection.closing);
+/// ```
+#[must_use = "futures do nothing unless polled"]
+pub struct Signalled {
+    moments: Arc<Moments>,
+    moment: Moment,
+    /// Where our waker is, from the first pending poll on. Meaningless once the moment has come.
+    place: Option<usize>,
+}
+
+impl Signalled {
+    pub(super) fn new(moments: &Arc<Moments>, moment: Moment) -> Self {
+        Self { moments: Arc::clone(moments), moment, place: None }
+    }
+}
+
+impl Future for Signalled {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.moments.has_reached(this.moment) {
+            return Poll::Ready(());
+        }
+        // Cloned before the lock and, if it replaces another, that one dropped after it: a waker is foreign code.
+        let mut waker = context.waker().clone();
+        let mut waiting = this.moments.lock();
+        if this.moments.has_reached(this.moment) {
+            return Poll::Ready(());
+        }
+        let tasks = &mut waiting.tasks[this.moment as usize];
+        match this.place.and_then(|place| tasks.get_mut(place)) {
+            Some(ours) => mem::swap(ours, &mut waker),
+            None => this.place = Some(tasks.insert(waker)),
+        }
+        drop(waiting);
+        Poll::Pending
+    }
+}
+
+impl Drop for Signalled {
+    fn drop(&mut self) {
+        let Some(place) = self.place else { return };
+        // Skips the lock in the rush after a shutdown, when all these futures go at once.
+        if self.moments.has_reached(self.moment) {
+            return;
+        }
+        // The guard ends with this statement, before the waker: it may be the last to hold a task that owns a future of ours.
+        let _waker = self.moments.lock().tasks[self.moment as usize].try_remove(place);
+    }
+}
+
+impl fmt::Debug for Signalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signalled").field("ready", &self.moments.has_reached(self.moment)).finish()
+    }
+}

@@ -1,0 +1,262 @@
+//! Named sockets: inherited from the predecessor, passed by systemd, or bound fresh.
+//!
+//! Knows: names, kinds and addresses of sockets. Does not know: when they are passed on, or by what means.
+
+mod kind;
+mod path;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{Backlog, SockType, listen};
+
+use crate::error::Error;
+use crate::sys;
+use crate::systemd::Passed;
+use crate::wire::MAX_NAME;
+
+pub(crate) use kind::Kind;
+pub(crate) use path::{LONGEST_PATH, PathLock, unix_client, unix_socket};
+
+use path::bind_unix;
+
+/// How many connections may wait to be accepted; the kernel lowers it to its own limit.
+pub(crate) const BACKLOG: i32 = 4096;
+
+/// The named sockets of a service: what [`Restarter::sockets`](crate::Restarter::sockets) returns.
+///
+/// Each is asked for by name, in every generation in the same way: a successor gets the one that its predecessor had under that name,
+/// the first generation one that systemd passed under it (`FileDescriptorName=`), and otherwise a fresh one is bound. What is returned is
+/// a duplicate, non-blocking and CLOEXEC; the original stays here to be passed on, so that the kernel goes on listening although the
+/// program closes its own: to stop for good, [`remove`](Sockets::remove) it too.
+///
+/// What a predecessor or systemd gave and the program has not asked for when it becomes ready is closed.
+///
+/// ```no_run
+/// # fn main() -> Result<(), pollflip::Error> {
+/// let mut restarter = pollflip::RestartConfig::new().build()?;
+/// let listener = restarter.sockets().tcp_listener("web", "0.0.0.0:80")?;
+/// let mut listener = mio::net::TcpListener::from_std(listener);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Sockets {
+    entries: Vec<Entry>,
+    /// What systemd passed, as long as the program has not used `Sockets`: it may take them by itself.
+    untouched: Vec<(Passed, OwnedFd)>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    socket: OwnedFd,
+    claimed: bool,
+}
+
+impl Sockets {
+    pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>) -> Sockets {
+        let entries = inherited.into_iter().map(|(name, socket)| Entry { name, socket, claimed: false }).collect();
+        let mut untouched = Vec::new();
+        let above = passed.iter().map(|passed| passed.number + 1).max().unwrap_or(0);
+        for passed in passed {
+            // Held from the start: the number may be something else by the time it is passed on.
+            match sys::peek(passed.number, |fd| sys::duplicate(fd, above)) {
+                Some(Ok(socket)) => untouched.push((passed, socket)),
+                Some(Err(error)) => log::warn!("cannot keep socket {:?} of systemd: {error}", passed.name),
+                None => {}
+            }
+        }
+        Sockets { entries, untouched, closed: false }
+    }
+
+    /// A listening TCP socket on `address`: `"0.0.0.0:80"`, `("::", 80)`, … Port 0 stands for any port. If the address is a name with
+    /// several addresses, the first that can be bound is.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be bound, or the socket of that name is of another kind or at another address.
+    pub fn tcp_listener(&mut self, name: &str, address: impl ToSocketAddrs) -> Result<TcpListener, Error> {
+        let addresses = kind::resolve(name, address)?;
+        self.get(name, &Kind::Tcp(addresses.clone()), || {
+            let listener = TcpListener::bind(&addresses[..])?;
+            listener.set_nonblocking(true)?;
+            // std's own is short for a service under load.
+            listen(&listener, Backlog::new(BACKLOG)?)?;
+            Ok(listener.into())
+        })
+    }
+
+    /// A UDP socket on `address`, as for [`tcp_listener`](Sockets::tcp_listener).
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be bound, or the socket of that name is of another kind or at another address.
+    pub fn udp_socket(&mut self, name: &str, address: impl ToSocketAddrs) -> Result<UdpSocket, Error> {
+        let addresses = kind::resolve(name, address)?;
+        self.get(name, &Kind::Udp(addresses.clone()), || {
+            let socket = UdpSocket::bind(&addresses[..])?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        })
+    }
+
+    /// A listening unix stream socket at `path`. One that is left over from a process that died is replaced; one that somebody serves,
+    /// or anything else at that path, is an error. The path stays when the process ends: the next one finds it or replaces it.
+    ///
+    /// # Errors
+    ///
+    /// The path cannot be bound, or the socket of that name is of another kind or at another path.
+    pub fn unix_listener(&mut self, name: &str, path: impl AsRef<Path>) -> Result<UnixListener, Error> {
+        self.get(name, &Kind::UnixStream(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Stream))
+    }
+
+    /// A unix datagram socket at `path`, as for [`unix_listener`](Sockets::unix_listener).
+    ///
+    /// # Errors
+    ///
+    /// The path cannot be bound, or the socket of that name is of another kind or at another path.
+    pub fn unix_datagram(&mut self, name: &str, path: impl AsRef<Path>) -> Result<UnixDatagram, Error> {
+        self.get(name, &Kind::UnixDatagram(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Datagram))
+    }
+
+    /// A listening unix seqpacket socket at `path`, as for [`unix_listener`](Sockets::unix_listener). std has no type for it.
+    ///
+    /// # Errors
+    ///
+    /// The path cannot be bound, or the socket of that name is of another kind or at another path.
+    pub fn unix_seqpacket(&mut self, name: &str, path: impl AsRef<Path>) -> Result<OwnedFd, Error> {
+        self.get(name, &Kind::UnixSeqpacket(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::SeqPacket))
+    }
+
+    /// Any other descriptor: the one of that name if there is one, otherwise what `bind` makes. What kind it is, and whether it blocks,
+    /// is between this version of the program and the one before.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `bind` returns; the name is not fit.
+    pub fn or_insert_with<T>(&mut self, name: &str, bind: impl FnOnce() -> io::Result<T>) -> Result<T, Error>
+    where
+        T: From<OwnedFd> + Into<OwnedFd>,
+    {
+        self.check(name)?;
+        self.claim_of_systemd();
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.name == name) {
+            entry.claimed = true;
+            return duplicate(name, &entry.socket);
+        }
+        let socket = bind().map_err(Error::os(format!("cannot make {name:?}")))?;
+        self.insert(name, socket.into())
+    }
+
+    /// Closes what is kept under that name, so that it is not passed on any more; says whether there was something. The duplicate that
+    /// the program was given is not touched.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.claim_of_systemd();
+        let before = self.entries.len();
+        self.entries.retain(|entry| entry.name != name);
+        self.entries.len() < before
+    }
+
+    /// The names of what was inherited and has not been asked for. It is closed when the process becomes ready.
+    pub fn unclaimed(&mut self) -> Vec<String> {
+        self.claim_of_systemd();
+        let names: BTreeSet<_> = self.entries.iter().filter(|entry| !entry.claimed).map(|entry| entry.name.clone()).collect();
+        names.into_iter().collect()
+    }
+
+    fn get<T: From<OwnedFd>>(&mut self, name: &str, wanted: &Kind, bind: impl FnOnce() -> io::Result<OwnedFd>) -> Result<T, Error> {
+        self.check(name)?;
+        self.claim_of_systemd();
+        // systemd may pass several of one name: an IPv4 and an IPv6 one, say.
+        let mut other = None;
+        for entry in self.entries.iter_mut().filter(|entry| entry.name == name) {
+            let found = Kind::of(&entry.socket);
+            if found.serves_as(wanted) {
+                entry.claimed = true;
+                return duplicate(name, &entry.socket);
+            }
+            other = other.or(Some(found));
+        }
+        if let Some(found) = other {
+            let advice = "remove it first, or give the new one another name";
+            return Err(Error::rule(format!("socket {name:?} is {found}, and {wanted} was asked for: {advice}")));
+        }
+        let socket = bind().map_err(Error::os(format!("cannot bind {name:?} as {wanted}")))?;
+        self.insert(name, socket)
+    }
+
+    fn insert<T: From<OwnedFd>>(&mut self, name: &str, socket: OwnedFd) -> Result<T, Error> {
+        let given = duplicate(name, &socket)?;
+        self.entries.push(Entry { name: name.into(), socket, claimed: true });
+        Ok(given)
+    }
+
+    fn check(&self, name: &str) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::rule(format!("socket {name:?} is asked for too late: this process has handed over for good")));
+        }
+        if name.is_empty() || name.len() > MAX_NAME {
+            return Err(Error::rule(format!("the name of a socket must have 1 to {MAX_NAME} bytes, and this one has {}", name.len())));
+        }
+        Ok(())
+    }
+
+    /// From the first use of `Sockets` on, what systemd passed is ours.
+    fn claim_of_systemd(&mut self) {
+        for (passed, socket) in self.untouched.drain(..) {
+            // The number goes, the duplicate stays: unless the program has taken it, and it is something else by now.
+            if sys::identity(passed.number) == sys::identity(socket.as_raw_fd()) {
+                drop(sys::adopt(passed.number));
+            }
+            if let Err(error) = set_nonblocking(&socket) {
+                log::warn!("cannot make socket {:?} of systemd non-blocking: {error}", passed.name);
+            }
+            self.entries.push(Entry { name: passed.name, socket, claimed: false });
+        }
+    }
+
+    /// What a successor is to get by name.
+    pub(crate) fn given(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.entries.iter().map(|entry| (entry.name.as_str(), entry.socket.as_fd()))
+    }
+
+    /// What it is to get as systemd passes it.
+    pub(crate) fn untouched(&self) -> impl ExactSizeIterator<Item = (&str, BorrowedFd<'_>, i32)> {
+        self.untouched.iter().map(|(passed, socket)| (passed.name.as_str(), socket.as_fd(), passed.number))
+    }
+
+    pub(crate) fn close_unclaimed(&mut self) {
+        self.entries.retain(|entry| {
+            if !entry.claimed {
+                log::info!("socket {:?} was inherited and is not used any more: closed", entry.name);
+            }
+            entry.claimed
+        });
+    }
+
+    /// The successor has them.
+    pub(crate) fn close(&mut self) {
+        self.entries.clear();
+        self.untouched.clear();
+        self.closed = true;
+    }
+}
+
+fn duplicate<T: From<OwnedFd>>(name: &str, socket: &OwnedFd) -> Result<T, Error> {
+    socket.try_clone().map(T::from).map_err(Error::os(format!("cannot duplicate socket {name:?}")))
+}
+
+fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    if !flags.contains(OFlag::O_NONBLOCK) {
+        fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! What a socket is: its kind and its address, read from the socket itself.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
+
+use crate::error::Error;
+
+/// A kind of socket and where it is bound; for one that is wanted, where it may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Tcp(Vec<SocketAddr>),
+    Udp(Vec<SocketAddr>),
+    UnixStream(PathBuf),
+    UnixDatagram(PathBuf),
+    UnixSeqpacket(PathBuf),
+    Other(&'static str),
+}
+
+impl Kind {
+    pub(crate) fn of(socket: &OwnedFd) -> Kind {
+        let Ok(kind) = getsockopt(socket, sockopt::SockType) else { return Kind::Other("no socket") };
+        let Ok(address) = getsockname::<SockaddrStorage>(socket.as_raw_fd()) else { return Kind::Other("a socket without an address") };
+        let listens = getsockopt(socket, sockopt::AcceptConn).unwrap_or(false);
+        match (address.family(), kind, listens) {
+            (Some(AddressFamily::Inet | AddressFamily::Inet6), SockType::Stream, true) => Kind::Tcp(internet(&address)),
+            (Some(AddressFamily::Inet | AddressFamily::Inet6), SockType::Datagram, _) => Kind::Udp(internet(&address)),
+            (Some(AddressFamily::Unix), SockType::Stream, true) => Kind::UnixStream(path(&address)),
+            (Some(AddressFamily::Unix), SockType::Datagram, _) => Kind::UnixDatagram(path(&address)),
+            (Some(AddressFamily::Unix), SockType::SeqPacket, true) => Kind::UnixSeqpacket(path(&address)),
+            (_, SockType::Stream | SockType::SeqPacket, false) => Kind::Other("a socket that does not listen"),
+            _ => Kind::Other("a socket of another family"),
+        }
+    }
+
+    /// Whether this socket is what is wanted. Port 0 stands for any port.
+    pub(crate) fn serves_as(&self, wanted: &Kind) -> bool {
+        match (self, wanted) {
+            (Kind::Tcp(found), Kind::Tcp(wanted)) | (Kind::Udp(found), Kind::Udp(wanted)) => {
+                found.iter().any(|found| wanted.iter().any(|wanted| wanted == found || wanted.port() == 0 && wanted.ip() == found.ip()))
+            }
+            _ => self == wanted,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Tcp(addresses) => write!(f, "a TCP listener on {}", Listed(addresses)),
+            Kind::Udp(addresses) => write!(f, "a UDP socket on {}", Listed(addresses)),
+            Kind::UnixStream(path) => write!(f, "a unix listener at {}", path.display()),
+            Kind::UnixDatagram(path) => write!(f, "a unix datagram socket at {}", path.display()),
+            Kind::UnixSeqpacket(path) => write!(f, "a unix seqpacket listener at {}", path.display()),
+            Kind::Other(what) => f.write_str(what),
+        }
+    }
+}
+
+struct Listed<'a>(&'a [SocketAddr]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, address) in self.0.iter().enumerate() {
+            write!(f, "{}{address}", if index == 0 { "" } else { " or " })?;
+        }
+        Ok(())
+    }
+}
+
+/// The addresses that a name stands for, at least one.
+pub(crate) fn resolve(name: &str, address: impl ToSocketAddrs) -> Result<Vec<SocketAddr>, Error> {
+    let addresses: Vec<_> = address.to_socket_addrs().map_err(Error::os(format!("cannot resolve the address of {name:?}")))?.collect();
+    if addresses.is_empty() {
+        return Err(Error::Os { step: format!("cannot resolve the address of {name:?}").into(), source: io::ErrorKind::NotFound.into() });
+    }
+    Ok(addresses)
+}
+
+fn internet(address: &SockaddrStorage) -> Vec<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
+    let v6 = address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into()));
+    v4.or(v6).into_iter().collect()
+}
+
+fn path(address: &SockaddrStorage) -> PathBuf {
+    address.as_unix_addr().and_then(|address| address.path()).map(PathBuf::from).unwrap_or_default()
+}

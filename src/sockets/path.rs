@@ -1,0 +1,135 @@
+//! Unix socket paths: two processes that want the same one at the same moment do not both get it, and what somebody serves, or what is
+//! no socket, is left alone.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+
+use super::BACKLOG;
+
+/// How long to wait for another process that binds the same path: it takes that one some microseconds.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+/// The longest path that the kernel binds a socket to.
+pub(crate) const LONGEST_PATH: usize = 107;
+
+/// The right to bind a path, held until dropped. The lock is a file beside it, which is there only meanwhile.
+#[derive(Debug)]
+pub(crate) struct PathLock {
+    path: PathBuf,
+    lock: PathBuf,
+    _held: Flock<File>,
+}
+
+impl PathLock {
+    pub(crate) fn new(path: &Path) -> io::Result<PathLock> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let lock = PathBuf::from(name);
+        let deadline = Instant::now() + LOCK_LIMIT;
+        loop {
+            let options =
+                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&lock);
+            let file = options.map_err(|error| named(error, "cannot open the lock file", &lock))?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                // The one who held it before has removed it: what is locked must be what is there.
+                Ok(held) if same_file(&held.metadata()?, &lock) => return Ok(PathLock { path: path.into(), lock, _held: held }),
+                Ok(_) => {}
+                Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => thread::sleep(Duration::from_millis(2)),
+                Err((_, error)) => return Err(named(error.into(), "cannot lock", &lock)),
+            }
+            if Instant::now() >= deadline {
+                return Err(named(io::ErrorKind::TimedOut.into(), "another process holds the lock file", &lock));
+            }
+        }
+    }
+
+    /// Finds out whether the path can be had: it is free (`false`), or what is there is a socket of that type that nobody serves (`true`).
+    pub(crate) fn is_stale(&self, of: SockType) -> io::Result<bool> {
+        match fs::symlink_metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket is there; it is left alone"));
+            }
+            Ok(_) => {}
+        }
+        let probe = unix_socket(of)?;
+        match connect(probe.as_raw_fd(), &address(&self.path)?) {
+            Err(Errno::ECONNREFUSED) => Ok(true),
+            // It went away meanwhile.
+            Err(Errno::ENOENT) => Ok(false),
+            // Connected, its backlog is full, it is of another type, or not ours to connect to: somebody serves it.
+            _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it")),
+        }
+    }
+}
+
+impl Drop for PathLock {
+    fn drop(&mut self) {
+        // Still locked: whoever waits for it sees that it is gone, and makes a new one.
+        let _ = fs::remove_file(&self.lock);
+    }
+}
+
+/// A socket bound to a path, listening if it is of a type that does. Its file gets the mode that the umask leaves.
+pub(crate) fn bind_unix(path: &Path, of: SockType) -> io::Result<OwnedFd> {
+    let address = address(path)?;
+    let lock = PathLock::new(path)?;
+    if lock.is_stale(of)? {
+        fs::remove_file(path)?;
+    }
+    let socket = unix_socket(of)?;
+    bind(socket.as_raw_fd(), &address)?;
+    if of != SockType::Datagram {
+        listen(&socket, Backlog::new(BACKLOG)?)?;
+    }
+    Ok(socket)
+}
+
+pub(crate) fn unix_socket(of: SockType) -> io::Result<OwnedFd> {
+    Ok(socket(AddressFamily::Unix, of, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?)
+}
+
+/// A socket connected to `path`, non-blocking; waits until the deadline for room in the server's backlog.
+pub(crate) fn unix_client(path: &Path, of: SockType, deadline: Option<Instant>) -> io::Result<OwnedFd> {
+    let address = address(path)?;
+    let socket = unix_socket(of)?;
+    loop {
+        match connect(socket.as_raw_fd(), &address) {
+            Ok(()) => return Ok(socket),
+            Err(Errno::EINTR) => {}
+            // The backlog is full; nothing announces that it is not any more.
+            Err(Errno::EAGAIN) if deadline.is_none_or(|deadline| Instant::now() < deadline) => thread::sleep(Duration::from_millis(5)),
+            Err(Errno::EAGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn address(path: &Path) -> io::Result<UnixAddr> {
+    let length = path.as_os_str().len();
+    if length > LONGEST_PATH {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("the path has {length} bytes; a socket's may have {LONGEST_PATH}"),
+        ));
+    }
+    Ok(UnixAddr::new(path)?)
+}
+
+fn same_file(held: &fs::Metadata, path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (held.dev(), held.ino()))
+}
+
+fn named(error: io::Error, what: &str, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}

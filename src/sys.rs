@@ -1,0 +1,78 @@
+//! The one room with `unsafe` in it: what neither std nor nix offer as safe calls.
+//!
+//! Knows: system calls. Does not know: what they are for. Every descriptor leaves here owned or borrowed, never as a bare number.
+#![allow(unsafe_code, reason = "this is the room for it; each block says why it is sound")]
+
+mod packet;
+mod process;
+mod spawn;
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::sys::stat::fstat;
+
+pub(crate) use packet::{receive, send};
+pub(crate) use process::{Process, kill_and_reap};
+pub(crate) use spawn::{Spawn, spawn};
+
+/// Lends the open descriptor of that number for one look; `None` if there is none.
+pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+    if raw < 0 {
+        return None;
+    }
+    // SAFETY: the number is not -1, and whoever looks with it can only get an error from one that is not open: system calls that read
+    // a descriptor's properties fail cleanly.
+    let fd = unsafe { BorrowedFd::borrow_raw(raw) };
+    fstat(fd).is_ok().then(|| look(fd))
+}
+
+/// The device and inode of an open descriptor, given by number; `None` if there is none of that number.
+pub(crate) fn identity(raw: RawFd) -> Option<(u64, u64)> {
+    peek(raw, |fd| fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino)))?
+}
+
+/// Takes over a descriptor that this process was born with, and makes it CLOEXEC again.
+pub(crate) fn adopt(raw: RawFd) -> io::Result<OwnedFd> {
+    if identity(raw).is_none() {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the descriptor is open, as was just seen; the callers take each inherited number once, and nobody else was told of it.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(fd)
+}
+
+/// A duplicate, CLOEXEC, numbered `at_least` or above.
+pub(crate) fn duplicate(fd: impl AsFd, at_least: RawFd) -> io::Result<OwnedFd> {
+    let new = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(at_least))?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(new) })
+}
+
+/// The path by which this program was executed, as the kernel was given it.
+pub(crate) fn executed_path() -> Option<PathBuf> {
+    // SAFETY: getauxval has no preconditions.
+    let address = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    if address == 0 {
+        return None;
+    }
+    // SAFETY: the kernel put a NUL-terminated string there when it started this process, and it stays for the life of it.
+    let path = unsafe { CStr::from_ptr(address as *const libc::c_char) };
+    Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
+}
+
+/// Sets an environment variable if this process has one thread only; says whether it did.
+pub(crate) fn set_variable_if_alone(name: &str, value: &OsString) -> io::Result<bool> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Ok(false);
+    }
+    // SAFETY: no other thread exists that could read the environment meanwhile, as was just counted.
+    unsafe { std::env::set_var(name, value) };
+    Ok(true)
+}

@@ -1,0 +1,122 @@
+//! `posix_spawn`: a new process without copying the page tables of this one. libc rather than nix, which lacks the change of directory.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+
+use nix::libc;
+use nix::sys::signal::SigSet;
+
+/// What is to be started, and what it is born with.
+#[derive(Debug)]
+pub(crate) struct Spawn<'a> {
+    pub(crate) program: &'a CStr,
+    pub(crate) arguments: &'a [CString],
+    pub(crate) environment: &'a [CString],
+    pub(crate) directory: Option<&'a CStr>,
+    pub(crate) mask: &'a SigSet,
+    /// Descriptors and the numbers that the child knows them by, in this order. All else that is CLOEXEC stays here.
+    pub(crate) inherited: &'a [(BorrowedFd<'a>, RawFd)],
+}
+
+/// Starts the program and returns its process id. Returns once it has been executed, or with the error that kept it from that.
+pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<u32> {
+    let mut actions = FileActions::new()?;
+    for (fd, number) in what.inherited {
+        // Onto itself it clears CLOEXEC in the child alone.
+        actions.dup2(fd.as_raw_fd(), *number)?;
+    }
+    if let Some(directory) = what.directory {
+        actions.change_directory(directory)?;
+    }
+    let mut attributes = Attributes::new()?;
+    attributes.set_signals(what.mask)?;
+
+    let arguments = pointers(what.arguments);
+    let environment = pointers(what.environment);
+    let mut pid: libc::pid_t = 0;
+    // SAFETY: both lists end with a null pointer and hold pointers to strings that `what` keeps alive; actions and attributes are
+    // initialised and outlive the call; nothing is written but `pid`.
+    check(unsafe {
+        libc::posix_spawn(
+            &mut pid,
+            what.program.as_ptr(),
+            actions.0.as_ptr(),
+            attributes.0.as_ptr(),
+            arguments.as_ptr().cast(),
+            environment.as_ptr().cast(),
+        )
+    })?;
+    Ok(pid as u32)
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// These calls return the error instead of setting errno.
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
+struct FileActions(Box<MaybeUninit<libc::posix_spawn_file_actions_t>>);
+
+impl FileActions {
+    fn new() -> io::Result<FileActions> {
+        let mut actions = Box::new(MaybeUninit::uninit());
+        // SAFETY: the call initialises what it is given, or fails; then it is not kept.
+        check(unsafe { libc::posix_spawn_file_actions_init(actions.as_mut_ptr()) })?;
+        Ok(FileActions(actions))
+    }
+
+    fn dup2(&mut self, from: RawFd, to: RawFd) -> io::Result<()> {
+        // SAFETY: the actions are initialised; numbers that are not open fail in the child.
+        check(unsafe { libc::posix_spawn_file_actions_adddup2(self.0.as_mut_ptr(), from, to) })
+    }
+
+    fn change_directory(&mut self, to: &CStr) -> io::Result<()> {
+        // SAFETY: the actions are initialised, and the call copies the path.
+        check(unsafe { libc::posix_spawn_file_actions_addchdir_np(self.0.as_mut_ptr(), to.as_ptr()) })
+    }
+}
+
+impl Drop for FileActions {
+    fn drop(&mut self) {
+        // SAFETY: they are initialised, and this is their end.
+        unsafe { libc::posix_spawn_file_actions_destroy(self.0.as_mut_ptr()) };
+    }
+}
+
+struct Attributes(Box<MaybeUninit<libc::posix_spawnattr_t>>);
+
+impl Attributes {
+    fn new() -> io::Result<Attributes> {
+        let mut attributes = Box::new(MaybeUninit::uninit());
+        // SAFETY: the call initialises what it is given, or fails; then it is not kept.
+        check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
+        Ok(Attributes(attributes))
+    }
+
+    /// The child's mask, and SIGPIPE as std's `Command` leaves it: Rust programs ignore it, others do not expect that.
+    fn set_signals(&mut self, mask: &SigSet) -> io::Result<()> {
+        let mut pipe = SigSet::empty();
+        pipe.add(nix::sys::signal::Signal::SIGPIPE);
+        let flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
+        let attributes = self.0.as_mut_ptr();
+        // SAFETY: the attributes are initialised, and the calls copy the sets.
+        unsafe {
+            check(libc::posix_spawnattr_setsigmask(attributes, mask.as_ref()))?;
+            check(libc::posix_spawnattr_setsigdefault(attributes, pipe.as_ref()))?;
+            check(libc::posix_spawnattr_setflags(attributes, flags as libc::c_short))
+        }
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: they are initialised, and this is their end.
+        unsafe { libc::posix_spawnattr_destroy(self.0.as_mut_ptr()) };
+    }
+}

@@ -1,0 +1,320 @@
+//! Messages to bytes and back: what goes over the lifeline, and what goes over the coordination socket.
+//!
+//! Knows: the shape of the messages and how large they may be. Does not know: sockets, processes, time.
+//!
+//! **Lifeline.** One JSON object a packet, told apart by `"type"`; descriptors travel beside it, in the order in which the message
+//! labels them. A message of a type that this version does not know is [`Message::Unknown`], unknown fields are skipped, and the
+//! descriptors of a label that it does not know are closed: two versions of this crate can talk as long as [`serves`] says so.
+//!
+//! **Coordination socket.** Frames of a 4-byte big-endian length and JSON, the wire of shellflip 2: a [`Frames`] cuts them out of a stream.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the lifeline's protocol that this crate speaks.
+pub const VERSION: u32 = 1;
+/// The oldest version of the other side that it can still serve.
+pub const OLDEST: u32 = 1;
+/// The largest packet on a lifeline, in bytes.
+pub const MAX_PACKET: usize = 64 * 1024;
+/// The most descriptors that the kernel lets go with one packet.
+pub const MAX_DESCRIPTORS: usize = 253;
+/// The longest name of a socket, a descriptor or a blob, in bytes. A packet's worth of them stays below [`MAX_PACKET`].
+pub const MAX_NAME: usize = 255;
+/// The largest frame on a coordination socket, in bytes.
+pub const MAX_FRAME: usize = 64 * 1024;
+/// The longest text (a reason, a line of progress) that is sent; what is longer is cut.
+pub const MAX_TEXT: usize = 4096;
+
+/// What goes over the lifeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Message {
+    /// Predecessor: who we are. Written before the successor is started.
+    Hello(Hello),
+    /// Predecessor: more descriptors than went with the first message.
+    More {
+        /// What the descriptors of this packet are.
+        given: Vec<Given>,
+        /// Whether still more follow.
+        more: bool,
+    },
+    /// Successor: who it is.
+    Here {
+        /// The version it speaks.
+        version: u32,
+        /// The oldest that it can serve.
+        oldest: u32,
+        /// Its process id.
+        pid: u32,
+    },
+    /// Successor: freeze, and send me the state.
+    Pull,
+    /// Predecessor: a part of the state, one descriptor each.
+    Items {
+        /// What the descriptors of this packet are.
+        items: Vec<Item>,
+    },
+    /// Predecessor: that was all of it.
+    End {
+        /// How many items there were.
+        items: u64,
+    },
+    /// Successor: I will not take over.
+    Refuse {
+        /// Why.
+        reason: String,
+    },
+    /// Successor: how far I am.
+    Progress {
+        /// A line for people.
+        text: String,
+    },
+    /// Successor: I can serve.
+    Ready,
+    /// Predecessor: the service is yours.
+    Granted,
+    /// Predecessor: for good.
+    Commit,
+    /// Something a later version says.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The first message on a lifeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version that the predecessor speaks.
+    pub version: u32,
+    /// The oldest that it can serve.
+    pub oldest: u32,
+    /// The predecessor's process id.
+    pub pid: u32,
+    /// The generation of the successor.
+    pub generation: u32,
+    /// How long the service can be taken back, in milliseconds.
+    #[serde(default)]
+    pub probation_ms: Option<u64>,
+    /// The signal that is blocked in the successor, for it to unblock once it has a handler.
+    #[serde(default)]
+    pub signal: Option<i32>,
+    /// What the descriptors of this packet are.
+    pub given: Vec<Given>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// What a descriptor that comes with a [`Hello`] is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Given {
+    /// A pidfd of the predecessor.
+    Predecessor,
+    /// The coordination socket.
+    Coordination {
+        /// Where it is bound.
+        path: String,
+    },
+    /// A socket of the program's.
+    Socket {
+        /// Its name.
+        name: String,
+    },
+    /// Something a later version gives.
+    #[serde(other)]
+    Unknown,
+}
+
+/// One named descriptor of a handover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: ItemKind,
+}
+
+/// What a descriptor of a handover is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemKind {
+    /// A connection, file or the like, for what it is.
+    Descriptor,
+    /// A memfd, for what it holds.
+    Blob,
+    /// Something a later version gives: it is kept by its name.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Message {
+    /// The bytes of the packet.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The message in a packet; an error says what is wrong with it.
+    pub fn decode(packet: &[u8]) -> Result<Message, String> {
+        if packet.len() > MAX_PACKET {
+            return Err(format!("a message of more than {MAX_PACKET} bytes"));
+        }
+        serde_json::from_slice(packet).map_err(|error| format!("a message that cannot be read ({error})"))
+    }
+
+    /// How many descriptors come with it.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Message::Hello(Hello { given, .. }) | Message::More { given, .. } => given.len(),
+            Message::Items { items } => items.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Whether a peer that speaks `version` and serves down to `oldest` can be talked to; an error says why not.
+pub fn serves(version: u32, oldest: u32) -> Result<(), String> {
+    if version < OLDEST {
+        Err(format!("it speaks version {version} of the lifeline, and this process none before {OLDEST}"))
+    } else if oldest > VERSION {
+        Err(format!("it speaks no version of the lifeline before {oldest}, and this process none after {VERSION}"))
+    } else {
+        Ok(())
+    }
+}
+
+/// A text for people, in one line and not too long.
+pub fn line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len().min(MAX_TEXT));
+    for c in text.trim().chars() {
+        if line.len() >= MAX_TEXT {
+            line.push('…');
+            break;
+        }
+        line.push(if c.is_control() { ' ' } else { c });
+    }
+    line
+}
+
+/// What goes over the coordination socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Coordination {
+    /// From the client.
+    Request(Request),
+    /// From the service.
+    Response(Response),
+}
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// A restart, with the answers that shellflip's clients know.
+    TryRestart,
+    /// A restart, with all the answers there are.
+    Restart {
+        /// Whether lines of progress are wanted.
+        #[serde(default)]
+        progress: bool,
+    },
+    /// Where the service stands.
+    Status,
+}
+
+/// What a client is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// This process serves now.
+    RestartComplete(u32),
+    /// The new version did not start, and why.
+    RestartFailed(String),
+    /// None was tried, and why.
+    RestartRefused(String),
+    /// How far it is.
+    Progress(String),
+    /// Where the service stands.
+    Status(Status),
+}
+
+/// Where a service stands: what [`Restarter::status`](crate::Restarter::status) returns and
+/// [`request_status`](crate::restart_coordination_socket::request_status) fetches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The process that answers.
+    pub pid: u32,
+    /// How many restarts lie behind it.
+    pub generation: u32,
+    /// `not ready`, `idle`, `spawning`, `awaiting ready`, `handing off`, `handed off`, `killing`, `on probation`, `stopping` or `broken`.
+    pub state: String,
+    /// The process that it is starting or has handed over to.
+    #[serde(default)]
+    pub successor: Option<u32>,
+    /// How long the restart under way has taken so far, in milliseconds.
+    #[serde(default)]
+    pub under_way_ms: Option<u64>,
+    /// The last line that the successor under way said of itself.
+    #[serde(default)]
+    pub progress: Option<String>,
+    /// How the last restart that was tried in this process has failed.
+    #[serde(default)]
+    pub last_failure: Option<String>,
+}
+
+impl Status {
+    pub(crate) fn new(pid: u32, generation: u32, state: &str) -> Status {
+        Status { pid, generation, state: state.into(), successor: None, under_way_ms: None, progress: None, last_failure: None }
+    }
+
+    /// How long the restart under way has taken so far.
+    pub fn under_way(&self) -> Option<Duration> {
+        self.under_way_ms.map(Duration::from_millis)
+    }
+}
+
+impl Coordination {
+    /// The frame, its length first.
+    pub fn encode(&self) -> Vec<u8> {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        let mut frame = (json.len() as u32).to_be_bytes().to_vec();
+        frame.extend(json);
+        frame
+    }
+
+    /// The message in a frame without its length; an error says what is wrong with it.
+    pub fn decode(frame: &[u8]) -> Result<Coordination, String> {
+        serde_json::from_slice(frame).map_err(|error| format!("a message that cannot be read ({error})"))
+    }
+}
+
+/// Cuts the frames out of a stream of bytes.
+#[derive(Debug, Default)]
+pub struct Frames {
+    buffer: Vec<u8>,
+}
+
+impl Frames {
+    /// Takes in what was read.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame, without its length; an error if it announces more than [`MAX_FRAME`] bytes.
+    pub fn next_frame(&mut self) -> Result<Option<Vec<u8>>, String> {
+        let Some((length, rest)) = self.buffer.split_first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > MAX_FRAME {
+            return Err(format!("a frame of {length} bytes; no more than {MAX_FRAME} are taken"));
+        }
+        if rest.len() < length {
+            return Ok(None);
+        }
+        let frame = rest[..length].to_vec();
+        self.buffer.drain(..4 + length);
+        Ok(Some(frame))
+    }
+
+    /// Whether a frame has begun and not ended.
+    pub fn within_frame(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+}
