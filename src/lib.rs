@@ -78,6 +78,7 @@ mod wire;
 mod sys;
 mod systemd;
 mod lifeline;
+mod handover;
 mod predecessor;
 mod sockets;
 mod config;
@@ -88,6 +89,7 @@ pub mod shutdown;
 
 pub use crate::config::RestartConfig;
 pub use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal, RequestError};
+pub use crate::handover::{Blob, Handover, Inheritance, Map};
 pub use crate::predecessor::{Predecessor, startup_complete};
 pub use crate::restart_coordination_socket::Status;
 pub use crate::restarter::{Event, Restarter, Successor};

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -47,22 +48,33 @@ impl Lifeline {
         Ok((Lifeline::from(ours), theirs))
     }
 
-    /// Sends a message, or queues it. Only descriptors that have to wait are duplicated, and only that can fail: that the other side
-    /// has closed its end is seen by [`Lifeline::receive`].
+    /// Sends a message, or queues it with duplicates of its descriptors.
+    ///
+    /// # Errors
+    ///
+    /// The other side has closed its end (`BrokenPipe`), or a descriptor cannot be duplicated.
     pub(crate) fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = message.encode();
         let mut queue = self.queue();
-        flush(&self.socket, &mut queue);
-        if queue.is_empty() {
-            match sys::send(&self.socket, &bytes, descriptors) {
-                Ok(()) => return Ok(()),
-                Err(error) if has_to_wait(&error) => {}
-                Err(error) if is_closed(&error) => return Ok(()),
-                Err(error) => return Err(error),
-            }
+        if !send_now(&self.socket, &mut queue, &bytes, descriptors)? {
+            let descriptors = descriptors.iter().map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>()?;
+            queue.push_back(Waiting { bytes, descriptors });
         }
-        let descriptors = descriptors.iter().map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>()?;
-        queue.push_back(Waiting { bytes, descriptors });
+        Ok(())
+    }
+
+    /// The same with descriptors that are given away.
+    ///
+    /// # Errors
+    ///
+    /// The other side has closed its end (`BrokenPipe`).
+    pub(crate) fn send_owned(&self, message: &Message, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let bytes = message.encode();
+        let mut queue = self.queue();
+        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        if !send_now(&self.socket, &mut queue, &bytes, &borrowed)? {
+            queue.push_back(Waiting { bytes, descriptors });
+        }
         Ok(())
     }
 
@@ -115,6 +127,13 @@ impl Lifeline {
         }
     }
 
+    /// Waits at most so long for something to come.
+    pub(crate) fn wait(&self, limit: Duration) {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        // Interrupted or failed: the caller looks again.
+        let _ = poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
+    }
+
     fn other_end_closed(&self) -> bool {
         let hung_up = PollFlags::from_bits_retain(libc::POLLRDHUP);
         let mut fds = [PollFd::new(self.socket.as_fd(), hung_up)];
@@ -135,6 +154,20 @@ impl From<OwnedFd> for Lifeline {
 impl AsFd for Lifeline {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// Sends it unless it has to wait, for what waits already or for the kernel.
+fn send_now(socket: &OwnedFd, queue: &mut VecDeque<Waiting>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
+    flush(socket, queue);
+    if !queue.is_empty() {
+        return Ok(false);
+    }
+    match sys::send(socket, bytes, descriptors) {
+        Ok(()) => Ok(true),
+        Err(error) if has_to_wait(&error) => Ok(false),
+        Err(error) if is_closed(&error) => Err(io::ErrorKind::BrokenPipe.into()),
+        Err(error) => Err(error),
     }
 }
 

@@ -241,7 +241,7 @@ impl Machine {
             | Input::LifelineClosed(attempt)
             | Input::Garbage(attempt) => {
                 if self.successor() == Some(attempt) {
-                    self.from_successor(now, attempt, input);
+                    self.said_by_successor(now, attempt, input);
                 }
             }
         }
@@ -302,12 +302,10 @@ impl Machine {
     }
 
     /// Whatever the current successor says or does short of ending.
-    fn from_successor(&mut self, now: Duration, attempt: Attempt, input: Input) {
+    fn said_by_successor(&mut self, now: Duration, attempt: Attempt, input: Input) {
         match (&mut self.state, input) {
-            (State::AwaitingReady { pid, .. }, Input::Here(_, claimed)) => {
-                if *pid != claimed {
-                    self.kill(now, Cause::Protocol(Violation::WrongPid));
-                }
+            (State::AwaitingReady { pid, .. }, Input::Here(_, claimed)) if *pid != claimed => {
+                self.kill(now, Cause::Protocol(Violation::WrongPid));
             }
             (State::AwaitingReady { handover, .. }, Input::StateRequested(_)) => match handover {
                 Handover::NotAsked => {

@@ -8,11 +8,13 @@ mod link;
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mio::Waker;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
 use crate::error::Error;
+use crate::handover::Inheritance;
 use crate::lifeline::Lifeline;
 use crate::sys;
 use crate::systemd;
@@ -70,6 +72,27 @@ impl Predecessor {
         if self.0.line.waiting() < 64 {
             self.0.say(&Message::Progress { text: wire::line(text) });
         }
+    }
+
+    /// Asks for the state, for programs with a loop: it comes as [`Event::Inherited`](crate::Event::Inherited). The predecessor freezes from
+    /// then on until this process is ready, so do the slow initialisation first.
+    pub fn pull(&self) {
+        self.0.pull();
+    }
+
+    /// Asks for the state and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// The predecessor has ended before it had given all of it: this process is then alone, and has what the other listened on. Or the
+    /// limit has passed, or what came cannot be used, for want of descriptors, say: this process should then [refuse](Predecessor::refuse)
+    /// or end.
+    pub fn receive(&self, limit: Duration) -> Result<Inheritance, Error> {
+        self.0.pull();
+        let result = self.0.wait_for_state(limit);
+        // What else has come meanwhile is the loop's.
+        wake_loop(&startup());
+        result
     }
 
     /// Tells it, and whoever asked for the restart, that this process will not take over, and why. It then kills this process.
@@ -156,6 +179,10 @@ pub(crate) fn opened() {
         // For a successor the predecessor tells it, which systemd still takes for the service.
         systemd::ready();
     }
+    wake_loop(&startup);
+}
+
+fn wake_loop(startup: &Startup) {
     if let Some(waker) = &startup.waker
         && let Err(error) = waker.wake()
     {

@@ -1,38 +1,38 @@
 //! The restarter: the state machine with a mio loop around it.
 //!
-//! Knows: readiness → [`Input`], [`Action`] → call. Does not know: why the one leads to the other; that is the machine's.
+//! Knows: readiness → `Input` (`turn`), `Action` → call and `Notice` → [`Event`] (`outputs`). Does not know: why the one leads to the
+//! other; that is the machine's.
 
 mod attempt;
+mod build;
 mod event;
 mod outputs;
 mod timer;
+mod turn;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use signal_hook_mio::v1_0::Signals;
 
-use crate::config::RestartConfig;
-use crate::error::{ChildSpawnError, Error, Failure, Refusal};
-use crate::exec::{Exec, Job};
-use crate::lifeline::Lifeline;
-use crate::machine::{Action, Cause, Closed, Input, KILL_TIMEOUT, Limits, Machine, Notice, Output, Phase, Reply, State, Ticket};
-use crate::predecessor::{Claim, Link, Predecessor, opened, startup_complete};
-use crate::restart_coordination_socket::{Asked, Server, Status};
+use crate::error::{Error, Refusal};
+use crate::exec::Exec;
+use crate::machine::{Closed, Input, Limits, Machine, Phase, State, Ticket};
+use crate::predecessor::{Claim, Link, Predecessor, startup_complete};
+use crate::restart_coordination_socket::{Server, Status};
 use crate::sockets::Sockets;
-use crate::sys::{self, Process};
 use crate::systemd::{self, Barrier};
-use crate::wire::{self, Given, Hello, MAX_DESCRIPTORS, Message, Response};
 
-use attempt::{Current, Said};
+use attempt::Current;
 pub use event::{Event, Successor};
 use timer::Timer;
 
@@ -67,7 +67,7 @@ pub struct Restarter {
     epoch: Instant,
     machine: Machine,
     limits: Limits,
-    program: std::path::PathBuf,
+    program: PathBuf,
     exec: Exec,
     signals: Option<Signals>,
     signal: Option<Signal>,
@@ -103,115 +103,6 @@ struct Heard {
     granted: bool,
     gave_up: bool,
     gone: bool,
-}
-
-/// What a turn of the loop has found.
-#[derive(Debug, Default)]
-struct News {
-    any: bool,
-    signals: bool,
-    accept: bool,
-    clients: Vec<Token>,
-}
-
-impl RestartConfig {
-    /// Makes the restarter: adopts the lifeline if this process is a successor, installs the signal's handler, binds the coordination
-    /// socket and starts the restart thread. Drop privileges after this, not before.
-    ///
-    /// A successor should do its slow initialisation after this call, not before, and tell how far it is: see [`Predecessor`].
-    ///
-    /// # Errors
-    ///
-    /// Another restarter lives in this process; the configuration makes no sense; the coordination socket cannot be bound; a descriptor
-    /// or the thread cannot be had. A predecessor is told why.
-    pub fn build(&self) -> Result<Restarter, Error> {
-        let claim = Claim::new()?;
-        let signal = self.checked_signal()?;
-        // Read before the restart signal is unblocked: a successor is born with the same mask, plus that signal.
-        let (link, gifts) = claim.adopt_lifeline()?;
-        let inherited = link.as_ref().and_then(|link| link.blocked_signal());
-        let result = self.build_as(claim, link.clone(), gifts, signal, inherited.and_then(|number| Signal::try_from(number).ok()));
-        if let (Err(error), Some(link)) = (&result, &link) {
-            link.refuse(&error.to_string());
-        }
-        result
-    }
-
-    fn build_as(
-        &self,
-        claim: Claim,
-        link: Option<Arc<Link>>,
-        gifts: crate::predecessor::Gifts,
-        signal: Option<Signal>,
-        inherited: Option<Signal>,
-    ) -> Result<Restarter, Error> {
-        let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
-        let registry = poll.registry();
-        let waker = Arc::new(Waker::new(registry, WAKER).map_err(Error::os("cannot make a waker"))?);
-        let timer = Timer::new().map_err(Error::os("cannot make a timer"))?;
-        watch(registry, timer.as_fd(), TIMER)?;
-
-        let mut launch = self.launch()?;
-        let handled: Vec<Signal> = signal.into_iter().chain(inherited).collect();
-        let signals = self.handle_signals(registry, &handled)?;
-        for signal in &handled {
-            // Blocked by the predecessor, not by the program: not to be handed down.
-            launch.mask.remove(*signal);
-        }
-        let server = match self.absolute_socket()? {
-            Some(path) => {
-                let listener = gifts.coordination.filter(|(given, _)| *given == path).map(|(_, listener)| listener);
-                let server = Server::new(&path, listener, FIRST_CLIENT);
-                Some(server.map_err(Error::os(format!("cannot bind the coordination socket {}", path.display())))?)
-            }
-            None => None,
-        };
-        let program = launch.program.clone();
-        let exec = Exec::start(launch, signal, waker.clone()).map_err(Error::os("cannot start the restart thread"))?;
-        unblock(&handled)?;
-        if let Some(link) = &link {
-            watch(registry, link.line().as_fd(), PREDECESSOR)?;
-            watch(registry, link.process().as_fd(), PREDECESSOR)?;
-        }
-        claim.built(waker.clone());
-        let sockets = Sockets::new(gifts.sockets, systemd::passed(link.is_some()));
-        let limits = Limits { ready: self.ready_timeout, probation: self.probation };
-        Ok(Restarter {
-            events: Events::with_capacity(CAPACITY),
-            waker,
-            timer,
-            epoch: Instant::now(),
-            machine: Machine::new(limits),
-            limits,
-            program,
-            exec,
-            signals,
-            signal,
-            server,
-            again: Vec::new(),
-            sockets,
-            current: None,
-            askers: BTreeMap::new(),
-            tickets: 0,
-            told: VecDeque::new(),
-            link,
-            heard: Heard::default(),
-            barrier: None,
-            last_failure: None,
-            claim,
-            poll,
-        })
-    }
-
-    fn handle_signals(&self, registry: &Registry, handled: &[Signal]) -> Result<Option<Signals>, Error> {
-        if handled.is_empty() {
-            return Ok(None);
-        }
-        let numbers: Vec<i32> = handled.iter().map(|signal| *signal as i32).collect();
-        let mut signals = Signals::new(&numbers).map_err(Error::os("cannot install the handler of the restart signal"))?;
-        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(Error::os("cannot watch the restart signal"))?;
-        Ok(Some(signals))
-    }
 }
 
 impl Restarter {
@@ -341,246 +232,6 @@ impl Restarter {
     }
 }
 
-/// The loop.
-impl Restarter {
-    fn now(&self) -> Duration {
-        self.epoch.elapsed()
-    }
-
-    fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            log::warn!("cannot wake the loop: {error}");
-        }
-    }
-
-    fn feed(&mut self, input: Input) {
-        let now = self.now();
-        log::trace!("{input:?} in {:?}", self.machine.state());
-        self.machine.handle(now, input);
-    }
-
-    /// Takes in what the inner poll has, and deals with it in a fixed order: what the restart thread, signals and clients bring, then the
-    /// successor (its lifeline, its end), then the predecessor, then the clock. `false`: there was nothing.
-    fn turn(&mut self, limit: Duration) -> bool {
-        let news = self.collect(limit);
-        if !news.any {
-            return false;
-        }
-        self.look_at_thread();
-        self.look_at_successor();
-        self.look_at_predecessor();
-        if news.signals {
-            self.look_at_signals();
-        }
-        self.look_at_clients(&news);
-        self.feed(Input::Timeout);
-        self.rearm();
-        true
-    }
-
-    /// Drains the inner poll: an outer edge-triggered one does not fire again for what is left in it.
-    fn collect(&mut self, limit: Duration) -> News {
-        let mut news = News::default();
-        let mut limit = Some(limit);
-        loop {
-            match self.poll.poll(&mut self.events, limit) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    log::error!("cannot poll: {error}");
-                    return news;
-                }
-            }
-            let mut count = 0;
-            for event in &self.events {
-                count += 1;
-                news.any = true;
-                match event.token() {
-                    TIMER => self.timer.fired(),
-                    SIGNALS => news.signals = true,
-                    COORDINATION => news.accept = true,
-                    WAKER | LIFELINE | SUCCESSOR | PREDECESSOR | BARRIER => {}
-                    client => news.clients.push(client),
-                }
-            }
-            if count < CAPACITY {
-                return news;
-            }
-            limit = Some(Duration::ZERO);
-        }
-    }
-
-    fn look_at_thread(&mut self) {
-        while let Some((attempt, result)) = self.exec.take() {
-            let Some(current) = self.current.as_mut().filter(|current| current.attempt == attempt) else { continue };
-            let input = match result {
-                Ok(process) => {
-                    let pid = process.pid();
-                    let watched = watch(self.poll.registry(), process.as_fd(), SUCCESSOR)
-                        .and_then(|()| watch(self.poll.registry(), current.lifeline.as_fd(), LIFELINE));
-                    if let Err(error) = watched {
-                        log::error!("cannot watch the successor: {error}");
-                        process.kill();
-                    }
-                    current.process = Some(process);
-                    Input::Spawned(attempt, pid)
-                }
-                Err(error) => {
-                    current.words.spawn = Some(error);
-                    Input::SpawnFailed(attempt)
-                }
-            };
-            self.feed(input);
-        }
-        if self.exec.is_lost() {
-            self.feed(Input::ThreadLost);
-        }
-    }
-
-    fn look_at_successor(&mut self) {
-        let now = self.now();
-        let Some(current) = &mut self.current else { return };
-        let (said, more) = current.read(now);
-        for said in said {
-            match said {
-                Said::Input(input) => self.feed(input),
-                Said::Progress(text) => self.progress(text),
-            }
-        }
-        if more {
-            self.wake();
-        }
-    }
-
-    fn progress(&mut self, text: String) {
-        if let (Some(current), State::AwaitingReady { .. }) = (&mut self.current, self.machine.state()) {
-            let attempt = current.attempt;
-            if let Some(server) = &mut self.server {
-                server.progress(&text);
-            }
-            systemd::progress(&text);
-            current.words.progress = Some(text);
-            self.feed(Input::Progress(attempt));
-        }
-    }
-
-    fn look_at_predecessor(&mut self) {
-        let standing = match &self.link {
-            None => None,
-            Some(link) => match link.look() {
-                // Another thread waits for it, and wakes this loop when it is done.
-                None => return,
-                Some(standing) => Some((standing, link.pid())),
-            },
-        };
-        if let Some((standing, pid)) = standing {
-            if standing.granted && !std::mem::replace(&mut self.heard.granted, true) {
-                self.told.push_back(Event::Granted);
-            }
-            if standing.said_ready && (standing.granted || standing.gone) && !self.claim.is_ready() {
-                opened();
-            }
-            if standing.gave_up && !std::mem::replace(&mut self.heard.gave_up, true) {
-                self.told.push_back(Event::Broken(Error::GivenUp(pid)));
-            }
-        }
-        if self.claim.is_ready() && !std::mem::replace(&mut self.heard.opened, true) {
-            self.sockets.close_unclaimed();
-            self.feed(Input::Opened { on_probation: standing.is_some_and(|(standing, _)| !standing.gone || standing.committed) });
-        }
-        if let Some((standing, _)) = standing {
-            if standing.committed {
-                self.feed(Input::Committed);
-            }
-            if standing.gone {
-                self.feed(Input::PredecessorGone);
-                if !std::mem::replace(&mut self.heard.gone, true) {
-                    self.told.push_back(Event::PredecessorGone);
-                }
-            }
-        }
-        self.open_server();
-    }
-
-    /// As long as the predecessor can take the service back, only that one takes requests in.
-    fn open_server(&mut self) {
-        if let (State::Idle, Some(server)) = (self.machine.state(), &mut self.server)
-            && let Err(error) = server.open(self.poll.registry(), COORDINATION)
-        {
-            log::error!("cannot watch the coordination socket {}: {error}", server.path().display());
-        }
-    }
-
-    fn look_at_signals(&mut self) {
-        let pending: Vec<i32> = self.signals.iter_mut().flat_map(|signals| signals.pending().collect::<Vec<_>>()).collect();
-        for number in pending {
-            if self.signal.is_some_and(|signal| signal as i32 == number) {
-                self.ask(Asker::Signal);
-            } else {
-                log::warn!("signal {number} restarted the predecessor, and does nothing in this process");
-            }
-        }
-    }
-
-    fn look_at_clients(&mut self, news: &News) {
-        let now = self.now();
-        let Some(server) = &mut self.server else { return };
-        let accept = server.expire(now) || news.accept;
-        if accept && server.accept(self.poll.registry(), now) {
-            self.wake();
-        }
-        // One request of each client in a turn, so that none of them keeps the others waiting.
-        let again = std::mem::take(&mut self.again);
-        for token in again.into_iter().chain(news.clients.iter().copied()) {
-            match self.server.as_mut().and_then(|server| server.client(token, now)) {
-                Some(Asked::Restart(key)) => {
-                    let ticket = self.ask(Asker::Client);
-                    if let Some(server) = &mut self.server {
-                        server.wait_for(key, ticket);
-                    }
-                }
-                Some(Asked::Status(key)) => {
-                    let status = self.status();
-                    self.answer(key, Response::Status(status));
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// Answers a client; what it wants next is looked at in the next turn.
-    fn answer(&mut self, key: usize, response: Response) {
-        let now = self.now();
-        if let Some(server) = &mut self.server
-            && let Some(token) = server.answer(key, response, now)
-        {
-            self.again.push(token);
-            self.wake();
-        }
-    }
-
-    /// Issues a ticket and puts the question to the machine.
-    fn ask(&mut self, asker: Asker) -> Ticket {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        self.askers.insert(ticket, asker);
-        self.feed(Input::Request(ticket));
-        ticket
-    }
-
-    fn rearm(&mut self) {
-        let now = self.now();
-        let deadlines = [
-            self.machine.poll_timeout(),
-            self.current.as_ref().and_then(|current| current.next_timeout(now)),
-            self.server.as_ref().and_then(Server::next_timeout),
-            self.link.as_ref().and_then(|link| link.next_timeout()).map(|left| now + left),
-            self.barrier.as_ref().map(|(_, limit)| *limit),
-        ];
-        self.timer.arm(deadlines.into_iter().flatten().min(), now);
-    }
-}
-
 /// Has the inner poll watch a descriptor.
 fn watch(registry: &Registry, fd: BorrowedFd<'_>, token: Token) -> Result<(), Error> {
     let interest = if token == LIFELINE || token == PREDECESSOR { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
@@ -590,12 +241,6 @@ fn watch(registry: &Registry, fd: BorrowedFd<'_>, token: Token) -> Result<(), Er
 fn unwatch(registry: &Registry, fd: BorrowedFd<'_>) {
     // It may never have been watched.
     let _ = SourceFd(&fd.as_raw_fd()).deregister(registry);
-}
-
-/// The signals that the predecessor has blocked in this process, in this thread; the restart thread has done so for itself.
-fn unblock(signals: &[Signal]) -> Result<(), Error> {
-    let set: SigSet = signals.iter().copied().collect();
-    set.thread_unblock().map_err(|error| Error::os("cannot unblock the restart signal")(error.into()))
 }
 
 impl fmt::Debug for Restarter {

@@ -18,7 +18,7 @@ use nix::sys::socket::{Backlog, SockType, listen};
 use crate::error::Error;
 use crate::sys;
 use crate::systemd::Passed;
-use crate::wire::MAX_NAME;
+use crate::wire;
 
 pub(crate) use kind::Kind;
 pub(crate) use path::{LONGEST_PATH, PathLock, unix_client, unix_socket};
@@ -202,10 +202,7 @@ impl Sockets {
         if self.closed {
             return Err(Error::rule(format!("socket {name:?} is asked for too late: this process has handed over for good")));
         }
-        if name.is_empty() || name.len() > MAX_NAME {
-            return Err(Error::rule(format!("the name of a socket must have 1 to {MAX_NAME} bytes, and this one has {}", name.len())));
-        }
-        Ok(())
+        wire::check_name(name).map_err(|why| Error::rule(format!("socket {name:?}: {why}")))
     }
 
     /// From the first use of `Sockets` on, what systemd passed is ours.

@@ -3,6 +3,7 @@
 //! Knows: system calls. Does not know: what they are for. Every descriptor leaves here owned or borrowed, never as a bare number.
 #![allow(unsafe_code, reason = "this is the room for it; each block says why it is sound")]
 
+mod memory;
 mod packet;
 mod process;
 mod spawn;
@@ -17,6 +18,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::sys::stat::fstat;
 
+pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
 pub(crate) use process::{Process, kill_and_reap};
 pub(crate) use spawn::{Spawn, spawn};

@@ -183,6 +183,22 @@ pub fn serves(version: u32, oldest: u32) -> Result<(), String> {
     }
 }
 
+/// Whether a name is fit to go over the lifeline; an error says why not.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > MAX_NAME {
+        Err(format!("a name must have 1 to {MAX_NAME} bytes, and this one has {}", name.len()))
+    } else if name.chars().any(char::is_control) {
+        Err(format!("a name must not contain control characters: {name:?}"))
+    } else {
+        Ok(())
+    }
+}
+
+/// At most so many bytes does a checked name take in a packet, with what tells what it names.
+pub fn room_for(name: &str) -> usize {
+    2 * name.len() + 64
+}
+
 /// A text for people, in one line and not too long.
 pub fn line(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(MAX_TEXT));

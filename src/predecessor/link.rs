@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
+use crate::handover::{Collected, Inheritance};
 use crate::lifeline::{Incoming, Lifeline};
 use crate::sys::Process;
 use crate::wire::{self, Given, Hello, Message};
@@ -37,6 +38,20 @@ struct Inbox {
     committed: bool,
     closed: Option<Instant>,
     gone: bool,
+    state: Option<State>,
+}
+
+/// The state, since it was asked for.
+#[derive(Debug)]
+enum State {
+    Coming(Collected),
+    /// It has come, and is held for as long as what is not taken from it must be closed at the grant.
+    Come {
+        collected: Collected,
+        told: bool,
+    },
+    /// It cannot be used, and why.
+    Unusable(String),
 }
 
 /// How things stand with the predecessor.
@@ -158,6 +173,45 @@ impl Link {
         let _ = poll(&mut fds, timeout);
     }
 
+    /// Asks for the state, once.
+    pub(super) fn pull(&self) {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if inbox.state.is_none() {
+            inbox.state = Some(State::Coming(Collected::default()));
+            self.say(&Message::Pull);
+        }
+    }
+
+    /// Waits for the state. Lets go of the inbox only when it is there, so that the loop does not get it first.
+    pub(super) fn wait_for_state(&self, limit: Duration) -> Result<Inheritance, Error> {
+        let deadline = Instant::now().checked_add(limit);
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            self.read(&mut inbox);
+            match inbox.take_inherited() {
+                Some(Ok(inheritance)) => return Ok(inheritance),
+                Some(Err(why)) => return Err(Error::rule(format!("the state of the predecessor cannot be used: {why}"))),
+                None => {}
+            }
+            if inbox.gone || inbox.closed.is_some() {
+                let pid = self.pid();
+                return Err(Error::rule(format!(
+                    "no state has come: the predecessor (process {pid}) has ended; what it listened on is here"
+                )));
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let text = format!("no state has come from the predecessor within {:.1} s; refuse, or end", limit.as_secs_f64());
+                return Err(Error::rule(text));
+            }
+            self.wait_for_news(&inbox, deadline);
+        }
+    }
+
+    /// The state for the loop, when it has come; `None` while another thread waits for it.
+    pub(crate) fn inherited(&self) -> Option<Inheritance> {
+        self.inbox.try_lock().ok()?.take_inherited()?.ok()
+    }
+
     /// The lifeline first: what the predecessor said before it ended counts.
     fn read(&self, inbox: &mut Inbox) {
         let ended = self.process.has_ended();
@@ -165,18 +219,60 @@ impl Link {
             && let Some(incoming) = self.line.receive()
         {
             match incoming {
-                Incoming::Message(Message::Granted, _) => inbox.granted = true,
+                Incoming::Message(Message::Granted, _) => {
+                    inbox.granted = true;
+                    if let Some(State::Come { collected, .. }) = &inbox.state {
+                        collected.close();
+                    }
+                }
                 Incoming::Message(Message::Commit, _) => inbox.committed = true,
+                Incoming::Message(message @ (Message::Items { .. } | Message::End { .. }), descriptors) => {
+                    self.take_in(inbox, message, descriptors);
+                }
                 Incoming::Message(message, _) => log::debug!("the predecessor says what means nothing here: {message:?}"),
-                Incoming::Garbage(why) => log::warn!("the predecessor broke the protocol: {why}"),
+                Incoming::Garbage(why) => {
+                    log::warn!("the predecessor broke the protocol: {why}");
+                    if let Some(State::Coming(_)) = inbox.state {
+                        self.cannot_use(inbox, why);
+                    }
+                }
                 Incoming::Closed => inbox.closed = Some(Instant::now()),
             }
         }
         inbox.gone |= ended;
     }
+
+    fn take_in(&self, inbox: &mut Inbox, message: Message, descriptors: Vec<OwnedFd>) {
+        let Some(State::Coming(collected)) = &mut inbox.state else {
+            return log::debug!("the predecessor hands over what was not asked for");
+        };
+        match collected.take_in(message, descriptors) {
+            Ok(false) => {}
+            Ok(true) => inbox.state = Some(State::Come { collected: std::mem::take(collected), told: false }),
+            Err(why) => self.cannot_use(inbox, why),
+        }
+    }
+
+    /// Nothing may be lost in silence: without all of the state this process does not take over.
+    fn cannot_use(&self, inbox: &mut Inbox, why: String) {
+        self.refuse(&format!("the state cannot be taken over: {why}"));
+        inbox.state = Some(State::Unusable(why));
+    }
 }
 
 impl Inbox {
+    /// The state, once, or why it cannot be used.
+    fn take_inherited(&mut self) -> Option<Result<Inheritance, String>> {
+        match &mut self.state {
+            Some(State::Come { collected, told: told @ false }) => {
+                *told = true;
+                Some(Ok(collected.finish()))
+            }
+            Some(State::Unusable(why)) => Some(Err(why.clone())),
+            Some(State::Coming(_) | State::Come { .. }) | None => None,
+        }
+    }
+
     fn standing(&self) -> Standing {
         Standing {
             said_ready: self.said_ready,

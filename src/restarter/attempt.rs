@@ -1,10 +1,12 @@
 //! The attempt under way as the driver holds it: what the state machine only names.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc;
 
 use crate::error::{ChildSpawnError, Exit, Failure};
+use crate::handover::Outcome;
 use crate::lifeline::{Incoming, Lifeline};
 use crate::machine::{Attempt, Cause, Input, Violation};
 use crate::sys::Process;
@@ -22,7 +24,9 @@ const RETRY: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Current {
     pub(super) attempt: Attempt,
-    pub(super) lifeline: Lifeline,
+    pub(super) lifeline: Arc<Lifeline>,
+    /// How the handover ends, while it is open.
+    pub(super) handover: Option<Arc<Outcome>>,
     pub(super) process: Option<Process>,
     pub(super) words: Words,
     /// It has been told that the service is its own.
@@ -54,7 +58,8 @@ impl Current {
     pub(super) fn new(attempt: Attempt, lifeline: Lifeline) -> Current {
         Current {
             attempt,
-            lifeline,
+            lifeline: Arc::new(lifeline),
+            handover: None,
             process: None,
             words: Words::default(),
             granted: false,
@@ -64,10 +69,20 @@ impl Current {
         }
     }
 
-    /// Reads the lifeline empty, then the pidfd. The flag says that there may be more.
+    /// Looks for the end of the handover, reads the lifeline empty, then the pidfd. The flag says that there may be more.
     pub(super) fn read(&mut self, now: Duration) -> (Vec<Said>, bool) {
         let mut said = Vec::new();
         self.lifeline.flush();
+        if let Some(result) = self.handover.as_ref().and_then(|outcome| outcome.take()) {
+            self.handover = None;
+            said.push(Said::Input(match result {
+                Ok(()) => Input::HandoverSent(self.attempt),
+                Err(reason) => {
+                    self.words.handover = Some(reason);
+                    Input::HandoverFailed(self.attempt)
+                }
+            }));
+        }
         for _ in 0..TURN {
             if self.process.is_none() || self.closed.is_some() {
                 break;

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::error::{Error, Exit, Failure};
+use crate::handover::{Handover, Inheritance};
 use crate::sys::Process;
 
 /// What [`Restarter::poll`](crate::Restarter::poll) returns: the public form of what the state machine notices. In the order in which
@@ -15,6 +16,8 @@ pub enum Event {
     Restarting,
     /// The successor, of this process id, has been started and is getting ready.
     Spawned(u32),
+    /// The successor is initialised and asks for the state: freeze, fill the [`Handover`] and send it. Dropped, it fails the attempt.
+    StateRequested(Handover),
     /// The successor says how far it is.
     Progress(String),
     /// The successor, of this process id, serves. This process should take no new work: it must not accept any more, and not touch
@@ -31,6 +34,8 @@ pub enum Event {
     /// No further restart is possible in this process. It can go on serving.
     Broken(Error),
 
+    /// The state has come that was asked for with [`Predecessor::pull`](crate::Predecessor::pull).
+    Inherited(Inheritance),
     /// The predecessor has given the service to this process.
     Granted,
     /// The predecessor has said that this is final. Restarts of this process are possible from now on.

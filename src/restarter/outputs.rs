@@ -1,6 +1,19 @@
 //! What the machine puts out: actions are done, notices become events.
 
-use super::*;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::error::{ChildSpawnError, Error, Failure, Refusal};
+use crate::exec::Job;
+use crate::handover::Handover;
+use crate::lifeline::Lifeline;
+use crate::machine::{Action, Attempt, Cause, Closed, Input, KILL_TIMEOUT, Notice, Output, Phase, Reply, State, Ticket};
+use crate::sys::{self, Process};
+use crate::systemd::{self, Barrier};
+use crate::wire::{self, Given, Hello, MAX_DESCRIPTORS, MAX_PACKET, Message, Response};
+
+use super::attempt::Current;
+use super::{Asker, BARRIER, Event, Restarter, unwatch, watch};
 
 /// What comes out, in order.
 impl Restarter {
@@ -103,7 +116,7 @@ impl Restarter {
     }
 
     /// The lifeline with the first messages in it, and all else that a successor is given.
-    fn prepare(&mut self, attempt: crate::machine::Attempt) -> io::Result<Job> {
+    fn prepare(&mut self, attempt: Attempt) -> io::Result<Job> {
         let (lifeline, theirs) = Lifeline::pair()?;
         let current = self.current.insert(Current::new(attempt, lifeline));
         let passed: Vec<_> = self
@@ -128,7 +141,7 @@ impl Restarter {
         }
         gifts.extend(self.sockets.given().map(|(name, socket)| (Given::Socket { name: name.into() }, socket)));
         let generation = self.link.as_ref().map_or(0, |link| link.generation()) + 1;
-        let mut packets = gifts.chunks(PACKET_OF_NAMES).peekable();
+        let mut packets = packets(gifts).into_iter().peekable();
         let mut hello = Some(Hello {
             version: wire::VERSION,
             oldest: wire::OLDEST,
@@ -139,8 +152,7 @@ impl Restarter {
             given: Vec::new(),
             more: false,
         });
-        while let Some(packet) = packets.next() {
-            let (given, descriptors): (Vec<_>, Vec<_>) = packet.iter().cloned().unzip();
+        while let Some((given, descriptors)) = packets.next() {
             let more = packets.peek().is_some();
             let message = match hello.take() {
                 Some(hello) => Message::Hello(Hello { given, more, ..hello }),
@@ -155,7 +167,8 @@ impl Restarter {
         if let Some(current) = &self.current
             && let Err(error) = current.lifeline.send(message, &[])
         {
-            log::warn!("cannot write to the successor: {error}");
+            // It has gone, which is told by its end.
+            log::debug!("cannot write to the successor: {error}");
         }
     }
 
@@ -224,9 +237,10 @@ impl Restarter {
                 Event::Spawned(pid)
             }
             Notice::StateRequested(attempt) => {
-                self.say(&Message::End { items: 0 });
-                self.feed(Input::HandoverSent(attempt));
-                return None;
+                let current = self.current.as_mut().filter(|current| current.attempt == attempt)?;
+                let (handover, outcome) = Handover::new(current.lifeline.clone(), Some(self.waker.clone()));
+                current.handover = Some(outcome);
+                Event::StateRequested(handover)
             }
             Notice::Progress(_) => Event::Progress(self.current.as_ref()?.words.progress.clone()?),
             Notice::HandedOff(pid) => {
@@ -271,12 +285,30 @@ impl Restarter {
     }
 }
 
-/// So many names of the greatest length fit into one packet, quoted.
-const PACKET_OF_NAMES: usize = if wire::MAX_PACKET / (2 * wire::MAX_NAME + 64) < MAX_DESCRIPTORS {
-    wire::MAX_PACKET / (2 * wire::MAX_NAME + 64)
-} else {
-    MAX_DESCRIPTORS
-};
+/// As many as go together.
+fn packets<'a>(gifts: Vec<(Given, BorrowedFd<'a>)>) -> Vec<(Vec<Given>, Vec<BorrowedFd<'a>>)> {
+    let mut packets: Vec<(Vec<Given>, Vec<_>)> = vec![Default::default()];
+    let mut length = ROOM_FOR_HELLO;
+    for (given, descriptor) in gifts {
+        let room = match &given {
+            Given::Socket { name } => wire::room_for(name),
+            _ => ROOM_FOR_HELLO,
+        };
+        if length + room > MAX_PACKET || packets.last().is_some_and(|(given, _)| given.len() == MAX_DESCRIPTORS) {
+            packets.push(Default::default());
+            length = ROOM_FOR_HELLO;
+        }
+        length += room;
+        if let Some((all, descriptors)) = packets.last_mut() {
+            all.push(given);
+            descriptors.push(descriptor);
+        }
+    }
+    packets
+}
+
+/// More than a first message takes without its sockets, and more than the path of a coordination socket takes.
+const ROOM_FOR_HELLO: usize = 1024;
 
 /// Gives up what is under way.
 impl Drop for Restarter {

@@ -1,0 +1,268 @@
+//! State and live connections on their way from the old process to the new one.
+//!
+//! Knows: named descriptors and named blobs, and the lifeline they go over. Does not know: when they are asked for, or by whom.
+
+mod blob;
+mod inheritance;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mio::Waker;
+
+use crate::error::Failure;
+use crate::lifeline::{Incoming, Lifeline};
+use crate::wire::{self, Item, ItemKind, MAX_DESCRIPTORS, MAX_PACKET, Message};
+
+pub use blob::Blob;
+pub(crate) use inheritance::Collected;
+pub use inheritance::{Inheritance, Map};
+
+/// What the old process gives to the new one: it comes with [`Event::StateRequested`](crate::Event::StateRequested), and the program fills
+/// it with named descriptors and blobs and [sends](Handover::send) it, on this thread or another.
+///
+/// Nothing is given up yet: what is given is shared until [`Event::HandedOff`](crate::Event::HandedOff). From now until then the program
+/// should not touch the connections that it gives, nor the state: it is *frozen*. If the attempt fails
+/// ([`Event::Failed`](crate::Event::Failed)) it goes on as if nothing had happened.
+///
+/// The loop is never blocked by any of this. What the kernel does not take at once waits here, as duplicates.
+///
+/// ```
+/// use std::io::Write;
+/// use pollflip::{Blob, Handover};
+///
+/// fn save(mut handover: Handover, connections: &[std::net::TcpStream]) -> std::io::Result<()> {
+///     let mut blob = Blob::new()?;
+///     writeln!(blob, "the state")?;
+///     handover.blob("state.v1", blob)?;
+///     for (index, connection) in connections.iter().enumerate() {
+///         handover.fd(&format!("connection/{index}"), connection)?;
+///     }
+///     handover.send();
+///     Ok(())
+/// }
+///
+/// // Both ends in one process: for the program's own tests.
+/// let mut inheritance = Handover::rehearse(|handover| save(handover, &[]).unwrap()).unwrap();
+/// assert_eq!(inheritance.bytes("state.v1").unwrap().unwrap(), b"the state\n");
+/// ```
+#[derive(Debug)]
+pub struct Handover {
+    lifeline: Arc<Lifeline>,
+    outcome: Arc<Outcome>,
+    names: BTreeSet<String>,
+    /// What goes with the next packet, and how long that will be at most.
+    items: Vec<Item>,
+    descriptors: Vec<OwnedFd>,
+    length: usize,
+    error: Option<String>,
+    done: bool,
+}
+
+/// How a handover ended, for the loop.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    result: Mutex<Option<Result<(), String>>>,
+    waker: Option<Arc<Waker>>,
+}
+
+impl Outcome {
+    /// How it ended, once.
+    pub(crate) fn take(&self) -> Option<Result<(), String>> {
+        self.result.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set(&self, result: Result<(), String>) {
+        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker
+            && let Err(error) = waker.wake()
+        {
+            log::warn!("cannot wake the loop: {error}");
+        }
+    }
+}
+
+impl Handover {
+    /// A handover over that lifeline; how it ends will be in the second.
+    pub(crate) fn new(lifeline: Arc<Lifeline>, waker: Option<Arc<Waker>>) -> (Handover, Arc<Outcome>) {
+        let outcome = Arc::new(Outcome { result: Mutex::default(), waker });
+        let handover = Handover {
+            lifeline,
+            outcome: outcome.clone(),
+            names: BTreeSet::new(),
+            items: Vec::new(),
+            descriptors: Vec::new(),
+            length: 0,
+            error: None,
+            done: false,
+        };
+        (handover, outcome)
+    }
+
+    /// Gives a descriptor: a connection, a file, a pipe, a memory file that the program keeps its state in (which goes as it is, in
+    /// constant time, and stays writable). The program keeps its own.
+    ///
+    /// # Errors
+    ///
+    /// The name is empty, longer than 255 bytes or given twice; the descriptor cannot be duplicated; the successor is gone. The first
+    /// error is kept: the handover fails for that reason whatever else is done with it.
+    pub fn fd(&mut self, name: &str, descriptor: impl AsFd) -> io::Result<()> {
+        let result = self.check(name).and_then(|()| descriptor.as_fd().try_clone_to_owned());
+        let result = result.and_then(|descriptor| self.push(name, ItemKind::Descriptor, descriptor));
+        self.keep(name, result)
+    }
+
+    /// Gives some bytes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`blob`](Handover::blob).
+    pub fn bytes(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let result = Blob::new().and_then(|mut blob| io::Write::write_all(&mut blob, bytes).map(|()| blob));
+        match result {
+            Ok(blob) => self.blob(name, blob),
+            Err(error) => self.keep(name, Err(error)),
+        }
+    }
+
+    /// Gives what was written into a blob.
+    ///
+    /// # Errors
+    ///
+    /// The name is empty, longer than 255 bytes or given twice; the blob could not be written to its end; the successor is gone. The
+    /// first error is kept, as for [`fd`](Handover::fd).
+    pub fn blob(&mut self, name: &str, blob: Blob) -> io::Result<()> {
+        let result = self.check(name).and_then(|()| blob.seal());
+        let result = result.and_then(|file| self.push(name, ItemKind::Blob, file.into()));
+        self.keep(name, result)
+    }
+
+    /// That was all of it: the successor has the state as soon as it reads it.
+    pub fn send(mut self) {
+        if self.error.is_none()
+            && let Err(error) = self.flush()
+        {
+            self.error = Some(error.to_string());
+        }
+        match self.error.take() {
+            Some(error) => self.finish(Err(error)),
+            None => {
+                let items = self.names.len() as u64;
+                // Before the successor can answer to the end.
+                self.finish(Ok(()));
+                // That the successor is gone is told by its end.
+                let _ = self.lifeline.send(&Message::End { items }, &[]);
+                self.outcome.wake();
+            }
+        }
+    }
+
+    /// Fails the attempt, for this reason or the first error before.
+    pub fn fail(mut self, reason: &str) {
+        let reason = self.error.take().unwrap_or_else(|| wire::line(reason));
+        self.finish(Err(reason));
+    }
+
+    /// Both ends over a real lifeline, without a process: what `save` gives is returned as a successor would receive it. For the
+    /// program's own tests of its save and load against each other.
+    ///
+    /// # Errors
+    ///
+    /// What the attempt would have failed with.
+    pub fn rehearse(save: impl FnOnce(Handover)) -> Result<Inheritance, Failure> {
+        let failed = |error: io::Error| Failure::Handover(error.to_string());
+        let (ours, theirs) = Lifeline::pair().map_err(failed)?;
+        let (ours, theirs) = (Arc::new(ours), Lifeline::from(theirs));
+        let (handover, outcome) = Handover::new(ours.clone(), None);
+        save(handover);
+        let mut collected = Collected::default();
+        loop {
+            ours.flush();
+            while let Some(incoming) = theirs.receive() {
+                let complete = match incoming {
+                    Incoming::Message(message, descriptors) => collected.take_in(message, descriptors),
+                    Incoming::Garbage(why) => Err(why),
+                    Incoming::Closed => Err("the lifeline was closed".into()),
+                };
+                if complete.map_err(Failure::Handover)? {
+                    return Ok(collected.finish());
+                }
+            }
+            if let Some(Err(reason)) = outcome.take() {
+                return Err(Failure::Handover(reason));
+            }
+            // It may have been moved to another thread, which is still filling it.
+            theirs.wait(Duration::from_millis(10));
+        }
+    }
+
+    fn check(&self, name: &str) -> io::Result<()> {
+        let why = match wire::check_name(name) {
+            Err(why) => why,
+            Ok(()) if self.names.contains(name) => "there is one of that name already".into(),
+            Ok(()) => return Ok(()),
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+    }
+
+    fn push(&mut self, name: &str, kind: ItemKind, descriptor: OwnedFd) -> io::Result<()> {
+        if self.items.len() == MAX_DESCRIPTORS || self.length + wire::room_for(name) > MAX_PACKET {
+            self.flush()?;
+        }
+        self.length += wire::room_for(name);
+        self.items.push(Item { name: name.into(), kind });
+        self.descriptors.push(descriptor);
+        self.names.insert(name.into());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.items.is_empty() {
+            return Ok(());
+        }
+        self.length = EMPTY_PACKET;
+        let message = Message::Items { items: std::mem::take(&mut self.items) };
+        self.lifeline.send_owned(&message, std::mem::take(&mut self.descriptors)).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => io::Error::new(error.kind(), "the successor is gone"),
+            _ => error,
+        })?;
+        if self.lifeline.waiting() > 0 {
+            // The loop sends it when it can be sent.
+            self.outcome.wake();
+        }
+        Ok(())
+    }
+
+    /// Keeps the first error as the reason.
+    fn keep(&mut self, name: &str, result: io::Result<()>) -> io::Result<()> {
+        result.map_err(|error| {
+            let error = io::Error::new(error.kind(), format!("cannot hand {name:?} over: {error}"));
+            self.error.get_or_insert_with(|| error.to_string());
+            error
+        })
+    }
+
+    fn finish(&mut self, result: Result<(), String>) {
+        self.done = true;
+        self.outcome.set(result);
+    }
+}
+
+/// What a packet of items takes without any.
+const EMPTY_PACKET: usize = 64;
+
+impl Drop for Handover {
+    fn drop(&mut self) {
+        if !self.done {
+            let reason = self.error.take().unwrap_or_else(|| "the program dropped the Handover without sending it".into());
+            self.finish(Err(reason));
+        }
+    }
+}

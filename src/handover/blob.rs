@@ -1,0 +1,79 @@
+//! Bytes in a memory file: however many, they cross in constant time.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, Write};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::sys;
+
+/// State that is written by the old process and read by the new one: a [`Write`] into memory that is handed over as it is.
+///
+/// Small writes are collected. An error is kept, and fails the handover.
+#[derive(Debug)]
+pub struct Blob {
+    writer: BufWriter<Limited>,
+    failed: Option<io::ErrorKind>,
+}
+
+impl Blob {
+    /// An empty one.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor or memory can be had.
+    pub fn new() -> io::Result<Blob> {
+        let file = sys::memory_file()?;
+        Ok(Blob { writer: BufWriter::with_capacity(64 * 1024, Limited(file)), failed: None })
+    }
+
+    /// The file with all that was written, which nobody changes any more.
+    pub(super) fn seal(mut self) -> io::Result<File> {
+        self.flush()?;
+        if let Some(kind) = self.failed {
+            return Err(io::Error::new(kind, "an earlier write to it has failed"));
+        }
+        let Ok(Limited(file)) = self.writer.into_inner() else { return Err(io::ErrorKind::WriteZero.into()) };
+        sys::seal(&file)?;
+        Ok(file)
+    }
+
+    fn keep<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.failed.get_or_insert(error.kind());
+            }
+        })
+    }
+}
+
+impl Write for Blob {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.writer.write(bytes);
+        self.keep(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.writer.flush();
+        self.keep(result)
+    }
+}
+
+/// A file that is not written beyond RLIMIT_FSIZE: the kernel would kill the process for trying.
+#[derive(Debug)]
+struct Limited(File);
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
+        if limit < i64::MAX as u64 && (&self.0).stream_position()?.saturating_add(bytes.len() as u64) > limit {
+            let why = format!("it would become larger than this process may make a file ({limit} bytes, RLIMIT_FSIZE)");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

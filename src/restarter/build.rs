@@ -1,0 +1,128 @@
+//! How a restarter is made.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::{Events, Interest, Poll, Registry, Waker};
+use nix::sys::signal::{SigSet, Signal};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::config::RestartConfig;
+use crate::error::Error;
+use crate::exec::Exec;
+use crate::machine::{Limits, Machine};
+use crate::predecessor::{Claim, Gifts, Link};
+use crate::restart_coordination_socket::Server;
+use crate::sockets::Sockets;
+use crate::systemd;
+
+use super::timer::Timer;
+use super::{CAPACITY, FIRST_CLIENT, Heard, PREDECESSOR, Restarter, SIGNALS, TIMER, WAKER, watch};
+
+impl RestartConfig {
+    /// Makes the restarter: adopts the lifeline if this process is a successor, installs the signal's handler, binds the coordination
+    /// socket and starts the restart thread. Drop privileges after this, not before.
+    ///
+    /// A successor should do its slow initialisation after this call, not before, and tell how far it is: see [`Predecessor`].
+    ///
+    /// # Errors
+    ///
+    /// Another restarter lives in this process; the configuration makes no sense; the coordination socket cannot be bound; a descriptor
+    /// or the thread cannot be had. A predecessor is told why.
+    pub fn build(&self) -> Result<Restarter, Error> {
+        let claim = Claim::new()?;
+        let signal = self.checked_signal()?;
+        // Read before the restart signal is unblocked: a successor is born with the same mask, plus that signal.
+        let (link, gifts) = claim.adopt_lifeline()?;
+        let inherited = link.as_ref().and_then(|link| link.blocked_signal());
+        let result = self.build_as(claim, link.clone(), gifts, signal, inherited.and_then(|number| Signal::try_from(number).ok()));
+        if let (Err(error), Some(link)) = (&result, &link) {
+            link.refuse(&error.to_string());
+        }
+        result
+    }
+
+    fn build_as(
+        &self,
+        claim: Claim,
+        link: Option<Arc<Link>>,
+        gifts: Gifts,
+        signal: Option<Signal>,
+        inherited: Option<Signal>,
+    ) -> Result<Restarter, Error> {
+        let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
+        let registry = poll.registry();
+        let waker = Arc::new(Waker::new(registry, WAKER).map_err(Error::os("cannot make a waker"))?);
+        let timer = Timer::new().map_err(Error::os("cannot make a timer"))?;
+        watch(registry, timer.as_fd(), TIMER)?;
+
+        let mut launch = self.launch()?;
+        let handled: Vec<Signal> = signal.into_iter().chain(inherited).collect();
+        let signals = self.handle_signals(registry, &handled)?;
+        for signal in &handled {
+            // Blocked by the predecessor, not by the program: not to be handed down.
+            launch.mask.remove(*signal);
+        }
+        let server = match self.absolute_socket()? {
+            Some(path) => {
+                let listener = gifts.coordination.filter(|(given, _)| *given == path).map(|(_, listener)| listener);
+                let server = Server::new(&path, listener, FIRST_CLIENT);
+                Some(server.map_err(Error::os(format!("cannot bind the coordination socket {}", path.display())))?)
+            }
+            None => None,
+        };
+        let program = launch.program.clone();
+        let exec = Exec::start(launch, signal, waker.clone()).map_err(Error::os("cannot start the restart thread"))?;
+        unblock(&handled)?;
+        if let Some(link) = &link {
+            watch(registry, link.line().as_fd(), PREDECESSOR)?;
+            watch(registry, link.process().as_fd(), PREDECESSOR)?;
+        }
+        claim.built(waker.clone());
+        let sockets = Sockets::new(gifts.sockets, systemd::passed(link.is_some()));
+        let limits = Limits { ready: self.ready_timeout, probation: self.probation };
+        Ok(Restarter {
+            events: Events::with_capacity(CAPACITY),
+            waker,
+            timer,
+            epoch: Instant::now(),
+            machine: Machine::new(limits),
+            limits,
+            program,
+            exec,
+            signals,
+            signal,
+            server,
+            again: Vec::new(),
+            sockets,
+            current: None,
+            askers: BTreeMap::new(),
+            tickets: 0,
+            told: VecDeque::new(),
+            link,
+            heard: Heard::default(),
+            barrier: None,
+            last_failure: None,
+            claim,
+            poll,
+        })
+    }
+
+    fn handle_signals(&self, registry: &Registry, handled: &[Signal]) -> Result<Option<Signals>, Error> {
+        if handled.is_empty() {
+            return Ok(None);
+        }
+        let numbers: Vec<i32> = handled.iter().map(|signal| *signal as i32).collect();
+        let mut signals = Signals::new(&numbers).map_err(Error::os("cannot install the handler of the restart signal"))?;
+        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(Error::os("cannot watch the restart signal"))?;
+        Ok(Some(signals))
+    }
+}
+
+/// The signals that the predecessor has blocked in this process, in this thread; the restart thread has done so for itself.
+fn unblock(signals: &[Signal]) -> Result<(), Error> {
+    let set: SigSet = signals.iter().copied().collect();
+    set.thread_unblock().map_err(|error| Error::os("cannot unblock the restart signal")(error.into()))
+}

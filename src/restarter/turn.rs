@@ -1,0 +1,269 @@
+//! One turn of the loop: what is ready becomes input.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use mio::Token;
+
+use crate::error::Error;
+use crate::machine::{Input, State, Ticket};
+use crate::predecessor::opened;
+use crate::restart_coordination_socket::{Asked, Server};
+use crate::systemd;
+use crate::wire::Response;
+
+use super::attempt::Said;
+use super::{Asker, BARRIER, CAPACITY, COORDINATION, Event, LIFELINE, PREDECESSOR, Restarter, SIGNALS, SUCCESSOR, TIMER, WAKER, watch};
+
+/// What a turn of the loop has found.
+#[derive(Debug, Default)]
+struct News {
+    any: bool,
+    signals: bool,
+    accept: bool,
+    clients: Vec<Token>,
+}
+
+/// The loop.
+impl Restarter {
+    pub(super) fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    pub(super) fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::warn!("cannot wake the loop: {error}");
+        }
+    }
+
+    pub(super) fn feed(&mut self, input: Input) {
+        let now = self.now();
+        log::trace!("{input:?} in {:?}", self.machine.state());
+        self.machine.handle(now, input);
+    }
+
+    /// Takes in what the inner poll has, and deals with it in a fixed order: what the restart thread, signals and clients bring, then the
+    /// successor (its lifeline, its end), then the predecessor, then the clock. `false`: there was nothing.
+    pub(super) fn turn(&mut self, limit: Duration) -> bool {
+        let news = self.collect(limit);
+        if !news.any {
+            return false;
+        }
+        self.look_at_thread();
+        self.look_at_successor();
+        self.look_at_predecessor();
+        if news.signals {
+            self.look_at_signals();
+        }
+        self.look_at_clients(&news);
+        self.feed(Input::Timeout);
+        self.rearm();
+        true
+    }
+
+    /// Drains the inner poll: an outer edge-triggered one does not fire again for what is left in it.
+    fn collect(&mut self, limit: Duration) -> News {
+        let mut news = News::default();
+        let mut limit = Some(limit);
+        loop {
+            match self.poll.poll(&mut self.events, limit) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    log::error!("cannot poll: {error}");
+                    return news;
+                }
+            }
+            let mut count = 0;
+            for event in &self.events {
+                count += 1;
+                news.any = true;
+                match event.token() {
+                    TIMER => self.timer.fired(),
+                    SIGNALS => news.signals = true,
+                    COORDINATION => news.accept = true,
+                    WAKER | LIFELINE | SUCCESSOR | PREDECESSOR | BARRIER => {}
+                    client => news.clients.push(client),
+                }
+            }
+            if count < CAPACITY {
+                return news;
+            }
+            limit = Some(Duration::ZERO);
+        }
+    }
+
+    fn look_at_thread(&mut self) {
+        while let Some((attempt, result)) = self.exec.take() {
+            let Some(current) = self.current.as_mut().filter(|current| current.attempt == attempt) else { continue };
+            let input = match result {
+                Ok(process) => {
+                    let pid = process.pid();
+                    let watched = watch(self.poll.registry(), process.as_fd(), SUCCESSOR)
+                        .and_then(|()| watch(self.poll.registry(), current.lifeline.as_fd(), LIFELINE));
+                    if let Err(error) = watched {
+                        log::error!("cannot watch the successor: {error}");
+                        process.kill();
+                    }
+                    current.process = Some(process);
+                    Input::Spawned(attempt, pid)
+                }
+                Err(error) => {
+                    current.words.spawn = Some(error);
+                    Input::SpawnFailed(attempt)
+                }
+            };
+            self.feed(input);
+        }
+        if self.exec.is_lost() {
+            self.feed(Input::ThreadLost);
+        }
+    }
+
+    fn look_at_successor(&mut self) {
+        let now = self.now();
+        let Some(current) = &mut self.current else { return };
+        let (said, more) = current.read(now);
+        for said in said {
+            match said {
+                Said::Input(input) => self.feed(input),
+                Said::Progress(text) => self.progress(text),
+            }
+        }
+        if more {
+            self.wake();
+        }
+    }
+
+    fn progress(&mut self, text: String) {
+        if let (Some(current), State::AwaitingReady { .. }) = (&mut self.current, self.machine.state()) {
+            let attempt = current.attempt;
+            if let Some(server) = &mut self.server {
+                server.progress(&text);
+            }
+            systemd::progress(&text);
+            current.words.progress = Some(text);
+            self.feed(Input::Progress(attempt));
+        }
+    }
+
+    pub(super) fn look_at_predecessor(&mut self) {
+        let standing = match &self.link {
+            None => None,
+            Some(link) => match link.look() {
+                // Another thread waits for it, and wakes this loop when it is done.
+                None => return,
+                Some(standing) => Some((standing, link.pid())),
+            },
+        };
+        if let Some((standing, pid)) = standing {
+            if standing.granted && !std::mem::replace(&mut self.heard.granted, true) {
+                self.told.push_back(Event::Granted);
+            }
+            if let Some(link) = &self.link {
+                self.told.extend(link.inherited().map(Event::Inherited));
+            }
+            if standing.said_ready && (standing.granted || standing.gone) && !self.claim.is_ready() {
+                opened();
+            }
+            if standing.gave_up && !std::mem::replace(&mut self.heard.gave_up, true) {
+                self.told.push_back(Event::Broken(Error::GivenUp(pid)));
+            }
+        }
+        if self.claim.is_ready() && !std::mem::replace(&mut self.heard.opened, true) {
+            self.sockets.close_unclaimed();
+            self.feed(Input::Opened { on_probation: standing.is_some_and(|(standing, _)| !standing.gone || standing.committed) });
+        }
+        if let Some((standing, _)) = standing {
+            if standing.committed {
+                self.feed(Input::Committed);
+            }
+            if standing.gone {
+                self.feed(Input::PredecessorGone);
+                if !std::mem::replace(&mut self.heard.gone, true) {
+                    self.told.push_back(Event::PredecessorGone);
+                }
+            }
+        }
+        self.open_server();
+    }
+
+    /// As long as the predecessor can take the service back, only that one takes requests in.
+    pub(super) fn open_server(&mut self) {
+        if let (State::Idle, Some(server)) = (self.machine.state(), &mut self.server)
+            && let Err(error) = server.open(self.poll.registry(), COORDINATION)
+        {
+            log::error!("cannot watch the coordination socket {}: {error}", server.path().display());
+        }
+    }
+
+    fn look_at_signals(&mut self) {
+        let pending: Vec<i32> = self.signals.iter_mut().flat_map(|signals| signals.pending().collect::<Vec<_>>()).collect();
+        for number in pending {
+            if self.signal.is_some_and(|signal| signal as i32 == number) {
+                self.ask(Asker::Signal);
+            } else {
+                log::warn!("signal {number} restarted the predecessor, and does nothing in this process");
+            }
+        }
+    }
+
+    fn look_at_clients(&mut self, news: &News) {
+        let now = self.now();
+        let Some(server) = &mut self.server else { return };
+        let accept = server.expire(now) || news.accept;
+        if accept && server.accept(self.poll.registry(), now) {
+            self.wake();
+        }
+        // One request of each client in a turn, so that none of them keeps the others waiting.
+        let again = std::mem::take(&mut self.again);
+        for token in again.into_iter().chain(news.clients.iter().copied()) {
+            match self.server.as_mut().and_then(|server| server.client(token, now)) {
+                Some(Asked::Restart(key)) => {
+                    let ticket = self.ask(Asker::Client);
+                    if let Some(server) = &mut self.server {
+                        server.wait_for(key, ticket);
+                    }
+                }
+                Some(Asked::Status(key)) => {
+                    let status = self.status();
+                    self.answer(key, Response::Status(status));
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Answers a client; what it wants next is looked at in the next turn.
+    pub(super) fn answer(&mut self, key: usize, response: Response) {
+        let now = self.now();
+        if let Some(server) = &mut self.server
+            && let Some(token) = server.answer(key, response, now)
+        {
+            self.again.push(token);
+            self.wake();
+        }
+    }
+
+    /// Issues a ticket and puts the question to the machine.
+    pub(super) fn ask(&mut self, asker: Asker) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.askers.insert(ticket, asker);
+        self.feed(Input::Request(ticket));
+        ticket
+    }
+
+    pub(super) fn rearm(&mut self) {
+        let now = self.now();
+        let deadlines = [
+            self.machine.poll_timeout(),
+            self.current.as_ref().and_then(|current| current.next_timeout(now)),
+            self.server.as_ref().and_then(Server::next_timeout),
+            self.link.as_ref().and_then(|link| link.next_timeout()).map(|left| now + left),
+            self.barrier.as_ref().map(|(_, limit)| *limit),
+        ];
+        self.timer.arm(deadlines.into_iter().flatten().min(), now);
+    }
+}
