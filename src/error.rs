@@ -84,6 +84,9 @@ pub enum Failure {
     /// The attempt was called off by [`Restarter::cancel`](crate::Restarter::cancel).
     #[error("the restart was called off")]
     Cancelled,
+    /// The attempt was failed by a hook of this program, see [`LifecycleHandler`](crate::LifecycleHandler).
+    #[error("a hook of the old process failed: {0}")]
+    Hook(String),
     /// This process was told to stop while the attempt was under way.
     #[error("the restart was called off because this process is stopping")]
     Stopping,

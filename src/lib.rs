@@ -85,6 +85,7 @@ mod config;
 mod exec;
 pub mod restart_coordination_socket;
 mod restarter;
+mod task;
 pub mod shutdown;
 
 pub use crate::config::RestartConfig;
@@ -96,6 +97,7 @@ pub use crate::restarter::{Event, Restarter, Successor};
 pub use crate::shutdown::{Shutdown, ShutdownCoordinator, ShutdownHandle, ShutdownSignal, Signalled, WeakShutdownHandle};
 pub use crate::sockets::Sockets;
 pub use crate::systemd::fixup_systemd_env;
+pub use crate::task::{HookResult, LifecycleHandler, RestartTask, spawn_restart_task};
 
 /// For this crate's tests and fuzz targets; exempt from semantic versioning.
 #[doc(hidden)]

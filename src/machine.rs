@@ -40,6 +40,54 @@ pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// the notes below it):
 ///
 // table:begin
+/// | in                            | input                          | then                    | out |
+/// | ---                           | ---                            | ---                     | --- |
+/// | Closed(NotReady)              | Opened                         | Idle                    | |
+/// | Closed(NotReady)              | Opened on probation            | Closed(OnProbation)     | |
+/// | Closed(OnProbation)           | Committed, PredecessorGone     | Idle                    | Committed |
+/// | Idle                          | Request                        | Spawning                | Restarting, Spawn |
+/// | Idle                          | ThreadLost                     | Closed(Broken)          | Broken |
+/// | Spawning                      | Spawned                        | AwaitingReady(NotAsked) | Spawned |
+/// | Spawning                      | SpawnFailed                    | Idle                    | Reply(Failed), Failed |
+/// | Spawning                      | Cancel, Timeout                | Idle                    | Abandon, Reply(Failed), Failed |
+/// | Spawning                      | Stop                           | Closed(Stopping)        | Abandon, Reply(Failed), Failed |
+/// | Spawning                      | ThreadLost                     | Closed(Broken)          | Reply(Broken), Broken |
+/// | AwaitingReady                 | Here with another pid, Garbage | Killing(Protocol)       | Kill |
+/// | AwaitingReady(NotAsked)       | StateRequested                 | AwaitingReady(Open)     | StateRequested |
+/// | AwaitingReady(Open, Sent)     | StateRequested                 | Killing(Protocol)       | Kill |
+/// | AwaitingReady(Open)           | HandoverSent                   | AwaitingReady(Sent)     | |
+/// | AwaitingReady                 | HandoverFailed, Refused        | Killing(cause)          | Kill |
+/// | AwaitingReady                 | LifelineClosed, Cancel, Stop   | Killing(cause)          | Kill |
+/// | AwaitingReady                 | Timeout                        | Killing(cause)          | Kill |
+/// | AwaitingReady                 | Progress                       | same                    | Progress |
+/// | AwaitingReady(NotAsked, Sent) | Ready (no probation)           | Handoff(Committed)      | Grant, HandedOff, Commit, Reply(Completed), Completed |
+/// | AwaitingReady(NotAsked, Sent) | Ready (probation)              | Handoff(Probation)      | Grant, HandedOff |
+/// | AwaitingReady(Open)           | Ready                          | Killing(Protocol)       | Kill |
+/// | AwaitingReady                 | Exited                         | Idle                    | Reply(Failed), Failed |
+/// | Handoff(Probation)            | LifelineClosed                 | Killing(cause)          | Kill |
+/// | Handoff(Probation)            | Garbage                        | Killing(Protocol)       | Kill |
+/// | Handoff(Probation)            | Exited                         | Idle                    | Reply(Failed), Resumed |
+/// | Handoff(Committed)            | Exited                         | same                    | SuccessorGone |
+/// | Handoff(Probation)            | Stop, Timeout                  | Handoff(Committed)      | Commit, Reply(Completed), Completed |
+/// | Killing(ungranted)            | Exited                         | Idle                    | Reply(Failed), Failed |
+/// | Killing(granted)              | Exited                         | Idle                    | Reply(Failed), Resumed |
+/// | Killing(ungranted overdue)    | Exited                         | Idle                    | |
+/// | Killing(granted overdue)      | Exited                         | Idle                    | Resumed |
+/// | Killing(ungranted, granted)   | Timeout                        | same, overdue           | Reply(Failed), Failed |
+/// | Closed(NotReady)              | Request                        | same                    | Reply(NotReady) |
+/// | Closed(OnProbation)           | Request                        | same                    | Reply(OnProbation) |
+/// | Handoff(Probation)            | Request                        | same                    | Reply(OnProbation) |
+/// | Closed(Stopping)              | Request                        | same                    | Reply(Stopping) |
+/// | Closed(Broken)                | Request                        | same                    | Reply(Broken) |
+/// | Spawning, AwaitingReady       | Request                        | same                    | Reply(UnderWay) |
+/// | Killing                       | Request                        | same                    | Reply(UnderWay) |
+/// | Handoff(Committed)            | Request                        | same                    | Reply(HandedOff) |
+/// | Closed(NotReady, OnProbation) | Stop                           | Closed(Stopping)        | |
+/// | Idle                          | Stop                           | Closed(Stopping)        | |
+/// | Killing                       | Stop                           | same, remembered        | |
+/// | Closed(NotReady, OnProbation) | ThreadLost                     | same, remembered        | |
+/// | AwaitingReady                 | ThreadLost                     | same, remembered        | |
+/// | Handoff(Probation), Killing   | ThreadLost                     | same, remembered        | |
 // table:end
 ///
 /// *Killing* has a way out on `Timeout` too: the asker is answered, and the state stays until the child is gone. A `Stop` while a child

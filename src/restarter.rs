@@ -27,10 +27,11 @@ use signal_hook_mio::v1_0::Signals;
 use crate::error::{Error, Refusal};
 use crate::exec::Exec;
 use crate::machine::{Closed, Input, Limits, Machine, Phase, State, Ticket};
-use crate::predecessor::{Claim, Link, Predecessor, startup_complete};
+use crate::predecessor::{Claim, Link, Predecessor, opened, startup_complete};
 use crate::restart_coordination_socket::{Server, Status};
 use crate::sockets::Sockets;
 use crate::systemd::{self, Barrier};
+use crate::wire;
 
 use attempt::Current;
 pub use event::{Event, Successor};
@@ -84,6 +85,8 @@ pub struct Restarter {
     link: Option<Arc<Link>>,
     heard: Heard,
     barrier: Option<(Barrier, Duration)>,
+    /// Why an attempt was called off, if the program said so.
+    called_off: Option<String>,
     last_failure: Option<String>,
     claim: Claim,
 }
@@ -191,6 +194,15 @@ impl Restarter {
         early
     }
 
+    /// The same with a reason.
+    pub(crate) fn cancel_because(&mut self, why: &str) -> bool {
+        let early = self.cancel();
+        if early {
+            self.called_off = Some(wire::line(why));
+        }
+        early
+    }
+
     /// Rules restarts out, since this process is ending: one under way is called off, and one on probation becomes final. systemd is told.
     /// The process goes on serving until it ends by itself.
     pub fn stop(&mut self) {
@@ -225,10 +237,32 @@ impl Restarter {
 
     /// The process that has taken over, once [`Event::Completed`] has come; to watch it, or to hold its end off this process's.
     pub fn into_successor(mut self) -> Option<Successor> {
-        match self.machine.state() {
-            State::Handoff { phase: Phase::Committed, .. } => self.current.take()?.process.take().map(Successor),
-            _ => None,
+        self.take_successor()
+    }
+
+    pub(crate) fn take_successor(&mut self) -> Option<Successor> {
+        let State::Handoff { phase: Phase::Committed, .. } = self.machine.state() else { return None };
+        let current = self.current.take()?;
+        unwatch(self.poll.registry(), current.lifeline.as_fd());
+        let process = current.process?;
+        unwatch(self.poll.registry(), process.as_fd());
+        Some(Successor(process))
+    }
+
+    /// Says that this process can serve, as [`ready`](Restarter::ready) does, but does not wait for the answer.
+    pub(crate) fn begin_ready(&mut self) {
+        if !self.heard.opened {
+            match &self.link {
+                Some(link) => link.say_ready(),
+                None => opened(),
+            }
+            self.look_at_predecessor();
         }
+    }
+
+    /// Whether the program has ruled restarts out.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.machine.state() == State::Closed(Closed::Stopping)
     }
 }
 

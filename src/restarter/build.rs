@@ -104,6 +104,7 @@ impl RestartConfig {
             link,
             heard: Heard::default(),
             barrier: None,
+            called_off: None,
             last_failure: None,
             claim,
             poll,

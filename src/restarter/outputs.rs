@@ -81,6 +81,7 @@ impl Restarter {
         match action {
             Action::Spawn(attempt) => {
                 self.let_go();
+                self.called_off = None;
                 let job = self.prepare(attempt);
                 let lost = match job {
                     Ok(job) => !self.exec.spawn(job),
@@ -215,13 +216,15 @@ impl Restarter {
         }
     }
 
+    /// The failure for people: what the program said when it called off, or the machine's cause in the words of the attempt.
     fn failure(&self, cause: Cause) -> Failure {
-        match (&self.current, cause) {
-            (Some(current), cause) => current.failure(cause, self.limits.ready),
-            // Called off before anything was started.
-            (None, Cause::Stopping) => Failure::Stopping,
-            (None, Cause::TimedOut) => Failure::TimedOut(self.limits.ready),
-            (None, _) => Failure::Cancelled,
+        match (cause, &self.called_off, &self.current) {
+            (Cause::Cancelled, Some(why), _) => Failure::Hook(why.clone()),
+            (_, _, Some(current)) => current.failure(cause, self.limits.ready),
+            // It ended before anything was started.
+            (Cause::Stopping, _, None) => Failure::Stopping,
+            (Cause::TimedOut, _, None) => Failure::TimedOut(self.limits.ready),
+            (_, _, None) => Failure::Cancelled,
         }
     }
 
@@ -278,6 +281,7 @@ impl Restarter {
 
     fn failed(&mut self, cause: Cause) -> Failure {
         let failure = self.failure(cause);
+        self.called_off = None;
         let text = failure.to_string();
         systemd::still_here(&text);
         self.last_failure = Some(text);

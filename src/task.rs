@@ -1,0 +1,194 @@
+//! The future-like form of a restarter, for programs that know it from shellflip.
+//!
+//! Knows: which events resolve a task, and which hooks they call. Does not know: how a restart goes. As a future it needs no runtime: a
+//! thread that waits for the restarter's descriptor wakes whoever polled last. Polled by hand it needs no thread either.
+
+mod handler;
+mod watcher;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+
+use crate::config::RestartConfig;
+use crate::error::Error;
+use crate::restarter::{Event, Restarter, Successor};
+
+use handler::Hooks;
+pub use handler::{HookResult, LifecycleHandler};
+use watcher::Watcher;
+
+/// Makes a restart task: the same as [`RestartConfig::try_into_restart_task`].
+///
+/// # Errors
+///
+/// Those of [`RestartConfig::build`].
+pub fn spawn_restart_task(config: RestartConfig) -> Result<RestartTask, Error> {
+    config.try_into_restart_task()
+}
+
+impl RestartConfig {
+    /// Makes the restarter and wraps it into a task: binds the coordination socket and starts the restart thread, so drop privileges
+    /// after this.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RestartConfig::build`].
+    pub fn try_into_restart_task(self) -> Result<RestartTask, Error> {
+        self.build().map(RestartTask::from)
+    }
+}
+
+/// A restart, to be polled beside other work.
+///
+/// - Its first poll puts the process into the ready state. It does not block: what was handed over may be touched when
+///   [`Event::Granted`] has come, or when [`startup_complete`](crate::startup_complete) has returned.
+/// - It resolves with the [`Successor`] when a restart has succeeded: finish the old work and end.
+/// - It resolves with an error when no further restart is possible, which says why; the process can go on serving.
+/// - A restart that failed is neither: the process goes on, and so does the task. See [`LifecycleHandler::new_process_failed`].
+/// - Polled after it has resolved it stays pending.
+///
+/// It is a [`Future`] for any executor, has [`poll`](RestartTask::poll) for loops that poll by hand, and like the [`Restarter`] is a
+/// `mio::event::Source` and a descriptor. It is `Unpin`: `&mut task` goes into a `select!`. Dropped, it leaves nothing behind, as the
+/// restarter does.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), pollflip::Error> {
+/// let task = pollflip::RestartConfig::new().coordination_socket("/run/echo.sock").try_into_restart_task()?;
+/// match task.await {
+///     Ok(successor) => println!("process {} serves now", successor.pid()),
+///     Err(why) => eprintln!("no more restarts: {why}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct RestartTask {
+    restarter: Restarter,
+    hooks: Hooks,
+    resolved: bool,
+    /// From the first poll as a future on.
+    watcher: Option<Watcher>,
+}
+
+impl From<Restarter> for RestartTask {
+    fn from(restarter: Restarter) -> RestartTask {
+        RestartTask { restarter, hooks: Hooks::default(), resolved: false, watcher: None }
+    }
+}
+
+impl RestartTask {
+    /// Has the handler called at the steps of each restart. Without one, a successor that asks for the state gets an empty one.
+    pub fn with_handler(mut self, handler: impl LifecycleHandler) -> RestartTask {
+        self.hooks = Hooks::new(handler);
+        self
+    }
+
+    /// The restarter within: for its sockets, the predecessor, and to ask for a restart.
+    pub fn restarter(&mut self) -> &mut Restarter {
+        &mut self.restarter
+    }
+
+    /// Does what there is to do, without blocking: for loops that poll by hand, once a tick or when the descriptor is readable.
+    pub fn poll(&mut self) -> Poll<Result<Successor, Error>> {
+        self.restarter.begin_ready();
+        while let Some(event) = self.restarter.poll() {
+            let event = match self.hooks.run(&mut self.restarter, event) {
+                // Nobody else gives the state.
+                Some(Event::StateRequested(handover)) => {
+                    handover.send();
+                    continue;
+                }
+                Some(event) => event,
+                None => continue,
+            };
+            match event {
+                Event::Completed(_) if !self.resolved => {
+                    if let Some(successor) = self.restarter.take_successor() {
+                        self.resolved = true;
+                        return Poll::Ready(Ok(successor));
+                    }
+                }
+                Event::Broken(error) if !self.resolved => {
+                    self.resolved = true;
+                    return Poll::Ready(Err(error));
+                }
+                _ => {}
+            }
+        }
+        if self.restarter.is_stopped() && !std::mem::replace(&mut self.resolved, true) {
+            return Poll::Ready(Err(Error::rule("no further restart is possible: this process is stopping")));
+        }
+        Poll::Pending
+    }
+
+    /// The next event, for programs that want all of them rather than the end: use either this or the task as a future. Hooks are called
+    /// as well; with a handler, [`Event::StateRequested`] is for that one.
+    ///
+    /// No event is lost when the future is dropped.
+    pub fn next_event(&mut self) -> impl Future<Output = Event> + Send + Unpin {
+        poll_fn(|context| {
+            self.restarter.begin_ready();
+            while let Some(event) = self.restarter.poll() {
+                if let Some(event) = self.hooks.run(&mut self.restarter, event) {
+                    return Poll::Ready(event);
+                }
+            }
+            match self.wake_later(context) {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Event::Broken(error)),
+            }
+        })
+    }
+
+    /// Has the waker woken when the descriptor is readable.
+    fn wake_later(&mut self, context: &Context<'_>) -> Result<(), Error> {
+        let watcher = match &mut self.watcher {
+            Some(watcher) => watcher,
+            none => none.insert(Watcher::new(self.restarter.as_fd()).map_err(Error::os("cannot start the thread that wakes the task"))?),
+        };
+        watcher.arm(context.waker());
+        Ok(())
+    }
+}
+
+impl Future for RestartTask {
+    type Output = Result<Successor, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let task = self.get_mut();
+        let result = task.poll();
+        if result.is_pending()
+            && let Err(error) = task.wake_later(context)
+            && !std::mem::replace(&mut task.resolved, true)
+        {
+            return Poll::Ready(Err(error));
+        }
+        result
+    }
+}
+
+impl AsFd for RestartTask {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.restarter.as_fd()
+    }
+}
+
+impl Source for RestartTask {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.restarter.register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.restarter.reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.restarter.deregister(registry)
+    }
+}

@@ -1,0 +1,122 @@
+//! Hooks at the steps of a restart.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::error::Failure;
+use crate::handover::Handover;
+use crate::restarter::{Event, Restarter};
+
+/// What a hook returns: an error fails the attempt, with its text as the reason.
+pub type HookResult = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// What a program wants to do at the steps of a restart. All hooks are called on the thread that polls the task. One that returns an error
+/// or panics fails that attempt, and nothing else.
+///
+/// ```
+/// use pollflip::{Handover, HookResult, LifecycleHandler};
+///
+/// struct Counter(u64);
+///
+/// impl LifecycleHandler for Counter {
+///     fn send_to_new_process(&mut self, mut handover: Handover) -> HookResult {
+///         handover.bytes("count", &self.0.to_be_bytes())?;
+///         handover.send();
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait LifecycleHandler: Send + 'static {
+    /// A restart was asked for, and the successor is about to be started.
+    ///
+    /// # Errors
+    ///
+    /// None is started.
+    fn pre_new_process(&mut self) -> HookResult {
+        Ok(())
+    }
+
+    /// The successor asks for the state: fill the handover and send it, here or on another thread. From now on until it ends, or
+    /// [`new_process_failed`](LifecycleHandler::new_process_failed) is called, the state should not change.
+    ///
+    /// # Errors
+    ///
+    /// The successor is killed.
+    fn send_to_new_process(&mut self, handover: Handover) -> HookResult {
+        handover.send();
+        Ok(())
+    }
+
+    /// The restart has failed, before or (on probation) after the successor had taken over: undo what the other hooks did.
+    fn new_process_failed(&mut self, why: &Failure) {
+        let _ = why;
+    }
+
+    /// The restart is final: the successor, of this process id, serves.
+    fn new_process_ready(&mut self, pid: u32) {
+        let _ = pid;
+    }
+}
+
+/// The handler of a task, if it has one.
+#[derive(Default)]
+pub(super) struct Hooks(Option<Box<dyn LifecycleHandler>>);
+
+impl Hooks {
+    pub(super) fn new(handler: impl LifecycleHandler) -> Hooks {
+        Hooks(Some(Box::new(handler)))
+    }
+
+    /// Calls the hook for an event. Returns the event, unless the hook has used it up.
+    pub(super) fn run(&mut self, restarter: &mut Restarter, event: Event) -> Option<Event> {
+        let Some(handler) = &mut self.0 else { return Some(event) };
+        let (event, result) = match event {
+            Event::StateRequested(handover) => (None, caught(|| handler.send_to_new_process(handover))),
+            event => {
+                let result = match &event {
+                    Event::Restarting => caught(|| handler.pre_new_process()),
+                    Event::Failed(why) | Event::Resumed(why) => caught(|| {
+                        handler.new_process_failed(why);
+                        Ok(())
+                    }),
+                    Event::Completed(pid) => caught(|| {
+                        handler.new_process_ready(*pid);
+                        Ok(())
+                    }),
+                    _ => Ok(()),
+                };
+                (Some(event), result)
+            }
+        };
+        if let Err(why) = result
+            && !restarter.cancel_because(&why)
+        {
+            log::error!("a hook of this program failed: {why}");
+        }
+        event
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "a handler" } else { "none" })
+    }
+}
+
+/// The error of a hook in words, a panic's too. What a hook that panicked leaves half-done is its own.
+fn caught(hook: impl FnOnce() -> HookResult) -> Result<(), String> {
+    match catch_unwind(AssertUnwindSafe(hook)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => Err(format!("it panicked: {}", panic_text(&*panic))),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "no text",
+    }
+}
