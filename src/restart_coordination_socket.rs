@@ -46,16 +46,17 @@ pub(crate) use server::{Asked, Server};
 ///
 /// See [`RequestError`]. After any of them but [`TimedOut`](RequestError::TimedOut) the old process serves on, if there was one.
 pub fn request_restart(path: impl AsRef<Path>, limit: Duration, mut progress: impl FnMut(&str)) -> Result<u32, RequestError> {
-    let mut client = Client::connect(path.as_ref(), limit)?;
-    client.ask(Request::Restart { progress: true })?;
+    let request = Request::Restart { progress: true };
+    let (mut client, mut response) = Client::ask(path.as_ref(), limit, &request)?;
     loop {
-        match client.answer()? {
+        match response {
             Response::RestartComplete(pid) => return Ok(pid),
             Response::RestartFailed(why) => return Err(RequestError::Failed(why)),
             Response::RestartRefused(why) => return Err(RequestError::Refused(why)),
             Response::Progress(line) => progress(&line),
             other => return Err(RequestError::Protocol(format!("{other:?} to a request for a restart"))),
         }
+        response = client.answer().map_err(|lost| client.gone(lost, &request))?;
     }
 }
 
@@ -65,9 +66,8 @@ pub fn request_restart(path: impl AsRef<Path>, limit: Duration, mut progress: im
 ///
 /// See [`RequestError`].
 pub fn request_status(path: impl AsRef<Path>, limit: Duration) -> Result<Status, RequestError> {
-    let mut client = Client::connect(path.as_ref(), limit)?;
-    client.ask(Request::Status)?;
-    match client.answer()? {
+    let (_, response) = Client::ask(path.as_ref(), limit, &Request::Status)?;
+    match response {
         Response::Status(status) => Ok(status),
         Response::RestartRefused(why) => Err(RequestError::Refused(why)),
         other => Err(RequestError::Protocol(format!("{other:?} to a request for the status"))),
@@ -98,9 +98,38 @@ struct Client {
     deadline: Option<Instant>,
 }
 
+/// Why there is no answer.
+enum Lost {
+    /// The service hung up. `unread`: before it had read the request.
+    HungUp {
+        error: io::Error,
+        unread: bool,
+    },
+    Error(RequestError),
+}
+
+impl From<RequestError> for Lost {
+    fn from(error: RequestError) -> Lost {
+        Lost::Error(error)
+    }
+}
+
 impl Client {
-    fn connect(path: &Path, limit: Duration) -> Result<Client, RequestError> {
+    /// Asks, and returns the first answer. A process that hands over may have taken the connection in and end before it reads the
+    /// request; then its successor is asked.
+    fn ask(path: &Path, limit: Duration, request: &Request) -> Result<(Client, Response), RequestError> {
         let deadline = Instant::now().checked_add(limit);
+        loop {
+            let mut client = Client::connect(path, limit, deadline)?;
+            match client.write(request).and_then(|()| client.answer()) {
+                Ok(response) => return Ok((client, response)),
+                Err(Lost::HungUp { unread, .. }) if unread || *request == Request::Status => {}
+                Err(lost) => return Err(client.gone(lost, request)),
+            }
+        }
+    }
+
+    fn connect(path: &Path, limit: Duration, deadline: Option<Instant>) -> Result<Client, RequestError> {
         let stream = unix_client(path, SockType::Stream, deadline).map(UnixStream::from).map_err(|error| {
             let hint = match error.kind() {
                 io::ErrorKind::NotFound => "is the service running, with this coordination socket?",
@@ -124,22 +153,21 @@ impl Client {
         }
     }
 
-    fn ask(&mut self, request: Request) -> Result<(), RequestError> {
-        let left = self.left()?;
-        self.stream.set_write_timeout(left).map_err(RequestError::Unreachable)?;
-        self.stream.write_all(&Coordination::Request(request).encode()).map_err(|error| self.lost(error))
+    fn write(&mut self, request: &Request) -> Result<(), Lost> {
+        self.stream.set_write_timeout(self.left()?).map_err(RequestError::Unreachable)?;
+        let frame = Coordination::Request(request.clone()).encode();
+        self.stream.write_all(&frame).map_err(|error| self.lost(error))
     }
 
-    fn answer(&mut self) -> Result<Response, RequestError> {
+    fn answer(&mut self) -> Result<Response, Lost> {
         loop {
             if let Some(frame) = self.frames.next_frame().map_err(RequestError::Protocol)? {
                 return match Coordination::decode(&frame).map_err(RequestError::Protocol)? {
                     Coordination::Response(response) => Ok(response),
-                    Coordination::Request(_) => Err(RequestError::Protocol("a request came as an answer".into())),
+                    Coordination::Request(_) => Err(RequestError::Protocol("a request came as an answer".into()).into()),
                 };
             }
-            let left = self.left()?;
-            self.stream.set_read_timeout(left).map_err(RequestError::Unreachable)?;
+            self.stream.set_read_timeout(self.left()?).map_err(RequestError::Unreachable)?;
             let mut buffer = [0; 4096];
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
@@ -150,13 +178,23 @@ impl Client {
         }
     }
 
-    fn lost(&self, error: io::Error) -> RequestError {
+    fn lost(&self, error: io::Error) -> Lost {
         match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => RequestError::TimedOut(self.limit),
-            kind => RequestError::Unreachable(io::Error::new(
-                kind,
-                format!("the service hung up before it answered ({error}); the restart may have been tried: ask for the status"),
-            )),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Lost::Error(RequestError::TimedOut(self.limit)),
+            // It cannot be written any more, or was closed with something unread in it.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Lost::HungUp { error, unread: true },
+            _ => Lost::HungUp { error, unread: false },
+        }
+    }
+
+    fn gone(&self, lost: Lost, request: &Request) -> RequestError {
+        match lost {
+            Lost::Error(error) => error,
+            Lost::HungUp { error, .. } => {
+                let tried = if *request == Request::Status { "" } else { "; the restart may have been tried: ask for the status" };
+                let text = format!("the service hung up before it answered ({error}){tried}");
+                RequestError::Unreachable(io::Error::new(error.kind(), text))
+            }
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Words {
     pub(super) handover: Option<String>,
     pub(super) progress: Option<String>,
     violation: Option<String>,
-    exit: Option<Exit>,
+    pub(super) exit: Option<Exit>,
 }
 
 /// What the successor has said or done.

@@ -29,7 +29,8 @@ pub enum Event {
     Completed(u32),
     /// The restart has failed: go on as if nothing had happened.
     Failed(Failure),
-    /// The successor, of this process id, has ended although it had taken over. Nobody serves but for what this process still does.
+    /// The process of this id, which had taken over for good, has ended, and this one still lives. It may have been replaced in its turn,
+    /// or told to end, or it has crashed: then nobody serves but for what this process still does.
     SuccessorGone(u32),
     /// No further restart is possible in this process. It can go on serving.
     Broken(Error),

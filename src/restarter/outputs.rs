@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::error::{ChildSpawnError, Error, Failure, Refusal};
+use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal};
 use crate::exec::Job;
 use crate::handover::Handover;
 use crate::lifeline::Lifeline;
@@ -265,7 +265,10 @@ impl Restarter {
                 Event::Failed(failure)
             }
             Notice::SuccessorGone(pid) => {
-                log::error!("process {pid}, which had taken over, has ended");
+                // It may have been replaced in its turn, or told to end.
+                let end = self.current.as_ref().and_then(|current| current.words.exit);
+                let level = if end == Some(Exit::Code(0)) { log::Level::Info } else { log::Level::Error };
+                log::log!(level, "process {pid}, which had taken over, {}", end.unwrap_or(Exit::Unknown));
                 Event::SuccessorGone(pid)
             }
             Notice::Broken => {

@@ -1,0 +1,347 @@
+//! A TCP echo server that can be restarted, and the commands for its operator.
+//!
+//!     cargo run --example restarter                 # serves
+//!     cargo run --example restarter -- restart      # replaces it, from another terminal
+//!     cargo run --example restarter -- status --json
+//!
+//! Who connects (`nc 127.0.0.1 7000`) is greeted with the pid and the generation of the process that
+//! serves it. That process serves it to its end: after a restart the old one accepts nothing new and
+//! ends with its last connection. SIGTERM and Ctrl-C do the same without a successor; a second one
+//! does not wait for the connections.
+
+use lexopt::{Arg, Parser, ValueExt};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use pollflip::restart_coordination_socket::{Status, request_restart, request_status};
+use pollflip::{Event, RestartConfig, Restarter};
+use signal_hook_mio::v1_0::Signals;
+use slab::Slab;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{self, ExitCode};
+use std::time::Duration;
+use std::{env, error::Error};
+
+const HELP: &str = "\
+A TCP echo server that can be restarted without dropping a connection.
+
+usage: restarter [--listen ADDRESS] [--socket PATH] [--probation SECONDS]
+       restarter restart [--socket PATH] [--wait SECONDS]
+       restarter status [--socket PATH] [--json]
+
+  --listen ADDRESS     where to serve (127.0.0.1:7000)
+  --socket PATH        the coordination socket (restarter.sock in $XDG_RUNTIME_DIR,
+                       or else in the directory for temporary files)
+  --probation SECONDS  serve again if the successor dies within this time (0)
+  --wait SECONDS       for the outcome; longer than the server may take (90)
+  --json               the status for a program to read
+
+The exit status is 0 for success, 1 for failure, 2 for wrong usage. RUST_LOG=debug shows more.";
+
+const LISTENER: Token = Token(usize::MAX - 1);
+const RESTARTER: Token = Token(usize::MAX - 2);
+const SIGNALS: Token = Token(usize::MAX - 3);
+
+const SIGINT: i32 = signal_hook::consts::SIGINT;
+const SIGTERM: i32 = signal_hook::consts::SIGTERM;
+
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let options = match Options::parse() {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("restarter: {error} (see --help)");
+            return ExitCode::from(2);
+        }
+    };
+    let result = match options.command {
+        Command::Help => writeln!(io::stdout(), "{HELP}").map_err(Into::into),
+        Command::Serve => serve(&options).map_err(Into::into),
+        Command::Restart => restart(&options),
+        Command::Status => status(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("restarter: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+// --- for the operator ---
+
+fn restart(options: &Options) -> Result<(), Box<dyn Error>> {
+    let pid = request_restart(&options.socket, options.wait, |line| eprintln!("{line}"))?;
+    writeln!(io::stdout(), "{pid}")?;
+    Ok(())
+}
+
+fn status(options: &Options) -> Result<(), Box<dyn Error>> {
+    let status = request_status(&options.socket, STATUS_LIMIT)?;
+    let text = if options.json { serde_json::to_string(&status)? } else { describe(&status) };
+    writeln!(io::stdout(), "{text}")?;
+    Ok(())
+}
+
+fn describe(status: &Status) -> String {
+    let mut text = format!("process {}, generation {}: {}", status.pid, status.generation, status.state);
+    if let Some(pid) = status.successor {
+        text += &format!("\nsuccessor: process {pid}");
+    }
+    if let Some(line) = &status.progress {
+        text += &format!("\nit says: {line}");
+    }
+    if let Some(reason) = &status.last_failure {
+        text += &format!("\nthe last restart failed: {reason}");
+    }
+    text
+}
+
+// --- the server ---
+
+fn serve(options: &Options) -> io::Result<()> {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let mut config = RestartConfig::new().coordination_socket(&options.socket);
+    if let Some(time) = options.probation {
+        config = config.probation(time);
+    }
+    let mut restarter = config.build()?;
+    // From the predecessor if there is one, else bound here.
+    let listener = restarter.sockets().tcp_listener("echo", options.listen)?;
+    let address = listener.local_addr()?;
+    let mut server = Server::new(TcpListener::from_std(listener), restarter.generation())?;
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let registry = server.poll.registry();
+    registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
+    registry.register(&mut restarter, RESTARTER, Interest::READABLE)?;
+    // From here on the predecessor may leave. An error means that it stays, without us.
+    restarter.ready()?;
+
+    // Nobody may be reading: no reason to end.
+    let _ = writeln!(io::stdout(), "listening on {address}, pid {}", process::id());
+    server.run(&mut restarter, &mut signals)
+}
+
+struct Server {
+    poll: Poll,
+    /// Gone once nobody can come back to this process.
+    listener: Option<TcpListener>,
+    accepting: bool,
+    connections: Slab<Connection>,
+    stopped: bool,
+    greeting: String,
+}
+
+impl Server {
+    fn new(listener: TcpListener, generation: u32) -> io::Result<Self> {
+        let mut server = Self {
+            poll: Poll::new()?,
+            listener: Some(listener),
+            accepting: false,
+            connections: Slab::new(),
+            stopped: false,
+            greeting: format!("pid {} generation {generation}\n", process::id()),
+        };
+        server.start_accepting()?;
+        Ok(server)
+    }
+
+    /// Until this process has given up its listener and served its last connection.
+    fn run(&mut self, restarter: &mut Restarter, signals: &mut Signals) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        while self.listener.is_some() || !self.connections.is_empty() {
+            match self.poll.poll(&mut events, None) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept(),
+                    RESTARTER => {
+                        while let Some(event) = restarter.poll() {
+                            self.restart(event)?;
+                        }
+                    }
+                    SIGNALS => {
+                        for _ in signals.pending() {
+                            if self.stopped {
+                                return Ok(());
+                            }
+                            self.stop(restarter)?;
+                        }
+                    }
+                    Token(key) => self.echo(key),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a restart means for this server. The restarter itself has logged what went wrong, if anything did.
+    fn restart(&mut self, event: Event) -> io::Result<()> {
+        match event {
+            Event::HandedOff(_) => self.stop_accepting()?,
+            Event::Resumed(_) => self.start_accepting()?,
+            Event::Completed(_) => self.listener = None,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Ends without a successor.
+    fn stop(&mut self, restarter: &mut Restarter) -> io::Result<()> {
+        self.stopped = true;
+        restarter.stop();
+        self.accept(); // nobody else will take what is in the queue
+        self.stop_accepting()?;
+        self.listener = None;
+        if !self.connections.is_empty() {
+            eprintln!("restarter: waiting for {} connections; a second signal ends it now", self.connections.len());
+        }
+        Ok(())
+    }
+
+    fn start_accepting(&mut self) -> io::Result<()> {
+        if let Some(listener) = &mut self.listener {
+            self.poll.registry().register(listener, LISTENER, Interest::READABLE)?;
+            self.accepting = true;
+        }
+        Ok(())
+    }
+
+    /// The successor takes what is left in the queue, which belongs to both. The listener has to leave
+    /// the epoll before it is closed: the successor's copy would keep it alive in there.
+    fn stop_accepting(&mut self) -> io::Result<()> {
+        if let (true, Some(listener)) = (self.accepting, &mut self.listener) {
+            self.poll.registry().deregister(listener)?;
+        }
+        self.accepting = false;
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        while let (true, Some(listener)) = (self.accepting, &self.listener) {
+            let mut stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
+                // No descriptors left, most likely: `echo` tries again when one is free.
+                Err(error) => return log::warn!("cannot accept now: {error}"),
+            };
+            let entry = self.connections.vacant_entry();
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            match self.poll.registry().register(&mut stream, Token(entry.key()), interest) {
+                // It is writable at once, and so the greeting leaves with its first event.
+                Ok(()) => {
+                    entry.insert(Connection { stream, output: self.greeting.clone().into_bytes() });
+                }
+                Err(error) => log::warn!("cannot watch a connection: {error}"),
+            }
+        }
+    }
+
+    fn echo(&mut self, key: usize) {
+        // The event may be older than the connection that has this key by now: that does no harm.
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let going_on = connection.echo().unwrap_or_else(|error| {
+            log::debug!("a connection ended: {error}");
+            false
+        });
+        if !going_on {
+            self.connections.remove(key);
+            self.accept(); // there will be no event for who had to wait for a free descriptor
+        }
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    output: Vec<u8>,
+}
+
+impl Connection {
+    /// Moves bytes until the stream refuses a read or a write, as edge-triggered readiness demands.
+    /// Reads on only when all is written, so that a client that does not read cannot fill the memory.
+    /// False once the client has ended and has got everything back.
+    fn echo(&mut self) -> io::Result<bool> {
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            while !self.output.is_empty() {
+                match self.stream.write(&self.output) {
+                    Ok(length) => drop(self.output.drain(..length)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Ok(false),
+                Ok(length) => self.output.extend_from_slice(&chunk[..length]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+// --- the command line ---
+
+struct Options {
+    command: Command,
+    listen: SocketAddr,
+    socket: PathBuf,
+    probation: Option<Duration>,
+    wait: Duration,
+    json: bool,
+}
+
+#[derive(PartialEq)]
+enum Command {
+    Help,
+    Serve,
+    Restart,
+    Status,
+}
+
+impl Options {
+    fn parse() -> Result<Self, lexopt::Error> {
+        use Command::{Help, Restart, Serve, Status};
+        let directory = env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty()).map_or_else(env::temp_dir, PathBuf::from);
+        let mut options = Self {
+            command: Serve,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7000)),
+            socket: directory.join("restarter.sock"),
+            probation: None,
+            wait: Duration::from_secs(90),
+            json: false,
+        };
+        let mut arguments = Parser::from_env();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Arg::Short('h') | Arg::Long("help") => return Ok(Self { command: Help, ..options }),
+                Arg::Value(word) if word == "restart" && options.command == Serve => options.command = Restart,
+                Arg::Value(word) if word == "status" && options.command == Serve => options.command = Status,
+                Arg::Long("socket") => options.socket = arguments.value()?.into(),
+                Arg::Long("listen") if options.command == Serve => options.listen = arguments.value()?.parse()?,
+                Arg::Long("probation") if options.command == Serve => options.probation = Some(seconds(arguments.value()?)?),
+                Arg::Long("wait") if options.command == Restart => options.wait = seconds(arguments.value()?)?,
+                Arg::Long("json") if options.command == Status => options.json = true,
+                other => return Err(other.unexpected()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn seconds(value: OsString) -> Result<Duration, lexopt::Error> {
+    let number: f64 = value.parse()?;
+    if !(0.0..=86400.0).contains(&number) {
+        return Err("a time is given in seconds, from 0 to 86400".into());
+    }
+    Ok(Duration::from_secs_f64(number))
+}

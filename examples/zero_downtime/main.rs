@@ -1,0 +1,127 @@
+//! Restarts a server again and again while clients talk to it, and counts what gets lost.
+//!
+//!     cargo run --release --example zero_downtime
+//!
+//! `server.rs` is the part to learn from: an HTTP server that restarts without losing a request, with
+//! `connection.rs` and `http.rs` below it. The rest puts it to the test: `run.rs` directs, `service.rs`
+//! runs the server as a process of its own, `load.rs` is its clients, `report.rs` tells what came of it.
+
+mod connection;
+mod http;
+mod load;
+mod report;
+mod run;
+mod server;
+mod service;
+
+use lexopt::{Arg, Parser, ValueExt};
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+const HELP: &str = "\
+Restarts a server under load and counts what gets lost.
+
+usage: zero_downtime [OPTIONS]
+  --restarts N         how many restarts, by socket and by signal in turn (20)
+  --connections N      clients at a time, half keep-alive, half one-shot (16)
+  --seconds SECONDS    spread the restarts over this time (5)
+  --probation SECONDS  given to the server, see below
+
+usage: zero_downtime serve [OPTIONS]
+  --listen ADDRESS     serve HTTP here (127.0.0.1:8080); port 0 is any
+  --socket PATH        coordination socket (none: restart with SIGUSR1)
+  --drain SECONDS      after a restart, keep idle connections this long (5)
+  --probation SECONDS  serve again if the successor dies within this time (0)
+
+The exit status is 0 if nothing failed, 1 if something did, 2 for wrong usage.
+RUST_LOG=debug shows what the servers log.";
+
+enum Command {
+    Help,
+    Run(run::Options),
+    Serve(server::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match parse_arguments(Parser::from_env()) {
+        Err(error) => {
+            eprintln!("zero_downtime: {error} (see --help)");
+            return ExitCode::from(2);
+        }
+        Ok(Command::Help) => {
+            let _ = writeln!(io::stdout(), "{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Run(options)) => run::run(&options),
+        Ok(Command::Serve(options)) => {
+            env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+            server::serve(options).map(|()| true).map_err(|error| error.to_string())
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("zero_downtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse_arguments(arguments: Parser) -> Result<Command, lexopt::Error> {
+    if env::args_os().nth(1).is_some_and(|word| word == "serve") {
+        return parse_serve(arguments);
+    }
+    parse_run(arguments)
+}
+
+fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
+    let mut options = run::Options { restarts: 20, connections: 16, time: Duration::from_secs(5), probation: None };
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Long("restarts") => options.restarts = arguments.value()?.parse()?,
+            Arg::Long("connections") => options.connections = arguments.value()?.parse()?,
+            Arg::Long("seconds") => options.time = seconds(arguments.value()?)?,
+            Arg::Long("probation") => options.probation = Some(seconds(arguments.value()?)?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    if options.connections == 0 {
+        return Err("at least one connection is needed".into());
+    }
+    Ok(Command::Run(options))
+}
+
+fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
+    let mut options = server::Options {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+        socket: None,
+        drain: Duration::from_secs(5),
+        probation: None,
+    };
+    arguments.next()?; // the word "serve"
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Long("listen") => options.listen = arguments.value()?.parse()?,
+            Arg::Long("socket") => options.socket = Some(arguments.value()?.into()),
+            Arg::Long("drain") => options.drain = seconds(arguments.value()?)?,
+            Arg::Long("probation") => options.probation = Some(seconds(arguments.value()?)?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Command::Serve(options))
+}
+
+fn seconds(value: OsString) -> Result<Duration, lexopt::Error> {
+    let seconds: f64 = value.parse()?;
+    if !(0.0..=86400.0).contains(&seconds) {
+        return Err("a time is given in seconds, from 0 to 86400".into());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
