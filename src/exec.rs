@@ -105,7 +105,11 @@ impl Exec {
         for (_, result) in late {
             if let Ok(process) = result {
                 process.kill();
-                self.order(Order::Reap(process));
+                let pid = process.pid();
+                if !self.order(Order::Reap(process)) {
+                    // The thread is gone: what it has left is reaped here, which takes a killed process a moment.
+                    sys::kill_and_reap(pid);
+                }
             }
         }
     }

@@ -106,12 +106,9 @@ impl Lifeline {
                     "a message came without all of its descriptors or bytes; is the descriptor table of the receiver full?".into(),
                 ));
             }
-            if packet.bytes.is_empty() {
-                // An empty packet looks like the end.
-                if self.other_end_closed() {
-                    return Some(Incoming::Closed);
-                }
-                continue;
+            // The end looks like an empty packet.
+            if packet.bytes.is_empty() && self.other_end_closed() {
+                return Some(Incoming::Closed);
             }
             return Some(match Message::decode(&packet.bytes) {
                 Ok(message) if message == Message::Unknown || message.descriptors() == packet.descriptors.len() => {

@@ -5,8 +5,10 @@
 //!
 //! The contract: call [`Machine::handle`], then [`Machine::poll_output`] until it returns `None`, carrying each output out in order;
 //! call `handle` with [`Input::Timeout`] when [`Machine::poll_timeout`] has passed. `handle` is total: a pair of state and input that
-//! is not a row of the table on [`State`] changes nothing and says nothing.
+//! is not a row of the table on [`State`] changes nothing and says nothing. The driver answers an [`Action::Spawn`] with `Spawned` or
+//! `SpawnFailed` only after it has carried it out, reads a lifeline only after `Spawned`, and feeds `Exited` once for each child.
 
+mod state;
 mod words;
 
 use std::collections::VecDeque;
@@ -14,184 +16,11 @@ use std::time::Duration;
 
 use crate::error::Refusal;
 
+pub use state::{Closed, Handover, Phase, State};
 pub use words::{Action, Attempt, Cause, Input, Notice, Output, Reply, Ticket, Violation};
 
 /// How long a killed successor may take to die before its asker is told.
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Where a process stands.
-///
-/// ```text
-///           Opened                 Request                 Spawned                   Ready
-///  Closed ──────────▶ Idle ──────────────────▶ Spawning ──────────▶ AwaitingReady ──────────▶ Handoff
-///    ▲                ▲  ▲                        │                     │      │                │  │
-///    │ Stop           │  └────────────────────────┘                     │      │ (Probation)    │  └─ (Committed): the end
-///    │                │     SpawnFailed, Timeout, Cancel                │      │                │
-///    │                │                                                 │      │                │
-///    │                └──────────────────── Exited ─────────────────────┘      │                │
-///    │                                         ▲                               │                │
-///    └── Exited, after Stop ── Killing ────────┘ Exited                        │                │
-///                                 ▲                                            │                │
-///                                 └────────────────────────────────────────────┴────────────────┘
-///                                   Timeout, Cancel, Stop, Refused, LifelineClosed, a broken protocol
-/// ```
-///
-/// The whole table, made from the code by `tests/machine_table.rs` (pairs that are not in it do nothing; a lost restart thread is in
-/// the notes below it):
-///
-// table:begin
-/// | in                            | input                          | then                    | out |
-/// | ---                           | ---                            | ---                     | --- |
-/// | Closed(NotReady)              | Opened                         | Idle                    | |
-/// | Closed(NotReady)              | Opened on probation            | Closed(OnProbation)     | |
-/// | Closed(OnProbation)           | Committed, PredecessorGone     | Idle                    | Committed |
-/// | Idle                          | Request                        | Spawning                | Restarting, Spawn |
-/// | Idle                          | ThreadLost                     | Closed(Broken)          | Broken |
-/// | Spawning                      | Spawned                        | AwaitingReady(NotAsked) | Spawned |
-/// | Spawning                      | SpawnFailed                    | Idle                    | Reply(Failed), Failed |
-/// | Spawning                      | Cancel, Timeout                | Idle                    | Abandon, Reply(Failed), Failed |
-/// | Spawning                      | Stop                           | Closed(Stopping)        | Abandon, Reply(Failed), Failed |
-/// | Spawning                      | ThreadLost                     | Closed(Broken)          | Reply(Broken), Broken |
-/// | AwaitingReady                 | Here with another pid, Garbage | Killing(Protocol)       | Kill |
-/// | AwaitingReady(NotAsked)       | StateRequested                 | AwaitingReady(Open)     | StateRequested |
-/// | AwaitingReady(Open, Sent)     | StateRequested                 | Killing(Protocol)       | Kill |
-/// | AwaitingReady(Open)           | HandoverSent                   | AwaitingReady(Sent)     | |
-/// | AwaitingReady                 | HandoverFailed, Refused        | Killing(cause)          | Kill |
-/// | AwaitingReady                 | LifelineClosed, Cancel, Stop   | Killing(cause)          | Kill |
-/// | AwaitingReady                 | Timeout                        | Killing(cause)          | Kill |
-/// | AwaitingReady                 | Progress                       | same                    | Progress |
-/// | AwaitingReady(NotAsked, Sent) | Ready (no probation)           | Handoff(Committed)      | Grant, HandedOff, Commit, Reply(Completed), Completed |
-/// | AwaitingReady(NotAsked, Sent) | Ready (probation)              | Handoff(Probation)      | Grant, HandedOff |
-/// | AwaitingReady(Open)           | Ready                          | Killing(Protocol)       | Kill |
-/// | AwaitingReady                 | Exited                         | Idle                    | Reply(Failed), Failed |
-/// | Handoff(Probation)            | LifelineClosed                 | Killing(cause)          | Kill |
-/// | Handoff(Probation)            | Garbage                        | Killing(Protocol)       | Kill |
-/// | Handoff(Probation)            | Exited                         | Idle                    | Reply(Failed), Resumed |
-/// | Handoff(Committed)            | Exited                         | same                    | SuccessorGone |
-/// | Handoff(Probation)            | Stop, Timeout                  | Handoff(Committed)      | Commit, Reply(Completed), Completed |
-/// | Killing(ungranted)            | Exited                         | Idle                    | Reply(Failed), Failed |
-/// | Killing(granted)              | Exited                         | Idle                    | Reply(Failed), Resumed |
-/// | Killing(ungranted overdue)    | Exited                         | Idle                    | |
-/// | Killing(granted overdue)      | Exited                         | Idle                    | Resumed |
-/// | Killing(ungranted, granted)   | Timeout                        | same, overdue           | Reply(Failed), Failed |
-/// | Closed(NotReady)              | Request                        | same                    | Reply(NotReady) |
-/// | Closed(OnProbation)           | Request                        | same                    | Reply(OnProbation) |
-/// | Handoff(Probation)            | Request                        | same                    | Reply(OnProbation) |
-/// | Closed(Stopping)              | Request                        | same                    | Reply(Stopping) |
-/// | Closed(Broken)                | Request                        | same                    | Reply(Broken) |
-/// | Spawning, AwaitingReady       | Request                        | same                    | Reply(UnderWay) |
-/// | Killing                       | Request                        | same                    | Reply(UnderWay) |
-/// | Handoff(Committed)            | Request                        | same                    | Reply(HandedOff) |
-/// | Closed(NotReady, OnProbation) | Stop                           | Closed(Stopping)        | |
-/// | Idle                          | Stop                           | Closed(Stopping)        | |
-/// | Killing                       | Stop                           | same, remembered        | |
-/// | Closed(NotReady, OnProbation) | ThreadLost                     | same, remembered        | |
-/// | AwaitingReady                 | ThreadLost                     | same, remembered        | |
-/// | Handoff(Probation), Killing   | ThreadLost                     | same, remembered        | |
-// table:end
-///
-/// *Killing* has a way out on `Timeout` too: the asker is answered, and the state stays until the child is gone. A `Stop` while a child
-/// is being killed, or a `ThreadLost` from the moment a child exists, is remembered: the attempt goes on, and where it would have ended
-/// in `Idle` it ends in `Closed`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// No restart can be asked for.
-    Closed(Closed),
-    /// Serving, and waiting for a request.
-    Idle,
-    /// The restart thread has been told to start the successor.
-    Spawning {
-        /// Which try.
-        attempt: Attempt,
-        /// Who asked.
-        ticket: Ticket,
-        /// When.
-        since: Duration,
-        /// When the successor must be ready.
-        deadline: Duration,
-    },
-    /// The successor runs and is getting ready.
-    AwaitingReady {
-        /// Which try.
-        attempt: Attempt,
-        /// Who asked.
-        ticket: Ticket,
-        /// The successor.
-        pid: u32,
-        /// When the restart was asked for.
-        since: Duration,
-        /// When the successor must be ready.
-        deadline: Duration,
-        /// How far the state has been handed over.
-        handover: Handover,
-    },
-    /// The successor has been granted the service.
-    Handoff {
-        /// Which try.
-        attempt: Attempt,
-        /// The successor.
-        pid: u32,
-        /// Whether it can still be taken back.
-        phase: Phase,
-    },
-    /// A child was given up and killed; its end is awaited, and nothing new is spawned meanwhile.
-    Killing {
-        /// Which try.
-        attempt: Attempt,
-        /// Who has yet to be told.
-        ticket: Option<Ticket>,
-        /// The child.
-        pid: u32,
-        /// When the restart was asked for.
-        since: Duration,
-        /// Why it was given up.
-        cause: Cause,
-        /// Whether it had been granted the service.
-        granted: bool,
-        /// When the asker is told, dead or not; `None` once it has been.
-        deadline: Option<Duration>,
-    },
-}
-
-/// Why no restart can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closed {
-    /// The process is starting.
-    NotReady,
-    /// The predecessor of this process can still take the service back.
-    OnProbation,
-    /// The process is ending.
-    Stopping,
-    /// The restart thread is lost.
-    Broken,
-}
-
-/// How far the state has been handed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handover {
-    /// The successor has not asked.
-    NotAsked,
-    /// It asked, and the program is giving.
-    Open,
-    /// All has been given.
-    Sent,
-}
-
-/// Whether a handoff can still be taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// It can, until the deadline.
-    Probation {
-        /// Who asked.
-        ticket: Ticket,
-        /// When the restart was asked for.
-        since: Duration,
-        /// When it becomes final.
-        deadline: Duration,
-    },
-    /// It is final.
-    Committed,
-}
 
 /// The times a machine goes by.
 #[derive(Debug, Clone, Copy)]
@@ -202,7 +31,7 @@ pub struct Limits {
     pub probation: Option<Duration>,
 }
 
-/// See the [module](self).
+/// The machine: what it is in, what it goes by, and what has yet to be carried out.
 #[derive(Debug)]
 pub struct Machine {
     limits: Limits,
@@ -447,7 +276,9 @@ impl Machine {
             State::Closed(Closed::Stopping | Closed::Broken) | State::Handoff { phase: Phase::Committed, .. } => {}
             State::Idle => self.broken(),
             State::Spawning { attempt, ticket, .. } => {
-                self.unspawn(attempt);
+                if !self.unspawn(attempt) {
+                    self.act(Action::Abandon(attempt));
+                }
                 self.act(Action::Reply(ticket, Reply::Refused(Refusal::Broken)));
                 self.broken();
             }

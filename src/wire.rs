@@ -159,7 +159,7 @@ impl Message {
         if packet.len() > MAX_PACKET {
             return Err(format!("a message of more than {MAX_PACKET} bytes"));
         }
-        serde_json::from_slice(packet).map_err(|error| format!("a message that cannot be read ({error})"))
+        serde_json::from_slice(packet).map_err(|error| format!("a message that cannot be read ({})", line(&error.to_string())))
     }
 
     /// How many descriptors come with it.
@@ -298,7 +298,7 @@ impl Coordination {
 
     /// The message in a frame without its length; an error says what is wrong with it.
     pub fn decode(frame: &[u8]) -> Result<Coordination, String> {
-        serde_json::from_slice(frame).map_err(|error| format!("a message that cannot be read ({error})"))
+        serde_json::from_slice(frame).map_err(|error| format!("a message that cannot be read ({})", line(&error.to_string())))
     }
 }
 

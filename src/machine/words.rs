@@ -94,7 +94,7 @@ pub enum Input {
     Stop,
     /// The restart thread is gone.
     ThreadLost,
-    /// The clock has moved; does something only when [`Machine::poll_timeout`] has passed.
+    /// The clock has moved; does something only when [`Machine::poll_timeout`](super::Machine::poll_timeout) has passed.
     Timeout,
 }
 

@@ -83,7 +83,9 @@ impl Current {
                 }
             }));
         }
+        let mut more = true;
         for _ in 0..TURN {
+            more = false;
             if self.process.is_none() || self.closed.is_some() {
                 break;
             }
@@ -93,6 +95,7 @@ impl Current {
                 Some(Incoming::Garbage(why)) => self.garbage(why, &mut said),
                 Some(Incoming::Closed) => self.closed = Some(now),
             }
+            more = true;
         }
         if !self.exited
             && let Some(exit) = self.process.as_ref().and_then(Process::try_wait)
@@ -106,7 +109,6 @@ impl Current {
             self.told_closed = true;
             said.push(Said::Input(Input::LifelineClosed(self.attempt)));
         }
-        let more = said.len() >= TURN;
         (said, more)
     }
 
@@ -131,7 +133,7 @@ impl Current {
             Message::Progress { text } => Said::Progress(wire::line(&text)),
             Message::Ready => Said::Input(Input::Ready(attempt)),
             Message::Unknown => return log::debug!("the successor says something that this version does not know"),
-            other => return self.garbage(format!("a message for the other side ({other:?})"), said),
+            other => return self.garbage(format!("a message for the other side ({})", wire::line(&format!("{other:?}"))), said),
         });
     }
 

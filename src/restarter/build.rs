@@ -25,7 +25,7 @@ impl RestartConfig {
     /// Makes the restarter: adopts the lifeline if this process is a successor, installs the signal's handler, binds the coordination
     /// socket and starts the restart thread. Drop privileges after this, not before.
     ///
-    /// A successor should do its slow initialisation after this call, not before, and tell how far it is: see [`Predecessor`].
+    /// A successor should do its slow initialisation after this call, not before, and tell how far it is: see [`Predecessor`](crate::Predecessor).
     ///
     /// # Errors
     ///

@@ -1,0 +1,182 @@
+//! Where a process stands: what the machine is in, and the table of how it gets from one state to the next.
+//!
+//! Knows: which facts belong to which state. Does not know: how they change; that is [`Machine`](super::Machine)'s.
+
+use std::time::Duration;
+
+use super::words::{Attempt, Cause, Ticket};
+
+/// Where a process stands.
+///
+/// ```text
+///           Opened                 Request                 Spawned                   Ready
+///  Closed ──────────▶ Idle ──────────────────▶ Spawning ──────────▶ AwaitingReady ──────────▶ Handoff
+///    ▲                ▲  ▲                        │                     │      │                │  │
+///    │ Stop           │  └────────────────────────┘                     │      │ (Probation)    │  └─ (Committed): the end
+///    │                │     SpawnFailed, Timeout, Cancel                │      │                │
+///    │                │                                                 │      │                │
+///    │                └──────────────────── Exited ─────────────────────┘      │                │
+///    │                                         ▲                               │                │
+///    └── Exited, after Stop ── Killing ────────┘ Exited                        │                │
+///                                 ▲                                            │                │
+///                                 └────────────────────────────────────────────┴────────────────┘
+///                                   Timeout, Cancel, Stop, Refused, LifelineClosed, a broken protocol
+/// ```
+///
+/// The whole table, made from the code by `tests/machine_table.rs`; a pair that is not in it does nothing:
+///
+// table:begin
+/// | in                            | input                          | then                    | out |
+/// | ---                           | ---                            | ---                     | --- |
+/// | Closed(NotReady)              | Opened                         | Idle                    | |
+/// | Closed(NotReady)              | Opened on probation            | Closed(OnProbation)     | |
+/// | Closed(OnProbation)           | Committed, PredecessorGone     | Idle                    | Committed |
+/// | Idle                          | Request                        | Spawning                | Restarting, Spawn |
+/// | Idle                          | ThreadLost                     | Closed(Broken)          | Broken |
+/// | Spawning                      | Spawned                        | AwaitingReady(NotAsked) | Spawned |
+/// | Spawning                      | SpawnFailed                    | Idle                    | Reply(Failed), Failed |
+/// | Spawning                      | Cancel, Timeout                | Idle                    | Abandon, Reply(Failed), Failed |
+/// | Spawning                      | Stop                           | Closed(Stopping)        | Abandon, Reply(Failed), Failed |
+/// | Spawning                      | ThreadLost                     | Closed(Broken)          | Abandon, Reply(Broken), Broken |
+/// | AwaitingReady                 | Here with another pid, Garbage | Killing(Protocol)       | Kill |
+/// | AwaitingReady(NotAsked)       | StateRequested                 | AwaitingReady(Open)     | StateRequested |
+/// | AwaitingReady(Open, Sent)     | StateRequested                 | Killing(Protocol)       | Kill |
+/// | AwaitingReady(Open)           | HandoverSent                   | AwaitingReady(Sent)     | |
+/// | AwaitingReady                 | HandoverFailed, Refused        | Killing(cause)          | Kill |
+/// | AwaitingReady                 | LifelineClosed, Cancel, Stop   | Killing(cause)          | Kill |
+/// | AwaitingReady                 | Timeout                        | Killing(cause)          | Kill |
+/// | AwaitingReady                 | Progress                       | same                    | Progress |
+/// | AwaitingReady(NotAsked, Sent) | Ready (no probation)           | Handoff(Committed)      | Grant, HandedOff, Commit, Reply(Completed), Completed |
+/// | AwaitingReady(NotAsked, Sent) | Ready (probation)              | Handoff(Probation)      | Grant, HandedOff |
+/// | AwaitingReady(Open)           | Ready                          | Killing(Protocol)       | Kill |
+/// | AwaitingReady                 | Exited                         | Idle                    | Reply(Failed), Failed |
+/// | Handoff(Probation)            | LifelineClosed                 | Killing(cause)          | Kill |
+/// | Handoff(Probation)            | Garbage                        | Killing(Protocol)       | Kill |
+/// | Handoff(Probation)            | Exited                         | Idle                    | Reply(Failed), Resumed |
+/// | Handoff(Committed)            | Exited                         | same                    | SuccessorGone |
+/// | Handoff(Probation)            | Stop, Timeout                  | Handoff(Committed)      | Commit, Reply(Completed), Completed |
+/// | Killing(ungranted)            | Exited                         | Idle                    | Reply(Failed), Failed |
+/// | Killing(granted)              | Exited                         | Idle                    | Reply(Failed), Resumed |
+/// | Killing(ungranted overdue)    | Exited                         | Idle                    | |
+/// | Killing(granted overdue)      | Exited                         | Idle                    | Resumed |
+/// | Killing(ungranted, granted)   | Timeout                        | same, overdue           | Reply(Failed), Failed |
+/// | Closed(NotReady)              | Request                        | same                    | Reply(NotReady) |
+/// | Closed(OnProbation)           | Request                        | same                    | Reply(OnProbation) |
+/// | Handoff(Probation)            | Request                        | same                    | Reply(OnProbation) |
+/// | Closed(Stopping)              | Request                        | same                    | Reply(Stopping) |
+/// | Closed(Broken)                | Request                        | same                    | Reply(Broken) |
+/// | Spawning, AwaitingReady       | Request                        | same                    | Reply(UnderWay) |
+/// | Killing                       | Request                        | same                    | Reply(UnderWay) |
+/// | Handoff(Committed)            | Request                        | same                    | Reply(HandedOff) |
+/// | Closed(NotReady, OnProbation) | Stop                           | Closed(Stopping)        | |
+/// | Idle                          | Stop                           | Closed(Stopping)        | |
+/// | Killing                       | Stop                           | same, remembered        | |
+/// | Closed(NotReady, OnProbation) | ThreadLost                     | same, remembered        | |
+/// | AwaitingReady                 | ThreadLost                     | same, remembered        | |
+/// | Handoff(Probation), Killing   | ThreadLost                     | same, remembered        | |
+// table:end
+///
+/// *Killing* has a way out on `Timeout` too: the asker is answered, and the state stays until the child is gone. A `Stop` while a child
+/// is being killed is remembered, and so is a `ThreadLost` while a child exists or before the process is open: what is under way goes on,
+/// and where it would have ended in `Idle` it ends in `Closed`. What a successor on probation says is not listened to: it has been
+/// granted the service, and only its end, its silence or garbage can take that back. A process that was told to stop while on probation
+/// does not hear of the commit any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// No restart can be asked for.
+    Closed(Closed),
+    /// Serving, and waiting for a request.
+    Idle,
+    /// The restart thread has been told to start the successor.
+    Spawning {
+        /// Which try.
+        attempt: Attempt,
+        /// Who asked.
+        ticket: Ticket,
+        /// When.
+        since: Duration,
+        /// When the successor must be ready.
+        deadline: Duration,
+    },
+    /// The successor runs and is getting ready.
+    AwaitingReady {
+        /// Which try.
+        attempt: Attempt,
+        /// Who asked.
+        ticket: Ticket,
+        /// The successor.
+        pid: u32,
+        /// When the restart was asked for.
+        since: Duration,
+        /// When the successor must be ready.
+        deadline: Duration,
+        /// How far the state has been handed over.
+        handover: Handover,
+    },
+    /// The successor has been granted the service.
+    Handoff {
+        /// Which try.
+        attempt: Attempt,
+        /// The successor.
+        pid: u32,
+        /// Whether it can still be taken back.
+        phase: Phase,
+    },
+    /// A child was given up and killed; its end is awaited, and nothing new is spawned meanwhile.
+    Killing {
+        /// Which try.
+        attempt: Attempt,
+        /// Who has yet to be told.
+        ticket: Option<Ticket>,
+        /// The child.
+        pid: u32,
+        /// When the restart was asked for.
+        since: Duration,
+        /// Why it was given up.
+        cause: Cause,
+        /// Whether it had been granted the service.
+        granted: bool,
+        /// When the asker is told, dead or not; `None` once it has been.
+        deadline: Option<Duration>,
+    },
+}
+
+/// Why no restart can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// The process is starting.
+    NotReady,
+    /// The predecessor of this process can still take the service back.
+    OnProbation,
+    /// The process is ending.
+    Stopping,
+    /// The restart thread is lost.
+    Broken,
+}
+
+/// How far the state has been handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handover {
+    /// The successor has not asked.
+    NotAsked,
+    /// It asked, and the program is giving.
+    Open,
+    /// All has been given.
+    Sent,
+}
+
+/// Whether a handoff can still be taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It can, until the deadline.
+    Probation {
+        /// Who asked.
+        ticket: Ticket,
+        /// When the restart was asked for.
+        since: Duration,
+        /// When it becomes final.
+        deadline: Duration,
+    },
+    /// It is final.
+    Committed,
+}

@@ -1,0 +1,185 @@
+//! What the fuzz targets run, run over their committed corpus: the same code on the same bytes.
+//!
+//! The seeds are made here (`POLLFLIP_BLESS=1 cargo test --test fuzz_corpus` writes them); what fuzzing adds beside them is run as well.
+
+mod model;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use model::operation::{After, Whose, limits_to_byte};
+use model::rows::{If, ROWS};
+use model::say::way_to;
+use model::{ON_PROBATION, On, Operation, PLAIN, Room, bytes, machine};
+use pollflip::internals::machine::Limits;
+use pollflip::internals::wire::{MAX_FRAME, Message};
+
+type Seed = (String, Vec<u8>);
+
+/// Compares the seeds with what is committed, and hands back all that is in the corpus.
+fn corpus(target: &str, seeds: &[Seed]) -> Vec<(PathBuf, Vec<u8>)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let file = |name: &str| directory.join(format!("{name}.seed"));
+    if std::env::var_os("POLLFLIP_BLESS").is_some() {
+        fs::create_dir_all(&directory).unwrap();
+        seeds.iter().for_each(|(name, bytes)| fs::write(file(name), bytes).unwrap());
+    }
+    for (name, bytes) in seeds {
+        let committed = fs::read(file(name)).unwrap_or_default();
+        assert_eq!(&committed, bytes, "{name}.seed is out of date: POLLFLIP_BLESS=1 writes it anew");
+    }
+    let files = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+fn seed(name: &str, limits: Limits, steps: impl IntoIterator<Item = Operation>) -> Seed {
+    let steps = steps.into_iter().flat_map(Operation::to_bytes);
+    (name.into(), std::iter::once(limits_to_byte(limits)).chain(steps).collect())
+}
+
+/// One for each row of the table, and some of what is between the rows.
+fn machine_seeds() -> Vec<Seed> {
+    let plain = |ways: &[&[On]]| ways.concat().into_iter().map(Operation::plain).collect::<Vec<_>>();
+    let aftermath: &[On] = &[On::Exited, On::Request, On::Spawned];
+    let rows = ROWS.iter().map(|row| {
+        let limits = if row.only == If::NoProbation { PLAIN } else { ON_PROBATION };
+        seed(row.name, limits, plain(&[&way_to(row.at[0]), &row.on[..1], aftermath]))
+    });
+    let paused = |on, drain| Operation { drain, ..Operation::plain(on) };
+    let timed = |on, after| Operation { after, ..Operation::plain(on) };
+    let of = |on, whose| Operation { whose, ..Operation::plain(on) };
+    let try_again: &[On] = &[On::Request, On::Spawned, On::Exited];
+    let between = [
+        seed("between-spawn-taken-back", PLAIN, plain(&[&[On::Opened]]).into_iter().chain([paused(On::Request, 1), paused(On::Cancel, 0)])),
+        seed("between-spawn-too-late", PLAIN, plain(&[&[On::Opened]]).into_iter().chain([paused(On::Request, 2), paused(On::Stop, 1)])),
+        seed("between-nobody-listens", ON_PROBATION, way_to(Room::UndyingGranted).into_iter().map(|on| paused(on, 0))),
+        seed("between-late-answers", PLAIN, {
+            let late = [On::Spawned, On::Ready, On::Exited].map(|on| of(on, Whose::Past));
+            plain(&[&[On::Opened], try_again, &[On::Request]]).into_iter().chain(late)
+        }),
+        seed("between-early-answers", PLAIN, {
+            let early = [On::Spawned, On::SpawnFailed, On::Exited].map(|on| of(on, Whose::Future));
+            plain(&[&[On::Opened]]).into_iter().chain(early).chain(plain(&[try_again]))
+        }),
+        seed("between-deadlines", ON_PROBATION, {
+            let close = [After::JustBeforeDeadline, After::Nanosecond].map(|after| timed(On::Timeout, after));
+            plain(&[&[On::Opened, On::Request, On::Spawned, On::Ready]]).into_iter().chain(close)
+        }),
+        seed("between-eternity", Limits { ready: Duration::MAX, probation: None }, {
+            let eternal = [On::Request, On::Spawned, On::Timeout, On::Timeout].map(|on| timed(on, After::Eternity));
+            plain(&[&[On::Opened]]).into_iter().chain(eternal)
+        }),
+        seed("between-stopped-and-broken", PLAIN, plain(&[&way_to(Room::Killing), &[On::ThreadLost, On::Stop, On::Exited]])),
+        seed("between-broken-at-last", ON_PROBATION, plain(&[&way_to(Room::KillingGranted), &[On::ThreadLost, On::Timeout, On::Exited]])),
+        seed("between-broken-on-probation", ON_PROBATION, plain(&[&way_to(Room::Proving), &[On::ThreadLost, On::Exited]])),
+        seed("between-fourth-try", PLAIN, plain(&[&[On::Opened], try_again, try_again, try_again, &[On::Request, On::Spawned, On::Ready]])),
+    ];
+    rows.chain(between).collect()
+}
+
+fn wire_seeds() -> Vec<Seed> {
+    [
+        ("hello", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":1,"probation_ms":5000,"signal":10,"given":[{"is":"predecessor"},{"is":"coordination","path":"/run/x.sock"},{"is":"socket","name":"http"}],"more":true}"#),
+        ("hello-brief", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":1,"given":[],"more":false}"#),
+        ("hello-of-a-later-version", r#"{"type":"hello","version":9,"oldest":2,"pid":7,"generation":1,"given":[{"is":"moon","phase":[1]}],"more":false,"x":{"y":1}}"#),
+        ("hello-incomplete", r#"{"type":"hello","version":1}"#),
+        ("more", r#"{"type":"more","given":[{"is":"socket","name":"\u00fc\"\n"}],"more":false}"#),
+        ("here", r#"{"type":"here","version":1,"oldest":1,"pid":4294967295}"#),
+        ("here-out-of-range", r#"{"type":"here","version":-1,"oldest":1e99,"pid":4294967296}"#),
+        ("pull", r#"{"type":"pull"}"#),
+        ("items", r#"{"type":"items","items":[{"name":"a","kind":"descriptor"},{"name":"b","kind":"blob"},{"name":"c","kind":"x"}]}"#),
+        ("end", r#"{"type":"end","items":18446744073709551615}"#),
+        ("refuse", r#"{"type":"refuse","reason":"no \\ \ud83d\ude00"}"#),
+        ("progress", r#" { "text" : "warming the cache,\t40%" , "type" : "progress" } "#),
+        ("ready", r#"{"type":"ready"}"#),
+        ("granted", r#"{"type":"granted"}"#),
+        ("commit", r#"{"type":"commit"}"#),
+        ("later", r#"{"type":"later","and":["more",null,true,1.5]}"#),
+        ("twice", r#"{"type":"ready","type":"commit"}"#),
+        ("no-type", r#"{"text":"x"}"#),
+        ("no-object", r#"["pull"]"#),
+        ("cut", r#"{"type":"progress","text":"war"#),
+        ("trailing", r#"{"type":"pull"}{"type":"ready"}"#),
+        ("deep", "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["),
+        ("empty", ""),
+        ("not-text", "\u{0}\u{7f}\u{2028}"),
+    ]
+    .map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
+    .into()
+}
+
+fn coordination_seeds() -> Vec<Seed> {
+    let frame = |json: &str| [&(json.len() as u32).to_be_bytes(), json.as_bytes()].concat();
+    let stream = |name: &str, portion: u8, parts: &[Vec<u8>]| (name.to_owned(), [&[portion], &parts.concat()[..]].concat());
+    let (restart, status) = (frame(r#"{"Request":"TryRestart"}"#), frame(r#"{"Request":"Status"}"#));
+    vec![
+        stream("try-restart", 0, std::slice::from_ref(&restart)),
+        stream("restart", 3, &[frame(r#"{"Request":{"Restart":{"progress":true}}}"#), frame(r#"{"Request":{"Restart":{}}}"#)]),
+        stream("status", 255, std::slice::from_ref(&status)),
+        stream("complete", 7, &[frame(r#"{"Response":{"Progress":"40%"}}"#), frame(r#"{"Response":{"RestartComplete":7}}"#)]),
+        stream("failed", 7, &[frame(r#"{"Response":{"RestartFailed":"it exited with status 1"}}"#)]),
+        stream("refused", 7, &[frame(r#"{"Response":{"RestartRefused":"not ready"}}"#)]),
+        stream("status-answer", 9, &[frame(r#"{"Response":{"Status":{"pid":7,"generation":2,"state":"idle","successor":null,"x":[]}}}"#)]),
+        stream("two-in-one", 200, &[restart.clone(), status.clone()]),
+        stream("one-and-a-half", 5, &[restart.clone(), status[..9].to_vec()]),
+        stream("length-cut", 1, &[restart.clone(), vec![0, 0]]),
+        stream("nothing-in-it", 0, &[frame(""), restart.clone()]),
+        stream("not-json", 0, &[frame("restart, please")]),
+        stream("unknown-kind", 0, &[frame(r#"{"Request":"Dance"}"#), frame(r#"{"Question":1}"#), frame("null")]),
+        stream("out-of-range", 0, &[frame(r#"{"Response":{"RestartComplete":4294967296}}"#)]),
+        stream("too-long", 3, &[restart.clone(), (MAX_FRAME as u32 + 1).to_be_bytes().to_vec()]),
+        stream("http", 0, &[b"GET / HTTP/1.1\r\n\r\n".to_vec()]),
+        stream("nothing", 0, &[]),
+    ]
+}
+
+#[test]
+fn the_machine_does_what_the_model_does_and_every_row_is_in_the_corpus() {
+    let mut reached = BTreeSet::new();
+    for (file, bytes) in corpus("machine", &machine_seeds()) {
+        let life = machine(&bytes);
+        if file.extension().is_some_and(|extension| extension == "seed") {
+            reached.extend(life.cells().iter().map(|(row, ..)| *row));
+        }
+    }
+    let missing: Vec<_> = ROWS.iter().enumerate().filter(|(index, _)| !reached.contains(index)).map(|(_, row)| row.name).collect();
+    assert!(missing.is_empty(), "no file reaches {missing:?}");
+}
+
+#[test]
+fn steps_are_written_as_they_are_read() {
+    for what in 0..=255 {
+        for when in 0..=255 {
+            let operation = Operation::of_bytes([what, when]);
+            assert_eq!(Operation::of_bytes(operation.to_bytes()), operation);
+        }
+    }
+}
+
+#[test]
+fn any_packet_is_a_message_or_an_error_and_every_message_is_in_the_corpus() {
+    let mut kinds = BTreeSet::new();
+    for (_, packet) in corpus("wire", &wire_seeds()) {
+        let kind = |message: Message| format!("{message:?}").split([' ', '(']).next().map(str::to_owned);
+        kinds.extend(bytes::wire(&packet).and_then(kind));
+    }
+    let all = ["Commit", "End", "Granted", "Hello", "Here", "Items", "More", "Progress", "Pull", "Ready", "Refuse", "Unknown"];
+    assert!(kinds.iter().eq(all), "{kinds:?}");
+}
+
+#[test]
+fn any_stream_is_frames_or_an_error() {
+    let read: Vec<_> = corpus("coordination", &coordination_seeds()).iter().map(|(_, stream)| bytes::coordination(stream)).collect();
+    let (good, bad): (Vec<_>, Vec<_>) = read.iter().flatten().partition(|message| message.is_ok());
+    assert!(good.len() >= 12 && bad.len() >= 6, "{good:?} {bad:?}");
+}
+
+/// A request may be as long as a frame may be, and what is said of one that makes no sense must still be a frame.
+#[test]
+fn the_answer_to_a_frame_full_of_nonsense_is_no_longer_than_a_frame() {
+    let nonsense = format!("{{\"Request\":\"{}\"}}", "x".repeat(65_500));
+    let stream = [&(nonsense.len() as u32).to_be_bytes()[..], nonsense.as_bytes()].concat();
+    bytes::coordination(&stream);
+}

@@ -1,0 +1,232 @@
+//! The rows of the table on `State` up to the handoff, as what they promise. Each step is held against the model and the laws as well.
+
+mod model;
+
+use std::time::Duration;
+
+use model::checked::ALL;
+use model::say::*;
+use model::{Checked, ON_PROBATION, On, PROBATION, READY, Room};
+use pollflip::Refusal;
+use pollflip::internals::machine::{Action, Cause, Input, Notice, Violation};
+
+mod starting {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_not_ready_refuses() {
+        assert_eq!(meets(after(&[]), On::Request), (refused(1, Refusal::NotReady), Room::NotReady));
+    }
+
+    #[test]
+    fn a_process_without_a_predecessor_is_idle_once_it_is_ready() {
+        assert_eq!(meets(after(&[]), On::Opened), (vec![], Room::Idle));
+    }
+
+    #[test]
+    fn a_process_whose_predecessor_has_not_committed_refuses_until_it_has() {
+        let mut process = after(&[On::OpenedOnProbation]);
+        assert_eq!(process.meets(On::Request), refused(1, Refusal::OnProbation { successor: None }));
+        assert_eq!(meets(process, On::Committed), (outputs![Notice::Committed], Room::Idle));
+    }
+
+    #[test]
+    fn a_predecessor_that_dies_uncommitted_has_committed() {
+        assert_eq!(meets(after(&[On::OpenedOnProbation]), On::PredecessorGone), (outputs![Notice::Committed], Room::Idle));
+    }
+
+    #[test]
+    fn what_is_opened_twice_or_committed_unasked_changes_nothing() {
+        assert_eq!(meets(after(IDLE), On::OpenedOnProbation), (vec![], Room::Idle));
+        assert_eq!(meets(after(IDLE), On::Committed), (vec![], Room::Idle));
+        assert_eq!(meets(after(&[]), On::Committed), (vec![], Room::NotReady));
+        assert_eq!(meets(after(&[On::OpenedOnProbation]), On::Opened), (vec![], Room::OnProbation));
+    }
+}
+
+mod spawning {
+    use super::*;
+
+    #[test]
+    fn a_request_has_the_successor_started() {
+        assert_eq!(meets(after(IDLE), On::Request), (outputs![Notice::Restarting, Action::Spawn(A)], Room::Spawning));
+    }
+
+    #[test]
+    fn the_user_is_told_the_pid() {
+        assert_eq!(meets(after(SPAWNING), On::Spawned), (outputs![Notice::Spawned(PID)], Room::Waiting));
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_fails_the_attempt() {
+        assert_eq!(meets(after(SPAWNING), On::SpawnFailed), (failed(Cause::SpawnFailed), Room::Idle));
+    }
+
+    #[test]
+    fn a_successor_that_is_still_being_started_is_abandoned() {
+        for (on, cause, room) in [
+            (On::Timeout, Cause::TimedOut, Room::Idle),
+            (On::Cancel, Cause::Cancelled, Room::Idle),
+            (On::Stop, Cause::Stopping, Room::Stopping),
+        ] {
+            let outputs = [outputs![Action::Abandon(A)], failed(cause)].concat();
+            assert_eq!(meets(after(SPAWNING), on), (outputs, room));
+        }
+    }
+
+    #[test]
+    fn a_cancel_between_restarting_and_the_spawn_prevents_it() {
+        for (on, outputs) in [
+            (On::Cancel, failed(Cause::Cancelled)),
+            (On::Timeout, failed(Cause::TimedOut)),
+            (On::Stop, failed(Cause::Stopping)),
+            (On::ThreadLost, [refused(1, Refusal::Broken), outputs![Notice::Broken]].concat()),
+        ] {
+            let mut process = after(IDLE);
+            assert_eq!(process.step(Duration::ZERO, Input::Request(T), 1), outputs![Notice::Restarting]);
+            assert_eq!(process.meets(on), outputs);
+        }
+    }
+
+    #[test]
+    fn a_late_birth_of_an_abandoned_attempt_does_nothing() {
+        let process = after(&[SPAWNING, &[On::Cancel]].concat());
+        assert_eq!(meets(process, On::Spawned), (vec![], Room::Idle));
+    }
+}
+
+mod awaiting_ready {
+    use super::*;
+
+    #[test]
+    fn the_state_is_asked_for_and_given_once() {
+        assert_eq!(meets(after(WAITING), On::StateRequested), (outputs![Notice::StateRequested(A)], Room::Giving));
+        assert_eq!(meets(after(GIVING), On::HandoverSent), (vec![], Room::Given));
+    }
+
+    #[test]
+    fn progress_is_passed_on() {
+        for path in [WAITING, GIVING, GIVEN] {
+            let (outputs, room) = meets(after(path), On::Progress);
+            assert_eq!((outputs, room), (outputs![Notice::Progress(A)], after(path).room()));
+        }
+    }
+
+    #[test]
+    fn the_right_pid_is_taken_in_silence() {
+        assert_eq!(meets(after(WAITING), On::HereItself), (vec![], Room::Waiting));
+    }
+
+    #[test]
+    fn whatever_goes_wrong_has_the_child_killed_and_is_the_cause() {
+        for path in [WAITING, GIVING, GIVEN] {
+            for (on, cause) in [
+                (On::HereAnother, Cause::Protocol(Violation::WrongPid)),
+                (On::Garbage, Cause::Protocol(Violation::Garbage)),
+                (On::HandoverFailed, Cause::HandoverFailed),
+                (On::Refused, Cause::Refused),
+                (On::LifelineClosed, Cause::HungUp),
+                (On::Timeout, Cause::TimedOut),
+                (On::Cancel, Cause::Cancelled),
+            ] {
+                let mut process = after(path);
+                assert_eq!(process.meets(on), outputs![Action::Kill(A)]);
+                assert_eq!(meets(process, On::Exited), (failed(cause), Room::Idle));
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_request_for_the_state_breaks_the_protocol() {
+        for path in [GIVING, GIVEN] {
+            let mut process = after(path);
+            assert_eq!(process.meets(On::StateRequested), outputs![Action::Kill(A)]);
+            assert_eq!(meets(process, On::Exited), (failed(Cause::Protocol(Violation::AskedTwice)), Room::Idle));
+        }
+    }
+
+    #[test]
+    fn to_be_ready_before_the_state_has_come_breaks_the_protocol() {
+        let mut process = after(GIVING);
+        assert_eq!(process.meets(On::Ready), outputs![Action::Kill(A)]);
+        assert_eq!(meets(process, On::Exited), (failed(Cause::Protocol(Violation::ReadyTooSoon)), Room::Idle));
+    }
+
+    #[test]
+    fn a_child_that_ends_by_itself_fails_the_attempt() {
+        for path in [WAITING, GIVING, GIVEN] {
+            assert_eq!(meets(after(path), On::Exited), (failed(Cause::Exited), Room::Idle));
+        }
+    }
+
+    #[test]
+    fn a_child_that_is_ready_has_the_service_for_good_without_probation() {
+        for path in [WAITING, GIVEN] {
+            let outputs = [outputs![Action::Grant(A), Notice::HandedOff(PID)], committed()].concat();
+            assert_eq!(meets(after(path), On::Ready), (outputs, Room::Committed));
+        }
+    }
+
+    #[test]
+    fn the_deadline_counts_from_the_request_and_not_from_the_spawn() {
+        let mut process = after(SPAWNING);
+        process.step(READY - INSTANT, Input::Spawned(A, PID), ALL);
+        assert_eq!(process.step(Duration::ZERO, Input::Timeout, ALL), vec![]);
+        assert_eq!(process.step(INSTANT, Input::Timeout, ALL), outputs![Action::Kill(A)]);
+    }
+}
+
+mod probation {
+    use super::*;
+
+    fn on_probation() -> Checked {
+        Checked::after(ON_PROBATION, GRANTED)
+    }
+
+    #[test]
+    fn it_begins_with_the_grant_and_ends_with_the_commit() {
+        for path in [WAITING, GIVEN] {
+            let mut process = Checked::after(ON_PROBATION, path);
+            assert_eq!(process.meets(On::Ready), outputs![Action::Grant(A), Notice::HandedOff(PID)]);
+            assert_eq!(process.machine().poll_timeout(), Some(PROBATION));
+            assert_eq!(meets(process, On::Timeout), (committed(), Room::Committed));
+        }
+    }
+
+    #[test]
+    fn a_stop_commits_at_once() {
+        assert_eq!(meets(on_probation(), On::Stop), (committed(), Room::Committed));
+    }
+
+    #[test]
+    fn a_child_that_dies_gives_the_service_back() {
+        assert_eq!(meets(on_probation(), On::Exited), (resumed(Cause::DiedOnProbation), Room::Idle));
+    }
+
+    #[test]
+    fn a_child_that_hangs_up_or_talks_nonsense_is_killed_before_the_service_is_taken_back() {
+        for (on, cause) in [(On::LifelineClosed, Cause::HungUp), (On::Garbage, Cause::Protocol(Violation::Garbage))] {
+            let mut process = on_probation();
+            assert_eq!(process.meets(on), outputs![Action::Kill(A)]);
+            assert_eq!(meets(process, On::Exited), (resumed(cause), Room::Idle));
+        }
+    }
+
+    #[test]
+    fn it_is_too_late_to_cancel() {
+        assert_eq!(meets(on_probation(), On::Cancel), (vec![], Room::Proving));
+        assert_eq!(meets(after(GRANTED), On::Cancel), (vec![], Room::Committed));
+    }
+}
+
+mod committed {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_successor_is_reported_and_nothing_else_happens() {
+        assert_eq!(meets(after(GRANTED), On::Exited), (outputs![Notice::SuccessorGone(PID)], Room::Committed));
+        for on in [On::LifelineClosed, On::Garbage, On::Ready, On::Refused, On::Stop, On::ThreadLost, On::Timeout, On::Committed] {
+            assert_eq!(meets(after(GRANTED), on), (vec![], Room::Committed), "{on:?}");
+        }
+    }
+}

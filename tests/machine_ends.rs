@@ -1,0 +1,138 @@
+//! The rows of the table on `State` that close, kill, refuse and end, as what they promise.
+
+mod model;
+
+use pollflip::internals::machine::Attempt;
+use std::time::Duration;
+
+use model::checked::ALL;
+use model::say::*;
+use model::{Checked, ON_PROBATION, On, Room};
+use pollflip::Refusal;
+use pollflip::internals::machine::{Action, Cause, Input, KILL_TIMEOUT, Notice, Output, State, Ticket};
+
+mod killing {
+    use super::*;
+
+    #[test]
+    fn nothing_but_its_end_matters_of_a_child_that_is_being_killed() {
+        for on in
+            [On::Ready, On::Refused, On::LifelineClosed, On::Garbage, On::StateRequested, On::HandoverFailed, On::Progress, On::Cancel]
+        {
+            let mut process = after(KILLING);
+            assert_eq!(process.meets(on), vec![], "{on:?}");
+            assert_eq!(meets(process, On::Exited), (failed(Cause::Cancelled), Room::Idle));
+        }
+    }
+
+    #[test]
+    fn a_child_that_will_not_die_keeps_no_asker_waiting_and_lets_no_other_start() {
+        let mut process = after(KILLING);
+        assert_eq!(process.to_deadline(), KILL_TIMEOUT);
+        assert_eq!(process.meets(On::Timeout), failed(Cause::Cancelled));
+        assert_eq!(process.machine().poll_timeout(), None);
+        assert_eq!(process.meets(On::Request), refused(2, Refusal::UnderWay { since: KILL_TIMEOUT }));
+        assert_eq!(meets(process, On::Exited), (vec![], Room::Idle));
+    }
+
+    #[test]
+    fn a_child_that_had_the_service_and_dies_late_still_gives_it_back() {
+        let mut process = Checked::after(ON_PROBATION, KILLING_GRANTED);
+        assert_eq!(process.meets(On::Timeout), failed(Cause::HungUp));
+        assert_eq!(meets(process, On::Exited), (outputs![Notice::Resumed(Cause::HungUp)], Room::Idle));
+    }
+}
+
+mod refusing {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_while_a_restart_is_under_way_is_told_since_when() {
+        for path in [SPAWNING, WAITING, GIVING, GIVEN, KILLING] {
+            let mut process = after(path);
+            let since = Duration::from_secs(3);
+            assert_eq!(process.step(since, Input::Request(Ticket(9)), ALL), refused(9, Refusal::UnderWay { since }));
+        }
+    }
+
+    #[test]
+    fn whoever_asks_after_the_handoff_is_told_whom_to_ask() {
+        let (probation, gone) = (Refusal::OnProbation { successor: Some(PID) }, Refusal::HandedOff { successor: PID });
+        assert_eq!(meets(Checked::after(ON_PROBATION, GRANTED), On::Request), (refused(2, probation), Room::Proving));
+        assert_eq!(meets(after(GRANTED), On::Request), (refused(2, gone), Room::Committed));
+    }
+}
+
+mod stopping {
+    use super::*;
+
+    #[test]
+    fn a_process_at_rest_closes() {
+        for path in [&[], IDLE, &[On::OpenedOnProbation]] {
+            let mut process = after(path);
+            assert_eq!(process.meets(On::Stop), vec![]);
+            assert_eq!(meets(process, On::Request), (refused(1, Refusal::Stopping), Room::Stopping));
+        }
+    }
+
+    #[test]
+    fn a_child_that_gets_ready_is_killed_first() {
+        for path in [WAITING, GIVING, GIVEN] {
+            let mut process = after(path);
+            assert_eq!(process.meets(On::Stop), outputs![Action::Kill(A)]);
+            assert_eq!(meets(process, On::Exited), (failed(Cause::Stopping), Room::Stopping));
+        }
+    }
+
+    #[test]
+    fn a_child_that_is_being_killed_is_waited_for() {
+        let mut process = after(KILLING);
+        assert_eq!(process.meets(On::Stop), vec![]);
+        assert_eq!(meets(process, On::Exited), (failed(Cause::Cancelled), Room::Stopping));
+    }
+}
+
+mod broken {
+    use super::*;
+
+    #[test]
+    fn an_idle_process_that_loses_its_thread_says_so_and_refuses() {
+        let mut process = after(IDLE);
+        assert_eq!(process.meets(On::ThreadLost), outputs![Notice::Broken]);
+        assert_eq!(meets(process, On::Request), (refused(1, Refusal::Broken), Room::Broken));
+    }
+
+    #[test]
+    fn an_asker_whose_successor_can_never_start_is_refused() {
+        let outputs = [outputs![Action::Abandon(Attempt(1))], refused(1, Refusal::Broken), outputs![Notice::Broken]].concat();
+        assert_eq!(meets(after(SPAWNING), On::ThreadLost), (outputs, Room::Broken));
+    }
+
+    #[test]
+    fn a_child_that_lives_may_still_take_over() {
+        let mut process = after(WAITING);
+        assert_eq!(process.meets(On::ThreadLost), vec![]);
+        process.meets(On::Ready);
+        assert!(matches!(process.state(), State::Handoff { .. }));
+    }
+
+    #[test]
+    fn a_child_that_fails_is_the_last() {
+        let broken = |outputs: Vec<Output>| [outputs, outputs![Notice::Broken]].concat();
+        for (path, outputs) in [(WAITING, failed(Cause::Exited)), (KILLING, failed(Cause::Cancelled))] {
+            let mut process = after(path);
+            process.meets(On::ThreadLost);
+            assert_eq!(meets(process, On::Exited), (broken(outputs), Room::Broken));
+        }
+        let mut process = Checked::after(ON_PROBATION, GRANTED);
+        process.meets(On::ThreadLost);
+        assert_eq!(meets(process, On::Exited), (broken(resumed(Cause::DiedOnProbation)), Room::Broken));
+    }
+
+    #[test]
+    fn a_process_that_loses_its_thread_before_it_serves_is_broken_as_soon_as_it_does() {
+        assert_eq!(meets(after(&[On::ThreadLost]), On::Opened), (outputs![Notice::Broken], Room::Broken));
+        let process = after(&[On::OpenedOnProbation, On::ThreadLost]);
+        assert_eq!(meets(process, On::Committed), (outputs![Notice::Committed, Notice::Broken], Room::Broken));
+    }
+}

@@ -1,0 +1,228 @@
+//! The model: one flat record that obeys the rows.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use pollflip::Refusal;
+use pollflip::internals::machine::{Action, Attempt, Cause, Input, Limits, Notice, Output, Reply, Ticket};
+
+use super::rows::{If, Out, ROWS, Row, Then};
+use super::{On, Room, View};
+
+/// All that is known. What has no meaning in a room is left over from an earlier one and ignored.
+#[derive(Debug)]
+pub struct Facts {
+    limits: Limits,
+    room: Room,
+    /// Whether the process was ever told to stop, or has ever lost its restart thread.
+    stop: bool,
+    lost: bool,
+    attempts: u64,
+    asker: Ticket,
+    asked: Duration,
+    pid: u32,
+    until: Duration,
+    cause: Cause,
+    queue: VecDeque<Output>,
+}
+
+impl Facts {
+    pub fn new(limits: Limits) -> Facts {
+        Facts {
+            limits,
+            room: Room::NotReady,
+            stop: false,
+            lost: false,
+            attempts: 0,
+            asker: Ticket(0),
+            asked: Duration::ZERO,
+            pid: 0,
+            until: Duration::ZERO,
+            cause: Cause::Cancelled,
+            queue: VecDeque::new(),
+        }
+    }
+
+    pub fn room(&self) -> Room {
+        self.room
+    }
+
+    /// The newest attempt; 0 before the first.
+    pub fn attempt(&self) -> Attempt {
+        Attempt(self.attempts)
+    }
+
+    /// What is remembered without being seen: a stop, a lost thread.
+    pub fn remembered(&self) -> (bool, bool) {
+        (self.stop, self.lost)
+    }
+
+    pub fn queue(&self) -> &VecDeque<Output> {
+        &self.queue
+    }
+
+    /// Takes an input, and says which row of the table it was.
+    pub fn take(&mut self, now: Duration, input: Input) -> Option<usize> {
+        let on = On::of(input, self.pid);
+        let foreign = attempt_of(input).is_some_and(|attempt| attempt != self.attempt());
+        let early = on == On::Timeout && self.timeout().is_none_or(|until| now < until);
+        if foreign || early {
+            return None;
+        }
+        self.stop |= on == On::Stop;
+        self.lost |= on == On::ThreadLost;
+        let index = ROWS.iter().position(|row| self.fits(row, on))?;
+        self.note(now, input, on);
+        let row = &ROWS[index];
+        for out in row.out {
+            self.put(*out, now, input);
+        }
+        match row.then {
+            Then::Stay => {}
+            Then::To(room) => self.enter(room, now),
+            Then::Rest if self.stop => self.enter(Room::Stopping, now),
+            Then::Rest if self.lost => {
+                self.put(Out::Broken, now, input);
+                self.enter(Room::Broken, now);
+            }
+            Then::Rest => self.enter(Room::Idle, now),
+        }
+        Some(index)
+    }
+
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.queue.pop_front()
+    }
+
+    pub fn timeout(&self) -> Option<Duration> {
+        match self.room {
+            Room::NotReady | Room::OnProbation | Room::Stopping | Room::Broken => None,
+            Room::Idle | Room::Committed | Room::Undying | Room::UndyingGranted => None,
+            _ => Some(self.until),
+        }
+    }
+
+    pub fn refusal(&self, now: Duration) -> Option<Refusal> {
+        let since = now.saturating_sub(self.asked);
+        match self.room {
+            Room::Idle => None,
+            Room::NotReady => Some(Refusal::NotReady),
+            Room::OnProbation => Some(Refusal::OnProbation { successor: None }),
+            Room::Stopping => Some(Refusal::Stopping),
+            Room::Broken => Some(Refusal::Broken),
+            Room::Proving => Some(Refusal::OnProbation { successor: Some(self.pid) }),
+            Room::Committed => Some(Refusal::HandedOff { successor: self.pid }),
+            _ => Some(Refusal::UnderWay { since }),
+        }
+    }
+
+    pub fn view(&self) -> View {
+        let (attempt, asker, pid) = (Some(self.attempt()), Some(self.asker), Some(self.pid));
+        let bare = View::bare(self.room);
+        match self.room {
+            Room::NotReady | Room::OnProbation | Room::Stopping | Room::Broken | Room::Idle => bare,
+            Room::Committed => View { attempt, pid, ..bare },
+            Room::Spawning => View { attempt, ticket: asker, since: Some(self.asked), deadline: self.timeout(), ..bare },
+            Room::Waiting | Room::Giving | Room::Given | Room::Proving => {
+                View { attempt, ticket: asker, pid, since: Some(self.asked), deadline: self.timeout(), ..bare }
+            }
+            Room::Killing | Room::KillingGranted | Room::Undying | Room::UndyingGranted => {
+                let told = matches!(self.room, Room::Undying | Room::UndyingGranted);
+                let ticket = asker.filter(|_| !told);
+                View { attempt, ticket, pid, since: Some(self.asked), deadline: self.timeout(), cause: Some(self.cause), ..bare }
+            }
+        }
+    }
+
+    fn fits(&self, row: &Row, on: On) -> bool {
+        let set_up_for = match row.only {
+            If::Always => true,
+            If::ProbationIsSet => self.limits.probation.is_some(),
+            If::NoProbation => self.limits.probation.is_none(),
+        };
+        set_up_for && row.at.contains(&self.room) && row.on.contains(&on)
+    }
+
+    /// Writes down what the input says.
+    fn note(&mut self, now: Duration, input: Input, on: On) {
+        match (self.room, input) {
+            (Room::Idle, Input::Request(ticket)) => {
+                self.attempts += 1;
+                self.asker = ticket;
+                self.asked = now;
+            }
+            (Room::Spawning, Input::Spawned(_, pid)) => self.pid = pid,
+            (Room::Killing | Room::KillingGranted | Room::Undying | Room::UndyingGranted, _) => {}
+            (room, _) => self.cause = on.cause(room).unwrap_or(self.cause),
+        }
+    }
+
+    fn enter(&mut self, room: Room, now: Duration) {
+        let wait = match room {
+            Room::Spawning => Some(self.limits.ready),
+            Room::Proving => self.limits.probation,
+            Room::Killing | Room::KillingGranted => Some(Duration::from_secs(5)),
+            _ => None,
+        };
+        if let Some(wait) = wait {
+            self.until = now.checked_add(wait).unwrap_or(Duration::MAX);
+        }
+        self.room = room;
+    }
+
+    fn put(&mut self, out: Out, now: Duration, input: Input) {
+        let (attempt, asker, pid, cause) = (self.attempt(), self.asker, self.pid, self.cause);
+        let output = match out {
+            Out::Abandon => {
+                let order = Output::Action(Action::Spawn(attempt));
+                let taken_back = self.queue.iter().position(|queued| *queued == order).and_then(|at| self.queue.remove(at));
+                if taken_back.is_some() {
+                    return;
+                }
+                Action::Abandon(attempt).into()
+            }
+            Out::Refuse => {
+                let (Input::Request(ticket), Some(refusal)) = (input, self.refusal(now)) else { unreachable!("only requests are refused") };
+                Action::Reply(ticket, Reply::Refused(refusal)).into()
+            }
+            Out::Spawn => Action::Spawn(attempt).into(),
+            Out::Kill => Action::Kill(attempt).into(),
+            Out::Grant => Action::Grant(attempt).into(),
+            Out::Commit => Action::Commit(attempt).into(),
+            Out::ReplyCompleted => Action::Reply(asker, Reply::Completed(pid)).into(),
+            Out::ReplyFailed => Action::Reply(asker, Reply::Failed(cause)).into(),
+            Out::ReplyBroken => Action::Reply(asker, Reply::Refused(Refusal::Broken)).into(),
+            Out::Restarting => Notice::Restarting.into(),
+            Out::Spawned => Notice::Spawned(pid).into(),
+            Out::StateRequested => Notice::StateRequested(attempt).into(),
+            Out::Progress => Notice::Progress(attempt).into(),
+            Out::HandedOff => Notice::HandedOff(pid).into(),
+            Out::Completed => Notice::Completed(pid).into(),
+            Out::Failed => Notice::Failed(cause).into(),
+            Out::Resumed => Notice::Resumed(cause).into(),
+            Out::SuccessorGone => Notice::SuccessorGone(pid).into(),
+            Out::Broken => Notice::Broken.into(),
+            Out::Committed => Notice::Committed.into(),
+        };
+        self.queue.push_back(output);
+    }
+}
+
+fn attempt_of(input: Input) -> Option<Attempt> {
+    match input {
+        Input::Spawned(attempt, _)
+        | Input::SpawnFailed(attempt)
+        | Input::Here(attempt, _)
+        | Input::StateRequested(attempt)
+        | Input::HandoverSent(attempt)
+        | Input::HandoverFailed(attempt)
+        | Input::Refused(attempt)
+        | Input::Progress(attempt)
+        | Input::Ready(attempt)
+        | Input::LifelineClosed(attempt)
+        | Input::Garbage(attempt)
+        | Input::Exited(attempt) => Some(attempt),
+        Input::Opened { .. } | Input::Committed | Input::PredecessorGone | Input::Request(_) => None,
+        Input::Cancel | Input::Stop | Input::ThreadLost | Input::Timeout => None,
+    }
+}

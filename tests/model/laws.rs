@@ -1,0 +1,261 @@
+//! What must hold of any history, judged by what went in and came out alone.
+//!
+//! A child counts as born when the thread, having been told to start it, says so for the first time; whatever else names it is noise.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pollflip::Refusal;
+use pollflip::internals::machine::{Action, Input, Notice, Output, Phase, Reply, State, Ticket};
+
+/// One attempt, as seen from outside.
+#[derive(Debug, Default)]
+struct Try {
+    /// The order to start it went out, and the thread has answered.
+    ordered: bool,
+    answered: bool,
+    /// The pid that was named, whether or not it was a birth.
+    named: Option<u32>,
+    born: bool,
+    ended: bool,
+    given: bool,
+    announced: bool,
+    asked: bool,
+    abandoned: bool,
+    killed: bool,
+    granted: bool,
+    handed_off: bool,
+    committed: bool,
+    failed: bool,
+    over: bool,
+}
+
+impl Try {
+    /// Whether a child lives, or may yet be born, that nobody has been told to get rid of.
+    fn at_large(&self) -> bool {
+        let coming = self.ordered && !self.answered;
+        let living = self.born && !self.ended;
+        (coming || living) && !self.abandoned
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Laws {
+    tries: BTreeMap<u64, Try>,
+    /// The newest attempt that the machine has begun, and the newest that was told.
+    newest: u64,
+    told: u64,
+    unanswered: BTreeSet<Ticket>,
+    answered: BTreeSet<Ticket>,
+    stopped: bool,
+    thread_lost: bool,
+    completed: Option<u32>,
+    broken: bool,
+    own_commit: bool,
+}
+
+type Verdict = Result<(), &'static str>;
+
+fn law(holds: bool, otherwise: &'static str) -> Verdict {
+    if holds { Ok(()) } else { Err(otherwise) }
+}
+
+impl Laws {
+    pub fn new() -> Laws {
+        // Attempt 0 stands for the time before the first.
+        let before = Try { over: true, ..Try::default() };
+        Laws { tries: BTreeMap::from([(0, before)]), ..Laws::default() }
+    }
+
+    /// Notes what goes in.
+    pub fn goes_in(&mut self, input: Input) {
+        match input {
+            Input::Request(ticket) => assert!(self.unanswered.insert(ticket), "the test asks twice by one ticket"),
+            Input::Spawned(attempt, pid) if (1..=self.newest).contains(&attempt.0) => {
+                let (gone, of) = (self.thread_lost, self.tries.entry(attempt.0).or_default());
+                if !of.answered {
+                    of.answered = true;
+                    of.named = Some(pid);
+                    of.born = of.ordered && !gone;
+                }
+            }
+            Input::SpawnFailed(attempt) if (1..=self.newest).contains(&attempt.0) => {
+                self.tries.entry(attempt.0).or_default().answered = true;
+            }
+            Input::HandoverSent(attempt) | Input::Exited(attempt) => {
+                if let Some(of) = self.tries.get_mut(&attempt.0).filter(|of| of.named.is_some()) {
+                    of.ended |= input == Input::Exited(attempt);
+                    of.given |= input == Input::HandoverSent(attempt);
+                }
+            }
+            Input::Stop => self.stopped = true,
+            Input::ThreadLost => {
+                self.thread_lost = true;
+                // What a thread that is gone was about to start will never be heard of.
+                self.tries.values_mut().for_each(|of| of.answered = true);
+            }
+            _ => {}
+        }
+    }
+
+    /// Judges what comes out, at the moment it is carried out.
+    pub fn comes_out(&mut self, output: Output, state: State) -> Verdict {
+        if let Some(pid) = self.completed {
+            let in_order = match output {
+                Output::Action(Action::Reply(_, Reply::Refused(refusal))) => refusal == Refusal::HandedOff { successor: pid },
+                Output::Notice(Notice::SuccessorGone(gone)) => gone == pid,
+                _ => false,
+            };
+            law(in_order, "after Completed come only refusals and SuccessorGone")?;
+        }
+        if self.broken {
+            let in_order = matches!(output, Output::Action(Action::Reply(_, Reply::Refused(Refusal::Broken))));
+            law(in_order, "after Broken come only refusals")?;
+        }
+        match output {
+            Output::Action(action) => self.acts(action, state),
+            Output::Notice(notice) => self.tells(notice),
+        }
+    }
+
+    fn acts(&mut self, action: Action, state: State) -> Verdict {
+        let told = self.told;
+        if let Action::Spawn(attempt)
+        | Action::Abandon(attempt)
+        | Action::Kill(attempt)
+        | Action::Grant(attempt)
+        | Action::Commit(attempt) = action
+        {
+            law(attempt.0 == told, "an action names another attempt than the one concerned")?;
+        }
+        let others_at_large = self.tries.iter().any(|(number, of)| *number != told && of.at_large());
+        let of = self.tries.entry(told).or_default();
+        match action {
+            Action::Spawn(_) => {
+                law(!others_at_large, "a successor is started while another lives")?;
+                law(!of.ordered && !of.over, "a successor is started twice, or after its attempt")?;
+                let wanted = matches!(state, State::Spawning { attempt, .. } if attempt.0 == told);
+                law(wanted || of.answered, "a successor is started that nobody wants any more")?;
+                of.ordered = true;
+            }
+            Action::Abandon(_) => {
+                law(of.ordered && !of.abandoned && !of.announced, "Abandon is for a child that is on order, once")?;
+                of.abandoned = true;
+            }
+            Action::Kill(_) => {
+                law(of.named.is_some() && !of.killed && !of.committed && !of.over, "Kill is for a child that is ours, once")?;
+                of.killed = true;
+            }
+            Action::Grant(_) => {
+                law(of.named.is_some() && !of.granted && !of.killed && !of.over, "Grant is for a child that is ours, once")?;
+                law(of.given || !of.asked, "a successor is granted the service while its state is on the way")?;
+                of.granted = true;
+            }
+            Action::Commit(_) => {
+                law(of.granted && !of.committed && !of.killed && !of.over, "Commit follows Grant, once")?;
+                of.committed = true;
+            }
+            Action::Reply(ticket, reply) => {
+                if let Reply::Completed(pid) = reply {
+                    law(of.committed && of.named == Some(pid), "Completed is answered for a child that has no commitment")?;
+                }
+                law(self.unanswered.remove(&ticket), "a ticket is answered that nobody holds, or twice")?;
+                law(self.answered.insert(ticket), "a ticket is answered twice")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tells(&mut self, notice: Notice) -> Verdict {
+        if notice == Notice::Restarting {
+            let before_is_over = self.tries[&self.told].over;
+            self.told += 1;
+            self.tries.entry(self.told).or_default();
+            return law(before_is_over, "a restart begins before the last one is over");
+        }
+        let (told, of) = (self.told, self.tries.entry(self.told).or_default());
+        match notice {
+            Notice::Restarting => {}
+            Notice::Spawned(pid) => {
+                law(of.named == Some(pid) && !of.announced && !of.over, "Spawned names the child of the attempt, once")?;
+                of.announced = true;
+            }
+            Notice::StateRequested(attempt) => {
+                law(attempt.0 == told && !of.asked && !of.granted && !of.over, "StateRequested comes once, before the grant")?;
+                of.asked = true;
+            }
+            Notice::Progress(attempt) => law(attempt.0 == told && !of.granted && !of.over, "Progress is of the current attempt")?,
+            Notice::HandedOff(pid) => {
+                law(of.granted && of.named == Some(pid) && !of.handed_off, "HandedOff names the child that was granted, once")?;
+                of.handed_off = true;
+            }
+            Notice::Completed(pid) => {
+                law(of.committed && of.named == Some(pid) && !of.over, "Completed names the child that was committed to")?;
+                self.completed = Some(pid);
+                of.over = true;
+            }
+            Notice::Failed(_) => {
+                law(!of.over && !of.failed && !of.committed, "an attempt fails once, and never after Commit")?;
+                of.failed = true;
+                // A child that had the service and will not die is told of twice: Failed now, Resumed when it is gone.
+                of.over = !of.handed_off;
+            }
+            Notice::Resumed(_) => {
+                law(of.handed_off && !of.over && !of.committed, "Resumed takes back what was handed off")?;
+                of.over = true;
+            }
+            Notice::SuccessorGone(pid) => {
+                law(self.completed == Some(pid) && of.ended, "SuccessorGone is of the one that has taken over, when it has ended")?;
+            }
+            Notice::Broken => {
+                law(!self.broken && self.thread_lost, "Broken is told once, when the thread is lost")?;
+                self.broken = true;
+                of.over = true;
+            }
+            Notice::Committed => {
+                law(told == 0 && !self.own_commit, "the predecessor commits once, before any restart")?;
+                self.own_commit = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes where the machine went.
+    pub fn moved(&mut self, state: State) -> Verdict {
+        match state {
+            State::Spawning { attempt, .. } if attempt.0 > self.newest => {
+                self.newest = attempt.0;
+                law(!self.stopped && !self.thread_lost, "a restart begins after a stop, or without a thread")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Judges a machine that has nothing more to say.
+    pub fn rests(&self, state: State) -> Verdict {
+        let (current, asker) = match state {
+            State::Closed(_) | State::Idle => (None, None),
+            State::Spawning { attempt, ticket, .. } | State::AwaitingReady { attempt, ticket, .. } => (Some(attempt), Some(ticket)),
+            State::Handoff { attempt, phase: Phase::Probation { ticket, .. }, .. } => (Some(attempt), Some(ticket)),
+            State::Handoff { attempt, phase: Phase::Committed, .. } => (Some(attempt), None),
+            State::Killing { attempt, ticket, .. } => (Some(attempt), ticket),
+        };
+        law(self.unanswered.iter().eq(asker.iter()), "a ticket is neither answered nor in flight")?;
+        for (number, of) in &self.tries {
+            let current = current.is_some_and(|attempt| attempt.0 == *number);
+            law(current || !of.at_large(), "a child is neither killed, dead, awaited nor handed off")?;
+            law(current || of.over, "an attempt has ended and nobody was told")?;
+        }
+        let Some(of) = current.and_then(|attempt| self.tries.get(&attempt.0)) else {
+            return law(current.is_none(), "an attempt goes on that nobody was told of");
+        };
+        let stands = match state {
+            State::Closed(_) | State::Idle => true,
+            State::Spawning { .. } => of.ordered && !of.killed && !of.granted,
+            State::AwaitingReady { .. } => of.ordered && of.announced && !of.killed && !of.granted,
+            State::Handoff { phase: Phase::Probation { .. }, .. } => of.handed_off && !of.killed && !of.committed,
+            State::Handoff { phase: Phase::Committed, .. } => of.committed && of.over,
+            State::Killing { granted, .. } => of.killed && granted == of.handed_off,
+        };
+        law(stands, "what was done does not fit where it stands")
+    }
+}

@@ -1,0 +1,52 @@
+//! A second, independent account of the restart machine, the laws that it must keep, and a driver that holds both against the code.
+//!
+//! | file | what lives there |
+//! | --- | --- |
+//! | `room` | where a process stands, flat: what the code's `State` comes to |
+//! | `on` | the inputs by kind |
+//! | `rows` | the table of transitions as data |
+//! | `facts` | the model: a flat record that obeys the rows |
+//! | `laws` | what must hold of any history, whatever the rows say |
+//! | `checked` | the driver: code, model and laws in step |
+//! | `say` | words to write tests in |
+//! | `operation` | bytes to steps and back: fuzzing, random walks, the corpus |
+//! | `bytes` | what must hold of the two decoders for any bytes |
+//!
+//! Knows: what the machine promises. Does not know: how it keeps it.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    unreachable_pub,
+    reason = "every test crate has this module as its own and uses a part of it"
+)]
+
+pub mod bytes;
+pub mod checked;
+pub mod facts;
+pub mod laws;
+pub mod on;
+pub mod operation;
+pub mod room;
+pub mod rows;
+pub mod say;
+
+pub use checked::Checked;
+pub use on::On;
+pub use operation::{Operation, machine};
+pub use room::{Room, View};
+
+use std::time::Duration;
+
+use pollflip::internals::machine::Limits;
+
+/// How long the tests let a restart take.
+pub const READY: Duration = Duration::from_secs(30);
+/// How long the tests let it prove itself.
+pub const PROBATION: Duration = Duration::from_secs(10);
+
+/// A restart that is final at once.
+pub const PLAIN: Limits = Limits { ready: READY, probation: None };
+/// A restart that can be taken back.
+pub const ON_PROBATION: Limits = Limits { ready: READY, probation: Some(PROBATION) };

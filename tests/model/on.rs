@@ -1,0 +1,140 @@
+//! The inputs by kind, and what each is the cause of.
+
+use pollflip::internals::machine::{Attempt, Cause, Input, Ticket, Violation};
+
+use super::Room;
+
+/// The inputs by kind: those whose effect depends on what they carry are several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum On {
+    Opened,
+    OpenedOnProbation,
+    Committed,
+    PredecessorGone,
+    Request,
+    Spawned,
+    SpawnFailed,
+    HereItself,
+    HereAnother,
+    StateRequested,
+    HandoverSent,
+    HandoverFailed,
+    Refused,
+    Progress,
+    Ready,
+    LifelineClosed,
+    Garbage,
+    Exited,
+    Cancel,
+    Stop,
+    ThreadLost,
+    Timeout,
+}
+
+impl On {
+    pub const ALL: [On; 22] = [
+        On::Opened,
+        On::OpenedOnProbation,
+        On::Committed,
+        On::PredecessorGone,
+        On::Request,
+        On::Spawned,
+        On::SpawnFailed,
+        On::HereItself,
+        On::HereAnother,
+        On::StateRequested,
+        On::HandoverSent,
+        On::HandoverFailed,
+        On::Refused,
+        On::Progress,
+        On::Ready,
+        On::LifelineClosed,
+        On::Garbage,
+        On::Exited,
+        On::Cancel,
+        On::Stop,
+        On::ThreadLost,
+        On::Timeout,
+    ];
+
+    /// Which kind an input is to somebody who knows the successor by this pid.
+    pub fn of(input: Input, successor: u32) -> On {
+        match input {
+            Input::Opened { on_probation: false } => On::Opened,
+            Input::Opened { on_probation: true } => On::OpenedOnProbation,
+            Input::Committed => On::Committed,
+            Input::PredecessorGone => On::PredecessorGone,
+            Input::Request(_) => On::Request,
+            Input::Spawned(..) => On::Spawned,
+            Input::SpawnFailed(_) => On::SpawnFailed,
+            Input::Here(_, pid) if pid == successor => On::HereItself,
+            Input::Here(..) => On::HereAnother,
+            Input::StateRequested(_) => On::StateRequested,
+            Input::HandoverSent(_) => On::HandoverSent,
+            Input::HandoverFailed(_) => On::HandoverFailed,
+            Input::Refused(_) => On::Refused,
+            Input::Progress(_) => On::Progress,
+            Input::Ready(_) => On::Ready,
+            Input::LifelineClosed(_) => On::LifelineClosed,
+            Input::Garbage(_) => On::Garbage,
+            Input::Exited(_) => On::Exited,
+            Input::Cancel => On::Cancel,
+            Input::Stop => On::Stop,
+            Input::ThreadLost => On::ThreadLost,
+            Input::Timeout => On::Timeout,
+        }
+    }
+
+    /// An input of this kind.
+    pub fn input(self, attempt: Attempt, ticket: Ticket, pid: u32) -> Input {
+        match self {
+            On::Opened => Input::Opened { on_probation: false },
+            On::OpenedOnProbation => Input::Opened { on_probation: true },
+            On::Committed => Input::Committed,
+            On::PredecessorGone => Input::PredecessorGone,
+            On::Request => Input::Request(ticket),
+            On::Spawned => Input::Spawned(attempt, pid),
+            On::SpawnFailed => Input::SpawnFailed(attempt),
+            On::HereItself => Input::Here(attempt, pid),
+            On::HereAnother => Input::Here(attempt, pid.wrapping_add(1)),
+            On::StateRequested => Input::StateRequested(attempt),
+            On::HandoverSent => Input::HandoverSent(attempt),
+            On::HandoverFailed => Input::HandoverFailed(attempt),
+            On::Refused => Input::Refused(attempt),
+            On::Progress => Input::Progress(attempt),
+            On::Ready => Input::Ready(attempt),
+            On::LifelineClosed => Input::LifelineClosed(attempt),
+            On::Garbage => Input::Garbage(attempt),
+            On::Exited => Input::Exited(attempt),
+            On::Cancel => Input::Cancel,
+            On::Stop => Input::Stop,
+            On::ThreadLost => Input::ThreadLost,
+            On::Timeout => Input::Timeout,
+        }
+    }
+
+    /// Whether it belongs to an attempt.
+    pub fn has_attempt(self) -> bool {
+        On::Spawned <= self && self <= On::Exited
+    }
+
+    /// Why an attempt failed that ended by this; `None` if it ends none.
+    pub fn cause(self, room: Room) -> Option<Cause> {
+        Some(match (self, room) {
+            (On::SpawnFailed, _) => Cause::SpawnFailed,
+            (On::Exited, Room::Proving) => Cause::DiedOnProbation,
+            (On::Exited, _) => Cause::Exited,
+            (On::Timeout, _) => Cause::TimedOut,
+            (On::Refused, _) => Cause::Refused,
+            (On::HandoverFailed, _) => Cause::HandoverFailed,
+            (On::LifelineClosed, _) => Cause::HungUp,
+            (On::StateRequested, _) => Cause::Protocol(Violation::AskedTwice),
+            (On::Ready, _) => Cause::Protocol(Violation::ReadyTooSoon),
+            (On::HereAnother, _) => Cause::Protocol(Violation::WrongPid),
+            (On::Garbage, _) => Cause::Protocol(Violation::Garbage),
+            (On::Cancel, _) => Cause::Cancelled,
+            (On::Stop, _) => Cause::Stopping,
+            _ => return None,
+        })
+    }
+}

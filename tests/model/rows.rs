@@ -1,0 +1,147 @@
+//! The table of transitions, as data. The first row that fits is the one that counts; where none fits nothing happens.
+
+use super::{On, Room};
+
+/// Whether a row depends on how the machine was set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum If {
+    Always,
+    ProbationIsSet,
+    NoProbation,
+}
+
+/// Where it goes from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    Stay,
+    To(Room),
+    /// Where nothing is under way: idle, unless a stop or a lost thread is remembered.
+    Rest,
+}
+
+/// What goes out, without the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Out {
+    Restarting,
+    /// Have the successor started.
+    Spawn,
+    /// Unless nobody has begun to start it: then the order is taken back.
+    Abandon,
+    Spawned,
+    StateRequested,
+    Progress,
+    Kill,
+    Grant,
+    HandedOff,
+    Commit,
+    Completed,
+    Failed,
+    Resumed,
+    SuccessorGone,
+    Broken,
+    Committed,
+    /// To the asker of the attempt: the new process serves,
+    ReplyCompleted,
+    /// it does not,
+    ReplyFailed,
+    /// or it cannot be started at all.
+    ReplyBroken,
+    /// To whoever asks at the wrong time.
+    Refuse,
+}
+
+#[derive(Debug)]
+pub struct Row {
+    pub name: &'static str,
+    pub at: &'static [Room],
+    pub on: &'static [On],
+    pub only: If,
+    pub then: Then,
+    pub out: &'static [Out],
+}
+
+const fn row(name: &'static str, at: &'static [Room], on: &'static [On], then: Then, out: &'static [Out]) -> Row {
+    Row { name, at, on, only: If::Always, then, out }
+}
+
+const fn row_if(only: If, row: Row) -> Row {
+    Row { only, ..row }
+}
+
+/// The successor runs and is getting ready.
+const AWAITING: &[Room] = &[Room::Waiting, Room::Giving, Room::Given];
+const GIVEN_UP: &[Room] = &[Room::Killing, Room::KillingGranted, Room::Undying, Room::UndyingGranted];
+const BUSY: &[Room] = &[
+    Room::NotReady,
+    Room::OnProbation,
+    Room::Stopping,
+    Room::Broken,
+    Room::Spawning,
+    Room::Waiting,
+    Room::Giving,
+    Room::Given,
+    Room::Proving,
+    Room::Committed,
+    Room::Killing,
+    Room::KillingGranted,
+    Room::Undying,
+    Room::UndyingGranted,
+];
+const LOSS_CAN_WAIT: &[Room] = &[
+    Room::NotReady,
+    Room::OnProbation,
+    Room::Waiting,
+    Room::Giving,
+    Room::Given,
+    Room::Proving,
+    Room::Killing,
+    Room::KillingGranted,
+    Room::Undying,
+    Room::UndyingGranted,
+];
+/// Out to the asker and the user when an attempt came to nothing.
+const SORRY: &[Out] = &[Out::ReplyFailed, Out::Failed];
+const DONE: &[Out] = &[Out::Commit, Out::ReplyCompleted, Out::Completed];
+
+#[rustfmt::skip]
+pub const ROWS: &[Row] = &[
+    row("opened", &[Room::NotReady], &[On::Opened], Then::Rest, &[]),
+    row("opened-on-probation", &[Room::NotReady], &[On::OpenedOnProbation], Then::To(Room::OnProbation), &[]),
+    row("own-probation-over", &[Room::OnProbation], &[On::Committed, On::PredecessorGone], Then::Rest, &[Out::Committed]),
+    row("request", &[Room::Idle], &[On::Request], Then::To(Room::Spawning), &[Out::Restarting, Out::Spawn]),
+    row("refusal", BUSY, &[On::Request], Then::Stay, &[Out::Refuse]),
+    row("spawned", &[Room::Spawning], &[On::Spawned], Then::To(Room::Waiting), &[Out::Spawned]),
+    row("spawn-failed", &[Room::Spawning], &[On::SpawnFailed], Then::Rest, SORRY),
+    row("abandoned", &[Room::Spawning], &[On::Timeout, On::Cancel], Then::Rest, &[Out::Abandon, Out::ReplyFailed, Out::Failed]),
+    row("stopped-spawning", &[Room::Spawning], &[On::Stop], Then::To(Room::Stopping), &[Out::Abandon, Out::ReplyFailed, Out::Failed]),
+    row("state-requested", &[Room::Waiting], &[On::StateRequested], Then::To(Room::Giving), &[Out::StateRequested]),
+    row("handover-sent", &[Room::Giving], &[On::HandoverSent], Then::To(Room::Given), &[]),
+    row("asked-twice", &[Room::Giving, Room::Given], &[On::StateRequested], Then::To(Room::Killing), &[Out::Kill]),
+    row("ready-too-soon", &[Room::Giving], &[On::Ready], Then::To(Room::Killing), &[Out::Kill]),
+    row("wrong-pid", AWAITING, &[On::HereAnother], Then::To(Room::Killing), &[Out::Kill]),
+    row("garbage", AWAITING, &[On::Garbage], Then::To(Room::Killing), &[Out::Kill]),
+    row("given-up", AWAITING, &[On::HandoverFailed, On::Refused, On::LifelineClosed, On::Timeout, On::Cancel], Then::To(Room::Killing), &[Out::Kill]),
+    row("stopped-awaiting", AWAITING, &[On::Stop], Then::To(Room::Killing), &[Out::Kill]),
+    row("progress", AWAITING, &[On::Progress], Then::Stay, &[Out::Progress]),
+    row("exited-early", AWAITING, &[On::Exited], Then::Rest, SORRY),
+    row_if(If::ProbationIsSet, row("granted", &[Room::Waiting, Room::Given], &[On::Ready], Then::To(Room::Proving), &[Out::Grant, Out::HandedOff])),
+    row_if(If::NoProbation, row("granted-for-good", &[Room::Waiting, Room::Given], &[On::Ready], Then::To(Room::Committed),
+        &[Out::Grant, Out::HandedOff, Out::Commit, Out::ReplyCompleted, Out::Completed])),
+    row("proved", &[Room::Proving], &[On::Timeout], Then::To(Room::Committed), DONE),
+    row("stopped-proving", &[Room::Proving], &[On::Stop], Then::To(Room::Committed), DONE),
+    row("died-on-probation", &[Room::Proving], &[On::Exited], Then::Rest, &[Out::ReplyFailed, Out::Resumed]),
+    row("hung-up-on-probation", &[Room::Proving], &[On::LifelineClosed], Then::To(Room::KillingGranted), &[Out::Kill]),
+    row("garbage-on-probation", &[Room::Proving], &[On::Garbage], Then::To(Room::KillingGranted), &[Out::Kill]),
+    row("killed", &[Room::Killing], &[On::Exited], Then::Rest, SORRY),
+    row("killed-after-grant", &[Room::KillingGranted], &[On::Exited], Then::Rest, &[Out::ReplyFailed, Out::Resumed]),
+    row("will-not-die", &[Room::Killing], &[On::Timeout], Then::To(Room::Undying), SORRY),
+    row("will-not-die-after-grant", &[Room::KillingGranted], &[On::Timeout], Then::To(Room::UndyingGranted), SORRY),
+    row("died-at-last", &[Room::Undying], &[On::Exited], Then::Rest, &[]),
+    row("died-at-last-after-grant", &[Room::UndyingGranted], &[On::Exited], Then::Rest, &[Out::Resumed]),
+    row("successor-gone", &[Room::Committed], &[On::Exited], Then::Stay, &[Out::SuccessorGone]),
+    row("stopped", &[Room::NotReady, Room::OnProbation, Room::Idle], &[On::Stop], Then::To(Room::Stopping), &[]),
+    row("stopped-killing", GIVEN_UP, &[On::Stop], Then::Stay, &[]),
+    row("broken", &[Room::Idle], &[On::ThreadLost], Then::To(Room::Broken), &[Out::Broken]),
+    row("broken-spawning", &[Room::Spawning], &[On::ThreadLost], Then::To(Room::Broken), &[Out::Abandon, Out::ReplyBroken, Out::Broken]),
+    row("broken-later", LOSS_CAN_WAIT, &[On::ThreadLost], Then::Stay, &[]),
+];

@@ -1,0 +1,82 @@
+//! Words to write tests in.
+
+use std::time::Duration;
+
+use pollflip::Refusal;
+use pollflip::internals::machine::{Action, Attempt, Cause, Notice, Output, Reply, Ticket};
+
+use super::{Checked, On, PLAIN, Room};
+use crate::outputs;
+
+pub const IDLE: &[On] = &[On::Opened];
+pub const SPAWNING: &[On] = &[On::Opened, On::Request];
+pub const WAITING: &[On] = &[On::Opened, On::Request, On::Spawned];
+pub const GIVING: &[On] = &[On::Opened, On::Request, On::Spawned, On::StateRequested];
+pub const GIVEN: &[On] = &[On::Opened, On::Request, On::Spawned, On::StateRequested, On::HandoverSent];
+pub const GRANTED: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready];
+pub const KILLING: &[On] = &[On::Opened, On::Request, On::Spawned, On::Cancel];
+pub const KILLING_GRANTED: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready, On::LifelineClosed];
+
+/// How a room is reached; those after a grant that can be taken back only with probation.
+pub fn way_to(room: Room) -> Vec<On> {
+    let (way, last): (&[On], &[On]) = match room {
+        Room::NotReady => (&[], &[]),
+        Room::OnProbation => (&[On::OpenedOnProbation], &[]),
+        Room::Stopping => (&[On::Stop], &[]),
+        Room::Broken => (IDLE, &[On::ThreadLost]),
+        Room::Idle => (IDLE, &[]),
+        Room::Spawning => (SPAWNING, &[]),
+        Room::Waiting => (WAITING, &[]),
+        Room::Giving => (GIVING, &[]),
+        Room::Given => (GIVEN, &[]),
+        Room::Proving => (GRANTED, &[]),
+        Room::Committed => (GRANTED, &[On::Timeout]),
+        Room::Killing => (KILLING, &[]),
+        Room::KillingGranted => (KILLING_GRANTED, &[]),
+        Room::Undying => (KILLING, &[On::Timeout]),
+        Room::UndyingGranted => (KILLING_GRANTED, &[On::Timeout]),
+    };
+    [way, last].concat()
+}
+
+/// The first attempt, who asked for it, and its child.
+pub const A: Attempt = Attempt(1);
+pub const T: Ticket = Ticket(1);
+pub const PID: u32 = 1001;
+pub const INSTANT: Duration = Duration::from_nanos(1);
+
+/// A list of actions and notices.
+#[macro_export]
+macro_rules! outputs {
+    ($($output:expr),* $(,)?) => { vec![$(pollflip::internals::machine::Output::from($output)),*] };
+}
+
+/// An attempt that came to nothing,
+pub fn failed(cause: Cause) -> Vec<Output> {
+    outputs![Action::Reply(T, Reply::Failed(cause)), Notice::Failed(cause)]
+}
+
+/// one that gave the service back,
+pub fn resumed(cause: Cause) -> Vec<Output> {
+    outputs![Action::Reply(T, Reply::Failed(cause)), Notice::Resumed(cause)]
+}
+
+/// and one that is final.
+pub fn committed() -> Vec<Output> {
+    outputs![Action::Commit(A), Action::Reply(T, Reply::Completed(PID)), Notice::Completed(PID)]
+}
+
+/// Somebody else is told why there is no restart now.
+pub fn refused(ticket: u64, refusal: Refusal) -> Vec<Output> {
+    outputs![Action::Reply(Ticket(ticket), Reply::Refused(refusal))]
+}
+
+/// A process without probation that this has happened to.
+pub fn after(path: &[On]) -> Checked {
+    Checked::after(PLAIN, path)
+}
+
+/// What comes out when this comes in, and where that leads.
+pub fn meets(mut checked: Checked, on: On) -> (Vec<Output>, Room) {
+    (checked.meets(on), checked.room())
+}
