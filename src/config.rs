@@ -135,7 +135,14 @@ impl RestartConfig {
 
     /// The coordination socket's path, absolute against the directory of now.
     pub(crate) fn absolute_socket(&self) -> Result<Option<PathBuf>, Error> {
-        self.socket.as_deref().map(absolute).transpose()
+        let path = self.socket.as_deref().map(absolute).transpose()?;
+        match path {
+            // It goes to successors by its name, which is text.
+            Some(path) if path.to_str().is_none() => {
+                Err(Error::rule(format!("the path of the coordination socket must be UTF-8, and {} is not", path.display())))
+            }
+            path => Ok(path),
+        }
     }
 
     /// What a successor is started as, with the path, environment and directory of now.

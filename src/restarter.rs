@@ -73,6 +73,8 @@ pub struct Restarter {
     signals: Option<Signals>,
     signal: Option<Signal>,
     server: Option<Server>,
+    /// The predecessor's coordination socket, if this process has it elsewhere: the path goes when the predecessor has committed.
+    retired: Option<Server>,
     /// Clients that were answered and may have asked again already.
     again: Vec<Token>,
     sockets: Sockets,

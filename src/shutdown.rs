@@ -65,7 +65,7 @@ use moments::{Moment, Moments};
 
 pub use handle::{ShutdownHandle, WeakShutdownHandle};
 pub use moments::Signalled;
-pub use signal::ShutdownSignal;
+pub use signal::{OnShutdown, ShutdownSignal};
 
 /// Gives out handles and signals, and begins the shutdown.
 ///
@@ -106,7 +106,7 @@ impl ShutdownCoordinator {
 
     /// Begins the shutdown: every signal hears of it before this returns.
     ///
-    /// Wakers of pending [`ShutdownSignal::on_shutdown`] futures are called on this thread.
+    /// Tasks that await a signal are woken on this thread.
     pub fn shutdown(self) -> Shutdown {
         let moments = Arc::clone(&self.work.moments);
         let work = Arc::downgrade(&self.work);
@@ -182,7 +182,7 @@ impl Shutdown {
 
     /// Begins the forced phase: signals hear of it, and the wait for the handles goes on. Again is a no-op.
     ///
-    /// Wakers of pending [`ShutdownSignal::on_forced`] futures are called on this thread.
+    /// Tasks that await a signal are woken on this thread.
     pub fn force(&self) {
         self.moments.reach(Moment::Forced);
     }

@@ -1,7 +1,8 @@
 //! How a restarter is made.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -65,14 +66,13 @@ impl RestartConfig {
             // Blocked by the predecessor, not by the program: not to be handed down.
             launch.mask.remove(*signal);
         }
-        let server = match self.absolute_socket()? {
-            Some(path) => {
-                let listener = gifts.coordination.filter(|(given, _)| *given == path).map(|(_, listener)| listener);
-                let server = Server::new(&path, listener, FIRST_CLIENT);
-                Some(server.map_err(Error::os(format!("cannot bind the coordination socket {}", path.display())))?)
-            }
-            None => None,
+        let path = self.absolute_socket()?;
+        let (inherited, retired) = match gifts.coordination {
+            Some((given, listener)) if path.as_ref() == Some(&given) => (Some(listener), None),
+            Some((given, listener)) => (None, Some(serve(&given, Some(listener))?)),
+            None => (None, None),
         };
+        let server = path.map(|path| serve(&path, inherited)).transpose()?;
         let program = launch.program.clone();
         let exec = Exec::start(launch, signal, waker.clone()).map_err(Error::os("cannot start the restart thread"))?;
         unblock(&handled)?;
@@ -95,6 +95,7 @@ impl RestartConfig {
             signals,
             signal,
             server,
+            retired,
             again: Vec::new(),
             sockets,
             current: None,
@@ -120,6 +121,10 @@ impl RestartConfig {
         registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(Error::os("cannot watch the restart signal"))?;
         Ok(Some(signals))
     }
+}
+
+fn serve(path: &Path, inherited: Option<OwnedFd>) -> Result<Server, Error> {
+    Server::new(path, inherited, FIRST_CLIENT).map_err(Error::os(format!("cannot bind the coordination socket {}", path.display())))
 }
 
 /// The signals that the predecessor has blocked in this process, in this thread; the restart thread has done so for itself.

@@ -191,10 +191,16 @@ impl Restarter {
 
     /// As long as the predecessor can take the service back, only that one takes requests in.
     pub(super) fn open_server(&mut self) {
-        if let (State::Idle, Some(server)) = (self.machine.state(), &mut self.server)
+        if self.machine.state() != State::Idle {
+            return;
+        }
+        if let Some(server) = &mut self.server
             && let Err(error) = server.open(self.poll.registry(), COORDINATION)
         {
             log::error!("cannot watch the coordination socket {}: {error}", server.path().display());
+        }
+        if let Some(mut retired) = self.retired.take() {
+            retired.remove_path();
         }
     }
 

@@ -115,7 +115,8 @@ impl Moments {
     }
 }
 
-/// The future of [`ShutdownSignal::on_shutdown`](super::ShutdownSignal::on_shutdown) and [`on_forced`](super::ShutdownSignal::on_forced).
+/// A future for one phase of a shutdown, made by [`ShutdownSignal::begun`](super::ShutdownSignal::begun) or
+/// [`forced`](super::ShutdownSignal::forced).
 ///
 /// It borrows nothing, can be polled by changing tasks (the last one is woken) and after it is ready (then it is ready again), and leaves
 /// nothing behind when it is dropped. It costs no descriptor.
@@ -127,7 +128,7 @@ impl Moments {
 ///     closing: Signalled, // to be polled with everything else
 /// }
 /// let coordinator = ShutdownCoordinator::new();
-/// let connection = Connection { closing: coordinator.signal().on_shutdown() };
+/// let connection = Connection { closing: coordinator.signal().begun() };
 /// # drop(connection.closing);
 /// ```
 #[must_use = "futures do nothing unless polled"]

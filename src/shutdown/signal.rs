@@ -3,8 +3,11 @@
 //! Knows: the two moments that concern those who work, and the ways to wait for them. Does not know: who else waits, handles.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
@@ -36,11 +39,14 @@ use super::moments::{Moment, Moments, Signalled};
 pub struct ShutdownSignal {
     moments: Arc<Moments>,
     bell: Bell,
+    /// The next phase for `on_shutdown`.
+    unreported: Option<Moment>,
 }
 
 impl ShutdownSignal {
     pub(super) fn of(moments: &Arc<Moments>) -> Self {
-        Self { moments: Arc::clone(moments), bell: Bell::new(moments, &[Moment::Shutdown, Moment::Forced]) }
+        let bell = Bell::new(moments, &[Moment::Shutdown, Moment::Forced]);
+        Self { moments: Arc::clone(moments), bell, unreported: Some(Moment::Shutdown) }
     }
 
     /// Whether the shutdown has begun.
@@ -53,29 +59,43 @@ impl ShutdownSignal {
         self.moments.has_reached(Moment::Forced)
     }
 
-    /// Resolves when the shutdown begins, and at once each time after that.
+    /// Resolves once for each phase that this signal has not reported yet: when the shutdown begins, the next time when it is forced, and
+    /// then never again. So it can be awaited in a loop that goes on to finish its work.
     ///
-    /// A loop that goes on after it saw the shutdown must not await it again, since it would spin without ever giving way to the executor:
-    /// then it is [`on_forced`](Self::on_forced) that it waits for.
+    /// A phase counts as reported when the future has resolved: one that is dropped before, in a `select!`, say, has reported nothing.
+    /// If both phases have begun when it is first awaited, it resolves at once, and once more; ask [`is_forced`](Self::is_forced).
     ///
     /// ```
     /// # async fn next_request() -> Option<()> { None }
+    /// # async fn answer(_: ()) {}
     /// # async fn select<A, B>(_: impl Future<Output = A>, _: impl Future<Output = B>) -> Result<A, B> { todo!() }
     /// use pollflip::shutdown::ShutdownHandle;
     ///
     /// async fn serve(handle: ShutdownHandle) {
-    ///     let signal = handle.signal();
-    ///     while let Ok(Some(_request)) = select(next_request(), signal.on_shutdown()).await {}
-    ///     // No new requests; what is left to send is sent, unless that is cut short.
-    ///     let _ = select(async { /* flush */ }, signal.on_forced()).await;
+    ///     let mut signal = handle.signal();
+    ///     loop {
+    ///         match select(next_request(), signal.on_shutdown()).await {
+    ///             Ok(Some(request)) => answer(request).await,
+    ///             Ok(None) => return,
+    ///             Err(()) if signal.is_forced() => return,
+    ///             Err(()) => {} // what the client still asks is answered, unless that is cut short
+    ///         }
+    ///     }
     /// }
     /// ```
-    pub fn on_shutdown(&self) -> Signalled {
+    pub fn on_shutdown(&mut self) -> OnShutdown<'_> {
+        let next = self.unreported.map(|phase| Signalled::new(&self.moments, phase));
+        OnShutdown { signal: self, next }
+    }
+
+    /// A future of its own, for storing: resolves when the shutdown begins, and at once if it has. It reports nothing in the sense of
+    /// [`on_shutdown`](Self::on_shutdown).
+    pub fn begun(&self) -> Signalled {
         Signalled::new(&self.moments, Moment::Shutdown)
     }
 
-    /// Resolves when the forced phase begins, and at once each time after that. Without one it never does.
-    pub fn on_forced(&self) -> Signalled {
+    /// The same for the forced phase. Without one it never resolves.
+    pub fn forced(&self) -> Signalled {
         Signalled::new(&self.moments, Moment::Forced)
     }
 
@@ -90,7 +110,7 @@ impl ShutdownSignal {
     }
 }
 
-/// The clone hears of the same shutdown, and is registered nowhere.
+/// The clone hears of the same shutdown, has reported nothing yet, and is registered nowhere.
 impl Clone for ShutdownSignal {
     fn clone(&self) -> Self {
         Self::of(&self.moments)
@@ -114,5 +134,37 @@ impl Source for ShutdownSignal {
 impl fmt::Debug for ShutdownSignal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.moments.describe(f, "ShutdownSignal")
+    }
+}
+
+/// The future of [`ShutdownSignal::on_shutdown`]. Polled after it has resolved, it stays pending.
+#[must_use = "futures do nothing unless polled"]
+pub struct OnShutdown<'a> {
+    signal: &'a mut ShutdownSignal,
+    /// `None` when there is nothing left to report.
+    next: Option<Signalled>,
+}
+
+impl Future for OnShutdown<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let Some(next) = &mut this.next else { return Poll::Pending };
+        let result = Pin::new(next).poll(context);
+        if result.is_ready() {
+            this.next = None;
+            this.signal.unreported = match this.signal.unreported {
+                Some(Moment::Shutdown) => Some(Moment::Forced),
+                _ => None,
+            };
+        }
+        result
+    }
+}
+
+impl fmt::Debug for OnShutdown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnShutdown").field("signal", &self.signal).finish_non_exhaustive()
     }
 }
