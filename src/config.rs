@@ -40,6 +40,7 @@ pub struct RestartConfig {
     directory: Option<PathBuf>,
     pub(crate) signal: Option<i32>,
     pub(crate) socket: Option<PathBuf>,
+    pub(crate) pid_file: Option<PathBuf>,
     pub(crate) ready_timeout: Duration,
     pub(crate) probation: Option<Duration>,
 }
@@ -53,6 +54,7 @@ impl Default for RestartConfig {
             directory: None,
             signal: Some(libc::SIGUSR1),
             socket: None,
+            pid_file: None,
             ready_timeout: Duration::from_secs(60),
             probation: None,
         }
@@ -109,6 +111,13 @@ impl RestartConfig {
         self
     }
 
+    /// A file that names the process which serves. It is written when the first generation is ready and when a restart becomes final, by
+    /// the old process, and removed when the restarter of the last one is dropped. Unless told otherwise, there is none.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> RestartConfig {
+        self.pid_file = Some(path.into());
+        self
+    }
+
     /// How long a restart may take from the request until the successor is ready; it is killed then. Unless told otherwise, 60 s.
     pub fn ready_timeout(mut self, limit: Duration) -> RestartConfig {
         self.ready_timeout = limit;
@@ -143,6 +152,11 @@ impl RestartConfig {
             }
             path => Ok(path),
         }
+    }
+
+    /// The pid file's path, absolute against the directory of now.
+    pub(crate) fn absolute_pid_file(&self) -> Result<Option<PathBuf>, Error> {
+        self.pid_file.as_deref().map(absolute).transpose()
     }
 
     /// What a successor is started as, with the path, environment and directory of now.

@@ -58,25 +58,37 @@ pub struct Handover {
     items: Vec<Item>,
     descriptors: Vec<OwnedFd>,
     length: usize,
-    error: Option<String>,
+    /// The first thing that went wrong.
+    error: Option<Ending>,
     done: bool,
+}
+
+/// How a handover ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// All of it is on its way.
+    Sent,
+    /// It cannot be completed, and why.
+    Failed(String),
+    /// The successor takes nothing any more; its own end says why.
+    Gone,
 }
 
 /// How a handover ended, for the loop.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    result: Mutex<Option<Result<(), String>>>,
+    ending: Mutex<Option<Ending>>,
     waker: Option<Arc<Waker>>,
 }
 
 impl Outcome {
     /// How it ended, once.
-    pub(crate) fn take(&self) -> Option<Result<(), String>> {
-        self.result.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(crate) fn take(&self) -> Option<Ending> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn set(&self, result: Result<(), String>) {
-        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+    fn set(&self, ending: Ending) {
+        *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
         self.wake();
     }
 
@@ -92,7 +104,8 @@ impl Outcome {
 impl Handover {
     /// A handover over that lifeline; how it ends will be in the second.
     pub(crate) fn new(lifeline: Arc<Lifeline>, waker: Option<Arc<Waker>>) -> (Handover, Arc<Outcome>) {
-        let outcome = Arc::new(Outcome { result: Mutex::default(), waker });
+        let outcome = Arc::new(Outcome { ending: Mutex::default(), waker });
+        blob::forget_lost();
         let handover = Handover {
             lifeline,
             outcome: outcome.clone(),
@@ -149,14 +162,14 @@ impl Handover {
         if self.error.is_none()
             && let Err(error) = self.flush()
         {
-            self.error = Some(error.to_string());
+            self.error = Some(ending(&error));
         }
         match self.error.take() {
-            Some(error) => self.finish(Err(error)),
+            Some(error) => self.finish(error),
             None => {
                 let items = self.names.len() as u64;
                 // Before the successor can answer to the end.
-                self.finish(Ok(()));
+                self.finish(Ending::Sent);
                 // That the successor is gone is told by its end.
                 let _ = self.lifeline.send(&Message::End { items }, &[]);
                 self.outcome.wake();
@@ -166,8 +179,8 @@ impl Handover {
 
     /// Fails the attempt, for this reason or the first error before.
     pub fn fail(mut self, reason: &str) {
-        let reason = self.error.take().unwrap_or_else(|| wire::line(reason));
-        self.finish(Err(reason));
+        let ending = self.error.take().unwrap_or_else(|| Ending::Failed(wire::line(reason)));
+        self.finish(ending);
     }
 
     /// Both ends over a real lifeline, without a process: what `save` gives is returned as a successor would receive it. For the
@@ -195,8 +208,10 @@ impl Handover {
                     return Ok(collected.finish());
                 }
             }
-            if let Some(Err(reason)) = outcome.take() {
-                return Err(Failure::Handover(reason));
+            match outcome.take() {
+                Some(Ending::Failed(reason)) => return Err(Failure::Handover(reason)),
+                Some(Ending::Gone) => return Err(Failure::HungUp),
+                Some(Ending::Sent) | None => {}
             }
             // It may have been moved to another thread, which is still filling it.
             theirs.wait(Duration::from_millis(10));
@@ -231,7 +246,7 @@ impl Handover {
         let message = Message::Items { items: std::mem::take(&mut self.items) };
         self.lifeline.send_owned(&message, std::mem::take(&mut self.descriptors)).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => io::Error::new(error.kind(), "the successor is gone"),
-            _ => error,
+            kind => io::Error::new(kind, format!("the kernel does not take what was given before: {error}")),
         })?;
         if self.lifeline.waiting() > 0 {
             // The loop sends it when it can be sent.
@@ -244,14 +259,23 @@ impl Handover {
     fn keep(&mut self, name: &str, result: io::Result<()>) -> io::Result<()> {
         result.map_err(|error| {
             let error = io::Error::new(error.kind(), format!("cannot hand {name:?} over: {error}"));
-            self.error.get_or_insert_with(|| error.to_string());
+            self.error.get_or_insert_with(|| ending(&error));
             error
         })
     }
 
-    fn finish(&mut self, result: Result<(), String>) {
+    fn finish(&mut self, ending: Ending) {
         self.done = true;
-        self.outcome.set(result);
+        blob::forget_lost();
+        self.outcome.set(ending);
+    }
+}
+
+/// What an error means for the handover.
+fn ending(error: &io::Error) -> Ending {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Ending::Gone,
+        _ => Ending::Failed(error.to_string()),
     }
 }
 
@@ -261,8 +285,14 @@ const EMPTY_PACKET: usize = 64;
 impl Drop for Handover {
     fn drop(&mut self) {
         if !self.done {
-            let reason = self.error.take().unwrap_or_else(|| "the program dropped the Handover without sending it".into());
-            self.finish(Err(reason));
+            // A blob that could not be written is the likeliest reason to give up half-way, and a `?` all it takes.
+            let why = match blob::take_lost() {
+                Some(error) => format!("a blob could not be written: {error}"),
+                None if std::thread::panicking() => "the program panicked while it filled the Handover".into(),
+                None => "the program dropped the Handover without sending it".into(),
+            };
+            let ending = self.error.take().unwrap_or(Ending::Failed(why));
+            self.finish(ending);
         }
     }
 }

@@ -5,22 +5,30 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::sys;
-use crate::wire::Message;
+use crate::wire::{MAX_PACKET, Message};
 
 /// One end of the lifeline.
 #[derive(Debug)]
 pub(crate) struct Lifeline {
     socket: OwnedFd,
-    queue: Mutex<VecDeque<Waiting>>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    /// Why something that had waited was not taken in the end, other than that nobody is there to take it.
+    failed: Option<io::Error>,
 }
 
 /// A packet that has to wait, with duplicates of its descriptors.
@@ -58,7 +66,7 @@ impl Lifeline {
         let mut queue = self.queue();
         if !send_now(&self.socket, &mut queue, &bytes, descriptors)? {
             let descriptors = descriptors.iter().map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>()?;
-            queue.push_back(Waiting { bytes, descriptors });
+            queue.waiting.push_back(Waiting { bytes, descriptors });
         }
         Ok(())
     }
@@ -73,7 +81,7 @@ impl Lifeline {
         let mut queue = self.queue();
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         if !send_now(&self.socket, &mut queue, &bytes, &borrowed)? {
-            queue.push_back(Waiting { bytes, descriptors });
+            queue.waiting.push_back(Waiting { bytes, descriptors });
         }
         Ok(())
     }
@@ -83,12 +91,17 @@ impl Lifeline {
     pub(crate) fn flush(&self) -> bool {
         let mut queue = self.queue();
         flush(&self.socket, &mut queue);
-        !queue.is_empty()
+        !queue.waiting.is_empty()
+    }
+
+    /// What the kernel would not take of what had waited, once.
+    pub(crate) fn take_failure(&self) -> Option<io::Error> {
+        self.queue().failed.take()
     }
 
     /// How many messages wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.queue().len()
+        self.queue().waiting.len()
     }
 
     /// What has come, if anything has.
@@ -101,10 +114,8 @@ impl Lifeline {
                 Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => continue,
                 Err(_) => return Some(Incoming::Closed),
             };
-            if packet.truncated {
-                return Some(Incoming::Garbage(
-                    "a message came without all of its descriptors or bytes; is the descriptor table of the receiver full?".into(),
-                ));
+            if packet.truncated && packet.bytes.len() <= MAX_PACKET {
+                return Some(Incoming::Garbage(format!("a message came without all of its descriptors: {}", descriptor_limit())));
             }
             // The end looks like an empty packet.
             if packet.bytes.is_empty() && self.other_end_closed() {
@@ -137,7 +148,7 @@ impl Lifeline {
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
     }
 
-    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Waiting>> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -155,9 +166,9 @@ impl AsFd for Lifeline {
 }
 
 /// Sends it unless it has to wait, for what waits already or for the kernel.
-fn send_now(socket: &OwnedFd, queue: &mut VecDeque<Waiting>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
+fn send_now(socket: &OwnedFd, queue: &mut Queue, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
     flush(socket, queue);
-    if !queue.is_empty() {
+    if !queue.waiting.is_empty() {
         return Ok(false);
     }
     match sys::send(socket, bytes, descriptors) {
@@ -168,21 +179,33 @@ fn send_now(socket: &OwnedFd, queue: &mut VecDeque<Waiting>, bytes: &[u8], descr
     }
 }
 
-fn flush(socket: &OwnedFd, queue: &mut VecDeque<Waiting>) {
-    while let Some(first) = queue.front() {
+fn flush(socket: &OwnedFd, queue: &mut Queue) {
+    while let Some(first) = queue.waiting.front() {
         let descriptors: Vec<_> = first.descriptors.iter().map(AsFd::as_fd).collect();
         match sys::send(socket, &first.bytes, &descriptors) {
-            Ok(()) => drop(queue.pop_front()),
+            Ok(()) => drop(queue.waiting.pop_front()),
             Err(error) if has_to_wait(&error) => return,
-            // The other side is gone, which `receive` will tell.
-            Err(_) => queue.clear(),
+            Err(error) => {
+                queue.waiting.clear();
+                // That the other side is gone is told by `receive`.
+                queue.failed = Some(error).filter(|error| !is_closed(error));
+            }
         }
     }
 }
 
-/// Full, or too many descriptors of this user are on their way between processes.
+/// Full, too many descriptors of this user are on their way between processes, or the kernel has no memory to spare for a moment.
 fn has_to_wait(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
+    const WAIT: [i32; 3] = [Errno::ETOOMANYREFS as i32, libc::ENOBUFS, libc::ENOMEM];
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error().is_some_and(|number| WAIT.contains(&number))
+}
+
+/// What is most likely in the way of descriptors that do not come.
+fn descriptor_limit() -> String {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((limit, _)) => format!("this process may have no more than {limit} open at a time (RLIMIT_NOFILE)"),
+        Err(_) => "its descriptor table is full".into(),
+    }
 }
 
 fn is_closed(error: &io::Error) -> bool {

@@ -4,6 +4,7 @@
 //! it is ready. Does not know: sockets, the state machine, the loop. Whoever reads the lifeline, the loop or a thread that waits, leaves
 //! what it found in one inbox and wakes the loop.
 
+mod hello;
 mod link;
 
 use std::os::fd::{OwnedFd, RawFd};
@@ -20,7 +21,8 @@ use crate::sys;
 use crate::systemd;
 use crate::wire::{self, Message};
 
-pub(crate) use link::{Gifts, Link};
+pub(crate) use hello::Gifts;
+pub(crate) use link::{Link, Standing};
 
 /// Names the lifeline in the environment of a successor: `fd:dev:ino`.
 pub(crate) const LIFELINE_VARIABLE: &str = "POLLFLIP_LIFELINE";
@@ -85,8 +87,8 @@ impl Predecessor {
     /// # Errors
     ///
     /// The predecessor has ended before it had given all of it: this process is then alone, and has what the other listened on. Or the
-    /// limit has passed, or what came cannot be used, for want of descriptors, say: this process should then [refuse](Predecessor::refuse)
-    /// or end.
+    /// limit has passed, or what came cannot be used, for want of descriptors, say, of which the predecessor is told: this process should
+    /// then [refuse](Predecessor::refuse) or end.
     pub fn receive(&self, limit: Duration) -> Result<Inheritance, Error> {
         self.0.pull();
         let result = self.0.wait_for_state(limit);

@@ -5,8 +5,10 @@
 
 mod attempt;
 mod build;
+mod chronicle;
 mod event;
 mod outputs;
+mod pid_file;
 mod timer;
 mod turn;
 
@@ -34,7 +36,9 @@ use crate::systemd::{self, Barrier};
 use crate::wire;
 
 use attempt::Current;
+use chronicle::Chronicle;
 pub use event::{Event, Successor};
+use pid_file::PidFile;
 use timer::Timer;
 
 /// How many events the inner poll takes at a time.
@@ -90,6 +94,10 @@ pub struct Restarter {
     /// Why an attempt was called off, if the program said so.
     called_off: Option<String>,
     last_failure: Option<String>,
+    chronicle: Chronicle,
+    pid_file: Option<PidFile>,
+    /// When systemd is to be told next that the end of this process takes longer.
+    stopping: Option<Duration>,
     claim: Claim,
 }
 
@@ -105,6 +113,8 @@ enum Asker {
 #[derive(Debug, Default)]
 struct Heard {
     opened: bool,
+    /// The service is this process's, and nobody can take it back.
+    ours: bool,
     granted: bool,
     gave_up: bool,
     gone: bool,
@@ -210,6 +220,7 @@ impl Restarter {
     pub fn stop(&mut self) {
         self.feed(Input::Stop);
         systemd::stopping();
+        self.stopping = systemd::is_there().then(|| self.now() + systemd::EXTENSION);
         self.wake();
     }
 
@@ -234,6 +245,7 @@ impl Restarter {
             status.progress = self.current.as_ref().and_then(|current| current.words.progress.clone());
         }
         status.last_failure = self.last_failure.clone();
+        status.outcomes = self.chronicle.outcomes();
         status
     }
 

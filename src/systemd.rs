@@ -16,6 +16,7 @@ use sd_notify::NotifyState;
 use crate::error::Error;
 use crate::sys;
 
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 const LISTEN_PID: &str = "LISTEN_PID";
 const LISTEN_FDS: &str = "LISTEN_FDS";
 const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
@@ -38,10 +39,15 @@ pub(crate) fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// A restart has begun.
-pub(crate) fn reloading() {
+/// Whether there is a service manager to tell.
+pub(crate) fn is_there() -> bool {
+    std::env::var_os(NOTIFY_SOCKET).is_some()
+}
+
+/// A restart has begun, which may take so long.
+pub(crate) fn reloading(limit: Duration) {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => notify(&[NotifyState::Reloading, now, NotifyState::Status("restarting")]),
+        Ok(now) => notify(&[NotifyState::Reloading, now, longer(limit), NotifyState::Status("restarting")]),
         Err(error) => log::warn!("cannot notify systemd: {error}"),
     }
 }
@@ -61,9 +67,21 @@ pub(crate) fn handed_over(to: u32) {
     notify(&[NotifyState::MainPid(to), NotifyState::Ready, NotifyState::Status("")]);
 }
 
-/// The service ends.
+/// The service ends, which may take a while.
 pub(crate) fn stopping() {
-    notify(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping, longer(2 * EXTENSION)]);
+}
+
+/// It has not ended yet, and is at it.
+pub(crate) fn still_stopping() {
+    notify(&[longer(2 * EXTENSION)]);
+}
+
+/// How often the manager is told that the end takes longer. Each time it grants twice that: a loop that hangs is killed.
+pub(crate) const EXTENSION: Duration = Duration::from_secs(10);
+
+fn longer(by: Duration) -> NotifyState<'static> {
+    NotifyState::ExtendTimeoutUsec(u32::try_from(by.as_micros()).unwrap_or(u32::MAX))
 }
 
 /// Answers, by hanging up, when the manager has taken in all that was told before.
@@ -76,7 +94,7 @@ pub(crate) const BARRIER_LIMIT: Duration = Duration::from_secs(5);
 impl Barrier {
     /// Asks for the answer; `None` without systemd, or if it cannot be asked.
     pub(crate) fn new() -> Option<Barrier> {
-        std::env::var_os("NOTIFY_SOCKET")?;
+        std::env::var_os(NOTIFY_SOCKET)?;
         let ask = || {
             let (ours, theirs) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
             sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;

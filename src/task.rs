@@ -140,8 +140,9 @@ impl RestartTask {
                 }
             }
             match self.wake_later(context) {
-                Ok(()) => Poll::Pending,
-                Err(error) => Poll::Ready(Event::Broken(error)),
+                // Once: a loop that goes on would spin.
+                Err(error) if !std::mem::replace(&mut self.resolved, true) => Poll::Ready(Event::Broken(error)),
+                _ => Poll::Pending,
             }
         })
     }

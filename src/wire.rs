@@ -82,6 +82,13 @@ pub enum Message {
     Unknown,
 }
 
+/// What the first message of either side has in all versions.
+#[derive(Deserialize)]
+struct Speaks {
+    version: u32,
+    oldest: u32,
+}
+
 /// The first message on a lifeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -103,6 +110,23 @@ pub struct Hello {
     pub given: Vec<Given>,
     /// Whether more follow.
     pub more: bool,
+    /// How the last restarts have ended, the latest last.
+    #[serde(default)]
+    pub outcomes: Vec<Outcome>,
+}
+
+/// How a restart has ended: a line of [`Status::outcomes`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// Whether it has succeeded.
+    pub ok: bool,
+    /// Who has taken over from whom, or why it failed.
+    pub text: String,
 }
 
 /// What a descriptor that comes with a [`Hello`] is.
@@ -159,7 +183,14 @@ impl Message {
         if packet.len() > MAX_PACKET {
             return Err(format!("a message of more than {MAX_PACKET} bytes"));
         }
-        serde_json::from_slice(packet).map_err(|error| format!("a message that cannot be read ({})", line(&error.to_string())))
+        serde_json::from_slice(packet).map_err(|error| {
+            // What a version that is too new or too old says of itself is the better reason.
+            let speaks = serde_json::from_slice(packet).map(|Speaks { version, oldest }| serves(version, oldest));
+            match speaks {
+                Ok(Err(why)) => why,
+                _ => format!("a message that cannot be read ({})", line(&error.to_string())),
+            }
+        })
     }
 
     /// How many descriptors come with it.
@@ -274,11 +305,23 @@ pub struct Status {
     /// How the last restart that was tried in this process has failed.
     #[serde(default)]
     pub last_failure: Option<String>,
+    /// How the last restarts have ended, in this process and those before it, the latest last.
+    #[serde(default)]
+    pub outcomes: Vec<Outcome>,
 }
 
 impl Status {
     pub(crate) fn new(pid: u32, generation: u32, state: &str) -> Status {
-        Status { pid, generation, state: state.into(), successor: None, under_way_ms: None, progress: None, last_failure: None }
+        Status {
+            pid,
+            generation,
+            state: state.into(),
+            successor: None,
+            under_way_ms: None,
+            progress: None,
+            last_failure: None,
+            outcomes: Vec::new(),
+        }
     }
 
     /// How long the restart under way has taken so far.

@@ -1,5 +1,6 @@
 //! Bytes in a memory file: however many, they cross in constant time.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 
@@ -13,7 +14,34 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Blob {
     writer: BufWriter<Limited>,
-    failed: Option<io::ErrorKind>,
+    failed: FirstError,
+}
+
+/// The first error of a blob. Dropped, it stays with the thread: whoever gives the blob up because of it gives the handover up too, but
+/// that knows nothing of a blob it was never given.
+#[derive(Debug, Default)]
+struct FirstError(Option<(io::ErrorKind, String)>);
+
+thread_local! {
+    static LOST: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// What went wrong with a blob that this thread has given up since [`forget_lost`].
+pub(super) fn take_lost() -> Option<String> {
+    LOST.try_with(Cell::take).ok().flatten()
+}
+
+pub(super) fn forget_lost() {
+    drop(take_lost());
+}
+
+impl Drop for FirstError {
+    fn drop(&mut self) {
+        if let Some((_, text)) = self.0.take() {
+            // A thread that is ending hands nothing over.
+            let _ = LOST.try_with(|lost| lost.set(Some(text)));
+        }
+    }
 }
 
 impl Blob {
@@ -24,14 +52,15 @@ impl Blob {
     /// No descriptor or memory can be had.
     pub fn new() -> io::Result<Blob> {
         let file = sys::memory_file()?;
-        Ok(Blob { writer: BufWriter::with_capacity(64 * 1024, Limited(file)), failed: None })
+        Ok(Blob { writer: BufWriter::with_capacity(64 * 1024, Limited(file)), failed: FirstError::default() })
     }
 
     /// The file with all that was written, which nobody changes any more.
     pub(super) fn seal(mut self) -> io::Result<File> {
-        self.flush()?;
-        if let Some(kind) = self.failed {
-            return Err(io::Error::new(kind, "an earlier write to it has failed"));
+        // What is wrong is kept.
+        let _ = self.flush();
+        if let Some((kind, text)) = self.failed.0.take() {
+            return Err(io::Error::new(kind, text));
         }
         let Ok(Limited(file)) = self.writer.into_inner() else { return Err(io::ErrorKind::WriteZero.into()) };
         sys::seal(&file)?;
@@ -41,7 +70,7 @@ impl Blob {
     fn keep<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|error| {
             if error.kind() != io::ErrorKind::Interrupted {
-                self.failed.get_or_insert(error.kind());
+                self.failed.0.get_or_insert_with(|| (error.kind(), error.to_string()));
             }
         })
     }

@@ -32,25 +32,30 @@ impl Inheritance {
     ///
     /// # Errors
     ///
-    /// It cannot be read.
+    /// It cannot be read. It stays, and can be taken as something else.
     pub fn bytes(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.fd::<File>(name) else { return Ok(None) };
-        let length = usize::try_from(file.metadata()?.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        // What cannot be had is an error; then asked for as zeroes, which the kernel has at hand and nobody writes.
-        Vec::<u8>::new().try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, 0)?;
-        Ok(Some(bytes))
+        let result = read(&file);
+        self.put_back_unless(result, name, file)
     }
 
     /// Takes a blob without copying it.
     ///
     /// # Errors
     ///
-    /// It is no blob but, say, a memory file of the program's own, which may change while it is read; or it cannot be mapped.
+    /// It is no blob but, say, a memory file of the program's own, which may change while it is read; or it cannot be mapped. It stays,
+    /// and can be taken as something else.
     pub fn map(&mut self, name: &str) -> io::Result<Option<Map>> {
-        let Some(file) = self.fd::<OwnedFd>(name) else { return Ok(None) };
-        Mapping::new(file.as_fd()).map(|mapping| Some(Map(mapping)))
+        let Some(file) = self.fd::<File>(name) else { return Ok(None) };
+        let result = Mapping::new(file.as_fd()).map(Map);
+        self.put_back_unless(result, name, file)
+    }
+
+    fn put_back_unless<T>(&mut self, result: io::Result<T>, name: &str, file: File) -> io::Result<Option<T>> {
+        if result.is_err() {
+            self.items().insert(name.into(), file.into());
+        }
+        result.map(Some)
     }
 
     /// The names of what has not been taken, sorted.
@@ -116,4 +121,14 @@ impl Collected {
     pub(crate) fn close(&self) {
         drop(std::mem::take(&mut *self.items.lock().unwrap_or_else(PoisonError::into_inner)));
     }
+}
+
+/// All that a file holds, whatever its offset.
+fn read(file: &File) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(file.metadata()?.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    // What cannot be had is an error; then asked for as zeroes, which the kernel has at hand and nobody writes.
+    Vec::<u8>::new().try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }

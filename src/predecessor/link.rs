@@ -4,7 +4,6 @@
 //! leaves what it found in one inbox.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -14,10 +13,8 @@ use crate::error::Error;
 use crate::handover::{Collected, Inheritance};
 use crate::lifeline::{Incoming, Lifeline};
 use crate::sys::Process;
-use crate::wire::{self, Given, Hello, Message};
+use crate::wire::{self, Hello, Message, Outcome};
 
-/// How long the first message may take to come whole. It was written before this process was started, but for a great many sockets.
-const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// Between the moment a dying process closes its descriptors and the moment it is dead.
 pub(crate) const DYING: Duration = Duration::from_secs(1);
 
@@ -67,14 +64,11 @@ pub(crate) struct Standing {
     pub(crate) gave_up: bool,
 }
 
-/// What the first message brought for the program.
-#[derive(Debug, Default)]
-pub(crate) struct Gifts {
-    pub(crate) sockets: Vec<(String, OwnedFd)>,
-    pub(crate) coordination: Option<(PathBuf, OwnedFd)>,
-}
-
 impl Link {
+    pub(super) fn new(line: Lifeline, process: Process, hello: Hello) -> Link {
+        Link { line, process, hello, inbox: Mutex::default() }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.hello.pid
     }
@@ -82,6 +76,11 @@ impl Link {
     /// The generation of this process.
     pub(crate) fn generation(&self) -> u32 {
         self.hello.generation
+    }
+
+    /// How the last restarts have ended.
+    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
+        self.hello.outcomes.clone()
     }
 
     /// The signal that the predecessor has blocked in this process.
@@ -123,6 +122,7 @@ impl Link {
 
     /// Reads what has come. `None` while another thread waits for it: that one will wake the loop.
     pub(crate) fn look(&self) -> Option<Standing> {
+        self.line.flush();
         let mut inbox = match self.inbox.try_lock() {
             Ok(inbox) => inbox,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -193,11 +193,14 @@ impl Link {
                 Some(Err(why)) => return Err(Error::rule(format!("the state of the predecessor cannot be used: {why}"))),
                 None => {}
             }
-            if inbox.gone || inbox.closed.is_some() {
-                let pid = self.pid();
+            let pid = self.pid();
+            if inbox.gone {
                 return Err(Error::rule(format!(
                     "no state has come: the predecessor (process {pid}) has ended; what it listened on is here"
                 )));
+            }
+            if inbox.standing().gave_up {
+                return Err(Error::GivenUp(pid));
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 let text = format!("no state has come from the predecessor within {:.1} s; refuse, or end", limit.as_secs_f64());
@@ -240,6 +243,13 @@ impl Link {
             }
         }
         inbox.gone |= ended;
+        match &inbox.state {
+            // The rest will not come, and whoever is at the other end of what has must learn that nobody is here.
+            Some(State::Coming(collected)) if inbox.gone || inbox.closed.is_some() => collected.close(),
+            // Nobody is left to grant it.
+            Some(State::Come { collected, .. }) if inbox.gone && inbox.said_ready => collected.close(),
+            _ => {}
+        }
     }
 
     fn take_in(&self, inbox: &mut Inbox, message: Message, descriptors: Vec<OwnedFd>) {
@@ -282,67 +292,4 @@ impl Inbox {
             gave_up: !self.granted && !self.gone && self.closed.is_some_and(|since| since.elapsed() >= DYING),
         }
     }
-}
-
-impl Link {
-    /// Reads the first message, whole.
-    pub(super) fn read_hello(line: Lifeline) -> Result<(Link, Gifts), Error> {
-        let deadline = Instant::now() + HELLO_LIMIT;
-        let mut gifts = Gifts::default();
-        let mut first: Option<Hello> = None;
-        let mut process = None;
-        loop {
-            let (given, more, descriptors) = match next(&line, deadline)? {
-                (Message::Hello(hello), descriptors) if first.is_none() => {
-                    wire::serves(hello.version, hello.oldest)
-                        .map_err(|why| unusable(format!("the predecessor cannot be served: {why}")))?;
-                    let (given, more) = (hello.given.clone(), hello.more);
-                    first = Some(hello);
-                    (given, more, descriptors)
-                }
-                (Message::More { given, more }, descriptors) if first.is_some() => (given, more, descriptors),
-                (Message::Unknown, _) => continue,
-                (message, _) => return Err(unusable(format!("the predecessor begins with {message:?}"))),
-            };
-            for (given, descriptor) in given.into_iter().zip(descriptors) {
-                match given {
-                    Given::Predecessor => process = Some(descriptor),
-                    Given::Coordination { path } => gifts.coordination = Some((path.into(), descriptor)),
-                    Given::Socket { name } => gifts.sockets.push((name, descriptor)),
-                    Given::Unknown => log::debug!("the predecessor gives something that this version does not know"),
-                }
-            }
-            if !more {
-                break;
-            }
-        }
-        let (Some(hello), Some(process)) = (first, process) else {
-            return Err(unusable("the predecessor did not give its pidfd"));
-        };
-        let process = Process::from((hello.pid, process));
-        Ok((Link { line, process, hello, inbox: Mutex::default() }, gifts))
-    }
-}
-
-/// The next message of the first ones.
-fn next(line: &Lifeline, deadline: Instant) -> Result<(Message, Vec<OwnedFd>), Error> {
-    loop {
-        match line.receive() {
-            Some(Incoming::Message(message, descriptors)) => return Ok((message, descriptors)),
-            Some(Incoming::Garbage(why)) => return Err(unusable(format!("the predecessor broke the protocol: {why}"))),
-            Some(Incoming::Closed) => return Err(unusable("the predecessor closed it before it had said who it is")),
-            None => {}
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(unusable(format!("the predecessor did not say who it is within {} s", HELLO_LIMIT.as_secs())));
-        }
-        let mut fds = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
-        // Interrupted or failed: the next turn looks again.
-        let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
-    }
-}
-
-fn unusable(why: impl std::fmt::Display) -> Error {
-    Error::rule(format!("the lifeline cannot be used: {why}"))
 }

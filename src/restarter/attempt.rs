@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::libc;
 
 use crate::error::{ChildSpawnError, Exit, Failure};
-use crate::handover::Outcome;
+use crate::handover::{Ending, Outcome};
 use crate::lifeline::{Incoming, Lifeline};
 use crate::machine::{Attempt, Cause, Input, Violation};
 use crate::sys::Process;
@@ -32,6 +32,8 @@ pub(super) struct Current {
     /// It has been told that the service is its own.
     pub(super) granted: bool,
     closed: Option<Duration>,
+    /// It takes nothing any more, although it may still have said something.
+    deaf: bool,
     told_closed: bool,
     exited: bool,
 }
@@ -64,6 +66,7 @@ impl Current {
             words: Words::default(),
             granted: false,
             closed: None,
+            deaf: false,
             told_closed: false,
             exited: false,
         }
@@ -73,16 +76,11 @@ impl Current {
     pub(super) fn read(&mut self, now: Duration) -> (Vec<Said>, bool) {
         let mut said = Vec::new();
         self.lifeline.flush();
-        if let Some(result) = self.handover.as_ref().and_then(|outcome| outcome.take()) {
-            self.handover = None;
-            said.push(Said::Input(match result {
-                Ok(()) => Input::HandoverSent(self.attempt),
-                Err(reason) => {
-                    self.words.handover = Some(reason);
-                    Input::HandoverFailed(self.attempt)
-                }
-            }));
+        if let Some(error) = self.lifeline.take_failure() {
+            self.words.handover.get_or_insert_with(|| format!("the kernel does not take what was given: {error}"));
+            said.push(Said::Input(Input::HandoverFailed(self.attempt)));
         }
+        self.look_at_handover(&mut said);
         let mut more = true;
         for _ in 0..TURN {
             more = false;
@@ -90,6 +88,7 @@ impl Current {
                 break;
             }
             match self.lifeline.receive() {
+                None if self.deaf => self.closed = Some(now),
                 None => break,
                 Some(Incoming::Message(message, _)) => self.hear(message, &mut said),
                 Some(Incoming::Garbage(why)) => self.garbage(why, &mut said),
@@ -97,7 +96,9 @@ impl Current {
             }
             more = true;
         }
-        if !self.exited
+        // What it said before it ended counts, all of it.
+        if !more
+            && !self.exited
             && let Some(exit) = self.process.as_ref().and_then(Process::try_wait)
         {
             self.exited = true;
@@ -112,8 +113,26 @@ impl Current {
         (said, more)
     }
 
+    fn look_at_handover(&mut self, said: &mut Vec<Said>) {
+        let Some(ending) = self.handover.as_ref().and_then(|outcome| outcome.take()) else { return };
+        self.handover = None;
+        match ending {
+            Ending::Sent => said.push(Said::Input(Input::HandoverSent(self.attempt))),
+            Ending::Failed(reason) => {
+                self.words.handover.get_or_insert(reason);
+                said.push(Said::Input(Input::HandoverFailed(self.attempt)));
+            }
+            // It may have refused before, and ends in a moment: both say more.
+            Ending::Gone => self.deaf = true,
+        }
+    }
+
     fn hear(&mut self, message: Message, said: &mut Vec<Said>) {
         let attempt = self.attempt;
+        if message == Message::Ready {
+            // Another thread may have completed the handover just now, and this is the answer to it.
+            self.look_at_handover(said);
+        }
         said.push(match message {
             Message::Here { version, oldest, pid } => {
                 if let Err(why) = wire::serves(version, oldest) {

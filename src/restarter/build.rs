@@ -19,6 +19,8 @@ use crate::restart_coordination_socket::Server;
 use crate::sockets::Sockets;
 use crate::systemd;
 
+use super::chronicle::Chronicle;
+use super::pid_file::PidFile;
 use super::timer::Timer;
 use super::{CAPACITY, FIRST_CLIENT, Heard, PREDECESSOR, Restarter, SIGNALS, TIMER, WAKER, watch};
 
@@ -82,6 +84,7 @@ impl RestartConfig {
         }
         claim.built(waker.clone());
         let sockets = Sockets::new(gifts.sockets, systemd::passed(link.is_some()));
+        let chronicle = Chronicle::new(link.as_ref().map(|link| link.outcomes()).unwrap_or_default());
         let limits = Limits { ready: self.ready_timeout, probation: self.probation };
         Ok(Restarter {
             events: Events::with_capacity(CAPACITY),
@@ -107,6 +110,9 @@ impl RestartConfig {
             barrier: None,
             called_off: None,
             last_failure: None,
+            chronicle,
+            pid_file: self.absolute_pid_file()?.map(PidFile::new),
+            stopping: None,
             claim,
             poll,
         })

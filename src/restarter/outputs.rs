@@ -2,6 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::process;
+
+use log::Level;
 
 use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal};
 use crate::exec::Job;
@@ -152,6 +155,7 @@ impl Restarter {
             signal: self.signal.map(|signal| signal as i32),
             given: Vec::new(),
             more: false,
+            outcomes: self.chronicle.outcomes(),
         });
         while let Some((given, descriptors)) = packets.next() {
             let more = packets.peek().is_some();
@@ -182,6 +186,9 @@ impl Restarter {
         }
         if let Some(process) = self.current.as_ref().and_then(|current| current.process.as_ref()) {
             systemd::handed_over(process.pid());
+            if let Some(file) = &self.pid_file {
+                file.write(process.pid());
+            }
             if let Some(barrier) = Barrier::new()
                 && watch(self.poll.registry(), barrier.as_fd(), BARRIER).is_ok()
             {
@@ -231,12 +238,15 @@ impl Restarter {
     fn tell(&mut self, notice: Notice) -> Option<Event> {
         Some(match notice {
             Notice::Restarting => {
-                log::info!("restarting {}", self.program.display());
-                systemd::reloading();
+                if let State::Spawning { attempt, since, .. } = self.machine.state() {
+                    self.chronicle.begin(attempt, since);
+                }
+                self.log(Level::Info, &format!("starting {}", self.program.display()));
+                systemd::reloading(self.limits.ready + self.limits.probation.unwrap_or_default());
                 Event::Restarting
             }
             Notice::Spawned(pid) => {
-                log::info!("the successor is process {pid}");
+                self.log(Level::Info, &format!("process {pid} is getting ready"));
                 Event::Spawned(pid)
             }
             Notice::StateRequested(attempt) => {
@@ -247,36 +257,36 @@ impl Restarter {
             }
             Notice::Progress(_) => Event::Progress(self.current.as_ref()?.words.progress.clone()?),
             Notice::HandedOff(pid) => {
-                log::info!("process {pid} has taken over");
+                self.log(Level::Info, &format!("process {pid} has taken over"));
                 Event::HandedOff(pid)
             }
             Notice::Resumed(cause) => {
                 let failure = self.failed(cause);
-                log::error!("serving again: {failure}");
+                self.log(Level::Error, &format!("process {} serves again: {failure}", process::id()));
                 Event::Resumed(failure)
             }
             Notice::Completed(pid) => {
-                log::info!("the restart is final: process {pid} serves");
+                self.log(Level::Info, &format!("final, process {pid} serves"));
                 Event::Completed(pid)
             }
             Notice::Failed(cause) => {
                 let failure = self.failed(cause);
-                log::error!("the restart failed, this process serves on: {failure}");
+                self.log(Level::Error, &format!("failed, process {} serves on: {failure}", process::id()));
                 Event::Failed(failure)
             }
             Notice::SuccessorGone(pid) => {
                 // It may have been replaced in its turn, or told to end.
                 let end = self.current.as_ref().and_then(|current| current.words.exit);
-                let level = if end == Some(Exit::Code(0)) { log::Level::Info } else { log::Level::Error };
-                log::log!(level, "process {pid}, which had taken over, {}", end.unwrap_or(Exit::Unknown));
+                let level = if end == Some(Exit::Code(0)) { Level::Info } else { Level::Error };
+                self.log(level, &format!("process {pid}, which had taken over, {}", end.unwrap_or(Exit::Unknown)));
                 Event::SuccessorGone(pid)
             }
             Notice::Broken => {
-                log::error!("{}", Refusal::Broken);
+                log::error!(target: "pollflip", "{}", Refusal::Broken);
                 Event::Broken(Error::rule(Refusal::Broken.to_string()))
             }
             Notice::Committed => {
-                log::info!("the predecessor has committed");
+                log::info!(target: "pollflip", "the predecessor has committed: process {} serves", process::id());
                 Event::Committed
             }
         })
@@ -287,8 +297,13 @@ impl Restarter {
         self.called_off = None;
         let text = failure.to_string();
         systemd::still_here(&text);
+        self.chronicle.end(false, &text, self.epoch.elapsed());
         self.last_failure = Some(text);
         failure
+    }
+
+    fn log(&self, level: Level, text: &str) {
+        log::log!(target: "pollflip", level, "{}: {text}", self.chronicle.heading(self.epoch.elapsed()));
     }
 }
 
@@ -314,8 +329,8 @@ fn packets<'a>(gifts: Vec<(Given, BorrowedFd<'a>)>) -> Vec<(Vec<Given>, Vec<Borr
     packets
 }
 
-/// More than a first message takes without its sockets, and more than the path of a coordination socket takes.
-const ROOM_FOR_HELLO: usize = 1024;
+/// More than a first message takes without its sockets: the last outcomes, in the main.
+const ROOM_FOR_HELLO: usize = 8 * 1024;
 
 /// Gives up what is under way.
 impl Drop for Restarter {
@@ -342,8 +357,13 @@ impl Drop for Restarter {
         }
         let serves = !matches!(self.machine.state(), State::Handoff { .. } | State::Closed(Closed::OnProbation));
         let was_granted = self.link.is_none() || self.heard.opened;
-        if let (true, true, Some(server)) = (serves, was_granted, &mut self.server) {
-            server.remove_path();
+        if serves && was_granted {
+            if let Some(server) = &mut self.server {
+                server.remove_path();
+            }
+            if let Some(file) = &self.pid_file {
+                file.remove();
+            }
         }
     }
 }

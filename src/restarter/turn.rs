@@ -1,14 +1,16 @@
 //! One turn of the loop: what is ready becomes input.
 
 use std::io;
+use std::mem;
 use std::os::fd::AsFd;
+use std::process;
 use std::time::Duration;
 
 use mio::Token;
 
 use crate::error::Error;
 use crate::machine::{Input, State, Ticket};
-use crate::predecessor::opened;
+use crate::predecessor::{Standing, opened};
 use crate::restart_coordination_socket::{Asked, Server};
 use crate::systemd;
 use crate::wire::Response;
@@ -58,6 +60,7 @@ impl Restarter {
         }
         self.look_at_clients(&news);
         self.feed(Input::Timeout);
+        self.ask_systemd_for_time();
         self.rearm();
         true
     }
@@ -154,39 +157,56 @@ impl Restarter {
             Some(link) => match link.look() {
                 // Another thread waits for it, and wakes this loop when it is done.
                 None => return,
-                Some(standing) => Some((standing, link.pid())),
+                Some(standing) => Some(standing),
             },
         };
-        if let Some((standing, pid)) = standing {
-            if standing.granted && !std::mem::replace(&mut self.heard.granted, true) {
-                self.told.push_back(Event::Granted);
-            }
-            if let Some(link) = &self.link {
-                self.told.extend(link.inherited().map(Event::Inherited));
-            }
-            if standing.said_ready && (standing.granted || standing.gone) && !self.claim.is_ready() {
-                opened();
-            }
-            if standing.gave_up && !std::mem::replace(&mut self.heard.gave_up, true) {
-                self.told.push_back(Event::Broken(Error::GivenUp(pid)));
-            }
+        if let Some(standing) = &standing {
+            self.hear(standing);
         }
-        if self.claim.is_ready() && !std::mem::replace(&mut self.heard.opened, true) {
+        let (committed, gone) = standing.map_or((true, true), |standing| (standing.committed, standing.gone));
+        if self.claim.is_ready() && !mem::replace(&mut self.heard.opened, true) {
             self.sockets.close_unclaimed();
-            self.feed(Input::Opened { on_probation: standing.is_some_and(|(standing, _)| !standing.gone || standing.committed) });
+            if let Some(link) = &self.link {
+                let text = format!("process {} took over from process {}", process::id(), link.pid());
+                self.chronicle.end(true, &text, self.now());
+            }
+            let on_probation = self.link.is_some() && (committed || !gone);
+            self.feed(Input::Opened { on_probation });
         }
-        if let Some((standing, _)) = standing {
-            if standing.committed {
-                self.feed(Input::Committed);
+        if self.heard.opened && (committed || gone) && !mem::replace(&mut self.heard.ours, true) {
+            if !committed {
+                // The one whom systemd takes for the service cannot tell it any more.
+                systemd::handed_over(process::id());
             }
-            if standing.gone {
-                self.feed(Input::PredecessorGone);
-                if !std::mem::replace(&mut self.heard.gone, true) {
-                    self.told.push_back(Event::PredecessorGone);
-                }
+            if let Some(file) = &self.pid_file {
+                file.write(process::id());
             }
+        }
+        if self.link.is_some() && committed {
+            self.feed(Input::Committed);
+        }
+        if self.link.is_some() && gone {
+            self.feed(Input::PredecessorGone);
         }
         self.open_server();
+    }
+
+    /// Tells the program what is new.
+    fn hear(&mut self, standing: &Standing) {
+        let Some(link) = &self.link else { return };
+        if standing.granted && !mem::replace(&mut self.heard.granted, true) {
+            self.told.push_back(Event::Granted);
+        }
+        self.told.extend(link.inherited().map(Event::Inherited));
+        if standing.said_ready && (standing.granted || standing.gone) && !self.claim.is_ready() {
+            opened();
+        }
+        if standing.gave_up && !mem::replace(&mut self.heard.gave_up, true) {
+            self.told.push_back(Event::Broken(Error::GivenUp(link.pid())));
+        }
+        if standing.gone && !mem::replace(&mut self.heard.gone, true) {
+            self.told.push_back(Event::PredecessorGone);
+        }
     }
 
     /// As long as the predecessor can take the service back, only that one takes requests in.
@@ -252,6 +272,15 @@ impl Restarter {
         }
     }
 
+    /// As long as the loop turns, the end of this process may take longer.
+    fn ask_systemd_for_time(&mut self) {
+        let now = self.now();
+        if self.stopping.is_some_and(|at| now >= at) {
+            systemd::still_stopping();
+            self.stopping = Some(now + systemd::EXTENSION);
+        }
+    }
+
     /// Issues a ticket and puts the question to the machine.
     pub(super) fn ask(&mut self, asker: Asker) -> Ticket {
         self.tickets += 1;
@@ -269,6 +298,7 @@ impl Restarter {
             self.server.as_ref().and_then(Server::next_timeout),
             self.link.as_ref().and_then(|link| link.next_timeout()).map(|left| now + left),
             self.barrier.as_ref().map(|(_, limit)| *limit),
+            self.stopping,
         ];
         self.timer.arm(deadlines.into_iter().flatten().min(), now);
     }

@@ -72,36 +72,45 @@ impl Hooks {
     /// Calls the hook for an event. Returns the event, unless the hook has used it up.
     pub(super) fn run(&mut self, restarter: &mut Restarter, event: Event) -> Option<Event> {
         let Some(handler) = &mut self.0 else { return Some(event) };
-        let (event, result) = match event {
-            Event::StateRequested(handover) => (None, caught(|| handler.send_to_new_process(handover))),
-            event => {
-                let result = match &event {
-                    Event::Restarting => caught(|| handler.pre_new_process()),
-                    Event::Failed(why) | Event::Resumed(why) => caught(|| {
-                        handler.new_process_failed(why);
-                        Ok(())
-                    }),
-                    Event::Completed(pid) => caught(|| {
-                        handler.new_process_ready(*pid);
-                        Ok(())
-                    }),
-                    _ => Ok(()),
-                };
-                (Some(event), result)
+        match event {
+            Event::StateRequested(handover) => {
+                call_off(restarter, caught(|| handler.send_to_new_process(handover)));
+                return None;
             }
-        };
-        if let Err(why) = result
-            && !restarter.cancel_because(&why)
-        {
-            log::error!("a hook of this program failed: {why}");
+            Event::Restarting => call_off(restarter, caught(|| handler.pre_new_process())),
+            Event::Failed(ref why) | Event::Resumed(ref why) => log_failure(caught(|| {
+                handler.new_process_failed(why);
+                Ok(())
+            })),
+            Event::Completed(pid) => log_failure(caught(|| {
+                handler.new_process_ready(pid);
+                Ok(())
+            })),
+            _ => {}
         }
-        event
+        Some(event)
     }
 }
 
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "a handler" } else { "none" })
+    }
+}
+
+/// A hook without which the attempt cannot go on.
+fn call_off(restarter: &mut Restarter, result: Result<(), String>) {
+    if let Err(why) = result
+        && !restarter.cancel_because(&why)
+    {
+        log::error!("a hook of this program failed: {why}");
+    }
+}
+
+/// A hook at the end of an attempt: the next one may be under way already, and is not called off for it.
+fn log_failure(result: Result<(), String>) {
+    if let Err(why) = result {
+        log::error!("a hook of this program failed: {why}");
     }
 }
 

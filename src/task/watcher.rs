@@ -30,6 +30,8 @@ struct Shared {
 struct State {
     /// Who is woken next. Taken by that: a task that has not been polled since need not be woken again, and the thread does not spin.
     waker: Option<Waker>,
+    /// A waker is being called: foreign code, which may wait for the thread that drops the task.
+    waking: bool,
     ended: bool,
 }
 
@@ -69,15 +71,14 @@ impl Drop for Watcher {
         let mut state = self.shared.state();
         state.ended = true;
         let waker = state.waker.take();
+        let waking = state.waking;
         drop(state);
         drop(waker);
         self.shared.armed.notify_one();
         // Cannot fail: it is written once.
         let _ = self.shared.end.write(1);
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != thread::current().id()
-        {
-            // A waker that panics has told so by itself.
+        // If it is just calling a waker, which may be where this drop comes from, it ends right after that.
+        if let (false, Some(thread)) = (waking, self.thread.take()) {
             let _ = thread.join();
         }
     }
@@ -101,10 +102,14 @@ impl Shared {
                 Err(error) => log::error!("cannot wait for the restarter: {error}"),
             }
             if fds[0].any() == Some(true) {
-                let waker = self.state().waker.take();
+                let mut state = self.state();
+                let waker = state.waker.take();
+                state.waking = waker.is_some();
+                drop(state);
                 if let Some(waker) = waker {
                     waker.wake();
                 }
+                self.state().waking = false;
             }
         }
     }

@@ -1,0 +1,99 @@
+//! The first messages on a lifeline: who the predecessor is, and what it gives.
+//!
+//! Knows: what has to come before anything else can. Does not know: what comes later.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::error::Error;
+use crate::lifeline::{Incoming, Lifeline};
+use crate::sys::Process;
+use crate::wire::{self, Given, Hello, Message};
+
+use super::Link;
+
+/// How long the first message may take to come whole. It was written before this process was started, but for a great many sockets.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the first message brought for the program.
+#[derive(Debug, Default)]
+pub(crate) struct Gifts {
+    pub(crate) sockets: Vec<(String, OwnedFd)>,
+    pub(crate) coordination: Option<(PathBuf, OwnedFd)>,
+}
+
+impl Link {
+    /// Reads the first message, whole. A predecessor that cannot be understood is told so.
+    pub(super) fn read_hello(line: Lifeline) -> Result<(Link, Gifts), Error> {
+        match first_messages(&line) {
+            Ok((hello, process, gifts)) => Ok((Link::new(line, process, hello), gifts)),
+            Err(error) => {
+                // If it is gone, nobody needs to be told.
+                let _ = line.send(&Message::Refuse { reason: wire::line(&error.to_string()) }, &[]);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
+    let deadline = Instant::now() + HELLO_LIMIT;
+    let mut gifts = Gifts::default();
+    let mut first: Option<Hello> = None;
+    let mut process = None;
+    loop {
+        let (given, more, descriptors) = match next(line, deadline)? {
+            (Message::Hello(hello), descriptors) if first.is_none() => {
+                wire::serves(hello.version, hello.oldest).map_err(|why| unusable(format!("the predecessor cannot be served: {why}")))?;
+                let (given, more) = (hello.given.clone(), hello.more);
+                first = Some(hello);
+                (given, more, descriptors)
+            }
+            (Message::More { given, more }, descriptors) if first.is_some() => (given, more, descriptors),
+            (Message::Unknown, _) => continue,
+            (message, _) => return Err(unusable(format!("the predecessor begins with {message:?}"))),
+        };
+        for (given, descriptor) in given.into_iter().zip(descriptors) {
+            match given {
+                Given::Predecessor => process = Some(descriptor),
+                Given::Coordination { path } => gifts.coordination = Some((path.into(), descriptor)),
+                Given::Socket { name } => gifts.sockets.push((name, descriptor)),
+                Given::Unknown => log::debug!("the predecessor gives something that this version does not know"),
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    let (Some(hello), Some(process)) = (first, process) else {
+        return Err(unusable("the predecessor did not give its pidfd"));
+    };
+    let process = Process::from((hello.pid, process));
+    Ok((hello, process, gifts))
+}
+
+/// The next message of the first ones.
+fn next(line: &Lifeline, deadline: Instant) -> Result<(Message, Vec<OwnedFd>), Error> {
+    loop {
+        match line.receive() {
+            Some(Incoming::Message(message, descriptors)) => return Ok((message, descriptors)),
+            Some(Incoming::Garbage(why)) => return Err(unusable(format!("the predecessor broke the protocol: {why}"))),
+            Some(Incoming::Closed) => return Err(unusable("the predecessor closed it before it had said who it is")),
+            None => {}
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(unusable(format!("the predecessor did not say who it is within {} s", HELLO_LIMIT.as_secs())));
+        }
+        let mut fds = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
+        // Interrupted or failed: the next turn looks again.
+        let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+    }
+}
+
+fn unusable(why: impl std::fmt::Display) -> Error {
+    Error::rule(format!("the lifeline cannot be used: {why}"))
+}

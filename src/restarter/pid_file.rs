@@ -1,0 +1,45 @@
+//! A file that names the process which serves: always a live and ready one, since it is written by the process before it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The file, as far as it is kept.
+#[derive(Debug)]
+pub(super) struct PidFile(PathBuf);
+
+impl PidFile {
+    pub(super) fn new(path: PathBuf) -> PidFile {
+        PidFile(path)
+    }
+
+    /// Names that process, by rename: a reader finds either the old number or the new one.
+    pub(super) fn write(&self, pid: u32) {
+        if names(&self.0) == Some(pid) {
+            return;
+        }
+        let mut temporary = self.0.as_os_str().to_owned();
+        temporary.push(".new");
+        let temporary = Path::new(&temporary);
+        let write = || -> io::Result<()> {
+            fs::write(temporary, format!("{pid}\n"))?;
+            fs::rename(temporary, &self.0)
+        };
+        if let Err(error) = write() {
+            log::warn!(target: "pollflip", "cannot write the pid file {}: {error}", self.0.display());
+        }
+    }
+
+    /// Takes it away, if it names this process.
+    pub(super) fn remove(&self) {
+        if names(&self.0) == Some(std::process::id())
+            && let Err(error) = fs::remove_file(&self.0)
+        {
+            log::warn!(target: "pollflip", "cannot remove the pid file {}: {error}", self.0.display());
+        }
+    }
+}
+
+fn names(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
