@@ -43,6 +43,7 @@ pub struct RestartConfig {
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) ready_timeout: Duration,
     pub(crate) probation: Option<Duration>,
+    pub(crate) max_draining: usize,
 }
 
 impl Default for RestartConfig {
@@ -57,6 +58,7 @@ impl Default for RestartConfig {
             pid_file: None,
             ready_timeout: Duration::from_secs(60),
             probation: None,
+            max_draining: 50,
         }
     }
 }
@@ -128,6 +130,13 @@ impl RestartConfig {
     /// otherwise, zero: a handoff is final at once.
     pub fn probation(mut self, time: Duration) -> RestartConfig {
         self.probation = (!time.is_zero()).then_some(time);
+        self
+    }
+
+    /// How many earlier generations may still be finishing their work when a restart is asked for; each is a whole process with its
+    /// memory. Unless told otherwise, 50.
+    pub fn max_draining(mut self, count: usize) -> RestartConfig {
+        self.max_draining = count;
         self
     }
 

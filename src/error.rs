@@ -48,6 +48,17 @@ pub enum Refusal {
     /// This process is ending and starts nothing new.
     #[error("this process is stopping")]
     Stopping,
+    /// This process is PID 1 of a container, which would end with it.
+    #[error("this process is PID 1 of its container, which would end with it: start it under an init (docker run --init, tini, catatonit)")]
+    ContainerInit,
+    /// As many earlier generations as [`RestartConfig::max_draining`](crate::RestartConfig::max_draining) allows still finish their work.
+    #[error("{count} earlier generations still finish their work, the oldest as process {oldest}: wait for them, or end them")]
+    Draining {
+        /// How many.
+        count: u32,
+        /// The process id of the oldest.
+        oldest: u32,
+    },
     /// No further restart is possible in this process, see [`Event::Broken`](crate::Event::Broken).
     #[error("no restart is possible any more: the restart thread of this process is gone; stop and start the service")]
     Broken,

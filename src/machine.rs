@@ -39,6 +39,7 @@ pub struct Machine {
     attempts: u64,
     stopping: bool,
     thread_lost: bool,
+    obstacle: Option<Refusal>,
     outputs: VecDeque<Output>,
 }
 
@@ -51,6 +52,7 @@ impl Machine {
             attempts: 0,
             stopping: false,
             thread_lost: false,
+            obstacle: None,
             outputs: VecDeque::new(),
         }
     }
@@ -75,10 +77,15 @@ impl Machine {
         }
     }
 
+    /// From now on a process that could restart does not, for a reason that lies outside of the machine; `None`: it does.
+    pub fn set_obstacle(&mut self, why: Option<Refusal>) {
+        self.obstacle = why;
+    }
+
     /// Why a request that came now would be refused; `None` if it would not.
     pub fn refusal(&self, now: Duration) -> Option<Refusal> {
         match self.state {
-            State::Idle => None,
+            State::Idle => self.obstacle,
             State::Closed(Closed::NotReady) => Some(Refusal::NotReady),
             State::Closed(Closed::OnProbation) => Some(Refusal::OnProbation { successor: None }),
             State::Closed(Closed::Stopping) => Some(Refusal::Stopping),

@@ -32,6 +32,7 @@ use crate::machine::{Closed, Input, Limits, Machine, Phase, State, Ticket};
 use crate::predecessor::{Claim, Link, Predecessor, opened, startup_complete};
 use crate::restart_coordination_socket::{Server, Status};
 use crate::sockets::Sockets;
+use crate::sys::Process;
 use crate::systemd::{self, Barrier};
 use crate::wire;
 
@@ -86,6 +87,9 @@ pub struct Restarter {
     current: Option<Current>,
     askers: BTreeMap<Ticket, Asker>,
     tickets: u64,
+    /// Processes before the predecessor that still finish their work, the oldest first.
+    draining: Vec<Process>,
+    max_draining: usize,
     /// What the predecessor had to say, for the program.
     told: VecDeque<Event>,
     link: Option<Arc<Link>>,
@@ -188,6 +192,7 @@ impl Restarter {
     ///
     /// No restart can be begun now; nothing has changed.
     pub fn request(&mut self) -> Result<(), Refusal> {
+        self.look_for_obstacles();
         match self.machine.refusal(self.now()) {
             Some(refusal) => Err(refusal),
             None => {

@@ -140,6 +140,11 @@ pub enum Given {
         /// Where it is bound.
         path: String,
     },
+    /// A pidfd of an earlier process, which still finishes its work.
+    Draining {
+        /// Its process id.
+        pid: u32,
+    },
     /// A socket of the program's.
     Socket {
         /// Its name.

@@ -23,6 +23,8 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Gifts {
     pub(crate) sockets: Vec<(String, OwnedFd)>,
     pub(crate) coordination: Option<(PathBuf, OwnedFd)>,
+    /// Earlier processes that still finish their work, the oldest first.
+    pub(crate) draining: Vec<Process>,
 }
 
 impl Link {
@@ -60,6 +62,7 @@ fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
             match given {
                 Given::Predecessor => process = Some(descriptor),
                 Given::Coordination { path } => gifts.coordination = Some((path.into(), descriptor)),
+                Given::Draining { pid } => gifts.draining.push(Process::from((pid, descriptor))),
                 Given::Socket { name } => gifts.sockets.push((name, descriptor)),
                 Given::Unknown => log::debug!("the predecessor gives something that this version does not know"),
             }

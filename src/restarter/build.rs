@@ -104,6 +104,8 @@ impl RestartConfig {
             current: None,
             askers: BTreeMap::new(),
             tickets: 0,
+            draining: gifts.draining,
+            max_draining: self.max_draining,
             told: VecDeque::new(),
             link,
             heard: Heard::default(),

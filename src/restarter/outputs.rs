@@ -143,6 +143,10 @@ impl Restarter {
         {
             gifts.push((Given::Coordination { path: path.into() }, listener));
         }
+        let predecessor = self.link.iter().map(|link| link.process());
+        for process in self.draining.iter().chain(predecessor).filter(|process| !process.has_ended()) {
+            gifts.push((Given::Draining { pid: process.pid() }, process.as_fd()));
+        }
         gifts.extend(self.sockets.given().map(|(name, socket)| (Given::Socket { name: name.into() }, socket)));
         let generation = self.link.as_ref().map_or(0, |link| link.generation()) + 1;
         let mut packets = packets(gifts).into_iter().peekable();
@@ -314,7 +318,8 @@ fn packets<'a>(gifts: Vec<(Given, BorrowedFd<'a>)>) -> Vec<(Vec<Given>, Vec<Borr
     for (given, descriptor) in gifts {
         let room = match &given {
             Given::Socket { name } => wire::room_for(name),
-            _ => ROOM_FOR_HELLO,
+            Given::Coordination { path } => wire::room_for(path),
+            Given::Predecessor | Given::Draining { .. } | Given::Unknown => wire::room_for(""),
         };
         if length + room > MAX_PACKET || packets.last().is_some_and(|(given, _)| given.len() == MAX_DESCRIPTORS) {
             packets.push(Default::default());

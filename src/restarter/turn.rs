@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use mio::Token;
 
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::machine::{Input, State, Ticket};
 use crate::predecessor::{Standing, opened};
 use crate::restart_coordination_socket::{Asked, Server};
+use crate::sys::Process;
 use crate::systemd;
 use crate::wire::Response;
 
@@ -281,11 +282,27 @@ impl Restarter {
         }
     }
 
+    /// What of the world around this process forbids a restart.
+    pub(super) fn look_for_obstacles(&mut self) {
+        self.draining.retain(|process| !process.has_ended());
+        let predecessor = self.link.as_ref().map(|link| link.process()).filter(|process| !process.has_ended());
+        let count = self.draining.len() + usize::from(predecessor.is_some());
+        let oldest = self.draining.first().or(predecessor).map_or(0, Process::pid);
+        self.machine.set_obstacle(if process::id() == 1 {
+            Some(Refusal::ContainerInit)
+        } else if count > self.max_draining {
+            Some(Refusal::Draining { count: count as u32, oldest })
+        } else {
+            None
+        });
+    }
+
     /// Issues a ticket and puts the question to the machine.
     pub(super) fn ask(&mut self, asker: Asker) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         self.askers.insert(ticket, asker);
+        self.look_for_obstacles();
         self.feed(Input::Request(ticket));
         ticket
     }
