@@ -71,6 +71,8 @@ impl Machine {
     pub fn poll_timeout(&self) -> Option<Duration> {
         match self.state {
             State::Closed(_) | State::Idle | State::Handoff { phase: Phase::Committed, .. } => None,
+            // It was ready in time.
+            State::AwaitingReady { handover: Handover::Granting, .. } => None,
             State::Spawning { deadline, .. } | State::AwaitingReady { deadline, .. } => Some(deadline),
             State::Handoff { phase: Phase::Probation { deadline, .. }, .. } => Some(deadline),
             State::Killing { deadline, .. } => deadline,
@@ -122,6 +124,7 @@ impl Machine {
             | Input::Refused(attempt)
             | Input::Progress(attempt)
             | Input::Ready(attempt)
+            | Input::Granted(attempt)
             | Input::LifelineClosed(attempt)
             | Input::Garbage(attempt) => {
                 if self.successor() == Some(attempt) {
@@ -197,6 +200,8 @@ impl Machine {
                     self.tell(Notice::StateRequested(attempt));
                 }
                 Handover::Open | Handover::Sent => self.kill(now, Cause::Protocol(Violation::AskedTwice)),
+                // What it wants now it will find out that it has not got.
+                Handover::Granting => {}
             },
             (State::AwaitingReady { handover: handover @ Handover::Open, .. }, Input::HandoverSent(_)) => *handover = Handover::Sent,
             (State::AwaitingReady { .. }, Input::HandoverFailed(_)) => self.kill(now, Cause::HandoverFailed),
@@ -205,7 +210,12 @@ impl Machine {
             (State::AwaitingReady { handover: Handover::Open, .. }, Input::Ready(_)) => {
                 self.kill(now, Cause::Protocol(Violation::ReadyTooSoon));
             }
-            (State::AwaitingReady { .. }, Input::Ready(_)) => self.grant(now),
+            (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Ready(_)) => {}
+            (State::AwaitingReady { handover, .. }, Input::Ready(_)) => {
+                *handover = Handover::Granting;
+                self.act(Action::Grant(attempt));
+            }
+            (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Granted(_)) => self.granted(now),
             (State::AwaitingReady { .. } | State::Handoff { phase: Phase::Probation { .. }, .. }, Input::LifelineClosed(_)) => {
                 self.kill(now, Cause::HungUp);
             }
@@ -216,9 +226,8 @@ impl Machine {
         }
     }
 
-    fn grant(&mut self, now: Duration) {
+    fn granted(&mut self, now: Duration) {
         let State::AwaitingReady { attempt, ticket, pid, since, .. } = self.state else { return };
-        self.act(Action::Grant(attempt));
         self.tell(Notice::HandedOff(pid));
         match self.limits.probation {
             None => self.commit(attempt, pid, ticket),
@@ -238,7 +247,10 @@ impl Machine {
 
     fn exited(&mut self, of: Attempt) {
         match self.state {
-            State::AwaitingReady { attempt, ticket, .. } if attempt == of => self.fail(Some(ticket), Cause::Exited),
+            State::AwaitingReady { attempt, ticket, .. } if attempt == of => {
+                self.take_back(Action::Grant(attempt));
+                self.fail(Some(ticket), Cause::Exited);
+            }
             State::Handoff { attempt, phase: Phase::Probation { ticket, .. }, .. } if attempt == of => {
                 self.resume(Some(ticket), Cause::DiedOnProbation);
             }
@@ -283,7 +295,7 @@ impl Machine {
             State::Closed(Closed::Stopping | Closed::Broken) | State::Handoff { phase: Phase::Committed, .. } => {}
             State::Idle => self.broken(),
             State::Spawning { attempt, ticket, .. } => {
-                if !self.unspawn(attempt) {
+                if !self.take_back(Action::Spawn(attempt)) {
                     self.act(Action::Abandon(attempt));
                 }
                 self.act(Action::Reply(ticket, Reply::Refused(Refusal::Broken)));
@@ -319,17 +331,16 @@ impl Machine {
     /// Gives up a successor that is still being started.
     fn abandon(&mut self, cause: Cause) {
         let State::Spawning { attempt, ticket, .. } = self.state else { return };
-        if !self.unspawn(attempt) {
+        if !self.take_back(Action::Spawn(attempt)) {
             self.act(Action::Abandon(attempt));
         }
         self.fail(Some(ticket), cause);
     }
 
-    /// Takes back a spawn that nobody has carried out yet.
-    fn unspawn(&mut self, attempt: Attempt) -> bool {
-        let spawn = Output::Action(Action::Spawn(attempt));
+    /// Takes back an order that nobody has carried out yet.
+    fn take_back(&mut self, order: Action) -> bool {
         let before = self.outputs.len();
-        self.outputs.retain(|output| *output != spawn);
+        self.outputs.retain(|output| *output != Output::Action(order));
         self.outputs.len() < before
     }
 
@@ -342,6 +353,7 @@ impl Machine {
         };
         let deadline = Some(now.saturating_add(KILL_TIMEOUT));
         self.state = State::Killing { attempt, ticket: Some(ticket), pid, since, cause, granted, deadline };
+        self.take_back(Action::Grant(attempt));
         self.act(Action::Kill(attempt));
     }
 

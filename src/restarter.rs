@@ -4,8 +4,10 @@
 //! other; that is the machine's.
 
 mod attempt;
+mod birth;
 mod build;
 mod chronicle;
+mod end;
 mod event;
 mod outputs;
 mod pid_file;
@@ -26,14 +28,14 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use nix::sys::signal::Signal;
 use signal_hook_mio::v1_0::Signals;
 
-use crate::error::{Error, Refusal};
+use crate::error::{ChildSpawnError, Error, Refusal};
 use crate::exec::Exec;
 use crate::machine::{Closed, Input, Limits, Machine, Phase, State, Ticket};
 use crate::predecessor::{Claim, Link, Predecessor, opened, startup_complete};
 use crate::restart_coordination_socket::{Server, Status};
 use crate::sockets::Sockets;
 use crate::sys::Process;
-use crate::systemd::{self, Barrier};
+use crate::systemd::{self, Barrier, Manager};
 use crate::wire;
 
 use attempt::Current;
@@ -94,9 +96,12 @@ pub struct Restarter {
     told: VecDeque<Event>,
     link: Option<Arc<Link>>,
     heard: Heard,
+    manager: Manager,
     barrier: Option<(Barrier, Duration)>,
     /// Why an attempt was called off, if the program said so.
     called_off: Option<String>,
+    /// Why nothing could be started.
+    not_started: Option<ChildSpawnError>,
     last_failure: Option<String>,
     chronicle: Chronicle,
     pid_file: Option<PidFile>,
@@ -223,9 +228,13 @@ impl Restarter {
     /// Rules restarts out, since this process is ending: one under way is called off, and one on probation becomes final. systemd is told.
     /// The process goes on serving until it ends by itself.
     pub fn stop(&mut self) {
+        // The service goes on in a successor, if it has one.
+        let ends = !matches!(self.machine.state(), State::Handoff { .. });
         self.feed(Input::Stop);
-        systemd::stopping();
-        self.stopping = systemd::is_there().then(|| self.now() + systemd::EXTENSION);
+        if ends {
+            self.manager.stopping();
+            self.stopping = systemd::is_there().then(|| self.now() + systemd::EXTENSION);
+        }
         self.wake();
     }
 
@@ -256,6 +265,9 @@ impl Restarter {
 
     /// The process that has taken over, once [`Event::Completed`] has come; to watch it, or to hold its end off this process's.
     pub fn into_successor(mut self) -> Option<Successor> {
+        if let State::Handoff { phase: Phase::Committed, .. } = self.machine.state() {
+            self.carry_out_the_rest();
+        }
         self.take_successor()
     }
 

@@ -163,6 +163,8 @@ pub enum Handover {
     Open,
     /// All has been given.
     Sent,
+    /// It is ready, with or without a state, and is being granted the service.
+    Granting,
 }
 
 /// Whether a handoff can still be taken back.

@@ -82,6 +82,8 @@ pub enum Input {
     Progress(Attempt),
     /// The successor can serve.
     Ready(Attempt),
+    /// The successor has been told that the service is its own.
+    Granted(Attempt),
     /// The successor closed its lifeline and lives on.
     LifelineClosed(Attempt),
     /// The successor sent what cannot be read.
@@ -107,7 +109,7 @@ pub enum Action {
     Abandon(Attempt),
     /// Kill it; its end is awaited.
     Kill(Attempt),
-    /// Tell it that the service is its own.
+    /// If it still lives, tell it that the service is its own; then `Granted` is the answer, and otherwise `Exited`.
     Grant(Attempt),
     /// Tell it that this is final.
     Commit(Attempt),

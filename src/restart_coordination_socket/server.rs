@@ -142,22 +142,23 @@ impl Server {
         self.retry_at.take_if(|at| now >= *at).is_some()
     }
 
-    /// Takes new clients in. `true`: there may be more, call again.
-    pub(crate) fn accept(&mut self, registry: &Registry, now: Duration) -> bool {
-        let Some(listener) = self.listener.as_ref().filter(|_| self.accepts) else { return false };
+    /// Takes new clients in.
+    pub(crate) fn accept(&mut self, registry: &Registry, now: Duration) {
+        let Some(listener) = self.listener.as_ref().filter(|_| self.accepts) else { return };
         for _ in 0..TURN {
             match listener.accept() {
                 Ok((stream, _)) => admit(&mut self.clients, self.first_token, stream, registry, now),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
                     log::warn!("cannot take in who asks at {}: {error}; trying again", self.path.display());
                     self.retry_at = Some(now + RETRY);
-                    return false;
+                    return;
                 }
             }
         }
-        true
+        // There may be more, for which no event will come.
+        self.retry_at = Some(now);
     }
 
     /// Writes to and reads from the client of that token; returns what it wants.

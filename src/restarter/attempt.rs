@@ -173,6 +173,11 @@ impl Current {
         self.exited
     }
 
+    /// Whether it has ended, reaped or not.
+    pub(super) fn has_ended(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::has_ended)
+    }
+
     pub(super) fn kill(&self) {
         if let Some(process) = &self.process {
             process.kill();

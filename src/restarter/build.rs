@@ -17,7 +17,7 @@ use crate::machine::{Limits, Machine};
 use crate::predecessor::{Claim, Gifts, Link};
 use crate::restart_coordination_socket::Server;
 use crate::sockets::Sockets;
-use crate::systemd;
+use crate::systemd::{self, Manager};
 
 use super::chronicle::Chronicle;
 use super::pid_file::PidFile;
@@ -109,8 +109,10 @@ impl RestartConfig {
             told: VecDeque::new(),
             link,
             heard: Heard::default(),
+            manager: Manager::default(),
             barrier: None,
             called_off: None,
+            not_started: None,
             last_failure: None,
             chronicle,
             pid_file: self.absolute_pid_file()?.map(PidFile::new),

@@ -1,19 +1,15 @@
 //! What the machine puts out: actions are done, notices become events.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::process;
 
 use log::Level;
 
 use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal};
-use crate::exec::Job;
 use crate::handover::Handover;
-use crate::lifeline::Lifeline;
-use crate::machine::{Action, Attempt, Cause, Closed, Input, KILL_TIMEOUT, Notice, Output, Phase, Reply, State, Ticket};
-use crate::sys::{self, Process};
-use crate::systemd::{self, Barrier};
-use crate::wire::{self, Given, Hello, MAX_DESCRIPTORS, MAX_PACKET, Message, Response};
+use crate::machine::{Action, Cause, Input, Notice, Output, Reply, State, Ticket};
+use crate::systemd;
+use crate::wire::{Message, Response};
 
 use super::attempt::Current;
 use super::{Asker, BARRIER, Event, Restarter, unwatch, watch};
@@ -79,21 +75,20 @@ impl Restarter {
         }
     }
 
-    fn act(&mut self, action: Action) {
+    pub(super) fn act(&mut self, action: Action) {
         log::trace!("{action:?}");
         match action {
             Action::Spawn(attempt) => {
                 self.let_go();
-                self.called_off = None;
-                let job = self.prepare(attempt);
-                let lost = match job {
-                    Ok(job) => !self.exec.spawn(job),
+                (self.called_off, self.not_started) = (None, None);
+                let lost = match self.prepare(attempt) {
+                    Ok((lifeline, job)) => {
+                        self.current = Some(Current::new(attempt, lifeline));
+                        !self.exec.spawn(job)
+                    }
                     Err(error) => {
-                        let why =
-                            ChildSpawnError::new(&self.program, &error, Some("nothing was started: its lifeline cannot be made".into()));
-                        if let Some(current) = &mut self.current {
-                            current.words.spawn = Some(why);
-                        }
+                        let note = "nothing was started: its lifeline cannot be made".into();
+                        self.not_started = Some(ChildSpawnError::new(&self.program, &error, Some(note)));
                         self.feed(Input::SpawnFailed(attempt));
                         false
                     }
@@ -108,68 +103,20 @@ impl Restarter {
                     current.kill();
                 }
             }
-            Action::Grant(_) => {
-                self.say(&Message::Granted);
-                if let Some(current) = &mut self.current {
+            Action::Grant(attempt) => {
+                let Some(current) = &mut self.current else { return };
+                // It may have died since it said that it is ready: then the service stays here.
+                let alive = !current.has_ended();
+                if alive && current.lifeline.send(&Message::Granted, &[]).is_ok() {
                     current.granted = true;
+                    self.feed(Input::Granted(attempt));
+                } else {
+                    self.look_at_successor();
                 }
             }
             Action::Commit(_) => self.commit(),
             Action::Reply(ticket, reply) => self.reply(ticket, reply),
         }
-    }
-
-    /// The lifeline with the first messages in it, and all else that a successor is given.
-    fn prepare(&mut self, attempt: Attempt) -> io::Result<Job> {
-        let (lifeline, theirs) = Lifeline::pair()?;
-        let current = self.current.insert(Current::new(attempt, lifeline));
-        let passed: Vec<_> = self
-            .sockets
-            .untouched()
-            .map(|(name, socket, number)| Ok((name.to_owned(), socket.try_clone_to_owned()?, number)))
-            .collect::<io::Result<_>>()?;
-        // Above the numbers that the sockets of systemd take in the child.
-        let above = passed.iter().map(|(.., number)| number + 1).max().unwrap_or(0);
-        let lifeline = if above > 0 { sys::duplicate(theirs, above)? } else { theirs };
-        let passed = passed
-            .into_iter()
-            .map(|(name, socket, number)| Ok((name, sys::duplicate(socket, above)?, number)))
-            .collect::<io::Result<_>>()?;
-
-        let own = Process::open(std::process::id())?;
-        let mut gifts = vec![(Given::Predecessor, own.as_fd())];
-        if let Some(server) = &self.server
-            && let (Some(path), Some(listener)) = (server.path().to_str(), server.listener())
-        {
-            gifts.push((Given::Coordination { path: path.into() }, listener));
-        }
-        let predecessor = self.link.iter().map(|link| link.process());
-        for process in self.draining.iter().chain(predecessor).filter(|process| !process.has_ended()) {
-            gifts.push((Given::Draining { pid: process.pid() }, process.as_fd()));
-        }
-        gifts.extend(self.sockets.given().map(|(name, socket)| (Given::Socket { name: name.into() }, socket)));
-        let generation = self.link.as_ref().map_or(0, |link| link.generation()) + 1;
-        let mut packets = packets(gifts).into_iter().peekable();
-        let mut hello = Some(Hello {
-            version: wire::VERSION,
-            oldest: wire::OLDEST,
-            pid: std::process::id(),
-            generation,
-            probation_ms: self.limits.probation.map(|time| time.as_millis() as u64),
-            signal: self.signal.map(|signal| signal as i32),
-            given: Vec::new(),
-            more: false,
-            outcomes: self.chronicle.outcomes(),
-        });
-        while let Some((given, descriptors)) = packets.next() {
-            let more = packets.peek().is_some();
-            let message = match hello.take() {
-                Some(hello) => Message::Hello(Hello { given, more, ..hello }),
-                None => Message::More { given, more },
-            };
-            current.lifeline.send(&message, &descriptors)?;
-        }
-        Ok(Job { attempt, lifeline, passed })
     }
 
     fn say(&mut self, message: &Message) {
@@ -181,25 +128,25 @@ impl Restarter {
         }
     }
 
-    /// The service is the successor's for good.
+    /// The service is the successor's for good. It is told so last: from then on it may do all this in its turn.
     fn commit(&mut self) {
-        self.say(&Message::Commit);
+        if let Some(process) = self.current.as_ref().and_then(|current| current.process.as_ref()) {
+            self.manager.handed_over(process.pid());
+            if let Some(file) = &self.pid_file {
+                file.write(process.pid());
+            }
+        }
+        if let Some(barrier) = self.manager.barrier()
+            && watch(self.poll.registry(), barrier.as_fd(), BARRIER).is_ok()
+        {
+            self.barrier = Some((barrier, self.epoch.elapsed() + systemd::BARRIER_LIMIT));
+            self.rearm();
+        }
         self.sockets.close();
         if let Some(server) = &mut self.server {
             server.hand_over(self.poll.registry());
         }
-        if let Some(process) = self.current.as_ref().and_then(|current| current.process.as_ref()) {
-            systemd::handed_over(process.pid());
-            if let Some(file) = &self.pid_file {
-                file.write(process.pid());
-            }
-            if let Some(barrier) = Barrier::new()
-                && watch(self.poll.registry(), barrier.as_fd(), BARRIER).is_ok()
-            {
-                self.barrier = Some((barrier, self.epoch.elapsed() + systemd::BARRIER_LIMIT));
-                self.rearm();
-            }
-        }
+        self.say(&Message::Commit);
     }
 
     fn reply(&mut self, ticket: Ticket, reply: Reply) {
@@ -229,13 +176,14 @@ impl Restarter {
 
     /// The failure for people: what the program said when it called off, or the machine's cause in the words of the attempt.
     fn failure(&self, cause: Cause) -> Failure {
-        match (cause, &self.called_off, &self.current) {
-            (Cause::Cancelled, Some(why), _) => Failure::Hook(why.clone()),
-            (_, _, Some(current)) => current.failure(cause, self.limits.ready),
+        match (cause, &self.called_off, &self.not_started, &self.current) {
+            (Cause::Cancelled, Some(why), ..) => Failure::Hook(why.clone()),
+            (_, _, _, Some(current)) => current.failure(cause, self.limits.ready),
             // It ended before anything was started.
-            (Cause::Stopping, _, None) => Failure::Stopping,
-            (Cause::TimedOut, _, None) => Failure::TimedOut(self.limits.ready),
-            (_, _, None) => Failure::Cancelled,
+            (Cause::SpawnFailed, _, Some(error), None) => Failure::Spawn(error.clone()),
+            (Cause::Stopping, .., None) => Failure::Stopping,
+            (Cause::TimedOut, .., None) => Failure::TimedOut(self.limits.ready),
+            (_, .., None) => Failure::Cancelled,
         }
     }
 
@@ -246,7 +194,7 @@ impl Restarter {
                     self.chronicle.begin(attempt, since);
                 }
                 self.log(Level::Info, &format!("starting {}", self.program.display()));
-                systemd::reloading(self.limits.ready + self.limits.probation.unwrap_or_default());
+                self.manager.reloading(self.limits.ready.saturating_add(self.limits.probation.unwrap_or_default()));
                 Event::Restarting
             }
             Notice::Spawned(pid) => {
@@ -287,6 +235,7 @@ impl Restarter {
             }
             Notice::Broken => {
                 log::error!(target: "pollflip", "{}", Refusal::Broken);
+                self.manager.still_here("no restart is possible any more");
                 Event::Broken(Error::rule(Refusal::Broken.to_string()))
             }
             Notice::Committed => {
@@ -300,7 +249,7 @@ impl Restarter {
         let failure = self.failure(cause);
         self.called_off = None;
         let text = failure.to_string();
-        systemd::still_here(&text);
+        self.manager.still_here(&text);
         self.chronicle.end(false, &text, self.epoch.elapsed());
         self.last_failure = Some(text);
         failure
@@ -308,67 +257,5 @@ impl Restarter {
 
     fn log(&self, level: Level, text: &str) {
         log::log!(target: "pollflip", level, "{}: {text}", self.chronicle.heading(self.epoch.elapsed()));
-    }
-}
-
-/// As many as go together.
-fn packets<'a>(gifts: Vec<(Given, BorrowedFd<'a>)>) -> Vec<(Vec<Given>, Vec<BorrowedFd<'a>>)> {
-    let mut packets: Vec<(Vec<Given>, Vec<_>)> = vec![Default::default()];
-    let mut length = ROOM_FOR_HELLO;
-    for (given, descriptor) in gifts {
-        let room = match &given {
-            Given::Socket { name } => wire::room_for(name),
-            Given::Coordination { path } => wire::room_for(path),
-            Given::Predecessor | Given::Draining { .. } | Given::Unknown => wire::room_for(""),
-        };
-        if length + room > MAX_PACKET || packets.last().is_some_and(|(given, _)| given.len() == MAX_DESCRIPTORS) {
-            packets.push(Default::default());
-            length = ROOM_FOR_HELLO;
-        }
-        length += room;
-        if let Some((all, descriptors)) = packets.last_mut() {
-            all.push(given);
-            descriptors.push(descriptor);
-        }
-    }
-    packets
-}
-
-/// More than a first message takes without its sockets: the last outcomes, in the main.
-const ROOM_FOR_HELLO: usize = 8 * 1024;
-
-/// Gives up what is under way.
-impl Drop for Restarter {
-    fn drop(&mut self) {
-        match self.machine.state() {
-            State::AwaitingReady { .. } | State::Killing { .. } => {
-                // Before the lifeline closes, so that it does not take the predecessor for dead and the service for its own.
-                if let Some(process) = self.current.as_ref().and_then(|current| current.process.as_ref()) {
-                    process.kill();
-                    if process.wait(KILL_TIMEOUT).is_none() {
-                        log::warn!("the successor (process {}) does not die", process.pid());
-                    }
-                }
-            }
-            State::Handoff { phase: Phase::Probation { .. }, .. } => {
-                self.feed(Input::Stop);
-                while let Some(output) = self.machine.poll_output() {
-                    if let Output::Action(action) = output {
-                        self.act(action);
-                    }
-                }
-            }
-            State::Closed(_) | State::Idle | State::Spawning { .. } | State::Handoff { phase: Phase::Committed, .. } => {}
-        }
-        let serves = !matches!(self.machine.state(), State::Handoff { .. } | State::Closed(Closed::OnProbation));
-        let was_granted = self.link.is_none() || self.heard.opened;
-        if serves && was_granted {
-            if let Some(server) = &mut self.server {
-                server.remove_path();
-            }
-            if let Some(file) = &self.pid_file {
-                file.remove();
-            }
-        }
     }
 }

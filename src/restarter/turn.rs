@@ -62,6 +62,7 @@ impl Restarter {
         self.look_at_clients(&news);
         self.feed(Input::Timeout);
         self.ask_systemd_for_time();
+        self.manager.flush();
         self.rearm();
         true
     }
@@ -125,7 +126,7 @@ impl Restarter {
         }
     }
 
-    fn look_at_successor(&mut self) {
+    pub(super) fn look_at_successor(&mut self) {
         let now = self.now();
         let Some(current) = &mut self.current else { return };
         let (said, more) = current.read(now);
@@ -146,7 +147,7 @@ impl Restarter {
             if let Some(server) = &mut self.server {
                 server.progress(&text);
             }
-            systemd::progress(&text);
+            self.manager.progress(&text);
             current.words.progress = Some(text);
             self.feed(Input::Progress(attempt));
         }
@@ -177,7 +178,7 @@ impl Restarter {
         if self.heard.opened && (committed || gone) && !mem::replace(&mut self.heard.ours, true) {
             if !committed {
                 // The one whom systemd takes for the service cannot tell it any more.
-                systemd::handed_over(process::id());
+                self.manager.handed_over(process::id());
             }
             if let Some(file) = &self.pid_file {
                 file.write(process::id());
@@ -240,9 +241,6 @@ impl Restarter {
         let now = self.now();
         let Some(server) = &mut self.server else { return };
         let accept = server.expire(now) || news.accept;
-        if accept && server.accept(self.poll.registry(), now) {
-            self.wake();
-        }
         // One request of each client in a turn, so that none of them keeps the others waiting.
         let again = std::mem::take(&mut self.again);
         for token in again.into_iter().chain(news.clients.iter().copied()) {
@@ -259,6 +257,10 @@ impl Restarter {
                 }
                 None => {}
             }
+        }
+        // Those who have left have made room.
+        if let (true, Some(server)) = (accept, &mut self.server) {
+            server.accept(self.poll.registry(), now);
         }
     }
 
@@ -277,7 +279,7 @@ impl Restarter {
     fn ask_systemd_for_time(&mut self) {
         let now = self.now();
         if self.stopping.is_some_and(|at| now >= at) {
-            systemd::still_stopping();
+            self.manager.still_stopping();
             self.stopping = Some(now + systemd::EXTENSION);
         }
     }
@@ -316,6 +318,7 @@ impl Restarter {
             self.link.as_ref().and_then(|link| link.next_timeout()).map(|left| now + left),
             self.barrier.as_ref().map(|(_, limit)| *limit),
             self.stopping,
+            self.manager.next_timeout().map(|left| now + left),
         ];
         self.timer.arm(deadlines.into_iter().flatten().min(), now);
     }

@@ -1,14 +1,14 @@
 //! A process held by a pidfd: it cannot be confused with a later one of the same number.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::error::Exit;
 
@@ -50,17 +50,27 @@ impl Process {
         }
     }
 
-    /// Reaps the child if it has ended.
+    /// Reaps the child if it has ended. libc rather than nix, which reaps a child that died of a real-time signal and loses the status.
     pub(crate) fn try_wait(&self) -> Option<Exit> {
+        // SAFETY: an all-zero siginfo_t is a valid one.
+        let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
         loop {
-            return match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-                Ok(WaitStatus::Exited(_, code)) => Some(Exit::Code(code)),
-                Ok(WaitStatus::Signaled(_, signal, _)) => Some(Exit::Signal(signal as i32)),
-                Ok(_) => None,
-                Err(Errno::EINTR) => continue,
+            let id = self.pidfd.as_raw_fd() as libc::id_t;
+            // SAFETY: the descriptor is open, and the call writes nothing but `info`.
+            if unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, libc::WEXITED | libc::WNOHANG) } == 0 {
+                break;
+            }
+            if Errno::last() != Errno::EINTR {
                 // Somebody else has reaped it, or will: gone is when its descriptor says so.
-                Err(_) => self.has_ended().then_some(Exit::Unknown),
-            };
+                return self.has_ended().then_some(Exit::Unknown);
+            }
+        }
+        // SAFETY: waitid has filled in the fields of a child that has changed its state, or left zeroes.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        match (pid, info.si_code) {
+            (0, _) => None,
+            (_, libc::CLD_EXITED) => Some(Exit::Code(status)),
+            _ => Some(Exit::Signal(status)),
         }
     }
 
@@ -76,9 +86,19 @@ impl Process {
     }
 
     fn ended_within(&self, limit: Duration) -> bool {
-        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        matches!(poll(&mut fds, timeout), Ok(1..))
+        let deadline = Instant::now().checked_add(limit);
+        loop {
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+            // Rounded up, so as not to spin through the last millisecond.
+            let left = left.saturating_add(Duration::from_micros(999)).min(if limit.is_zero() { Duration::ZERO } else { Duration::MAX });
+            let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                Ok(1..) => return true,
+                Ok(_) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
+                Err(Errno::EINTR) => {}
+                _ => return false,
+            }
+        }
     }
 }
 

@@ -1,0 +1,93 @@
+//! What a successor is born with.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::process;
+
+use crate::exec::Job;
+use crate::lifeline::Lifeline;
+use crate::machine::Attempt;
+use crate::sys::{self, Process};
+use crate::wire::{self, Given, Hello, MAX_DESCRIPTORS, MAX_PACKET, Message};
+
+use super::Restarter;
+
+impl Restarter {
+    /// The lifeline with the first messages in it, and all else that a successor is given.
+    pub(super) fn prepare(&self, attempt: Attempt) -> io::Result<(Lifeline, Job)> {
+        let (lifeline, theirs) = Lifeline::pair()?;
+        let passed: Vec<_> = self
+            .sockets
+            .untouched()
+            .map(|(name, socket, number)| Ok((name.to_owned(), socket.try_clone_to_owned()?, number)))
+            .collect::<io::Result<_>>()?;
+        // Above the numbers that the sockets of systemd take in the child, and above those of a standard stream that is closed here.
+        let above = passed.iter().map(|(.., number)| number + 1).max().unwrap_or(3);
+        let theirs = if theirs.as_raw_fd() < above { sys::duplicate(theirs, above)? } else { theirs };
+        let passed = passed
+            .into_iter()
+            .map(|(name, socket, number)| Ok((name, sys::duplicate(socket, above)?, number)))
+            .collect::<io::Result<_>>()?;
+
+        let own = Process::open(process::id())?;
+        let mut gifts = vec![(Given::Predecessor, own.as_fd())];
+        if let Some(server) = &self.server
+            && let (Some(path), Some(listener)) = (server.path().to_str(), server.listener())
+        {
+            gifts.push((Given::Coordination { path: path.into() }, listener));
+        }
+        let predecessor = self.link.iter().map(|link| link.process());
+        for process in self.draining.iter().chain(predecessor).filter(|process| !process.has_ended()) {
+            gifts.push((Given::Draining { pid: process.pid() }, process.as_fd()));
+        }
+        gifts.extend(self.sockets.given().map(|(name, socket)| (Given::Socket { name: name.into() }, socket)));
+        let generation = self.link.as_ref().map_or(0, |link| link.generation()) + 1;
+        let mut packets = packets(gifts).into_iter().peekable();
+        let mut hello = Some(Hello {
+            version: wire::VERSION,
+            oldest: wire::OLDEST,
+            pid: process::id(),
+            generation,
+            probation_ms: self.limits.probation.map(|time| time.as_millis() as u64),
+            signal: self.signal.map(|signal| signal as i32),
+            given: Vec::new(),
+            more: false,
+            outcomes: self.chronicle.outcomes(),
+        });
+        while let Some((given, descriptors)) = packets.next() {
+            let more = packets.peek().is_some();
+            let message = match hello.take() {
+                Some(hello) => Message::Hello(Hello { given, more, ..hello }),
+                None => Message::More { given, more },
+            };
+            lifeline.send(&message, &descriptors)?;
+        }
+        Ok((lifeline, Job { attempt, lifeline: theirs, passed }))
+    }
+}
+
+/// As many as go together.
+fn packets<'a>(gifts: Vec<(Given, BorrowedFd<'a>)>) -> Vec<(Vec<Given>, Vec<BorrowedFd<'a>>)> {
+    let mut packets: Vec<(Vec<Given>, Vec<_>)> = vec![Default::default()];
+    let mut length = ROOM_FOR_HELLO;
+    for (given, descriptor) in gifts {
+        let room = match &given {
+            Given::Socket { name } => wire::room_for(name),
+            Given::Coordination { path } => wire::room_for(path),
+            Given::Predecessor | Given::Draining { .. } | Given::Unknown => wire::room_for(""),
+        };
+        if length + room > MAX_PACKET || packets.last().is_some_and(|(given, _)| given.len() == MAX_DESCRIPTORS) {
+            packets.push(Default::default());
+            length = ROOM_FOR_HELLO;
+        }
+        length += room;
+        if let Some((all, descriptors)) = packets.last_mut() {
+            all.push(given);
+            descriptors.push(descriptor);
+        }
+    }
+    packets
+}
+
+/// More than a first message takes without its sockets: the last outcomes, in the main.
+const ROOM_FOR_HELLO: usize = 8 * 1024;

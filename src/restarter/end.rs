@@ -1,0 +1,63 @@
+//! How a restarter ends.
+
+use std::time::Duration;
+
+use crate::machine::{Input, KILL_TIMEOUT, Output, State};
+use crate::systemd::BARRIER_LIMIT;
+
+use super::Restarter;
+
+impl Restarter {
+    /// Does what is still to be done of a restart that cannot be taken back any more, when nobody will poll again.
+    pub(super) fn carry_out_the_rest(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            if let Output::Action(action) = output {
+                self.act(action);
+            }
+        }
+    }
+
+    /// A successor that is not ready is killed. Before the lifeline closes, so that it does not take this process for dead and the service
+    /// for its own.
+    fn give_up(&mut self) {
+        if let Some(process) = self.current.as_ref().and_then(|current| current.process.as_ref()) {
+            process.kill();
+            if process.wait(KILL_TIMEOUT).is_none() {
+                log::warn!(target: "pollflip", "the successor (process {}) does not die", process.pid());
+            }
+        }
+        self.manager.still_here("the restart was given up");
+    }
+
+    fn hand_over(&mut self) {
+        self.feed(Input::Stop);
+        self.carry_out_the_rest();
+        if let Some((barrier, _)) = self.barrier.take() {
+            let deadline = self.now() + BARRIER_LIMIT;
+            // The manager may have been too busy to be asked yet.
+            while !barrier.answers_within(Duration::from_millis(10)) && self.now() < deadline {
+                self.manager.flush();
+            }
+        }
+    }
+}
+
+impl Drop for Restarter {
+    fn drop(&mut self) {
+        match self.machine.state() {
+            State::Closed(_) | State::Idle => {}
+            // The restart thread, dropped after this, sees to what it was told to start.
+            State::Spawning { .. } => self.manager.still_here("the restart was given up"),
+            State::AwaitingReady { .. } | State::Killing { .. } => self.give_up(),
+            State::Handoff { .. } => return self.hand_over(),
+        }
+        if self.link.is_none() || self.heard.ours {
+            if let Some(server) = &mut self.server {
+                server.remove_path();
+            }
+            if let Some(file) = &self.pid_file {
+                file.remove();
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Telling the service manager, without ever waiting for it.
+//!
+//! Knows: what is to be told at which step. Does not know: when a step comes. sd-notify words the messages; they are sent from here, since
+//! its own way of sending waits when the manager is busy, and the loop must not.
+
+use std::collections::VecDeque;
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::pipe2;
+use sd_notify::NotifyState;
+
+use crate::sys;
+
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+/// How often the manager is told that the end takes longer. Each time it is asked for twice that: a loop that hangs is killed.
+pub(crate) const EXTENSION: Duration = Duration::from_secs(10);
+/// How long a [`Barrier`] is waited for.
+pub(crate) const BARRIER_LIMIT: Duration = Duration::from_secs(5);
+/// How soon a message that the manager had no room for is sent again.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Whether there is a service manager to tell.
+pub(crate) fn is_there() -> bool {
+    address().is_some()
+}
+
+/// The service serves, for the first time. At that moment there is no loop yet that could be held up.
+pub(crate) fn ready() {
+    let Some(address) = address() else { return };
+    let result = UnixDatagram::unbound().and_then(|socket| {
+        socket.connect_addr(&to_address(&address)?)?;
+        socket.send(worded(&[NotifyState::Ready]).as_bytes())
+    });
+    if let Err(error) = result {
+        unreachable_manager(&error);
+    }
+}
+
+/// The service manager, and what it has yet to be told.
+#[derive(Debug, Default)]
+pub(crate) struct Manager {
+    waiting: VecDeque<Waiting>,
+    tried: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    text: String,
+    descriptor: Option<OwnedFd>,
+}
+
+impl Manager {
+    /// A restart has begun, which may take so long.
+    pub(crate) fn reloading(&mut self, limit: Duration) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell(&[NotifyState::Reloading, now, longer(limit), NotifyState::Status("restarting")]),
+            Err(error) => log::warn!(target: "pollflip", "cannot read the clock for systemd: {error}"),
+        }
+    }
+
+    /// How far the restart is. What comes while the manager is busy is left out: there will be more.
+    pub(crate) fn progress(&mut self, text: &str) {
+        if self.waiting.is_empty() {
+            self.tell(&[NotifyState::Status(text)]);
+        }
+    }
+
+    /// The restart has failed, and this process serves on.
+    pub(crate) fn still_here(&mut self, why: &str) {
+        self.tell(&[NotifyState::Ready, NotifyState::Status(why)]);
+    }
+
+    /// The service is another process from now on. One message, since the manager listens to its main process alone by default.
+    pub(crate) fn handed_over(&mut self, to: u32) {
+        self.tell(&[NotifyState::MainPid(to), NotifyState::Ready, NotifyState::Status("")]);
+    }
+
+    /// The service ends, which may take a while.
+    pub(crate) fn stopping(&mut self) {
+        self.tell(&[NotifyState::Stopping, longer(2 * EXTENSION)]);
+    }
+
+    /// It has not ended yet, and is at it.
+    pub(crate) fn still_stopping(&mut self) {
+        self.tell(&[longer(2 * EXTENSION)]);
+    }
+
+    /// Asks for a sign that all of this has been taken in; `None` without a manager, or if it cannot be asked.
+    pub(crate) fn barrier(&mut self) -> Option<Barrier> {
+        address()?;
+        match pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
+            Ok((ours, theirs)) => {
+                self.queue(Waiting { text: "BARRIER=1".into(), descriptor: Some(theirs) });
+                Some(Barrier(ours))
+            }
+            Err(error) => {
+                log::warn!(target: "pollflip", "cannot wait for systemd to take the new main process in: {error}");
+                None
+            }
+        }
+    }
+
+    fn tell(&mut self, state: &[NotifyState<'_>]) {
+        self.queue(Waiting { text: worded(state), descriptor: None });
+    }
+
+    fn queue(&mut self, message: Waiting) {
+        if is_there() {
+            self.waiting.push_back(message);
+            self.flush();
+        }
+    }
+
+    /// Sends what can be sent.
+    pub(crate) fn flush(&mut self) {
+        while let Some(first) = self.waiting.front() {
+            match send(first) {
+                Err(error) if has_to_wait(&error) => {
+                    self.tried = Some(Instant::now());
+                    return;
+                }
+                Err(error) => unreachable_manager(&error),
+                Ok(()) => {}
+            }
+            self.waiting.pop_front();
+        }
+        self.tried = None;
+    }
+
+    /// How long until [`Manager::flush`] is needed.
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        self.tried.map(|tried| RETRY.saturating_sub(tried.elapsed()))
+    }
+}
+
+/// Answers, by hanging up, when the manager has taken in all that was told before.
+#[derive(Debug)]
+pub(crate) struct Barrier(OwnedFd);
+
+impl Barrier {
+    /// Whether the manager has hung up.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.answers_within(Duration::ZERO)
+    }
+
+    /// Waits for that.
+    pub(crate) fn answers_within(&self, limit: Duration) -> bool {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)), Ok(1..))
+    }
+}
+
+impl AsFd for Barrier {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn address() -> Option<OsString> {
+    env::var_os(NOTIFY_SOCKET).filter(|address| !address.is_empty())
+}
+
+fn to_address(text: &OsString) -> io::Result<SocketAddr> {
+    match text.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(text),
+    }
+}
+
+fn send(message: &Waiting) -> io::Result<()> {
+    let Some(address) = address() else { return Ok(()) };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&to_address(&address)?)?;
+    let descriptors: Vec<_> = message.descriptor.iter().map(AsFd::as_fd).collect();
+    sys::send(&socket, message.text.as_bytes(), &descriptors)
+}
+
+fn worded(state: &[NotifyState<'_>]) -> String {
+    state.iter().map(|state| format!("{state}\n")).collect()
+}
+
+fn longer(by: Duration) -> NotifyState<'static> {
+    NotifyState::ExtendTimeoutUsec(u32::try_from(by.as_micros()).unwrap_or(u32::MAX))
+}
+
+/// The manager is busy, or this process has no descriptor or memory left for a moment.
+fn has_to_wait(error: &io::Error) -> bool {
+    const WAIT: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error().is_some_and(|number| WAIT.contains(&number))
+}
+
+/// That the manager cannot be reached is worth a warning, and never an end of the service.
+fn unreachable_manager(error: &io::Error) {
+    log::warn!(target: "pollflip", "cannot notify systemd at {NOTIFY_SOCKET}={:?}: {error}", address().unwrap_or_default());
+}
