@@ -33,6 +33,7 @@ use crate::systemd::LISTEN_VARIABLES;
 /// # let _ = config;
 /// ```
 #[derive(Debug, Clone)]
+#[must_use = "a configuration does nothing until something is built from it"]
 pub struct RestartConfig {
     program: Option<PathBuf>,
     arguments: Option<Vec<OsString>>,
@@ -140,17 +141,6 @@ impl RestartConfig {
         self
     }
 
-    /// The restart signal, checked.
-    pub(crate) fn checked_signal(&self) -> Result<Option<Signal>, Error> {
-        let Some(number) = self.signal else { return Ok(None) };
-        match Signal::try_from(number) {
-            Ok(Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGILL | Signal::SIGFPE | Signal::SIGSEGV | Signal::SIGCHLD) | Err(_) => {
-                Err(Error::rule(format!("signal {number} cannot be the restart signal")))
-            }
-            Ok(signal) => Ok(Some(signal)),
-        }
-    }
-
     /// The coordination socket's path, absolute against the directory of now.
     pub(crate) fn absolute_socket(&self) -> Result<Option<PathBuf>, Error> {
         let path = self.socket.as_deref().map(absolute).transpose()?;
@@ -213,6 +203,16 @@ pub(crate) struct Launch {
     pub(crate) environment: Vec<CString>,
     pub(crate) directory: Option<CString>,
     pub(crate) mask: SigSet,
+}
+
+/// A signal by its number, if it can be a restart signal.
+pub(crate) fn restart_signal(number: i32) -> Result<Signal, Error> {
+    match Signal::try_from(number) {
+        Ok(Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGILL | Signal::SIGFPE | Signal::SIGSEGV | Signal::SIGCHLD) | Err(_) => {
+            Err(Error::rule(format!("signal {number} cannot be the restart signal")))
+        }
+        Ok(signal) => Ok(signal),
+    }
 }
 
 /// The form that an environment has.

@@ -102,15 +102,18 @@ impl Exec {
         let late = mem::take(&mut desk.done);
         drop(desk);
         self.shared.changed.notify_all();
-        for (_, result) in late {
-            if let Ok(process) = result {
-                process.kill();
-                let pid = process.pid();
-                if !self.order(Order::Reap(process)) {
-                    // The thread is gone: what it has left is reaped here, which takes a killed process a moment.
-                    sys::kill_and_reap(pid);
-                }
-            }
+        for process in late.into_iter().filter_map(|(_, result)| result.ok()) {
+            self.discard(process);
+        }
+    }
+
+    /// Has a child killed and reaped that nobody wants.
+    pub(crate) fn discard(&self, process: Process) {
+        process.kill();
+        let pid = process.pid();
+        if !self.order(Order::Reap(process)) {
+            // The thread is gone: what it has left is reaped here, which takes a killed process a moment.
+            sys::kill_and_reap(pid);
         }
     }
 

@@ -50,6 +50,7 @@ pub use inheritance::{Inheritance, Map};
 /// assert_eq!(inheritance.bytes("state.v1").unwrap().unwrap(), b"the state\n");
 /// ```
 #[derive(Debug)]
+#[must_use = "a handover that is dropped fails the attempt"]
 pub struct Handover {
     lifeline: Arc<Lifeline>,
     outcome: Arc<Outcome>,

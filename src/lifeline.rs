@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -16,6 +16,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::sys;
 use crate::wire::{MAX_PACKET, Message};
+
+/// How soon a message that the kernel does not take is tried again.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// One end of the lifeline.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(crate) struct Lifeline {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
+    /// When the first of them was last tried in vain.
+    tried: Option<Instant>,
     /// Why something that had waited was not taken in the end, other than that nobody is there to take it.
     failed: Option<io::Error>,
 }
@@ -86,8 +91,7 @@ impl Lifeline {
         Ok(())
     }
 
-    /// Sends what has waited, as far as the kernel takes it. Says whether something still waits: it may do so without the socket ever
-    /// becoming writable (ETOOMANYREFS announces its end by nothing), so that the caller should try again after a while.
+    /// Sends what has waited, as far as the kernel takes it. Says whether something still waits.
     pub(crate) fn flush(&self) -> bool {
         let mut queue = self.queue();
         flush(&self.socket, &mut queue);
@@ -97,6 +101,14 @@ impl Lifeline {
     /// What the kernel would not take of what had waited, once.
     pub(crate) fn take_failure(&self) -> Option<io::Error> {
         self.queue().failed.take()
+    }
+
+    /// How long until what waits should be tried again although the socket has not become writable: ETOOMANYREFS announces its end by
+    /// nothing. `None`: nothing waits.
+    pub(crate) fn retry_in(&self) -> Option<Duration> {
+        let queue = self.queue();
+        queue.waiting.front()?;
+        Some(queue.tried.map_or(Duration::ZERO, |tried| RETRY.saturating_sub(tried.elapsed())))
     }
 
     /// How many messages wait.
@@ -173,7 +185,10 @@ fn send_now(socket: &OwnedFd, queue: &mut Queue, bytes: &[u8], descriptors: &[Bo
     }
     match sys::send(socket, bytes, descriptors) {
         Ok(()) => Ok(true),
-        Err(error) if has_to_wait(&error) => Ok(false),
+        Err(error) if has_to_wait(&error) => {
+            queue.tried = Some(Instant::now());
+            Ok(false)
+        }
         Err(error) if is_closed(&error) => Err(io::ErrorKind::BrokenPipe.into()),
         Err(error) => Err(error),
     }
@@ -184,7 +199,7 @@ fn flush(socket: &OwnedFd, queue: &mut Queue) {
         let descriptors: Vec<_> = first.descriptors.iter().map(AsFd::as_fd).collect();
         match sys::send(socket, &first.bytes, &descriptors) {
             Ok(()) => drop(queue.waiting.pop_front()),
-            Err(error) if has_to_wait(&error) => return,
+            Err(error) if has_to_wait(&error) => return queue.tried = Some(Instant::now()),
             Err(error) => {
                 queue.waiting.clear();
                 // That the other side is gone is told by `receive`.

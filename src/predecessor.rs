@@ -45,8 +45,14 @@ pub fn startup_complete() -> Result<(), Error> {
         startup.link.clone()
     };
     if let Some(link) = link {
-        link.say_ready();
-        link.wait_until_granted()?;
+        if !link.say_ready() {
+            let why = "the state that was asked for has not been taken yet: wait for Event::Inherited, or receive it, before this process is ready";
+            return Err(Error::rule(why));
+        }
+        let result = link.wait_until_granted();
+        // What else has come meanwhile is the loop's.
+        wake_loop(&startup());
+        result?;
     }
     opened();
     Ok(())

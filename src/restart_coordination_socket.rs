@@ -26,6 +26,7 @@ mod server;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::SockType;
@@ -91,6 +92,9 @@ impl RestartConfig {
     }
 }
 
+/// How soon the successor of a service that hung up is asked.
+const RETRY: Duration = Duration::from_millis(5);
+
 struct Client {
     stream: UnixStream,
     frames: Frames,
@@ -121,9 +125,11 @@ impl Client {
         let deadline = Instant::now().checked_add(limit);
         loop {
             let mut client = Client::connect(path, limit, deadline)?;
-            match client.write(request).and_then(|()| client.answer()) {
+            // Even one that does not read the request may have said why.
+            let written = client.write(request);
+            match client.answer().map_err(|lost| written.err().unwrap_or(lost)) {
                 Ok(response) => return Ok((client, response)),
-                Err(Lost::HungUp { unread, .. }) if unread || *request == Request::Status => {}
+                Err(Lost::HungUp { unread, .. }) if unread || *request == Request::Status => thread::sleep(RETRY),
                 Err(lost) => return Err(client.gone(lost, request)),
             }
         }

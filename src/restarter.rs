@@ -66,7 +66,9 @@ const FIRST_CLIENT: usize = 8;
 /// included; then call `poll` until it returns `None`.
 ///
 /// There can be one at a time in a process. **Dropping** it gives up what is under way: a successor that is not ready yet is killed, one
-/// on probation gets the service for good. The restart signal does nothing afterwards.
+/// on probation gets the service for good. The restart signal does nothing afterwards. Dropping waits for the child's end and for the
+/// restart thread, which takes a moment, and 5 s at the most for each.
+#[must_use = "a restarter that is dropped restarts nothing"]
 pub struct Restarter {
     poll: Poll,
     events: Events,
@@ -87,6 +89,9 @@ pub struct Restarter {
     sockets: Sockets,
     /// The successor under way, or the one that has taken over.
     current: Option<Current>,
+    /// A line of the successor's that has yet to be passed on, and when the next may be.
+    progress: Option<String>,
+    next_progress: Duration,
     askers: BTreeMap<Ticket, Asker>,
     tickets: u64,
     /// Processes before the predecessor that still finish their work, the oldest first.
@@ -162,6 +167,7 @@ impl Restarter {
     /// The next event. Does what there is to do, and never blocks; call it until it returns `None`.
     ///
     /// What a restart consists of is done here, in order, and each event is returned before what follows it is done.
+    #[must_use = "an event tells what the program must do now"]
     pub fn poll(&mut self) -> Option<Event> {
         for _ in 0..TURNS {
             if let Some(event) = self.next_event() {
@@ -177,6 +183,7 @@ impl Restarter {
     }
 
     /// The next event, waiting at most so long for it: for programs that have a thread to spare, and for tests.
+    #[must_use = "an event tells what the program must do now"]
     pub fn wait(&mut self, limit: Duration) -> Option<Event> {
         let deadline = Instant::now().checked_add(limit);
         loop {
@@ -277,14 +284,15 @@ impl Restarter {
         unwatch(self.poll.registry(), current.lifeline.as_fd());
         let process = current.process?;
         unwatch(self.poll.registry(), process.as_fd());
-        Some(Successor(process))
+        Some(Successor::new(process))
     }
 
     /// Says that this process can serve, as [`ready`](Restarter::ready) does, but does not wait for the answer.
     pub(crate) fn begin_ready(&mut self) {
         if !self.heard.opened {
             match &self.link {
-                Some(link) => link.say_ready(),
+                // Not yet, if the program still has to take the state: it is asked again.
+                Some(link) => _ = link.say_ready(),
                 None => opened(),
             }
             self.look_at_predecessor();

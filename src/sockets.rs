@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{Backlog, SockType, listen};
 
 use crate::error::Error;
@@ -208,9 +208,9 @@ impl Sockets {
     /// From the first use of `Sockets` on, what systemd passed is ours.
     fn claim_of_systemd(&mut self) {
         for (passed, socket) in self.untouched.drain(..) {
-            // The number goes, the duplicate stays: unless the program has taken it, and it is something else by now.
+            // The number stays open, in case the program has taken it by itself, but nothing inherits it any more.
             if sys::identity(passed.number) == sys::identity(socket.as_raw_fd()) {
-                drop(sys::adopt(passed.number));
+                sys::peek(passed.number, |fd| fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)));
             }
             if let Err(error) = set_nonblocking(&socket) {
                 log::warn!("cannot make socket {:?} of systemd non-blocking: {error}", passed.name);

@@ -35,8 +35,9 @@ pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Opt
 }
 
 /// The device and inode of an open descriptor, given by number; `None` if there is none of that number.
+#[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
 pub(crate) fn identity(raw: RawFd) -> Option<(u64, u64)> {
-    peek(raw, |fd| fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino)))?
+    peek(raw, |fd| fstat(fd).ok().map(|stat| (u64::from(stat.st_dev), u64::from(stat.st_ino))))?
 }
 
 /// Takes over a descriptor that this process was born with, and makes it CLOEXEC again.

@@ -4,9 +4,13 @@
 //! the sockets are for. Without systemd (no NOTIFY_SOCKET, no LISTEN_FDS) all of it does nothing.
 
 mod manager;
+mod unit;
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::error::Error;
 use crate::sys;
@@ -47,12 +51,25 @@ pub(crate) fn passed(successor: bool) -> Vec<Passed> {
         // The manual gives this name to a socket without one.
         let name = names.next().filter(|name| wire::check_name(name).is_ok()).unwrap_or("unknown").to_string();
         if sys::identity(number).is_none() {
-            log::warn!("{LISTEN_FDS}={count}, but descriptor {number} is not open: it and what comes after it are left out");
+            log::warn!(target: "pollflip", "{LISTEN_FDS}={count}, but descriptor {number} is not open: it and the rest are left out");
+            break;
+        }
+        if is_our_own(number) {
+            log::warn!(target: "pollflip", "{LISTEN_FDS}={count}, but descriptor {number} was not passed: it and the rest are left out");
             break;
         }
         passed.push(Passed { name, number });
     }
     passed
+}
+
+/// Whether this process has opened it: what is passed is born without CLOEXEC, and a library that takes sockets may have set that since.
+fn is_our_own(number: RawFd) -> bool {
+    sys::peek(number, |fd| {
+        let flags = fcntl(fd, FcntlArg::F_GETFD).map_or(FdFlag::empty(), FdFlag::from_bits_retain);
+        flags.contains(FdFlag::FD_CLOEXEC) && getsockopt(&fd, sockopt::SockType).is_err()
+    })
+    .unwrap_or(false)
 }
 
 /// The environment that passes sockets of these names on to a successor.

@@ -68,6 +68,7 @@ impl RestartConfig {
 /// # }
 /// ```
 #[derive(Debug)]
+#[must_use = "a task does nothing unless it is polled"]
 pub struct RestartTask {
     restarter: Restarter,
     hooks: Hooks,
@@ -121,6 +122,8 @@ impl RestartTask {
                 _ => {}
             }
         }
+        // What held it back may have been taken just now.
+        self.restarter.begin_ready();
         if self.restarter.is_stopped() && !std::mem::replace(&mut self.resolved, true) {
             return Poll::Ready(Err(Error::rule("no further restart is possible: this process is stopping")));
         }

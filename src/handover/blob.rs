@@ -94,7 +94,8 @@ struct Limited(File);
 
 impl Write for Limited {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
+        #[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
+        let limit = u64::from(getrlimit(Resource::RLIMIT_FSIZE)?.0);
         if limit < i64::MAX as u64 && (&self.0).stream_position()?.saturating_add(bytes.len() as u64) > limit {
             let why = format!("it would become larger than this process may make a file ({limit} bytes, RLIMIT_FSIZE)");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));

@@ -119,7 +119,10 @@ impl Collected {
 
     /// Closes what the program has not taken.
     pub(crate) fn close(&self) {
-        drop(std::mem::take(&mut *self.items.lock().unwrap_or_else(PoisonError::into_inner)));
+        let left = std::mem::take(&mut *self.items.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(first) = left.keys().next() {
+            log::warn!(target: "pollflip", "{} items of the handover were not taken and are closed, {first:?} and so on", left.len());
+        }
     }
 }
 

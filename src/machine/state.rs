@@ -9,7 +9,7 @@ use super::words::{Attempt, Cause, Ticket};
 /// Where a process stands.
 ///
 /// ```text
-///           Opened                 Request                 Spawned                   Ready
+///           Opened                 Request                 Spawned                  Granted
 ///  Closed ──────────▶ Idle ──────────────────▶ Spawning ──────────▶ AwaitingReady ──────────▶ Handoff
 ///    ▲                ▲  ▲                        │                     │      │                │  │
 ///    │ Stop           │  └────────────────────────┘                     │      │ (Probation)    │  └─ (Committed): the end
@@ -26,61 +26,65 @@ use super::words::{Attempt, Cause, Ticket};
 /// The whole table, made from the code by `tests/machine_table.rs`; a pair that is not in it does nothing:
 ///
 // table:begin
-/// | in                            | input                          | then                    | out |
-/// | ---                           | ---                            | ---                     | --- |
-/// | Closed(NotReady)              | Opened                         | Idle                    | |
-/// | Closed(NotReady)              | Opened on probation            | Closed(OnProbation)     | |
-/// | Closed(OnProbation)           | Committed, PredecessorGone     | Idle                    | Committed |
-/// | Idle                          | Request                        | Spawning                | Restarting, Spawn |
-/// | Idle                          | ThreadLost                     | Closed(Broken)          | Broken |
-/// | Spawning                      | Spawned                        | AwaitingReady(NotAsked) | Spawned |
-/// | Spawning                      | SpawnFailed                    | Idle                    | Reply(Failed), Failed |
-/// | Spawning                      | Cancel, Timeout                | Idle                    | Abandon, Reply(Failed), Failed |
-/// | Spawning                      | Stop                           | Closed(Stopping)        | Abandon, Reply(Failed), Failed |
-/// | Spawning                      | ThreadLost                     | Closed(Broken)          | Abandon, Reply(Broken), Broken |
-/// | AwaitingReady                 | Here with another pid, Garbage | Killing(Protocol)       | Kill |
-/// | AwaitingReady(NotAsked)       | StateRequested                 | AwaitingReady(Open)     | StateRequested |
-/// | AwaitingReady(Open, Sent)     | StateRequested                 | Killing(Protocol)       | Kill |
-/// | AwaitingReady(Open)           | HandoverSent                   | AwaitingReady(Sent)     | |
-/// | AwaitingReady                 | HandoverFailed, Refused        | Killing(cause)          | Kill |
-/// | AwaitingReady                 | LifelineClosed, Cancel, Stop   | Killing(cause)          | Kill |
-/// | AwaitingReady                 | Timeout                        | Killing(cause)          | Kill |
-/// | AwaitingReady                 | Progress                       | same                    | Progress |
-/// | AwaitingReady(NotAsked, Sent) | Ready (no probation)           | Handoff(Committed)      | Grant, HandedOff, Commit, Reply(Completed), Completed |
-/// | AwaitingReady(NotAsked, Sent) | Ready (probation)              | Handoff(Probation)      | Grant, HandedOff |
-/// | AwaitingReady(Open)           | Ready                          | Killing(Protocol)       | Kill |
-/// | AwaitingReady                 | Exited                         | Idle                    | Reply(Failed), Failed |
-/// | Handoff(Probation)            | LifelineClosed                 | Killing(cause)          | Kill |
-/// | Handoff(Probation)            | Garbage                        | Killing(Protocol)       | Kill |
-/// | Handoff(Probation)            | Exited                         | Idle                    | Reply(Failed), Resumed |
-/// | Handoff(Committed)            | Exited                         | same                    | SuccessorGone |
-/// | Handoff(Probation)            | Stop, Timeout                  | Handoff(Committed)      | Commit, Reply(Completed), Completed |
-/// | Killing(ungranted)            | Exited                         | Idle                    | Reply(Failed), Failed |
-/// | Killing(granted)              | Exited                         | Idle                    | Reply(Failed), Resumed |
-/// | Killing(ungranted overdue)    | Exited                         | Idle                    | |
-/// | Killing(granted overdue)      | Exited                         | Idle                    | Resumed |
-/// | Killing(ungranted, granted)   | Timeout                        | same, overdue           | Reply(Failed), Failed |
-/// | Closed(NotReady)              | Request                        | same                    | Reply(NotReady) |
-/// | Closed(OnProbation)           | Request                        | same                    | Reply(OnProbation) |
-/// | Handoff(Probation)            | Request                        | same                    | Reply(OnProbation) |
-/// | Closed(Stopping)              | Request                        | same                    | Reply(Stopping) |
-/// | Closed(Broken)                | Request                        | same                    | Reply(Broken) |
-/// | Spawning, AwaitingReady       | Request                        | same                    | Reply(UnderWay) |
-/// | Killing                       | Request                        | same                    | Reply(UnderWay) |
-/// | Handoff(Committed)            | Request                        | same                    | Reply(HandedOff) |
-/// | Closed(NotReady, OnProbation) | Stop                           | Closed(Stopping)        | |
-/// | Idle                          | Stop                           | Closed(Stopping)        | |
-/// | Killing                       | Stop                           | same, remembered        | |
-/// | Closed(NotReady, OnProbation) | ThreadLost                     | same, remembered        | |
-/// | AwaitingReady                 | ThreadLost                     | same, remembered        | |
-/// | Handoff(Probation), Killing   | ThreadLost                     | same, remembered        | |
+/// | in                                  | input                          | then                    | out |
+/// | ---                                 | ---                            | ---                     | --- |
+/// | Closed(NotReady)                    | Opened                         | Idle                    | |
+/// | Closed(NotReady)                    | Opened on probation            | Closed(OnProbation)     | |
+/// | Closed(OnProbation)                 | Committed, PredecessorGone     | Idle                    | Committed |
+/// | Idle                                | Request                        | Spawning                | Restarting, Spawn |
+/// | Idle                                | ThreadLost                     | Closed(Broken)          | Broken |
+/// | Spawning                            | Spawned                        | AwaitingReady(NotAsked) | Spawned |
+/// | Spawning                            | SpawnFailed                    | Idle                    | Reply(Failed), Failed |
+/// | Spawning                            | Cancel, Timeout                | Idle                    | Abandon, Reply(Failed), Failed |
+/// | Spawning                            | Stop                           | Closed(Stopping)        | Abandon, Reply(Failed), Failed |
+/// | Spawning                            | ThreadLost                     | Closed(Broken)          | Abandon, Reply(Broken), Broken |
+/// | AwaitingReady                       | Here with another pid, Garbage | Killing(Protocol)       | Kill |
+/// | AwaitingReady(NotAsked)             | StateRequested                 | AwaitingReady(Open)     | StateRequested |
+/// | AwaitingReady(Open, Sent)           | StateRequested                 | Killing(Protocol)       | Kill |
+/// | AwaitingReady(Open)                 | HandoverSent                   | AwaitingReady(Sent)     | |
+/// | AwaitingReady                       | HandoverFailed, Refused        | Killing(cause)          | Kill |
+/// | AwaitingReady                       | LifelineClosed, Cancel, Stop   | Killing(cause)          | Kill |
+/// | AwaitingReady                       | Progress                       | same                    | Progress |
+/// | AwaitingReady(NotAsked, Sent)       | Ready                          | AwaitingReady(Granting) | Grant |
+/// | AwaitingReady(Open)                 | Ready                          | Killing(Protocol)       | Kill |
+/// | AwaitingReady(Granting)             | Granted (no probation)         | Handoff(Committed)      | HandedOff, Commit, Reply(Completed), Completed |
+/// | AwaitingReady(Granting)             | Granted (probation)            | Handoff(Probation)      | HandedOff |
+/// | AwaitingReady                       | Exited                         | Idle                    | Reply(Failed), Failed |
+/// | AwaitingReady(NotAsked, Open, Sent) | Timeout                        | Killing(cause)          | Kill |
+/// | Handoff(Probation)                  | LifelineClosed                 | Killing(cause)          | Kill |
+/// | Handoff(Probation)                  | Garbage                        | Killing(Protocol)       | Kill |
+/// | Handoff(Probation)                  | Exited                         | Idle                    | Reply(Failed), Resumed |
+/// | Handoff(Committed)                  | Exited                         | same                    | SuccessorGone |
+/// | Handoff(Probation)                  | Stop, Timeout                  | Handoff(Committed)      | Commit, Reply(Completed), Completed |
+/// | Killing(ungranted)                  | Exited                         | Idle                    | Reply(Failed), Failed |
+/// | Killing(granted)                    | Exited                         | Idle                    | Reply(Failed), Resumed |
+/// | Killing(ungranted overdue)          | Exited                         | Idle                    | |
+/// | Killing(granted overdue)            | Exited                         | Idle                    | Resumed |
+/// | Killing(ungranted, granted)         | Timeout                        | same, overdue           | Reply(Failed), Failed |
+/// | Closed(NotReady)                    | Request                        | same                    | Reply(NotReady) |
+/// | Closed(OnProbation)                 | Request                        | same                    | Reply(OnProbation) |
+/// | Handoff(Probation)                  | Request                        | same                    | Reply(OnProbation) |
+/// | Closed(Stopping)                    | Request                        | same                    | Reply(Stopping) |
+/// | Closed(Broken)                      | Request                        | same                    | Reply(Broken) |
+/// | Spawning, AwaitingReady             | Request                        | same                    | Reply(UnderWay) |
+/// | Killing                             | Request                        | same                    | Reply(UnderWay) |
+/// | Handoff(Committed)                  | Request                        | same                    | Reply(HandedOff) |
+/// | Closed(NotReady, OnProbation)       | Stop                           | Closed(Stopping)        | |
+/// | Idle                                | Stop                           | Closed(Stopping)        | |
+/// | Killing                             | Stop                           | same, remembered        | |
+/// | Closed(NotReady, OnProbation)       | ThreadLost                     | same, remembered        | |
+/// | AwaitingReady                       | ThreadLost                     | same, remembered        | |
+/// | Handoff(Probation), Killing         | ThreadLost                     | same, remembered        | |
 // table:end
 ///
 /// *Killing* has a way out on `Timeout` too: the asker is answered, and the state stays until the child is gone. A `Stop` while a child
 /// is being killed is remembered, and so is a `ThreadLost` while a child exists or before the process is open: what is under way goes on,
-/// and where it would have ended in `Idle` it ends in `Closed`. What a successor on probation says is not listened to: it has been
+/// and where it would have ended in `Idle` it ends in `Closed`. A successor that is ready may be dead by the time it is to be granted the
+/// service, so that it has it only when the driver says `Granted`; it has no deadline till then, and if it is given up or ends first, a
+/// `Grant` that nobody has carried out is taken back, as a `Spawn` is instead of an `Abandon`. What a successor on probation says is not listened to: it has been
 /// granted the service, and only its end, its silence or garbage can take that back. A process that was told to stop while on probation
-/// does not hear of the commit any more.
+/// does not hear of the commit any more. An obstacle ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has `Idle` refuse each
+/// `Request` with it, and does nothing elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// No restart can be asked for.

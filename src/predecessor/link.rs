@@ -4,7 +4,7 @@
 //! leaves what it found in one inbox.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,13 +24,23 @@ pub(crate) struct Link {
     pub(super) line: Lifeline,
     process: Process,
     hello: Hello,
+    /// Never held for long, unlike the inbox. Of the two, this one is locked last.
+    said: Mutex<Said>,
     inbox: Mutex<Inbox>,
+}
+
+/// What this process has said.
+#[derive(Debug, Default)]
+struct Said {
+    ready: bool,
+    pull: bool,
+    /// The state it asked for has been taken, or cannot come any more.
+    served: bool,
 }
 
 /// What has come from the predecessor since its first message.
 #[derive(Debug, Default)]
 struct Inbox {
-    said_ready: bool,
     granted: bool,
     committed: bool,
     closed: Option<Instant>,
@@ -66,7 +76,7 @@ pub(crate) struct Standing {
 
 impl Link {
     pub(super) fn new(line: Lifeline, process: Process, hello: Hello) -> Link {
-        Link { line, process, hello, inbox: Mutex::default() }
+        Link { line, process, hello, said: Mutex::default(), inbox: Mutex::default() }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -105,12 +115,16 @@ impl Link {
         self.say(&Message::Refuse { reason: wire::line(reason) });
     }
 
-    /// Says that this process can serve, once.
-    pub(crate) fn say_ready(&self) {
-        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::mem::replace(&mut inbox.said_ready, true) {
+    /// Says that this process can serve, once; `false`: not yet, for the state that it has asked for has not been taken.
+    pub(crate) fn say_ready(&self) -> bool {
+        let mut said = self.said();
+        if said.pull && !said.served {
+            return false;
+        }
+        if !std::mem::replace(&mut said.ready, true) {
             self.say(&Message::Ready);
         }
+        true
     }
 
     /// Without descriptors nothing can fail but what the other side's end explains.
@@ -129,32 +143,29 @@ impl Link {
             Err(TryLockError::WouldBlock) => return None,
         };
         self.read(&mut inbox);
-        Some(inbox.standing())
+        Some(self.standing(&inbox))
     }
 
     /// Blocks until the service is this process's: granted, or left to it by a predecessor that has ended.
     pub(super) fn wait_until_granted(&self) -> Result<(), Error> {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = loop {
+        loop {
             self.read(&mut inbox);
-            let standing = inbox.standing();
+            let standing = self.standing(&inbox);
             if standing.granted || standing.gone {
-                break Ok(());
+                return Ok(());
             }
             if standing.gave_up {
-                break Err(Error::GivenUp(self.pid()));
+                return Err(Error::GivenUp(self.pid()));
             }
             self.wait_for_news(&inbox, None);
-        };
-        drop(inbox);
-        result
+        }
     }
 
     /// How long until [`Link::look`] is needed although nothing came.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         let inbox = self.inbox.try_lock().ok()?;
-        let undecided = inbox.said_ready && !inbox.granted && !inbox.gone;
-        inbox.closed.filter(|_| undecided).map(|since| DYING.saturating_sub(since.elapsed())).filter(|left| !left.is_zero())
+        inbox.closed.filter(|_| !inbox.granted && !inbox.gone).map(|since| DYING.saturating_sub(since.elapsed()))
     }
 
     /// Waits until the lifeline or the predecessor's end has something to say, or the deadline passes.
@@ -175,9 +186,7 @@ impl Link {
 
     /// Asks for the state, once.
     pub(super) fn pull(&self) {
-        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if inbox.state.is_none() {
-            inbox.state = Some(State::Coming(Collected::default()));
+        if !std::mem::replace(&mut self.said().pull, true) {
             self.say(&Message::Pull);
         }
     }
@@ -188,7 +197,7 @@ impl Link {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             self.read(&mut inbox);
-            match inbox.take_inherited() {
+            match self.take_inherited(&mut inbox) {
                 Some(Ok(inheritance)) => return Ok(inheritance),
                 Some(Err(why)) => return Err(Error::rule(format!("the state of the predecessor cannot be used: {why}"))),
                 None => {}
@@ -199,7 +208,7 @@ impl Link {
                     "no state has come: the predecessor (process {pid}) has ended; what it listened on is here"
                 )));
             }
-            if inbox.standing().gave_up {
+            if self.standing(&inbox).gave_up {
                 return Err(Error::GivenUp(pid));
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -212,7 +221,7 @@ impl Link {
 
     /// The state for the loop, when it has come; `None` while another thread waits for it.
     pub(crate) fn inherited(&self) -> Option<Inheritance> {
-        self.inbox.try_lock().ok()?.take_inherited()?.ok()
+        self.take_inherited(&mut *self.inbox.try_lock().ok()?)?.ok()
     }
 
     /// The lifeline first: what the predecessor said before it ended counts.
@@ -235,7 +244,7 @@ impl Link {
                 Incoming::Message(message, _) => log::debug!("the predecessor says what means nothing here: {message:?}"),
                 Incoming::Garbage(why) => {
                     log::warn!("the predecessor broke the protocol: {why}");
-                    if let Some(State::Coming(_)) = inbox.state {
+                    if self.is_coming(inbox) {
                         self.cannot_use(inbox, why);
                     }
                 }
@@ -243,19 +252,24 @@ impl Link {
             }
         }
         inbox.gone |= ended;
+        if inbox.gone {
+            // What it has not given it will not give.
+            self.said().served = true;
+        }
         match &inbox.state {
             // The rest will not come, and whoever is at the other end of what has must learn that nobody is here.
             Some(State::Coming(collected)) if inbox.gone || inbox.closed.is_some() => collected.close(),
             // Nobody is left to grant it.
-            Some(State::Come { collected, .. }) if inbox.gone && inbox.said_ready => collected.close(),
+            Some(State::Come { collected, .. }) if inbox.gone && self.said().ready => collected.close(),
             _ => {}
         }
     }
 
     fn take_in(&self, inbox: &mut Inbox, message: Message, descriptors: Vec<OwnedFd>) {
-        let Some(State::Coming(collected)) = &mut inbox.state else {
+        if !self.is_coming(inbox) {
             return log::debug!("the predecessor hands over what was not asked for");
-        };
+        }
+        let State::Coming(collected) = inbox.state.get_or_insert_with(|| State::Coming(Collected::default())) else { return };
         match collected.take_in(message, descriptors) {
             Ok(false) => {}
             Ok(true) => inbox.state = Some(State::Come { collected: std::mem::take(collected), told: false }),
@@ -268,14 +282,18 @@ impl Link {
         self.refuse(&format!("the state cannot be taken over: {why}"));
         inbox.state = Some(State::Unusable(why));
     }
-}
 
-impl Inbox {
+    /// Whether the state has been asked for, and not all of it has come.
+    fn is_coming(&self, inbox: &Inbox) -> bool {
+        matches!(inbox.state, None | Some(State::Coming(_))) && self.said().pull
+    }
+
     /// The state, once, or why it cannot be used.
-    fn take_inherited(&mut self) -> Option<Result<Inheritance, String>> {
-        match &mut self.state {
+    fn take_inherited(&self, inbox: &mut Inbox) -> Option<Result<Inheritance, String>> {
+        match &mut inbox.state {
             Some(State::Come { collected, told: told @ false }) => {
                 *told = true;
+                self.said().served = true;
                 Some(Ok(collected.finish()))
             }
             Some(State::Unusable(why)) => Some(Err(why.clone())),
@@ -283,13 +301,17 @@ impl Inbox {
         }
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self, inbox: &Inbox) -> Standing {
         Standing {
-            said_ready: self.said_ready,
-            granted: self.granted,
-            committed: self.committed,
-            gone: self.gone,
-            gave_up: !self.granted && !self.gone && self.closed.is_some_and(|since| since.elapsed() >= DYING),
+            said_ready: self.said().ready,
+            granted: inbox.granted,
+            committed: inbox.committed,
+            gone: inbox.gone,
+            gave_up: !inbox.granted && !inbox.gone && inbox.closed.is_some_and(|since| since.elapsed() >= DYING),
         }
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,8 +17,6 @@ use crate::wire::{self, Message};
 const DYING: Duration = Duration::from_millis(100);
 /// How many messages are read before others have their turn.
 const TURN: usize = 64;
-/// How soon a message that the kernel does not take is tried again: the end of ETOOMANYREFS announces itself by nothing.
-const RETRY: Duration = Duration::from_millis(10);
 
 /// One try at a restart, from the spawn until the successor has ended.
 #[derive(Debug)]
@@ -44,7 +42,9 @@ pub(super) struct Words {
     pub(super) spawn: Option<ChildSpawnError>,
     pub(super) refusal: Option<String>,
     pub(super) handover: Option<String>,
+    /// The last line that it said of itself, and the one that the program has yet to be told.
     pub(super) progress: Option<String>,
+    pub(super) untold: Option<String>,
     violation: Option<String>,
     pub(super) exit: Option<Exit>,
 }
@@ -164,7 +164,7 @@ impl Current {
     /// When [`Current::read`] is next needed although nothing came.
     pub(super) fn next_timeout(&self, now: Duration) -> Option<Duration> {
         let dying = self.closed.filter(|_| !self.told_closed && !self.exited).map(|since| since + DYING);
-        let unsent = (self.lifeline.waiting() > 0).then(|| now + RETRY);
+        let unsent = self.lifeline.retry_in().map(|left| now + left);
         dying.into_iter().chain(unsent).min()
     }
 

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Registry, Waker};
 use nix::sys::signal::{SigSet, Signal};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::config::RestartConfig;
+use crate::config::{RestartConfig, restart_signal};
 use crate::error::Error;
 use crate::exec::Exec;
 use crate::machine::{Limits, Machine};
@@ -36,31 +36,25 @@ impl RestartConfig {
     /// or the thread cannot be had. A predecessor is told why.
     pub fn build(&self) -> Result<Restarter, Error> {
         let claim = Claim::new()?;
-        let signal = self.checked_signal()?;
-        // Read before the restart signal is unblocked: a successor is born with the same mask, plus that signal.
         let (link, gifts) = claim.adopt_lifeline()?;
-        let inherited = link.as_ref().and_then(|link| link.blocked_signal());
-        let result = self.build_as(claim, link.clone(), gifts, signal, inherited.and_then(|number| Signal::try_from(number).ok()));
+        let result = self.build_as(claim, link.clone(), gifts);
         if let (Err(error), Some(link)) = (&result, &link) {
             link.refuse(&error.to_string());
         }
         result
     }
 
-    fn build_as(
-        &self,
-        claim: Claim,
-        link: Option<Arc<Link>>,
-        gifts: Gifts,
-        signal: Option<Signal>,
-        inherited: Option<Signal>,
-    ) -> Result<Restarter, Error> {
+    fn build_as(&self, claim: Claim, link: Option<Arc<Link>>, gifts: Gifts) -> Result<Restarter, Error> {
+        let signal = self.signal.map(restart_signal).transpose()?;
+        // One that this version would not take for itself is left as it is.
+        let inherited = link.as_ref().and_then(|link| link.blocked_signal()).and_then(|number| restart_signal(number).ok());
         let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
         let registry = poll.registry();
         let waker = Arc::new(Waker::new(registry, WAKER).map_err(Error::os("cannot make a waker"))?);
         let timer = Timer::new().map_err(Error::os("cannot make a timer"))?;
         watch(registry, timer.as_fd(), TIMER)?;
 
+        // Read before the restart signal is unblocked: a successor is born with the same mask, plus that signal.
         let mut launch = self.launch()?;
         let handled: Vec<Signal> = signal.into_iter().chain(inherited).collect();
         let signals = self.handle_signals(registry, &handled)?;
@@ -102,6 +96,8 @@ impl RestartConfig {
             again: Vec::new(),
             sockets,
             current: None,
+            progress: None,
+            next_progress: Duration::ZERO,
             askers: BTreeMap::new(),
             tickets: 0,
             draining: gifts.draining,

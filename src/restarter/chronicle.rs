@@ -24,7 +24,7 @@ impl Chronicle {
     pub(super) fn new(handed_down: Vec<Outcome>) -> Chronicle {
         let mut chronicle = Chronicle::default();
         for mut outcome in handed_down {
-            outcome.text = line(&outcome.text);
+            outcome.text = line(&outcome.text).chars().take(LONGEST).collect();
             chronicle.push(outcome);
         }
         chronicle

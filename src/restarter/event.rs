@@ -46,24 +46,32 @@ pub enum Event {
 }
 
 /// The process that has taken over: what is left of a restart that succeeded. As a descriptor it is the process's pidfd, which becomes
-/// readable when the process ends.
+/// readable when the process ends. One that ends before this process stays a zombie until it is waited for or this process ends.
 #[derive(Debug)]
-pub struct Successor(pub(super) Process);
+pub struct Successor {
+    process: Process,
+    exit: Option<Exit>,
+}
 
 impl Successor {
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.0.pid()
+    pub(super) fn new(process: Process) -> Successor {
+        Successor { process, exit: None }
     }
 
-    /// How it has ended, if it has; it is reaped by that. Ask once: a second time the status is unknown.
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// How it has ended, if it has.
     pub fn try_wait(&mut self) -> Option<Exit> {
-        self.0.try_wait()
+        self.exit = self.exit.or_else(|| self.process.try_wait());
+        self.exit
     }
 }
 
 impl AsFd for Successor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.process.as_fd()
     }
 }

@@ -183,7 +183,7 @@ impl Restarter {
             (Cause::SpawnFailed, _, Some(error), None) => Failure::Spawn(error.clone()),
             (Cause::Stopping, .., None) => Failure::Stopping,
             (Cause::TimedOut, .., None) => Failure::TimedOut(self.limits.ready),
-            (_, .., None) => Failure::Cancelled,
+            (.., None) => Failure::Cancelled,
         }
     }
 
@@ -207,7 +207,7 @@ impl Restarter {
                 current.handover = Some(outcome);
                 Event::StateRequested(handover)
             }
-            Notice::Progress(_) => Event::Progress(self.current.as_ref()?.words.progress.clone()?),
+            Notice::Progress(_) => Event::Progress(self.current.as_mut()?.words.untold.take()?),
             Notice::HandedOff(pid) => {
                 self.log(Level::Info, &format!("process {pid} has taken over"));
                 Event::HandedOff(pid)

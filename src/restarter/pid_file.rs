@@ -1,7 +1,7 @@
 //! A file that names the process which serves: always a live and ready one, since it is written by the process before it.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// The file, as far as it is kept.
@@ -22,7 +22,13 @@ impl PidFile {
         temporary.push(".new");
         let temporary = Path::new(&temporary);
         let write = || -> io::Result<()> {
-            fs::write(temporary, format!("{pid}\n"))?;
+            // Left by one that died here, or put there by somebody else: never followed, never written to.
+            if let Err(error) = fs::remove_file(temporary)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+            File::create_new(temporary)?.write_all(format!("{pid}\n").as_bytes())?;
             fs::rename(temporary, &self.0)
         };
         if let Err(error) = write() {

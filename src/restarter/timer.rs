@@ -28,7 +28,7 @@ impl Timer {
         let result = match at {
             // A time of zero would disarm it.
             Some(at) => {
-                let left = at.saturating_sub(now).clamp(Duration::from_nanos(1), Duration::from_secs(u32::MAX.into()));
+                let left = at.saturating_sub(now).clamp(Duration::from_nanos(1), Duration::from_secs(i32::MAX as u64));
                 self.timer.set(Expiration::OneShot(TimeSpec::from_duration(left)), TimerSetTimeFlags::empty())
             }
             None => self.timer.unset(),

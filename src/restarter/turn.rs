@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mio::Token;
 
-use crate::error::{Error, Refusal};
+use crate::error::{ChildSpawnError, Error, Refusal};
 use crate::machine::{Input, State, Ticket};
 use crate::predecessor::{Standing, opened};
 use crate::restart_coordination_socket::{Asked, Server};
@@ -17,7 +17,12 @@ use crate::systemd;
 use crate::wire::Response;
 
 use super::attempt::Said;
-use super::{Asker, BARRIER, CAPACITY, COORDINATION, Event, LIFELINE, PREDECESSOR, Restarter, SIGNALS, SUCCESSOR, TIMER, WAKER, watch};
+use super::{
+    Asker, BARRIER, CAPACITY, COORDINATION, Event, LIFELINE, PREDECESSOR, Restarter, SIGNALS, SUCCESSOR, TIMER, WAKER, unwatch, watch,
+};
+
+/// How often lines of progress are passed on: a successor that has much to say must not hold this loop up.
+const PROGRESS: Duration = Duration::from_millis(50);
 
 /// What a turn of the loop has found.
 #[derive(Debug, Default)]
@@ -104,15 +109,22 @@ impl Restarter {
             let Some(current) = self.current.as_mut().filter(|current| current.attempt == attempt) else { continue };
             let input = match result {
                 Ok(process) => {
-                    let pid = process.pid();
                     let watched = watch(self.poll.registry(), process.as_fd(), SUCCESSOR)
                         .and_then(|()| watch(self.poll.registry(), current.lifeline.as_fd(), LIFELINE));
-                    if let Err(error) = watched {
-                        log::error!("cannot watch the successor: {error}");
-                        process.kill();
+                    match watched {
+                        Ok(()) => {
+                            let pid = process.pid();
+                            current.process = Some(process);
+                            Input::Spawned(attempt, pid)
+                        }
+                        Err(error) => {
+                            unwatch(self.poll.registry(), process.as_fd());
+                            self.exec.discard(process);
+                            let note = "it was started but cannot be watched, and has been killed".into();
+                            current.words.spawn = Some(ChildSpawnError::new(&self.program, &error.into(), Some(note)));
+                            Input::SpawnFailed(attempt)
+                        }
                     }
-                    current.process = Some(process);
-                    Input::Spawned(attempt, pid)
                 }
                 Err(error) => {
                     current.words.spawn = Some(error);
@@ -132,22 +144,32 @@ impl Restarter {
         let (said, more) = current.read(now);
         for said in said {
             match said {
-                Said::Input(input) => self.feed(input),
-                Said::Progress(text) => self.progress(text),
+                Said::Input(input) => {
+                    self.tell_progress();
+                    self.feed(input);
+                }
+                Said::Progress(text) => self.progress = Some(text),
             }
+        }
+        if now >= self.next_progress {
+            self.tell_progress();
         }
         if more {
             self.wake();
         }
     }
 
-    fn progress(&mut self, text: String) {
+    /// Tells all who want to know how far the successor is: the last line of those that came at once.
+    fn tell_progress(&mut self) {
+        let Some(text) = self.progress.take() else { return };
         if let (Some(current), State::AwaitingReady { .. }) = (&mut self.current, self.machine.state()) {
+            self.next_progress = self.epoch.elapsed() + PROGRESS;
             let attempt = current.attempt;
             if let Some(server) = &mut self.server {
                 server.progress(&text);
             }
             self.manager.progress(&text);
+            current.words.untold = Some(text.clone());
             current.words.progress = Some(text);
             self.feed(Input::Progress(attempt));
         }
@@ -315,9 +337,11 @@ impl Restarter {
             self.machine.poll_timeout(),
             self.current.as_ref().and_then(|current| current.next_timeout(now)),
             self.server.as_ref().and_then(Server::next_timeout),
-            self.link.as_ref().and_then(|link| link.next_timeout()).map(|left| now + left),
+            self.link.as_ref().filter(|_| !self.heard.gave_up).and_then(|link| link.next_timeout()).map(|left| now + left),
             self.barrier.as_ref().map(|(_, limit)| *limit),
             self.stopping,
+            self.progress.as_ref().map(|_| self.next_progress),
+            self.link.as_ref().and_then(|link| link.line().retry_in()).map(|left| now + left),
             self.manager.next_timeout().map(|left| now + left),
         ];
         self.timer.arm(deadlines.into_iter().flatten().min(), now);

@@ -21,6 +21,8 @@ use sd_notify::NotifyState;
 
 use crate::sys;
 
+use super::unit::warn_of_deafness;
+
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// How often the manager is told that the end takes longer. Each time it is asked for twice that: a loop that hangs is killed.
 pub(crate) const EXTENSION: Duration = Duration::from_secs(10);
@@ -36,6 +38,7 @@ pub(crate) fn is_there() -> bool {
 
 /// The service serves, for the first time. At that moment there is no loop yet that could be held up.
 pub(crate) fn ready() {
+    warn_of_deafness(is_there());
     let Some(address) = address() else { return };
     let result = UnixDatagram::unbound().and_then(|socket| {
         socket.connect_addr(&to_address(&address)?)?;

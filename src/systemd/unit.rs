@@ -1,0 +1,37 @@
+//! Whether the unit that this process runs in lets it name its successor.
+//!
+//! Knows: what systemd leaves in the environment of the process that it starts. Does not know: what the unit says. That cannot be seen
+//! from here: systemd answers a barrier even of a process whose other messages it throws away.
+
+use std::env;
+use std::process;
+
+use nix::unistd::getppid;
+
+/// Names the process that systemd has started; from version 248 on.
+const STARTED: &str = "SYSTEMD_EXEC_PID";
+/// In the environment of each service; from version 232 on.
+const INVOCATION: &str = "INVOCATION_ID";
+
+/// Said once, when the first generation is ready. `heard`: there is somebody to notify.
+pub(super) fn warn_of_deafness(heard: bool) {
+    let started: Option<u32> = env::var(STARTED).ok().and_then(|pid| pid.parse().ok());
+    let by_systemd = match started {
+        Some(pid) => pid == process::id(),
+        None => env::var_os(INVOCATION).is_some() && getppid().as_raw() == 1,
+    };
+    if by_systemd && !heard {
+        log::warn!(
+            target: "pollflip",
+            "systemd takes no notifications from this service: after a restart it would take the end of this process for the end of the \
+             service, and kill the successor; set Type=notify or NotifyAccess=main in the unit, or PIDFile= and RestartConfig::pid_file"
+        );
+    }
+    if let Some(wrapper) = started.filter(|pid| heard && getppid().as_raw() == *pid as i32) {
+        log::warn!(
+            target: "pollflip",
+            "systemd has started process {wrapper}, a wrapper, and this process from that: unless the unit sets NotifyAccess=all, it does \
+             not listen to this one, and takes the end of the wrapper for that of the service; let the wrapper exec the program"
+        );
+    }
+}
