@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::error::Error;
 use crate::predecessor::LIFELINE_VARIABLE;
 use crate::sys;
-use crate::systemd::LISTEN_VARIABLES;
+use crate::systemd::FOR_ONE_PROCESS;
 
 /// How a process restarts itself. Made with [`new`](RestartConfig::new), filled from command-line values or left at its defaults, and
 /// turned into a [`Restarter`](crate::Restarter) with [`build`](RestartConfig::build) or into a
@@ -169,7 +169,7 @@ impl RestartConfig {
         let rest = self.arguments.clone().unwrap_or_else(|| arguments.collect());
 
         let mut environment: BTreeMap<OsString, OsString> = env::vars_os().collect();
-        for name in LISTEN_VARIABLES.iter().chain([&LIFELINE_VARIABLE]) {
+        for name in FOR_ONE_PROCESS.iter().chain([&LIFELINE_VARIABLE]) {
             environment.remove(OsStr::new(name));
         }
         for (name, value) in &self.environment {

@@ -87,6 +87,7 @@ pub mod restart_coordination_socket;
 mod restarter;
 mod task;
 pub mod shutdown;
+pub mod guide;
 
 pub use crate::config::RestartConfig;
 pub use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal, RequestError};

@@ -132,6 +132,8 @@ struct Heard {
     granted: bool,
     gave_up: bool,
     gone: bool,
+    /// The program has yet to be told that it is gone, after what it had said before.
+    end_untold: bool,
 }
 
 impl Restarter {

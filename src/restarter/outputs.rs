@@ -1,5 +1,6 @@
 //! What the machine puts out: actions are done, notices become events.
 
+use std::mem;
 use std::os::fd::AsFd;
 use std::process;
 
@@ -27,7 +28,7 @@ impl Restarter {
             }
             let Some(output) = self.machine.poll_output() else {
                 self.settle();
-                return None;
+                return mem::take(&mut self.heard.end_untold).then_some(Event::PredecessorGone);
             };
             match output {
                 Output::Action(action) => self.act(action),

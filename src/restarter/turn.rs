@@ -229,7 +229,7 @@ impl Restarter {
             self.told.push_back(Event::Broken(Error::GivenUp(link.pid())));
         }
         if standing.gone && !mem::replace(&mut self.heard.gone, true) {
-            self.told.push_back(Event::PredecessorGone);
+            self.heard.end_untold = true;
         }
     }
 

@@ -1,0 +1,188 @@
+//! For whoever deploys and operates a service that restarts itself: no code, only this page.
+//!
+//! - [Under systemd](#under-systemd)
+//! - [In a container](#in-a-container)
+//! - [By hand, or under another supervisor](#by-hand-or-under-another-supervisor)
+//! - [A deploy, step by step](#a-deploy-step-by-step)
+//! - [The `restart` subcommand and its exit statuses](#the-restart-subcommand-and-its-exit-statuses)
+//! - [Over a fleet](#over-a-fleet)
+//! - [What to watch](#what-to-watch)
+//!
+//! # Under systemd
+//!
+//! The unit of `examples/systemd/restarter.service`, whole, with the reason for each line and a list of what cannot be set. Beside it lie
+//! a socket unit, a service with two sockets of two names, and a drop-in for `Type=notify-reload`.
+//!
+//! ```ini
+#![doc = include_str!("../examples/systemd/restarter.service")]
+//! ```
+//!
+//! What systemd is told, always by the process that it takes for the main one:
+//!
+//! | when | message | what `systemctl` shows |
+//! | --- | --- | --- |
+//! | the first process is ready | `READY` | active |
+//! | a restart begins | `RELOADING`, `MONOTONIC_USEC`, `EXTEND_TIMEOUT_USEC`, `STATUS` | reloading |
+//! | the successor says how far it is | `STATUS` | its line |
+//! | it has taken over for good | `MAINPID`, `READY`, then `BARRIER` | active, another main PID |
+//! | the restart has failed | `READY`, `STATUS` | active, the same main PID, the reason |
+//! | the service ends | `STOPPING`, `EXTEND_TIMEOUT_USEC` again and again | deactivating |
+//!
+//! The old process does not learn that a restart is final before systemd has taken the new main PID in, or 5 s have passed: so it does
+//! not end too early. With a probation the restart is final, and the unit active again, when that is over.
+//!
+//! **How to ask.** `ExecReload=… restart --socket …` waits for the outcome and passes it on as the exit status of `systemctl reload`: the
+//! one to deploy with. `ExecReload=kill -USR1 $MAINPID` needs no socket and always succeeds. `Type=notify-reload` (253) waits, but succeeds
+//! after a failed restart too, since the service did answer; the reason is in `systemctl status`. A unit that is stopped while
+//! `ExecReload=… restart` waits is called failed for that command's end; it stays stopped.
+//!
+//! **If nobody listens** (no `Type=notify`, or `NotifyAccess=none`), the service starts and serves, and logs a warning; but after a
+//! restart systemd takes the end of the old process for the end of the service and kills the new one. Three remedies: `NotifyAccess=main`;
+//! `PIDFile=` on the path of [`RestartConfig::pid_file`](crate::RestartConfig::pid_file); `ExitType=cgroup` (250), with which the unit lives
+//! as long as any of its processes, and has no main PID after a restart. A process cannot see that its messages are thrown
+//! away for another reason, such as a wrapper that does not `exec` the program under `NotifyAccess=main`: look for `Got notification
+//! message from PID` in the journal.
+//!
+//! **If the old process is killed in the middle of a restart**, systemd sees a service whose main process has crashed: it ends what is
+//! left, and starts it again with `Restart=on-failure`. With socket activation, who connects meanwhile waits.
+//!
+//! **What a reload does not do** is read the unit again: environment, limits, users and hardening are those of the first process. After
+//! a change there, `systemctl restart`.
+//!
+//! **A watchdog** (`WatchdogSec=`) is the program's own affair: it must be fed by whichever process is the main one, so by the old one until
+//! [`Event::Completed`](crate::Event::Completed), and by the new one from [`Event::Committed`](crate::Event::Committed) on.
+//!
+//! **Socket activation.** [`Sockets`](crate::Sockets) takes sockets by the names in `FileDescriptorName=`. A program that takes them by
+//! itself calls [`fixup_systemd_env`](crate::fixup_systemd_env) first. See `examples/socket_activation.rs`.
+//!
+//! # In a container
+//!
+//! A container ends with the process that it was started with, and the kernel ends all others in it. So that process must not be the
+//! service: a restart is refused where it is (PID 1). An init that ends with its first child is not enough either: `docker run --init`,
+//! tini and catatonit reap, but end as soon as the old process does. What is needed is a parent that lives as long as anybody serves:
+//! a supervisor that follows a pid file, systemd in the container, or this as the entry point:
+//!
+//! ```sh
+#![doc = include_str!("../examples/container/entrypoint.sh")]
+//! ```
+//!
+//! In most fleets of containers the new version is a new image, and a rolling update replaces the container: then graceful
+//! [`shutdown`](crate::shutdown) is what is needed, and a restart in place serves configuration and certificates.
+//!
+//! # By hand, or under another supervisor
+//!
+//! In a terminal or from cron: start it, and ask with the `restart` subcommand. For supervisors that know a service by a pid file (monit,
+//! OpenRC), set [`RestartConfig::pid_file`](crate::RestartConfig::pid_file): it names a live and ready process at any moment, is replaced by
+//! rename, and removed by the last one. Supervisors that know a service as their own child (runit, s6, supervisord) take the end of the
+//! old process for the end of the service and start another one, which finds the addresses in use: they need a parent that stays, such
+//! as the script above, as well.
+//!
+//! # A deploy, step by step
+//!
+//! 1. Put the new version beside the old and rename it over it, or switch a `current` link. A program that runs cannot be overwritten.
+//! 2. Ask for the restart, and look at the exit status. The successor is started by the path by which the first process was, with its
+//!    arguments, environment and directory.
+//! 3. If it failed: the old version serves on. Put the old file back, so that a crash does not start the broken one.
+//!
+//! ```sh
+//! install -m 755 build/echo-server /usr/local/bin/.echo-server.new
+//! cp -p /usr/local/bin/echo-server /usr/local/bin/.echo-server.old
+//! mv /usr/local/bin/.echo-server.new /usr/local/bin/echo-server
+//! if ! systemctl reload echo-server; then
+//!     mv /usr/local/bin/.echo-server.old /usr/local/bin/echo-server
+//!     exit 1
+//! fi
+//! ```
+//!
+//! Two processes run for a while: memory, process limits and connections to databases must allow for it. Both versions must understand the
+//! state that is handed over, and whatever both write to.
+//!
+//! # The `restart` subcommand and its exit statuses
+//!
+//! A service gives its operators one with few lines. These are the statuses of `examples/restarter.rs`, which deploy scripts can go by:
+//!
+//! | status | [`RequestError`](crate::RequestError) | who serves | what to do |
+//! | --- | --- | --- | --- |
+//! | 0 | | the new version; its pid is printed | |
+//! | 1 | `Failed`, `Protocol` | the old version | mend the new one; the reason is printed |
+//! | 2 | `Refused` | the old version | ask again later; the reason says what is going on |
+//! | 3 | `Unreachable` | nobody, or not there | look whether it runs, and at the path and the user |
+//! | 4 | `TimedOut` | one of the two | ask for the status; wait longer than ready timeout and probation together |
+//! | 64 | | as before | wrong usage |
+//!
+//! ```
+//! use std::process::ExitCode;
+//! use std::time::Duration;
+//! use pollflip::{RequestError, restart_coordination_socket::request_restart};
+//!
+//! fn restart(socket: &str) -> ExitCode {
+//!     let limit = Duration::from_secs(90);
+//!     match request_restart(socket, limit, |progress| eprintln!("{progress}")) {
+//!         Ok(pid) => {
+//!             println!("{pid}");
+//!             ExitCode::SUCCESS
+//!         }
+//!         Err(error) => {
+//!             eprintln!("{error}");
+//!             ExitCode::from(match error {
+//!                 RequestError::Refused(_) => 2,
+//!                 RequestError::Unreachable(_) => 3,
+//!                 RequestError::TimedOut(_) => 4,
+//!                 _ => 1,
+//!             })
+//!         }
+//!     }
+//! }
+//! assert_eq!(restart("/nobody/is/here.sock"), ExitCode::from(3));
+//! ```
+//!
+//! # Over a fleet
+//!
+//! One host after the other, and no further than the first whose restart failed. All that it takes is the exit status:
+//!
+//! ```sh
+//! #!/bin/sh
+//! # usage: roll.sh HOST…
+//! for host in "$@"; do
+//!     echo "== $host"
+//!     scp -q build/echo-server "$host:/usr/local/bin/.echo-server.new" &&
+//!         ssh "$host" 'mv /usr/local/bin/.echo-server.new /usr/local/bin/echo-server &&
+//!             echo-server restart --socket /run/echo/restart.sock' || {
+//!         echo "stopped at $host, status $?; it serves on, and so do those after it" >&2
+//!         exit 1
+//!     }
+//! done
+//! ```
+//!
+//! The same with Ansible. `serial` makes it one host at a time, and `max_fail_percentage` ends it at the first failure:
+//!
+//! ```yaml
+//! - hosts: echo
+//!   serial: 1
+//!   max_fail_percentage: 0
+//!   tasks:
+//!     - name: the new version (copy writes beside it and renames)
+//!       ansible.builtin.copy: { src: build/echo-server, dest: /usr/local/bin/echo-server, mode: "0755" }
+//!     - name: restart in place
+//!       ansible.builtin.command: echo-server restart --socket /run/echo/restart.sock
+//!       register: restart
+//!       # Somebody else's restart is under way: that may be waited for.
+//!       retries: 3
+//!       delay: 10
+//!       until: restart.rc != 2
+//! ```
+//!
+//! # What to watch
+//!
+//! The `log` target is `pollflip`. Lines of a restart carry its number, the time since it was asked for, and the pids.
+//!
+//! | level | what | who should look |
+//! | --- | --- | --- |
+//! | error | a restart failed, or was taken back; the successor ended after it had taken over; no restart is possible any more | a person, soon |
+//! | warn | systemd cannot be told, or tells nobody; a signal came in vain; a socket is not what was expected | whoever set the service up |
+//! | info | each step of each restart | whoever reads up on one |
+//! | debug | what other versions and helpers say that means nothing here | whoever writes a program |
+//!
+//! The `status` of the coordination socket ([`Status`](crate::Status), as JSON for programs) says who serves, in which generation, and how
+//! the last restarts ended, those of earlier processes included. Worth an alarm: an outcome that is not `ok`; a generation that does not
+//! move with a deploy; old processes that do not end (more than two in the unit, for longer than a drain may take).

@@ -1,0 +1,301 @@
+//! What a program can do with its restarter at each state: request, cancel, stop, drop.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::harness::{Service, Setup, own_program};
+use crate::hub::wait_until;
+use crate::procfs::{self, Snapshot};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        a_cancel_at_restarting_prevents_the_spawn,
+        a_cancel_while_spawning_gives_the_start_up,
+        a_cancel_while_the_successor_gets_ready_kills_it,
+        a_cancel_after_the_grant_comes_too_late,
+        a_stop_refuses_what_comes_later,
+        a_stop_at_restarting_prevents_the_spawn,
+        a_stop_while_the_successor_gets_ready_kills_it,
+        a_drop_when_idle_leaves_nothing,
+        a_drop_at_restarting_leaves_nothing,
+        a_drop_while_spawning_leaves_nothing,
+        a_drop_while_the_successor_gets_ready_kills_it,
+        a_drop_while_a_successor_is_being_killed_leaves_nothing,
+        a_drop_on_probation_commits,
+        a_drop_after_the_handoff_leaves_the_service_alone,
+        a_restarter_can_be_built_again_after_a_drop,
+        two_restarters_at_a_time_are_an_error,
+        ready_is_idempotent,
+        startup_complete_before_the_build_is_an_error,
+        startup_complete_is_ready_from_anywhere,
+        the_successor_can_be_watched,
+    ]
+}
+
+fn a_cancel_at_restarting_prevents_the_spawn() {
+    let service = Service::start();
+    let old = service.first();
+    let before = Snapshot::of(old.pid);
+    service.plan_next("set listen=none");
+    old.ask("on Restarting cancel");
+    assert_eq!(service.fail_to_restart(), "the restart was called off");
+    assert_eq!(old.says("did cancel:"), "true");
+    assert!(old.says("event Failed").starts_with("Cancelled"));
+    // Nobody was born to take the plan.
+    assert!(service.next_is_waiting());
+    assert!(old.said("event Spawned").is_empty());
+    service.expect_unchanged(&old, &before);
+    service.plan_next("");
+    service.restart();
+}
+
+/// A service whose program is being written, so that a start of it takes long; and who writes.
+fn slow_to_spawn() -> (Service, fs::File) {
+    let setup = Setup::new();
+    let program = setup.path("program");
+    symlink(own_program(), &program).expect("a link");
+    let service = setup.set("program", &program).start();
+    fs::remove_file(&program).expect("the link");
+    fs::write(&program, format!("#!/bin/sh\nexec '{}' \"$@\"\n", own_program().display())).expect("a file");
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    let writer = fs::OpenOptions::new().append(true).open(&program).expect("a file");
+    (service, writer)
+}
+
+fn a_cancel_while_spawning_gives_the_start_up() {
+    let (service, writer) = slow_to_spawn();
+    let old = service.first();
+    let before = Snapshot::of(old.pid);
+    let asker = service.restart_meanwhile();
+    old.says("event Restarting");
+    assert!(old.ask("status").contains("spawning"));
+    assert_eq!(old.ask("cancel"), "true");
+    let error = asker.join().expect("a thread").expect_err("a restart that was called off");
+    assert_eq!(error.to_string(), "restart failed: the restart was called off");
+    drop(writer);
+    service.expect_unchanged(&old, &before);
+    service.restart();
+}
+
+fn a_cancel_while_the_successor_gets_ready_kills_it() {
+    let service = Service::start();
+    let old = service.first();
+    let before = Snapshot::of(old.pid);
+    service.plan_next("born hang");
+    old.ask("on Spawned cancel");
+    assert_eq!(service.fail_to_restart(), "the restart was called off");
+    assert_eq!(old.says("did cancel:"), "true");
+    service.expect_unchanged(&old, &before);
+    service.plan_next("");
+    service.restart();
+}
+
+fn a_cancel_after_the_grant_comes_too_late() {
+    let service = Setup::new().set("probation_ms", "300").set("linger", "1").start();
+    let old = service.first();
+    assert_eq!(old.ask("cancel"), "false");
+    old.ask("on HandedOff cancel");
+    let new = service.restart();
+    assert_eq!(old.says("did cancel:"), "false");
+    assert_eq!(old.ask("cancel"), "false");
+    assert_eq!(service.connect().pid, new.pid);
+}
+
+fn a_stop_refuses_what_comes_later() {
+    let service = Service::start();
+    let old = service.first();
+    old.ask("stop");
+    assert!(old.ask("request").starts_with("Stopping"));
+    let error = service.try_restart().expect_err("a process that stops");
+    assert_eq!(error.to_string(), "restart refused: this process is stopping");
+    old.signal(Signal::SIGUSR1);
+    assert_eq!(service.status().state, "stopping");
+    service.connect().echo("it serves until it ends");
+    assert_eq!(service.hub.pids(), [old.pid]);
+}
+
+fn a_stop_at_restarting_prevents_the_spawn() {
+    let service = Service::start();
+    let old = service.first();
+    service.plan_next("set listen=none");
+    old.ask("on Restarting stop");
+    assert!(service.fail_to_restart().contains("because this process is stopping"));
+    assert!(service.next_is_waiting());
+    assert!(old.ask("request").starts_with("Stopping"));
+}
+
+fn a_stop_while_the_successor_gets_ready_kills_it() {
+    let service = Service::start();
+    let old = service.first();
+    let before = Snapshot::of(old.pid);
+    service.plan_next("built hang");
+    old.ask("on Spawned stop");
+    assert!(service.fail_to_restart().contains("because this process is stopping"));
+    assert!(old.says("event Failed").starts_with("Stopping"));
+    service.expect_unchanged(&old, &before);
+    assert!(old.ask("request").starts_with("Stopping"));
+}
+
+/// Without a restarter: one thread, no child, no socket, and the restart signal does nothing.
+fn expect_dropped(service: &Service) {
+    let old = service.first();
+    wait_until("the end of all children and threads", || {
+        let now = Snapshot::of(old.pid);
+        now.children == 0 && now.threads == 1
+    });
+    let left: Vec<_> = fs::read_dir(service.path(".")).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("restart.sock")), "{left:?}");
+    old.signal(Signal::SIGUSR1);
+    let descriptors = Snapshot::of(old.pid).descriptors;
+    for kind in ["[pidfd]", "[timerfd]", "[eventfd]"] {
+        assert!(!descriptors.iter().any(|what| what.contains(kind)), "{descriptors:?}");
+    }
+    service.connect().echo("it serves");
+    assert_eq!(old.ask("request"), "there is no restarter");
+}
+
+fn a_drop_when_idle_leaves_nothing() {
+    let service = Service::start();
+    assert!(service.socket().exists());
+    assert_eq!(service.first().ask("drop"), "dropped");
+    expect_dropped(&service);
+}
+
+fn a_drop_at_restarting_leaves_nothing() {
+    let service = Service::start();
+    service.plan_next("set listen=none");
+    service.first().ask("on Restarting drop");
+    service.first().ask("request");
+    assert_eq!(service.first().says("did drop:"), "dropped");
+    expect_dropped(&service);
+    assert!(service.next_is_waiting());
+}
+
+fn a_drop_while_spawning_leaves_nothing() {
+    let (service, writer) = slow_to_spawn();
+    let old = service.first();
+    old.ask("request");
+    assert!(old.ask("status").contains("spawning"));
+    assert_eq!(old.ask("drop"), "dropped");
+    drop(writer);
+    expect_dropped(&service);
+    assert_eq!(service.hub.pids(), [old.pid]);
+}
+
+fn a_drop_while_the_successor_gets_ready_kills_it() {
+    let service = Service::start();
+    let old = service.first();
+    service.plan_next("built hang");
+    old.ask("request");
+    let new = service.hub.nth(1);
+    new.says("hangs");
+    assert_eq!(old.ask("drop"), "dropped");
+    new.ends();
+    expect_dropped(&service);
+}
+
+fn a_drop_while_a_successor_is_being_killed_leaves_nothing() {
+    let service = Service::start();
+    let old = service.first();
+    service.plan_next("born hang");
+    old.ask("on Spawned cancel");
+    old.ask("on Spawned drop");
+    old.ask("request");
+    assert_eq!(old.says("did drop:"), "dropped");
+    expect_dropped(&service);
+}
+
+fn a_drop_on_probation_commits() {
+    let service = Setup::new().set("probation_ms", "120000").set("linger", "1").start();
+    let old = service.first();
+    old.ask("on HandedOff drop");
+    old.ask("request");
+    let new = service.hub.nth(1);
+    new.says("event Committed");
+    assert_eq!(service.connect().pid, new.pid);
+    assert_eq!(service.status().pid, new.pid);
+    old.signal(Signal::SIGUSR1);
+    assert_eq!(old.ask("drop"), "there was none");
+    assert!(new.lives());
+}
+
+fn a_drop_after_the_handoff_leaves_the_service_alone() {
+    let service = Setup::new().set("linger", "1").start();
+    let old = service.first();
+    let new = service.restart();
+    old.says("event Completed");
+    assert_eq!(old.ask("drop"), "dropped");
+    assert_eq!(service.status().pid, new.pid);
+    assert_eq!(service.connect().pid, new.pid);
+    old.signal(Signal::SIGUSR1);
+    assert_eq!(service.restart().says("built").split(' ').nth(1), Some("2"));
+    assert!(old.lives());
+}
+
+fn a_restarter_can_be_built_again_after_a_drop() {
+    let service = Setup::new().set("listen", "none").start();
+    let old = service.first();
+    for _ in 0..3 {
+        assert_eq!(old.ask("drop"), "dropped");
+        assert!(!service.socket().exists());
+        assert_eq!(old.ask("build"), "ok");
+        assert_eq!(old.ask("ready"), "ok");
+        assert_eq!(service.status().state, "idle");
+    }
+    let new = service.restart();
+    assert_eq!(new.says("built"), format!("generation 1 predecessor {}", old.pid));
+    // And in a successor.
+    assert_eq!(new.ask("drop"), "dropped");
+    assert_eq!(new.ask("build"), "ok");
+    assert_eq!(new.ask("ready"), "ok");
+    wait_until("a process that can be restarted again", || service.status().state == "idle");
+    service.restart();
+}
+
+fn two_restarters_at_a_time_are_an_error() {
+    let service = Service::start();
+    let answer = service.first().ask("build");
+    assert!(answer.contains("another Restarter or RestartTask lives in this process"), "{answer}");
+    service.restart();
+}
+
+fn ready_is_idempotent() {
+    let service = Service::start();
+    let new = service.restart();
+    for command in ["ready", "ready", "startup-complete"] {
+        assert_eq!(new.ask(command), "ok");
+    }
+    service.restart();
+}
+
+fn startup_complete_before_the_build_is_an_error() {
+    let service = Setup::new().plan("born startup-complete").start();
+    let answer = service.first().says("did startup-complete:");
+    assert!(answer.contains("startup_complete comes too early"), "{answer}");
+}
+
+fn startup_complete_is_ready_from_anywhere() {
+    let service = Setup::new().plan("never ready").launch();
+    let first = service.first();
+    assert_eq!(first.ask("startup-complete"), "ok");
+    assert_eq!(first.ask("startup-complete"), "ok");
+    service.plan_next("never ready");
+    let asker = service.restart_meanwhile();
+    let second = service.hub.nth(1);
+    assert_eq!(second.ask("startup-complete"), "ok");
+    assert_eq!(asker.join().expect("a thread").expect("a restart"), second.pid);
+    second.says("event Committed");
+}
+
+fn the_successor_can_be_watched() {
+    let service = Setup::new().set("linger", "1").start();
+    let old = service.first();
+    let new = service.restart();
+    old.says("event Completed");
+    assert_eq!(old.ask("successor"), format!("{} None", new.pid));
+    assert!(!procfs::has_ended(new.pid));
+    assert_eq!(service.status().pid, new.pid);
+}

@@ -1,0 +1,207 @@
+//! Promise 10 for the clients of the coordination socket: whoever talks nonsense is told so and dropped, and nobody else notices.
+
+use std::net::Shutdown;
+use std::time::Instant;
+
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::client::{Raw, frame};
+use crate::harness::{Service, Setup};
+use crate::hub::DEADLINE;
+use crate::procfs::Snapshot;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        promise_10_the_bytes_of_shellflip_are_understood_and_answered,
+        promise_10_a_failure_has_the_bytes_of_shellflip_too,
+        promise_10_a_frame_that_is_cut_is_reported,
+        promise_10_a_frame_that_is_too_long_is_reported,
+        promise_10_what_is_no_json_is_reported,
+        promise_10_an_unknown_request_is_reported,
+        promise_10_a_response_is_no_request,
+        promise_10_deep_json_is_reported,
+        promise_10_a_client_that_closes_its_side_is_answered,
+        promise_10_requests_in_one_packet_are_answered_in_order,
+        promise_10_a_request_byte_by_byte_is_answered,
+        promise_10_a_silent_client_is_dropped,
+        promise_10_the_sixty_fifth_client_is_refused_and_the_others_go_on,
+        promise_10_clients_that_come_in_one_instant_are_all_answered,
+        promise_10_a_client_that_leaves_does_not_end_its_restart,
+    ]
+}
+
+const STATUS: &str = r#"{"Request":"Status"}"#;
+const RESTART: &str = r#"{"Request":"TryRestart"}"#;
+
+fn promise_10_the_bytes_of_shellflip_are_understood_and_answered() {
+    let service = Service::start();
+    let mut client = Raw::connect(&service.socket());
+    client.write(b"\x00\x00\x00\x18{\"Request\":\"TryRestart\"}");
+    let answer = client.receive();
+    let new = service.hub.nth(1);
+    assert_eq!(answer, format!("{{\"Response\":{{\"RestartComplete\":{}}}}}", new.pid));
+    assert_eq!(service.connect().pid, new.pid);
+}
+
+fn promise_10_a_failure_has_the_bytes_of_shellflip_too() {
+    let service = Service::start();
+    service.plan_next("born exit 3");
+    let mut client = Raw::connect(&service.socket());
+    client.send(RESTART);
+    assert_eq!(client.receive(), r#"{"Response":{"RestartFailed":"the successor exited with status 3 before it was ready"}}"#);
+}
+
+/// One client that writes something, is told what is wrong with it, and is dropped; the service goes on.
+fn nonsense(bytes: &[u8], close: bool, words: &str) {
+    let service = Service::start();
+    let first = service.first();
+    let before = Snapshot::of(first.pid);
+    let mut client = Raw::connect(&service.socket());
+    client.write(bytes);
+    if close {
+        client.0.shutdown(Shutdown::Write).expect("a shutdown");
+    }
+    let answer = client.receive();
+    assert!(answer.starts_with(r#"{"Response":{"RestartFailed":"the request makes no sense: "#), "{answer}");
+    assert!(answer.contains(words), "{words:?} is not in: {answer}");
+    client.expect_end();
+    service.expect_unchanged(&first, &before);
+    service.restart();
+}
+
+fn promise_10_a_frame_that_is_cut_is_reported() {
+    nonsense(b"\x00\x00\x00\x18{\"Requ", true, "it ends within a frame");
+    nonsense(b"\x00\x00", true, "it ends within a frame");
+}
+
+fn promise_10_a_frame_that_is_too_long_is_reported() {
+    nonsense(b"\xff\xff\xff\xff", false, "a frame of 4294967295 bytes; no more than 65536 are taken");
+    nonsense(b"\x00\x01\x00\x01", false, "a frame of 65537 bytes");
+}
+
+fn promise_10_what_is_no_json_is_reported() {
+    nonsense(&frame("TryRestart"), false, "a message that cannot be read");
+    nonsense(&frame(""), false, "a message that cannot be read");
+    nonsense(&frame("\u{0}\u{1}"), false, "a message that cannot be read");
+}
+
+fn promise_10_an_unknown_request_is_reported() {
+    nonsense(&frame(r#"{"Request":"Explode"}"#), false, "unknown variant `Explode`");
+    nonsense(&frame(r#"{"Question":"Status"}"#), false, "a message that cannot be read");
+    nonsense(&frame(r#"{"Request":{"Restart":{"progress":7}}}"#), false, "a message that cannot be read");
+}
+
+fn promise_10_a_response_is_no_request() {
+    nonsense(&frame(r#"{"Response":{"RestartComplete":1}}"#), false, "a response came as a request");
+}
+
+fn promise_10_deep_json_is_reported() {
+    nonsense(&frame(&"[".repeat(60_000)), false, "a message that cannot be read");
+}
+
+fn promise_10_a_client_that_closes_its_side_is_answered() {
+    let service = Service::start();
+    let mut client = Raw::connect(&service.socket());
+    client.send(RESTART);
+    client.0.shutdown(Shutdown::Write).expect("a shutdown");
+    assert!(client.receive().starts_with(r#"{"Response":{"RestartComplete":"#));
+    client.expect_end();
+    let mut client = Raw::connect(&service.socket());
+    client.send(STATUS);
+    client.0.shutdown(Shutdown::Write).expect("a shutdown");
+    assert!(client.receive().starts_with(r#"{"Response":{"Status":{"pid":"#));
+    client.expect_end();
+}
+
+fn promise_10_requests_in_one_packet_are_answered_in_order() {
+    let service = Setup::new().set("linger", "1").start();
+    let mut client = Raw::connect(&service.socket());
+    let all = [STATUS, RESTART, STATUS, r#"{"Request":{"Restart":{"progress":true}}}"#, RESTART].map(frame).concat();
+    client.write(&all);
+    assert!(client.receive().contains(r#""state":"idle""#));
+    assert!(client.receive().starts_with(r#"{"Response":{"RestartComplete":"#));
+    assert!(client.receive().contains(r#""state":"handed off""#));
+    assert!(client.receive().starts_with(r#"{"Response":{"RestartRefused":"handed off to process "#));
+    assert!(client.receive().starts_with(r#"{"Response":{"RestartFailed":"handed off to process "#));
+    // Several hundred at once, more than one turn takes.
+    let mut client = Raw::connect(&service.socket());
+    client.write(&frame(STATUS).repeat(300));
+    for _ in 0..300 {
+        assert!(client.receive().contains(r#""state":"idle""#));
+    }
+}
+
+fn promise_10_a_request_byte_by_byte_is_answered() {
+    let service = Service::start();
+    let mut client = Raw::connect(&service.socket());
+    for byte in frame(STATUS) {
+        client.write(&[byte]);
+    }
+    assert!(client.receive().contains(r#""state":"idle""#));
+}
+
+fn promise_10_a_silent_client_is_dropped() {
+    let service = Service::start();
+    let first = service.first();
+    let before = Snapshot::of(first.pid);
+    let began = Instant::now();
+    let mut silent = Raw::connect(&service.socket());
+    let mut half = Raw::connect(&service.socket());
+    half.write(&frame(STATUS)[..10]);
+    silent.expect_end();
+    half.expect_end();
+    // Five seconds of patience, and not much more.
+    assert!(began.elapsed().as_secs() >= 4 && began.elapsed() < DEADLINE, "{:?}", began.elapsed());
+    service.expect_unchanged(&first, &before);
+}
+
+fn promise_10_the_sixty_fifth_client_is_refused_and_the_others_go_on() {
+    let service = Service::start();
+    let first = service.first();
+    let before = Snapshot::of(first.pid);
+    let mut clients: Vec<_> = (0..64).map(|_| Raw::connect(&service.socket())).collect();
+    let mut refused: Vec<_> = (0..100).map(|_| Raw::connect(&service.socket())).collect();
+    for client in &mut refused {
+        assert_eq!(client.receive(), r#"{"Response":{"RestartRefused":"64 clients are being served; ask again later"}}"#);
+        client.expect_end();
+    }
+    for client in &mut clients {
+        client.send(STATUS);
+    }
+    for client in &mut clients {
+        assert!(client.receive().contains(r#""state":"idle""#));
+    }
+    drop(clients);
+    service.expect_unchanged(&first, &before);
+    service.restart();
+}
+
+fn promise_10_clients_that_come_in_one_instant_are_all_answered() {
+    let service = Service::start();
+    let first = service.first();
+    let before = Snapshot::of(first.pid);
+    // They all wait in the queue when the service looks at it.
+    first.signal(Signal::SIGSTOP);
+    let mut clients: Vec<_> = (0..200).map(|_| Raw::connect(&service.socket())).collect();
+    clients.iter_mut().for_each(|client| client.send(STATUS));
+    first.signal(Signal::SIGCONT);
+    let answers: Vec<_> = clients.iter_mut().map(Raw::receive).collect();
+    let served = answers.iter().filter(|answer| answer.contains(r#""state":"idle""#)).count();
+    let refused = answers.iter().filter(|answer| answer.contains("64 clients are being served")).count();
+    assert!(served >= 64 && served + refused == 200, "{served} served, {refused} refused");
+    drop(clients);
+    service.expect_unchanged(&first, &before);
+    service.restart();
+}
+
+fn promise_10_a_client_that_leaves_does_not_end_its_restart() {
+    let service = Service::start();
+    let mut client = Raw::connect(&service.socket());
+    client.send(RESTART);
+    service.first().says("event Restarting");
+    drop(client);
+    let new = service.hub.nth(1);
+    new.says("event Committed");
+    assert_eq!(service.connect().pid, new.pid);
+}

@@ -1,0 +1,220 @@
+//! Promise 7: whoever of the two dies at whatever step, the service remains, or its end is reported.
+
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use pollflip::RequestError;
+
+use crate::client::Load;
+use crate::harness::{Service, Setup};
+use crate::hub::wait_until;
+use crate::procfs::Snapshot;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        promise_07_the_old_one_killed_before_the_build_of_the_new_one_leaves_it_the_service,
+        promise_07_the_old_one_killed_before_granted_leaves_the_new_one_the_service,
+        promise_07_a_successor_that_asks_for_the_state_gets_it,
+        promise_07_the_old_one_killed_before_it_gives_the_state_is_reported_to_the_new_one,
+        promise_07_the_new_one_killed_when_it_asks_for_the_state_leaves_the_old_one_the_service,
+        promise_07_the_old_one_killed_at_handed_off_leaves_the_new_one_the_service,
+        promise_07_the_old_one_killed_on_probation_leaves_the_new_one_the_service,
+        promise_07_the_new_one_dead_at_once_on_probation_gives_the_service_back,
+        promise_07_the_new_one_killed_later_on_probation_gives_the_service_back,
+        promise_07_the_new_one_that_closes_its_lifeline_on_probation_is_killed,
+        promise_07_a_probation_that_ends_well_commits,
+        promise_07_the_end_of_the_old_one_is_told_after_its_commit,
+        promise_07_the_end_of_the_new_one_after_commit_is_reported,
+        promise_07_a_successor_given_up_by_the_old_one_is_told,
+    ]
+}
+
+/// Kills the first process while the second waits at a step, and finds that the second serves and can be restarted.
+fn orphaned_at(step: &str) {
+    let service = Service::start();
+    let old = service.first();
+    service.plan_next(&format!("{step} wait"));
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    old.signal(Signal::SIGKILL);
+    old.ends();
+    assert!(matches!(asker.join().expect("a thread"), Err(RequestError::Unreachable(_))));
+    new.tell("go");
+    new.says("serving");
+    new.says("event PredecessorGone");
+    assert_eq!(new.said("event Committed"), Vec::<String>::new());
+    assert_eq!(service.connect().pid, new.pid);
+    assert_eq!(service.status().pid, new.pid);
+    assert_eq!(service.restart().says("built"), format!("generation 2 predecessor {}", new.pid));
+}
+
+fn promise_07_the_old_one_killed_before_the_build_of_the_new_one_leaves_it_the_service() {
+    orphaned_at("born");
+}
+
+fn promise_07_the_old_one_killed_before_granted_leaves_the_new_one_the_service() {
+    orphaned_at("claimed");
+}
+
+fn promise_07_a_successor_that_asks_for_the_state_gets_it() {
+    let service = Service::start();
+    for generation in 1..=2 {
+        service.plan_next("claimed receive");
+        let new = service.restart();
+        assert_eq!(new.says("did receive:"), service.hub.nth(generation - 1).pid.to_string());
+    }
+}
+
+fn promise_07_the_old_one_killed_before_it_gives_the_state_is_reported_to_the_new_one() {
+    let service = Service::start();
+    let old = service.first();
+    old.ask("on StateRequested raise SIGKILL");
+    service.plan_next("claimed receive");
+    assert!(matches!(service.try_restart(), Err(RequestError::Unreachable(_))));
+    let new = service.hub.nth(1);
+    let told = new.says("did receive:");
+    assert!(told.contains("predecessor"), "{told}");
+    // What it makes of that is for the program to say: this one serves without the state.
+    new.says("event PredecessorGone");
+    assert_eq!(service.connect().pid, new.pid);
+}
+
+fn promise_07_the_new_one_killed_when_it_asks_for_the_state_leaves_the_old_one_the_service() {
+    let service = Service::start();
+    let old = service.first();
+    let before = Snapshot::of(old.pid);
+    service.plan_next("claimed say-on-lifeline {\"type\":\"pull\"}\nclaimed raise SIGKILL");
+    let reason = service.fail_to_restart();
+    assert!(reason.contains("was killed by SIGKILL"), "{reason}");
+    service.expect_unchanged(&old, &before);
+    assert_eq!(service.connect().pid, old.pid);
+    service.restart();
+}
+
+fn promise_07_the_old_one_killed_at_handed_off_leaves_the_new_one_the_service() {
+    let service = Service::start();
+    let old = service.first();
+    old.ask("on HandedOff raise SIGKILL");
+    let load = Load::start(service.address(), 1);
+    assert!(matches!(service.try_restart(), Err(RequestError::Unreachable(_))));
+    let new = service.hub.nth(1);
+    new.says("event PredecessorGone");
+    wait_until("the new one to answer", || service.connect().pid == new.pid);
+    assert!(load.stop().iter().all(|why| !why.contains("refused")));
+    service.restart();
+}
+
+fn promise_07_the_old_one_killed_on_probation_leaves_the_new_one_the_service() {
+    let service = Setup::new().set("probation_ms", "120000").start();
+    let old = service.first();
+    let asker = service.restart_meanwhile();
+    old.says("event HandedOff");
+    let new = service.hub.nth(1);
+    new.says("serving");
+    assert!(new.ask("request").starts_with("OnProbation"));
+    old.signal(Signal::SIGKILL);
+    assert!(matches!(asker.join().expect("a thread"), Err(RequestError::Unreachable(_))));
+    new.says("event PredecessorGone");
+    // It is nobody's to take back any more.
+    new.says("event Committed");
+    assert_eq!(service.connect().pid, new.pid);
+    assert_eq!(service.status().pid, new.pid);
+    assert_eq!(new.ask("request"), "ok");
+}
+
+/// A release that fails on probation: the old process serves again, and the asker learns how it ended.
+fn fails_on_probation(plan: &str, failure: &str, words: &str) {
+    let service = Setup::new().set("probation_ms", "120000").start();
+    let old = service.first();
+    let before = Snapshot::of(old.pid);
+    let mut kept = service.connect();
+    service.plan_next(plan);
+    let reason = service.fail_to_restart();
+    assert!(reason.contains(words), "{words:?} is not in: {reason}");
+    let told = old.says("event Resumed");
+    assert!(told.starts_with(failure) && told.ends_with(&reason), "{failure} and {reason:?} expected: {told}");
+    kept.echo("still here");
+    drop(kept);
+    assert_eq!(service.connect().pid, old.pid);
+    service.expect_unchanged(&old, &before);
+
+    let asker = service.restart_meanwhile();
+    old.says_again("event HandedOff", 1);
+    old.ask("stop");
+    let pid = asker.join().expect("a thread").expect("a restart");
+    assert_eq!(service.connect().pid, pid);
+}
+
+fn promise_07_the_new_one_dead_at_once_on_probation_gives_the_service_back() {
+    fails_on_probation("granted exit 7", "DiedOnProbation(Code(7))", "the successor exited with status 7 on probation");
+}
+
+fn promise_07_the_new_one_killed_later_on_probation_gives_the_service_back() {
+    let service = Setup::new().set("probation_ms", "120000").start();
+    let old = service.first();
+    let asker = service.restart_meanwhile();
+    old.says("event HandedOff");
+    let new = service.hub.nth(1);
+    new.says("serving");
+    assert_eq!(service.connect().pid, new.pid);
+    new.signal(Signal::SIGKILL);
+    let told = old.says("event Resumed");
+    assert!(told.starts_with("DiedOnProbation(Signal(9))"), "{told}");
+    assert_eq!(service.connect().pid, old.pid);
+    let error = asker.join().expect("a thread").expect_err("a dead release");
+    assert!(error.to_string().contains("was killed by SIGKILL on probation"), "{error}");
+}
+
+fn promise_07_the_new_one_that_closes_its_lifeline_on_probation_is_killed() {
+    fails_on_probation("granted close-lifeline\ngranted hang", "HungUp", "closed its lifeline");
+}
+
+fn promise_07_a_probation_that_ends_well_commits() {
+    let service = Setup::new().set("probation_ms", "400").start();
+    let old = service.first();
+    let new = service.restart();
+    assert_eq!(old.says("event HandedOff"), old.says("event Completed"));
+    new.says("event Committed");
+    old.ends();
+    assert_eq!(service.connect().pid, new.pid);
+    service.restart();
+}
+
+fn promise_07_the_end_of_the_old_one_is_told_after_its_commit() {
+    let service = Setup::new().set("probation_ms", "120000").start();
+    let old = service.first();
+    service.plan_next("granted wait");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    old.ask("stop");
+    old.ends();
+    assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
+    // It sees both at once.
+    new.tell("go");
+    new.says("event Committed");
+    new.says("event PredecessorGone");
+    assert_eq!(new.said("event"), ["Granted", "Committed", "PredecessorGone"]);
+}
+
+fn promise_07_the_end_of_the_new_one_after_commit_is_reported() {
+    let service = Setup::new().set("linger", "1").start();
+    let old = service.first();
+    let new = service.restart();
+    new.signal(Signal::SIGKILL);
+    assert_eq!(old.says("event SuccessorGone"), new.pid.to_string());
+    wait_until("no zombie", || Snapshot::of(old.pid).children == 0);
+    assert_eq!(old.said("event SuccessorGone").len(), 1);
+}
+
+fn promise_07_a_successor_given_up_by_the_old_one_is_told() {
+    // The one behind a wrapper is out of the reach of a kill: it has to end by itself, and does not serve.
+    let service = Service::start();
+    service.plan_next("born fork");
+    service.fail_to_restart();
+    let program = service.hub.nth(2);
+    let told = program.says("ready-error");
+    assert!(told.contains(&format!("the predecessor (process {}) has given this process up", service.first().pid)), "{told}");
+    program.ends();
+    assert_eq!(program.said("serving"), Vec::<String>::new());
+}

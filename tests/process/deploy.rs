@@ -1,0 +1,128 @@
+//! What a successor is started as: the release that stands at the path, with the arguments, environment and directory of the build.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use libtest_mimic::Trial;
+
+use crate::harness::{Setup, own_program};
+use crate::procfs;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        a_release_deployed_by_rename_runs_after_a_restart,
+        a_current_link_that_was_switched_leads_to_the_new_release,
+        a_program_that_was_deleted_and_comes_back_can_be_restarted,
+        a_program_started_by_a_relative_path_is_found_after_chdir,
+        arguments_environment_and_directory_are_those_of_the_build,
+        arguments_environment_and_directory_can_be_set,
+    ]
+}
+
+/// A release that is this binary under another name; by a copy where the file systems differ.
+fn release(path: &Path) {
+    fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+    if fs::hard_link(own_program(), path).is_err() {
+        fs::copy(own_program(), path).expect("a copy");
+    }
+}
+
+fn a_release_deployed_by_rename_runs_after_a_restart() {
+    let setup = Setup::new();
+    let program = setup.path("server");
+    release(&program);
+    let service = setup.program(program.clone()).start();
+    // Something else by the same name: a script that names its release.
+    let next = service.path("server.next");
+    fs::write(&next, format!("#!/bin/sh\nexport RELEASE=2\nexec '{}' \"$@\"\n", own_program().display())).expect("a file");
+    fs::set_permissions(&next, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    fs::rename(&next, &program).expect("a rename");
+    let new = service.restart();
+    assert_eq!(new.says("variable RELEASE"), "2");
+    assert_eq!(service.connect().pid, new.pid);
+}
+
+fn a_current_link_that_was_switched_leads_to_the_new_release() {
+    let setup = Setup::new();
+    release(&setup.path("releases/1/server"));
+    release(&setup.path("releases/2/server"));
+    symlink("releases/1", setup.path("current")).expect("a link");
+    let program = setup.path("current/server");
+    let service = setup.program(program).start();
+    assert!(procfs::executable(service.first().pid).ends_with("releases/1/server"));
+
+    symlink("releases/2", service.path("current.next")).expect("a link");
+    fs::rename(service.path("current.next"), service.path("current")).expect("a rename");
+    fs::remove_file(service.path("releases/1/server")).expect("an old release");
+    let second = service.restart();
+    assert!(procfs::executable(second.pid).ends_with("releases/2/server"));
+    let third = service.restart();
+    assert!(procfs::executable(third.pid).ends_with("releases/2/server"));
+}
+
+fn a_program_that_was_deleted_and_comes_back_can_be_restarted() {
+    let setup = Setup::new();
+    let program = setup.path("server");
+    release(&program);
+    let service = setup.program(program.clone()).start();
+    fs::remove_file(&program).expect("a file");
+    let reason = service.fail_to_restart();
+    assert!(reason.contains("there is no such file"), "{reason}");
+    release(&program);
+    service.restart();
+}
+
+fn a_program_started_by_a_relative_path_is_found_after_chdir() {
+    let setup = Setup::new();
+    release(&setup.path("bin/server"));
+    let directory = fs::canonicalize(setup.path(".")).expect("a directory");
+    let service = setup.env("WHERE", &directory).set("chdir", "/").shell("cd \"$WHERE\" && exec bin/server").start();
+    let first = service.first();
+    assert_eq!(procfs::current_dir(first.pid), Path::new("/"));
+    let second = service.restart();
+    assert_eq!(Path::new(&second.says("directory")), directory);
+    assert_eq!(procfs::executable(second.pid), directory.join("bin/server"));
+    service.restart();
+}
+
+fn arguments_environment_and_directory_are_those_of_the_build() {
+    let setup = Setup::new();
+    let directory = fs::canonicalize(setup.path(".")).expect("a directory");
+    let service = setup.env("WHERE", &directory).env("COLOUR", "blue").shell("cd \"$WHERE\" && exec \"$0\" --port 'a b'").start();
+    let first = service.first();
+    // Of a process that has ended it cannot be read any more.
+    let before = procfs::environment(first.pid);
+    let second = service.restart();
+    assert_eq!(second.says("arguments"), first.says("arguments"));
+    assert!(second.says("arguments").ends_with("--port a b"));
+    assert_eq!(Path::new(&second.says("directory")), directory);
+    let mut after = procfs::environment(second.pid);
+    after.retain(|variable| !variable.starts_with("POLLFLIP_LIFELINE="));
+    let names =
+        |variables: &[String]| variables.iter().map(|text| text.split('=').next().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(&after), names(&before));
+    // The values of the test runner's variables are nobody's business.
+    assert!(after == before && !before.is_empty());
+}
+
+fn arguments_environment_and_directory_can_be_set() {
+    let setup = Setup::new();
+    let directory = fs::canonicalize(setup.path(".")).expect("a directory");
+    let service = setup
+        .env("COLOUR", "blue")
+        .env("SIZE", "small")
+        .set("arg", "--restarted")
+        .set("env", "COLOUR=red")
+        .set("env", "TASTE=sweet=sour")
+        .set("env_remove", "SIZE")
+        .set("current_dir", &directory)
+        .start();
+    let second = service.restart();
+    assert!(second.says("arguments").ends_with(" --restarted"));
+    assert_eq!(Path::new(&second.says("directory")), directory);
+    let environment = procfs::environment(second.pid);
+    assert!(environment.iter().any(|variable| variable == "COLOUR=red"));
+    assert!(environment.iter().any(|variable| variable == "TASTE=sweet=sour"));
+    assert!(!environment.iter().any(|variable| variable.starts_with("SIZE=")));
+}

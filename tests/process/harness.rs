@@ -1,0 +1,277 @@
+//! A service under test: started, restarted, looked at, and at the end killed and reaped with all its generations.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use pollflip::RequestError;
+use pollflip::restart_coordination_socket::{Status, request_restart, request_status};
+use tempfile::TempDir;
+
+use crate::client::Connection;
+use crate::hub::{DEADLINE, Hub, Process, wait_until};
+use crate::procfs::Snapshot;
+use crate::service;
+
+/// How a service is started.
+#[derive(Debug)]
+pub struct Setup {
+    directory: TempDir,
+    settings: Vec<String>,
+    environment: Vec<(String, String)>,
+    program: PathBuf,
+    shell: Option<String>,
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        let directory = tempfile::Builder::new().prefix("pollflip-").tempdir().expect("a directory");
+        // For services that give their rights up.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
+        Setup { directory, settings: Vec::new(), environment: Vec::new(), program: own_program(), shell: None, stdin: None, stdout: None }
+    }
+}
+
+/// This binary, which is also the service.
+pub fn own_program() -> PathBuf {
+    std::env::current_exe().expect("the path of this program")
+}
+
+impl Setup {
+    pub fn new() -> Setup {
+        Setup::default()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A line of `service::settings`, for this process and its successors.
+    pub fn set(mut self, key: &str, value: impl AsRef<Path>) -> Setup {
+        self.settings.push(format!("{key}={}", value.as_ref().display()));
+        self
+    }
+
+    /// The plan of the first process.
+    pub fn plan(self, plan: &str) -> Setup {
+        fs::write(self.path(service::NEXT), plan).expect("a plan");
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<Path>) -> Setup {
+        self.environment.push((name.into(), value.as_ref().display().to_string()));
+        self
+    }
+
+    /// Another path to this binary.
+    pub fn program(mut self, path: PathBuf) -> Setup {
+        self.program = path;
+        self
+    }
+
+    /// Starts it by a shell command; `"$0"` is the program.
+    pub fn shell(mut self, command: &str) -> Setup {
+        self.shell = Some(command.into());
+        self
+    }
+
+    pub fn stdin(mut self, fd: impl Into<OwnedFd>) -> Setup {
+        self.stdin = Some(fd.into());
+        self
+    }
+
+    pub fn stdout(mut self, fd: impl Into<OwnedFd>) -> Setup {
+        self.stdout = Some(fd.into());
+        self
+    }
+
+    /// Starts it and waits until it serves.
+    pub fn start(self) -> Service {
+        let service = self.launch();
+        service.first().says("serving");
+        service
+    }
+
+    /// Starts it.
+    pub fn launch(self) -> Service {
+        let hub = Hub::new(&self.path(service::HUB));
+        let mut command = match &self.shell {
+            Some(script) => {
+                let mut command = Command::new("/bin/sh");
+                command.arg("-c").arg(script).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
+        for name in ["NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "POLLFLIP_LIFELINE", "RUST_LOG"] {
+            command.env_remove(name);
+        }
+        let directory = self.directory.path().to_owned();
+        let output = |name: &str| {
+            let file = fs::OpenOptions::new().create(true).append(true).open(directory.join(name)).expect("a file");
+            Stdio::from(file)
+        };
+        command
+            .env(service::ROLE, "service")
+            .env(service::DIRECTORY, self.directory.path())
+            .env(service::SETTINGS, self.settings.join("\n"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdout(self.stdout.map_or_else(|| output("stdout"), Stdio::from))
+            .stderr(output("stderr"))
+            .stdin(self.stdin.map_or_else(Stdio::null, Stdio::from))
+            .process_group(0);
+        let child = spawn(&mut command);
+        Service { directory: self.directory, hub, child }
+    }
+}
+
+/// A program that was just written can be busy for a moment: another test that forks holds a copy of the descriptor until it executes.
+fn spawn(command: &mut Command) -> Child {
+    crate::hub::wait_for("the service to start", || match command.spawn() {
+        Ok(child) => Some(child),
+        Err(error) if error.raw_os_error() == Some(Errno::ETXTBSY as i32) => None,
+        Err(error) => panic!("cannot start {command:?}: {error}"),
+    })
+}
+
+/// A service, all its generations. Dropping it kills and reaps them, and checks that they have printed nothing (promise 12).
+#[derive(Debug)]
+pub struct Service {
+    directory: TempDir,
+    pub hub: Arc<Hub>,
+    child: Child,
+}
+
+impl Service {
+    /// One with the default settings that serves.
+    pub fn start() -> Service {
+        Setup::new().start()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn first(&self) -> Process {
+        self.hub.nth(0)
+    }
+
+    /// Writes the plan of the process that is started next, and only of that one.
+    pub fn plan_next(&self, plan: &str) {
+        fs::write(self.path(service::NEXT), plan).expect("a plan");
+    }
+
+    /// Whether the plan for the next process still waits for it.
+    pub fn next_is_waiting(&self) -> bool {
+        self.path(service::NEXT).exists()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path(service::COORDINATION)
+    }
+
+    /// Asks for a restart over the coordination socket.
+    pub fn try_restart(&self) -> Result<u32, RequestError> {
+        request_restart(self.socket(), DEADLINE, |_| {})
+    }
+
+    /// A restart that must succeed; returns the new process, which serves.
+    pub fn restart(&self) -> Process {
+        match self.try_restart() {
+            Ok(pid) => self.hub.process(pid),
+            Err(why) => panic!("the restart failed: {why}\n{}", self.hub.story()),
+        }
+    }
+
+    /// As [`Service::restart`], where the time to become ready is so short that a busy machine may need several tries.
+    pub fn restart_some_time(&self) -> Process {
+        let pid = crate::hub::wait_for("a restart that succeeds", || match self.try_restart() {
+            Ok(pid) => Some(pid),
+            Err(RequestError::Failed(why)) if why.contains("was not ready within") => None,
+            Err(why) => panic!("the restart failed: {why}\n{}", self.hub.story()),
+        });
+        self.hub.process(pid)
+    }
+
+    /// A restart that must fail; returns the reason.
+    pub fn fail_to_restart(&self) -> String {
+        match self.try_restart() {
+            Err(RequestError::Failed(why)) => why,
+            other => panic!("the restart ended with {other:?}\n{}", self.hub.story()),
+        }
+    }
+
+    /// Asks for a restart in another thread.
+    pub fn restart_meanwhile(&self) -> thread::JoinHandle<Result<u32, RequestError>> {
+        let socket = self.socket();
+        thread::spawn(move || request_restart(socket, DEADLINE, |_| {}))
+    }
+
+    pub fn status(&self) -> Status {
+        request_status(self.socket(), DEADLINE).expect("a status")
+    }
+
+    /// Where it listens, which no generation changes.
+    pub fn address(&self) -> SocketAddr {
+        self.first().says("serving").parse().expect("an address")
+    }
+
+    /// A connection, greeted.
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.address())
+    }
+
+    /// Waits until that process has the descriptors, threads and children that it had.
+    pub fn expect_unchanged(&self, process: &Process, before: &Snapshot) {
+        let mut now = Snapshot::of(process.pid);
+        let deadline = std::time::Instant::now() + DEADLINE;
+        while now != *before {
+            assert!(std::time::Instant::now() < deadline, "before: {before:#?}\nnow: {now:#?}\n{}", self.hub.story());
+            thread::sleep(std::time::Duration::from_millis(5));
+            now = Snapshot::of(process.pid);
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Successors are in the process group of the first one, whose number is taken as long as nobody has reaped it.
+        let group = Pid::from_raw(self.child.id() as i32);
+        let mut left = true;
+        wait_until("the end of all generations", || {
+            let _ = killpg(group, Signal::SIGKILL);
+            loop {
+                match waitpid(Pid::from_raw(-group.as_raw()), Some(WaitPidFlag::WNOHANG)) {
+                    Ok(WaitStatus::StillAlive) => return false,
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(_) => {
+                        left = false;
+                        return true;
+                    }
+                }
+            }
+        });
+        self.hub.close();
+        if thread::panicking() {
+            eprintln!("the story of the service:\n{}", self.hub.story());
+            return;
+        }
+        assert!(!left);
+        for name in ["stdout", "stderr"] {
+            let text = fs::read_to_string(self.path(name)).unwrap_or_default();
+            assert!(text.is_empty(), "promise 12: {name} was written to: {text}\n{}", self.hub.story());
+        }
+    }
+}

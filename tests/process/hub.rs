@@ -1,0 +1,221 @@
+//! Where the processes of a service tell what they do, and are told what to do: one connection each, lines both ways.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::procfs;
+
+/// How long anything is waited for: the machine may be busy with something else.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What is left out of a story.
+const BORING: [&str; 3] = ["variable", "arguments", "directory"];
+
+/// The test's end of the connections.
+#[derive(Debug)]
+pub struct Hub {
+    path: PathBuf,
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    processes: Vec<Told>,
+    /// All lines of all processes in the order in which they came, for a failed test.
+    story: String,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Told {
+    pid: u32,
+    stream: UnixStream,
+    lines: Vec<String>,
+    hung_up: bool,
+}
+
+impl Hub {
+    pub fn new(path: &Path) -> Arc<Hub> {
+        let listener = UnixListener::bind(path).expect("the hub");
+        let hub = Arc::new(Hub { path: path.into(), seen: Mutex::default(), changed: Condvar::new() });
+        let theirs = hub.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if theirs.lock().closed {
+                    return;
+                }
+                let hub = theirs.clone();
+                thread::spawn(move || hub.listen(stream));
+            }
+        });
+        hub
+    }
+
+    /// Ends the thread that accepts.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        let _ = UnixStream::connect(&self.path);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn listen(&self, stream: UnixStream) {
+        let mut index = None;
+        let reader = BufReader::new(stream.try_clone().expect("a descriptor"));
+        for line in reader.lines().map_while(Result::ok) {
+            let mut seen = self.lock();
+            // The first line is "born PID …".
+            let index = *index.get_or_insert_with(|| {
+                let pid = line.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a process names itself first");
+                let stream = stream.try_clone().expect("a descriptor");
+                seen.processes.push(Told { pid, stream, lines: Vec::new(), hung_up: false });
+                seen.processes.len() - 1
+            });
+            let pid = seen.processes[index].pid;
+            if !BORING.iter().any(|word| line.starts_with(word)) {
+                let _ = writeln!(seen.story, "  {pid}: {line}");
+            }
+            seen.processes[index].lines.push(line);
+            self.changed.notify_all();
+        }
+        if let Some(index) = index {
+            self.lock().processes[index].hung_up = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until `look` finds something in what the processes have told.
+    fn wait<T>(&self, what: &str, look: impl Fn(&Seen) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        let mut seen = self.lock();
+        loop {
+            if let Some(found) = look(&seen) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let story = seen.story.clone();
+                drop(seen);
+                panic!("waited {DEADLINE:?} for {what}; so far:\n{story}");
+            }
+            seen = self.changed.wait_timeout(seen, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+    }
+
+    pub fn story(&self) -> String {
+        self.lock().story.clone()
+    }
+
+    /// All processes that have named themselves, in the order of their births.
+    pub fn pids(&self) -> Vec<u32> {
+        self.lock().processes.iter().map(|told| told.pid).collect()
+    }
+
+    /// Waits for the birth of the process of that number: 0 is the first.
+    pub fn nth(self: &Arc<Hub>, number: usize) -> Process {
+        let pid = self.wait(&format!("birth number {number}"), |seen| seen.processes.get(number).map(|told| told.pid));
+        Process { pid, hub: self.clone() }
+    }
+
+    /// The process of that id, once it has named itself.
+    pub fn process(self: &Arc<Hub>, pid: u32) -> Process {
+        self.wait(&format!("the birth of process {pid}"), |seen| seen.told(pid).map(|_| ()));
+        Process { pid, hub: self.clone() }
+    }
+}
+
+impl Seen {
+    fn told(&self, pid: u32) -> Option<&Told> {
+        // Later ones first: numbers may come back.
+        self.processes.iter().rev().find(|told| told.pid == pid)
+    }
+}
+
+/// A process of a service that speaks.
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub pid: u32,
+    hub: Arc<Hub>,
+}
+
+impl Process {
+    /// Waits for a line that begins so, and returns the rest of it.
+    pub fn says(&self, beginning: &str) -> String {
+        self.says_again(beginning, 0)
+    }
+
+    /// Waits for one more line of a kind after so many of them.
+    pub fn says_again(&self, beginning: &str, after: usize) -> String {
+        self.hub.wait(&format!("{beginning:?} number {after} from process {}", self.pid), |seen| {
+            seen.told(self.pid)?.lines.iter().filter_map(|line| rest(line, beginning)).nth(after)
+        })
+    }
+
+    /// The lines that begin so, so far.
+    pub fn said(&self, beginning: &str) -> Vec<String> {
+        let seen = self.hub.lock();
+        seen.told(self.pid).map_or_else(Vec::new, |told| told.lines.iter().filter_map(|line| rest(line, beginning)).collect())
+    }
+
+    /// Has it do something.
+    pub fn tell(&self, command: &str) {
+        let seen = self.hub.lock();
+        let mut stream = &seen.told(self.pid).expect("a process that was born").stream;
+        stream.write_all(format!("{command}\n").as_bytes()).expect("it reads what it is told");
+    }
+
+    /// Has it do something, and waits for what it answers.
+    pub fn ask(&self, command: &str) -> String {
+        let before = self.said("answer").len();
+        self.tell(command);
+        self.says_again("answer", before)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        // Nobody reaps it before the end of the test, so that the number is still its own.
+        kill(Pid::from_raw(self.pid as i32), signal).expect("a signal");
+    }
+
+    /// Waits until it has ended, whoever reaps it.
+    pub fn ends(&self) {
+        self.hub.wait(&format!("process {} to hang up", self.pid), |seen| seen.told(self.pid).filter(|told| told.hung_up).map(|_| ()));
+        wait_until(&format!("the end of process {}", self.pid), || procfs::has_ended(self.pid));
+    }
+
+    pub fn lives(&self) -> bool {
+        !procfs::has_ended(self.pid)
+    }
+}
+
+fn rest(line: &str, beginning: &str) -> Option<String> {
+    let rest = line.strip_prefix(beginning)?;
+    (rest.is_empty() || rest.starts_with(' ')).then(|| rest.trim_start().to_owned())
+}
+
+/// Waits for something that announces itself by nothing.
+pub fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
+    wait_for(what, || look().then_some(()));
+}
+
+/// Waits for something that announces itself by nothing, and returns it.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

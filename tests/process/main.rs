@@ -1,0 +1,73 @@
+//! Tests with real processes, sockets and signals.
+//!
+//! This binary is both sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the service under test (`service`), and so
+//! are its successors, which inherit the variable. What a process does at which step is written in a plan (`service::plan`); what it
+//! does and sees it tells over a socket of the test's own (`hub`), so that its standard output stays the crate's to leave empty.
+//!
+//! `cargo test --test process -- promise_03` runs the tests of one promise, `--ignored` the long ones.
+
+#![allow(unreachable_pub, reason = "the modules of one test binary")]
+
+/// The trials of a module, by the names of its functions.
+macro_rules! trials {
+    ($($name:ident),* $(,)?) => {
+        vec![$(libtest_mimic::Trial::test(
+            format!("{}::{}", module_path!().trim_start_matches("process::"), stringify!($name)),
+            || { $name(); Ok(()) },
+        )),*]
+    };
+}
+
+mod activation;
+mod api;
+mod chain;
+mod client;
+mod coordination;
+mod coordination_path;
+mod deaths;
+mod deploy;
+mod environment;
+mod failures;
+mod harness;
+mod hub;
+mod loop_turns;
+mod notify;
+mod procfs;
+mod programs;
+mod requests;
+mod service;
+mod signals;
+mod sockets;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    if std::env::var_os(service::ROLE).is_some() {
+        return service::main();
+    }
+    // Orphans of the services come to this process, which waits for them.
+    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
+    let mut arguments = Arguments::from_args();
+    // They wait more than they work.
+    arguments.test_threads.get_or_insert(4);
+    let trials = [
+        chain::trials(),
+        failures::trials(),
+        programs::trials(),
+        deploy::trials(),
+        requests::trials(),
+        api::trials(),
+        loop_turns::trials(),
+        signals::trials(),
+        deaths::trials(),
+        sockets::trials(),
+        activation::trials(),
+        environment::trials(),
+        coordination::trials(),
+        coordination_path::trials(),
+        notify::trials(),
+    ];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}

@@ -1,0 +1,188 @@
+//! What systemd is told, seen by a test that stands in for it.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+use crate::harness::{Service, Setup};
+use crate::hub::DEADLINE;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        systemd_is_told_of_a_start_and_of_a_restart,
+        systemd_is_told_that_a_failed_restart_is_over_and_why,
+        systemd_is_told_of_progress,
+        systemd_is_told_that_the_service_stops,
+        systemd_is_told_nothing_new_by_a_release_that_fails_on_probation,
+        nothing_more_happens_until_systemd_has_answered,
+        systemd_that_never_answers_is_not_waited_for_forever,
+        systemd_that_is_not_there_does_no_harm,
+    ]
+}
+
+/// Stands in for systemd.
+struct Manager(UnixDatagram);
+
+/// One message: its lines, and the descriptors that came with it.
+#[derive(Debug)]
+struct Notification {
+    lines: Vec<String>,
+    descriptors: Vec<i32>,
+}
+
+impl Manager {
+    fn new(setup: Setup) -> (Manager, Setup) {
+        let path: PathBuf = setup.path("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        (Manager(socket), setup.env("NOTIFY_SOCKET", path))
+    }
+
+    fn receive(&self) -> Notification {
+        let mut buffer = [0; 4096];
+        let mut control = nix::cmsg_space!([i32; 4]);
+        let mut part = [std::io::IoSliceMut::new(&mut buffer)];
+        let raw = std::os::fd::AsRawFd::as_raw_fd(&self.0);
+        let message = recvmsg::<()>(raw, &mut part, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC).expect("a notification");
+        let descriptors = message
+            .cmsgs()
+            .expect("whole control messages")
+            .flat_map(|control| if let ControlMessageOwned::ScmRights(numbers) = control { numbers } else { Vec::new() })
+            .collect();
+        let length = message.bytes;
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        Notification { lines: text.lines().map(String::from).collect(), descriptors }
+    }
+
+    /// The next message, which must consist of these lines; one that ends with `=` may have any value. That more time is asked for is
+    /// not looked at.
+    fn expect(&self, lines: &[&str]) -> Notification {
+        let mut found = self.receive();
+        found.lines.retain(|line| !line.starts_with("EXTEND_TIMEOUT_USEC="));
+        let fits = |(found, wanted): (&String, &&str)| found == wanted || wanted.ends_with('=') && found.starts_with(wanted);
+        assert!(found.lines.len() == lines.len() && found.lines.iter().zip(lines).all(fits), "{lines:?} expected: {found:?}");
+        found
+    }
+
+    /// The barrier of a handoff; closing its descriptor answers it.
+    fn expect_barrier(&self) -> i32 {
+        let barrier = self.expect(&["BARRIER=1"]);
+        assert_eq!(barrier.descriptors.len(), 1);
+        barrier.descriptors[0]
+    }
+
+    fn answer(barrier: i32) {
+        nix::unistd::close(barrier).expect("a descriptor");
+    }
+
+    /// What is left over when nothing more should come.
+    fn expect_nothing(&self) {
+        self.0.set_nonblocking(true).expect("a socket");
+        let mut buffer = [0; 4096];
+        let more = self.0.recv(&mut buffer).map(|count| String::from_utf8_lossy(&buffer[..count]).into_owned());
+        assert!(more.is_err(), "{more:?}");
+        self.0.set_nonblocking(false).expect("a socket");
+    }
+}
+
+fn start(setup: Setup) -> (Manager, Service) {
+    let (manager, setup) = Manager::new(setup);
+    let service = setup.start();
+    manager.expect(&["READY=1"]);
+    (manager, service)
+}
+
+fn systemd_is_told_of_a_start_and_of_a_restart() {
+    let (manager, service) = start(Setup::new());
+    for generation in 1..=2 {
+        let asker = service.restart_meanwhile();
+        let usec = manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]).lines[1].clone();
+        let usec: u64 = usec.trim_start_matches("MONOTONIC_USEC=").parse().expect("a number");
+        let uptime = std::fs::read_to_string("/proc/uptime").expect("a clock");
+        let uptime: f64 = uptime.split(' ').next().and_then(|text| text.parse().ok()).expect("a number");
+        assert!(usec > 0 && usec as f64 <= (uptime + 1.0) * 1e6, "{usec} at {uptime} s");
+        let told = manager.expect(&["MAINPID=", "READY=1", "STATUS="]).lines[0].clone();
+        Manager::answer(manager.expect_barrier());
+        let pid = asker.join().expect("a thread").expect("a restart");
+        assert_eq!(told, format!("MAINPID={pid}"));
+        service.hub.nth(generation).says("event PredecessorGone");
+        manager.expect_nothing();
+    }
+}
+
+fn systemd_is_told_that_a_failed_restart_is_over_and_why() {
+    let (manager, service) = start(Setup::new());
+    service.plan_next("born exit 3");
+    service.fail_to_restart();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    manager.expect(&["READY=1", "STATUS=the successor exited with status 3 before it was ready"]);
+    service.first().says("event Failed");
+    manager.expect_nothing();
+}
+
+fn systemd_is_told_of_progress() {
+    let (manager, service) = start(Setup::new());
+    service.plan_next("built progress 40%\nbuilt exit 1");
+    service.fail_to_restart();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    manager.expect(&["STATUS=40%"]);
+    manager.expect(&["READY=1", "STATUS=the successor exited with status 1 before it was ready"]);
+}
+
+fn systemd_is_told_that_the_service_stops() {
+    let (manager, service) = start(Setup::new());
+    service.first().ask("stop");
+    manager.expect(&["STOPPING=1"]);
+}
+
+fn systemd_is_told_nothing_new_by_a_release_that_fails_on_probation() {
+    let (manager, service) = start(Setup::new().set("probation_ms", "120000"));
+    service.plan_next("granted exit 3");
+    service.fail_to_restart();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    manager.expect(&["READY=1", "STATUS=the successor exited with status 3 on probation"]);
+    service.first().says("event Resumed");
+    manager.expect_nothing();
+}
+
+fn nothing_more_happens_until_systemd_has_answered() {
+    let (manager, service) = start(Setup::new());
+    let old = service.first();
+    let asker = service.restart_meanwhile();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
+    let barrier = manager.expect_barrier();
+    // It still runs its loop, and has not been told that it may end.
+    service.hub.nth(1).says("serving");
+    assert!(old.ask("status").contains("handed off"));
+    assert_eq!(old.said("event Completed"), Vec::<String>::new());
+    assert!(!asker.is_finished());
+    Manager::answer(barrier);
+    old.says("event Completed");
+    asker.join().expect("a thread").expect("a restart");
+}
+
+fn systemd_that_never_answers_is_not_waited_for_forever() {
+    let (manager, service) = start(Setup::new());
+    let began = Instant::now();
+    let asker = service.restart_meanwhile();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
+    let barrier = manager.expect_barrier();
+    asker.join().expect("a thread").expect("a restart");
+    assert!(began.elapsed() >= Duration::from_secs(5));
+    service.first().ends();
+    Manager::answer(barrier);
+}
+
+fn systemd_that_is_not_there_does_no_harm() {
+    let setup = Setup::new();
+    let nowhere = setup.path("nowhere");
+    let service = setup.env("NOTIFY_SOCKET", nowhere).start();
+    service.restart();
+    service.plan_next("born exit 1");
+    service.fail_to_restart();
+}

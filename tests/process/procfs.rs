@@ -1,0 +1,106 @@
+//! What /proc says about a process.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// What must be the same before and after, and from one generation to the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What the descriptors are, sorted.
+    pub descriptors: Vec<String>,
+    pub threads: usize,
+    pub zombies: usize,
+    pub children: usize,
+}
+
+impl Snapshot {
+    pub fn of(pid: u32) -> Snapshot {
+        let mut descriptors: Vec<_> = descriptors(pid).into_iter().map(|(_, what)| kind(&what)).collect();
+        descriptors.sort();
+        let children = children(pid);
+        Snapshot {
+            descriptors,
+            threads: fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count),
+            zombies: children.iter().filter(|child| state(**child) == Some('Z')).count(),
+            children: children.len(),
+        }
+    }
+}
+
+/// The descriptors of a process: numbers and what they are.
+pub fn descriptors(pid: u32) -> Vec<(i32, String)> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let named = |entry: fs::DirEntry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()))
+    };
+    entries.filter_map(|entry| named(entry.ok()?)).collect()
+}
+
+/// Without the numbers of the inode and of the process.
+fn kind(what: &str) -> String {
+    let what = what.split_once(":[").map_or(what, |(kind, _)| kind);
+    match what.strip_prefix("/proc/") {
+        Some(own) => format!("/proc/…/{}", own.split_once('/').map_or("", |(_, file)| file)),
+        None => what.into(),
+    }
+}
+
+/// The environment that a process was born with, sorted.
+pub fn environment(pid: u32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables: Vec<_> =
+        bytes.split(|byte| *byte == 0).filter(|text| !text.is_empty()).map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+    variables.sort();
+    variables
+}
+
+/// The names of the variables of that environment, sorted.
+pub fn variable_names(pid: u32) -> Vec<String> {
+    environment(pid).iter().map(|variable| variable.split('=').next().unwrap_or_default().to_owned()).collect()
+}
+
+/// The file that a process executes.
+pub fn executable(pid: u32) -> PathBuf {
+    fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default()
+}
+
+pub fn current_dir(pid: u32) -> PathBuf {
+    fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default()
+}
+
+/// Running, sleeping, zombie…; `None` if there is no such process.
+pub fn state(pid: u32) -> Option<char> {
+    stat(pid)?.first()?.chars().next()
+}
+
+/// Whether it has ended: gone, or only waiting to be reaped.
+pub fn has_ended(pid: u32) -> bool {
+    matches!(state(pid), None | Some('Z' | 'X'))
+}
+
+pub fn children(of: u32) -> Vec<u32> {
+    let of = of.to_string();
+    let pids = fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| stat(*pid).is_some_and(|stat| stat.get(1) == Some(&of))).collect()
+}
+
+/// The fields after the name, which may contain anything.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(')')?;
+    Some(fields.split_whitespace().map(String::from).collect())
+}
+
+/// One line of /proc/PID/status.
+pub fn status(pid: u32, name: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
+
+/// Whether a signal is in one of the masks of /proc/PID/status.
+pub fn has_signal(pid: u32, mask: &str, signal: i32) -> bool {
+    let mask = status(pid, mask).and_then(|text| u64::from_str_radix(&text, 16).ok()).unwrap_or_default();
+    mask & (1 << (signal - 1)) != 0
+}

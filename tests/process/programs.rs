@@ -1,0 +1,182 @@
+//! Promise 3 where it is the program that cannot be started, or is none of ours: the reason says what stands at its path.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use libtest_mimic::Trial;
+use nix::sys::stat::Mode;
+
+use crate::harness::{Service, Setup, own_program};
+use crate::procfs::Snapshot;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        promise_03_a_program_that_does_not_exist_is_reported,
+        promise_03_a_dangling_link_is_reported_with_its_target,
+        promise_03_a_program_that_is_not_executable_is_reported_with_its_mode,
+        promise_03_a_directory_is_reported,
+        promise_03_a_fifo_is_reported,
+        promise_03_a_script_without_its_interpreter_is_reported,
+        promise_03_a_file_of_garbage_is_quoted,
+        promise_03_an_empty_file_is_reported,
+        promise_03_a_program_for_another_machine_is_reported,
+        promise_03_a_directory_to_start_in_that_is_gone_is_reported,
+        promise_03_a_program_that_only_exits_is_reported,
+        promise_03_a_program_that_knows_nothing_of_us_is_killed_at_the_deadline,
+        promise_03_a_program_that_is_being_written_is_waited_for,
+        promise_03_a_program_that_stays_being_written_is_reported,
+    ]
+}
+
+/// A service whose program is a link that a test can replace.
+fn with_program(setup: Setup) -> Service {
+    let program = setup.path("program");
+    symlink(own_program(), &program).expect("a link");
+    setup.set("program", program).start()
+}
+
+/// Puts something in the place of the program, fails to restart with it, and restarts when the program is back.
+fn fails(setup: Setup, replace: impl FnOnce(&Path), failure: &str, words: &[&str]) {
+    let service = with_program(setup);
+    let old = service.first();
+    let before = Snapshot::of(old.pid);
+    let program = service.path("program");
+    fs::remove_file(&program).expect("the link");
+    replace(&program);
+
+    let reason = service.fail_to_restart();
+    for word in words {
+        assert!(reason.contains(word), "{word:?} is not in: {reason}");
+    }
+    let told = old.says("event Failed");
+    assert!(told.contains(failure), "{failure} expected: {told}");
+    assert!(told.ends_with(&reason), "the asker was told {reason:?} and the program {told:?}");
+    assert_eq!(service.connect().pid, old.pid);
+    service.expect_unchanged(&old, &before);
+
+    deploy(&service, &program);
+    let new = service.restart_some_time();
+    assert_eq!(service.connect().pid, new.pid);
+}
+
+/// Puts the program back.
+fn deploy(service: &Service, program: &Path) {
+    if program.is_dir() && !program.is_symlink() {
+        fs::remove_dir(program).expect("a directory");
+    }
+    let next = service.path("program.next");
+    symlink(own_program(), &next).expect("a link");
+    fs::rename(next, program).expect("a rename");
+}
+
+/// Writes an executable file.
+fn write(path: &Path, text: &[u8]) {
+    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o755).open(path).expect("a file");
+    file.write_all(text).expect("a file");
+}
+
+fn promise_03_a_program_that_does_not_exist_is_reported() {
+    fails(Setup::new(), |_| {}, "errno: Some(2)", &["could not start", "/program", "there is no such file"]);
+}
+
+fn promise_03_a_dangling_link_is_reported_with_its_target() {
+    let replace = |path: &Path| symlink("releases/7/server", path).expect("a link");
+    fails(Setup::new(), replace, "errno: Some(2)", &["symbolic link to releases/7/server"]);
+}
+
+fn promise_03_a_program_that_is_not_executable_is_reported_with_its_mode() {
+    let replace = |path: &Path| {
+        write(path, b"#!/bin/sh\n");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("a mode");
+    };
+    fails(Setup::new(), replace, "errno: Some(13)", &["not executable (mode 644)"]);
+}
+
+fn promise_03_a_directory_is_reported() {
+    fails(Setup::new(), |path| fs::create_dir(path).expect("a directory"), "errno: Some(13)", &["it is a directory"]);
+}
+
+fn promise_03_a_fifo_is_reported() {
+    let replace = |path: &Path| nix::unistd::mkfifo(path, Mode::S_IRWXU).expect("a fifo");
+    fails(Setup::new(), replace, "errno: Some(13)", &["no regular file"]);
+}
+
+fn promise_03_a_script_without_its_interpreter_is_reported() {
+    let replace = |path: &Path| write(path, b"#!/there/is/no/shell -e\n");
+    fails(Setup::new(), replace, "errno: Some(2)", &["its interpreter /there/is/no/shell is not there"]);
+}
+
+fn promise_03_a_file_of_garbage_is_quoted() {
+    fails(Setup::new(), |path| write(path, b"MZ, a program"), "errno: Some(8)", &["neither a program nor a script", "MZ, a program"]);
+}
+
+fn promise_03_an_empty_file_is_reported() {
+    fails(Setup::new(), |path| write(path, b""), "errno: Some(8)", &["it is empty"]);
+}
+
+fn promise_03_a_program_for_another_machine_is_reported() {
+    let replace = |path: &Path| {
+        let mut bytes = fs::read(own_program()).expect("the program");
+        bytes.truncate(4096);
+        bytes[18..20].copy_from_slice(&243u16.to_ne_bytes());
+        if cfg!(target_arch = "riscv64") {
+            bytes[18..20].copy_from_slice(&62u16.to_ne_bytes());
+        }
+        write(path, &bytes);
+    };
+    fails(Setup::new(), replace, "errno: Some(8)", &["an ELF program for another machine"]);
+}
+
+fn promise_03_a_directory_to_start_in_that_is_gone_is_reported() {
+    let setup = Setup::new();
+    let directory = setup.path("release");
+    fs::create_dir(&directory).expect("a directory");
+    let service = setup.set("current_dir", &directory).start();
+    fs::remove_dir(&directory).expect("a directory");
+    let reason = service.fail_to_restart();
+    assert!(reason.contains("the directory to start it in") && reason.contains("is gone"), "{reason}");
+    fs::create_dir(&directory).expect("a directory");
+    service.restart();
+}
+
+fn promise_03_a_program_that_only_exits_is_reported() {
+    fails(Setup::new(), |path| write(path, b"#!/bin/sh\nexit 0\n"), "Exited(Code(0))", &["exited with status 0 before it was ready"]);
+}
+
+fn promise_03_a_program_that_knows_nothing_of_us_is_killed_at_the_deadline() {
+    let setup = Setup::new().set("ready_timeout_ms", "2500");
+    fails(setup, |path| write(path, b"#!/bin/sh\nexec sleep 1000\n"), "TimedOut(2.5s)", &["was not ready within 2.5 s"]);
+}
+
+/// A program that somebody has open for writing.
+fn being_written(path: &Path) -> fs::File {
+    fs::remove_file(path).expect("the link");
+    write(path, format!("#!/bin/sh\nexec '{}' \"$@\"\n", own_program().display()).as_bytes());
+    fs::OpenOptions::new().append(true).open(path).expect("a file")
+}
+
+fn promise_03_a_program_that_is_being_written_is_waited_for() {
+    let service = with_program(Setup::new());
+    let writer = being_written(&service.path("program"));
+    let asker = service.restart_meanwhile();
+    service.first().says("event Restarting");
+    drop(writer);
+    let pid = asker.join().expect("a thread").expect("a restart");
+    assert_eq!(service.connect().pid, pid);
+}
+
+fn promise_03_a_program_that_stays_being_written_is_reported() {
+    let service = with_program(Setup::new());
+    let old = service.first();
+    let before = Snapshot::of(old.pid);
+    let writer = being_written(&service.path("program"));
+    let reason = service.fail_to_restart();
+    assert!(reason.contains("it is still being written"), "{reason}");
+    assert!(old.says("event Failed").contains("errno: Some(26)"));
+    service.expect_unchanged(&old, &before);
+    drop(writer);
+    let new = service.restart();
+    assert_eq!(service.connect().pid, new.pid);
+}

@@ -1,0 +1,188 @@
+//! Promise 4: one restart at a time; who else asks is told at once what is going on.
+
+use std::thread;
+
+use libtest_mimic::Trial;
+use pollflip::RequestError;
+
+use crate::client::Raw;
+use crate::harness::{Service, Setup};
+use crate::hub::DEADLINE;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        promise_04_a_second_asker_is_refused_at_once_with_what_is_going_on,
+        promise_04_of_many_at_once_exactly_one_gets_a_restart,
+        promise_04_a_process_that_is_not_ready_refuses,
+        promise_04_both_refuse_during_a_probation,
+        promise_04_who_has_handed_off_names_its_successor,
+        promise_04_a_request_of_the_program_is_answered_by_events,
+        the_status_follows_a_restart,
+        the_client_says_why_nobody_answers,
+        the_configuration_of_a_service_can_ask_it_for_a_restart,
+        the_client_gives_up_at_its_deadline,
+    ]
+}
+
+fn promise_04_a_second_asker_is_refused_at_once_with_what_is_going_on() {
+    let service = Service::start();
+    let old = service.first();
+    service.plan_next("built wait");
+    let first = service.restart_meanwhile();
+    let successor = service.hub.nth(1);
+    successor.says("waits");
+
+    match service.try_restart() {
+        Err(RequestError::Refused(why)) => assert!(why.contains("a restart is under way since"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    // A client of shellflip knows no refusal.
+    let mut raw = Raw::connect(&service.socket());
+    raw.send(r#"{"Request":"TryRestart"}"#);
+    let answer = raw.receive();
+    assert!(answer.starts_with(r#"{"Response":{"RestartFailed":"a restart is under way since"#), "{answer}");
+    assert!(old.ask("request").starts_with("UnderWay {"));
+
+    successor.tell("go");
+    let pid = first.join().expect("a thread").expect("a restart");
+    assert_eq!(pid, successor.pid);
+}
+
+fn promise_04_of_many_at_once_exactly_one_gets_a_restart() {
+    let service = Service::start();
+    service.plan_next("built wait");
+    let askers: Vec<_> = (0..16).map(|_| service.restart_meanwhile()).collect();
+    let successor = service.hub.nth(1);
+    successor.says("waits");
+    // All but one are answered while that one still waits.
+    let mut unanswered = askers;
+    let mut refused = 0;
+    while unanswered.len() > 1 {
+        let (done, waiting): (Vec<_>, Vec<_>) = unanswered.into_iter().partition(thread::JoinHandle::is_finished);
+        for asker in done {
+            match asker.join().expect("a thread") {
+                Err(RequestError::Refused(_)) => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        unanswered = waiting;
+        thread::yield_now();
+    }
+    assert_eq!(refused, 15);
+    successor.tell("go");
+    let pid = unanswered.pop().expect("one").join().expect("a thread").expect("a restart");
+    assert_eq!(service.connect().pid, pid);
+    assert_eq!(service.hub.pids().len(), 2);
+}
+
+fn promise_04_a_process_that_is_not_ready_refuses() {
+    let service = Setup::new().plan("never ready").launch();
+    let first = service.first();
+    first.says("socket echo");
+    assert!(first.ask("request").starts_with("NotReady"));
+    assert_eq!(first.ask("ready"), "ok");
+    assert_eq!(first.ask("request"), "ok");
+    first.says("event Completed");
+}
+
+fn promise_04_both_refuse_during_a_probation() {
+    let service = Setup::new().set("probation_ms", "120000").start();
+    let old = service.first();
+    let asker = service.restart_meanwhile();
+    let new = service.hub.process(old.says("event HandedOff").parse().expect("a pid"));
+    new.says("serving");
+    // Only the old one takes requests in.
+    match service.try_restart() {
+        Err(RequestError::Refused(why)) => {
+            assert!(why.contains(&format!("process {} has taken over and must prove itself", new.pid)), "{why}")
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(old.ask("request").starts_with("OnProbation { successor: Some("));
+    assert!(new.ask("request").starts_with("OnProbation { successor: None }"));
+    assert_eq!(service.status().state, "handing off");
+    // Its end makes the restart final.
+    assert_eq!(old.ask("stop"), "stopped");
+    assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
+    new.says("event Committed");
+    assert_eq!(new.ask("request"), "ok");
+}
+
+fn promise_04_who_has_handed_off_names_its_successor() {
+    let service = Setup::new().set("linger", "1").start();
+    let old = service.first();
+    let new = service.restart();
+    old.says("event Completed");
+    assert!(old.ask("request").starts_with(&format!("HandedOff {{ successor: {} }}", new.pid)));
+    assert_eq!(service.status().pid, new.pid);
+}
+
+fn promise_04_a_request_of_the_program_is_answered_by_events() {
+    let service = Service::start();
+    let old = service.first();
+    assert_eq!(old.ask("request"), "ok");
+    let new = service.hub.process(old.says("event Completed").parse().expect("a pid"));
+    old.ends();
+    assert_eq!(
+        old.said("event"),
+        ["Restarting".into(), format!("Spawned {}", new.pid), format!("HandedOff {}", new.pid), format!("Completed {}", new.pid)]
+    );
+    new.says("event PredecessorGone");
+    new.says("event Committed");
+    assert_eq!(new.said("event"), ["Granted", "Committed", "PredecessorGone"]);
+    assert_eq!(new.says("built"), format!("generation 1 predecessor {}", old.pid));
+}
+
+fn the_status_follows_a_restart() {
+    let service = Service::start();
+    let old = service.first();
+    let status = service.status();
+    assert_eq!((status.pid, status.generation, status.state.as_str(), status.successor), (old.pid, 0, "idle", None));
+    service.plan_next("built wait");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    let status = service.status();
+    assert_eq!((status.pid, status.state.as_str(), status.successor), (old.pid, "awaiting ready", Some(new.pid)));
+    assert!(status.under_way().is_some());
+    new.tell("go");
+    asker.join().expect("a thread").expect("a restart");
+    let status = service.status();
+    assert_eq!((status.pid, status.generation, status.state.as_str()), (new.pid, 1, "idle"));
+}
+
+fn the_client_says_why_nobody_answers() {
+    let setup = Setup::new();
+    let nobody = setup.path("nobody");
+    let error = pollflip::restart_coordination_socket::request_restart(&nobody, DEADLINE, |_| {}).expect_err("nobody");
+    assert!(error.to_string().contains("is the service running"), "{error}");
+    let stale = setup.path("stale");
+    drop(std::os::unix::net::UnixListener::bind(&stale));
+    let error = pollflip::restart_coordination_socket::request_status(&stale, DEADLINE).expect_err("nobody");
+    assert!(error.to_string().contains("nobody serves it any more"), "{error}");
+}
+
+fn the_configuration_of_a_service_can_ask_it_for_a_restart() {
+    let service = Service::start();
+    let config = pollflip::RestartConfig::new().coordination_socket(service.socket());
+    let pid = config.request_restart().expect("a restart");
+    assert_eq!(service.connect().pid, pid);
+    let error = pollflip::RestartConfig::new().request_restart().expect_err("no socket");
+    assert_eq!(error.to_string(), "no coordination socket is configured");
+}
+
+fn the_client_gives_up_at_its_deadline() {
+    let service = Service::start();
+    service.plan_next("built wait");
+    let limit = std::time::Duration::from_millis(300);
+    match pollflip::restart_coordination_socket::request_restart(service.socket(), limit, |_| {}) {
+        Err(RequestError::TimedOut(time)) => assert_eq!(time, limit),
+        other => panic!("{other:?}"),
+    }
+    // The restart goes on without its asker.
+    let new = service.hub.nth(1);
+    new.says("waits");
+    new.tell("go");
+    new.says("event Committed");
+    assert_eq!(service.connect().pid, new.pid);
+}

@@ -1,0 +1,146 @@
+//! What a process does at which step: lines of `STEP ACTION`, or `set key=value` for a setting of this process alone.
+//!
+//! Steps: `born` (before the build), `built`, `claimed` (it has its sockets), `granted` (it is ready and has been granted the service),
+//! and the name of each event. A line is used once.
+
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, raise};
+use nix::sys::socket::{MsgFlags, send};
+use pollflip::{Restarter, fixup_systemd_env};
+
+use super::report::{self, say};
+
+#[derive(Debug, Default)]
+pub struct Plan {
+    lines: Vec<(String, String)>,
+}
+
+impl Plan {
+    /// Takes the plan that waits for this process, so that the next one does not get it; and the settings in it.
+    pub fn take(path: &Path) -> (Plan, Vec<String>) {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        if !text.is_empty() {
+            std::fs::remove_file(path).expect("the plan is this process's");
+        }
+        let (settings, steps): (Vec<_>, Vec<_>) = text.lines().map(str::trim).partition(|line| line.starts_with("set "));
+        let mut plan = Plan::default();
+        steps.iter().for_each(|step| plan.add(step));
+        (plan, settings.iter().filter_map(|line| line.strip_prefix("set ")).map(String::from).collect())
+    }
+
+    pub fn add(&mut self, line: &str) {
+        if let Some((step, action)) = line.split_once(' ') {
+            self.lines.push((step.into(), action.into()));
+        }
+    }
+
+    pub fn is_never_ready(&self) -> bool {
+        self.lines.iter().any(|(step, action)| step == "never" && action == "ready")
+    }
+
+    /// Does all that is planned for a step.
+    pub fn carry_out(&mut self, step: &str, restarter: &mut Option<Restarter>) {
+        let now: Vec<_> = self.lines.extract_if(.., |(at, _)| at == step).map(|(_, action)| action).collect();
+        for action in now {
+            let answer = perform(&action, restarter);
+            say(&format!("did {action}: {answer}"));
+        }
+    }
+}
+
+/// Does one thing, and says how it went if it comes back.
+pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
+    let (word, rest) = action.split_once(' ').unwrap_or((action, ""));
+    match (word, &mut *restarter) {
+        ("exit", _) => std::process::exit(rest.parse().expect("a status")),
+        ("panic", _) => panic!("as planned"),
+        ("abort", _) => std::process::abort(),
+        ("raise", _) => {
+            raise(rest.parse::<Signal>().expect("a signal")).expect("raise");
+            "raised".into()
+        }
+        ("hang", _) => {
+            say("hangs");
+            loop {
+                thread::park();
+            }
+        }
+        ("wait", _) => {
+            report::wait_for_go();
+            "gone on".into()
+        }
+        // A wrapper that runs the program instead of becoming it.
+        ("fork", _) => {
+            let status = Command::new(std::env::current_exe().expect("a path")).status().expect("a process");
+            std::process::exit(status.code().unwrap_or(99));
+        }
+        // It keeps all that this process was born with.
+        ("helper", _) => {
+            #[allow(clippy::zombie_processes, reason = "it outlives this process on purpose; the test reaps it")]
+            let child = Command::new("/bin/sh").args(["-c", rest]).spawn().expect("a process");
+            child.id().to_string()
+        }
+        ("close-lifeline", _) => {
+            nix::unistd::close(lifeline()).expect("an open lifeline");
+            "closed".into()
+        }
+        ("say-on-lifeline", _) => format!("{:?}", send(lifeline(), rest.as_bytes(), MsgFlags::MSG_NOSIGNAL)),
+        ("fixup", _) => fixup_systemd_env().map_or_else(|error| error.to_string(), |()| std::env::var("LISTEN_PID").unwrap_or_default()),
+        ("thread", _) => {
+            thread::spawn(|| {
+                loop {
+                    thread::park();
+                }
+            });
+            "started".into()
+        }
+        ("status-of", _) => match pollflip::restart_coordination_socket::request_status(rest, Duration::from_secs(60)) {
+            Ok(status) => status.state,
+            Err(error) => error.to_string(),
+        },
+        ("startup-complete", _) => pollflip::startup_complete().map_or_else(|error| error.to_string(), |()| "ok".into()),
+        ("refuse", Some(restarter)) => {
+            restarter.predecessor().expect("a predecessor").refuse(rest);
+            "refused".into()
+        }
+        ("progress", Some(restarter)) => {
+            restarter.predecessor().expect("a predecessor").progress(rest);
+            "told".into()
+        }
+        // The state, from the one who gives it.
+        ("receive", Some(restarter)) => match restarter.predecessor().expect("a predecessor").receive(Duration::from_secs(120)) {
+            Ok(mut state) => match state.bytes("from") {
+                Ok(from) => String::from_utf8_lossy(&from.unwrap_or_default()).into_owned(),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        },
+        ("request", Some(restarter)) => match restarter.request() {
+            Ok(()) => "ok".into(),
+            Err(refusal) => format!("{refusal:?} :: {refusal}"),
+        },
+        ("cancel", Some(restarter)) => restarter.cancel().to_string(),
+        ("stop", Some(restarter)) => {
+            restarter.stop();
+            "stopped".into()
+        }
+        ("remove", Some(restarter)) => restarter.sockets().remove(rest).to_string(),
+        ("unclaimed", Some(restarter)) => restarter.sockets().unclaimed().join(" "),
+        ("status", Some(restarter)) => serde_json::to_string(&restarter.status()).expect("json"),
+        ("drop", _) => match restarter.take() {
+            Some(_) => "dropped".into(),
+            None => "there was none".into(),
+        },
+        (_, None) => "there is no restarter".into(),
+        _ => format!("unknown: {action}"),
+    }
+}
+
+fn lifeline() -> i32 {
+    let text = std::env::var("POLLFLIP_LIFELINE").expect("a lifeline");
+    text.split(':').next().and_then(|number| number.parse().ok()).expect("a number")
+}

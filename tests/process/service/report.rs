@@ -1,0 +1,134 @@
+//! The service's end of the hub: what it says, and what it is told.
+
+use std::io::Write;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Mutex, OnceLock};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use pollflip::Event;
+
+use crate::procfs;
+
+static HUB: OnceLock<UnixStream> = OnceLock::new();
+/// What was received of a line that is not whole.
+static RECEIVED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// Connects to the hub. A panic is told there, and not printed.
+pub fn open(path: &Path) {
+    HUB.get_or_init(|| UnixStream::connect(path).expect("the hub"));
+    std::panic::set_hook(Box::new(|info| say(&format!("panic {info}"))));
+}
+
+fn hub() -> &'static UnixStream {
+    HUB.get().expect("an open hub")
+}
+
+/// Says a line.
+pub fn say(line: &str) {
+    let line = line.replace('\n', " ") + "\n";
+    if hub().write_all(line.as_bytes()).is_err() {
+        // The test is over.
+        std::process::exit(0);
+    }
+}
+
+/// Tells an event, and returns its name.
+pub fn event(event: &Event) -> String {
+    let text = format!("{event:?}");
+    let name = text.split(['(', ' ']).next().unwrap_or_default().to_owned();
+    match event {
+        Event::Restarting | Event::Granted | Event::Committed | Event::PredecessorGone => say(&format!("event {name}")),
+        Event::Spawned(pid) | Event::HandedOff(pid) | Event::Completed(pid) | Event::SuccessorGone(pid) => {
+            say(&format!("event {name} {pid}"));
+        }
+        Event::Progress(text) => say(&format!("event {name} {text}")),
+        Event::Resumed(failure) | Event::Failed(failure) => say(&format!("event {name} {failure:?} :: {failure}")),
+        Event::Broken(error) => say(&format!("event {name} {error:?} :: {error}")),
+        _ => say(&format!("event {name}")),
+    }
+    name
+}
+
+pub fn descriptor() -> RawFd {
+    hub().as_raw_fd()
+}
+
+/// The commands that have come.
+pub fn commands() -> Vec<String> {
+    let mut received = RECEIVED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    while receive(&mut received, MsgFlags::MSG_DONTWAIT) {}
+    let Some(end) = received.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
+    let whole: Vec<_> = received.drain(..=end).collect();
+    String::from_utf8_lossy(&whole).lines().map(String::from).collect()
+}
+
+/// Blocks until `go` comes.
+pub fn wait_for_go() {
+    let mut received = RECEIVED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    say("waits");
+    while !received.starts_with(b"go\n") {
+        receive(&mut received, MsgFlags::empty());
+    }
+    received.drain(..3);
+}
+
+/// Whether something came.
+fn receive(received: &mut Vec<u8>, flags: MsgFlags) -> bool {
+    let mut buffer = [0; 1024];
+    match recv(descriptor(), &mut buffer, flags) {
+        // The test is over.
+        Ok(0) => std::process::exit(0),
+        Ok(count) => {
+            received.extend_from_slice(&buffer[..count]);
+            true
+        }
+        Err(Errno::EINTR) => true,
+        Err(_) => false,
+    }
+}
+
+/// What a process is born with, seen before it does anything.
+#[derive(Debug)]
+pub struct Birth {
+    descriptors: Vec<i32>,
+    lifeline: String,
+    blocked: String,
+    directory: String,
+    arguments: Vec<String>,
+}
+
+impl Birth {
+    pub fn observe() -> Birth {
+        let lifeline = std::env::var("POLLFLIP_LIFELINE").unwrap_or_else(|_| "none".into());
+        let pid = std::process::id();
+        // The directory that is being read has a descriptor too.
+        let own = format!("/proc/{pid}/fd");
+        let mut descriptors: Vec<i32> =
+            procfs::descriptors(pid).into_iter().filter(|(_, what)| *what != own).map(|(number, _)| number).collect();
+        descriptors.sort();
+        if lifeline == "none" && std::env::var_os("POLLFLIP_TEST_KEEP").is_none() {
+            // Whatever the test runner was born with itself.
+            let passed = if std::env::var_os("LISTEN_FDS").is_some() { 2 } else { 0 };
+            for number in descriptors.extract_if(.., |number| *number > 2 + passed) {
+                let _ = nix::unistd::close(number);
+            }
+        }
+        let directory = std::env::current_dir().unwrap_or_default().display().to_string();
+        let blocked = procfs::status(pid, "SigBlk").unwrap_or_default();
+        Birth { descriptors, lifeline, blocked, directory, arguments: std::env::args().collect() }
+    }
+
+    pub fn report(&self) {
+        say(&format!("born {} blocked {}", std::process::id(), self.blocked));
+        say(&format!("descriptors {:?}", self.descriptors));
+        say(&format!("lifeline {}", self.lifeline));
+        say(&format!("directory {}", self.directory));
+        say(&format!("arguments {}", self.arguments.join(" ")));
+        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "RELEASE"] {
+            say(&format!("variable {name} {}", std::env::var(name).unwrap_or_else(|_| "unset".into())));
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Named sockets through restarts, and promise 9: nobody's flags are changed, and a path stays connectable.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use libtest_mimic::Trial;
+use nix::libc;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, socket};
+
+use crate::client::{Connection, greeting};
+use crate::harness::{Service, Setup};
+use crate::hub::{DEADLINE, Process, wait_until};
+use crate::procfs;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        sockets_of_every_kind_are_the_same_after_restarts,
+        four_hundred_descriptors_pass_through_a_restart,
+        a_name_with_another_kind_behind_it_is_an_error_that_says_both,
+        a_name_with_another_address_behind_it_is_an_error_that_says_both,
+        what_the_new_version_does_not_claim_is_closed_at_ready,
+        what_was_removed_is_not_passed_on,
+        a_socket_asked_for_after_the_handoff_is_an_error,
+        names_are_checked,
+        promise_09_flags_of_inherited_descriptions_are_unchanged,
+        promise_09_a_unix_path_stays_connectable_throughout,
+        promise_09_a_unix_listener_replaces_a_stale_path_and_nothing_else,
+    ]
+}
+
+/// One of each kind.
+fn all_kinds(setup: Setup) -> Setup {
+    let path = |name: &str| setup.path(name).display().to_string();
+    let (stream, datagram, packet, file) = (path("stream"), path("datagram"), path("packet"), path("file"));
+    setup
+        .set("listen", "tcp echo 127.0.0.1:0")
+        .set("listen", "udp udp 127.0.0.1:0")
+        .set("listen", format!("unix stream {stream}"))
+        .set("listen", format!("datagram datagram {datagram}"))
+        .set("listen", format!("seqpacket packet {packet}"))
+        .set("listen", format!("file file {file}"))
+}
+
+const NAMES: [&str; 6] = ["echo", "udp", "stream", "datagram", "packet", "file"];
+
+fn read_greeting(stream: UnixStream) -> u32 {
+    use std::io::BufRead;
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    let mut line = String::new();
+    std::io::BufReader::new(stream).read_line(&mut line).expect("a greeting");
+    greeting(&line).0
+}
+
+fn ask_datagram(service: &Service, path: &Path) -> u32 {
+    static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let own: PathBuf = service.path(&format!("client-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+    let socket = UnixDatagram::bind(&own).expect("a socket");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    socket.send_to(b"?", path).expect("somebody there");
+    let mut buffer = [0; 100];
+    let count = socket.recv(&mut buffer).expect("an answer");
+    greeting(&String::from_utf8_lossy(&buffer[..count])).0
+}
+
+fn ask_seqpacket(path: &Path) -> u32 {
+    let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    let raw = std::os::fd::AsRawFd::as_raw_fd(&client);
+    connect(raw, &UnixAddr::new(path).expect("an address")).expect("somebody there");
+    let mut buffer = [0; 100];
+    let count = recv(raw, &mut buffer, MsgFlags::empty()).expect("an answer");
+    greeting(&String::from_utf8_lossy(&buffer[..count])).0
+}
+
+fn sockets_of_every_kind_are_the_same_after_restarts() {
+    let service = all_kinds(Setup::new()).start();
+    let first = service.first();
+    let udp = procfs_udp_address(&service);
+    let mut serving = first.clone();
+    for _ in 0..3 {
+        serving = service.restart();
+        for name in NAMES {
+            let line = format!("socket {name}");
+            assert_eq!(serving.says(&line), first.says(&line), "{name}");
+        }
+        serving.says("event PredecessorGone");
+        assert_eq!(service.connect().pid, serving.pid);
+        assert_eq!(read_greeting(UnixStream::connect(service.path("stream")).expect("somebody there")), serving.pid);
+        assert_eq!(ask_datagram(&service, &service.path("datagram")), serving.pid);
+        assert_eq!(ask_seqpacket(&service.path("packet")), serving.pid);
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        client.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        client.send_to(b"?", udp).expect("a datagram");
+        let mut buffer = [0; 100];
+        let count = client.recv(&mut buffer).expect("an answer");
+        assert_eq!(greeting(&String::from_utf8_lossy(&buffer[..count])).0, serving.pid);
+    }
+    assert_eq!(serving.ask("unclaimed"), "");
+}
+
+/// The address of the service's UDP socket: /proc knows sockets by their inodes.
+fn procfs_udp_address(service: &Service) -> std::net::SocketAddr {
+    let description = service.first().says("socket udp");
+    let inode = description.split(' ').nth(1).expect("an inode");
+    let table = fs::read_to_string(format!("/proc/{}/net/udp", service.first().pid)).expect("a table");
+    let line = table.lines().find(|line| line.split_whitespace().nth(9) == Some(inode)).expect("the socket");
+    let port = line.split_whitespace().nth(1).and_then(|address| address.split(':').nth(1)).expect("a port");
+    ([127, 0, 0, 1], u16::from_str_radix(port, 16).expect("a port")).into()
+}
+
+fn four_hundred_descriptors_pass_through_a_restart() {
+    let service = Setup::new().set("listen", "tcp echo 127.0.0.1:0").set("listen", "many null 400").start();
+    for _ in 0..2 {
+        let new = service.restart();
+        new.says("event PredecessorGone");
+        let nulls = procfs::descriptors(new.pid).iter().filter(|(number, what)| *number > 2 && what == "/dev/null").count();
+        // 401 that are kept, and the duplicate of one.
+        assert_eq!(nulls, 402);
+        assert_eq!(service.connect().pid, new.pid);
+    }
+}
+
+fn a_name_with_another_kind_behind_it_is_an_error_that_says_both() {
+    let service = all_kinds(Setup::new()).start();
+    let new = service.restart();
+    let answer = new.ask("claim udp echo 127.0.0.1:0");
+    assert!(
+        answer.contains("\"echo\" is a TCP listener on 127.0.0.1:") && answer.contains("and a UDP socket on 127.0.0.1:0 was asked for"),
+        "{answer}"
+    );
+    let answer = new.ask("claim tcp file 127.0.0.1:0");
+    assert!(answer.contains("\"file\" is no socket, and a TCP listener on 127.0.0.1:0 was asked for"), "{answer}");
+    let path = service.path("stream");
+    let answer = new.ask(&format!("claim datagram stream {}", path.display()));
+    assert!(answer.contains("is a unix listener at") && answer.contains("a unix datagram socket at"), "{answer}");
+    let answer = new.ask(&format!("claim seqpacket stream {}", path.display()));
+    assert!(answer.contains("is a unix listener at") && answer.contains("a unix seqpacket listener at"), "{answer}");
+    // Nothing of that has harmed it.
+    service.restart();
+}
+
+fn a_name_with_another_address_behind_it_is_an_error_that_says_both() {
+    let service = all_kinds(Setup::new()).start();
+    let address = service.address();
+    let new = service.restart();
+    let answer = new.ask("claim tcp echo 127.0.0.2:0");
+    assert!(
+        answer.contains(&format!("is a TCP listener on {address}")) && answer.contains("a TCP listener on 127.0.0.2:0 was asked for"),
+        "{answer}"
+    );
+    assert_eq!(new.ask(&format!("claim tcp echo {address}")), "ok");
+    let other = service.path("other");
+    let answer = new.ask(&format!("claim unix stream {}", other.display()));
+    assert!(answer.contains("/stream") && answer.contains("/other was asked for"), "{answer}");
+    assert!(!other.exists());
+}
+
+fn what_the_new_version_does_not_claim_is_closed_at_ready() {
+    let service = all_kinds(Setup::new()).start();
+    let sockets = |process: &Process| {
+        let all = procfs::descriptors(process.pid);
+        let inodes: Vec<_> =
+            NAMES.map(|name| service.first().says(&format!("socket {name}")).split(' ').nth(1).expect("an inode").to_owned()).into();
+        all.iter().filter(|(_, what)| inodes.iter().any(|inode| what.contains(&format!("[{inode}]")))).count()
+    };
+    service.plan_next("set only=tcp echo 127.0.0.1:0\nclaimed unclaimed\nclaimed wait");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    assert_eq!(new.says("did unclaimed:"), "datagram file packet stream udp");
+    // One of each, the file not being a socket, and the duplicate that the program has.
+    assert_eq!(sockets(&new), 6);
+    new.tell("go");
+    asker.join().expect("a thread").expect("a restart");
+    wait_until("the listener alone", || sockets(&new) == 2);
+    assert_eq!(service.connect().pid, new.pid);
+    new.says("event PredecessorGone");
+    assert!(UnixStream::connect(service.path("stream")).is_err());
+    assert_eq!(new.ask("unclaimed"), "");
+}
+
+fn what_was_removed_is_not_passed_on() {
+    let service = all_kinds(Setup::new()).start();
+    let first = service.first();
+    assert_eq!(first.ask("remove udp"), "true");
+    assert_eq!(first.ask("remove udp"), "false");
+    assert_eq!(first.ask("remove nothing"), "false");
+    service.plan_next("set only=tcp echo 127.0.0.1:0\nclaimed unclaimed");
+    let new = service.restart();
+    assert_eq!(new.says("did unclaimed:"), "datagram file packet stream");
+}
+
+fn a_socket_asked_for_after_the_handoff_is_an_error() {
+    let service = Setup::new().set("linger", "1").start();
+    let old = service.first();
+    service.restart();
+    old.says("event Completed");
+    let answer = old.ask("claim tcp echo 127.0.0.1:0");
+    assert!(answer.contains("asked for too late: this process has handed over for good"), "{answer}");
+}
+
+fn names_are_checked() {
+    let service = Service::start();
+    let first = service.first();
+    let answer = first.ask("claim tcp  127.0.0.1:0");
+    assert!(answer.contains("must have 1 to 255 bytes, and this one has 0"), "{answer}");
+    let answer = first.ask(&format!("claim tcp {} 127.0.0.1:0", "n".repeat(256)));
+    assert!(answer.contains("this one has 256"), "{answer}");
+    let longest = "n".repeat(255);
+    assert_eq!(first.ask(&format!("claim tcp {longest} 127.0.0.1:0")), "ok");
+    service.plan_next(&format!("set listen=tcp echo 127.0.0.1:0\nset listen=tcp {longest} 127.0.0.1:0"));
+    let new = service.restart();
+    assert_eq!(new.says(&format!("socket {longest}")), first.says(&format!("socket {longest}")));
+    let answer = new.ask("claim tcp web 300.0.0.1:80");
+    assert!(answer.contains("\"web\""), "{answer}");
+}
+
+fn promise_09_flags_of_inherited_descriptions_are_unchanged() {
+    let setup = all_kinds(Setup::new()).set("listen", "blocking slow 127.0.0.1:0");
+    let service = setup.start();
+    let first = service.first();
+    let flags = |process: &Process, name: &str| {
+        let line = process.says(&format!("socket {name}"));
+        i32::from_str_radix(line.split(' ').nth(3).expect("flags"), 8).expect("flags")
+    };
+    let before: Vec<_> = NAMES.iter().map(|name| flags(&first, name)).collect();
+    assert!(before[..5].iter().all(|flags| flags & libc::O_NONBLOCK != 0));
+    assert_eq!(flags(&first, "slow") & libc::O_NONBLOCK, 0, "what the program made is as it made it");
+    // A restart that fails, one that succeeds, and what the old one sees of it.
+    service.plan_next("claimed exit 1");
+    service.fail_to_restart();
+    let new = service.restart();
+    assert_eq!(NAMES.iter().map(|name| flags(&new, name)).collect::<Vec<_>>(), before);
+    assert_eq!(flags(&new, "slow") & libc::O_NONBLOCK, 0);
+    for name in NAMES {
+        assert!(new.says(&format!("socket {name}")).ends_with("cloexec 1"), "{name}");
+    }
+}
+
+fn promise_09_a_unix_path_stays_connectable_throughout() {
+    let service = all_kinds(Setup::new()).start();
+    let (stream, coordination) = (service.path("stream"), service.socket());
+    let stop = AtomicBool::new(false);
+    let connected = thread::scope(|scope| {
+        let clients = [&stream, &coordination].map(|path| {
+            let stop = &stop;
+            scope.spawn(move || {
+                let mut connected = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let connection = UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                    if path.ends_with("stream") {
+                        read_greeting(connection);
+                    }
+                    connected += 1;
+                    // The coordination socket takes 64 clients at a time.
+                    thread::sleep(std::time::Duration::from_millis(1));
+                }
+                connected
+            })
+        });
+        for number in 0..6 {
+            if number == 2 {
+                service.plan_next("claimed exit 1");
+                service.fail_to_restart();
+            } else {
+                service.restart();
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.map(|client| client.join().expect("a path that is always there"))
+    });
+    assert!(connected.iter().all(|count| *count > 0), "{connected:?}");
+}
+
+fn promise_09_a_unix_listener_replaces_a_stale_path_and_nothing_else() {
+    let setup = Setup::new();
+    let (stale, file, served) = (setup.path("stale"), setup.path("regular"), setup.path("served"));
+    drop(std::os::unix::net::UnixListener::bind(&stale));
+    fs::write(&file, "precious").expect("a file");
+    let _listener = std::os::unix::net::UnixListener::bind(&served).expect("a listener");
+    let service = setup.start();
+    let first = service.first();
+    assert_eq!(first.ask(&format!("claim unix stale {}", stale.display())), "ok");
+    let answer = first.ask(&format!("claim unix file {}", file.display()));
+    assert!(answer.contains("something that is no socket is there; it is left alone"), "{answer}");
+    let answer = first.ask(&format!("claim unix served {}", served.display()));
+    assert!(answer.contains("another process serves it"), "{answer}");
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "precious");
+    assert!(UnixStream::connect(&stale).is_ok());
+    let _ = Connection::open(service.address());
+}
