@@ -54,9 +54,17 @@ fn machine_seeds() -> Vec<Seed> {
     let between = [
         seed("between-spawn-taken-back", PLAIN, plain(&[&[On::Opened]]).into_iter().chain([paused(On::Request, 1), paused(On::Cancel, 0)])),
         seed("between-spawn-too-late", PLAIN, plain(&[&[On::Opened]]).into_iter().chain([paused(On::Request, 2), paused(On::Stop, 1)])),
+        seed("between-grant-taken-back", ON_PROBATION, {
+            plain(&[&way_to(Room::Waiting)]).into_iter().chain([paused(On::Ready, 0), paused(On::Stop, 0)]).chain(plain(&[&[On::Exited]]))
+        }),
+        seed("between-grant-too-late", PLAIN, plain(&[&way_to(Room::Waiting), &[On::Ready, On::Exited, On::Granted, On::Request]])),
+        seed("between-granted-in-advance", ON_PROBATION, {
+            let advance = [paused(On::Ready, 0), paused(On::Granted, 0), paused(On::LifelineClosed, 1)];
+            plain(&[&way_to(Room::Waiting), &[On::Granted]]).into_iter().chain(advance).chain(plain(&[aftermath]))
+        }),
         seed("between-nobody-listens", ON_PROBATION, way_to(Room::UndyingGranted).into_iter().map(|on| paused(on, 0))),
         seed("between-late-answers", PLAIN, {
-            let late = [On::Spawned, On::Ready, On::Exited].map(|on| of(on, Whose::Past));
+            let late = [On::Spawned, On::Ready, On::Granted, On::Exited].map(|on| of(on, Whose::Past));
             plain(&[&[On::Opened], try_again, &[On::Request]]).into_iter().chain(late)
         }),
         seed("between-early-answers", PLAIN, {
@@ -65,7 +73,7 @@ fn machine_seeds() -> Vec<Seed> {
         }),
         seed("between-deadlines", ON_PROBATION, {
             let close = [After::JustBeforeDeadline, After::Nanosecond].map(|after| timed(On::Timeout, after));
-            plain(&[&[On::Opened, On::Request, On::Spawned, On::Ready]]).into_iter().chain(close)
+            plain(&[&way_to(Room::Proving)]).into_iter().chain(close)
         }),
         seed("between-eternity", Limits { ready: Duration::MAX, probation: None }, {
             let eternal = [On::Request, On::Spawned, On::Timeout, On::Timeout].map(|on| timed(on, After::Eternity));
@@ -74,7 +82,7 @@ fn machine_seeds() -> Vec<Seed> {
         seed("between-stopped-and-broken", PLAIN, plain(&[&way_to(Room::Killing), &[On::ThreadLost, On::Stop, On::Exited]])),
         seed("between-broken-at-last", ON_PROBATION, plain(&[&way_to(Room::KillingGranted), &[On::ThreadLost, On::Timeout, On::Exited]])),
         seed("between-broken-on-probation", ON_PROBATION, plain(&[&way_to(Room::Proving), &[On::ThreadLost, On::Exited]])),
-        seed("between-fourth-try", PLAIN, plain(&[&[On::Opened], try_again, try_again, try_again, &[On::Request, On::Spawned, On::Ready]])),
+        seed("between-fourth-try", PLAIN, plain(&[&[On::Opened], try_again, try_again, try_again, &way_to(Room::Committed)[1..]])),
     ];
     rows.chain(between).collect()
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use model::checked::ALL;
 use model::say::*;
-use model::{Checked, ON_PROBATION, On, PROBATION, READY, Room};
+use model::{Checked, ON_PROBATION, On, PLAIN, PROBATION, READY, Room};
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Cause, Input, Notice, Violation};
+use pollflip::internals::machine::{Action, Attempt, Cause, Input, Notice, Violation};
 
 mod starting {
     use super::*;
@@ -98,6 +98,16 @@ mod spawning {
 mod awaiting_ready {
     use super::*;
 
+    /// What can go wrong with a child that lives, whether or not it is ready.
+    pub(super) const WRONG: [(On, Cause); 6] = [
+        (On::HereAnother, Cause::Protocol(Violation::WrongPid)),
+        (On::Garbage, Cause::Protocol(Violation::Garbage)),
+        (On::HandoverFailed, Cause::HandoverFailed),
+        (On::Refused, Cause::Refused),
+        (On::LifelineClosed, Cause::HungUp),
+        (On::Cancel, Cause::Cancelled),
+    ];
+
     #[test]
     fn the_state_is_asked_for_and_given_once() {
         assert_eq!(meets(after(WAITING), On::StateRequested), (outputs![Notice::StateRequested(A)], Room::Giving));
@@ -106,7 +116,7 @@ mod awaiting_ready {
 
     #[test]
     fn progress_is_passed_on() {
-        for path in [WAITING, GIVING, GIVEN] {
+        for path in [WAITING, GIVING, GIVEN, GRANTING] {
             let (outputs, room) = meets(after(path), On::Progress);
             assert_eq!((outputs, room), (outputs![Notice::Progress(A)], after(path).room()));
         }
@@ -119,16 +129,8 @@ mod awaiting_ready {
 
     #[test]
     fn whatever_goes_wrong_has_the_child_killed_and_is_the_cause() {
-        for path in [WAITING, GIVING, GIVEN] {
-            for (on, cause) in [
-                (On::HereAnother, Cause::Protocol(Violation::WrongPid)),
-                (On::Garbage, Cause::Protocol(Violation::Garbage)),
-                (On::HandoverFailed, Cause::HandoverFailed),
-                (On::Refused, Cause::Refused),
-                (On::LifelineClosed, Cause::HungUp),
-                (On::Timeout, Cause::TimedOut),
-                (On::Cancel, Cause::Cancelled),
-            ] {
+        for path in [WAITING, GIVING, GIVEN, GRANTING] {
+            for (on, cause) in WRONG {
                 let mut process = after(path);
                 assert_eq!(process.meets(on), outputs![Action::Kill(A)]);
                 assert_eq!(meets(process, On::Exited), (failed(cause), Room::Idle));
@@ -160,10 +162,18 @@ mod awaiting_ready {
     }
 
     #[test]
-    fn a_child_that_is_ready_has_the_service_for_good_without_probation() {
+    fn a_child_that_is_ready_is_granted_the_service() {
         for path in [WAITING, GIVEN] {
-            let outputs = [outputs![Action::Grant(A), Notice::HandedOff(PID)], committed()].concat();
-            assert_eq!(meets(after(path), On::Ready), (outputs, Room::Committed));
+            assert_eq!(meets(after(path), On::Ready), (outputs![Action::Grant(A)], Room::Granting));
+        }
+    }
+
+    #[test]
+    fn a_child_that_is_not_ready_in_time_is_killed() {
+        for path in [WAITING, GIVING, GIVEN] {
+            let mut process = after(path);
+            assert_eq!(process.meets(On::Timeout), outputs![Action::Kill(A)]);
+            assert_eq!(meets(process, On::Exited), (failed(Cause::TimedOut), Room::Idle));
         }
     }
 
@@ -173,6 +183,79 @@ mod awaiting_ready {
         process.step(READY - INSTANT, Input::Spawned(A, PID), ALL);
         assert_eq!(process.step(Duration::ZERO, Input::Timeout, ALL), vec![]);
         assert_eq!(process.step(INSTANT, Input::Timeout, ALL), outputs![Action::Kill(A)]);
+    }
+}
+
+mod granting {
+    use super::awaiting_ready::WRONG;
+    use super::*;
+
+    /// A process whose successor is ready, with the order to grant it the service carried out (1) or not (0).
+    fn granting(drain: usize) -> Checked {
+        let mut process = after(WAITING);
+        assert_eq!(process.step(Duration::ZERO, Input::Ready(A), drain).len(), drain);
+        process
+    }
+
+    #[test]
+    fn a_child_that_was_told_so_has_the_service_for_good_without_probation() {
+        let outputs = [outputs![Notice::HandedOff(PID)], committed()].concat();
+        assert_eq!(meets(after(GRANTING), On::Granted), (outputs, Room::Committed));
+    }
+
+    #[test]
+    fn a_successor_that_dies_before_it_is_granted_leaves_the_service_here() {
+        for limits in [PLAIN, ON_PROBATION] {
+            let mut process = Checked::after(limits, GRANTING);
+            assert_eq!(process.meets(On::Exited), failed(Cause::Exited));
+            assert_eq!(process.meets(On::Granted), vec![]);
+            let outputs = outputs![Notice::Restarting, Action::Spawn(Attempt(2))];
+            assert_eq!(meets(process, On::Request), (outputs, Room::Spawning));
+        }
+    }
+
+    #[test]
+    fn a_grant_nobody_has_carried_out_is_taken_back() {
+        assert_eq!(meets(granting(0), On::Exited), (failed(Cause::Exited), Room::Idle));
+        for (on, cause) in WRONG.into_iter().chain([(On::Stop, Cause::Stopping)]) {
+            let mut process = granting(0);
+            assert_eq!(process.meets(on), outputs![Action::Kill(A)], "{on:?}");
+            assert_eq!(process.meets(On::Exited), failed(cause));
+        }
+    }
+
+    #[test]
+    fn a_grant_that_was_carried_out_is_not_told_of_when_it_comes_to_nothing() {
+        for (on, cause) in WRONG.into_iter().chain([(On::Stop, Cause::Stopping)]) {
+            let mut process = granting(1);
+            assert_eq!(process.meets(on), outputs![Action::Kill(A)], "{on:?}");
+            assert_eq!(process.meets(On::Granted), vec![]);
+            assert_eq!(process.meets(On::Exited), failed(cause));
+        }
+    }
+
+    #[test]
+    fn it_was_ready_in_time_however_long_the_grant_takes() {
+        for drain in [0, 1] {
+            let mut process = granting(drain);
+            assert_eq!(process.machine().poll_timeout(), None);
+            assert_eq!(process.step(2 * READY, Input::Timeout, 0), vec![]);
+            assert_eq!(process.room(), Room::Granting);
+        }
+    }
+
+    #[test]
+    fn what_it_wants_now_does_nothing() {
+        for on in [On::Ready, On::StateRequested, On::HandoverSent, On::HereItself] {
+            assert_eq!(meets(after(GRANTING), on), (vec![], Room::Granting), "{on:?}");
+        }
+    }
+
+    #[test]
+    fn a_grant_that_was_not_asked_for_is_none() {
+        for path in [&[], IDLE, SPAWNING, WAITING, GIVING, GIVEN, GRANTED, KILLING] {
+            assert_eq!(meets(after(path), On::Granted), (vec![], after(path).room()));
+        }
     }
 }
 
@@ -187,7 +270,8 @@ mod probation {
     fn it_begins_with_the_grant_and_ends_with_the_commit() {
         for path in [WAITING, GIVEN] {
             let mut process = Checked::after(ON_PROBATION, path);
-            assert_eq!(process.meets(On::Ready), outputs![Action::Grant(A), Notice::HandedOff(PID)]);
+            assert_eq!(process.meets(On::Ready), outputs![Action::Grant(A)]);
+            assert_eq!(process.meets(On::Granted), outputs![Notice::HandedOff(PID)]);
             assert_eq!(process.machine().poll_timeout(), Some(PROBATION));
             assert_eq!(meets(process, On::Timeout), (committed(), Room::Committed));
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use model::checked::ALL;
 use model::say::*;
-use model::{Checked, ON_PROBATION, On, Room};
+use model::{Checked, ON_PROBATION, On, PLAIN, Room};
 use pollflip::Refusal;
 use pollflip::internals::machine::{Action, Cause, Input, KILL_TIMEOUT, Notice, Output, State, Ticket};
 
@@ -16,9 +16,17 @@ mod killing {
 
     #[test]
     fn nothing_but_its_end_matters_of_a_child_that_is_being_killed() {
-        for on in
-            [On::Ready, On::Refused, On::LifelineClosed, On::Garbage, On::StateRequested, On::HandoverFailed, On::Progress, On::Cancel]
-        {
+        for on in [
+            On::Ready,
+            On::Granted,
+            On::Refused,
+            On::LifelineClosed,
+            On::Garbage,
+            On::StateRequested,
+            On::HandoverFailed,
+            On::Progress,
+            On::Cancel,
+        ] {
             let mut process = after(KILLING);
             assert_eq!(process.meets(on), vec![], "{on:?}");
             assert_eq!(meets(process, On::Exited), (failed(Cause::Cancelled), Room::Idle));
@@ -48,7 +56,7 @@ mod refusing {
 
     #[test]
     fn whoever_asks_while_a_restart_is_under_way_is_told_since_when() {
-        for path in [SPAWNING, WAITING, GIVING, GIVEN, KILLING] {
+        for path in [SPAWNING, WAITING, GIVING, GIVEN, GRANTING, KILLING] {
             let mut process = after(path);
             let since = Duration::from_secs(3);
             assert_eq!(process.step(since, Input::Request(Ticket(9)), ALL), refused(9, Refusal::UnderWay { since }));
@@ -60,6 +68,31 @@ mod refusing {
         let (probation, gone) = (Refusal::OnProbation { successor: Some(PID) }, Refusal::HandedOff { successor: PID });
         assert_eq!(meets(Checked::after(ON_PROBATION, GRANTED), On::Request), (refused(2, probation), Room::Proving));
         assert_eq!(meets(after(GRANTED), On::Request), (refused(2, gone), Room::Committed));
+    }
+
+    #[test]
+    fn an_idle_process_that_is_kept_from_restarting_says_by_what_until_it_is_not() {
+        let mut process = after(IDLE);
+        for (ticket, obstacle) in [(1, Refusal::ContainerInit), (2, Refusal::Draining { count: 3, oldest: 7 })] {
+            process.obstruct(Some(obstacle));
+            assert_eq!(process.meets(On::Request), refused(ticket, obstacle));
+            assert_eq!(process.room(), Room::Idle);
+        }
+        process.obstruct(None);
+        assert_eq!(process.meets(On::Request), outputs![Notice::Restarting, Action::Spawn(A)]);
+    }
+
+    #[test]
+    fn what_keeps_a_process_from_restarting_does_not_end_a_restart_nor_hide_a_better_reason() {
+        for limits in [PLAIN, ON_PROBATION] {
+            for room in Room::ALL.into_iter().filter(|room| *room != Room::Idle) {
+                let mut process = Checked::after(limits, &way_to(room));
+                let (state, refusal) = (process.state(), process.machine().refusal(process.now()));
+                process.obstruct(Some(Refusal::ContainerInit));
+                assert_eq!((process.state(), process.machine().refusal(process.now())), (state, refusal));
+                assert!(refusal.is_some() && process.drain(ALL).is_empty());
+            }
+        }
     }
 }
 
@@ -77,7 +110,7 @@ mod stopping {
 
     #[test]
     fn a_child_that_gets_ready_is_killed_first() {
-        for path in [WAITING, GIVING, GIVEN] {
+        for path in [WAITING, GIVING, GIVEN, GRANTING] {
             let mut process = after(path);
             assert_eq!(process.meets(On::Stop), outputs![Action::Kill(A)]);
             assert_eq!(meets(process, On::Exited), (failed(Cause::Stopping), Room::Stopping));
@@ -113,13 +146,14 @@ mod broken {
         let mut process = after(WAITING);
         assert_eq!(process.meets(On::ThreadLost), vec![]);
         process.meets(On::Ready);
+        process.meets(On::Granted);
         assert!(matches!(process.state(), State::Handoff { .. }));
     }
 
     #[test]
     fn a_child_that_fails_is_the_last() {
         let broken = |outputs: Vec<Output>| [outputs, outputs![Notice::Broken]].concat();
-        for (path, outputs) in [(WAITING, failed(Cause::Exited)), (KILLING, failed(Cause::Cancelled))] {
+        for (path, outputs) in [(WAITING, failed(Cause::Exited)), (GRANTING, failed(Cause::Exited)), (KILLING, failed(Cause::Cancelled))] {
             let mut process = after(path);
             process.meets(On::ThreadLost);
             assert_eq!(meets(process, On::Exited), (broken(outputs), Room::Broken));

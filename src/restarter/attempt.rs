@@ -12,9 +12,9 @@ use crate::machine::{Attempt, Cause, Input, Violation};
 use crate::sys::Process;
 use crate::wire::{self, Message};
 
-/// Between the moment a dying process closes its descriptors and the moment it is dead: one that lives on longer has closed its lifeline
-/// on purpose.
-const DYING: Duration = Duration::from_millis(100);
+/// Between the moment a dying process closes its descriptors and the moment it is dead, on a busy machine: one that lives on longer has
+/// closed its lifeline on purpose.
+const DYING: Duration = Duration::from_secs(1);
 /// How many messages are read before others have their turn.
 const TURN: usize = 64;
 
@@ -171,6 +171,11 @@ impl Current {
     /// Whether the successor has ended and been reaped.
     pub(super) fn has_exited(&self) -> bool {
         self.exited
+    }
+
+    /// It takes nothing any more: if it does not end, that is as good as a closed lifeline.
+    pub(super) fn has_gone_deaf(&mut self) {
+        self.deaf = true;
     }
 
     /// Whether it has ended, reaped or not.

@@ -112,6 +112,7 @@ impl Restarter {
                     current.granted = true;
                     self.feed(Input::Granted(attempt));
                 } else {
+                    current.has_gone_deaf();
                     self.look_at_successor();
                 }
             }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use pollflip::Refusal;
 use pollflip::internals::machine::{Attempt, Input, Limits, Machine, Output, State, Ticket};
 
 use super::facts::Facts;
@@ -81,6 +82,13 @@ impl Checked {
             self.differs("a timeout that has passed is asked for again");
         }
         self.drain(drain)
+    }
+
+    /// Something outside keeps the process from restarting, or does not any more.
+    pub fn obstruct(&mut self, obstacle: Option<Refusal>) {
+        self.machine.set_obstacle(obstacle);
+        self.model.obstruct(obstacle);
+        self.compare();
     }
 
     /// Carries out so many outputs.

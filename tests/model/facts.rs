@@ -23,6 +23,8 @@ pub struct Facts {
     pid: u32,
     until: Duration,
     cause: Cause,
+    /// What keeps an idle process from restarting, as somebody outside says.
+    obstacle: Option<Refusal>,
     queue: VecDeque<Output>,
 }
 
@@ -39,6 +41,7 @@ impl Facts {
             pid: 0,
             until: Duration::ZERO,
             cause: Cause::Cancelled,
+            obstacle: None,
             queue: VecDeque::new(),
         }
     }
@@ -52,9 +55,13 @@ impl Facts {
         Attempt(self.attempts)
     }
 
-    /// What is remembered without being seen: a stop, a lost thread.
-    pub fn remembered(&self) -> (bool, bool) {
-        (self.stop, self.lost)
+    /// What is remembered without being seen: a stop, a lost thread, an obstacle.
+    pub fn remembered(&self) -> (bool, bool, Option<Refusal>) {
+        (self.stop, self.lost, self.obstacle)
+    }
+
+    pub fn obstruct(&mut self, obstacle: Option<Refusal>) {
+        self.obstacle = obstacle;
     }
 
     pub fn queue(&self) -> &VecDeque<Output> {
@@ -71,6 +78,10 @@ impl Facts {
         }
         self.stop |= on == On::Stop;
         self.lost |= on == On::ThreadLost;
+        if (self.room, on) == (Room::Idle, On::Request) && self.obstacle.is_some() {
+            self.put(Out::Refuse, now, input);
+            return None;
+        }
         let index = ROWS.iter().position(|row| self.fits(row, on))?;
         self.note(now, input, on);
         let row = &ROWS[index];
@@ -97,7 +108,7 @@ impl Facts {
     pub fn timeout(&self) -> Option<Duration> {
         match self.room {
             Room::NotReady | Room::OnProbation | Room::Stopping | Room::Broken => None,
-            Room::Idle | Room::Committed | Room::Undying | Room::UndyingGranted => None,
+            Room::Idle | Room::Granting | Room::Committed | Room::Undying | Room::UndyingGranted => None,
             _ => Some(self.until),
         }
     }
@@ -105,7 +116,7 @@ impl Facts {
     pub fn refusal(&self, now: Duration) -> Option<Refusal> {
         let since = now.saturating_sub(self.asked);
         match self.room {
-            Room::Idle => None,
+            Room::Idle => self.obstacle,
             Room::NotReady => Some(Refusal::NotReady),
             Room::OnProbation => Some(Refusal::OnProbation { successor: None }),
             Room::Stopping => Some(Refusal::Stopping),
@@ -123,7 +134,7 @@ impl Facts {
             Room::NotReady | Room::OnProbation | Room::Stopping | Room::Broken | Room::Idle => bare,
             Room::Committed => View { attempt, pid, ..bare },
             Room::Spawning => View { attempt, ticket: asker, since: Some(self.asked), deadline: self.timeout(), ..bare },
-            Room::Waiting | Room::Giving | Room::Given | Room::Proving => {
+            Room::Waiting | Room::Giving | Room::Given | Room::Granting | Room::Proving => {
                 View { attempt, ticket: asker, pid, since: Some(self.asked), deadline: self.timeout(), ..bare }
             }
             Room::Killing | Room::KillingGranted | Room::Undying | Room::UndyingGranted => {
@@ -173,20 +184,21 @@ impl Facts {
     fn put(&mut self, out: Out, now: Duration, input: Input) {
         let (attempt, asker, pid, cause) = (self.attempt(), self.asker, self.pid, self.cause);
         let output = match out {
-            Out::Abandon => {
-                let order = Output::Action(Action::Spawn(attempt));
-                let taken_back = self.queue.iter().position(|queued| *queued == order).and_then(|at| self.queue.remove(at));
-                if taken_back.is_some() {
-                    return;
-                }
-                Action::Abandon(attempt).into()
+            Out::Abandon if self.takes_back(Action::Spawn(attempt)) => return,
+            Out::Abandon => Action::Abandon(attempt).into(),
+            Out::Ungrant => {
+                self.takes_back(Action::Grant(attempt));
+                return;
             }
             Out::Refuse => {
                 let (Input::Request(ticket), Some(refusal)) = (input, self.refusal(now)) else { unreachable!("only requests are refused") };
                 Action::Reply(ticket, Reply::Refused(refusal)).into()
             }
             Out::Spawn => Action::Spawn(attempt).into(),
-            Out::Kill => Action::Kill(attempt).into(),
+            Out::Kill => {
+                self.takes_back(Action::Grant(attempt));
+                Action::Kill(attempt).into()
+            }
             Out::Grant => Action::Grant(attempt).into(),
             Out::Commit => Action::Commit(attempt).into(),
             Out::ReplyCompleted => Action::Reply(asker, Reply::Completed(pid)).into(),
@@ -206,6 +218,12 @@ impl Facts {
         };
         self.queue.push_back(output);
     }
+
+    /// Whether there was such an order that nobody has carried out; now there is none.
+    fn takes_back(&mut self, order: Action) -> bool {
+        let place = self.queue.iter().position(|queued| *queued == order.into());
+        place.and_then(|place| self.queue.remove(place)).is_some()
+    }
 }
 
 fn attempt_of(input: Input) -> Option<Attempt> {
@@ -219,6 +237,7 @@ fn attempt_of(input: Input) -> Option<Attempt> {
         | Input::Refused(attempt)
         | Input::Progress(attempt)
         | Input::Ready(attempt)
+        | Input::Granted(attempt)
         | Input::LifelineClosed(attempt)
         | Input::Garbage(attempt)
         | Input::Exited(attempt) => Some(attempt),

@@ -1,11 +1,12 @@
 //! What must hold of any history, judged by what went in and came out alone.
 //!
-//! A child counts as born when the thread, having been told to start it, says so for the first time; whatever else names it is noise.
+//! A child counts as born when the thread, having been told to start it, says so for the first time; whatever else names it is noise. Of
+//! a grant that is confirmed before it was carried out little is promised.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Input, Notice, Output, Phase, Reply, State, Ticket};
+use pollflip::internals::machine::{Action, Handover, Input, Notice, Output, Phase, Reply, State, Ticket};
 
 /// One attempt, as seen from outside.
 #[derive(Debug, Default)]
@@ -23,6 +24,9 @@ struct Try {
     abandoned: bool,
     killed: bool,
     granted: bool,
+    /// Somebody says that it was told so: truly, or before it was.
+    confirmed: bool,
+    presumed: bool,
     handed_off: bool,
     committed: bool,
     failed: bool,
@@ -87,6 +91,12 @@ impl Laws {
                     of.given |= input == Input::HandoverSent(attempt);
                 }
             }
+            Input::Granted(attempt) => {
+                if let Some(of) = self.tries.get_mut(&attempt.0) {
+                    of.confirmed |= of.granted;
+                    of.presumed |= !of.granted;
+                }
+            }
             Input::Stop => self.stopped = true,
             Input::ThreadLost => {
                 self.thread_lost = true;
@@ -147,11 +157,14 @@ impl Laws {
             }
             Action::Grant(_) => {
                 law(of.named.is_some() && !of.granted && !of.killed && !of.over, "Grant is for a child that is ours, once")?;
+                law(!of.ended || of.presumed, "a dead child is granted the service")?;
+                let wanted = matches!(state, State::AwaitingReady { attempt, handover: Handover::Granting, .. } if attempt.0 == told);
+                law(wanted || of.presumed, "a child is granted the service that was given up")?;
                 law(of.given || !of.asked, "a successor is granted the service while its state is on the way")?;
                 of.granted = true;
             }
             Action::Commit(_) => {
-                law(of.granted && !of.committed && !of.killed && !of.over, "Commit follows Grant, once")?;
+                law(of.granted && of.handed_off && !of.committed && !of.killed && !of.over, "Commit follows HandedOff, once")?;
                 of.committed = true;
             }
             Action::Reply(ticket, reply) => {
@@ -183,9 +196,10 @@ impl Laws {
                 law(attempt.0 == told && !of.asked && !of.granted && !of.over, "StateRequested comes once, before the grant")?;
                 of.asked = true;
             }
-            Notice::Progress(attempt) => law(attempt.0 == told && !of.granted && !of.over, "Progress is of the current attempt")?,
+            Notice::Progress(attempt) => law(attempt.0 == told && !of.handed_off && !of.over, "Progress is of the current attempt")?,
             Notice::HandedOff(pid) => {
-                law(of.granted && of.named == Some(pid) && !of.handed_off, "HandedOff names the child that was granted, once")?;
+                law(of.granted && of.confirmed || of.presumed, "HandedOff is told of a child that has not been granted the service")?;
+                law(of.named == Some(pid) && !of.handed_off && !of.killed && !of.over, "HandedOff names the child of the attempt, once")?;
                 of.handed_off = true;
             }
             Notice::Completed(pid) => {
@@ -251,7 +265,9 @@ impl Laws {
         let stands = match state {
             State::Closed(_) | State::Idle => true,
             State::Spawning { .. } => of.ordered && !of.killed && !of.granted,
-            State::AwaitingReady { .. } => of.ordered && of.announced && !of.killed && !of.granted,
+            State::AwaitingReady { handover, .. } => {
+                of.ordered && of.announced && !of.killed && !of.handed_off && of.granted == (handover == Handover::Granting)
+            }
             State::Handoff { phase: Phase::Probation { .. }, .. } => of.handed_off && !of.killed && !of.committed,
             State::Handoff { phase: Phase::Committed, .. } => of.committed && of.over,
             State::Killing { granted, .. } => of.killed && granted == of.handed_off,

@@ -22,6 +22,7 @@ pub enum On {
     Refused,
     Progress,
     Ready,
+    Granted,
     LifelineClosed,
     Garbage,
     Exited,
@@ -32,7 +33,7 @@ pub enum On {
 }
 
 impl On {
-    pub const ALL: [On; 22] = [
+    pub const ALL: [On; 23] = [
         On::Opened,
         On::OpenedOnProbation,
         On::Committed,
@@ -48,6 +49,7 @@ impl On {
         On::Refused,
         On::Progress,
         On::Ready,
+        On::Granted,
         On::LifelineClosed,
         On::Garbage,
         On::Exited,
@@ -75,6 +77,7 @@ impl On {
             Input::Refused(_) => On::Refused,
             Input::Progress(_) => On::Progress,
             Input::Ready(_) => On::Ready,
+            Input::Granted(_) => On::Granted,
             Input::LifelineClosed(_) => On::LifelineClosed,
             Input::Garbage(_) => On::Garbage,
             Input::Exited(_) => On::Exited,
@@ -103,6 +106,7 @@ impl On {
             On::Refused => Input::Refused(attempt),
             On::Progress => Input::Progress(attempt),
             On::Ready => Input::Ready(attempt),
+            On::Granted => Input::Granted(attempt),
             On::LifelineClosed => Input::LifelineClosed(attempt),
             On::Garbage => Input::Garbage(attempt),
             On::Exited => Input::Exited(attempt),

@@ -19,6 +19,8 @@ pub enum Room {
     Giving,
     /// has been given it,
     Given,
+    /// can serve, and is being told that it may,
+    Granting,
     /// has the service and may lose it again,
     Proving,
     /// has it for good.
@@ -33,7 +35,7 @@ pub enum Room {
 }
 
 impl Room {
-    pub const ALL: [Room; 15] = [
+    pub const ALL: [Room; 16] = [
         Room::NotReady,
         Room::OnProbation,
         Room::Stopping,
@@ -43,6 +45,7 @@ impl Room {
         Room::Waiting,
         Room::Giving,
         Room::Given,
+        Room::Granting,
         Room::Proving,
         Room::Committed,
         Room::Killing,
@@ -86,19 +89,13 @@ impl From<State> for View {
                 ..View::bare(Room::Spawning)
             },
             State::AwaitingReady { attempt, ticket, pid, since, deadline, handover } => {
-                let room = match handover {
-                    Handover::NotAsked => Room::Waiting,
-                    Handover::Open => Room::Giving,
-                    Handover::Sent => Room::Given,
+                let (room, deadline) = match handover {
+                    Handover::NotAsked => (Room::Waiting, Some(deadline)),
+                    Handover::Open => (Room::Giving, Some(deadline)),
+                    Handover::Sent => (Room::Given, Some(deadline)),
+                    Handover::Granting => (Room::Granting, None),
                 };
-                View {
-                    attempt: Some(attempt),
-                    ticket: Some(ticket),
-                    pid: Some(pid),
-                    since: Some(since),
-                    deadline: Some(deadline),
-                    ..View::bare(room)
-                }
+                View { attempt: Some(attempt), ticket: Some(ticket), pid: Some(pid), since: Some(since), deadline, ..View::bare(room) }
             }
             State::Handoff { attempt, pid, phase } => {
                 let of_both = View { attempt: Some(attempt), pid: Some(pid), ..View::bare(Room::Committed) };

@@ -30,8 +30,11 @@ pub enum Out {
     Spawned,
     StateRequested,
     Progress,
+    /// And a grant that nobody has carried out is taken back.
     Kill,
     Grant,
+    /// Nothing; but a grant that nobody has carried out is taken back.
+    Ungrant,
     HandedOff,
     Commit,
     Completed,
@@ -69,7 +72,9 @@ const fn row_if(only: If, row: Row) -> Row {
 }
 
 /// The successor runs and is getting ready.
-const AWAITING: &[Room] = &[Room::Waiting, Room::Giving, Room::Given];
+const AWAITING: &[Room] = &[Room::Waiting, Room::Giving, Room::Given, Room::Granting];
+/// It must be ready in time.
+const UNREADY: &[Room] = &[Room::Waiting, Room::Giving, Room::Given];
 const GIVEN_UP: &[Room] = &[Room::Killing, Room::KillingGranted, Room::Undying, Room::UndyingGranted];
 const BUSY: &[Room] = &[
     Room::NotReady,
@@ -80,6 +85,7 @@ const BUSY: &[Room] = &[
     Room::Waiting,
     Room::Giving,
     Room::Given,
+    Room::Granting,
     Room::Proving,
     Room::Committed,
     Room::Killing,
@@ -93,6 +99,7 @@ const LOSS_CAN_WAIT: &[Room] = &[
     Room::Waiting,
     Room::Giving,
     Room::Given,
+    Room::Granting,
     Room::Proving,
     Room::Killing,
     Room::KillingGranted,
@@ -120,13 +127,16 @@ pub const ROWS: &[Row] = &[
     row("ready-too-soon", &[Room::Giving], &[On::Ready], Then::To(Room::Killing), &[Out::Kill]),
     row("wrong-pid", AWAITING, &[On::HereAnother], Then::To(Room::Killing), &[Out::Kill]),
     row("garbage", AWAITING, &[On::Garbage], Then::To(Room::Killing), &[Out::Kill]),
-    row("given-up", AWAITING, &[On::HandoverFailed, On::Refused, On::LifelineClosed, On::Timeout, On::Cancel], Then::To(Room::Killing), &[Out::Kill]),
+    row("given-up", AWAITING, &[On::HandoverFailed, On::Refused, On::LifelineClosed, On::Cancel], Then::To(Room::Killing), &[Out::Kill]),
+    row("not-ready-in-time", UNREADY, &[On::Timeout], Then::To(Room::Killing), &[Out::Kill]),
     row("stopped-awaiting", AWAITING, &[On::Stop], Then::To(Room::Killing), &[Out::Kill]),
     row("progress", AWAITING, &[On::Progress], Then::Stay, &[Out::Progress]),
-    row("exited-early", AWAITING, &[On::Exited], Then::Rest, SORRY),
-    row_if(If::ProbationIsSet, row("granted", &[Room::Waiting, Room::Given], &[On::Ready], Then::To(Room::Proving), &[Out::Grant, Out::HandedOff])),
-    row_if(If::NoProbation, row("granted-for-good", &[Room::Waiting, Room::Given], &[On::Ready], Then::To(Room::Committed),
-        &[Out::Grant, Out::HandedOff, Out::Commit, Out::ReplyCompleted, Out::Completed])),
+    row("exited-early", UNREADY, &[On::Exited], Then::Rest, SORRY),
+    row("exited-ungranted", &[Room::Granting], &[On::Exited], Then::Rest, &[Out::Ungrant, Out::ReplyFailed, Out::Failed]),
+    row("ready", &[Room::Waiting, Room::Given], &[On::Ready], Then::To(Room::Granting), &[Out::Grant]),
+    row_if(If::ProbationIsSet, row("granted", &[Room::Granting], &[On::Granted], Then::To(Room::Proving), &[Out::HandedOff])),
+    row_if(If::NoProbation, row("granted-for-good", &[Room::Granting], &[On::Granted], Then::To(Room::Committed),
+        &[Out::HandedOff, Out::Commit, Out::ReplyCompleted, Out::Completed])),
     row("proved", &[Room::Proving], &[On::Timeout], Then::To(Room::Committed), DONE),
     row("stopped-proving", &[Room::Proving], &[On::Stop], Then::To(Room::Committed), DONE),
     row("died-on-probation", &[Room::Proving], &[On::Exited], Then::Rest, &[Out::ReplyFailed, Out::Resumed]),

@@ -13,9 +13,10 @@ pub const SPAWNING: &[On] = &[On::Opened, On::Request];
 pub const WAITING: &[On] = &[On::Opened, On::Request, On::Spawned];
 pub const GIVING: &[On] = &[On::Opened, On::Request, On::Spawned, On::StateRequested];
 pub const GIVEN: &[On] = &[On::Opened, On::Request, On::Spawned, On::StateRequested, On::HandoverSent];
-pub const GRANTED: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready];
+pub const GRANTING: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready];
+pub const GRANTED: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready, On::Granted];
 pub const KILLING: &[On] = &[On::Opened, On::Request, On::Spawned, On::Cancel];
-pub const KILLING_GRANTED: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready, On::LifelineClosed];
+pub const KILLING_GRANTED: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready, On::Granted, On::LifelineClosed];
 
 /// How a room is reached; those after a grant that can be taken back only with probation.
 pub fn way_to(room: Room) -> Vec<On> {
@@ -29,6 +30,7 @@ pub fn way_to(room: Room) -> Vec<On> {
         Room::Waiting => (WAITING, &[]),
         Room::Giving => (GIVING, &[]),
         Room::Given => (GIVEN, &[]),
+        Room::Granting => (GRANTING, &[]),
         Room::Proving => (GRANTED, &[]),
         Room::Committed => (GRANTED, &[On::Timeout]),
         Room::Killing => (KILLING, &[]),
