@@ -13,16 +13,14 @@ use lexopt::{Arg, Parser, ValueExt};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use pollflip::restart_coordination_socket::{Status, request_restart, request_status};
-use pollflip::{Event, RestartConfig, Restarter};
+use pollflip::{Event, RequestError, RestartConfig, Restarter};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
-use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::{self, ExitCode};
-use std::time::Duration;
-use std::{env, error::Error};
+use std::{env, error::Error, ffi::OsString, path::PathBuf, time::Duration};
 
 const HELP: &str = "\
 A TCP echo server that can be restarted without dropping a connection.
@@ -38,37 +36,41 @@ usage: restarter [--listen ADDRESS] [--socket PATH] [--probation SECONDS]
   --wait SECONDS       for the outcome; longer than the server may take (90)
   --json               the status for a program to read
 
-The exit status is 0 for success, 1 for failure, 2 for wrong usage. RUST_LOG=debug shows more.";
+The exit status is 0 for success and 64 for wrong usage. Of `restart`: 1 it failed, 2 it was refused
+(ask later): in both cases the service serves on; 3 nobody answers there; 4 no answer in time (it may
+yet succeed: ask for the status). RUST_LOG=debug shows more.";
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const RESTARTER: Token = Token(usize::MAX - 2);
 const SIGNALS: Token = Token(usize::MAX - 3);
-
-const SIGINT: i32 = signal_hook::consts::SIGINT;
-const SIGTERM: i32 = signal_hook::consts::SIGTERM;
-
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let options = match Options::parse() {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("restarter: {error} (see --help)");
-            return ExitCode::from(2);
-        }
-    };
-    let result = match options.command {
-        Command::Help => writeln!(io::stdout(), "{HELP}").map_err(Into::into),
-        Command::Serve => serve(&options).map_err(Into::into),
+    if let Err(error) = run() {
+        eprintln!("restarter: {error}");
+        return ExitCode::from(exit_status(error.as_ref()));
+    }
+    ExitCode::SUCCESS
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse()?;
+    match options.command {
+        Command::Help => Ok(writeln!(io::stdout(), "{HELP}")?),
+        Command::Serve => Ok(serve(&options)?),
         Command::Restart => restart(&options),
         Command::Status => status(&options),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("restarter: {error}");
-            ExitCode::FAILURE
-        }
+    }
+}
+
+/// What deploy scripts tell the outcomes apart by: a part of the interface, see the help.
+fn exit_status(error: &(dyn Error + 'static)) -> u8 {
+    match error.downcast_ref() {
+        Some(RequestError::Refused(_)) => 2,
+        Some(RequestError::Unreachable(_)) => 3,
+        Some(RequestError::TimedOut(_)) => 4,
+        _ if error.is::<lexopt::Error>() => 64, // EX_USAGE: not to be taken for an outcome
+        _ => 1,
     }
 }
 
@@ -76,7 +78,7 @@ fn main() -> ExitCode {
 
 fn restart(options: &Options) -> Result<(), Box<dyn Error>> {
     let pid = request_restart(&options.socket, options.wait, |line| eprintln!("{line}"))?;
-    writeln!(io::stdout(), "{pid}")?;
+    let _ = writeln!(io::stdout(), "{pid}"); // it has succeeded, whoever reads it or not
     Ok(())
 }
 
@@ -95,8 +97,9 @@ fn describe(status: &Status) -> String {
     if let Some(line) = &status.progress {
         text += &format!("\nit says: {line}");
     }
-    if let Some(reason) = &status.last_failure {
-        text += &format!("\nthe last restart failed: {reason}");
+    for outcome in &status.outcomes {
+        let how = if outcome.ok { "restarted" } else { "failed" };
+        text += &format!("\n{how} after {} ms: {}", outcome.took_ms, outcome.text);
     }
     text
 }

@@ -88,6 +88,7 @@ mod restarter;
 mod task;
 pub mod shutdown;
 pub mod guide;
+pub mod migrating;
 
 pub use crate::config::RestartConfig;
 pub use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal, RequestError};

@@ -1,5 +1,5 @@
 //! One client's connection: reads requests, writes answers, and ends without destroying either.
-//! Knows: its stream. Does not know: restarts; only whether an answer should be the last.
+//! Knows: its stream. Does not know: restarts; only whether an answer should be the last, and how to be written down and read again.
 
 use crate::http::{self, Parsed};
 use mio::net::TcpStream;
@@ -32,6 +32,9 @@ enum Phase {
     Lingering,
 }
 
+/// By their numbers in what is saved.
+const PHASES: [Phase; 3] = [Phase::Answering, Phase::ToldToClose, Phase::Lingering];
+
 /// What the server does with the connection next.
 #[derive(PartialEq)]
 pub(crate) enum Fate {
@@ -56,6 +59,36 @@ impl Connection {
             continue_sent: false,
             last_moved: Instant::now(),
         }
+    }
+
+    /// What belongs to it besides the stream. `None`: nothing; it is idle.
+    pub(crate) fn save(&self) -> Option<Vec<u8>> {
+        let output = &self.output[self.written..];
+        if self.phase == Phase::Answering && self.input.is_empty() && output.is_empty() {
+            return None;
+        }
+        let phase = PHASES.iter().position(|phase| *phase == self.phase).unwrap_or_default();
+        let mut saved = vec![phase as u8, u8::from(self.continue_sent)];
+        saved.extend_from_slice(&(self.input.len() as u32).to_le_bytes());
+        saved.extend_from_slice(&self.input);
+        saved.extend_from_slice(output);
+        Some(saved)
+    }
+
+    /// One that a predecessor has saved; an error if it did not write that.
+    pub(crate) fn load(stream: TcpStream, saved: Option<&[u8]>) -> io::Result<Self> {
+        let mut connection = Self::new(stream);
+        let read = |saved: &[u8]| -> Option<(Phase, bool, Vec<u8>, Vec<u8>)> {
+            let (head, rest) = saved.split_first_chunk::<6>()?;
+            let length = u32::from_le_bytes([head[2], head[3], head[4], head[5]]);
+            let (input, output) = rest.split_at_checked(length as usize)?;
+            Some((*PHASES.get(usize::from(head[0]))?, head[1] != 0, input.into(), output.into()))
+        };
+        if let Some(saved) = saved {
+            let parts = read(saved).ok_or(io::ErrorKind::InvalidData)?;
+            (connection.phase, connection.continue_sent, connection.input, connection.output) = parts;
+        }
+        Ok(connection)
     }
 
     pub(crate) fn is_lingering(&self) -> bool {

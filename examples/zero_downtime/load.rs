@@ -125,7 +125,7 @@ struct Client {
 
 struct Connection {
     stream: TcpStream,
-    /// Who answers on it: that cannot change.
+    /// Who answers on it: that changes with a restart, and never back.
     served_by: Option<Server>,
 }
 
@@ -193,7 +193,9 @@ impl Client {
 
         match connection.served_by.replace(answer.from) {
             None if answer.from.generation < oldest => return Err("answered by a process that was replaced".into()),
-            Some(before) if before != answer.from => return Err("answered by two processes in turn".into()),
+            Some(before) if before != answer.from && before.generation >= answer.from.generation => {
+                return Err("answered by a process that had handed it over".into());
+            }
             _ => {}
         }
         if answer.close || !self.keep_alive {

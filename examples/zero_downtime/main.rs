@@ -37,12 +37,18 @@ usage: zero_downtime serve [OPTIONS]
   --drain SECONDS      after a restart, keep idle connections this long (5)
   --probation SECONDS  serve again if the successor dies within this time (0)
 
+usage: zero_downtime load --to ADDRESS [OPTIONS]
+  --to ADDRESS         the same load on a `serve` elsewhere, under systemd, say
+  --connections N      clients at a time (16)
+  --seconds SECONDS    for so long (5)
+
 The exit status is 0 if nothing failed, 1 if something did, 2 for wrong usage.
 RUST_LOG=debug shows what the servers log.";
 
 enum Command {
     Help,
     Run(run::Options),
+    Load(run::LoadOptions),
     Serve(server::Options),
 }
 
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Command::Run(options)) => run::run(&options),
+        Ok(Command::Load(options)) => run::load(&options),
         Ok(Command::Serve(options)) => {
             env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
             server::serve(options).map(|()| true).map_err(|error| error.to_string())
@@ -73,10 +80,11 @@ fn main() -> ExitCode {
 }
 
 fn parse_arguments(arguments: Parser) -> Result<Command, lexopt::Error> {
-    if env::args_os().nth(1).is_some_and(|word| word == "serve") {
-        return parse_serve(arguments);
+    match env::args_os().nth(1) {
+        Some(word) if word == "serve" => parse_serve(arguments),
+        Some(word) if word == "load" => parse_load(arguments),
+        _ => parse_run(arguments),
     }
-    parse_run(arguments)
 }
 
 fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
@@ -95,6 +103,21 @@ fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
         return Err("at least one connection is needed".into());
     }
     Ok(Command::Run(options))
+}
+
+fn parse_load(mut arguments: Parser) -> Result<Command, lexopt::Error> {
+    let (mut to, mut connections, mut time) = (None, 16, Duration::from_secs(5));
+    arguments.next()?; // the word "load"
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Long("to") => to = Some(arguments.value()?.parse()?),
+            Arg::Long("connections") => connections = arguments.value()?.parse()?,
+            Arg::Long("seconds") => time = seconds(arguments.value()?)?,
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Command::Load(run::LoadOptions { to: to.ok_or("--to is needed")?, connections, time }))
 }
 
 fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {

@@ -56,6 +56,12 @@ pub(crate) fn print(out: &mut impl Write, restarts: &[Restart], tally: &Tally, l
     )
 }
 
+pub(crate) fn print_load(out: &mut impl Write, tally: &Tally, lasted: Duration) -> io::Result<()> {
+    print_totals(out, tally, lasted)?;
+    let generations = tally.by_generation.len();
+    writeln!(out, "\nrequests={} failed={} generations={generations}", tally.answered() + tally.failed(), tally.failed())
+}
+
 fn print_restarts(out: &mut impl Write, restarts: &[Restart], times: &Times) -> io::Result<()> {
     writeln!(out, "restart  asked by  old pid  new pid        ms  answered meanwhile")?;
     for (number, Restart { ask, old_pid, outcome, answered_meanwhile }) in restarts.iter().enumerate() {

@@ -4,6 +4,7 @@ use crate::load::{Load, Tally};
 use crate::report::{self, Progress, Restart};
 use crate::service::{Ask, Service};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -46,6 +47,26 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     printed.map_err(|error| format!("cannot print the report: {error}"))?;
     let all_succeeded = run.restarts.iter().all(|restart| restart.outcome.is_ok());
     Ok(went.is_ok() && all_succeeded && tally.failed() == 0)
+}
+
+pub(crate) struct LoadOptions {
+    pub(crate) to: SocketAddr,
+    pub(crate) connections: usize,
+    pub(crate) time: Duration,
+}
+
+/// Only the clients; somebody else restarts the server. Ctrl-C ends it early, and in order. True if nothing failed.
+pub(crate) fn load(options: &LoadOptions) -> Result<bool, String> {
+    let interrupted = interrupt_flag()?;
+    let begun = Instant::now();
+    let load = Load::start(options.to, options.connections).map_err(|error| format!("cannot start the clients: {error}"))?;
+    while begun.elapsed() < options.time && !interrupted.load(Ordering::SeqCst) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let tally = load.stop();
+    let printed = report::print_load(&mut io::stdout().lock(), &tally, begun.elapsed());
+    printed.map_err(|error| format!("cannot print the report: {error}"))?;
+    Ok(tally.failed() == 0 && tally.answered() > 0)
 }
 
 struct Run {

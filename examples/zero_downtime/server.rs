@@ -1,14 +1,18 @@
 //! The server that is restarted: one thread, one mio loop, one `Restarter` in it.
 //!
 //! What makes a restart lose nothing is in three places: the listener is asked of the restarter by
-//! name, so that every generation accepts from the same queue; `restart` stops accepting when the
-//! successor has taken over; and from then on each connection is told with its next answer that it
-//! was the last (see `connection.rs`), instead of being closed while its client is just writing.
+//! name, so that every generation accepts from the same queue; `save` hands all connections over,
+//! with what is in their buffers, and touches none from then on until they are the successor's or,
+//! if the restart fails, still its own; and `restart` lets go of them and of the listener when the
+//! successor has taken over. No client is told anything: its next request is answered by another.
+//!
+//! A server that ends without a successor tells each connection with its next answer that it was the
+//! last (see `connection.rs`), instead of closing it while its client is just writing.
 
 use crate::connection::{Connection, Fate};
-use mio::net::TcpListener;
+use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use pollflip::{Event, RestartConfig, Restarter};
+use pollflip::{Event, Handover, Inheritance, RestartConfig, Restarter};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 use std::io::{self, Write};
@@ -16,6 +20,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process;
 use std::time::{Duration, Instant};
+
+/// How items of the handover are called, before the number of the connection.
+const CONNECTION: &str = "connection/";
+const BUFFERS: &str = "buffers/";
+
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const RESTARTER: Token = Token(usize::MAX - 2);
@@ -28,6 +38,8 @@ const SIGTERM: i32 = signal_hook::consts::SIGTERM;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a client that was told to close may take to do it.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long the predecessor may take to hand its connections over.
+const STATE_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
@@ -54,6 +66,13 @@ pub(crate) fn serve(options: Options) -> io::Result<()> {
     let registry = server.poll.registry();
     registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
     registry.register(&mut restarter, RESTARTER, Interest::READABLE)?;
+    if let Some(predecessor) = restarter.predecessor() {
+        match predecessor.receive(STATE_LIMIT) {
+            Ok(connections) => server.take_over(connections).inspect_err(|error| predecessor.refuse(&error.to_string()))?,
+            // It has ended, and its connections with it; the listener is here. If it lives, `ready` says so.
+            Err(error) => log::warn!("{error}"),
+        }
+    }
     // From here on the predecessor may leave. An error means that it stays, without us.
     restarter.ready()?;
 
@@ -70,6 +89,8 @@ struct Server {
     /// A connection was left in the queue because accepting it failed.
     accept_failed: bool,
     connections: Slab<Connection>,
+    /// The connections may be the successor's already: nothing is read or written, and nobody taken in.
+    frozen: bool,
     draining_since: Option<Instant>,
     drain: Duration,
     stopped: bool,
@@ -84,6 +105,7 @@ impl Server {
             accepting: false,
             accept_failed: false,
             connections: Slab::new(),
+            frozen: false,
             draining_since: None,
             drain,
             stopped: false,
@@ -104,7 +126,7 @@ impl Server {
             }
             for event in &events {
                 match event.token() {
-                    LISTENER => self.accept(),
+                    LISTENER if !self.frozen => self.accept(),
                     RESTARTER => {
                         while let Some(event) = restarter.poll() {
                             self.restart(event)?;
@@ -118,10 +140,11 @@ impl Server {
                             self.stop(restarter)?;
                         }
                     }
-                    Token(key) => self.drive(key),
+                    Token(key) if !self.frozen => self.drive(key),
+                    _ => {} // looked at when it thaws
                 }
             }
-            if last_tick.elapsed() >= TICK {
+            if last_tick.elapsed() >= TICK && !self.frozen {
                 last_tick = Instant::now();
                 self.tick(last_tick);
             }
@@ -132,10 +155,64 @@ impl Server {
     /// What a restart means for this server. The restarter itself has logged what went wrong, if anything did.
     fn restart(&mut self, event: Event) -> io::Result<()> {
         match event {
-            Event::HandedOff(_) => self.stop_accepting()?,
+            Event::StateRequested(handover) => {
+                self.frozen = true;
+                // What goes wrong comes back as `Failed`.
+                let _ = self.save(handover);
+            }
+            Event::Failed(_) => self.thaw(),
+            Event::HandedOff(_) => {
+                self.stop_accepting()?;
+                self.let_go()?;
+            }
+            // Without the connections, which have gone with the successor.
             Event::Resumed(_) => self.start_accepting()?,
             Event::Completed(_) => self.begin_to_drain(),
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Gives all connections, and beside those that are not idle what is in their buffers.
+    fn save(&self, mut handover: Handover) -> io::Result<()> {
+        for (key, connection) in &self.connections {
+            handover.fd(&format!("{CONNECTION}{key}"), &connection.stream)?;
+            if let Some(saved) = connection.save() {
+                handover.bytes(&format!("{BUFFERS}{key}"), &saved)?;
+            }
+        }
+        handover.send();
+        Ok(())
+    }
+
+    /// Takes them. What came for them meanwhile is found when they are first looked at.
+    fn take_over(&mut self, mut from: Inheritance) -> io::Result<()> {
+        for name in from.names() {
+            let Some(key) = name.strip_prefix(CONNECTION) else { continue };
+            let saved = from.bytes(&format!("{BUFFERS}{key}"))?;
+            let Some(stream) = from.fd(&name) else { continue };
+            let mut connection = Connection::load(TcpStream::from_std(stream), saved.as_deref())?;
+            let entry = self.connections.vacant_entry();
+            self.poll.registry().register(&mut connection.stream, Token(entry.key()), BOTH)?;
+            entry.insert(connection);
+        }
+        Ok(())
+    }
+
+    /// Goes on where it stopped.
+    fn thaw(&mut self) {
+        if std::mem::take(&mut self.frozen) {
+            let keys: Vec<_> = self.connections.iter().map(|(key, _)| key).collect();
+            keys.into_iter().for_each(|key| self.drive(key));
+            self.accept();
+        }
+    }
+
+    /// They are the successor's. Like the listener they leave the epoll first.
+    fn let_go(&mut self) -> io::Result<()> {
+        self.frozen = false;
+        for mut connection in self.connections.drain() {
+            self.poll.registry().deregister(&mut connection.stream)?;
         }
         Ok(())
     }
@@ -196,8 +273,7 @@ impl Server {
             };
             let _ = stream.set_nodelay(true); // an answer need not wait for the next one
             let entry = self.connections.vacant_entry();
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            match self.poll.registry().register(&mut stream, Token(entry.key()), interest) {
+            match self.poll.registry().register(&mut stream, Token(entry.key()), BOTH) {
                 Ok(()) => {
                     entry.insert(Connection::new(stream));
                 }

@@ -1,0 +1,29 @@
+#!/bin/sh
+# entrypoint.sh PID_FILE PROGRAM ARGUMENT…: runs a service that writes PID_FILE, and stays as long as the file names a live process.
+# SIGTERM and SIGUSR1 go to the process that serves.
+set -u
+pid_file=$1
+shift
+# Sets `pid`. The file may come to name another process, and this one end, between two looks: then it is looked at again.
+serving() {
+    pid=
+    while last=$pid && pid=$(cat "$pid_file" 2>/dev/null) && [ "$pid" != "$last" ]; do
+        kill -0 "$pid" 2>/dev/null && return 0
+    done
+    return 1
+}
+trap 'serving && kill -TERM "$pid"' TERM
+trap 'serving && kill -USR1 "$pid"' USR1
+"$@" &
+first=$!
+# A signal interrupts `wait`; the status of the first process counts if it is the only one.
+while kill -0 "$first" 2>/dev/null; do
+    wait "$first"
+    status=$?
+done
+while serving; do
+    status=0
+    sleep 1 &
+    wait $!
+done
+exit "$status"

@@ -1,0 +1,279 @@
+# shellcheck shell=bash
+# Restarts that fail, and processes that end when they should not.
+
+reload_fails() {
+  if reload; then die "reload has succeeded"; fi
+}
+
+# expect_still_here OLD WHY: the old process serves on, and the status says why.
+expect_still_here() {
+  expect_untouched "$1"
+  contains StatusText "$(show StatusText)" "$2"
+  contains greeting "$(ask 7000)" "pid $1 generation 0"
+  await 10 "nothing is left of the attempt" processes_are 1
+}
+
+# As a new version that does not work: `restart` is answered by the old one's own program.
+failing_release() {
+  { echo '#!/bin/sh'; echo '[ "$1" != restart ] || exec /opt/pollflip/restarter "$@"'; cat; } | release restarter
+}
+
+case_a_new_version_that_exits() {
+  install_unit restarter.service
+  start restarter.service
+  failing_release <<<'exit 3'
+  local old
+  old=$(show MainPID)
+  reload_fails
+  expect_still_here "$old" "the successor exited with status 3 before it was ready"
+  contains "the journal" "$(journal)" "exited with status 3"
+  # And the one after it works.
+  good_release restarter
+  reload
+  replaced "$old"
+  is StatusText "$(show StatusText)" ""
+}
+
+case_a_new_version_that_crashes() {
+  install_unit restarter.service
+  start restarter.service
+  failing_release <<<'kill -SEGV $$'
+  local old
+  old=$(show MainPID)
+  reload_fails
+  expect_still_here "$old" "was killed by SIGSEGV"
+}
+
+case_a_new_version_that_is_no_program() {
+  install_unit restarter.service
+  by_signal
+  start restarter.service
+  release restarter <<<'this is no program'
+  local old
+  old=$(show MainPID)
+  reload
+  await 5 "the status says why" property_contains StatusText "could not start /srv/bin/restarter"
+  expect_still_here "$old" "could not start"
+}
+
+# By notify-reload it does not fail the reload: the service has answered, and serves on. The status says what happened.
+case_notify_reload_to_a_new_version_that_exits() {
+  install_unit restarter.service
+  add_unit restarter.service.d/reload.conf <"$here/../../examples/systemd/notify-reload.conf"
+  start restarter.service
+  failing_release <<<'exit 3'
+  local old
+  old=$(show MainPID)
+  reload || die "reload has failed with exit status $?"
+  expect_still_here "$old" "exited with status 3"
+}
+
+# stopped: the unit ends soon, with all that was in it, and stays down.
+stopped() {
+  local begun=$SECONDS
+  in_box systemctl stop restarter
+  [ $((SECONDS - begun)) -lt 10 ] || die "the stop took $((SECONDS - begun)) s"
+  is "the number of processes" "$(processes)" 0
+  is NRestarts "$(show NRestarts)" 0
+}
+
+by_signal() {
+  add_unit restarter.service.d/signal.conf <<'UNIT'
+[Service]
+ExecReload=
+ExecReload=kill -USR1 $MAINPID
+UNIT
+}
+
+case_stop_during_a_restart() {
+  install_unit restarter.service
+  by_signal
+  start restarter.service
+  failing_release <<<'exec sleep 1000'
+  in_box systemctl reload --no-block restarter
+  await 5 "the successor is there" processes_are 2
+  is ActiveState "$(show ActiveState)" reloading
+  stopped
+  is ActiveState "$(show ActiveState)" inactive
+  is Result "$(show Result)" success
+}
+
+# systemd ends the waiting command too, and calls the unit failed for it.
+case_stop_while_a_reload_waits() {
+  install_unit restarter.service
+  start restarter.service
+  failing_release <<<'exec sleep 1000'
+  in_box systemctl reload --no-block restarter
+  await 5 "the successor is there" processes_are 3
+  stopped
+  is ActiveState "$(show ActiveState)" failed
+  is "how the main process ended" "$(show ExecMainStatus)" 0
+}
+
+# The old process ends alone; what is started meanwhile does not outlive it.
+case_the_old_process_is_told_to_stop_during_a_restart() {
+  install_unit restarter.service
+  by_signal
+  start restarter.service
+  failing_release <<<'exec sleep 1000'
+  in_box systemctl reload --no-block restarter
+  await 5 "the successor is there" processes_are 2
+  in_box systemctl kill --kill-whom=main --signal=TERM restarter
+  await 10 "the unit ends" property_is ActiveState inactive
+  is Result "$(show Result)" success
+  is "the number of processes" "$(processes)" 0
+}
+
+# With a probation the old process is the main one until it is over, and serves again.
+case_crash_right_after_ready_on_probation() {
+  install_unit restarter.service
+  add_unit restarter.service.d/probation.conf <<'UNIT'
+[Service]
+ExecStart=
+ExecStart=/srv/bin/restarter --listen 127.0.0.1:7000 --socket ${RUNTIME_DIRECTORY}/restart.sock --probation 3
+UNIT
+  start restarter.service
+  # The same process as the shell, which is killed from beside.
+  failing_release <<'RELEASE'
+(sleep 0.7; kill -ABRT $$) &
+exec /opt/pollflip/restarter "$@"
+RELEASE
+  local old
+  old=$(show MainPID)
+  reload_fails
+  expect_still_here "$old" "the successor was killed by SIGABRT on probation"
+}
+
+case_probation_that_is_passed() {
+  install_unit restarter.service
+  add_unit restarter.service.d/probation.conf <<'UNIT'
+[Service]
+ExecStart=
+ExecStart=/srv/bin/restarter --listen 127.0.0.1:7000 --socket ${RUNTIME_DIRECTORY}/restart.sock --probation 1
+UNIT
+  start restarter.service
+  local old
+  old=$(show MainPID)
+  reload
+  replaced "$old"
+  contains greeting "$(ask 7000)" "pid $(show MainPID) generation 1"
+}
+
+# The old process is killed while its successor starts: systemd has nothing but the rest of a unit, and starts it afresh.
+case_the_old_process_is_killed_during_a_restart() {
+  install_unit restarter.service
+  by_signal
+  start restarter.service
+  failing_release <<<'exec sleep 1000'
+  in_box systemctl reload --no-block restarter
+  await 5 "the successor is there" processes_are 2
+  good_release restarter
+  in_box systemctl kill --kill-whom=main --signal=KILL restarter
+  await 10 "it is started again" property_is NRestarts 1
+  await 10 "the unit is active" property_is ActiveState active
+  contains greeting "$(ask 7000)" "pid $(show MainPID) generation 0"
+  await 10 "nothing is left of the attempt" processes_are 1
+}
+
+case_a_crash_is_restarted_by_systemd() {
+  install_unit restarter.service
+  start restarter.service
+  reload
+  in_box systemctl kill --kill-whom=main --signal=ABRT restarter
+  await 10 "it is started again" property_is NRestarts 1
+  await 10 "the unit is active" property_is ActiveState active
+  contains greeting "$(ask 7000)" "pid $(show MainPID) generation 0"
+}
+
+# A drain takes longer than TimeoutStopSec, which is a limit for silence only.
+case_a_long_drain_is_waited_for() {
+  install_unit restarter.service
+  add_unit restarter.service.d/short.conf <<'UNIT'
+[Service]
+TimeoutStopSec=2
+UNIT
+  start restarter.service
+  in_box bash -c 'exec 3<>/dev/tcp/127.0.0.1/7000; read -r _ <&3; sleep 5; echo still here >&3; read -r line <&3; [ "$line" = "still here" ]' &
+  local client=$!
+  sleep 0.5
+  in_box systemctl stop restarter
+  wait "$client" || die "the connection was cut off"
+  is Result "$(show Result)" success
+}
+
+on_probation() {
+  install_unit restarter.service
+  add_unit restarter.service.d/probation.conf <<'UNIT'
+[Service]
+ExecReload=
+ExecReload=kill -USR1 $MAINPID
+ExecStart=
+ExecStart=/srv/bin/restarter --listen 127.0.0.1:7000 --socket ${RUNTIME_DIRECTORY}/restart.sock --probation 60
+UNIT
+  add_unit restarter.service.d/more.conf
+  start restarter.service
+  in_box systemctl reload --no-block restarter
+  await 5 "the successor serves" serves_generation 1
+}
+
+serves_generation() {
+  [[ $(ask 7000) == *"generation $1" ]]
+}
+
+# systemd does not know the successor yet: for it the service has crashed, and is started again.
+case_the_old_process_is_killed_on_probation() {
+  on_probation </dev/null
+  in_box systemctl kill --kill-whom=main --signal=KILL restarter
+  await 10 "it is started again" property_is NRestarts 1
+  await 10 "the unit is active" property_is ActiveState active
+  contains greeting "$(ask 7000)" "pid $(show MainPID) generation 0"
+  await 10 "nothing is left of the attempt" processes_are 1
+}
+
+# Unless the unit lives as long as one of its processes, and listens to each: then the successor names itself.
+case_the_old_process_is_killed_on_probation_and_the_successor_stays() {
+  [ "$version" -ge 257 ] || { echo "not before systemd 257: it ends a unit whose main process dies during a reload"; return; }
+  on_probation <<'UNIT'
+[Service]
+ExitType=cgroup
+NotifyAccess=all
+UNIT
+  local old
+  old=$(show MainPID)
+  in_box systemctl kill --kill-whom=main --signal=KILL restarter
+  replaced "$old"
+  contains greeting "$(ask 7000)" "pid $(show MainPID) generation 1"
+  old=$(show MainPID)
+  in_box systemctl reload --no-block restarter
+  await 5 "the next successor serves" serves_generation 2
+}
+
+# What a deploy script goes by.
+case_exit_statuses_of_the_restart_command() {
+  install_unit restarter.service
+  start restarter.service
+  local socket="--socket /run/restarter/restart.sock" text
+  # status_of WANTED ARGUMENTS…
+  status_of() {
+    local wanted=$1 status=0
+    shift
+    text=$(in_box /opt/pollflip/restarter "$@" 2>&1) || status=$?
+    is "the exit status of 'restarter $*' ($text)" "$status" "$wanted"
+  }
+  # shellcheck disable=SC2086
+  {
+    status_of 0 restart $socket
+    is "what it prints" "$text" "$(show MainPID)"
+    status_of 64 restart --nonsense
+    status_of 3 restart --socket /run/restarter/nobody.sock
+    failing_release <<<'exit 3'
+    status_of 1 restart $socket
+    contains "what it prints" "$text" "exited with status 3"
+    status_of 0 status $socket
+    contains "the status" "$text" "exited with status 3"
+    failing_release <<<'exec sleep 1000'
+    status_of 4 restart $socket --wait 0.5
+    status_of 2 restart $socket
+    contains "what it prints" "$text" "under way"
+  }
+}

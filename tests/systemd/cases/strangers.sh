@@ -1,0 +1,104 @@
+# shellcheck shell=bash
+# Units and environments in which systemd does not listen.
+
+# other_unit: a service of the type that is the default, in which nobody listens. More settings from standard input.
+other_unit() {
+  { cat <<'UNIT'
+[Service]
+ExecStart=/srv/bin/socket_activation --socket ${RUNTIME_DIRECTORY}/restart.sock
+ExecReload=/srv/bin/restarter restart --socket ${RUNTIME_DIRECTORY}/restart.sock
+RuntimeDirectory=other
+UNIT
+    cat; } | add_unit other.service
+  start other.service
+  # Of such a type it counts as started before it serves.
+  await 5 "it serves" serves
+}
+
+serves() {
+  [[ $(ask 8001 2>/dev/null) == "web pid "* ]]
+}
+
+# It cannot be seen from inside that a unit says NotifyAccess=none in so many words, but that there is nobody to notify.
+case_no_notify_access() {
+  other_unit <<<''
+  await 5 "a warning that names the setting" journal_contains NotifyAccess=main
+}
+
+case_notify_access_none() {
+  other_unit <<<'NotifyAccess=none'
+  await 5 "a warning that names the setting" journal_contains NotifyAccess=main
+}
+
+# Type=notify makes it NotifyAccess=main.
+case_type_notify_without_notify_access() {
+  other_unit <<<'Type=notify'
+  local old
+  old=$(show MainPID)
+  reload
+  replaced "$old"
+  [[ $(journal) != *NotifyAccess* ]] || die "a warning: $(journal)"
+}
+
+# A pid file names the new main process too, and systemd reads it when the old one has ended.
+case_a_pid_file_in_the_place_of_notify_access() {
+  other_unit <<'UNIT'
+Type=exec
+PIDFile=/run/other/pid
+ExecStart=
+ExecStart=/srv/bin/socket_activation --socket ${RUNTIME_DIRECTORY}/restart.sock --pid-file ${RUNTIME_DIRECTORY}/pid
+UNIT
+  local old _
+  for _ in 1 2 3; do
+    old=$(show MainPID)
+    reload
+    replaced "$old"
+    contains web "$(ask 8001)" "web pid $(show MainPID)"
+  done
+}
+
+# From version 250 on: the service is there as long as one of its processes is.
+case_exit_type_cgroup_in_the_place_of_notify_access() {
+  other_unit <<<'ExitType=cgroup'
+  reload
+  await 5 "the old process ends" property_is MainPID 0
+  contains web "$(ask 8001)" "generation 1"
+  is ActiveState "$(show ActiveState)" active
+  in_box systemctl stop other
+  is Result "$(show Result)" success
+}
+
+# The messages of a process that systemd does not know are thrown away, and it is started in vain.
+case_a_wrapper_that_does_not_exec() {
+  other_unit <<'UNIT'
+Type=exec
+NotifyAccess=main
+ExecStart=
+ExecStart=/bin/sh -c '/srv/bin/socket_activation --socket "$RUNTIME_DIRECTORY/restart.sock"; exit'
+UNIT
+  await 5 "a warning that names the setting" journal_contains NotifyAccess=all
+}
+
+# notify_socket ADDRESS: serves on, over restarts, where the address leads nowhere. systemd is told by the pid file instead.
+notify_socket() {
+  other_unit <<UNIT
+Type=exec
+PIDFile=/run/other/pid
+ExecStart=
+ExecStart=/usr/bin/env NOTIFY_SOCKET=$1 /srv/bin/socket_activation --socket \${RUNTIME_DIRECTORY}/restart.sock --pid-file \${RUNTIME_DIRECTORY}/pid
+UNIT
+  local old
+  await 5 "a warning that names the address" journal_contains "$1"
+  old=$(show MainPID)
+  reload
+  replaced "$old"
+  is web "$(ask 8001)" "web pid $(show MainPID) generation 1"
+}
+
+case_notify_socket_of_garbage() { notify_socket garbage; }
+
+case_notify_socket_that_is_gone() { notify_socket /run/gone/notify; }
+
+case_notify_socket_of_garbage_abstract() { notify_socket @nobody/is/here; }
+
+case_notify_socket_too_long() { notify_socket "/$(printf 'x%.0s' $(seq 200))"; }
