@@ -49,8 +49,17 @@ pub enum Refusal {
     #[error("this process is stopping")]
     Stopping,
     /// This process is PID 1 of a container, which would end with it.
-    #[error("this process is PID 1 of its container, which would end with it: start it under an init (docker run --init, tini, catatonit)")]
+    #[error(
+        "this process is PID 1 of its container, which would end with it: start it from a parent that outlives it, see the guide in the \
+         documentation"
+    )]
     ContainerInit,
+    /// systemd takes no notifications from this service, and would end it with this process.
+    #[error(
+        "systemd takes no notifications from this service and would end it with this process: set Type=notify or NotifyAccess=main in the \
+         unit, or PIDFile= there and a pid file here"
+    )]
+    Unheard,
     /// As many earlier generations as [`RestartConfig::max_draining`](crate::RestartConfig::max_draining) allows still finish their work.
     #[error("{count} earlier generations still finish their work, the oldest as process {oldest}: wait for them, or end them")]
     Draining {

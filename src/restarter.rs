@@ -97,6 +97,8 @@ pub struct Restarter {
     /// Processes before the predecessor that still finish their work, the oldest first.
     draining: Vec<Process>,
     max_draining: usize,
+    /// What has forbidden restarts from the start.
+    forbidden: Option<Refusal>,
     /// What the predecessor had to say, for the program.
     told: VecDeque<Event>,
     link: Option<Arc<Link>>,

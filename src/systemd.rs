@@ -29,6 +29,11 @@ const FIRST: RawFd = 3;
 /// What a predecessor writes into LISTEN_PID: it cannot know the number of the process it is about to start.
 const AUTO: &str = "auto";
 
+/// Whether this process is a service whose manager does not listen to it, and would end it with this process.
+pub(crate) fn is_deaf() -> bool {
+    unit::is_deaf(is_there())
+}
+
 /// A socket that was passed by socket activation.
 #[derive(Debug)]
 pub(crate) struct Passed {

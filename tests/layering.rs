@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The plan. Whoever changes it changes the order in which the source is read.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "error",
     "machine",
     "wire",
@@ -22,6 +22,7 @@ const ORDER: [&str; 16] = [
     "task",
     "shutdown",
     "guide",
+    "migrating",
 ];
 
 /// One file of the crate, without comments and tests.

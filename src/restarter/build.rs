@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::config::{RestartConfig, restart_signal};
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::exec::Exec;
 use crate::machine::{Limits, Machine};
 use crate::predecessor::{Claim, Gifts, Link};
@@ -48,6 +49,8 @@ impl RestartConfig {
         let signal = self.signal.map(restart_signal).transpose()?;
         // One that this version would not take for itself is left as it is.
         let inherited = link.as_ref().and_then(|link| link.blocked_signal()).and_then(|number| restart_signal(number).ok());
+        // Before this process opens descriptors of its own.
+        let passed = systemd::passed(link.is_some());
         let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
         let registry = poll.registry();
         let waker = Arc::new(Waker::new(registry, WAKER).map_err(Error::os("cannot make a waker"))?);
@@ -77,7 +80,7 @@ impl RestartConfig {
             watch(registry, link.process().as_fd(), PREDECESSOR)?;
         }
         claim.built(waker.clone());
-        let sockets = Sockets::new(gifts.sockets, systemd::passed(link.is_some()));
+        let sockets = Sockets::new(gifts.sockets, passed);
         let chronicle = Chronicle::new(link.as_ref().map(|link| link.outcomes()).unwrap_or_default());
         let limits = Limits { ready: self.ready_timeout, probation: self.probation };
         Ok(Restarter {
@@ -102,6 +105,7 @@ impl RestartConfig {
             tickets: 0,
             draining: gifts.draining,
             max_draining: self.max_draining,
+            forbidden: self.forbidden(),
             told: VecDeque::new(),
             link,
             heard: Heard::default(),
@@ -116,6 +120,15 @@ impl RestartConfig {
             claim,
             poll,
         })
+    }
+
+    /// Whether the end of this process would be the end of the service.
+    fn forbidden(&self) -> Option<Refusal> {
+        if process::id() == 1 {
+            Some(Refusal::ContainerInit)
+        } else {
+            (self.pid_file.is_none() && systemd::is_deaf()).then_some(Refusal::Unheard)
+        }
     }
 
     fn handle_signals(&self, registry: &Registry, handled: &[Signal]) -> Result<Option<Signals>, Error> {

@@ -18,13 +18,19 @@ impl Restarter {
     }
 
     /// A successor that is not ready is killed. Before the lifeline closes, so that it does not take this process for dead and the service
-    /// for its own.
+    /// for its own. Whoever waits is told.
     fn give_up(&mut self) {
-        if let Some(process) = self.current.as_ref().and_then(|current| current.process.as_ref()) {
+        self.feed(Input::Stop);
+        self.carry_out_the_rest();
+        if let State::Killing { attempt, pid, .. } = self.machine.state()
+            && let Some(process) = self.current.as_ref().and_then(|current| current.process.as_ref())
+        {
             process.kill();
             if process.wait(KILL_TIMEOUT).is_none() {
-                log::warn!(target: "pollflip", "the successor (process {}) does not die", process.pid());
+                log::warn!(target: "pollflip", "the successor (process {pid}) does not die");
             }
+            self.feed(Input::Exited(attempt));
+            self.carry_out_the_rest();
         }
         self.manager.still_here("the restart was given up");
     }
@@ -46,9 +52,7 @@ impl Drop for Restarter {
     fn drop(&mut self) {
         match self.machine.state() {
             State::Closed(_) | State::Idle => {}
-            // The restart thread, dropped after this, sees to what it was told to start.
-            State::Spawning { .. } => self.manager.still_here("the restart was given up"),
-            State::AwaitingReady { .. } | State::Killing { .. } => self.give_up(),
+            State::Spawning { .. } | State::AwaitingReady { .. } | State::Killing { .. } => self.give_up(),
             State::Handoff { .. } => return self.hand_over(),
         }
         if self.link.is_none() || self.heard.ours {

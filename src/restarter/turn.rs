@@ -312,13 +312,8 @@ impl Restarter {
         let predecessor = self.link.as_ref().map(|link| link.process()).filter(|process| !process.has_ended());
         let count = self.draining.len() + usize::from(predecessor.is_some());
         let oldest = self.draining.first().or(predecessor).map_or(0, Process::pid);
-        self.machine.set_obstacle(if process::id() == 1 {
-            Some(Refusal::ContainerInit)
-        } else if count > self.max_draining {
-            Some(Refusal::Draining { count: count as u32, oldest })
-        } else {
-            None
-        });
+        let draining = (count > self.max_draining).then_some(Refusal::Draining { count: count as u32, oldest });
+        self.machine.set_obstacle(self.forbidden.or(draining));
     }
 
     /// Issues a ticket and puts the question to the machine.

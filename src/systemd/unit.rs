@@ -13,21 +13,31 @@ const STARTED: &str = "SYSTEMD_EXEC_PID";
 /// In the environment of each service; from version 232 on.
 const INVOCATION: &str = "INVOCATION_ID";
 
-/// Said once, when the first generation is ready. `heard`: there is somebody to notify.
-pub(super) fn warn_of_deafness(heard: bool) {
-    let started: Option<u32> = env::var(STARTED).ok().and_then(|pid| pid.parse().ok());
-    let by_systemd = match started {
+/// Whether systemd has started this very process and takes no notifications from it: it would take the end of this process for that of
+/// the service, and kill a successor. `heard`: there is somebody to notify.
+pub(super) fn is_deaf(heard: bool) -> bool {
+    let by_systemd = match started() {
         Some(pid) => pid == process::id(),
         None => env::var_os(INVOCATION).is_some() && getppid().as_raw() == 1,
     };
-    if by_systemd && !heard {
+    by_systemd && !heard
+}
+
+/// The process that systemd started.
+fn started() -> Option<u32> {
+    env::var(STARTED).ok()?.parse().ok()
+}
+
+/// Said once, when the first generation is ready.
+pub(super) fn warn_of_deafness(heard: bool) {
+    if is_deaf(heard) {
         log::warn!(
             target: "pollflip",
             "systemd takes no notifications from this service: after a restart it would take the end of this process for the end of the \
              service, and kill the successor; set Type=notify or NotifyAccess=main in the unit, or PIDFile= and RestartConfig::pid_file"
         );
     }
-    if let Some(wrapper) = started.filter(|pid| heard && getppid().as_raw() == *pid as i32) {
+    if let Some(wrapper) = started().filter(|pid| heard && getppid().as_raw() == *pid as i32) {
         log::warn!(
             target: "pollflip",
             "systemd has started process {wrapper}, a wrapper, and this process from that: unless the unit sets NotifyAccess=all, it does \
