@@ -1,0 +1,226 @@
+//! A program that knows its restarts from shellflip: `main` keeps its shape, in any executor.
+//!
+//!     cargo run --example any_executor -- tokio --socket echo.sock
+//!     cargo run --example any_executor -- smol --socket echo.sock
+//!
+//! The restart is one future among those that the program waits for anyway. It needs nothing of the executor; only the
+//! lines that talk to clients differ. The state that crosses is how many chunks have been echoed, ever.
+
+use lexopt::{Arg, Parser, ValueExt};
+use pollflip::{
+    Handover, HookResult, LifecycleHandler, RestartConfig, RestartTask, Shutdown, ShutdownCoordinator, ShutdownHandle, startup_complete,
+};
+use std::error::Error;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{self, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const HELP: &str = "\
+An echo server that can be restarted, in the executor of your choice.
+
+usage: any_executor tokio|smol [OPTIONS]
+  --listen ADDRESS  where to serve (127.0.0.1:7000); port 0 is any
+  --socket PATH     coordination socket (none: restart with SIGUSR1)
+  --drain SECONDS   after a restart, how long connections may last (30)
+
+The exit status is 0 for success, 1 for failure, 2 for wrong usage.";
+
+type AnyError = Box<dyn Error + Send + Sync>;
+
+/// What goes to the next process.
+struct Counter(Arc<AtomicU64>);
+
+impl LifecycleHandler for Counter {
+    fn send_to_new_process(&mut self, mut handover: Handover) -> HookResult {
+        handover.bytes("count", &self.0.load(Ordering::Relaxed).to_be_bytes())?;
+        handover.send();
+        Ok(())
+    }
+}
+
+/// The part that is the same everywhere: before there is an executor, so that it may block.
+fn start(options: &Options) -> Result<(RestartTask, TcpListener, Arc<AtomicU64>), AnyError> {
+    let mut config = RestartConfig::new();
+    if let Some(path) = &options.socket {
+        config = config.coordination_socket(path);
+    }
+    let mut task = config.try_into_restart_task()?;
+    // From the predecessor if there is one, else bound here.
+    let listener = task.restarter().sockets().tcp_listener("echo", options.listen)?;
+    let mut count = 0;
+    if let Some(predecessor) = task.restarter().predecessor()
+        && let Some(bytes) = predecessor.receive(Duration::from_secs(5))?.bytes("count")?
+    {
+        count = u64::from_be_bytes(bytes.as_slice().try_into()?);
+    }
+    // The first poll of the task would do. This one waits until the predecessor has let go, so that no connection is
+    // accepted that could still be its own.
+    startup_complete()?;
+    // Nobody may be reading: no reason to end.
+    let _ = writeln!(std::io::stdout(), "listening on {}, pid {}, {count} chunks so far", listener.local_addr()?, process::id());
+    let count = Arc::new(AtomicU64::new(count));
+    Ok((task.with_handler(Counter(count.clone())), listener, count))
+}
+
+// --- tokio ---
+
+fn in_tokio(options: &Options) -> Result<(), AnyError> {
+    let (mut task, listener, count) = start(options)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let shutdown = ShutdownCoordinator::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => {
+                    tokio::spawn(echo_in_tokio(accepted?.0, shutdown.handle(), count.clone()));
+                }
+                restarted = &mut task => match restarted {
+                    Ok(successor) => break log(&format!("process {} serves now", successor.pid())),
+                    Err(why) => log(&format!("no more restarts: {why}")), // from now on it stays pending
+                },
+            }
+        }
+        drop(listener);
+        let mut draining = shutdown.shutdown();
+        if tokio::time::timeout(options.drain, &mut draining).await.is_err() {
+            cut_short(&draining);
+            draining.await;
+        }
+        Ok(())
+    })
+}
+
+async fn echo_in_tokio(mut stream: tokio::net::TcpStream, handle: ShutdownHandle, count: Arc<AtomicU64>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut signal = handle.signal();
+    let mut buffer = [0; 4096];
+    loop {
+        tokio::select! {
+            read = stream.read(&mut buffer) => match read {
+                Ok(length) if length > 0 && stream.write_all(&buffer[..length]).await.is_ok() => {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                _ => return,
+            },
+            // Once when the shutdown begins, which is for the client to end, and once when it is forced.
+            () = signal.on_shutdown() => if signal.is_forced() { return },
+        }
+    }
+}
+
+// --- smol ---
+
+fn in_smol(options: &Options) -> Result<(), AnyError> {
+    let (mut task, listener, count) = start(options)?;
+    smol::block_on(async {
+        let listener = smol::net::TcpListener::try_from(listener)?;
+        let shutdown = ShutdownCoordinator::new();
+        loop {
+            // Whichever is first; the other is dropped, and asked again in the next turn.
+            let accepted = smol::future::or(async { Ok(listener.accept().await) }, async { Err((&mut task).await) });
+            match accepted.await {
+                Ok(accepted) => smol::spawn(echo_in_smol(accepted?.0, shutdown.handle(), count.clone())).detach(),
+                Err(Ok(successor)) => break log(&format!("process {} serves now", successor.pid())),
+                Err(Err(why)) => log(&format!("no more restarts: {why}")),
+            }
+        }
+        drop(listener);
+        let mut draining = shutdown.shutdown();
+        let limit = async {
+            smol::Timer::after(options.drain).await;
+        };
+        smol::future::or(&mut draining, limit).await;
+        if draining.poll().is_pending() {
+            cut_short(&draining);
+            draining.await;
+        }
+        Ok(())
+    })
+}
+
+async fn echo_in_smol(mut stream: smol::net::TcpStream, handle: ShutdownHandle, count: Arc<AtomicU64>) {
+    use smol::io::{AsyncReadExt, AsyncWriteExt};
+    let mut signal = handle.signal();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = smol::future::or(async { Some(stream.read(&mut buffer).await) }, async {
+            signal.on_shutdown().await;
+            None
+        });
+        match read.await {
+            Some(Ok(length)) if length > 0 && stream.write_all(&buffer[..length]).await.is_ok() => {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            None if !signal.is_forced() => {}
+            _ => return,
+        }
+    }
+}
+
+// --- both ---
+
+fn cut_short(draining: &Shutdown) {
+    log(&format!("{} connections have not ended in time and are cut", draining.remaining()));
+    draining.force();
+}
+
+fn log(text: &str) {
+    eprintln!("any_executor, process {}: {text}", process::id());
+}
+
+fn main() -> ExitCode {
+    let options = match Options::parse() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            let _ = writeln!(std::io::stdout(), "{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("any_executor: {error} (see --help)");
+            return ExitCode::from(2);
+        }
+    };
+    match (options.run)(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Options {
+    run: fn(&Options) -> Result<(), AnyError>,
+    listen: SocketAddr,
+    socket: Option<PathBuf>,
+    drain: Duration,
+}
+
+impl Options {
+    /// `None`: help is wanted.
+    fn parse() -> Result<Option<Options>, lexopt::Error> {
+        let mut run: Option<fn(&Options) -> _> = None;
+        let (mut listen, mut socket, mut drain) = (SocketAddr::from(([127, 0, 0, 1], 7000)), None, 30.0);
+        let mut arguments = Parser::from_env();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Arg::Short('h') | Arg::Long("help") => return Ok(None),
+                Arg::Value(word) if word == "tokio" && run.is_none() => run = Some(in_tokio),
+                Arg::Value(word) if word == "smol" && run.is_none() => run = Some(in_smol),
+                Arg::Long("listen") => listen = arguments.value()?.parse()?,
+                Arg::Long("socket") => socket = Some(arguments.value()?.into()),
+                Arg::Long("drain") => drain = arguments.value()?.parse::<f64>()?,
+                other => return Err(other.unexpected()),
+            }
+        }
+        if !(0.0..=86400.0).contains(&drain) {
+            return Err("a time is given in seconds, from 0 to 86400".into());
+        }
+        let run = run.ok_or("say which executor: tokio or smol")?;
+        Ok(Some(Options { run, listen, socket, drain: Duration::from_secs_f64(drain) }))
+    }
+}

@@ -1,0 +1,154 @@
+//! Processes that test themselves from within: the old process of a restart is the test.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pollflip::{Error, Event, RestartTask, Successor};
+
+use crate::child::{config, path};
+use crate::harness::{DEADLINE, entries};
+use crate::{executors, hooks, limits, task, threads};
+
+/// What a case is given.
+pub(crate) struct Case;
+
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, fn(&Case))> {
+    [task::CASES, threads::CASES, executors::CASES, hooks::CASES, limits::CASES].into_iter().flatten().copied()
+}
+
+pub(crate) fn run(name: &str) {
+    let (_, run) = all().find(|(other, _)| *other == name).unwrap_or_else(|| panic!("no case: {name}"));
+    run(&Case);
+}
+
+/// The successor of a case: takes over, and lives as long as its predecessor. With the plan `pull` it asks for the state first.
+pub(crate) fn succeed(plan: &str) {
+    let mut restarter = config().build().expect("a restarter");
+    if plan == "pull" {
+        let predecessor = restarter.predecessor().expect("a predecessor");
+        let mut state = predecessor.receive(DEADLINE).expect("the state");
+        let bytes = state.bytes("state").expect("readable").unwrap_or_default();
+        fs::write(path("got"), bytes).expect("written");
+    }
+    if restarter.ready().is_err() {
+        return;
+    }
+    loop {
+        match restarter.wait(DEADLINE) {
+            Some(Event::Committed) => fs::write(path("committed"), "").expect("written"),
+            Some(Event::PredecessorGone) => return,
+            Some(_) => {}
+            None => panic!("the predecessor goes on and on"),
+        }
+    }
+}
+
+impl Case {
+    /// A task that is ready, so that a restart can be asked for.
+    pub(crate) fn task(&self) -> RestartTask {
+        ready(config().try_into_restart_task().expect("a task"))
+    }
+
+    /// What the next successor is to do.
+    pub(crate) fn plan(&self, plan: &str) {
+        fs::write(path("next"), plan).expect("a plan");
+    }
+}
+
+pub(crate) fn ready(mut task: RestartTask) -> RestartTask {
+    assert!(task.poll().is_pending());
+    assert_eq!(task.restarter().status().state, "idle", "ready on its first poll");
+    task
+}
+
+/// Polls by hand whenever the descriptor is readable, until it resolves or there is nothing left to wait for.
+pub(crate) fn drive(task: &mut RestartTask, mut done: impl FnMut() -> bool) -> Poll<Result<Successor, Error>> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let result = task.poll();
+        if result.is_ready() || done() {
+            return result;
+        }
+        assert!(Instant::now() < deadline, "waited {DEADLINE:?}");
+        let mut fds = [PollFd::new(task.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, PollTimeout::from(50_u8));
+    }
+}
+
+/// Until it has resolved with a successor.
+pub(crate) fn finish(task: &mut RestartTask) -> Successor {
+    match drive(task, || false) {
+        Poll::Ready(Ok(successor)) => successor,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A waker that counts, and that a thread can wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    count: AtomicUsize,
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Alarm {
+    pub(crate) fn new() -> Arc<Alarm> {
+        Arc::default()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Until it has rung since the last wait.
+    pub(crate) fn wait(&self) {
+        let guard = self.rung.lock().expect("no panic");
+        let (mut rung, out) = self.changed.wait_timeout_while(guard, DEADLINE, |rung| !*rung).expect("no panic");
+        assert!(!out.timed_out(), "a wake-up was lost");
+        *rung = false;
+    }
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        *self.rung.lock().expect("no panic") = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Polls it as a future.
+pub(crate) fn poll_with(task: &mut RestartTask, alarm: &Arc<Alarm>) -> Poll<Result<Successor, Error>> {
+    Future::poll(Pin::new(task), &mut Context::from_waker(&Waker::from(alarm.clone())))
+}
+
+/// What this process has: descriptors, threads, children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holdings {
+    pub(crate) descriptors: usize,
+    pub(crate) threads: usize,
+    pub(crate) children: usize,
+}
+
+pub(crate) fn holdings() -> Holdings {
+    let children: String = fs::read_dir("/proc/self/task")
+        .expect("/proc")
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok())
+        .collect();
+    Holdings { descriptors: entries("/proc/self/fd"), threads: entries("/proc/self/task"), children: children.split_whitespace().count() }
+}
+
+/// Waits until this process has again what it had.
+pub(crate) fn expect(before: Holdings) {
+    let deadline = Instant::now() + DEADLINE;
+    while holdings() != before {
+        assert!(Instant::now() < deadline, "had {before:?}, has {:?}", holdings());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,117 @@
+//! The examples do what they say.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+
+use pollflip::restart_coordination_socket::request_restart;
+
+use crate::harness::{DEADLINE, Group, directory, has_ended, wait_until};
+
+pub(crate) const TRIALS: &[(&str, fn())] = &[
+    ("examples_tell_how_they_are_used", usage),
+    ("any_executor_keeps_connections_and_count_in_tokio", || any_executor("tokio")),
+    ("any_executor_keeps_connections_and_count_in_smol", || any_executor("smol")),
+    ("any_executor_cuts_what_does_not_end_in_tokio", || any_executor_cuts("tokio")),
+    ("any_executor_cuts_what_does_not_end_in_smol", || any_executor_cuts("smol")),
+    ("game_loop_prints_frame_times_across_its_generations", game_loop),
+];
+
+/// An example, which `cargo test` builds beside the tests.
+pub(crate) fn example(name: &str) -> Command {
+    let own = std::env::current_exe().expect("the path of this program");
+    let profile = own.ancestors().nth(2).expect("target/PROFILE/deps/embedding");
+    let path = profile.join("examples").join(name);
+    assert!(path.exists(), "there is no {}: `cargo test` builds the examples, `cargo test --test` does not", path.display());
+    Command::new(path)
+}
+
+/// What a generation says first: its address and its process id.
+pub(crate) fn listening(group: &Group, generation: usize) -> (SocketAddr, u32) {
+    let line = group.says("listening on ", generation);
+    let (address, rest) = line.split_once(", pid ").expect("an address and a pid");
+    let pid = rest.split(',').next().unwrap_or_default();
+    (address.parse().expect("an address"), pid.parse().expect("a pid"))
+}
+
+fn usage() {
+    for name in ["game_loop", "tcp_proxy", "any_executor"] {
+        let help = example(name).arg("--help").output().expect("it runs");
+        assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("usage:"), "{name}");
+        let nonsense = example(name).arg("--nonsense").stdin(Stdio::null()).output().expect("it runs");
+        assert_eq!(nonsense.status.code(), Some(2), "{name}");
+        assert!(String::from_utf8_lossy(&nonsense.stderr).contains("see --help"), "{name}");
+    }
+}
+
+fn start(executor: &str, drain: &str) -> Group {
+    let directory = directory();
+    let mut command = example("any_executor");
+    command.args([executor, "--listen", "127.0.0.1:0", "--drain", drain, "--socket"]).arg(directory.path().join("restart.sock"));
+    Group::start(command, directory)
+}
+
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a limit");
+        Client(BufReader::new(stream))
+    }
+
+    fn echo(&mut self, text: &str) {
+        self.0.get_mut().write_all(format!("{text}\n").as_bytes()).expect("it is read");
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("an echo");
+        assert_eq!(line.trim_end(), text);
+    }
+
+    fn expect_end(&mut self) {
+        let mut line = String::new();
+        assert_eq!(self.0.read_line(&mut line).expect("an end"), 0, "{line}");
+    }
+}
+
+fn any_executor(executor: &str) {
+    let group = start(executor, "600");
+    let (address, first) = listening(&group, 0);
+    let mut old = Client::connect(address);
+    old.echo("before");
+    // The task becomes ready on its first poll, which may be after the first connection.
+    let second = request_restart(group.socket(), DEADLINE, |_| {}).expect("a restart");
+    assert_eq!(listening(&group, 1), (address, second));
+    assert!(group.says("listening on ", 1).ends_with("1 chunks so far"));
+    old.echo("served by the old process to its end");
+    Client::connect(address).echo("served by the new one");
+    assert!(!has_ended(first));
+    drop(old);
+    wait_until("the old process to end", || has_ended(first));
+    let third = request_restart(group.socket(), DEADLINE, |_| {}).expect("a restart");
+    assert_eq!(listening(&group, 2), (address, third));
+    Client::connect(address).echo("and by the next");
+}
+
+fn any_executor_cuts(executor: &str) {
+    let group = start(executor, "0.2");
+    let (address, first) = listening(&group, 0);
+    let mut old = Client::connect(address);
+    old.echo("before");
+    request_restart(group.socket(), DEADLINE, |_| {}).expect("a restart");
+    old.expect_end();
+    wait_until("the old process to end", || has_ended(first));
+    let stderr = group.stderr();
+    assert!(stderr.contains("1 connections have not ended in time and are cut"), "{stderr}");
+}
+
+fn game_loop() {
+    let mut command = example("game_loop");
+    command.args(["--restarts", "3", "--seconds", "1"]);
+    let mut group = Group::start(command, directory());
+    let status = group.exit();
+    assert!(status.success(), "{status}: {}", group.stderr());
+    let p999 = group.says("p99.9", 0);
+    println!("game_loop under test, without and with restarts: p99.9 {p999}");
+    assert!(group.says("frames of", 0).ends_with("3 restarts"));
+    group.says("longest call into the library with restarts", 0);
+}

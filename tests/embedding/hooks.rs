@@ -1,0 +1,197 @@
+//! Hooks at each step, and what becomes of the attempt if one fails.
+
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use nix::sys::signal::{Signal, raise};
+use pollflip::{Failure, Handover, HookResult, LifecycleHandler, RestartTask};
+
+use crate::case::{Case, drive, expect, finish, holdings};
+use crate::child::path;
+use crate::harness::{has_ended, signal, wait_until};
+
+cases![
+    hooks_are_called_in_order_and_the_state_arrives,
+    an_error_before_the_spawn_fails_the_attempt_alone,
+    a_panic_before_the_spawn_fails_the_attempt_alone,
+    an_error_while_sending_fails_the_attempt_alone,
+    a_panic_while_sending_fails_the_attempt_alone,
+    a_panic_in_the_undo_hook_changes_nothing,
+    a_panic_in_the_undo_hook_does_not_call_the_next_restart_off,
+    a_panic_after_success_changes_nothing,
+    a_handover_may_be_sent_from_another_thread,
+    a_task_without_a_handler_gives_an_empty_state,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Error(&'static str),
+    Panic(&'static str),
+}
+
+/// Notes what is called, and fails at one step, once.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Record>>);
+
+#[derive(Default)]
+struct Record {
+    calls: Vec<String>,
+    fault: Option<Fault>,
+    elsewhere: bool,
+}
+
+impl Recorder {
+    fn with(fault: Fault) -> Recorder {
+        let recorder = Recorder::default();
+        recorder.record().fault = Some(fault);
+        recorder
+    }
+
+    fn record(&self) -> std::sync::MutexGuard<'_, Record> {
+        self.0.lock().expect("no panic under this lock")
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.record().calls.clone()
+    }
+
+    fn step(&self, step: &str, text: &str) -> HookResult {
+        let mut record = self.record();
+        record.calls.push(format!("{step}{text}"));
+        let fault = record.fault.take_if(|fault| matches!(fault, Fault::Error(at) | Fault::Panic(at) if *at == step));
+        drop(record);
+        match fault {
+            Some(Fault::Error(at)) => Err(format!("no luck at {at}").into()),
+            Some(Fault::Panic(at)) => panic!("bad luck at {at}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl LifecycleHandler for Recorder {
+    fn pre_new_process(&mut self) -> HookResult {
+        self.step("pre", "")
+    }
+
+    fn send_to_new_process(&mut self, mut handover: Handover) -> HookResult {
+        handover.bytes("state", b"all of it")?;
+        self.step("send", "")?;
+        if self.record().elsewhere {
+            std::thread::spawn(move || handover.send());
+        } else {
+            handover.send();
+        }
+        Ok(())
+    }
+
+    fn new_process_failed(&mut self, why: &Failure) {
+        self.step("failed", &format!(": {why}")).expect("it panics or goes well");
+    }
+
+    fn new_process_ready(&mut self, pid: u32) {
+        assert!(pid > 0);
+        self.step("ready", "").expect("it panics or goes well");
+    }
+}
+
+fn restart_with_state(case: &Case, task: &mut RestartTask) {
+    case.plan("pull");
+    task.restarter().request().expect("a restart");
+    finish(task);
+    assert_eq!(fs::read(path("got")).expect("the state"), b"all of it");
+}
+
+fn hooks_are_called_in_order_and_the_state_arrives(case: &Case) {
+    let recorder = Recorder::default();
+    let mut task = case.task().with_handler(recorder.clone());
+    case.plan("exit");
+    task.restarter().request().expect("a restart");
+    assert!(drive(&mut task, || recorder.calls().len() == 2).is_pending());
+    restart_with_state(case, &mut task);
+    let failed = "failed: the successor exited with status 3 before it was ready";
+    assert_eq!(recorder.calls(), ["pre", failed, "pre", "send", "ready"]);
+}
+
+/// The attempt fails with that text, nothing is left of it, and the next one works.
+fn the_attempt_alone_fails(case: &Case, fault: Fault, calls: &[&str], text: &str) {
+    let recorder = Recorder::with(fault);
+    let mut task = case.task().with_handler(recorder.clone());
+    let before = holdings();
+    case.plan("pull");
+    task.restarter().request().expect("a restart");
+    assert!(drive(&mut task, || recorder.calls().iter().any(|call| call.starts_with("failed"))).is_pending());
+    let failed = format!("failed: {}", Failure::Hook(text.into()));
+    assert_eq!(recorder.calls(), [calls, &[&failed]].concat());
+    let status = task.restarter().status();
+    assert_eq!((status.state.as_str(), status.last_failure), ("idle", Some(Failure::Hook(text.into()).to_string())));
+    assert!(drive(&mut task, || holdings() == before).is_pending());
+    expect(before);
+
+    recorder.record().calls.clear();
+    restart_with_state(case, &mut task);
+    assert_eq!(recorder.calls(), ["pre", "send", "ready"]);
+}
+
+fn an_error_before_the_spawn_fails_the_attempt_alone(case: &Case) {
+    the_attempt_alone_fails(case, Fault::Error("pre"), &["pre"], "no luck at pre");
+}
+
+fn a_panic_before_the_spawn_fails_the_attempt_alone(case: &Case) {
+    the_attempt_alone_fails(case, Fault::Panic("pre"), &["pre"], "it panicked: bad luck at pre");
+}
+
+fn an_error_while_sending_fails_the_attempt_alone(case: &Case) {
+    the_attempt_alone_fails(case, Fault::Error("send"), &["pre", "send"], "no luck at send");
+}
+
+fn a_panic_while_sending_fails_the_attempt_alone(case: &Case) {
+    the_attempt_alone_fails(case, Fault::Panic("send"), &["pre", "send"], "it panicked: bad luck at send");
+}
+
+fn a_panic_in_the_undo_hook_changes_nothing(case: &Case) {
+    let recorder = Recorder::with(Fault::Panic("failed"));
+    let mut task = case.task().with_handler(recorder.clone());
+    case.plan("exit");
+    task.restarter().request().expect("a restart");
+    assert!(drive(&mut task, || recorder.calls().len() == 2).is_pending());
+    let why = task.restarter().status().last_failure.expect("a reason");
+    assert!(why.contains("exited with status 3"), "{why}");
+    restart_with_state(case, &mut task);
+}
+
+/// The next one has begun before the hook of the first is called: both came in one turn of the loop.
+fn a_panic_in_the_undo_hook_does_not_call_the_next_restart_off(case: &Case) {
+    let recorder = Recorder::with(Fault::Panic("failed"));
+    let mut task = case.task().with_handler(recorder.clone());
+    case.plan("hang");
+    task.restarter().request().expect("a restart");
+    assert!(drive(&mut task, || path("hangs").exists()).is_pending());
+    let hung = task.restarter().status().successor.expect("a successor");
+    signal(hung, Signal::SIGKILL);
+    wait_until("its end", || has_ended(hung));
+    raise(Signal::SIGUSR1).expect("a signal");
+    finish(&mut task);
+    assert_eq!(recorder.calls(), ["pre", "failed: the successor was killed by SIGKILL before it was ready", "pre", "ready"]);
+}
+
+fn a_panic_after_success_changes_nothing(case: &Case) {
+    let recorder = Recorder::with(Fault::Panic("ready"));
+    let mut task = case.task().with_handler(recorder.clone());
+    restart_with_state(case, &mut task);
+    assert_eq!(recorder.calls(), ["pre", "send", "ready"]);
+}
+
+fn a_handover_may_be_sent_from_another_thread(case: &Case) {
+    let recorder = Recorder::default();
+    recorder.record().elsewhere = true;
+    let mut task = case.task().with_handler(recorder);
+    restart_with_state(case, &mut task);
+}
+
+fn a_task_without_a_handler_gives_an_empty_state(case: &Case) {
+    let mut task = case.task();
+    case.plan("pull");
+    task.restarter().request().expect("a restart");
+    finish(&mut task);
+    assert_eq!(fs::read(path("got")).expect("the state"), b"");
+}

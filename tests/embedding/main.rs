@@ -1,0 +1,66 @@
+//! The restarter and the task in every kind of loop, with real processes.
+//!
+//! This binary is all sides: without `POLLFLIP_EMBEDDING_ROLE` it runs the tests. With `loop NAME` it is a service around one of the
+//! `loops` or `tasks`, which `exercise` puts to the test from outside. With `case NAME` it is a process that tests itself from within.
+//! Successors inherit the variable.
+//!
+//! `cargo test --test embedding -- --nocapture exercise` prints what an idle loop costs.
+
+/// The cases of a module: those of the child by name, and the trials that run them.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) const CASES: &[(&str, fn(&$crate::case::Case))] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+mod case;
+mod child;
+mod crowd;
+mod examples;
+mod executors;
+mod exercise;
+mod harness;
+mod hooks;
+mod limits;
+mod loops;
+mod proxy;
+mod task;
+mod tasks;
+mod threads;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    if let Ok(role) = std::env::var(harness::ROLE) {
+        return child::main(&role);
+    }
+    // Orphans of the services come to this process, which waits for them.
+    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
+    let mut arguments = Arguments::from_args();
+    // They wait more than they work.
+    arguments.test_threads.get_or_insert(4);
+    let trial = |name: String, run: fn()| {
+        Trial::test(name, move || {
+            run();
+            Ok(())
+        })
+    };
+    let mut trials: Vec<Trial> = exercise::names()
+        .map(|name| {
+            Trial::test(format!("exercise::{name}"), move || {
+                exercise::run(name);
+                Ok(())
+            })
+        })
+        .collect();
+    trials.extend(case::all().map(|(name, _)| {
+        Trial::test(format!("case::{name}"), move || {
+            harness::run_case(name);
+            Ok(())
+        })
+    }));
+    trials.extend(examples::TRIALS.iter().chain(proxy::TRIALS).map(|(name, run)| trial(format!("example::{name}"), *run)));
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

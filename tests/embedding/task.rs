@@ -1,0 +1,194 @@
+//! What a task resolves to, and what it leaves when it is dropped.
+
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, raise};
+use pollflip::{Error, Event, Failure, RestartTask, spawn_restart_task, startup_complete};
+
+use crate::case::{Alarm, Case, drive, expect, finish, holdings, poll_with, ready};
+use crate::child::{config, path};
+use crate::harness::wait_until;
+
+cases![
+    a_task_resolves_with_the_successor_and_then_stays_pending,
+    a_failed_restart_leaves_the_task_pending_and_the_next_one_works,
+    a_task_of_a_stopping_process_resolves_with_an_error_that_says_so,
+    startup_complete_may_come_before_the_first_poll_any_number_of_times,
+    both_ways_to_make_a_task_and_the_client_of_its_configuration,
+    a_second_restarter_is_an_error_while_the_first_lives,
+    a_task_dropped_at_any_step_leaves_nothing,
+    a_task_dropped_on_probation_commits,
+    no_event_is_lost_when_next_event_is_dropped,
+];
+
+fn a_task_resolves_with_the_successor_and_then_stays_pending(case: &Case) {
+    let mut task = case.task();
+    task.restarter().request().expect("a restart");
+    let mut successor = finish(&mut task);
+    assert!(successor.pid() > 0 && successor.try_wait().is_none());
+    assert_eq!(task.restarter().status().state, "handed off");
+    let alarm = Alarm::new();
+    for _ in 0..100 {
+        assert!(task.poll().is_pending() && poll_with(&mut task, &alarm).is_pending());
+    }
+    assert!(task.restarter().request().is_err());
+    thread::sleep(Duration::from_millis(50));
+    assert!(poll_with(&mut task, &alarm).is_pending());
+    assert!(alarm.count() < 10, "it is woken over and over: {}", alarm.count());
+}
+
+fn a_failed_restart_leaves_the_task_pending_and_the_next_one_works(case: &Case) {
+    let mut task = case.task();
+    for _ in 0..3 {
+        case.plan("exit");
+        task.restarter().request().expect("a restart");
+        let alarm = Alarm::new();
+        while task.restarter().status().state != "idle" {
+            assert!(poll_with(&mut task, &alarm).is_pending());
+            if task.restarter().status().state != "idle" {
+                alarm.wait();
+            }
+        }
+        let why = task.restarter().status().last_failure.expect("a reason");
+        assert!(why.contains("exited with status 3"), "{why}");
+    }
+    task.restarter().request().expect("a restart");
+    finish(&mut task);
+}
+
+fn a_task_of_a_stopping_process_resolves_with_an_error_that_says_so(case: &Case) {
+    let mut task = case.task();
+    case.plan("hang");
+    task.restarter().request().expect("a restart");
+    assert!(drive(&mut task, || holdings().children == 1).is_pending());
+    task.restarter().stop();
+    match drive(&mut task, || false) {
+        Poll::Ready(Err(error @ Error::Rule(_))) => assert!(error.to_string().contains("stopping"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(drive(&mut task, || holdings().children == 0).is_pending(), "and stays pending; the successor is gone");
+    assert!(task.restarter().request().is_err());
+}
+
+fn startup_complete_may_come_before_the_first_poll_any_number_of_times(_: &Case) {
+    assert!(startup_complete().is_err(), "nothing has been built yet");
+    let mut task = config().try_into_restart_task().expect("a task");
+    for _ in 0..3 {
+        startup_complete().expect("ready");
+    }
+    assert!(task.poll().is_pending());
+    assert_eq!(task.restarter().status().state, "idle");
+    startup_complete().expect("ready");
+    task.restarter().request().expect("a restart");
+    finish(&mut task);
+    startup_complete().expect("ready, whatever came after");
+}
+
+fn both_ways_to_make_a_task_and_the_client_of_its_configuration(case: &Case) {
+    drop(config().try_into_restart_task().expect("a task"));
+    let mut task = ready(spawn_restart_task(config()).expect("a task"));
+    case.plan("exit");
+    let client = thread::spawn(|| config().request_restart());
+    assert!(drive(&mut task, || client.is_finished()).is_pending());
+    let why = client.join().expect("a client").expect_err("it exits").to_string();
+    assert!(why.contains("exited with status 3"), "{why}");
+    let client = thread::spawn(|| config().request_restart());
+    let successor = finish(&mut task);
+    // Whoever asked is answered before the task resolves.
+    assert_eq!(client.join().expect("a client").expect("a successor"), successor.pid());
+}
+
+fn a_second_restarter_is_an_error_while_the_first_lives(case: &Case) {
+    let mut task = case.task();
+    let before = holdings();
+    for _ in 0..3 {
+        let why = config().build().expect_err("one at a time").to_string();
+        assert!(why.contains("another Restarter or RestartTask lives"), "{why}");
+        assert!(spawn_restart_task(config().restart_signal(None)).is_err());
+        expect(before);
+    }
+    assert!(path("restart.sock").exists());
+    task.restarter().request().expect("a restart");
+    task.restarter().cancel();
+    drop(task);
+    let mut task = case.task();
+    task.restarter().request().expect("a restart");
+    finish(&mut task);
+}
+
+/// Polls until that event has come.
+fn reach(task: &mut RestartTask, wanted: &str) {
+    loop {
+        let event = task.restarter().wait(crate::harness::DEADLINE).unwrap_or_else(|| panic!("no {wanted}"));
+        if format!("{event:?}").starts_with(wanted) {
+            return;
+        }
+    }
+}
+
+fn a_task_dropped_at_any_step_leaves_nothing(case: &Case) {
+    // What the process keeps of the first signal handler is there from now on.
+    drop(case.task());
+    let before = holdings();
+    for step in ["", "Restarting", "Spawned", "Failed"] {
+        for as_a_future in [false, true] {
+            let mut task = case.task();
+            if as_a_future {
+                assert!(poll_with(&mut task, &Alarm::new()).is_pending());
+            }
+            if !step.is_empty() {
+                case.plan(if step == "Failed" { "exit" } else { "hang" });
+                task.restarter().request().expect("a restart");
+                reach(&mut task, step);
+            }
+            drop(task);
+            assert!(!path("restart.sock").exists());
+            expect(before);
+            // No action is behind the signal.
+            raise(Signal::SIGUSR1).expect("a signal");
+            case.plan("");
+        }
+    }
+    let mut task = case.task();
+    assert!(task.poll().is_pending());
+    assert_eq!(holdings().children, 0, "a signal of before does nothing");
+}
+
+fn a_task_dropped_on_probation_commits(_: &Case) {
+    let mut task = ready(config().probation(Duration::from_secs(600)).try_into_restart_task().expect("a task"));
+    task.restarter().request().expect("a restart");
+    reach(&mut task, "HandedOff");
+    assert!(!path("committed").exists());
+    drop(task);
+    wait_until("the successor to learn that it is final", || path("committed").exists());
+}
+
+fn no_event_is_lost_when_next_event_is_dropped(case: &Case) {
+    let mut task = case.task();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let mut events = Vec::new();
+    for plan in ["exit", "serve"] {
+        case.plan(plan);
+        task.restarter().request().expect("a restart");
+        runtime.block_on(async {
+            loop {
+                let event = tokio::select! {
+                    biased;
+                    () = tokio::task::yield_now() => continue,
+                    event = task.next_event() => event,
+                };
+                let ended = matches!(event, Event::Failed(_) | Event::Completed(_));
+                events.push(match event {
+                    Event::Failed(Failure::Exited(_)) => "Failed".into(),
+                    event => format!("{event:?}").split('(').next().unwrap_or_default().to_owned(),
+                });
+                if ended {
+                    return;
+                }
+            }
+        });
+    }
+    assert_eq!(events, ["Restarting", "Spawned", "Failed", "Restarting", "Spawned", "HandedOff", "Completed"]);
+}

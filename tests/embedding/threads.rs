@@ -1,0 +1,121 @@
+//! A task polled by changing threads and with changing wakers.
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::{sync::Mutex, thread};
+
+use pollflip::RestartTask;
+
+use crate::case::{Alarm, Case, expect, holdings, poll_with};
+use crate::harness::wait_until;
+
+cases![
+    a_task_is_polled_on_another_thread_than_it_was_made_on,
+    only_the_last_waker_is_woken_and_no_other_is_kept,
+    no_wake_up_is_lost_in_a_thousand_rounds_with_another_waker_each_time,
+    a_waker_may_drop_the_task_that_it_wakes,
+    a_waker_may_be_called_while_the_task_is_dropped,
+];
+
+fn a_task_is_polled_on_another_thread_than_it_was_made_on(case: &Case) {
+    let mut task = case.task();
+    for plan in ["exit", "exit", "serve"] {
+        case.plan(plan);
+        let running = thread::spawn(move || {
+            let alarm = Alarm::new();
+            task.restarter().request().expect("a restart");
+            loop {
+                let resolved = poll_with(&mut task, &alarm).is_ready();
+                if resolved || task.restarter().status().state == "idle" {
+                    return (task, resolved);
+                }
+                alarm.wait();
+            }
+        });
+        let resolved;
+        (task, resolved) = running.join().expect("no panic");
+        assert_eq!(resolved, plan == "serve");
+    }
+}
+
+fn only_the_last_waker_is_woken_and_no_other_is_kept(case: &Case) {
+    let mut task = case.task();
+    let alarms: Vec<_> = (0..10).map(|_| Alarm::new()).collect();
+    for alarm in &alarms {
+        assert!(poll_with(&mut task, alarm).is_pending());
+    }
+    assert!(alarms[..9].iter().all(|alarm| Arc::strong_count(alarm) == 1));
+    task.restarter().request().expect("a restart");
+    alarms[9].wait();
+    task.restarter().cancel();
+    assert!(alarms[..9].iter().all(|alarm| alarm.count() == 0));
+    wait_until("the last to be let go", || Arc::strong_count(&alarms[9]) == 1);
+    assert_eq!(alarms[9].count(), 1, "once for each poll");
+}
+
+fn no_wake_up_is_lost_in_a_thousand_rounds_with_another_waker_each_time(case: &Case) {
+    let mut task = case.task();
+    for round in 0..1_000 {
+        let alarm = Alarm::new();
+        assert!(poll_with(&mut task, &alarm).is_pending());
+        task.restarter().request().unwrap_or_else(|refusal| panic!("round {round}: {refusal}"));
+        // Called off before anything is started.
+        assert!(task.restarter().cancel());
+        alarm.wait();
+        while task.restarter().status().state != "idle" {
+            assert!(poll_with(&mut task, &alarm).is_pending());
+        }
+    }
+    assert_eq!(holdings().children, 0);
+}
+
+/// An executor that runs its tasks where they are woken, and whose task has had enough.
+fn a_waker_may_drop_the_task_that_it_wakes(case: &Case) {
+    struct Owner(Mutex<Option<RestartTask>>);
+    impl Wake for Owner {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().expect("no panic").take());
+        }
+    }
+    drop(case.task());
+    let before = holdings();
+    let mut task = case.task();
+    let owner = Arc::new(Owner(Mutex::new(None)));
+    let waker = Waker::from(owner.clone());
+    assert!(Future::poll(std::pin::Pin::new(&mut task), &mut std::task::Context::from_waker(&waker)).is_pending());
+    let mut slot = owner.0.lock().expect("no panic");
+    task.restarter().request().expect("a restart");
+    *slot = Some(task);
+    drop(slot);
+    wait_until("the task to be dropped", || owner.0.lock().expect("no panic").is_none());
+    expect(before);
+}
+
+/// An executor whose wakers take the lock under which it drops its tasks.
+fn a_waker_may_be_called_while_the_task_is_dropped(case: &Case) {
+    struct Queue {
+        task: Mutex<Option<RestartTask>>,
+        called: Arc<Alarm>,
+    }
+    impl Wake for Queue {
+        fn wake(self: Arc<Self>) {
+            self.called.wake_by_ref();
+            drop(self.task.lock().expect("no panic"));
+        }
+    }
+    drop(case.task());
+    let before = holdings();
+    for _ in 0..20 {
+        let mut task = case.task();
+        let queue = Arc::new(Queue { task: Mutex::new(None), called: Alarm::new() });
+        let waker = Waker::from(queue.clone());
+        assert!(Future::poll(std::pin::Pin::new(&mut task), &mut std::task::Context::from_waker(&waker)).is_pending());
+        let mut slot = queue.task.lock().expect("no panic");
+        task.restarter().request().expect("a restart");
+        *slot = Some(task);
+        queue.called.wait();
+        *slot = None;
+        drop(slot);
+        expect(before);
+    }
+}
