@@ -1,0 +1,137 @@
+//! Restarts a game server again and again while thousands of players stay connected, and counts what gets lost.
+//!
+//!     cargo run --release --example game_server -- --players 10000 --restarts 5
+//!
+//! `server.rs` is the part to learn from, and `world.rs`: how all connections and the state that belongs to them go from one process to
+//! the next, `player.rs` below them, in the words of `protocol.rs`. The rest puts it to the test: `run.rs` directs, `service.rs` runs the
+//! servers as processes of their own, `crowd.rs` and `client.rs` are the players, `clock.rs` and `report.rs` tell how long what took.
+
+mod client;
+mod clock;
+mod crowd;
+mod player;
+mod protocol;
+mod report;
+mod run;
+mod server;
+mod service;
+mod world;
+
+use lexopt::{Arg, Parser, ValueExt};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::env;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Restarts a game server and counts what its players lose.
+
+usage: game_server [OPTIONS]
+  --players N       connections that stay (10000)
+  --restarts N      how many restarts; every second one is first tried in vain (5)
+
+usage: game_server serve [OPTIONS]
+  --listen ADDRESS  players connect here (127.0.0.1:7777); port 0 is any
+  --socket PATH     coordination socket (game_server.sock)
+  --fail PATH       a successor that finds this file fails as it says: exit, refuse
+
+The pause of a restart is the longest that a player has waited for an answer, or
+that nobody was told anything; the maximum is over the tries in vain as well.
+The exit status is 0 if nothing was lost, 1 if something was, 2 for wrong usage.
+RUST_LOG=info shows what the servers log.";
+
+/// What a process needs besides one descriptor for each player.
+const BESIDES: u64 = 100;
+
+enum Command {
+    Help,
+    Run(run::Options),
+    Serve(server::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match parse_arguments(Parser::from_env()) {
+        Err(error) => {
+            eprintln!("game_server: {error} (see --help)");
+            return ExitCode::from(2);
+        }
+        Ok(Command::Help) => {
+            let _ = writeln!(io::stdout(), "{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Run(options)) => raise_limit().and_then(|limit| {
+            let needed = options.players as u64 + BESIDES;
+            if limit < needed {
+                return Err(format!(
+                    "{} players need {needed} descriptors in each process, and the hard limit is {limit}: raise it (as root `ulimit -n \
+                     {needed}`, for a service `LimitNOFILE={needed}`), or take fewer --players",
+                    options.players
+                ));
+            }
+            run::run(&options)
+        }),
+        Ok(Command::Serve(options)) => {
+            env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
+            raise_limit().and_then(|_| server::serve(&options).map(|()| true).map_err(|error| error.to_string()))
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("game_server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes as many descriptors as this process may have. While a handover is under way that can be more than there are players: what the
+/// successor has not read yet is held twice.
+fn raise_limit() -> Result<u64, String> {
+    let raise = || {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard)
+    };
+    raise().map_err(|error| format!("cannot raise the limit of descriptors: {error}"))
+}
+
+fn parse_arguments(arguments: Parser) -> Result<Command, lexopt::Error> {
+    if env::args_os().nth(1).is_some_and(|word| word == "serve") {
+        return parse_serve(arguments);
+    }
+    parse_run(arguments)
+}
+
+fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
+    let mut options = run::Options { players: 10_000, restarts: 5 };
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Long("players") => options.players = arguments.value()?.parse()?,
+            Arg::Long("restarts") => options.restarts = arguments.value()?.parse()?,
+            other => return Err(other.unexpected()),
+        }
+    }
+    if options.players == 0 {
+        return Err("at least one player is needed".into());
+    }
+    Ok(Command::Run(options))
+}
+
+fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
+    let mut options =
+        server::Options { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7777)), socket: PathBuf::from("game_server.sock"), fail: None };
+    arguments.next()?; // the word "serve"
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Long("listen") => options.listen = arguments.value()?.parse()?,
+            Arg::Long("socket") => options.socket = arguments.value()?.into(),
+            Arg::Long("fail") => options.fail = Some(arguments.value()?.into()),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Command::Serve(options))
+}

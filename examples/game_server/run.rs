@@ -1,0 +1,78 @@
+//! One run: a server with all its players, restarts, and before every second one a try that fails.
+
+use crate::client::slow_among;
+use crate::crowd::{Crowd, Tally};
+use crate::report::{self, Try};
+use crate::service::Service;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long it may take until every player has been answered.
+const PROOF_LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) struct Options {
+    pub(crate) players: usize,
+    pub(crate) restarts: usize,
+}
+
+/// True if nobody lost anything.
+pub(crate) fn run(options: &Options) -> Result<bool, String> {
+    let mut service = Service::start()?;
+    let crowd = Crowd::gather(service.address, options.players)?;
+    let mut tries = Vec::new();
+    let went = restart_all(options, &mut service, &crowd, &mut tries);
+    let tally = crowd.leave();
+    // If it went wrong, the service is dropped, which kills the servers.
+    let went = went.and_then(|normal| service.stop().map(|()| normal));
+    let normal = went.unwrap_or_else(|problem| {
+        eprintln!("game_server: {problem}");
+        Tally::default()
+    });
+    let done = tries.iter().filter(|one| one.failure.is_none()).count();
+    let printed = report::print(&mut io::stdout().lock(), options.players, &tries, &normal, &tally);
+    printed.map_err(|error| format!("cannot print the report: {error}"))?;
+    Ok(done == options.restarts && tally.disconnected == 0 && tally.out_of_sequence == 0)
+}
+
+/// Returns what the players see without a restart.
+fn restart_all(options: &Options, service: &mut Service, crowd: &Crowd, tries: &mut Vec<Try>) -> Result<Tally, String> {
+    // The first round after so many connects is not a normal one.
+    for _ in 0..2 {
+        crowd.look();
+        wait_for_proof(options, service, crowd)?;
+    }
+    let normal = crowd.look();
+    for number in 0..options.restarts {
+        if number % 2 == 1 {
+            let how = if number % 4 == 1 { "exit" } else { "refuse" };
+            let (why, moments) = service.fail_to_restart(how)?;
+            wait_for_proof(options, service, crowd)?;
+            tries.push(Try { failure: Some(why), moments, seen: crowd.look() });
+        }
+        let moments = service.restart()?;
+        wait_for_proof(options, service, crowd)?;
+        tries.push(Try { failure: None, moments, seen: crowd.look() });
+    }
+    Ok(normal)
+}
+
+/// Until every player has been answered from now on, those who read slowly aside.
+fn wait_for_proof(options: &Options, service: &Service, crowd: &Crowd) -> Result<(), String> {
+    let limit = Instant::now() + PROOF_LIMIT;
+    crowd.begin_round();
+    loop {
+        service.check()?;
+        let tally = crowd.tally();
+        if let (1.., Some(why)) = (tally.disconnected, &tally.why) {
+            return Err(format!("a player was disconnected: {why}"));
+        }
+        if tally.answered + slow_among(options.players) >= options.players {
+            return Ok(());
+        }
+        if Instant::now() > limit {
+            return Err(format!("no more than {} players were answered", tally.answered));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}

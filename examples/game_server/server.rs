@@ -1,0 +1,233 @@
+//! The server that is restarted with all its players: one thread, one mio loop, twenty ticks a second.
+//!
+//! From `StateRequested` to `HandedOff` or `Failed` the world is frozen: no tick, no byte read or written, for the connections may be
+//! the successor's already. If it comes to nothing, `thaw` looks at every connection: what has come meanwhile is still in the kernel.
+//! At `HandedOff` they are taken out of the poll before they are closed. Closing alone would not do that: the successor holds them too.
+
+use crate::clock::{self, Moment};
+use crate::player::Player;
+use crate::world::World;
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::socket::{setsockopt, sockopt};
+use pollflip::{Event, RestartConfig, Restarter};
+use std::io::{self, ErrorKind, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, process};
+
+const LISTENER: Token = Token(usize::MAX - 1);
+const RESTARTER: Token = Token(usize::MAX - 2);
+
+const TICK: Duration = Duration::from_millis(50);
+/// Each player is told where it is once in so many ticks.
+const TOLD_EVERY: u64 = 20;
+/// What waits for a slow client waits in this process: ten thousand buffers of the kernel's own choice would be too much.
+const KERNEL_BUFFER: usize = 16 * 1024;
+const STATE_LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) struct Options {
+    pub(crate) listen: SocketAddr,
+    pub(crate) socket: PathBuf,
+    /// If this file is there, a successor that has received everything fails as it says.
+    pub(crate) fail: Option<PathBuf>,
+}
+
+pub(crate) fn serve(options: &Options) -> io::Result<()> {
+    let mut restarter = RestartConfig::new().coordination_socket(&options.socket).build()?;
+    let listener = restarter.sockets().tcp_listener("game", options.listen)?;
+    setsockopt(&listener, sockopt::SndBuf, &KERNEL_BUFFER)?; // for all that are accepted from it
+    let address = listener.local_addr()?;
+
+    let mut world = World::default();
+    if let Some(predecessor) = restarter.predecessor() {
+        match predecessor.receive(STATE_LIMIT) {
+            Ok(inheritance) => {
+                clock::tell(Moment::Received);
+                world = World::load(inheritance).inspect_err(|error| predecessor.refuse(&error.to_string()))?;
+                clock::tell(Moment::Adopted);
+            }
+            // It has ended, and its players with it: the listener is here, and they may come again. If it lives, `ready` says so.
+            Err(error) => log::warn!("{error}"),
+        }
+    }
+    let mut server = Server::new(TcpListener::from_std(listener), world)?;
+    clock::tell(Moment::Registered);
+    fail_if_told(options.fail.as_deref(), &restarter)?;
+    server.poll.registry().register(&mut restarter, RESTARTER, Interest::READABLE)?;
+    restarter.ready()?;
+    clock::tell(Moment::Granted);
+    let _ = writeln!(io::stdout(), "listening on {address}");
+    server.run(&mut restarter)
+}
+
+struct Server {
+    poll: Poll,
+    listener: TcpListener,
+    world: World,
+    frozen: bool,
+    over: bool,
+}
+
+impl Server {
+    fn new(listener: TcpListener, world: World) -> io::Result<Self> {
+        let mut server = Self { poll: Poll::new()?, listener, world, frozen: false, over: false };
+        server.start_accepting()?;
+        for (key, player) in &mut server.world.players {
+            let interest = interest(player.has_more_to_say());
+            server.poll.registry().register(&mut player.stream, Token(key), interest)?;
+        }
+        Ok(server)
+    }
+
+    fn run(&mut self, restarter: &mut Restarter) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        let mut next_tick = Instant::now();
+        while !self.over {
+            let timeout = next_tick.saturating_duration_since(Instant::now());
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            for event in &events {
+                match event.token() {
+                    RESTARTER => {
+                        while let Some(event) = restarter.poll() {
+                            self.restart(event)?;
+                        }
+                    }
+                    _ if self.frozen => {} // looked at when it thaws
+                    LISTENER => self.accept(),
+                    Token(key) => self.drive(key),
+                }
+            }
+            if Instant::now() >= next_tick {
+                // Ticks that were missed are not made up for.
+                next_tick = (next_tick + TICK).max(Instant::now());
+                if !self.frozen {
+                    self.tick();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a restart means for this server.
+    fn restart(&mut self, event: Event) -> io::Result<()> {
+        match event {
+            Event::StateRequested(handover) => {
+                clock::tell(Moment::Frozen);
+                self.frozen = true;
+                // What goes wrong comes back as `Failed`.
+                let _ = self.world.save(handover);
+                clock::tell(Moment::Collected);
+            }
+            Event::Failed(_) => self.thaw(),
+            Event::HandedOff(_) => self.let_go()?,
+            // On probation this server would be back without its players: they have gone with the successor.
+            Event::Resumed(_) => {
+                self.start_accepting()?;
+                self.thaw();
+            }
+            Event::Completed(_) => self.over = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn thaw(&mut self) {
+        if std::mem::take(&mut self.frozen) {
+            let keys: Vec<_> = self.world.players.iter().map(|(key, _)| key).collect();
+            keys.into_iter().for_each(|key| self.drive(key));
+            self.accept();
+            clock::tell(Moment::Thawed);
+        }
+    }
+
+    fn let_go(&mut self) -> io::Result<()> {
+        let registry = self.poll.registry();
+        registry.deregister(&mut self.listener)?;
+        for mut player in self.world.players.drain() {
+            registry.deregister(&mut player.stream)?;
+        }
+        Ok(())
+    }
+
+    fn start_accepting(&mut self) -> io::Result<()> {
+        self.poll.registry().register(&mut self.listener, LISTENER, Interest::READABLE)
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let mut stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return,
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => continue,
+                    _ => return log::warn!("cannot accept now: {error}"),
+                },
+            };
+            let _ = stream.set_nodelay(true);
+            let entry = self.world.players.vacant_entry();
+            let key = entry.key();
+            match self.poll.registry().register(&mut stream, Token(key), interest(false)) {
+                Ok(()) => {
+                    entry.insert(Player::new(stream));
+                    self.visit(key, |player, tick| player.tell(tick));
+                }
+                Err(error) => log::warn!("cannot watch a player: {error}"),
+            }
+        }
+    }
+
+    fn drive(&mut self, key: usize) {
+        self.visit(key, Player::drive);
+    }
+
+    fn tick(&mut self) {
+        self.world.tick += 1;
+        let tick = self.world.tick;
+        let mut told = Vec::new();
+        for (key, player) in &mut self.world.players {
+            player.step();
+            if key as u64 % TOLD_EVERY == tick % TOLD_EVERY {
+                told.push(key);
+            }
+        }
+        for key in told {
+            self.visit(key, Player::tell);
+        }
+    }
+
+    /// Does something with a player, if it is still there and stays, and keeps watching for what it waits for.
+    fn visit(&mut self, key: usize, what: impl FnOnce(&mut Player, u64) -> io::Result<()>) {
+        let Some(player) = self.world.players.get_mut(key) else { return };
+        let waited = player.has_more_to_say();
+        let mut result = what(player, self.world.tick);
+        if result.is_ok() && player.has_more_to_say() != waited {
+            result = self.poll.registry().reregister(&mut player.stream, Token(key), interest(!waited));
+        }
+        if let Err(error) = result {
+            log::debug!("player {key} is gone: {error}");
+            self.world.players.remove(key);
+        }
+    }
+}
+
+/// Ten thousand sockets that could be written to are no news.
+fn interest(has_more_to_say: bool) -> Interest {
+    if has_more_to_say { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
+}
+
+/// For the run: a new version that turns out to be no good when it has everything.
+fn fail_if_told(file: Option<&Path>, restarter: &Restarter) -> io::Result<()> {
+    let (Some(file), Some(predecessor)) = (file, restarter.predecessor()) else { return Ok(()) };
+    let Ok(how) = fs::read_to_string(file) else { return Ok(()) };
+    fs::remove_file(file)?;
+    if how == "refuse" {
+        predecessor.refuse("this version was told to fail");
+        return Err(io::Error::other("this version was told to fail"));
+    }
+    process::exit(3);
+}

@@ -1,0 +1,144 @@
+//! The server processes: starts the first, has it replaced, hears when what happened, and leaves none behind.
+
+use crate::clock::{self, Moment};
+use nix::errno::Errno;
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use pollflip::RequestError;
+use pollflip::restart_coordination_socket::request_restart;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+use tempfile::TempDir;
+
+const START_LIMIT: Duration = Duration::from_secs(10);
+/// Longer than a server gives its successor: so it is the server who says what was wrong.
+const RESTART_LIMIT: Duration = Duration::from_secs(70);
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+    pub(crate) pid: u32,
+    socket: PathBuf,
+    fail: PathBuf,
+    moments: Receiver<(Moment, Duration)>,
+    _directory: TempDir,
+}
+
+impl Service {
+    pub(crate) fn start() -> Result<Self, String> {
+        // When a server ends, the one that it started becomes a child of this process, which can so wait for all of them.
+        set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
+        let directory = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
+        let (socket, fail) = (directory.path().join("restart.sock"), directory.path().join("fail"));
+        let mut command = Command::new(env::current_exe().map_err(|error| format!("which program is this? {error}"))?);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--socket"]).arg(&socket).arg("--fail").arg(&fail);
+        let server = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut server = server.map_err(|error| format!("cannot start the server: {error}"))?;
+        let pid = server.id();
+        let output = server.stdout.take().ok_or("the server has no output")?;
+        let (sender, moments) = channel();
+        let (first, addresses) = channel();
+        thread::spawn(move || {
+            read_all(output, |line| match line.strip_prefix("listening on ") {
+                Some(address) => drop(address.parse().map(|address| first.send(address))),
+                None => drop(clock::read(line).map(|moment| sender.send(moment))),
+            });
+        });
+        let address = addresses.recv_timeout(START_LIMIT).map_err(|_| "the server did not start")?;
+        let service = Self { address, pid, socket, fail, moments, _directory: directory };
+        service.moments_until(Moment::Granted)?;
+        Ok(service)
+    }
+
+    /// Has the server replaced. What was told of the moments comes back with it.
+    pub(crate) fn restart(&mut self) -> Result<Vec<(Moment, Duration)>, String> {
+        self.pid = request_restart(&self.socket, RESTART_LIMIT, |_| {}).map_err(|error| error.to_string())?;
+        self.moments_until(Moment::Granted)
+    }
+
+    /// Has it replaced by one that fails in this way. The reason that was told comes back too.
+    pub(crate) fn fail_to_restart(&mut self, how: &str) -> Result<(String, Vec<(Moment, Duration)>), String> {
+        fs::write(&self.fail, how).map_err(|error| format!("cannot write {}: {error}", self.fail.display()))?;
+        match request_restart(&self.socket, RESTART_LIMIT, |_| {}) {
+            Err(RequestError::Failed(why)) => Ok((why, self.moments_until(Moment::Thawed)?)),
+            Err(error) => Err(error.to_string()),
+            Ok(pid) => Err(format!("process {pid} was to fail, and serves")),
+        }
+    }
+
+    fn moments_until(&self, last: Moment) -> Result<Vec<(Moment, Duration)>, String> {
+        let mut moments = Vec::new();
+        while moments.last().is_none_or(|(moment, _)| *moment != last) {
+            moments.push(self.moments.recv_timeout(START_LIMIT).map_err(|_| format!("nobody has told of the moment {last:?}"))?);
+        }
+        Ok(moments)
+    }
+
+    /// An error if the server that should serve has ended, or if any has ended badly.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        reap()?;
+        kill(pid(self.pid), None).map_err(|_| format!("the server (pid {}) has ended by itself", self.pid))
+    }
+
+    /// Ends the last server, and waits for those that it has replaced.
+    pub(crate) fn stop(self) -> Result<(), String> {
+        kill(pid(self.pid), Signal::SIGTERM).map_err(|error| format!("cannot end {}: {error}", self.pid))?;
+        let deadline = Instant::now() + END_LIMIT;
+        while reap()? {
+            if Instant::now() > deadline {
+                return Err("there are servers that do not end".into());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Service {
+    /// After a failure: no server survives. Whose parent dies becomes our child, and is next.
+    fn drop(&mut self) {
+        while reap().unwrap_or(true) {
+            for child in children() {
+                let _ = kill(child, Signal::SIGKILL);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Whether some are left. None ends badly but those that were told to.
+fn reap() -> Result<bool, String> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, 0) | WaitStatus::Signaled(_, Signal::SIGTERM, _)) => {}
+            Ok(WaitStatus::Exited(pid, status)) => return Err(format!("server {pid} ended with exit status {status}")),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => return Err(format!("server {pid} was ended by {signal}")),
+            Ok(_) => return Ok(true),
+            Err(Errno::ECHILD) => return Ok(false),
+            Err(error) => return Err(format!("cannot wait for the servers: {error}")),
+        }
+    }
+}
+
+fn children() -> Vec<Pid> {
+    let Ok(threads) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+    let lists = threads.flatten().flat_map(|thread| fs::read_to_string(thread.path().join("children")));
+    lists.flat_map(|list| list.split_whitespace().flat_map(str::parse).map(Pid::from_raw).collect::<Vec<_>>()).collect()
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.cast_signed())
+}
+
+fn read_all(output: ChildStdout, mut with: impl FnMut(&str)) {
+    for line in BufReader::new(output).lines().map_while(Result::ok) {
+        with(&line);
+    }
+}

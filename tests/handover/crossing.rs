@@ -1,0 +1,161 @@
+//! What goes over arrives: descriptors of all kinds, blobs, many of them, by either way of taking.
+
+use crate::harness::{Service, Setup};
+use crate::player::Player;
+use crate::procfs;
+
+trials![
+    descriptors_of_all_kinds_go_on_in_the_successor,
+    the_successor_can_pull_and_be_told_by_an_event,
+    half_a_line_goes_over_with_its_connection,
+    what_is_sent_during_the_freeze_is_answered_by_the_successor,
+    a_thousand_items_go_over,
+    what_is_not_taken_is_closed_at_the_grant,
+    a_handover_can_be_filled_on_another_thread_while_the_loop_turns,
+    progress_reaches_the_asker_the_events_and_the_status,
+    a_successor_that_wants_no_state_gets_none,
+    connections_survive_a_chain_of_restarts,
+    the_old_process_keeps_nothing_of_what_it_gave,
+];
+
+fn descriptors_of_all_kinds_go_on_in_the_successor() {
+    let service = Setup::new().set("hold", "file pipe memfd").start();
+    let (mut tcp, mut unix) = (Player::tcp(&service), Player::unix(&service));
+    let old = service.first();
+    let before = (old.ask("holds"), old.ask("inode file"), old.ask("inode memfd"));
+    let new = service.restart();
+    old.ends();
+    assert_eq!((new.ask("holds"), new.ask("inode file"), new.ask("inode memfd")), before);
+    assert_eq!((tcp.echo("tcp"), unix.echo("unix")), (new.pid, new.pid));
+    assert_eq!(new.ask("pipe"), "through");
+    assert_eq!(new.ask("write  and more"), "word and more");
+    assert_eq!(new.ask("read file"), "");
+}
+
+fn the_successor_can_pull_and_be_told_by_an_event() {
+    let service = Setup::new().set("take", "pull").start();
+    let mut player = Player::tcp(&service);
+    let new = service.restart();
+    new.says("event Inherited");
+    new.says("event Granted");
+    assert_eq!(player.echo("pulled"), new.pid);
+}
+
+fn half_a_line_goes_over_with_its_connection() {
+    let service = Service::start();
+    let mut player = Player::tcp(&service);
+    player.write("one half");
+    // It has read that when it has echoed something that came later on another connection, twice.
+    let mut other = Player::tcp(&service);
+    other.echo("a turn");
+    other.echo("another turn");
+    let new = service.restart();
+    player.write(" and the other\n");
+    assert_eq!(player.hear(), (new.pid, "one half and the other".into()));
+}
+
+fn what_is_sent_during_the_freeze_is_answered_by_the_successor() {
+    let service = Setup::new().set("give", "thread").start();
+    let mut player = Player::tcp(&service);
+    let asked = service.restart_meanwhile();
+    service.first().says("frozen");
+    player.write("is anybody there?\n");
+    service.first().tell("go");
+    let pid = asked.join().expect("no panic").expect("a restart");
+    assert_eq!(player.hear(), (pid, "is anybody there?".into()));
+}
+
+fn a_thousand_items_go_over() {
+    let service = Setup::new().set("give", "many").start();
+    let new = service.restart();
+    assert_eq!(new.says("received"), "1000");
+    assert_eq!(service.first().said("give-error"), Vec::<String>::new());
+}
+
+fn what_is_not_taken_is_closed_at_the_grant() {
+    let service = Setup::new().set("take", "first").start();
+    let (mut one, mut two) = (Player::tcp(&service), Player::tcp(&service));
+    service.plan_next("take=first\nlingers=1");
+    let new = service.restart();
+    assert_eq!(one.echo("taken"), new.pid);
+    two.expect_end();
+}
+
+fn a_handover_can_be_filled_on_another_thread_while_the_loop_turns() {
+    let service = Setup::new().set("give", "thread_half").start();
+    let mut player = Player::tcp(&service);
+    let old = service.first();
+    let asked = service.restart_meanwhile();
+    old.says("half");
+    // The loop turns: it answers here, and on the coordination socket.
+    assert_eq!(service.status().state, "awaiting ready");
+    assert!(old.ask("holds").contains("tcp/"));
+    old.tell("go");
+    let pid = asked.join().expect("no panic").expect("a restart");
+    assert_eq!(player.echo("after"), pid);
+    assert_eq!(service.hub.process(pid).says("received"), "1002");
+}
+
+fn progress_reaches_the_asker_the_events_and_the_status() {
+    let service = Setup::new().set("give", "thread").start();
+    let socket = service.socket();
+    let asked = std::thread::spawn(move || {
+        let mut heard = Vec::new();
+        let result =
+            pollflip::restart_coordination_socket::request_restart(socket, crate::hub::DEADLINE, |text| heard.push(text.to_owned()));
+        (result, heard)
+    });
+    service.first().says("frozen");
+    assert_eq!(service.first().says("event Progress"), "warming, 40%");
+    assert_eq!(service.status().progress.as_deref(), Some("warming, 40%"));
+    service.first().tell("go");
+    let (result, heard) = asked.join().expect("no panic");
+    result.expect("a restart");
+    assert!(heard.contains(&"warming, 40%".to_owned()), "{heard:?}");
+}
+
+fn a_successor_that_wants_no_state_gets_none() {
+    let service = Setup::new().set("lingers", "1").start();
+    service.plan_next("take=nothing");
+    let mut player = Player::tcp(&service);
+    let new = service.restart();
+    assert_eq!(service.first().said("event StateRequested"), Vec::<String>::new());
+    assert_eq!(new.ask("holds"), "");
+    // This program lets its connections go; another would finish them.
+    player.expect_end();
+}
+
+fn connections_survive_a_chain_of_restarts() {
+    let service = Service::start();
+    let mut players: Vec<_> = (0..20).map(|number| if number % 2 == 0 { Player::tcp(&service) } else { Player::unix(&service) }).collect();
+    let mut fds = Vec::new();
+    for _ in 0..5 {
+        let new = service.restart();
+        for player in &mut players {
+            assert_eq!(player.echo("still here"), new.pid);
+        }
+        let old = service.hub.pids();
+        crate::hub::wait_until("the end of the others", || old.iter().filter(|pid| **pid != new.pid).all(|pid| procfs::has_ended(*pid)));
+        fds.push(procfs::descriptors(new.pid).len());
+    }
+    fds.dedup();
+    assert_eq!(fds.len(), 1, "descriptors of the generations: {fds:?}");
+}
+
+fn the_old_process_keeps_nothing_of_what_it_gave() {
+    let service = Setup::new().set("lingers", "1").start();
+    let mut player = Player::tcp(&service);
+    let inodes = || -> Vec<String> {
+        let all = procfs::descriptors(service.first().pid);
+        all.into_iter().map(|(_, what)| what).filter(|what| what.starts_with("socket:") || what.contains("pollflip")).collect()
+    };
+    let before = inodes().len();
+    let new = service.restart();
+    assert_eq!(player.echo("new"), new.pid);
+    service.first().says("event Completed");
+    crate::hub::wait_until("the old process to let go", || inodes().len() < before);
+    new.signal(nix::sys::signal::Signal::SIGKILL);
+    // With a copy in the old process the peer would never see this.
+    player.expect_end();
+    assert!(!inodes().iter().any(|what| what.contains("memfd")), "{:?}", inodes());
+}

@@ -1,0 +1,66 @@
+//! The old process dies while it hands over.
+
+use std::net::TcpStream;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::Setup;
+use crate::player::Player;
+
+trials![
+    a_predecessor_that_dies_before_it_gives_leaves_its_listeners,
+    a_predecessor_that_dies_half_way_leaves_its_listeners_and_no_connection_in_limbo,
+    a_predecessor_that_dies_when_all_is_given_leaves_everything,
+    items_of_a_predecessor_that_is_gone_are_closed,
+];
+
+fn dies_at(give: &str, moment: &str) {
+    let service = Setup::new().set("give", give).start();
+    let old = service.first();
+    let mut player = Player::tcp(&service);
+    let address = service.address();
+    let asked = service.restart_meanwhile();
+    old.says(moment);
+    let new = service.hub.nth(1);
+    old.signal(Signal::SIGKILL);
+    let error = new.says("receive-error");
+    assert_eq!(error, format!("no state has come: the predecessor (process {}) has ended; what it listened on is here", old.pid));
+    new.says("serving");
+    asked.join().expect("no panic").expect_err("nobody is left to answer");
+    // Neither of the two has it any more, and it learns of that.
+    player.expect_end();
+    drop(TcpStream::connect(address).expect("the listener is here"));
+}
+
+fn a_predecessor_that_dies_before_it_gives_leaves_its_listeners() {
+    dies_at("thread", "frozen");
+}
+
+fn a_predecessor_that_dies_half_way_leaves_its_listeners_and_no_connection_in_limbo() {
+    dies_at("thread_half", "half");
+}
+
+fn a_predecessor_that_dies_when_all_is_given_leaves_everything() {
+    let service = Setup::new().set("take", "wait").start();
+    let old = service.first();
+    let mut player = Player::tcp(&service);
+    let asked = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    old.signal(Signal::SIGKILL);
+    old.ends();
+    new.tell("go");
+    new.says("serving");
+    drop(asked.join().expect("no panic"));
+    assert_eq!(player.echo("whose am I?"), new.pid);
+}
+
+fn items_of_a_predecessor_that_is_gone_are_closed() {
+    let service = Setup::new().plan("predecessor=dies_after_half").launch();
+    let new = service.hub.nth(1);
+    let error = new.says("receive-error");
+    assert!(error.contains("has ended; what it listened on is here"), "{error}");
+    new.says("serving");
+    let pipes = crate::procfs::descriptors(new.pid).into_iter().filter(|(_, what)| what.starts_with("pipe:")).count();
+    assert_eq!(pipes, 0);
+}

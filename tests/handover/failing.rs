@@ -1,0 +1,172 @@
+//! A handover that fails gives everything back, and says why.
+
+use crate::harness::{Service, Setup};
+use crate::hub::Process;
+use crate::player::Player;
+use crate::procfs::Snapshot;
+
+trials![
+    a_handover_that_is_dropped_fails_the_attempt,
+    a_handover_that_is_failed_gives_its_reason_in_one_line,
+    the_first_error_is_the_reason_whatever_is_said_later,
+    a_thread_that_panics_with_the_handover_fails_the_attempt,
+    a_successor_that_exits_with_everything_gives_everything_back,
+    a_successor_that_crashes_with_everything_gives_everything_back,
+    a_successor_that_refuses_gives_its_reason_to_all,
+    a_successor_that_hangs_is_killed_at_the_deadline,
+    what_is_sent_during_the_freeze_is_answered_by_the_old_process_if_it_fails,
+    a_handover_that_is_sent_after_the_attempt_has_ended_does_nothing,
+    an_own_memory_file_stays_writable_after_an_attempt_that_failed,
+    a_successor_that_is_too_impatient_to_wait_is_not_granted_anything,
+    a_cancelled_restart_gives_everything_back,
+];
+
+/// A restart that fails, with the same connections and descriptors before and after it. Returns the reason.
+fn fails(service: &Service) -> String {
+    let old = service.first();
+    let (mut tcp, mut unix) = (Player::tcp(service), Player::unix(service));
+    let holds = old.ask("holds");
+    let before = Snapshot::of(old.pid);
+    service.fail_to_restart();
+    let why = service.fail_to_restart();
+    assert!(old.says_again("event Failed", 1).ends_with(&why), "{why}");
+    assert_eq!((tcp.echo("still"), unix.echo("here")), (old.pid, old.pid));
+    assert_eq!(old.ask("holds"), holds);
+    assert_eq!(service.status().last_failure.as_deref(), Some(why.as_str()));
+    service.expect_unchanged(&old, &before);
+    why
+}
+
+/// The same, and the next one works.
+fn fails_with(take: &str) -> String {
+    let service = Setup::new().set("take", take).start();
+    let why = fails(&service);
+    let mut player = Player::tcp(&service);
+    service.plan_next("take=all");
+    let new = service.restart();
+    assert_eq!(player.echo("at last"), new.pid);
+    why
+}
+
+fn a_handover_that_is_dropped_fails_the_attempt() {
+    let service = Setup::new().set("give", "drop").start();
+    assert_eq!(fails(&service), "the handover failed: the program dropped the Handover without sending it");
+}
+
+fn a_handover_that_is_failed_gives_its_reason_in_one_line() {
+    let service = Setup::new().set("give", "fail").start();
+    assert_eq!(fails(&service), "the handover failed: the program is in no mood");
+}
+
+fn the_first_error_is_the_reason_whatever_is_said_later() {
+    for how in ["error_then_fail", "error_then_send"] {
+        let service = Setup::new().set("give", how).start();
+        let why = fails(&service);
+        assert!(why.contains("cannot hand \"\" over: a name must have 1 to 255 bytes"), "{how}: {why}");
+    }
+}
+
+fn a_thread_that_panics_with_the_handover_fails_the_attempt() {
+    let service = Setup::new().set("give", "thread_panics").start();
+    let why = fails(&service);
+    assert_eq!(why, "the handover failed: the program panicked while it filled the Handover");
+}
+
+fn a_successor_that_exits_with_everything_gives_everything_back() {
+    assert_eq!(fails_with("exit"), "the successor exited with status 3 before it was ready");
+}
+
+fn a_successor_that_crashes_with_everything_gives_everything_back() {
+    assert_eq!(fails_with("abort"), "the successor was killed by SIGABRT before it was ready");
+}
+
+fn a_successor_that_refuses_gives_its_reason_to_all() {
+    assert_eq!(fails_with("refuse"), "the successor refused: this version likes it not");
+}
+
+fn a_successor_that_hangs_is_killed_at_the_deadline() {
+    let service = Setup::new().set("take", "hang").set("ready_timeout_ms", "1000").set("give", "many").set("count", "9000").start();
+    assert_eq!(fails(&service), "the successor was not ready within 1.0 s and has been killed");
+}
+
+fn what_is_sent_during_the_freeze_is_answered_by_the_old_process_if_it_fails() {
+    let service = Setup::new().set("give", "thread").set("take", "exit").start();
+    let mut player = Player::tcp(&service);
+    player.write("half a");
+    let asked = service.restart_meanwhile();
+    service.first().says("frozen");
+    player.write(" line, and ");
+    player.write("more\n");
+    service.first().tell("go");
+    asked.join().expect("no panic").expect_err("it fails");
+    assert_eq!(player.hear(), (service.first().pid, "half a line, and more".into()));
+}
+
+fn a_handover_that_is_sent_after_the_attempt_has_ended_does_nothing() {
+    let service = Setup::new().set("give", "thread").set("ready_timeout_ms", "3000").start();
+    let old = service.first();
+    let mut player = Player::tcp(&service);
+    let why = service.fail_to_restart();
+    assert!(why.contains("was not ready within 3.0 s"), "{why}");
+    assert_eq!(player.echo("back"), old.pid);
+    // The thread still has it, and goes on with it now.
+    old.tell("go");
+    let error = old.says("give-error");
+    assert!(error.contains("the successor is gone"), "{error}");
+    old.says("given");
+    assert_eq!(player.echo("nothing happened"), old.pid);
+    assert_eq!(old.said("event Failed").len(), 1);
+    assert_eq!(service.status().state, "idle");
+    // The next attempt is another, to which nothing of this one belongs.
+    let asked = service.restart_meanwhile();
+    frozen_again(&old).tell("go");
+    let pid = asked.join().expect("no panic").expect("a restart");
+    assert_eq!(player.echo("over"), pid);
+}
+
+fn frozen_again(old: &Process) -> &Process {
+    old.says_again("frozen", 1);
+    old
+}
+
+fn an_own_memory_file_stays_writable_after_an_attempt_that_failed() {
+    let service = Setup::new().set("hold", "memfd").start();
+    let old = service.first();
+    service.plan_next("take=exit");
+    service.fail_to_restart();
+    assert_eq!(old.ask("write  goes on"), "word goes on");
+    let inode = old.ask("inode memfd");
+    let new = service.restart();
+    // It is the same file, not a copy of it.
+    assert_eq!(new.ask("inode memfd"), inode);
+    assert_eq!(new.ask("write  and on"), "word goes on and on");
+}
+
+fn a_successor_that_is_too_impatient_to_wait_is_not_granted_anything() {
+    let service = Setup::new().set("give", "thread").start();
+    let old = service.first();
+    let mut player = Player::tcp(&service);
+    service.plan_next("limit_ms=50");
+    let why = service.fail_to_restart();
+    assert_eq!(why, "the successor exited with status 2 before it was ready");
+    let new = service.hub.nth(1);
+    assert_eq!(new.says("receive-error"), "no state has come from the predecessor within 0.1 s; refuse, or end");
+    // Which is what it should do; it tries to be ready.
+    assert!(new.says("error").starts_with("the state that was asked for has not been taken yet"));
+    old.tell("go");
+    assert_eq!(player.echo("mine"), old.pid);
+}
+
+fn a_cancelled_restart_gives_everything_back() {
+    let service = Setup::new().set("give", "thread_last").start();
+    let old = service.first();
+    let mut player = Player::tcp(&service);
+    let asked = service.restart_meanwhile();
+    old.says("half");
+    assert_eq!(old.ask("cancel"), "true");
+    let why = asked.join().expect("no panic").expect_err("called off").to_string();
+    assert!(why.contains("the restart was called off"), "{why}");
+    assert_eq!(player.echo("mine"), old.pid);
+    old.tell("go");
+    assert_eq!(player.echo("still mine"), old.pid);
+}

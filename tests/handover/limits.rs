@@ -1,0 +1,71 @@
+//! Limits of descriptors, on either side.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::Setup;
+use crate::player::Player;
+use crate::procfs::{self, Snapshot};
+use crate::service;
+
+trials![
+    a_successor_that_may_not_have_so_many_descriptors_refuses_and_names_the_limit,
+    an_old_process_that_cannot_duplicate_fails_the_attempt_and_names_the_item,
+    too_many_descriptors_on_their_way_are_waited_for,
+];
+
+fn a_successor_that_may_not_have_so_many_descriptors_refuses_and_names_the_limit() {
+    let service = Setup::new().set("give", "many").set("count", "1000").start();
+    let old = service.first();
+    let mut player = Player::tcp(&service);
+    let before = Snapshot::of(old.pid);
+    service.plan_next("nofile=300");
+    service.fail_to_restart();
+    service.plan_next("nofile=300");
+    let why = service.fail_to_restart();
+    assert!(why.starts_with("the successor refused: the state cannot be taken over: "), "{why}");
+    assert!(why.contains("may have no more than 300 open at a time (RLIMIT_NOFILE)"), "{why}");
+    assert_eq!(player.echo("kept"), old.pid);
+    service.expect_unchanged(&old, &before);
+    service.restart();
+}
+
+fn an_old_process_that_cannot_duplicate_fails_the_attempt_and_names_the_item() {
+    let service = Setup::new().plan("nofile=200\ngive=many").start();
+    let old = service.first();
+    let mut player = Player::tcp(&service);
+    let before = Snapshot::of(old.pid);
+    service.fail_to_restart();
+    let why = service.fail_to_restart();
+    assert!(why.starts_with("the handover failed: cannot hand \"item/1"), "{why}");
+    assert!(why.contains("Too many open files"), "{why}");
+    assert_eq!(player.echo("kept"), old.pid);
+    service.expect_unchanged(&old, &before);
+}
+
+/// More than an unprivileged process may have in flight: what is too much waits, and goes when the successor has read.
+fn too_many_descriptors_on_their_way_are_waited_for() {
+    if !nix::unistd::geteuid().is_root() {
+        // Then the service is no more privileged than this, and its successors neither.
+        return eprintln!("skipped: it takes root to run a service as a user of whom no other descriptors are in flight");
+    }
+    let setup = Setup::new();
+    fs::set_permissions(setup.path(""), Permissions::from_mode(0o777)).expect("permissions");
+    let service = setup.set("coordination", "none").set("uid", "54321").plan("nofile=1100\ngive=many\ncount=1700").launch();
+    fs::set_permissions(service.path(service::HUB), Permissions::from_mode(0o777)).expect("permissions");
+    let old = service.first();
+    old.says("serving");
+    service.plan_next("successor=reads_late");
+    fs::set_permissions(service.path(service::NEXT), Permissions::from_mode(0o666)).expect("permissions");
+    let before = procfs::descriptors(old.pid).len();
+    assert_eq!(old.ask("restart"), "Ok(())");
+    old.says("given");
+    // Six packets of 253 are in flight before the kernel says that it is too much; the rest is held here.
+    let waiting = procfs::descriptors(old.pid).len() - before;
+    assert!((100..=700).contains(&waiting), "{waiting} descriptors wait");
+    let new = service.hub.nth(1);
+    new.says("waits");
+    new.tell("go");
+    assert_eq!(new.says("granted"), "1700 1700");
+    old.says("event Completed");
+}

@@ -1,0 +1,84 @@
+//! Names: which are given, and what comes of the others.
+
+use crate::harness::Setup;
+use crate::player::Player;
+
+trials![
+    odd_names_arrive_as_they_are,
+    two_items_of_one_name_fail_the_attempt,
+    a_descriptor_that_was_closed_fails_the_attempt_and_names_it,
+    names_from_the_wire_that_are_no_text_fail_the_attempt,
+    two_items_of_one_name_from_the_wire_fail_the_attempt,
+    items_that_are_missing_at_the_end_fail_the_attempt,
+    more_names_than_descriptors_fail_the_attempt,
+    items_in_a_message_that_is_not_known_fail_the_attempt,
+    odd_names_from_the_wire_are_only_names,
+];
+
+fn odd_names_arrive_as_they_are() {
+    let service = Setup::new().set("give", "names").set("take", "names").start();
+    let new = service.restart();
+    let names = new.said("name");
+    assert_eq!(names.len(), 6, "{names:?}");
+    assert!(names.iter().all(|name| name.ends_with(" true")), "{names:?}");
+}
+
+fn two_items_of_one_name_fail_the_attempt() {
+    let service = Setup::new().set("give", "twice").start();
+    let mut player = Player::tcp(&service);
+    let why = service.fail_to_restart();
+    assert_eq!(why, "the handover failed: cannot hand \"same\" over: there is one of that name already");
+    assert_eq!(player.echo("here"), service.first().pid);
+}
+
+fn a_descriptor_that_was_closed_fails_the_attempt_and_names_it() {
+    let service = Setup::new().set("give", "closed").start();
+    let mut player = Player::tcp(&service);
+    let why = service.fail_to_restart();
+    // The one that was closed after it had been given is not the reason.
+    assert!(why.starts_with("the handover failed: cannot hand \"closed\" over: Bad file descriptor"), "{why}");
+    assert_eq!(player.echo("here"), service.first().pid);
+}
+
+/// What a successor says to a predecessor that hands over in this way.
+fn refused(how: &str) -> String {
+    let service = Setup::new().plan(&format!("predecessor={how}")).launch();
+    let why = service.first().says("refused");
+    let said = service.hub.nth(1).says("receive-error");
+    assert!(why.starts_with("the state cannot be taken over: "), "{why}");
+    assert_eq!(why.split_once(": ").map(|(_, why)| why), said.split_once(": ").map(|(_, why)| why));
+    why
+}
+
+fn names_from_the_wire_that_are_no_text_fail_the_attempt() {
+    let why = refused("non_utf8");
+    assert!(why.contains("a message that cannot be read (invalid unicode code point"), "{why}");
+}
+
+fn two_items_of_one_name_from_the_wire_fail_the_attempt() {
+    let why = refused("one_name_twice");
+    assert!(why.ends_with("two items of the handover have the name \"a\""), "{why}");
+}
+
+fn items_that_are_missing_at_the_end_fail_the_attempt() {
+    let why = refused("one_missing");
+    assert!(why.ends_with("2 items were handed over, and 1 have come"), "{why}");
+}
+
+fn more_names_than_descriptors_fail_the_attempt() {
+    let why = refused("more_names_than_descriptors");
+    assert!(why.ends_with("a message that names 2 descriptors came with 1"), "{why}");
+}
+
+fn items_in_a_message_that_is_not_known_fail_the_attempt() {
+    let why = refused("items_of_another_kind");
+    assert!(why.ends_with("1 items were handed over, and 0 have come"), "{why}");
+}
+
+fn odd_names_from_the_wire_are_only_names() {
+    let service = Setup::new().plan("predecessor=odd_names").launch();
+    service.first().says("granted");
+    let new = service.hub.nth(1);
+    assert_eq!(new.says("received"), "2");
+    new.says("ready");
+}

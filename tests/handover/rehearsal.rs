@@ -1,0 +1,102 @@
+//! Both ends in one process, for users' own tests.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use pollflip::{Blob, Failure, Handover};
+
+trials![
+    a_rehearsal_returns_what_was_given,
+    a_rehearsal_that_fails_says_why,
+    a_rehearsal_can_be_filled_on_another_thread,
+    a_rehearsal_takes_more_than_the_kernel_takes_at_once,
+    what_was_taken_is_gone_and_what_was_not_is_listed,
+];
+
+fn a_rehearsal_returns_what_was_given() {
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+    let mut inheritance = Handover::rehearse(|mut handover| {
+        let mut blob = Blob::new().expect("memory");
+        writeln!(blob, "the state").expect("room");
+        handover.blob("state", blob).expect("a good name");
+        handover.fd("connection", &ours).expect("a good name");
+        handover.send();
+    })
+    .expect("nothing to fail");
+    assert_eq!(&*inheritance.map("state").expect("a blob").expect("its name"), b"the state\n");
+    let mut connection: UnixStream = inheritance.fd::<OwnedFd>("connection").map(UnixStream::from).expect("its name");
+    connection.write_all(b"x").expect("an open connection");
+    let mut byte = [0];
+    std::io::Read::read_exact(&mut theirs, &mut byte).expect("a byte");
+    assert_eq!(byte, *b"x");
+}
+
+fn a_rehearsal_that_fails_says_why() {
+    let reason = |save: fn(Handover)| match Handover::rehearse(save) {
+        Err(Failure::Handover(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason(drop), "the program dropped the Handover without sending it");
+    assert_eq!(reason(|handover| handover.fail("not today")), "not today");
+    let twice = |mut handover: Handover| {
+        let _ = handover.bytes("a", b"");
+        let _ = handover.bytes("a", b"");
+        handover.send();
+    };
+    assert_eq!(reason(twice), "cannot hand \"a\" over: there is one of that name already");
+    let after_many = |mut handover: Handover| {
+        for number in 0..1000 {
+            handover.fd(&number.to_string(), std::io::stdin()).expect("a good name");
+        }
+        handover.fail("after a thousand");
+    };
+    assert_eq!(reason(after_many), "after a thousand");
+    for name in ["", "line\nbreak", "nul\0", &"x".repeat(256)] {
+        let why = Handover::rehearse(|mut handover| drop(handover.bytes(name, b"x"))).expect_err("a bad name").to_string();
+        assert!(why.contains("a name must"), "{why}");
+    }
+}
+
+fn a_rehearsal_can_be_filled_on_another_thread() {
+    let mut threads = Vec::new();
+    let inheritance = Handover::rehearse(|mut handover| {
+        threads.push(thread::spawn(move || {
+            for number in 0..5000 {
+                handover.fd(&number.to_string(), std::io::stdin()).expect("a good name");
+            }
+            handover.send();
+        }));
+    });
+    assert_eq!(inheritance.expect("nothing to fail").names().len(), 5000);
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+}
+
+fn a_rehearsal_takes_more_than_the_kernel_takes_at_once() {
+    let name = |number: usize| format!("{number:0>255}");
+    let inheritance = Handover::rehearse(|mut handover| {
+        for number in 0..6000 {
+            handover.fd(&name(number), std::io::stdin()).expect("a good name");
+        }
+        handover.send();
+    });
+    let names = inheritance.expect("nothing to fail").names();
+    assert!(names.into_iter().eq((0..6000).map(name)));
+}
+
+fn what_was_taken_is_gone_and_what_was_not_is_listed() {
+    let mut inheritance = Handover::rehearse(|mut handover| {
+        for name in ["c", "a", "b"] {
+            handover.bytes(name, name.as_bytes()).expect("a good name");
+        }
+        handover.send();
+    })
+    .expect("nothing to fail");
+    assert_eq!(inheritance.bytes("b").expect("a blob").as_deref(), Some(&b"b"[..]));
+    assert!(inheritance.bytes("b").expect("nothing to fail").is_none());
+    assert!(inheritance.fd::<OwnedFd>("d").is_none());
+    assert_eq!(inheritance.names(), ["a", "c"]);
+    assert_eq!(inheritance.drain().map(|(name, _)| name).collect::<Vec<_>>(), ["a", "c"]);
+    assert!(inheritance.names().is_empty());
+}

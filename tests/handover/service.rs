@@ -1,0 +1,341 @@
+//! A service that holds connections and files, by name, and echoes on the connections: `PID LINE` for each line, as soon as it is whole.
+//!
+//! It holds `tcp/N` and `unix/N`, accepted, and what the setting `hold` lists: `file`, `pipe` (both ends), `memfd`. The beginning of a
+//! line is state: it goes over in the blob `buffers`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use pollflip::{Event, RestartConfig, Restarter};
+
+use crate::report::{self, say};
+use crate::{dialects, giving, taking};
+
+/// Set: this process is no test runner.
+pub const ROLE: &str = "POLLFLIP_TEST_ROLE";
+/// Where all files of a test are.
+pub const DIRECTORY: &str = "POLLFLIP_TEST_DIRECTORY";
+/// Lines of `key=value`, for all generations.
+pub const SETTINGS: &str = "POLLFLIP_TEST_SETTINGS";
+/// The name of the hub's socket in that directory.
+pub const HUB: &str = "hub";
+/// The name of the settings of the next process alone.
+pub const NEXT: &str = "next";
+/// The name of the coordination socket.
+pub const COORDINATION: &str = "restart.sock";
+/// The name of the socket on which unix connections are accepted.
+pub const UNIX: &str = "service.sock";
+
+/// How often the service looks around.
+const TURN: Duration = Duration::from_millis(2);
+
+pub fn main() -> ExitCode {
+    let birth = report::Birth::observe();
+    let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory"));
+    report::open(&directory.join(HUB));
+    birth.report();
+    let settings = Settings::read(&directory);
+    settings.apply();
+    let result = match (settings.get("successor"), settings.get("predecessor")) {
+        (Some(how), _) => dialects::successor(how),
+        (_, Some(how)) => dialects::predecessor(how),
+        _ => Service::start(settings, &directory).and_then(Service::serve),
+    };
+    match result {
+        Ok(()) => {
+            say("ends");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(&format!("error {error}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Settings(BTreeMap<String, String>);
+
+impl Settings {
+    fn read(directory: &Path) -> Settings {
+        let all = std::env::var(SETTINGS).unwrap_or_default();
+        let next = directory.join(NEXT);
+        let own = fs::read_to_string(&next).unwrap_or_default();
+        if !own.is_empty() {
+            fs::remove_file(next).expect("the settings are this process's");
+        }
+        let pairs = all.lines().chain(own.lines()).filter_map(|line| line.trim().split_once('='));
+        Settings(pairs.map(|(key, value)| (key.into(), value.into())).collect())
+    }
+
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.get(key).map(|value| value.parse().expect("a number"))
+    }
+
+    /// Gives up what this process is to do without.
+    fn apply(&self) {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        for (key, resource) in [("nofile", Resource::RLIMIT_NOFILE), ("fsize", Resource::RLIMIT_FSIZE)] {
+            if let Some(limit) = self.number(key) {
+                let (_, hard) = getrlimit(resource).expect("a limit");
+                setrlimit(resource, limit, hard).expect("a lower limit");
+            }
+        }
+        if let Some(uid) = self.number("uid") {
+            let uid = nix::unistd::Uid::from_raw(uid as u32);
+            nix::unistd::setresuid(uid, uid, uid).expect("another user");
+        }
+    }
+}
+
+/// Something that is held.
+#[derive(Debug)]
+pub struct Held {
+    pub fd: Kind,
+    /// The beginning of a line.
+    pub buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Other(File),
+}
+
+impl Kind {
+    pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match self {
+            Kind::Tcp(stream) => stream.as_fd(),
+            Kind::Unix(stream) => stream.as_fd(),
+            Kind::Other(file) => file.as_fd(),
+        }
+    }
+}
+
+pub type Holdings = BTreeMap<String, Held>;
+
+pub struct Service {
+    pub settings: Settings,
+    pub restarter: Restarter,
+    listener: TcpListener,
+    unix: UnixListener,
+    pub holdings: Holdings,
+    accepted: usize,
+    /// Nothing is touched that may be another's.
+    frozen: bool,
+    over: bool,
+    /// Wakes a thread that gives.
+    go: Option<Sender<()>>,
+}
+
+impl Service {
+    fn start(settings: Settings, directory: &Path) -> Result<Service, String> {
+        let text = |error: pollflip::Error| error.to_string();
+        let mut config = RestartConfig::new().restart_signal(None);
+        if settings.get("coordination") != Some("none") {
+            config = config.coordination_socket(directory.join(COORDINATION));
+        }
+        if let Some(limit) = settings.number("ready_timeout_ms") {
+            config = config.ready_timeout(Duration::from_millis(limit));
+        }
+        if let Some(time) = settings.number("probation_ms") {
+            config = config.probation(Duration::from_millis(time));
+        }
+        let mut restarter = config.build().map_err(text)?;
+        say(&format!("built generation {}", restarter.generation()));
+        let listener = restarter.sockets().tcp_listener("tcp", "127.0.0.1:0").map_err(text)?;
+        let unix = restarter.sockets().unix_listener("unix", directory.join(UNIX)).map_err(text)?;
+        let mut service =
+            Service { holdings: Holdings::new(), accepted: 0, frozen: false, over: false, go: None, settings, restarter, listener, unix };
+        if service.restarter.generation() == 0 {
+            service.hold_files(directory);
+        } else {
+            taking::take(&mut service)?;
+        }
+        service.accepted = service.holdings.len();
+        service.restarter.ready().map_err(text)?;
+        say("ready");
+        say(&format!("serving {}", service.listener.local_addr().expect("an address")));
+        Ok(service)
+    }
+
+    fn hold_files(&mut self, directory: &Path) {
+        let wanted: Vec<String> = self.settings.get("hold").unwrap_or_default().split(' ').map(String::from).collect();
+        for name in wanted {
+            match name.as_str() {
+                "file" => {
+                    let file = File::options().create(true).truncate(true).read(true).write(true).open(directory.join("held"));
+                    self.hold("file", Kind::Other(file.expect("a file")));
+                }
+                "pipe" => {
+                    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
+                    self.hold("pipe/read", Kind::Other(read.into()));
+                    self.hold("pipe/write", Kind::Other(write.into()));
+                }
+                "memfd" => self.hold("memfd", Kind::Other(memory())),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn hold(&mut self, name: &str, fd: Kind) {
+        self.holdings.insert(name.into(), Held { fd, buffer: Vec::new() });
+    }
+
+    fn serve(mut self) -> Result<(), String> {
+        while !self.over {
+            if let Some(event) = self.restarter.wait(TURN) {
+                self.happened(event);
+            }
+            for command in report::commands() {
+                let answer = self.obey(&command);
+                say(&format!("answer {answer}"));
+            }
+            if !self.frozen {
+                self.accept();
+                self.echo();
+            }
+        }
+        Ok(())
+    }
+
+    fn happened(&mut self, event: Event) {
+        report::event(&event);
+        match event {
+            Event::StateRequested(handover) => {
+                self.frozen = true;
+                let (sender, go) = channel();
+                self.go = Some(sender);
+                giving::give(self, handover, go);
+                say("frozen");
+            }
+            Event::Failed(_) | Event::Resumed(_) => self.frozen = false,
+            Event::HandedOff(_) => {
+                self.frozen = true;
+                self.holdings.clear();
+            }
+            Event::Completed(_) => self.over = self.settings.get("lingers").is_none(),
+            _ => {}
+        }
+    }
+
+    fn obey(&mut self, command: &str) -> String {
+        let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
+        match word {
+            "go" => self.go.take().map_or("nobody waits".into(), |go| format!("{:?}", go.send(()))),
+            "restart" => format!("{:?}", self.restarter.request()),
+            "cancel" => self.restarter.cancel().to_string(),
+            "holds" => self.holdings.keys().cloned().collect::<Vec<_>>().join(" "),
+            // Writes to a file and reads it whole.
+            "write" => self.file("memfd", |file| append(file, rest)),
+            "read" => self.file(rest, contents),
+            "inode" => self.file(rest, |file| Ok(std::os::unix::fs::MetadataExt::ino(&file.metadata()?).to_string())),
+            // What is written into the pipe comes out of it.
+            "pipe" => self.file("pipe/write", |mut file| file.write_all(b"through").map(|()| String::new())) + &self.pipe(),
+            _ => format!("unknown: {command}"),
+        }
+    }
+
+    fn file(&self, name: &str, with: impl FnOnce(&File) -> std::io::Result<String>) -> String {
+        match self.holdings.get(name).map(|held| &held.fd) {
+            Some(Kind::Other(file)) => with(file).unwrap_or_else(|error| format!("error: {error}")),
+            _ => "no such file".into(),
+        }
+    }
+
+    fn pipe(&self) -> String {
+        let mut bytes = [0; 7];
+        self.file("pipe/read", |mut file| file.read_exact(&mut bytes).map(|()| String::new())) + &String::from_utf8_lossy(&bytes)
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            self.accepted += 1;
+            self.hold(&format!("tcp/{}", self.accepted), Kind::Tcp(stream));
+        }
+        while let Ok((stream, _)) = self.unix.accept() {
+            self.accepted += 1;
+            self.hold(&format!("unix/{}", self.accepted), Kind::Unix(stream));
+        }
+    }
+
+    fn echo(&mut self) {
+        self.holdings.retain(|_, held| match &mut held.fd {
+            Kind::Tcp(stream) => echo(stream, &mut held.buffer),
+            Kind::Unix(stream) => echo(stream, &mut held.buffer),
+            Kind::Other(_) => true,
+        });
+    }
+}
+
+/// Whether the connection is still there.
+fn echo(stream: &mut (impl Read + Write + Nonblocking), buffer: &mut Vec<u8>) -> bool {
+    stream.nonblocking();
+    let mut chunk = [0; 1024];
+    match stream.read(&mut chunk) {
+        Ok(0) => return false,
+        Ok(length) => buffer.extend_from_slice(&chunk[..length]),
+        Err(error) => return matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+    }
+    while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+        let line: Vec<u8> = buffer.drain(..=end).collect();
+        let answer = format!("{} {}", std::process::id(), String::from_utf8_lossy(&line));
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// An accepted connection does not inherit it.
+trait Nonblocking {
+    fn nonblocking(&self);
+}
+
+impl Nonblocking for TcpStream {
+    fn nonblocking(&self) {
+        self.set_nonblocking(true).expect("a socket");
+    }
+}
+
+impl Nonblocking for UnixStream {
+    fn nonblocking(&self) {
+        self.set_nonblocking(true).expect("a socket");
+    }
+}
+
+/// A memory file of the program's own, which holds a word.
+pub fn memory() -> File {
+    let memory = memfd_create(c"own", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).expect("a memfd");
+    let mut file = File::from(memory);
+    file.write_all(b"word").expect("room");
+    file
+}
+
+fn append(mut file: &File, text: &str) -> std::io::Result<String> {
+    use std::io::{Seek, SeekFrom};
+    file.seek(SeekFrom::End(0))?;
+    file.write_all(text.as_bytes())?;
+    contents(file)
+}
+
+pub fn contents(file: &File) -> std::io::Result<String> {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = vec![0; file.metadata()?.len() as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,110 @@
+//! Successors with bad manners, or slow ones.
+
+use crate::harness::{Service, Setup};
+use crate::player::Player;
+use crate::procfs::{self, Snapshot};
+
+trials![
+    a_successor_that_pulls_twice_is_killed,
+    a_successor_that_pulls_again_when_it_has_everything_is_killed,
+    a_successor_that_is_ready_with_a_handover_open_is_killed,
+    a_successor_that_talks_nonsense_is_killed,
+    a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline,
+    a_successor_that_reads_late_gets_everything,
+    a_successor_that_reads_slowly_gets_everything,
+    a_successor_that_closes_its_end_half_way_is_killed,
+    a_successor_that_exits_half_way_is_reported_as_such,
+    a_refusal_half_way_is_heard_before_the_end,
+];
+
+/// What a restart with such a successor fails with, after which the service goes on as before.
+fn fails(how: &str, give: &str, timeout: &str) -> String {
+    let service = Setup::new().set("give", give).set("count", "4000").set("ready_timeout_ms", timeout).start();
+    let old = service.first();
+    let mut player = Player::tcp(&service);
+    let before = Snapshot::of(old.pid);
+    service.plan_next(&format!("successor={how}"));
+    service.fail_to_restart();
+    service.plan_next(&format!("successor={how}"));
+    let why = service.fail_to_restart();
+    assert_eq!(player.echo("here"), old.pid);
+    // A thread that still waits with the handover lets go of it.
+    old.ask("go");
+    service.expect_unchanged(&old, &before);
+    why
+}
+
+const LONG: &str = "60000";
+
+fn a_successor_that_pulls_twice_is_killed() {
+    let why = fails("pulls_twice", "all", LONG);
+    assert_eq!(why, "the successor broke the protocol and has been killed: it asked for the state twice");
+}
+
+fn a_successor_that_pulls_again_when_it_has_everything_is_killed() {
+    let why = fails("pulls_again_later", "many", LONG);
+    assert_eq!(why, "the successor broke the protocol and has been killed: it asked for the state twice");
+}
+
+fn a_successor_that_is_ready_with_a_handover_open_is_killed() {
+    let why = fails("ready_too_soon", "thread", LONG);
+    let expected = "it said that it is ready before it had all of the state it had asked for";
+    assert_eq!(why, format!("the successor broke the protocol and has been killed: {expected}"));
+}
+
+fn a_successor_that_talks_nonsense_is_killed() {
+    let why = fails("garbage", "all", LONG);
+    assert!(why.contains("broke the protocol") && why.contains("a message that cannot be read"), "{why}");
+}
+
+fn a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline() {
+    let count = 9000;
+    let service = Setup::new().set("give", "many").set("count", count.to_string()).set("ready_timeout_ms", "3000").start();
+    let old = service.first();
+    let before = procfs::descriptors(old.pid).len();
+    service.plan_next("successor=never_reads");
+    let asked = service.restart_meanwhile();
+    old.says("given");
+    let during = procfs::descriptors(old.pid).len();
+    // What the kernel has taken is not held here any more.
+    assert!(during > before && during < before + count, "{before}, {during}");
+    let why = asked.join().expect("no panic").expect_err("it fails").to_string();
+    assert!(why.contains("was not ready within 3.0 s"), "{why}");
+    crate::hub::wait_until("the old process to let go of what waited", || procfs::descriptors(old.pid).len() <= before + 1);
+}
+
+fn gets_everything(service: &Service, how: &str) {
+    service.plan_next(&format!("successor={how}"));
+    let asked = service.restart_meanwhile();
+    service.first().says("given");
+    let new = service.hub.nth(1);
+    if how == "reads_late" {
+        new.says("waits");
+        new.tell("go");
+    }
+    assert_eq!(new.says("granted"), "5000 5000");
+    assert_eq!(asked.join().expect("no panic").expect("a restart"), new.pid);
+}
+
+fn a_successor_that_reads_late_gets_everything() {
+    gets_everything(&Setup::new().set("give", "many").set("count", "5000").start(), "reads_late");
+}
+
+fn a_successor_that_reads_slowly_gets_everything() {
+    gets_everything(&Setup::new().set("give", "many").set("count", "5000").start(), "reads_slowly");
+}
+
+fn a_successor_that_closes_its_end_half_way_is_killed() {
+    let why = fails("closes_half_way", "many", LONG);
+    assert!(why.starts_with("the successor closed its lifeline and has been killed"), "{why}");
+}
+
+fn a_successor_that_exits_half_way_is_reported_as_such() {
+    let why = fails("exits_half_way", "many", LONG);
+    assert_eq!(why, "the successor exited with status 7 before it was ready");
+}
+
+fn a_refusal_half_way_is_heard_before_the_end() {
+    let why = fails("refuses_and_exits_half_way", "many", LONG);
+    assert_eq!(why, "the successor refused: half of it is enough");
+}

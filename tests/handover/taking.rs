@@ -1,0 +1,124 @@
+//! The ways in which the new process takes what it is given, by the setting `take`.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use pollflip::{Event, Inheritance};
+
+use crate::report::{self, say};
+use crate::service::{Kind, Service};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub fn take(service: &mut Service) -> Result<(), String> {
+    let predecessor = service.restarter.predecessor().expect("a predecessor");
+    let how = service.settings.get("take").unwrap_or("all").to_owned();
+    if how == "nothing" {
+        return Ok(());
+    }
+    predecessor.progress("warming,\n40%");
+    if how == "hang" {
+        predecessor.pull();
+        say("hangs");
+        std::thread::sleep(Duration::MAX);
+    }
+    let limit = service.settings.number("limit_ms").map_or(LIMIT, Duration::from_millis);
+    let inheritance = if how == "pull" {
+        predecessor.pull();
+        Ok(pulled(service))
+    } else {
+        predecessor.receive(limit)
+    };
+    let mut inheritance = match inheritance {
+        Ok(inheritance) => inheritance,
+        Err(error) => {
+            say(&format!("receive-error {error}"));
+            // What a careless program does.
+            return Ok(());
+        }
+    };
+    say(&format!("received {}", inheritance.names().len()));
+    match how.as_str() {
+        "refuse" => {
+            predecessor.refuse("this version\nlikes it not");
+            return Err("refused".into());
+        }
+        "exit" => std::process::exit(3),
+        "abort" => std::process::abort(),
+        "wait" => {
+            report::wait_for_go();
+        }
+        // Takes one and leaves the others, which it keeps until long after.
+        "first" => {
+            let first = inheritance.names().into_iter().find(|name| name.starts_with("tcp/")).expect("a connection");
+            hold(service, &first, inheritance.fd(&first).expect("its name"));
+            std::mem::forget(inheritance);
+            return Ok(());
+        }
+        "names" => {
+            for name in inheritance.names() {
+                let bytes = inheritance.bytes(&name).expect("a blob").expect("its name");
+                say(&format!("name {name} {}", bytes == name.as_bytes()));
+            }
+        }
+        "blob" => look_at_blob(&mut inheritance),
+        "memfd" => look_at_memfd(&mut inheritance),
+        _ => {}
+    }
+    let buffers = inheritance.bytes("buffers").map_err(|error| error.to_string())?;
+    for (name, descriptor) in inheritance.drain() {
+        if !name.starts_with("item/") {
+            hold(service, &name, descriptor);
+        }
+    }
+    let buffers: Vec<(String, Vec<u8>)> = buffers.map_or_else(Vec::new, |json| serde_json::from_slice(&json).expect("buffers"));
+    for (name, buffer) in buffers {
+        if let Some(held) = service.holdings.get_mut(&name) {
+            held.buffer = buffer;
+        }
+    }
+    Ok(())
+}
+
+fn pulled(service: &mut Service) -> Inheritance {
+    loop {
+        match service.restarter.wait(LIMIT) {
+            Some(Event::Inherited(inheritance)) => {
+                say("event Inherited");
+                return inheritance;
+            }
+            Some(other) => drop(report::event(&other)),
+            None => panic!("no state"),
+        }
+    }
+}
+
+fn hold(service: &mut Service, name: &str, descriptor: OwnedFd) {
+    let kind = match name.split('/').next() {
+        Some("tcp") => Kind::Tcp(descriptor.into()),
+        Some("unix") => Kind::Unix(descriptor.into()),
+        _ => Kind::Other(descriptor.into()),
+    };
+    service.hold(name, kind);
+}
+
+fn look_at_blob(inheritance: &mut Inheritance) {
+    let file: File = inheritance.fd::<OwnedFd>("blob").map(File::from).expect("the blob");
+    // Nobody can change it, not even who has it open for writing.
+    let written = std::os::unix::fs::FileExt::write_at(&file, b"x", 0).map_err(|error| error.kind());
+    let shrunk = file.set_len(0).map_err(|error| error.kind());
+    say(&format!("sealed {written:?} {shrunk:?}"));
+    say(&format!("size {}", file.metadata().expect("a file").len()));
+}
+
+fn look_at_memfd(inheritance: &mut Inheritance) {
+    let map = inheritance.map("memfd").map(|map| map.is_some());
+    say(&format!("map {}", map.map_or_else(|error| error.to_string(), |some| some.to_string())));
+    // It is still there.
+    let bytes = inheritance.bytes("memfd").expect("a file");
+    say(&format!("bytes {}", String::from_utf8_lossy(&bytes.unwrap_or_default())));
+    let map = inheritance.map("buffers").expect("a blob").expect("its name");
+    say(&format!("mapped {}", String::from_utf8_lossy(&map)));
+    assert!(inheritance.map("buffers").expect("nothing to fail").is_none());
+}
