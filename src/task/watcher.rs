@@ -2,6 +2,7 @@
 //! is not known here.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -107,7 +108,8 @@ impl Shared {
                 state.waking = waker.is_some();
                 drop(state);
                 if let Some(waker) = waker {
-                    waker.wake();
+                    // One that panics has told so by itself, and the next must still be woken.
+                    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
                 }
                 self.state().waking = false;
             }
