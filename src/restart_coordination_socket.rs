@@ -36,7 +36,7 @@ use crate::error::RequestError;
 use crate::sockets::unix_client;
 use crate::wire::{Coordination, Frames, Request, Response};
 
-pub use crate::wire::Status;
+pub use crate::wire::{Outcome, Status};
 
 pub(crate) use server::{Asked, Server};
 
