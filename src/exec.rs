@@ -28,6 +28,8 @@ use crate::systemd;
 
 /// How long a program that is being written is waited for.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
+/// So many descriptors there is room for in any case.
+const SPARE: RawFd = 512;
 /// How long the end of the thread is waited for when the restarter is dropped.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
@@ -183,6 +185,9 @@ fn serve(launch: &Launch, signal: Option<Signal>, orders: &Receiver<Order>, shar
             Order::Reap(process) => Some(process),
             Order::Spawn(job) => {
                 let attempt = job.attempt;
+                // What is handed over may be held twice while it waits for the successor. The lifeline has the lowest number that was
+                // free: there are not many more descriptors than that.
+                sys::make_room(&job.lifeline, job.lifeline.as_raw_fd().saturating_mul(2).saturating_add(SPARE));
                 let result = start(launch, &mask, job, shared);
                 let mut desk = shared.desk();
                 if desk.abandoned >= attempt.0 {

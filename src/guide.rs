@@ -7,6 +7,8 @@
 //! - [The `restart` subcommand and its exit statuses](#the-restart-subcommand-and-its-exit-statuses)
 //! - [Over a fleet](#over-a-fleet)
 //! - [What to watch](#what-to-watch)
+//! - [Fewer privileges](#fewer-privileges)
+//! - [The system calls of the loop](#the-system-calls-of-the-loop)
 //!
 //! # Under systemd
 //!
@@ -186,3 +188,42 @@
 //! The `status` of the coordination socket ([`Status`](crate::Status), as JSON for programs) says who serves, in which generation, and how
 //! the last restarts ended, those of earlier processes included. Worth an alarm: an outcome that is not `ok`; a generation that does not
 //! move with a deploy; old processes that do not end (more than two in the unit, for longer than a drain may take).
+//!
+//! # Fewer privileges
+//!
+//! A restart is started by a thread of its own, which [`RestartConfig::build`](crate::RestartConfig::build) starts with the rights of the
+//! moment. What other threads give up later does not bind it, as long as the kernel or the C library keeps it to the thread that asks:
+//!
+//! | what is given up after `build` | whom it binds | restarts |
+//! | --- | --- | --- |
+//! | a seccomp filter, without TSYNC | the thread that installs it, and threads that it starts | work; the successor has none of it until it installs its own |
+//! | capabilities, by `capset` | the same | work; the successor is born with those of the restart thread |
+//! | `no_new_privs` | the same | work; a successor that is setuid gets its user |
+//! | a seccomp filter with TSYNC | all threads | fail with `Operation not permitted` if it forbids `execve`, `clone` or `vfork` |
+//! | `setuid`, `setgid`, `setgroups` of the C library | all threads | work as the new user: it must be allowed to execute the program, and the successor cannot take the old rights back. Sockets are inherited, so that privileged ports stay |
+//! | `chroot`, and a changed directory | all threads | work if the program, its libraries and the directory to start in ([`current_dir`](crate::RestartConfig::current_dir)) are at the same paths in the new root |
+//! | resource limits | the process, and its successors | work; as many descriptors are needed as there are sockets, and a few |
+//!
+//! So a thread that talks to strangers can be forbidden to execute anything while the service can still be replaced.
+//!
+//! # The system calls of the loop
+//!
+//! What the thread that calls [`Restarter`](crate::Restarter)'s methods needs after [`build`](crate::RestartConfig::build) and the binding of
+//! [`Sockets`](crate::Sockets), for a seccomp filter. It needs neither `execve` nor anything that makes a process or a thread. The names are those of
+//! 64-bit machines; one that a machine does not have is left out there. The program's own calls come on top: its connections, its files, its log.
+//!
+//! | calls | for |
+//! | --- | --- |
+//! | `epoll_wait`, `epoll_pwait`, `epoll_ctl` | the loop |
+//! | `poll`, `ppoll` | waiting for the predecessor in `ready`, for systemd and for a child's end when a restarter is dropped |
+//! | `read`, `write`, `timerfd_settime`, `clock_gettime` | wakers and deadlines |
+//! | `socketpair`, `sendmsg`, `recvmsg`, `fcntl`, `close` | lifelines, and the descriptors on them |
+//! | `memfd_create`, `pread64`, `fstat`, `newfstatat`, `prlimit64` | blobs |
+//! | `pidfd_open`, `pidfd_send_signal`, `waitid`, `getpid` | watching, killing and reaping the successor |
+//! | `accept4`, `getsockopt`, `geteuid`, `recvfrom`, `sendto` | clients of the coordination socket, and who they are; the handler of the restart signal |
+//! | `open`, `openat`, `stat`, `lstat`, `statx`, `unlink`, `unlinkat`, `rename`, `renameat`, `renameat2` | the coordination socket's path, the pid file, `/proc/sys/kernel/overflowuid` |
+//! | `socket`, `connect`, `ioctl`, `pipe2` | telling systemd, and waiting until it has understood |
+//! | `kill`, `wait4` | a child that nobody wants, should the restart thread have come to an end |
+//! | `futex`, `sched_yield` | what is shared with the restart thread and with handles in other threads |
+//! | `brk`, `mmap`, `munmap`, `mremap`, `mprotect`, `madvise`, `getrandom` | memory, and the seeds of hash maps |
+//! | `rt_sigreturn`, `restart_syscall` | going on after a signal, or after the process was stopped |

@@ -5,7 +5,7 @@
 mod blob;
 mod inheritance;
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +28,9 @@ pub use inheritance::{Inheritance, Map};
 /// should not touch the connections that it gives, nor the state: it is *frozen*. If the attempt fails
 /// ([`Event::Failed`](crate::Event::Failed)) it goes on as if nothing had happened.
 ///
-/// The loop is never blocked by any of this. What the kernel does not take at once waits here, as duplicates.
+/// The loop is never blocked by any of this. What the kernel does not take at once waits here, as duplicates: the limit of descriptors
+/// (RLIMIT_NOFILE) should leave room for some hundred more than the program has, and for as many again as it gives if the successor is
+/// slow to take them. The successor needs room for all that it is given; where it has none, the attempt fails.
 ///
 /// ```
 /// use std::io::Write;
@@ -54,7 +56,7 @@ pub use inheritance::{Inheritance, Map};
 pub struct Handover {
     lifeline: Arc<Lifeline>,
     outcome: Arc<Outcome>,
-    names: BTreeSet<String>,
+    names: HashSet<String>,
     /// What goes with the next packet, and how long that will be at most.
     items: Vec<Item>,
     descriptors: Vec<OwnedFd>,
@@ -110,7 +112,7 @@ impl Handover {
         let handover = Handover {
             lifeline,
             outcome: outcome.clone(),
-            names: BTreeSet::new(),
+            names: HashSet::new(),
             items: Vec::new(),
             descriptors: Vec::new(),
             length: 0,

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::fstat;
 
 pub(crate) use memory::{Mapping, memory_file, seal};
@@ -56,6 +57,15 @@ pub(crate) fn duplicate(fd: impl AsFd, at_least: RawFd) -> io::Result<OwnedFd> {
     let new = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(at_least))?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(new) })
+}
+
+/// Has the kernel enlarge the table of descriptors to hold so many, or as many as it may. In a process with threads that takes it some
+/// ten milliseconds, whoever it was that needed one more.
+pub(crate) fn make_room(fd: impl AsFd, descriptors: RawFd) {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    let last = RawFd::try_from(limit).unwrap_or(RawFd::MAX).saturating_sub(1).min(descriptors);
+    // If there is none to be had, the same will be said to who needs one.
+    let _ = duplicate(fd, last);
 }
 
 /// The path by which this program was executed, as the kernel was given it.

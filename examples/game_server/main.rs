@@ -42,8 +42,8 @@ that nobody was told anything; the maximum is over the tries in vain as well.
 The exit status is 0 if nothing was lost, 1 if something was, 2 for wrong usage.
 RUST_LOG=info shows what the servers log.";
 
-/// What a process needs besides one descriptor for each player.
-const BESIDES: u64 = 100;
+/// What a process needs besides one descriptor for each player: its own few, and some hundred while it hands over.
+const BESIDES: u64 = 600;
 
 enum Command {
     Help,
@@ -69,6 +69,9 @@ fn main() -> ExitCode {
                      {needed}`, for a service `LimitNOFILE={needed}`), or take fewer --players",
                     options.players
                 ));
+            }
+            if limit < 2 * options.players as u64 {
+                eprintln!("game_server: with a limit of {limit} descriptors a restart fails if the successor is slow to take the players");
             }
             run::run(&options)
         }),

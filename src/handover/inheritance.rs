@@ -1,6 +1,5 @@
 //! What the new process has got.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -18,14 +17,17 @@ use crate::wire::Message;
 /// [`ready`](crate::Restarter::ready): until then the predecessor can still get them back.
 #[derive(Debug)]
 pub struct Inheritance {
-    items: Arc<Mutex<BTreeMap<String, OwnedFd>>>,
+    items: Arc<Mutex<Items>>,
 }
+
+/// All that has come, by name: sorted once it is complete. What was taken leaves its name.
+type Items = Vec<(String, Option<OwnedFd>)>;
 
 impl Inheritance {
     /// Takes a descriptor, as whatever is made from one: an [`OwnedFd`], a `TcpStream`, a `UnixStream`, a `File`, … A blob can be
     /// taken as a `File` too; its offset is shared with the predecessor, so it is to be read by position.
     pub fn fd<T: From<OwnedFd>>(&mut self, name: &str) -> Option<T> {
-        self.items().remove(name).map(T::from)
+        self.slot(name, Option::take).flatten().map(T::from)
     }
 
     /// Takes a blob, or any file, as bytes.
@@ -53,23 +55,29 @@ impl Inheritance {
 
     fn put_back_unless<T>(&mut self, result: io::Result<T>, name: &str, file: File) -> io::Result<Option<T>> {
         if result.is_err() {
-            self.items().insert(name.into(), file.into());
+            self.slot(name, |slot| *slot = Some(file.into()));
         }
         result.map(Some)
     }
 
     /// The names of what has not been taken, sorted.
     pub fn names(&self) -> Vec<String> {
-        self.items().keys().cloned().collect()
+        self.items().iter().filter(|(_, left)| left.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Takes all that is left, sorted by name.
     pub fn drain(&mut self) -> impl Iterator<Item = (String, OwnedFd)> + use<> {
-        std::mem::take(&mut *self.items()).into_iter()
+        std::mem::take(&mut *self.items()).into_iter().filter_map(|(name, left)| Some((name, left?)))
     }
 
-    fn items(&self) -> MutexGuard<'_, BTreeMap<String, OwnedFd>> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slot<T>(&self, name: &str, with: impl FnOnce(&mut Option<OwnedFd>) -> T) -> Option<T> {
+        let mut items = self.items();
+        let index = items.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+        Some(with(&mut items[index].1))
+    }
+
+    fn items(&self) -> MutexGuard<'_, Items> {
+        lock(&self.items)
     }
 }
 
@@ -88,7 +96,7 @@ impl Deref for Map {
 /// A handover that is coming in.
 #[derive(Debug, Default)]
 pub(crate) struct Collected {
-    items: Arc<Mutex<BTreeMap<String, OwnedFd>>>,
+    items: Arc<Mutex<Items>>,
     count: u64,
 }
 
@@ -97,16 +105,19 @@ impl Collected {
     pub(crate) fn take_in(&mut self, message: Message, descriptors: Vec<OwnedFd>) -> Result<bool, String> {
         match message {
             Message::Items { items } => {
-                let mut held = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-                for (item, descriptor) in items.into_iter().zip(descriptors) {
-                    self.count += 1;
-                    if held.insert(item.name.clone(), descriptor).is_some() {
-                        return Err(format!("two items of the handover have the name {:?}", item.name));
-                    }
-                }
+                self.count += items.len() as u64;
+                let items = items.into_iter().zip(descriptors);
+                lock(&self.items).extend(items.map(|(item, descriptor)| (item.name, Some(descriptor))));
                 Ok(false)
             }
-            Message::End { items } if items == self.count => Ok(true),
+            Message::End { items } if items == self.count => {
+                let mut held = lock(&self.items);
+                held.sort_by(|(one, _), (other, _)| one.cmp(other));
+                match held.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+                    Some(pair) => Err(format!("two items of the handover have the name {:?}", pair[0].0)),
+                    None => Ok(true),
+                }
+            }
             Message::End { items } => Err(format!("{items} items were handed over, and {} have come", self.count)),
             _ => Ok(false),
         }
@@ -119,9 +130,11 @@ impl Collected {
 
     /// Closes what the program has not taken.
     pub(crate) fn close(&self) {
-        let left = std::mem::take(&mut *self.items.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(first) = left.keys().next() {
-            log::warn!(target: "pollflip", "{} items of the handover were not taken and are closed, {first:?} and so on", left.len());
+        let left = std::mem::take(&mut *lock(&self.items));
+        let mut left = left.into_iter().filter_map(|(name, left)| Some((name, left?)));
+        if let Some((first, _)) = left.next() {
+            let more = left.count();
+            log::warn!(target: "pollflip", "{} items of the handover were not taken and are closed: {first:?} and {more} more", more + 1);
         }
     }
 }
@@ -134,4 +147,8 @@ fn read(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
+}
+
+fn lock(items: &Mutex<Items>) -> MutexGuard<'_, Items> {
+    items.lock().unwrap_or_else(PoisonError::into_inner)
 }

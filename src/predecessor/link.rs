@@ -3,7 +3,7 @@
 //! Knows: the messages between the two. Does not know: what the program does with them. Whoever reads, the loop or a thread that waits,
 //! leaves what it found in one inbox.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::error::Error;
 use crate::handover::{Collected, Inheritance};
 use crate::lifeline::{Incoming, Lifeline};
-use crate::sys::Process;
+use crate::sys::{self, Process};
 use crate::wire::{self, Hello, Message, Outcome};
 
+/// So many descriptors there is room for besides those that the predecessor seems to have.
+const SPARE: RawFd = 512;
 /// Between the moment a dying process closes its descriptors and the moment it is dead.
 pub(crate) const DYING: Duration = Duration::from_secs(1);
 
@@ -187,6 +189,8 @@ impl Link {
     /// Asks for the state, once.
     pub(super) fn pull(&self) {
         if !std::mem::replace(&mut self.said().pull, true) {
+            // Before the other side freezes. It has about as many descriptors as the number says under which it made this one.
+            sys::make_room(&self.line, self.line.as_fd().as_raw_fd().saturating_add(SPARE));
             self.say(&Message::Pull);
         }
     }

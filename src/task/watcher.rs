@@ -2,8 +2,8 @@
 //! is not known here.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::{self, JoinHandle};

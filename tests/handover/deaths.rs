@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use nix::sys::signal::Signal;
 
 use crate::harness::Setup;
-use crate::player::Player;
+use crate::player::{Player, with_predecessor};
 
 trials![
     a_predecessor_that_dies_before_it_gives_leaves_its_listeners,
@@ -56,8 +56,7 @@ fn a_predecessor_that_dies_when_all_is_given_leaves_everything() {
 }
 
 fn items_of_a_predecessor_that_is_gone_are_closed() {
-    let service = Setup::new().plan("predecessor=dies_after_half").launch();
-    let new = service.hub.nth(1);
+    let (_service, _, new) = with_predecessor("dies_after_half");
     let error = new.says("receive-error");
     assert!(error.contains("has ended; what it listened on is here"), "{error}");
     new.says("serving");

@@ -119,6 +119,7 @@ fn take_all(line: &Raw, between: impl Fn()) -> (usize, u64) {
 
 /// A predecessor that starts a real service; `how` is the setting `predecessor`.
 pub fn predecessor(how: &str) -> Result<(), String> {
+    wait_for_go();
     let line = start_successor(how);
     if let "version_too_new" | "unreadable_and_too_new" = how {
         let Message::Refuse { reason } = line.wait_for(|message| matches!(message, Message::Refuse { .. })) else { forever() };
@@ -146,6 +147,7 @@ pub fn predecessor(how: &str) -> Result<(), String> {
         "one_name_twice" => {
             let items = r#"{"type":"items","items":[{"name":"a","kind":"blob"},{"name":"a","kind":"blob"}]}"#;
             line.send(items.as_bytes(), &[fd, fd]);
+            line.json(r#"{"type":"end","items":2}"#);
         }
         "one_missing" => {
             line.send(br#"{"type":"items","items":[{"name":"a","kind":"blob"}]}"#, &[fd]);

@@ -1,7 +1,7 @@
 //! Names: which are given, and what comes of the others.
 
 use crate::harness::Setup;
-use crate::player::Player;
+use crate::player::{Player, with_predecessor};
 
 trials![
     odd_names_arrive_as_they_are,
@@ -18,6 +18,7 @@ trials![
 fn odd_names_arrive_as_they_are() {
     let service = Setup::new().set("give", "names").set("take", "names").start();
     let new = service.restart();
+    new.says_again("name", 5);
     let names = new.said("name");
     assert_eq!(names.len(), 6, "{names:?}");
     assert!(names.iter().all(|name| name.ends_with(" true")), "{names:?}");
@@ -42,9 +43,9 @@ fn a_descriptor_that_was_closed_fails_the_attempt_and_names_it() {
 
 /// What a successor says to a predecessor that hands over in this way.
 fn refused(how: &str) -> String {
-    let service = Setup::new().plan(&format!("predecessor={how}")).launch();
-    let why = service.first().says("refused");
-    let said = service.hub.nth(1).says("receive-error");
+    let (_service, old, new) = with_predecessor(how);
+    let why = old.says("refused");
+    let said = new.says("receive-error");
     assert!(why.starts_with("the state cannot be taken over: "), "{why}");
     assert_eq!(why.split_once(": ").map(|(_, why)| why), said.split_once(": ").map(|(_, why)| why));
     why
@@ -76,9 +77,8 @@ fn items_in_a_message_that_is_not_known_fail_the_attempt() {
 }
 
 fn odd_names_from_the_wire_are_only_names() {
-    let service = Setup::new().plan("predecessor=odd_names").launch();
-    service.first().says("granted");
-    let new = service.hub.nth(1);
+    let (_service, old, new) = with_predecessor("odd_names");
+    old.says("granted");
     assert_eq!(new.says("received"), "2");
     new.says("ready");
 }

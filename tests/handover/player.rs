@@ -4,9 +4,19 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
-use crate::harness::Service;
-use crate::hub::DEADLINE;
+use crate::harness::{Service, Setup};
+use crate::hub::{DEADLINE, Process};
 use crate::service;
+
+/// A service whose first process is a predecessor of that kind; and its successor, a real one.
+pub fn with_predecessor(how: &str) -> (Service, Process, Process) {
+    let service = Setup::new().plan(&format!("predecessor={how}")).launch();
+    let old = service.first();
+    old.says("waits");
+    old.tell("go");
+    let new = service.hub.nth(1);
+    (service, old, new)
+}
 
 #[derive(Debug)]
 pub enum Player {

@@ -3,7 +3,7 @@
 use pollflip::internals::wire::{OLDEST, VERSION};
 
 use crate::harness::Setup;
-use crate::player::Player;
+use crate::player::{Player, with_predecessor};
 
 trials![
     a_newer_successor_that_can_still_speak_this_version_is_served,
@@ -24,9 +24,8 @@ fn a_newer_successor_that_can_still_speak_this_version_is_served() {
 }
 
 fn a_newer_predecessor_that_can_still_speak_this_version_is_served() {
-    let service = Setup::new().plan("predecessor=newer").launch();
-    service.first().says("granted");
-    let new = service.hub.nth(1);
+    let (_service, old, new) = with_predecessor("newer");
+    old.says("granted");
     assert_eq!(new.says("built"), "generation 3");
     assert_eq!(new.says("received"), "2");
     new.says("event Committed");
@@ -62,10 +61,10 @@ fn a_successor_that_is_too_new_to_be_read_is_killed_with_the_reason() {
 }
 
 fn refuses(how: &str) {
-    let service = Setup::new().plan(&format!("predecessor={how}")).launch();
-    let why = service.first().says("refused");
+    let (_service, old, new) = with_predecessor(how);
+    let why = old.says("refused");
     assert!(why.starts_with("the lifeline cannot be used: ") && why.ends_with(&too_new()), "{why}");
-    assert!(service.hub.nth(1).says("error").ends_with(&too_new()));
+    assert!(new.says("error").ends_with(&too_new()));
 }
 
 fn a_predecessor_that_is_too_new_is_told_so() {
