@@ -68,7 +68,7 @@ fn exit_status(error: &(dyn Error + 'static)) -> u8 {
     match error.downcast_ref() {
         Some(RequestError::Refused(_)) => 2,
         Some(RequestError::Unreachable(_)) => 3,
-        Some(RequestError::TimedOut(_)) => 4,
+        Some(RequestError::TimedOut(_) | RequestError::HungUp(_)) => 4,
         _ if error.is::<lexopt::Error>() => 64, // EX_USAGE: not to be taken for an outcome
         _ => 1,
     }

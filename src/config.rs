@@ -121,7 +121,8 @@ impl RestartConfig {
         self
     }
 
-    /// How long a restart may take from the request until the successor is ready; it is killed then. Unless told otherwise, 60 s.
+    /// How long a restart may take from the request until the successor is ready; it is killed then. Unless told otherwise, 60 s. A
+    /// successor that hangs after it has asked for the state keeps this process frozen until then.
     pub fn ready_timeout(mut self, limit: Duration) -> RestartConfig {
         self.ready_timeout = limit;
         self
@@ -129,6 +130,9 @@ impl RestartConfig {
 
     /// How long this process keeps its listeners after a successor has taken over, and serves again if that one dies. Unless told
     /// otherwise, zero: a handoff is final at once.
+    ///
+    /// What the successor accepted or changed meanwhile is lost if it dies, and so are the connections that were handed over: this process
+    /// has its listeners, and the state that it had when it was asked for it. State that must not go back wants no probation.
     pub fn probation(mut self, time: Duration) -> RestartConfig {
         self.probation = (!time.is_zero()).then_some(time);
         self

@@ -188,6 +188,13 @@ pub enum Error {
     /// Something was asked for that cannot be; the text says what and why.
     #[error("{0}")]
     Rule(Cow<'static, str>),
+    /// The predecessor has ended before it had given its state. This process is alone: it has what the other listened on, and can call
+    /// [`ready`](crate::Restarter::ready) without the state, or end and leave it to a supervisor to start afresh.
+    #[error("no state has come: the predecessor (process {0}) has ended; what it listened on is here")]
+    Alone(u32),
+    /// The predecessor has not given its state in time. It serves: [refuse](crate::Predecessor::refuse), or end.
+    #[error("no state has come from the predecessor within {:.1} s; refuse, or end", .0.as_secs_f64())]
+    TimedOut(Duration),
     /// The predecessor lives and has given this process up. It serves on; this process should end.
     #[error("the predecessor (process {0}) has given this process up and serves on")]
     GivenUp(u32),
@@ -209,6 +216,8 @@ impl From<Error> for io::Error {
         let kind = match &error {
             Error::Os { source, .. } => source.kind(),
             Error::Rule(_) => io::ErrorKind::InvalidInput,
+            Error::Alone(_) => io::ErrorKind::NotFound,
+            Error::TimedOut(_) => io::ErrorKind::TimedOut,
             Error::GivenUp(_) => io::ErrorKind::ConnectionAborted,
         };
         io::Error::new(kind, error)
@@ -228,9 +237,12 @@ pub enum RequestError {
     /// The new version did not start; the old one serves on.
     #[error("restart failed: {0}")]
     Failed(String),
-    /// No answer came in time. The restart may still be under way: ask for the status.
-    #[error("no answer within {:.1} s; the restart may still be under way: ask for the status", .0.as_secs_f64())]
+    /// No answer came in time. A restart that was asked for may still be under way: the status tells.
+    #[error("no answer within {:.1} s: the service is busy, stopped or not polled; what was asked for may still be under way", .0.as_secs_f64())]
     TimedOut(Duration),
+    /// The service hung up before it answered: it has probably died. A restart that was asked for may have been tried.
+    #[error("the service hung up before it answered: {0}; ask for the status")]
+    HungUp(#[source] io::Error),
     /// What came is no answer that this version understands.
     #[error("the answer makes no sense: {0}")]
     Protocol(String),

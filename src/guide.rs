@@ -8,6 +8,7 @@
 //! - [Over a fleet](#over-a-fleet)
 //! - [What to watch](#what-to-watch)
 //! - [Fewer privileges](#fewer-privileges)
+//! - [The coordination socket under attack](#the-coordination-socket-under-attack)
 //! - [The system calls of the loop](#the-system-calls-of-the-loop)
 //!
 //! # Under systemd
@@ -109,7 +110,7 @@
 //! | 1 | `Failed`, `Protocol` | the old version | mend the new one; the reason is printed |
 //! | 2 | `Refused` | the old version | ask again later; the reason says what is going on |
 //! | 3 | `Unreachable` | nobody, or not there | look whether it runs, and at the path and the user |
-//! | 4 | `TimedOut` | one of the two | ask for the status; wait longer than ready timeout and probation together |
+//! | 4 | `TimedOut`, `HungUp` | one of the two, if any | ask for the status; wait longer than ready timeout and probation together |
 //! | 64 | | as before | wrong usage |
 //!
 //! ```
@@ -129,7 +130,7 @@
 //!             ExitCode::from(match error {
 //!                 RequestError::Refused(_) => 2,
 //!                 RequestError::Unreachable(_) => 3,
-//!                 RequestError::TimedOut(_) => 4,
+//!                 RequestError::TimedOut(_) | RequestError::HungUp(_) => 4,
 //!                 _ => 1,
 //!             })
 //!         }
@@ -205,6 +206,14 @@
 //! | resource limits | the process, and its successors | work; as many descriptors are needed as there are sockets, and a few |
 //!
 //! So a thread that talks to strangers can be forbidden to execute anything while the service can still be replaced.
+//!
+//! # The coordination socket under attack
+//!
+//! Root and the user of the service may ask; all others are turned away at once and take no room, whatever the mode of the path. Of those
+//! who may ask, 64 are talked to at a time; each has 5 s to say what it wants and to take its answer, in frames of 64 KiB at the most.
+//! That bounds what an attack can cost: 16 MiB of memory, and a few milliseconds for one turn of the loop. Who comes while 64 are
+//! there is refused, and asks again later. A process of the same user that takes every place as soon as it is free can keep others out;
+//! the restart signal needs no place.
 //!
 //! # The system calls of the loop
 //!

@@ -28,6 +28,13 @@ pub use inheritance::{Inheritance, Map};
 /// should not touch the connections that it gives, nor the state: it is *frozen*. If the attempt fails
 /// ([`Event::Failed`](crate::Event::Failed)) it goes on as if nothing had happened.
 ///
+/// | step | what a program with mio does |
+/// | --- | --- |
+/// | [`StateRequested`](crate::Event::StateRequested): freeze | deregister the connections and the listener, save, `send` |
+/// | [`Failed`](crate::Event::Failed): thaw | register them again: an edge that came meanwhile is told anew |
+/// | [`HandedOff`](crate::Event::HandedOff): give up | drop the connections. Deregistered first, or epoll goes on reporting them as long as the successor has them |
+/// | [`Resumed`](crate::Event::Resumed) | register the listener again; the connections died with the successor |
+///
 /// The loop is never blocked by any of this. What the kernel does not take at once waits here, as duplicates: the limit of descriptors
 /// (RLIMIT_NOFILE) should leave room for some hundred more than the program has, and for as many again as it gives if the successor is
 /// slow to take them. The successor needs room for all that it is given; where it has none, the attempt fails.

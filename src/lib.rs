@@ -66,7 +66,9 @@
 //! # The order of a start
 //!
 //! [`fixup_systemd_env`] (only if something else reads systemd's sockets) · [`RestartConfig::build`] · [`Restarter::sockets`] · give
-//! privileges up · the slow initialisation, with [`Predecessor::progress`] · [`Restarter::ready`] · serve.
+//! privileges up · the slow initialisation, with [`Predecessor::progress`] · [`Predecessor::receive`] if there is state ·
+//! [`Restarter::ready`] · serve. What goes wrong on the way is best told with [`Predecessor::refuse`]: whoever asked for the restart sees
+//! that reason, and of a process that just exits only its status.
 //!
 //! # Reading the source
 //!
@@ -113,3 +115,9 @@ pub mod internals {
         pub use crate::wire::*;
     }
 }
+
+/// The README's program is compiled too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[allow(missing_debug_implementations)]
+pub struct Readme;

@@ -85,18 +85,24 @@ impl Predecessor {
     /// Asks for the state, for programs with a loop: it comes as [`Event::Inherited`](crate::Event::Inherited). The predecessor freezes from
     /// then on until this process is ready, so do the slow initialisation first.
     pub fn pull(&self) {
-        self.0.pull();
+        if !self.0.pull() {
+            log::warn!(target: "pollflip", "pull comes too late: this process has said that it is ready");
+        }
     }
 
     /// Asks for the state and waits for it.
     ///
+    /// The predecessor freezes meanwhile, so the limit is for it to answer, not for this process to initialise: some seconds.
+    ///
     /// # Errors
     ///
-    /// The predecessor has ended before it had given all of it: this process is then alone, and has what the other listened on. Or the
-    /// limit has passed, or what came cannot be used, for want of descriptors, say, of which the predecessor is told: this process should
-    /// then [refuse](Predecessor::refuse) or end.
+    /// [`Error::Alone`]: the predecessor has ended before it had given all of it. This process can go on without the state.
+    /// [`Error::TimedOut`]: the limit has passed. Anything else: what came cannot be used, for want of descriptors, say, of which the
+    /// predecessor is told. This process should then [refuse](Predecessor::refuse), with the reason, or end.
     pub fn receive(&self, limit: Duration) -> Result<Inheritance, Error> {
-        self.0.pull();
+        if !self.0.pull() {
+            return Err(Error::rule("receive comes too late: this process has said that it is ready"));
+        }
         let result = self.0.wait_for_state(limit);
         // What else has come meanwhile is the loop's.
         wake_loop(&startup());

@@ -45,7 +45,7 @@ pub(crate) use server::{Asked, Server};
 ///
 /// # Errors
 ///
-/// See [`RequestError`]. After any of them but [`TimedOut`](RequestError::TimedOut) the old process serves on, if there was one.
+/// See [`RequestError`]. After `Refused` and `Failed` the old process serves on; after `TimedOut` and `HungUp` the status tells.
 pub fn request_restart(path: impl AsRef<Path>, limit: Duration, mut progress: impl FnMut(&str)) -> Result<u32, RequestError> {
     let request = Request::Restart { progress: true };
     let (mut client, mut response) = Client::ask(path.as_ref(), limit, &request)?;
@@ -57,7 +57,7 @@ pub fn request_restart(path: impl AsRef<Path>, limit: Duration, mut progress: im
             Response::Progress(line) => progress(&line),
             other => return Err(RequestError::Protocol(format!("{other:?} to a request for a restart"))),
         }
-        response = client.answer().map_err(|lost| client.gone(lost, &request))?;
+        response = client.answer().map_err(Client::gone)?;
     }
 }
 
@@ -130,7 +130,7 @@ impl Client {
             match client.answer().map_err(|lost| written.err().unwrap_or(lost)) {
                 Ok(response) => return Ok((client, response)),
                 Err(Lost::HungUp { unread, .. }) if unread || *request == Request::Status => thread::sleep(RETRY),
-                Err(lost) => return Err(client.gone(lost, request)),
+                Err(lost) => return Err(Client::gone(lost)),
             }
         }
     }
@@ -193,14 +193,10 @@ impl Client {
         }
     }
 
-    fn gone(&self, lost: Lost, request: &Request) -> RequestError {
+    fn gone(lost: Lost) -> RequestError {
         match lost {
             Lost::Error(error) => error,
-            Lost::HungUp { error, .. } => {
-                let tried = if *request == Request::Status { "" } else { "; the restart may have been tried: ask for the status" };
-                let text = format!("the service hung up before it answered ({error}){tried}");
-                RequestError::Unreachable(io::Error::new(error.kind(), text))
-            }
+            Lost::HungUp { error, .. } => RequestError::HungUp(error),
         }
     }
 }

@@ -186,19 +186,29 @@ impl Link {
         let _ = poll(&mut fds, timeout);
     }
 
-    /// Asks for the state, once.
-    pub(super) fn pull(&self) {
-        if !std::mem::replace(&mut self.said().pull, true) {
+    /// Asks for the state, once; `false`: too late, this process has said that it is ready without it.
+    pub(super) fn pull(&self) -> bool {
+        let mut said = self.said();
+        if said.ready && !said.pull {
+            return false;
+        }
+        let first = !std::mem::replace(&mut said.pull, true);
+        drop(said);
+        if first {
             // Before the other side freezes. It has about as many descriptors as the number says under which it made this one.
             sys::make_room(&self.line, self.line.as_fd().as_raw_fd().saturating_add(SPARE));
             self.say(&Message::Pull);
         }
+        true
     }
 
     /// Waits for the state. Lets go of the inbox only when it is there, so that the loop does not get it first.
     pub(super) fn wait_for_state(&self, limit: Duration) -> Result<Inheritance, Error> {
         let deadline = Instant::now().checked_add(limit);
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(State::Come { told: true, .. }) = inbox.state {
+            return Err(Error::rule("the state of the predecessor has been received already"));
+        }
         loop {
             self.read(&mut inbox);
             match self.take_inherited(&mut inbox) {
@@ -206,18 +216,14 @@ impl Link {
                 Some(Err(why)) => return Err(Error::rule(format!("the state of the predecessor cannot be used: {why}"))),
                 None => {}
             }
-            let pid = self.pid();
             if inbox.gone {
-                return Err(Error::rule(format!(
-                    "no state has come: the predecessor (process {pid}) has ended; what it listened on is here"
-                )));
+                return Err(Error::Alone(self.pid()));
             }
             if self.standing(&inbox).gave_up {
-                return Err(Error::GivenUp(pid));
+                return Err(Error::GivenUp(self.pid()));
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                let text = format!("no state has come from the predecessor within {:.1} s; refuse, or end", limit.as_secs_f64());
-                return Err(Error::rule(text));
+                return Err(Error::TimedOut(limit));
             }
             self.wait_for_news(&inbox, deadline);
         }

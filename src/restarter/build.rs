@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Registry, Waker};
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use signal_hook_mio::v1_0::Signals;
 
@@ -29,7 +30,18 @@ impl RestartConfig {
     /// Makes the restarter: adopts the lifeline if this process is a successor, installs the signal's handler, binds the coordination
     /// socket and starts the restart thread. Drop privileges after this, not before.
     ///
+    /// The restart signal is blocked in this thread, and so in those that it starts later: the restart thread takes it, so that no system
+    /// call of theirs is interrupted by it (EINTR). Threads that run already should block it too if they mind, and a helper that
+    /// these threads start, and that wants this very signal, has to unblock it.
+    ///
     /// A successor should do its slow initialisation after this call, not before, and tell how far it is: see [`Predecessor`](crate::Predecessor).
+    ///
+    /// # Privileges
+    ///
+    /// The restart thread is started here, with the rights of the moment. A seccomp filter (without TSYNC), dropped capabilities and
+    /// `no_new_privs` bind the thread that asks for them: other threads may give them up after this call, and a restart still works. The C
+    /// library's `setuid`, a filter with TSYNC and `chroot` reach every thread, the restart thread too: see
+    /// [the guide](crate::guide#fewer-privileges), which also lists [the system calls of the loop](crate::guide#the-system-calls-of-the-loop).
     ///
     /// # Errors
     ///
@@ -47,8 +59,11 @@ impl RestartConfig {
 
     fn build_as(&self, claim: Claim, link: Option<Arc<Link>>, gifts: Gifts) -> Result<Restarter, Error> {
         let signal = self.signal.map(restart_signal).transpose()?;
+        if self.ready_timeout.is_zero() {
+            return Err(Error::rule("a ready timeout of zero would fail every restart"));
+        }
         // One that this version would not take for itself is left as it is.
-        let inherited = link.as_ref().and_then(|link| link.blocked_signal()).and_then(|number| restart_signal(number).ok());
+        let blocked = link.as_ref().and_then(|link| link.blocked_signal()).and_then(|number| restart_signal(number).ok());
         // Before this process opens descriptors of its own.
         let passed = systemd::passed(link.is_some());
         let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
@@ -57,12 +72,12 @@ impl RestartConfig {
         let timer = Timer::new().map_err(Error::os("cannot make a timer"))?;
         watch(registry, timer.as_fd(), TIMER)?;
 
-        // Read before the restart signal is unblocked: a successor is born with the same mask, plus that signal.
+        // Read before the restart signal is arranged for: a successor is born with the same mask, plus that signal.
         let mut launch = self.launch()?;
-        let handled: Vec<Signal> = signal.into_iter().chain(inherited).collect();
+        let handled: Vec<Signal> = signal.into_iter().chain(blocked).collect();
         let signals = self.handle_signals(registry, &handled)?;
         for signal in &handled {
-            // Blocked by the predecessor, not by the program: not to be handed down.
+            // Blocked by the predecessor or an earlier restarter, not by the program: not to be handed down.
             launch.mask.remove(*signal);
         }
         let path = self.absolute_socket()?;
@@ -74,7 +89,7 @@ impl RestartConfig {
         let server = path.map(|path| serve(&path, inherited)).transpose()?;
         let program = launch.program.clone();
         let exec = Exec::start(launch, signal, waker.clone()).map_err(Error::os("cannot start the restart thread"))?;
-        unblock(&handled)?;
+        arrange(signal, blocked)?;
         if let Some(link) = &link {
             watch(registry, link.line().as_fd(), PREDECESSOR)?;
             watch(registry, link.process().as_fd(), PREDECESSOR)?;
@@ -146,8 +161,11 @@ fn serve(path: &Path, inherited: Option<OwnedFd>) -> Result<Server, Error> {
     Server::new(path, inherited, FIRST_CLIENT).map_err(Error::os(format!("cannot bind the coordination socket {}", path.display())))
 }
 
-/// The signals that the predecessor has blocked in this process, in this thread; the restart thread has done so for itself.
-fn unblock(signals: &[Signal]) -> Result<(), Error> {
-    let set: SigSet = signals.iter().copied().collect();
-    set.thread_unblock().map_err(|error| Error::os("cannot unblock the restart signal")(error.into()))
+/// The restart thread takes the restart signal, and this thread and those that it starts do not: a loop that sleeps in the kernel is not
+/// woken by it with an error (EINTR) that it may not expect. What the predecessor has blocked besides has a handler now.
+fn arrange(signal: Option<Signal>, inherited: Option<Signal>) -> Result<(), Error> {
+    let set = |signals: Option<Signal>| signals.into_iter().collect::<SigSet>();
+    let failed = |error: Errno| Error::os("cannot set the signal mask")(error.into());
+    set(signal).thread_block().map_err(failed)?;
+    set(inherited.filter(|inherited| Some(*inherited) != signal)).thread_unblock().map_err(failed)
 }

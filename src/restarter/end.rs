@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::SigSet;
+
 use crate::machine::{Input, KILL_TIMEOUT, Output, State};
 use crate::systemd::BARRIER_LIMIT;
 
@@ -50,6 +52,10 @@ impl Restarter {
 
 impl Drop for Restarter {
     fn drop(&mut self) {
+        // It was blocked for the restart thread's sake; its handler stays and does nothing.
+        if let Err(error) = self.signal.into_iter().collect::<SigSet>().thread_unblock() {
+            log::warn!(target: "pollflip", "cannot unblock the restart signal: {error}");
+        }
         match self.machine.state() {
             State::Closed(_) | State::Idle => {}
             State::Spawning { .. } | State::AwaitingReady { .. } | State::Killing { .. } => self.give_up(),

@@ -37,7 +37,8 @@ pub enum Event {
 
     /// The state has come that was asked for with [`Predecessor::pull`](crate::Predecessor::pull).
     Inherited(Inheritance),
-    /// The predecessor has given the service to this process.
+    /// The predecessor has given the service to this process. It comes once, also after [`ready`](crate::Restarter::ready) has returned; a
+    /// first generation gets none. Programs that call `ready` need not wait for it.
     Granted,
     /// The predecessor has said that this is final. Restarts of this process are possible from now on.
     Committed,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use mio::Token;
 
 use crate::error::{ChildSpawnError, Error, Refusal};
-use crate::machine::{Input, State, Ticket};
+use crate::machine::{Closed, Input, State, Ticket};
 use crate::predecessor::{Standing, opened};
 use crate::restart_coordination_socket::{Asked, Server};
 use crate::sys::Process;
@@ -233,9 +233,11 @@ impl Restarter {
         }
     }
 
-    /// As long as the predecessor can take the service back, only that one takes requests in.
+    /// As long as the predecessor can take the service back, only that one takes requests in. A first generation does so from the start:
+    /// who asks too early is told.
     pub(super) fn open_server(&mut self) {
-        if self.machine.state() != State::Idle {
+        let starting = self.link.is_none() && self.machine.state() == State::Closed(Closed::NotReady);
+        if !starting && self.machine.state() != State::Idle {
             return;
         }
         if let Some(server) = &mut self.server

@@ -38,7 +38,8 @@ impl PathLock {
         loop {
             let options =
                 OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&lock);
-            let file = options.map_err(|error| named(error, "cannot open the lock file", &lock))?;
+            let file =
+                options.map_err(|error| named(error, "the directory must be there and writable: cannot open the lock file", &lock))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // The one who held it before has removed it: what is locked must be what is there.
                 Ok(held) if same_file(&held.metadata()?, &lock) => return Ok(PathLock { path: path.into(), lock, _held: held }),

@@ -49,6 +49,12 @@ pub trait LifecycleHandler: Send + 'static {
         Ok(())
     }
 
+    /// The successor, of this process id, serves; without a probation the restart is final at once. Stop accepting: on probation the task
+    /// resolves only when it is over, and two processes must not serve meanwhile.
+    fn new_process_granted(&mut self, pid: u32) {
+        let _ = pid;
+    }
+
     /// The restart has failed, before or (on probation) after the successor had taken over: undo what the other hooks did.
     fn new_process_failed(&mut self, why: &Failure) {
         let _ = why;
@@ -78,6 +84,10 @@ impl Hooks {
                 return None;
             }
             Event::Restarting => call_off(restarter, caught(|| handler.pre_new_process())),
+            Event::HandedOff(pid) => log_failure(caught(|| {
+                handler.new_process_granted(pid);
+                Ok(())
+            })),
             Event::Failed(ref why) | Event::Resumed(ref why) => log_failure(caught(|| {
                 handler.new_process_failed(why);
                 Ok(())

@@ -57,7 +57,8 @@ pub struct Status {
     pub pid: u32,
     /// How many restarts lie behind it.
     pub generation: u32,
-    /// `not ready`, `idle`, `spawning`, `awaiting ready`, `handing off`, `handed off`, `killing`, `on probation`, `stopping` or `broken`.
+    /// `not ready`, `idle`, `spawning`, `awaiting ready`, `handing off` (the successor is on probation), `handed off`, `killing` (a successor
+    /// that was given up), `on probation` (by its predecessor), `stopping` or `broken`.
     pub state: String,
     /// The process that it is starting or has handed over to.
     #[serde(default)]

@@ -38,7 +38,7 @@ fn orphaned_at(step: &str) {
     new.says("waits");
     old.signal(Signal::SIGKILL);
     old.ends();
-    assert!(matches!(asker.join().expect("a thread"), Err(RequestError::Unreachable(_))));
+    assert!(matches!(asker.join().expect("a thread"), Err(RequestError::HungUp(_))));
     new.tell("go");
     new.says("serving");
     new.says("event PredecessorGone");
@@ -70,7 +70,7 @@ fn promise_07_the_old_one_killed_before_it_gives_the_state_is_reported_to_the_ne
     let old = service.first();
     old.ask("on StateRequested raise SIGKILL");
     service.plan_next("claimed receive");
-    assert!(matches!(service.try_restart(), Err(RequestError::Unreachable(_))));
+    assert!(matches!(service.try_restart(), Err(RequestError::HungUp(_))));
     let new = service.hub.nth(1);
     let told = new.says("did receive:");
     assert!(told.contains("predecessor"), "{told}");
@@ -96,7 +96,7 @@ fn promise_07_the_old_one_killed_at_handed_off_leaves_the_new_one_the_service() 
     let old = service.first();
     old.ask("on HandedOff raise SIGKILL");
     let load = Load::start(service.address(), 1);
-    assert!(matches!(service.try_restart(), Err(RequestError::Unreachable(_))));
+    assert!(matches!(service.try_restart(), Err(RequestError::HungUp(_))));
     let new = service.hub.nth(1);
     new.says("event PredecessorGone");
     wait_until("the new one to answer", || service.connect().pid == new.pid);
@@ -113,7 +113,7 @@ fn promise_07_the_old_one_killed_on_probation_leaves_the_new_one_the_service() {
     new.says("serving");
     assert!(new.ask("request").starts_with("OnProbation"));
     old.signal(Signal::SIGKILL);
-    assert!(matches!(asker.join().expect("a thread"), Err(RequestError::Unreachable(_))));
+    assert!(matches!(asker.join().expect("a thread"), Err(RequestError::HungUp(_))));
     new.says("event PredecessorGone");
     // It is nobody's to take back any more.
     new.says("event Committed");

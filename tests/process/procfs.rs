@@ -94,13 +94,29 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 
 /// One line of /proc/PID/status.
 pub fn status(pid: u32, name: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status_at(&format!("/proc/{pid}/status"), name)
+}
+
+fn status_at(path: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
 }
 
-/// Whether a signal is in one of the masks of /proc/PID/status.
+/// Whether a signal is in one of the masks of /proc/PID/status, which are those of the first thread.
 pub fn has_signal(pid: u32, mask: &str, signal: i32) -> bool {
-    let mask = status(pid, mask).and_then(|text| u64::from_str_radix(&text, 16).ok()).unwrap_or_default();
-    mask & (1 << (signal - 1)) != 0
+    is_in(status(pid, mask), signal)
+}
+
+/// Whether the restart thread takes a signal: `None` if there is no such thread.
+pub fn restart_thread_takes(pid: u32, signal: i32) -> Option<bool> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let of_thread = |name: &str, id: &str| status_at(&format!("/proc/{pid}/task/{id}/status"), name);
+    let mut ids = threads.filter_map(|thread| thread.ok()?.file_name().into_string().ok());
+    let id = ids.find(|id| of_thread("Name", id).as_deref() == Some("pollflip-restar"))?;
+    Some(!is_in(of_thread("SigBlk", &id), signal))
+}
+
+fn is_in(mask: Option<String>, signal: i32) -> bool {
+    mask.and_then(|text| u64::from_str_radix(&text, 16).ok()).unwrap_or_default() & (1 << (signal - 1)) != 0
 }
