@@ -60,8 +60,11 @@ pub enum Refusal {
          unit, or PIDFile= there and a pid file here"
     )]
     Unheard,
-    /// As many earlier generations as [`RestartConfig::max_draining`](crate::RestartConfig::max_draining) allows still finish their work.
-    #[error("{count} earlier generations still finish their work, the oldest as process {oldest}: wait for them, or end them")]
+    /// More earlier generations than [`RestartConfig::max_draining`](crate::RestartConfig::max_draining) allows still finish their work.
+    #[error(
+        "{count} earlier {}, the oldest as process {oldest}: wait for them, or end them",
+        if *count == 1 { "generation still finishes its work" } else { "generations still finish their work" }
+    )]
     Draining {
         /// How many.
         count: u32,

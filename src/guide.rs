@@ -202,7 +202,7 @@
 //! | `no_new_privs` | the same | work; a successor that is setuid gets its user |
 //! | a seccomp filter with TSYNC | all threads | fail with `Operation not permitted` if it forbids `execve`, `clone` or `vfork` |
 //! | `setuid`, `setgid`, `setgroups` of the C library | all threads | work as the new user: it must be allowed to execute the program, and the successor cannot take the old rights back. Sockets are inherited, so that privileged ports stay |
-//! | `chroot`, and a changed directory | all threads | work if the program, its libraries and the directory to start in ([`current_dir`](crate::RestartConfig::current_dir)) are at the same paths in the new root |
+//! | `chroot` | all threads | work if the program, its libraries and the directory to start in ([`current_dir`](crate::RestartConfig::current_dir)) are at the same paths in the new root |
 //! | resource limits | the process, and its successors | work; as many descriptors are needed as there are sockets, and a few |
 //!
 //! So a thread that talks to strangers can be forbidden to execute anything while the service can still be replaced.
@@ -211,8 +211,8 @@
 //!
 //! Root and the user of the service may ask; all others are turned away at once and take no room, whatever the mode of the path. Of those
 //! who may ask, 64 are talked to at a time; each has 5 s to say what it wants and to take its answer, in frames of 64 KiB at the most.
-//! That bounds what an attack can cost: 16 MiB of memory, and a few milliseconds for one turn of the loop. Who comes while 64 are
-//! there is refused, and asks again later. A process of the same user that takes every place as soon as it is free can keep others out;
+//! That bounds what an attack can cost: 16 MiB of memory, and turns of the loop of some 15 ms. Who comes while 64 are there is refused, and
+//! asks again later. A process of the same user that takes every place as soon as it is free can keep others out;
 //! the restart signal needs no place.
 //!
 //! # The system calls of the loop
@@ -235,4 +235,4 @@
 //! | `kill`, `wait4` | a child that nobody wants, should the restart thread have come to an end |
 //! | `futex`, `sched_yield` | what is shared with the restart thread and with handles in other threads |
 //! | `brk`, `mmap`, `munmap`, `mremap`, `mprotect`, `madvise`, `getrandom` | memory, and the seeds of hash maps |
-//! | `rt_sigreturn`, `restart_syscall` | going on after a signal, or after the process was stopped |
+//! | `rt_sigprocmask`, `rt_sigreturn`, `restart_syscall` | the handler of the restart signal; going on after a signal, or after the process was stopped |

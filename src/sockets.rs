@@ -25,9 +25,6 @@ pub(crate) use path::{LONGEST_PATH, PathLock, unix_client, unix_socket};
 
 use path::bind_unix;
 
-/// How many connections may wait to be accepted; the kernel lowers it to its own limit.
-pub(crate) const BACKLOG: i32 = 4096;
-
 /// The named sockets of a service: what [`Restarter::sockets`](crate::Restarter::sockets) returns.
 ///
 /// Each is asked for by name, in every generation in the same way: a successor gets the one that its predecessor had under that name,
@@ -88,7 +85,7 @@ impl Sockets {
             let listener = TcpListener::bind(&addresses[..])?;
             listener.set_nonblocking(true)?;
             // std's own is short for a service under load.
-            listen(&listener, Backlog::new(BACKLOG)?)?;
+            listen(&listener, Backlog::MAXALLOWABLE)?;
             Ok(listener.into())
         })
     }

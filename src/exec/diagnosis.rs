@@ -24,6 +24,7 @@ pub(super) fn of(launch: &Launch, error: &io::Error) -> Option<String> {
         libc::EACCES => Some(forbidden(&launch.program)),
         libc::ENOEXEC => Some(unfit(&launch.program)),
         libc::ETXTBSY => Some("it is still being written; deploy by rename".into()),
+        libc::EPERM => Some("a rule of the system forbids it (a seccomp filter that reaches the restart thread, a security module)".into()),
         libc::EAGAIN => Some("this user or control group may not have more processes (RLIMIT_NPROC, pids.max)".into()),
         libc::E2BIG => Some("its arguments and environment are too large".into()),
         _ => None,
@@ -62,8 +63,17 @@ fn unfit(program: &Path) -> String {
         return "it is empty".into();
     }
     if head.starts_with(b"\x7fELF") {
-        let machine = head.get(18..20).map(|bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
+        // Class and byte order, machine: what this process runs on would not have been refused for what it is.
+        let own = self::head(Path::new("/proc/self/exe"));
+        let big = head.get(5) == Some(&2);
+        let machine = head.get(18..20).map(|bytes| {
+            let bytes = [bytes[0], bytes[1]];
+            if big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+        });
         return match machine {
+            Some(_) if (head.get(4..6), head.get(18..20)) == (own.get(4..6), own.get(18..20)) => {
+                "it is an ELF program for this machine, but cut off or damaged".into()
+            }
             Some(machine) => format!("it is an ELF program for another machine ({})", machine_name(machine)),
             None => "it is a cut-off ELF program".into(),
         };

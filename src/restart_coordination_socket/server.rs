@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 use slab::Slab;
 
 use crate::machine::Ticket;
-use crate::sockets::{BACKLOG, LONGEST_PATH, PathLock, unix_socket};
+use crate::sockets::{LONGEST_PATH, PathLock, unix_socket};
 use crate::wire::{Coordination, Frames, MAX_FRAME, Request, Response};
 
 /// How many clients are talked to at a time.
@@ -333,7 +333,7 @@ fn bind_private(path: &Path) -> io::Result<OwnedFd> {
     bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new(&temporary)?)?;
     let finish = || {
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
-        listen(&socket, Backlog::new(BACKLOG)?)?;
+        listen(&socket, Backlog::MAXALLOWABLE)?;
         fs::rename(&temporary, path)
     };
     finish().inspect_err(|_| drop(fs::remove_file(&temporary)))?;

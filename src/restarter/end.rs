@@ -57,7 +57,8 @@ impl Drop for Restarter {
             log::warn!(target: "pollflip", "cannot unblock the restart signal: {error}");
         }
         match self.machine.state() {
-            State::Closed(_) | State::Idle => {}
+            // It may have been called off just now, and whoever asked has yet to be told.
+            State::Closed(_) | State::Idle => self.carry_out_the_rest(),
             State::Spawning { .. } | State::AwaitingReady { .. } | State::Killing { .. } => self.give_up(),
             State::Handoff { .. } => return self.hand_over(),
         }

@@ -14,8 +14,6 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 
-use super::BACKLOG;
-
 /// How long to wait for another process that binds the same path: it takes that one some microseconds.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 /// The longest path that the kernel binds a socket to.
@@ -91,7 +89,7 @@ pub(crate) fn bind_unix(path: &Path, of: SockType) -> io::Result<OwnedFd> {
     let socket = unix_socket(of)?;
     bind(socket.as_raw_fd(), &address)?;
     if of != SockType::Datagram {
-        listen(&socket, Backlog::new(BACKLOG)?)?;
+        listen(&socket, Backlog::MAXALLOWABLE)?;
     }
     Ok(socket)
 }

@@ -3,7 +3,8 @@
 use std::fs;
 use std::sync::{Arc, Mutex};
 
-use nix::sys::signal::{Signal, raise};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pollflip::{Failure, Handover, HookResult, LifecycleHandler, RestartTask};
 
 use crate::case::{Case, drive, expect, finish, holdings};
@@ -169,7 +170,7 @@ fn a_panic_in_the_undo_hook_does_not_call_the_next_restart_off(case: &Case) {
     let hung = task.restarter().status().successor.expect("a successor");
     signal(hung, Signal::SIGKILL);
     wait_until("its end", || has_ended(hung));
-    raise(Signal::SIGUSR1).expect("a signal");
+    kill(Pid::this(), Signal::SIGUSR1).expect("a signal");
     finish(&mut task);
     assert_eq!(recorder.calls(), ["pre", "failed: the successor was killed by SIGKILL before it was ready", "pre", "ready"]);
 }

@@ -4,7 +4,8 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, raise};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pollflip::{Error, Event, Failure, RestartTask, spawn_restart_task, startup_complete};
 
 use crate::case::{Alarm, Case, drive, expect, finish, holdings, poll_with, ready};
@@ -147,7 +148,7 @@ fn a_task_dropped_at_any_step_leaves_nothing(case: &Case) {
             assert!(!path("restart.sock").exists());
             expect(before);
             // No action is behind the signal.
-            raise(Signal::SIGUSR1).expect("a signal");
+            kill(Pid::this(), Signal::SIGUSR1).expect("a signal");
             case.plan("");
         }
     }

@@ -1,0 +1,86 @@
+//! Everything that can go wrong, at every step of a restart, to either process: a campaign with real processes.
+//!
+//! A case (`case`) is a step, a fault and whom it strikes. `world` brings a service to that step (its processes wait there until they
+//! are told to go on), has the fault strike (`strike`, a thread in each process that does what it is told, whatever the others do),
+//! lets all go on and judges what came of it: who serves, what the asker was told, what is left behind, and whether the next
+//! restart works. `signals` does the same with storms of signals; `random` with chance.
+//!
+//! `cargo test --test campaign -- half` runs the cases of one step, `POLLFLIP_SEED=7 … --ignored` the random form with that seed.
+
+#![allow(unreachable_pub, reason = "the modules of one test binary")]
+
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/client.rs"]
+mod client;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/harness.rs"]
+mod harness;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/hub.rs"]
+mod hub;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/service/listeners.rs"]
+mod listeners;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/service/plan.rs"]
+mod plan;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/procfs.rs"]
+mod procfs;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/service/report.rs"]
+mod report;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/service/settings.rs"]
+mod settings;
+
+mod asker;
+mod case;
+mod expected;
+mod bad_release;
+mod judge;
+mod random;
+mod raw;
+mod service;
+mod signals;
+mod strike;
+mod world;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use libtest_mimic::{Arguments, Trial};
+// Where `settings` looks for them.
+use service::{COORDINATION, SETTINGS};
+
+/// How many cases have been run to their end.
+static CASES: AtomicUsize = AtomicUsize::new(0);
+
+/// A trial that is one case.
+fn trial(name: String, run: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        run();
+        CASES.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    })
+}
+
+fn main() -> ExitCode {
+    if std::env::var_os(service::ROLE).is_some() {
+        return service::main();
+    }
+    // Orphans of the services come to this process, which waits for them.
+    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
+    let mut arguments = Arguments::from_args();
+    // They wait more than they work.
+    arguments.test_threads.get_or_insert(4);
+    let mut trials: Vec<Trial> = case::all().into_iter().map(|case| trial(case.name(), move || world::run(case))).collect();
+    trials.extend(signals::trials());
+    trials.extend(bad_release::trials());
+    trials.extend(random::trials());
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        println!("{} cases", CASES.load(Ordering::Relaxed));
+    }
+    conclusion.exit_code()
+}

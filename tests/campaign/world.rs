@@ -1,0 +1,275 @@
+//! A service that is brought to a step, struck there, and let go on.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::asker::{Answer, Asker};
+use crate::case::Fault::*;
+use crate::case::Step::*;
+use crate::case::{Case, Step, Victim};
+use crate::client::Connection;
+use crate::expected::{self, Serves, Told};
+use crate::harness::{Service, Setup};
+use crate::hub::{Process, wait_until};
+use crate::procfs::{self, Snapshot};
+use crate::{judge, strike};
+
+/// The time to become ready where it is to pass.
+pub const IMPATIENT: Duration = Duration::from_millis(2500);
+/// Probation in the cases in which it is to pass.
+const SHORT_PROBATION: &str = "2500";
+
+/// A service, and who serves now.
+#[derive(Debug)]
+pub struct World {
+    pub service: Service,
+    pub owner: Process,
+    /// Its size when nothing is under way.
+    pub before: Snapshot,
+    /// A probation that ends only when the old process is told to stop.
+    pub has_long_probation: bool,
+}
+
+/// One case in a world of its own.
+pub fn run(case: Case) {
+    if case.fault == Crowded && !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped, for want of the right to become another user: {case}");
+        return;
+    }
+    World::new(case).suffer(case);
+}
+
+/// Settings that a case needs.
+pub fn setup(case: Case) -> Setup {
+    let mut setup = Setup::new();
+    if case.is_impatient() {
+        setup = setup.set("ready_timeout_ms", IMPATIENT.as_millis().to_string());
+    }
+    if case.step == Probation {
+        setup = setup.set("probation_ms", if case.fault == Suspend { SHORT_PROBATION } else { "120000" });
+    }
+    if case.fault == Terminate {
+        setup = setup.set("stop-on", "terminate");
+    }
+    if case.fault == Crowded {
+        // The limit does not hold for root. Everybody may write into the directory.
+        fs::set_permissions(setup.path(""), fs::Permissions::from_mode(0o777)).expect("permissions");
+        setup = setup.set("uid", "64999");
+    }
+    setup
+}
+
+impl World {
+    pub fn new(case: Case) -> World {
+        World::start(setup(case), case.step == Probation && case.fault != Suspend)
+    }
+
+    pub fn start(setup: Setup, has_long_probation: bool) -> World {
+        let service = setup.launch();
+        fs::set_permissions(service.path(crate::service::HUB), fs::Permissions::from_mode(0o777)).expect("permissions");
+        let owner = service.first();
+        owner.says("serving");
+        let before = judge::size(&owner);
+        World { service, owner, before, has_long_probation }
+    }
+
+    /// Goes through a case, and returns with whoever serves afterwards as the owner; `false`: nobody does.
+    pub fn suffer(&mut self, case: Case) -> bool {
+        self.suffer_to(case, &expected::outcomes(case))
+    }
+
+    /// The same with other outcomes.
+    pub fn suffer_to(&mut self, case: Case, expected: &[(Serves, Told)]) -> bool {
+        let under_way = self.reach(case.step, case.has_state());
+        self.strike(case, &under_way);
+        let outcome = self.let_go(case, under_way);
+        judge::judge(self, case, outcome, expected)
+    }
+
+    /// Asks for a restart and brings it to a step.
+    pub fn reach(&self, step: Step, has_state: bool) -> UnderWay {
+        let (service, old) = (&self.service, self.owner.clone());
+        let births = service.hub.pids().len();
+        let waits = old.said("waits").len();
+        let (old_waits_at, new_plan) = match step {
+            BeforeSpawn => (Some("Restarting"), ""),
+            AfterSpawn => (Some("Spawned"), "born wait\n"),
+            Hello => (None, "set raw=1\n"),
+            Here => (None, "built wait\n"),
+            Pull => (Some("StateRequested"), ""),
+            Half => (Some("half"), ""),
+            End => (None, "Inherited wait\n"),
+            Ready => (None, "claimed wait\n"),
+            Granted => (Some("HandedOff"), ""),
+            Probation | Drain => (None, ""),
+            Commit => (Some("Completed"), ""),
+        };
+        service.plan_next(&format!("{new_plan}{}", if has_state { "set pulls=1\n" } else { "" }));
+        if let Some(event) = old_waits_at {
+            old.ask(&format!("on {event} wait"));
+        }
+        // One who is served: an old process with work left lives on.
+        let kept = service.connect();
+        assert_eq!(kept.pid, old.pid);
+        let asker = Asker::ask(&service.socket());
+        let mut under_way = UnderWay { old: old.clone(), new: None, old_waits: old_waits_at.is_some(), new_waits: false, kept, asker };
+        if under_way.old_waits {
+            old.says_again("waits", waits);
+        }
+        if step == BeforeSpawn {
+            return under_way;
+        }
+        let new = service.hub.nth(births);
+        under_way.new = Some(new.clone());
+        match step {
+            AfterSpawn | Here | End => {
+                new.says("waits");
+                under_way.new_waits = true;
+            }
+            Hello => drop(new.says("hello")),
+            Pull => drop(new.says("pulls")),
+            Half => wait_until("the first part", || procfs::descriptors(new.pid).len() > 250),
+            Ready => {
+                new.says("waits");
+                // All that it had said before has been read when the second of these is answered.
+                old.ask("status");
+                old.ask("status");
+                old.tell("wait");
+                old.says_again("waits", waits);
+                under_way.old_waits = true;
+                new.tell("go");
+                new.says("readies");
+                self.strike_with(&old, "unread down");
+            }
+            Granted | Probation => drop(new.says("serving")),
+            Commit | Drain => {
+                new.says("serving");
+                new.says("event Committed");
+                old.says("event Completed");
+            }
+            BeforeSpawn => {}
+        }
+        under_way
+    }
+
+    /// Has something done by the thread that does such things, and waits until it has been done.
+    pub fn strike_with(&self, victim: &Process, what: &str) -> String {
+        let prefix = format!("struck {what}:");
+        let before = victim.said(&prefix).len();
+        self.send_strike(victim, what);
+        victim.says_again(&prefix, before)
+    }
+
+    /// The same without waiting.
+    pub fn send_strike(&self, victim: &Process, what: &str) {
+        let socket = UnixDatagram::unbound().expect("a socket");
+        socket.send_to(what.as_bytes(), strike::path(&self.service.path(""), victim.pid)).expect("it can be struck");
+    }
+
+    pub fn strike(&self, case: Case, under_way: &UnderWay) {
+        let (victim, direction) = match case.victim {
+            Victim::Old => (&under_way.old, "down"),
+            Victim::New => (under_way.new.as_ref().expect("a successor"), "up"),
+        };
+        match case.fault {
+            Kill => victim.signal(Signal::SIGKILL),
+            Exit0 => self.send_strike(victim, "exit 0"),
+            Exit1 => self.send_strike(victim, "exit 1"),
+            Abort => self.send_strike(victim, "abort"),
+            Close => drop(self.strike_with(victim, &format!("close {direction}"))),
+            // It may be killed for it before it has told.
+            Garbage if case.victim == Victim::New && !under_way.old_waits => self.send_strike(victim, "garbage up"),
+            Garbage => drop(self.strike_with(victim, &format!("garbage {direction}"))),
+            Helper => {
+                self.strike_with(victim, &format!("helper {direction}"));
+                victim.signal(Signal::SIGKILL);
+            }
+            Full => drop(self.strike_with(victim, "full")),
+            Crowded => drop(self.strike_with(victim, "crowded")),
+            // The first is handled, the second ends it; two that come at once are one.
+            Terminate => wait_until("the end by signals", || {
+                let sent = kill(Pid::from_raw(victim.pid as i32), Signal::SIGTERM);
+                sent.is_err() || !victim.lives()
+            }),
+            Pause | Suspend => stop(victim),
+            Slow => {}
+        }
+        if case.fault.is_deadly() {
+            victim.ends();
+            // The first of its threads may have ended before the others.
+            let threads = || std::fs::read_dir(format!("/proc/{}/task", victim.pid)).map_or(0, Iterator::count);
+            wait_until("the end of all of its threads", || threads() < 2);
+        }
+    }
+
+    /// Lets both go on, to the answer.
+    fn let_go(&self, case: Case, under_way: UnderWay) -> Outcome {
+        let UnderWay { old, new, old_waits, new_waits, kept, asker } = under_way;
+        let (old_is_struck, new_is_struck) = (case.victim == Victim::Old, case.victim == Victim::New);
+        let dies = case.fault.is_deadly();
+        let begun = Instant::now();
+        if let Some(new) = new.as_ref().filter(|_| new_waits && !is_left_waiting(case) && !(new_is_struck && dies)) {
+            new.tell("go");
+        }
+        if case.fault == Suspend && old_is_struck {
+            // The clock is what this is about.
+            std::thread::sleep((IMPATIENT + Duration::from_millis(200)).saturating_sub(begun.elapsed()));
+        }
+        if case.fault == Pause || (case.fault == Suspend && old_is_struck) {
+            let victim = if old_is_struck { &old } else { new.as_ref().expect("a successor") };
+            victim.signal(Signal::SIGCONT);
+        }
+        if old_waits && !(old_is_struck && dies) {
+            old.tell("go");
+        }
+        if case.step == Probation && case.fault != Suspend && !dies {
+            // A probation that would last for long: it ends well now, or the new one's end is seen before.
+            self.end_probation(case, &old);
+        }
+        let answer = asker.answer();
+        Outcome { old, new, answer, kept }
+    }
+
+    fn end_probation(&self, case: Case, old: &Process) {
+        if case.victim == Victim::New && matches!(case.fault, Close | Garbage) {
+            return;
+        }
+        old.ask("stop");
+    }
+}
+
+/// A restart at a step.
+#[derive(Debug)]
+pub struct UnderWay {
+    pub old: Process,
+    pub new: Option<Process>,
+    pub old_waits: bool,
+    pub new_waits: bool,
+    pub kept: Connection,
+    pub asker: Asker,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    pub old: Process,
+    pub new: Option<Process>,
+    pub answer: Answer,
+    /// A connection of the old one's.
+    pub kept: Connection,
+}
+
+/// One without a lifeline that does not know it yet would not be a successor if it went on.
+fn is_left_waiting(case: Case) -> bool {
+    case.fault == Slow || (case.fault == Close && case.victim == Victim::New && case.step == AfterSpawn)
+}
+
+fn stop(process: &Process) {
+    process.signal(Signal::SIGSTOP);
+    wait_until("a stopped process", || procfs::state(process.pid) == Some('T'));
+}

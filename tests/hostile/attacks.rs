@@ -1,0 +1,193 @@
+//! Promise 5 for a coordination socket under attack, by processes that may ask: root and the user of the service. Its memory stays within
+//! a bound, the loop turns, the service serves, and an honest asker who asks again when refused gets an answer.
+
+use std::time::{Duration, Instant};
+
+use pollflip::RequestError;
+use pollflip::restart_coordination_socket::{request_restart, request_status};
+
+use crate::attacker::Attacker;
+use crate::confine::NOBODY;
+use crate::harness::Service;
+use crate::hub::{DEADLINE, Process, wait_for};
+use crate::procfs;
+use crate::{client, is_root};
+
+trials![
+    promise_05_slow_loris_keeps_neither_the_loop_nor_honest_askers_out,
+    promise_05_silent_connections_keep_neither_the_loop_nor_honest_askers_out,
+    promise_05_half_frames_cost_bounded_memory,
+    promise_05_lengths_of_four_gibibytes_cost_nothing,
+    promise_05_deep_json_costs_bounded_memory,
+    promise_05_askers_who_never_read_cost_bounded_memory,
+    promise_05_a_flood_of_requests_during_a_restart_changes_nothing,
+    promise_05_users_who_may_not_ask_take_no_room,
+    promise_05_ten_thousand_connections_are_survived,
+];
+
+/// What the attack may cost, as the guide says: 64 clients with a frame of 64 KiB and as much of answers each, both in buffers that have
+/// grown by doubling.
+const MEMORY: u64 = 16 << 20;
+/// Generous: it takes milliseconds, and the machine may be slow.
+const TURN: Duration = Duration::from_secs(1);
+
+/// VmRSS and VmData, in bytes.
+fn memory(process: &Process) -> [u64; 2] {
+    ["VmRSS", "VmData"].map(|line| {
+        let text = procfs::status(process.pid, line).expect("a live process");
+        text.split(' ').next().and_then(|number| number.parse::<u64>().ok()).expect("a number of kB") << 10
+    })
+}
+
+/// What an attack has cost so far.
+struct Watch<'a> {
+    service: &'a Service,
+    process: Process,
+    before: [u64; 2],
+    most: [u64; 2],
+    slowest: Duration,
+    asked: usize,
+}
+
+impl<'a> Watch<'a> {
+    fn new(service: &'a Service) -> Watch<'a> {
+        let process = service.first();
+        // What the first client of each kind costs is no attack.
+        service.status();
+        service.connect().echo("once");
+        let before = memory(&process);
+        Watch { service, process, before, most: before, slowest: Duration::ZERO, asked: 0 }
+    }
+
+    /// An honest asker, who asks again when there is no room.
+    fn ask_honestly(&mut self) {
+        let began = Instant::now();
+        let status = wait_for("an answer for an honest asker", || {
+            self.look();
+            match request_status(self.service.socket(), DEADLINE) {
+                Ok(status) => Some(status),
+                Err(RequestError::Refused(why)) if why.contains("64 clients are being served") => None,
+                Err(why) => panic!("an honest asker was told: {why}"),
+            }
+        });
+        assert_eq!(status.pid, self.process.pid);
+        self.asked += 1;
+        self.slowest = self.slowest.max(began.elapsed());
+        self.service.connect().echo("served meanwhile");
+    }
+
+    fn look(&mut self) {
+        let now = memory(&self.process);
+        self.most = [0, 1].map(|index| self.most[index].max(now[index]));
+    }
+
+    fn conclude(&mut self, what: &str) {
+        self.look();
+        let turn = Duration::from_micros(self.process.ask("turns").parse().expect("a number"));
+        let [resident, data] = [0, 1].map(|index| self.most[index].saturating_sub(self.before[index]));
+        println!(
+            "{what}: memory +{} KiB resident, +{} KiB data; longest turn {:.1} ms; {} honest askers, the slowest answer after {:.1} s",
+            resident >> 10,
+            data >> 10,
+            turn.as_secs_f64() * 1e3,
+            self.asked,
+            self.slowest.as_secs_f64()
+        );
+        assert!(resident < MEMORY && data < MEMORY, "{what}: {resident} and {data} bytes more");
+        assert!(turn < TURN, "{what}: the loop was held up for {turn:?}");
+    }
+}
+
+/// An attack by some processes with so many connections each, while honest askers ask; at the end a restart.
+fn attack(how: &str, processes: usize, connections: usize, user: Option<u32>) {
+    let service = Service::start();
+    let before = procfs::descriptors(service.first().pid).len();
+    let mut watch = Watch::new(&service);
+    if user.is_some() {
+        // Even if somebody opens the path to all.
+        std::fs::set_permissions(service.socket(), std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("a mode");
+    }
+    let mut attackers: Vec<_> = (0..processes).map(|_| Attacker::start(&service.socket(), how, connections, user)).collect();
+    for _ in 0..5 {
+        watch.ask_honestly();
+    }
+    let held: usize = attackers.iter_mut().map(Attacker::holds).sum();
+    assert_eq!(held, processes * connections);
+    for _ in 0..5 {
+        watch.ask_honestly();
+    }
+    watch.conclude(&format!("{held} connections of {how}"));
+    // The one who asks for a restart gets it too.
+    let new = wait_for("a restart", || match service.try_restart() {
+        Ok(pid) => Some(service.hub.process(pid)),
+        Err(RequestError::Refused(why)) if why.contains("64 clients are being served") => None,
+        Err(why) => panic!("the restart failed: {why}"),
+    });
+    assert_eq!(service.connect().pid, new.pid);
+    drop(attackers);
+    crate::hub::wait_until("the descriptors of the attack to be closed", || procfs::descriptors(new.pid).len() <= before + 4);
+}
+
+fn promise_05_slow_loris_keeps_neither_the_loop_nor_honest_askers_out() {
+    attack("drip", 2, 50, None);
+}
+
+fn promise_05_silent_connections_keep_neither_the_loop_nor_honest_askers_out() {
+    attack("silence", 2, 50, None);
+}
+
+fn promise_05_half_frames_cost_bounded_memory() {
+    attack("halves", 2, 50, None);
+}
+
+fn promise_05_lengths_of_four_gibibytes_cost_nothing() {
+    attack("lengths", 2, 50, None);
+}
+
+fn promise_05_deep_json_costs_bounded_memory() {
+    attack("depth", 2, 50, None);
+}
+
+fn promise_05_askers_who_never_read_cost_bounded_memory() {
+    attack("deaf", 2, 50, None);
+}
+
+fn promise_05_users_who_may_not_ask_take_no_room() {
+    if is_root("the one of the users who may not ask") {
+        attack("silence", 2, 500, Some(NOBODY));
+    }
+}
+
+fn promise_05_ten_thousand_connections_are_survived() {
+    attack("crowd", 10, 1_000, None);
+}
+
+fn promise_05_a_flood_of_requests_during_a_restart_changes_nothing() {
+    let service = Service::start();
+    let mut watch = Watch::new(&service);
+    service.plan_next("built wait");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    let mut attackers: Vec<_> = (0..2).map(|_| Attacker::start(&service.socket(), "requests", 30, None)).collect();
+    attackers.iter_mut().for_each(|attacker| assert_eq!(attacker.holds(), 30));
+    for _ in 0..20 {
+        watch.ask_honestly();
+        match request_restart(service.socket(), DEADLINE, |_| {}) {
+            Err(RequestError::Refused(why)) => assert!(why.contains("a restart is under way"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Requests that come in one packet are answered one by one.
+    let mut client = client::Raw::connect(&service.socket());
+    client.write(&client::frame(r#"{"Request":"TryRestart"}"#).repeat(500));
+    for _ in 0..500 {
+        assert!(client.receive().contains("a restart is under way"));
+    }
+    watch.conclude("60 connections of requests during a restart");
+    assert_eq!(service.hub.pids().len(), 2);
+    drop(attackers);
+    new.tell("go");
+    assert_eq!(asker.join().expect("a thread").expect("the restart"), new.pid);
+    assert_eq!(service.connect().pid, new.pid);
+}

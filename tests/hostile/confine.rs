@@ -1,0 +1,80 @@
+//! What a thread can give up: by name, in the thread that calls.
+
+use std::sync::Once;
+
+use nix::libc;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter, apply_filter_all_threads};
+
+use crate::service::report::say;
+
+/// The user that a service becomes.
+pub const NOBODY: u32 = 12345;
+
+/// Gives up what `how` names, in this thread; some of it reaches all others too.
+pub fn this_thread(how: &str) {
+    let (word, rest) = how.split_once(' ').unwrap_or((how, ""));
+    match word {
+        // No process can be made and no program executed by this thread.
+        "seccomp" => apply_filter(&no_processes()).expect("a filter"),
+        "tsync" => apply_filter_all_threads(&no_processes()).expect("a filter for all threads"),
+        "capabilities" => {
+            drop_capabilities();
+            nix::sys::prctl::set_no_new_privs().expect("no new privileges");
+        }
+        "setuid" => become_nobody(),
+        "chroot" => {
+            // Once for all threads; whoever comes second is there already.
+            if nix::unistd::chroot(rest).is_ok() {
+                std::env::set_current_dir("/").expect("the new root");
+            }
+        }
+        other => panic!("nothing to give up is called {other}"),
+    }
+    say(&format!("confined {word}"));
+}
+
+/// Denies what makes processes and executes programs.
+fn no_processes() -> BpfProgram {
+    let denied = [libc::SYS_execve, libc::SYS_execveat, libc::SYS_clone, libc::SYS_clone3];
+    // Later machines never had them.
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    let older = [libc::SYS_fork, libc::SYS_vfork];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "x86")))]
+    let older = [];
+    filter(denied.into_iter().chain(older), SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))
+}
+
+/// The calls of the list get `listed`, all others `otherwise`.
+#[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
+pub fn filter(calls: impl IntoIterator<Item = libc::c_long>, otherwise: SeccompAction, listed: SeccompAction) -> BpfProgram {
+    let rules = calls.into_iter().map(|call| (i64::from(call), Vec::new())).collect();
+    let machine = std::env::consts::ARCH.try_into().expect("a machine that has filters");
+    SeccompFilter::new(rules, otherwise, listed, machine).and_then(TryInto::try_into).expect("a program")
+}
+
+/// The C library's calls, as programs make them: they reach all threads.
+fn become_nobody() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // A successor is nobody from birth.
+        if Uid::effective().is_root() {
+            let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+            setgroups(&[]).expect("no groups");
+            setresgid(group, group, group).expect("another group");
+            setresuid(user, user, user).expect("another user");
+        }
+    });
+}
+
+/// Of this thread alone: the C library knows nothing of it.
+#[allow(unsafe_code, reason = "nix has no capset")]
+fn drop_capabilities() {
+    /// _LINUX_CAPABILITY_VERSION_3
+    const VERSION: u32 = 0x2008_0522;
+    let header = [VERSION, 0];
+    let none = [0u32; 6];
+    // SAFETY: the kernel reads a header of two numbers and two sets of three, which is what it is given.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    assert_eq!(result, 0, "capset: {}", std::io::Error::last_os_error());
+}

@@ -1,0 +1,236 @@
+//! A service whose loop may make the system calls that the guide lists, and no other: it is killed at the first one that is not there.
+//!
+//! The loop's thread does nothing but what a program does with a restarter. What it sees goes to the first thread, which tells it to the
+//! test, and passes commands on.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use pollflip::{Blob, Event, Handover, RestartConfig, Restarter};
+use seccompiler::{SeccompAction, apply_filter};
+
+use crate::confine;
+use crate::service::report::{self, say};
+use crate::service::{COORDINATION, DIRECTORY, Extras, HUB, NEXT};
+
+const RESTARTER: Token = Token(0);
+const COMMANDS: Token = Token(1);
+/// What is handed over besides descriptors, more than one page of it.
+const STATE: &[u8] = &[7; 100_000];
+
+/// The numbers of the calls that this module knows; one that this machine does not have has none.
+macro_rules! calls {
+    ($($name:ident)*; only on x86_64: $($old:ident)*) => {
+        fn number(name: &str) -> Option<i64> {
+            use nix::libc;
+            paste_calls!(name, $($name)*);
+            #[cfg(target_arch = "x86_64")]
+            paste_calls!(name, $($old)*);
+            #[cfg(not(target_arch = "x86_64"))]
+            if [$(stringify!($old)),*].contains(&name) {
+                return None;
+            }
+            panic!("the guide lists {name}, which this test does not know")
+        }
+    };
+}
+
+macro_rules! paste_calls {
+    ($given:ident, $($name:ident)*) => {
+        $(if format!("SYS_{}", $given) == stringify!($name) { return Some(libc::$name); })*
+    };
+}
+
+calls! {
+    SYS_read SYS_write SYS_readv SYS_writev SYS_close SYS_fcntl SYS_fstat SYS_newfstatat SYS_statx SYS_openat SYS_readlinkat SYS_unlinkat
+    SYS_renameat SYS_renameat2 SYS_lseek SYS_epoll_ctl SYS_epoll_pwait SYS_ppoll SYS_timerfd_settime SYS_socket SYS_socketpair
+    SYS_accept4 SYS_connect SYS_sendto SYS_recvfrom SYS_sendmsg SYS_recvmsg SYS_getsockopt SYS_setsockopt SYS_getsockname SYS_pipe2
+    SYS_shutdown SYS_memfd_create SYS_ftruncate SYS_pread64 SYS_pidfd_open SYS_pidfd_send_signal SYS_waitid SYS_getpid SYS_gettid
+    SYS_geteuid SYS_clock_gettime SYS_clock_nanosleep SYS_futex SYS_getrandom SYS_brk SYS_mmap SYS_munmap SYS_mremap SYS_mprotect
+    SYS_madvise SYS_rt_sigreturn SYS_rt_sigprocmask SYS_rt_sigaction SYS_restart_syscall SYS_sched_yield SYS_kill SYS_wait4 SYS_tgkill SYS_dup
+    SYS_ioctl SYS_prlimit64 SYS_sigaltstack SYS_exit SYS_exit_group;
+    only on x86_64: SYS_epoll_wait SYS_poll SYS_unlink SYS_rename SYS_readlink SYS_stat SYS_lstat SYS_access SYS_open
+}
+
+/// The names in the table of the guide.
+pub fn names() -> Vec<String> {
+    let guide = include_str!("../../src/guide.rs");
+    let (_, section) = guide.split_once("//! # The system calls of the loop\n").expect("the guide has the section");
+    let section = section.split("//! # ").next().expect("a section");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("//! | `")?.split(" | ").next());
+    rows.flat_map(|names| names.split(',')).map(|name| name.trim().trim_matches('`').to_owned()).collect()
+}
+
+pub fn main() -> ExitCode {
+    let birth = report::Birth::observe();
+    let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory"));
+    report::open(&directory.join(HUB));
+    birth.report();
+    let next = directory.join(NEXT);
+    let changes = std::fs::read_to_string(&next).unwrap_or_default();
+    // There may be none.
+    let _ = std::fs::remove_file(&next);
+    let changes: Vec<String> = changes.lines().map(String::from).collect();
+    let extras = Extras::read(&changes);
+    if extras.get("fails").is_some_and(|how| how == "exit") {
+        return ExitCode::from(3);
+    }
+    let (tell, told) = channel();
+    let poll = Poll::new().expect("an epoll");
+    let waker = Waker::new(poll.registry(), COMMANDS).expect("a waker");
+    let restarter = restarter(&extras, &directory);
+    let (command, commands) = channel();
+    // The hub's own descriptor, by another epoll: its number is all that is known of it.
+    let mut hub = Poll::new().expect("an epoll");
+    let mut ready = Events::with_capacity(1);
+    hub.registry().register(&mut SourceFd(&report::descriptor()), COMMANDS, Interest::READABLE).expect("registered");
+    thread::spawn(move || {
+        loop {
+            // Interrupted by the restart signal.
+            let _ = hub.poll(&mut ready, None);
+            for line in report::commands() {
+                command.send(line).expect("a loop");
+                waker.wake().expect("a loop");
+            }
+        }
+    });
+    let how = extras.get("fails").unwrap_or_default().to_owned();
+    let looping = move || Loop { poll, tell, commands, how }.run(restarter);
+    thread::Builder::new().name("loop".into()).spawn(looping).expect("a thread");
+    for line in told {
+        say(&line);
+        match line.as_str() {
+            "serving" if extras.get("fails") == Some("die") => return ExitCode::from(9),
+            "over" => return ExitCode::SUCCESS,
+            _ => {}
+        }
+    }
+    ExitCode::from(2)
+}
+
+fn restarter(extras: &Extras, directory: &Path) -> Restarter {
+    let mut config = RestartConfig::new().coordination_socket(directory.join(COORDINATION)).pid_file(directory.join("pid"));
+    if let Some(time) = extras.get("ready_timeout_ms") {
+        config = config.ready_timeout(Duration::from_millis(time.parse().expect("a number")));
+    }
+    if let Some(time) = extras.get("probation_ms") {
+        config = config.probation(Duration::from_millis(time.parse().expect("a number")));
+    }
+    let mut restarter = config.build().expect("a restarter");
+    drop(restarter.sockets().tcp_listener("echo", "127.0.0.1:0").expect("a socket"));
+    restarter
+}
+
+struct Loop {
+    poll: Poll,
+    tell: Sender<String>,
+    commands: Receiver<String>,
+    how: String,
+}
+
+impl Loop {
+    fn tell(&self, line: impl Into<String>) {
+        // The process ends with the first thread.
+        let _ = self.tell.send(line.into());
+    }
+
+    fn run(mut self, mut restarter: Restarter) {
+        let calls = names().into_iter().filter_map(|name| number(&name));
+        let program = confine::filter(calls, SeccompAction::KillProcess, SeccompAction::Allow);
+        apply_filter(&program).expect("a filter");
+        self.tell("confined");
+        self.poll.registry().register(&mut restarter, RESTARTER, Interest::READABLE).expect("registered");
+        match restarter.predecessor() {
+            Some(predecessor) => {
+                predecessor.progress("taking the state");
+                predecessor.pull();
+            }
+            None => self.get_ready(&mut restarter),
+        }
+        let mut events = Events::with_capacity(16);
+        let mut restarter = Some(restarter);
+        loop {
+            while let Some(event) = restarter.as_mut().and_then(Restarter::poll) {
+                self.happened(event, &mut restarter);
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                let answer = obey(&command, &mut restarter);
+                self.tell(format!("answer {answer}"));
+            }
+            // Interrupted by the restart signal.
+            let _ = self.poll.poll(&mut events, None);
+        }
+    }
+
+    fn get_ready(&self, restarter: &mut Restarter) {
+        match self.how.as_str() {
+            "refuse" => restarter.predecessor().expect("a predecessor").refuse("as planned"),
+            "hang" => self.tell("hangs"),
+            _ => {
+                restarter.ready().expect("it is granted");
+                self.tell("serving");
+            }
+        }
+    }
+
+    fn happened(&self, event: Event, restarter: &mut Option<Restarter>) {
+        self.tell(format!("event {}", name(&event)));
+        match event {
+            Event::StateRequested(handover) => give(handover),
+            Event::Inherited(mut state) => {
+                let whole = state.map("blob").expect("a memfd").is_some_and(|map| map[..] == *STATE);
+                let bytes = state.bytes("bytes").expect("a memfd").is_some_and(|bytes| bytes == STATE);
+                let pipe = state.fd::<std::os::fd::OwnedFd>("pipe").is_some();
+                self.tell(format!("state {whole} {bytes} {pipe}"));
+                restarter.as_mut().into_iter().for_each(|restarter| self.get_ready(restarter));
+            }
+            Event::Completed(_) => self.tell("over"),
+            _ => {}
+        }
+    }
+}
+
+/// Its debug output would look into /proc, which is none of the loop's business.
+fn name(event: &Event) -> &'static str {
+    match event {
+        Event::Failed(_) => "Failed",
+        Event::Resumed(_) => "Resumed",
+        Event::Committed => "Committed",
+        Event::Completed(_) => "Completed",
+        Event::PredecessorGone => "PredecessorGone",
+        Event::Broken(_) => "Broken",
+        _ => "of another kind",
+    }
+}
+
+fn obey(command: &str, restarter: &mut Option<Restarter>) -> String {
+    match (command, &mut *restarter) {
+        ("status", Some(restarter)) => restarter.status().state,
+        ("request", Some(restarter)) => format!("{:?}", restarter.request()),
+        ("cancel", Some(restarter)) => restarter.cancel().to_string(),
+        ("stop", Some(restarter)) => {
+            restarter.stop();
+            "stopped".into()
+        }
+        ("drop", restarter) => restarter.take().map_or("none".into(), |_| "dropped".into()),
+        ("forbidden", _) => format!("{:?}", std::fs::create_dir("/nowhere/at/all")),
+        (other, _) => format!("unknown: {other}"),
+    }
+}
+
+fn give(mut handover: Handover) {
+    let mut blob = Blob::new().expect("a memfd");
+    blob.write_all(STATE).expect("it is written");
+    handover.blob("blob", blob).expect("a blob");
+    handover.bytes("bytes", STATE).expect("bytes");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    handover.fd("pipe", &reader).expect("a descriptor");
+    drop(writer);
+    handover.send();
+}

@@ -1,0 +1,90 @@
+//! A world that means no good: threads without rights, clients that attack, containers, crowds of old generations, odd deploys.
+//!
+//! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the service under test (`service`), a service
+//! whose loop may make no system call but those of the guide (`listed`), or one who attacks (`attacker`). Parts are those of
+//! `tests/process`.
+//!
+//! Tests that need root or a namespace say so when they skip: `cargo test --test hostile -- --nocapture`. The same prints the figures.
+
+#![allow(unreachable_pub, reason = "the modules of one test binary")]
+
+/// The trials of a module, by the names of its functions.
+macro_rules! trials {
+    ($($name:ident),* $(,)?) => {
+        pub fn trials() -> Vec<libtest_mimic::Trial> {
+            vec![$(libtest_mimic::Trial::test(
+                format!("{}::{}", module_path!().trim_start_matches("hostile::"), stringify!($name)),
+                || { $name(); Ok(()) },
+            )),*]
+        }
+    };
+}
+
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/client.rs"]
+mod client;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/harness.rs"]
+mod harness;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/hub.rs"]
+mod hub;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/procfs.rs"]
+mod procfs;
+
+mod attacker;
+mod attacks;
+mod confine;
+mod containers;
+mod deploys;
+mod draining;
+#[cfg(target_pointer_width = "64")]
+mod listed;
+mod pid_file;
+mod privileges;
+mod races;
+mod service;
+#[cfg(target_pointer_width = "64")]
+mod syscalls;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    match std::env::var(service::ROLE).as_deref() {
+        Ok("service") => return service::main(),
+        #[cfg(target_pointer_width = "64")]
+        Ok("listed") => return listed::main(),
+        Ok("attacker") => return attacker::main(),
+        Ok(other) => panic!("no such role: {other}"),
+        Err(_) => {}
+    }
+    // Orphans of the services come to this process, which waits for them.
+    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
+    let mut arguments = Arguments::from_args();
+    // They wait more than they work.
+    arguments.test_threads.get_or_insert(4);
+    let trials = [
+        privileges::trials(),
+        attacks::trials(),
+        containers::trials(),
+        deploys::trials(),
+        draining::trials(),
+        pid_file::trials(),
+        races::trials(),
+        #[cfg(target_pointer_width = "64")]
+        syscalls::trials(),
+    ];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}
+
+/// Whether this process is root; says aloud which test is skipped if it is not.
+fn is_root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped {test}: it needs root");
+    }
+    root
+}

@@ -1,0 +1,133 @@
+//! The pid file: whoever reads it, at whatever moment, finds a process that lives and is ready.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::harness::{Service, Setup};
+use crate::hub::wait_until;
+use crate::procfs;
+use crate::service::clock;
+
+trials![
+    the_pid_file_names_a_live_and_ready_process_at_every_moment,
+    the_pid_file_goes_with_the_last_process_alone,
+    a_pid_file_that_names_another_process_is_left_alone,
+    a_pid_file_that_is_stale_is_written_over,
+    a_failed_restart_leaves_the_pid_file,
+    a_successor_whose_predecessor_dies_writes_the_pid_file,
+];
+
+fn start(setup: Setup) -> (Service, PathBuf) {
+    let path = setup.path("pid");
+    let service = setup.set("pid_file", &path).start();
+    (service, path)
+}
+
+fn named(path: &Path) -> u32 {
+    fs::read_to_string(path).expect("a pid file").trim().parse().expect("a number")
+}
+
+/// Reads it in a loop until it is told to stop. Returns how often it has read, and when it first saw each process.
+fn read_on(path: PathBuf, over: &AtomicBool) -> (usize, HashMap<u32, u64>) {
+    let mut seen = HashMap::new();
+    let mut count = 0;
+    while !over.load(Ordering::Relaxed) {
+        let text = fs::read_to_string(&path).expect("it is there at any moment");
+        let now = clock();
+        let pid: u32 = text.strip_suffix('\n').and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("half a number: {text:?}"));
+        // It may have been replaced and have ended since: then the file names another one.
+        assert!(!procfs::has_ended(pid) || named(&path) != pid, "it names process {pid}, which has ended");
+        seen.entry(pid).or_insert(now);
+        count += 1;
+    }
+    (count, seen)
+}
+
+fn the_pid_file_names_a_live_and_ready_process_at_every_moment() {
+    let (service, path) = start(Setup::new());
+    let over = Arc::new(AtomicBool::new(false));
+    let reader = {
+        let (over, path) = (over.clone(), path.clone());
+        thread::spawn(move || read_on(path, &over))
+    };
+    let mut generations = vec![service.first()];
+    for _ in 0..30 {
+        let new = service.restart();
+        wait_until("the file to name the new one", || named(&path) == new.pid);
+        generations.push(new);
+    }
+    over.store(true, Ordering::Relaxed);
+    let (count, seen) = reader.join().expect("a reader");
+    println!("the pid file was read {count} times over {} generations", generations.len());
+    for process in &generations {
+        let ready: u64 = process.says("begins-ready").parse().expect("a time");
+        // The first wrote it before anybody read.
+        let since = seen.get(&process.pid).copied().unwrap_or(u64::MAX);
+        assert!(since > ready, "process {} was named before it was ready", process.pid);
+    }
+    assert!(seen.keys().all(|pid| generations.iter().any(|process| process.pid == *pid)), "{seen:?}");
+}
+
+fn the_pid_file_goes_with_the_last_process_alone() {
+    let (service, path) = start(Setup::new().set("linger", "1"));
+    let (first, second) = (service.first(), service.restart());
+    let third = service.restart();
+    for process in [first, second] {
+        assert_eq!(process.ask("drop"), "dropped");
+        assert_eq!(named(&path), third.pid);
+    }
+    assert_eq!(third.ask("drop"), "dropped");
+    assert!(!path.exists());
+    let left: Vec<_> = fs::read_dir(service.path(".")).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("pid")), "{left:?}");
+}
+
+fn a_pid_file_that_names_another_process_is_left_alone() {
+    let (service, path) = start(Setup::new());
+    fs::write(&path, "1\n").expect("a file");
+    assert_eq!(service.first().ask("drop"), "dropped");
+    assert_eq!(named(&path), 1);
+}
+
+fn a_pid_file_that_is_stale_is_written_over() {
+    let setup = Setup::new();
+    let keep = setup.path("precious");
+    fs::write(&keep, "precious").expect("a file");
+    fs::write(setup.path("pid"), "no number").expect("a file");
+    // What a dead one left half done, or somebody put there: it is not written through.
+    std::os::unix::fs::symlink(&keep, setup.path("pid.new")).expect("a link");
+    let (service, path) = start(setup);
+    wait_until("the file to name the service", || named(&path) == service.first().pid);
+    assert_eq!(fs::read_to_string(&keep).expect("a file"), "precious");
+    assert!(fs::symlink_metadata(service.path("pid.new")).is_err());
+}
+
+fn a_failed_restart_leaves_the_pid_file() {
+    let (service, path) = start(Setup::new().set("probation_ms", "60000"));
+    let first = service.first();
+    // At any step: before it is ready, while it gets ready, on probation.
+    for plan in ["born exit 3", "built exit 4", "granted exit 5"] {
+        service.plan_next(plan);
+        service.fail_to_restart();
+        assert_eq!(named(&path), first.pid);
+    }
+}
+
+fn a_successor_whose_predecessor_dies_writes_the_pid_file() {
+    let (service, path) = start(Setup::new());
+    let first = service.first();
+    service.plan_next("built wait");
+    let asker = service.restart_meanwhile();
+    let second = service.hub.nth(1);
+    second.says("waits");
+    first.signal(nix::sys::signal::Signal::SIGKILL);
+    first.ends();
+    asker.join().expect("a thread").expect_err("the old process died");
+    second.tell("go");
+    second.says("serving");
+    wait_until("the file to name the successor", || named(&path) == second.pid);
+}

@@ -1,0 +1,204 @@
+//! Promise 11: what the program's threads give up after the build does not bind the restart thread, unless it reaches every thread.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::confine::NOBODY;
+use crate::harness::{Service, Setup, own_program};
+use crate::hub::wait_for;
+use crate::is_root;
+
+trials![
+    promise_11_a_seccomp_filter_on_the_other_threads_leaves_the_right_to_restart,
+    promise_11_threads_without_capabilities_and_new_privileges_leave_the_right_to_restart,
+    promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away,
+    promise_11_setuid_reaches_the_restart_thread_and_the_successor,
+    promise_11_chroot_hides_a_program_from_the_restart_thread,
+    promise_11_a_program_within_the_new_root_is_started_there,
+];
+
+/// Whether filters can be made for this machine; says aloud if not.
+fn there_are_filters() -> bool {
+    let there = seccompiler::TargetArch::try_from(std::env::consts::ARCH).is_ok();
+    if !there {
+        eprintln!("skipped: there are no filters for this machine");
+    }
+    there
+}
+
+/// One line of the status of each thread, by the thread's name.
+fn threads(pid: u32, line: &str) -> Vec<(String, String)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a live process");
+    let look = |task: PathBuf| {
+        let text = fs::read_to_string(task.join("status")).expect("a thread");
+        let value =
+            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|text| text.trim().to_owned());
+        (value("Name").expect("a name"), value(line).unwrap_or_default())
+    };
+    tasks.map(|task| look(task.expect("a thread").path())).collect()
+}
+
+/// What that line says for the restart thread, and for all others.
+fn restart_thread_and_others(pid: u32, line: &str) -> (String, Vec<String>) {
+    let (own, others) = wait_for("the restart thread to have taken its name, of 15 characters at the most", || {
+        let (own, others): (Vec<_>, Vec<_>) = threads(pid, line).into_iter().partition(|(name, _)| name.starts_with("pollflip-restar"));
+        (own.len() == 1).then_some((own, others))
+    });
+    let others: Vec<_> = others.into_iter().map(|(_, value)| value).collect();
+    assert!(others.len() >= 2, "{others:?}");
+    (own[0].1.clone(), others)
+}
+
+/// Three restarts, in each generation of which no thread but one can start anything.
+fn restarts_though_nobody_else_can(service: &Service) {
+    for generation in 0..3 {
+        let process = service.hub.nth(generation);
+        process.says("serving");
+        assert!(process.says("worker").contains("not permitted"));
+        let answer = process.ask("spawn");
+        assert!(answer.contains("not permitted"), "a thread of generation {generation} could start something: {answer}");
+        let (own, others) = restart_thread_and_others(process.pid, "Seccomp");
+        assert_eq!(own, "0");
+        assert!(others.iter().all(|mode| mode == "2"), "{others:?}");
+        let new = service.restart();
+        assert_eq!(service.connect().pid, new.pid);
+    }
+}
+
+fn promise_11_a_seccomp_filter_on_the_other_threads_leaves_the_right_to_restart() {
+    if !there_are_filters() {
+        return;
+    }
+    let service = Setup::new().set("confine", "seccomp").start();
+    restarts_though_nobody_else_can(&service);
+    // What goes wrong is found out and put right without those rights too: a successor that must be killed.
+    service.plan_next("born exit 3");
+    assert!(service.fail_to_restart().contains("exited with status 3"));
+    service.plan_next("built close-lifeline\nbuilt hang");
+    assert!(service.fail_to_restart().contains("closed its lifeline"));
+    service.restart();
+}
+
+fn promise_11_threads_without_capabilities_and_new_privileges_leave_the_right_to_restart() {
+    if !is_root("the one of the capabilities") {
+        return;
+    }
+    let service = Setup::new().set("confine", "capabilities").start();
+    let all = threads(std::process::id(), "CapEff").remove(0).1;
+    for generation in 0..3 {
+        let process = service.hub.nth(generation);
+        process.says("worker");
+        process.says("serving");
+        let (own, others) = restart_thread_and_others(process.pid, "CapEff");
+        assert_eq!(own, all, "of generation {generation}");
+        assert!(others.iter().all(|set| set.chars().all(|digit| digit == '0')), "{others:?}");
+        let (own, others) = restart_thread_and_others(process.pid, "NoNewPrivs");
+        assert_eq!(own, "0");
+        assert!(others.iter().all(|set| set == "1"), "{others:?}");
+        let new = service.restart();
+        assert_eq!(service.connect().pid, new.pid);
+    }
+    service.plan_next("built close-lifeline\nbuilt hang");
+    assert!(service.fail_to_restart().contains("closed its lifeline"));
+    service.restart();
+}
+
+fn promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away() {
+    if !there_are_filters() {
+        return;
+    }
+    let service = Setup::new().set("confine", "tsync").start();
+    let first = service.first();
+    assert!(first.says("worker").contains("not permitted"));
+    for _ in 0..2 {
+        let reason = service.fail_to_restart();
+        assert!(reason.contains("could not start") && reason.contains("not permitted"), "{reason}");
+        assert_eq!(service.connect().pid, first.pid);
+    }
+    assert_eq!(service.status().state, "idle");
+}
+
+/// This program where everybody may execute it.
+fn public_copy(setup: &Setup) -> PathBuf {
+    let program = setup.path("server");
+    fs::copy(own_program(), &program).expect("a copy");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+    program
+}
+
+fn promise_11_setuid_reaches_the_restart_thread_and_the_successor() {
+    if !is_root("the one of setuid") {
+        return;
+    }
+    let setup = Setup::new().set("confine", "setuid");
+    let program = public_copy(&setup);
+    let service = setup.program(program).launch();
+    fs::set_permissions(service.path(crate::service::HUB), fs::Permissions::from_mode(0o666)).expect("a mode");
+    let user = NOBODY.to_string();
+    for generation in 0..2 {
+        let process = service.hub.nth(generation);
+        process.says("serving");
+        process.says("worker");
+        for (thread, users) in threads(process.pid, "Uid") {
+            assert!(users.split_whitespace().all(|uid| uid == user), "thread {thread} of generation {generation} runs as {users}");
+        }
+        // With the sockets of the first, which it could not have bound by itself if they were privileged.
+        let new = service.restart();
+        assert_eq!(service.connect().pid, new.pid);
+    }
+    // What the new user may not execute cannot be started any more.
+    fs::set_permissions(service.path("server"), fs::Permissions::from_mode(0o700)).expect("a mode");
+    let reason = service.fail_to_restart();
+    assert!(reason.contains("this user may not execute it"), "{reason}");
+}
+
+fn promise_11_chroot_hides_a_program_from_the_restart_thread() {
+    if !is_root("the one of chroot") {
+        return;
+    }
+    let setup = Setup::new();
+    let root = setup.path("root");
+    fs::create_dir(&root).expect("a directory");
+    let service = setup.set("confine", format!("chroot {}", root.display())).set("current_dir", "/").start();
+    let first = service.first();
+    let reason = service.fail_to_restart();
+    assert!(reason.contains("could not start") && reason.contains("there is no such file"), "{reason}");
+    assert_eq!(service.connect().pid, first.pid);
+}
+
+/// A root with this program and the libraries that it has open, all at their own paths.
+fn furnish(root: &Path) {
+    let below = |path: &str| root.join(path.trim_start_matches('/'));
+    let copy = |from: &str, to: &str| {
+        fs::create_dir_all(below(to).parent().expect("a directory")).expect("a directory");
+        fs::copy(from, below(to)).expect("a copy");
+    };
+    let maps = fs::read_to_string("/proc/self/maps").expect("the maps of this process");
+    for library in maps.lines().filter_map(|line| line.split_whitespace().nth(5)).filter(|path| path.contains(".so")) {
+        let name = library.rsplit('/').next().expect("a name");
+        // The loader is named by /lib or /lib64, which can be links to where it is.
+        [library.to_owned(), format!("/lib64/{name}"), format!("/lib/{name}")].iter().for_each(|to| copy(library, to));
+    }
+    let program = own_program();
+    let program = program.to_str().expect("text");
+    copy(program, program);
+}
+
+fn promise_11_a_program_within_the_new_root_is_started_there() {
+    if !is_root("the one of a program in a new root") {
+        return;
+    }
+    let setup = Setup::new();
+    let root = setup.path(".").canonicalize().expect("a directory");
+    furnish(&root);
+    // Seen from within, the files of the test are at the root.
+    fs::create_dir_all(root.join(root.parent().expect("a parent").strip_prefix("/").expect("a path"))).expect("a directory");
+    symlink("/", root.join(root.strip_prefix("/").expect("a path"))).expect("a link");
+    let service = setup.set("confine", format!("chroot {}", root.display())).set("current_dir", "/").start();
+    for _ in 0..2 {
+        let new = service.restart();
+        assert_eq!(service.connect().pid, new.pid);
+        assert_eq!(fs::read_link(format!("/proc/{}/root", new.pid)).expect("a root"), root);
+    }
+}

@@ -1,0 +1,159 @@
+//! Promise 11: the guide lists the system calls that the loop needs. Here a loop does all that it can do, and is killed at the first call
+//! that is not in that list.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use pollflip::RequestError;
+
+use crate::client::Raw;
+use crate::harness::{Service, Setup};
+use crate::hub::Process;
+use crate::listed;
+
+trials![
+    promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists,
+    promise_11_the_loop_deals_with_failures_under_exactly_the_calls_that_the_guide_lists,
+    promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_lists,
+    promise_11_a_call_that_the_guide_does_not_list_is_noticed,
+    promise_11_the_list_names_nothing_that_makes_processes,
+];
+
+fn start(setup: Setup) -> Service {
+    let service = setup.env(crate::service::ROLE, "listed").launch();
+    service.first().says("serving");
+    service
+}
+
+/// A restart, with the state that is handed over.
+fn restart(service: &Service) -> Process {
+    let new = service.restart();
+    assert_eq!(new.says("state"), "true true true");
+    new.says("serving");
+    new.says("event Committed");
+    assert_eq!(fs::read_to_string(service.path("pid")).expect("a pid file"), format!("{}\n", new.pid));
+    new
+}
+
+fn promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists() {
+    println!("{} system calls are listed", listed::names().len());
+    let service = start(Setup::new());
+    for _ in 0..3 {
+        restart(&service);
+    }
+    // By signal.
+    let before = service.hub.pids().len();
+    service.hub.nth(before - 1).signal(Signal::SIGUSR1);
+    let new = service.hub.nth(before);
+    new.says("event Committed");
+    // By itself, and called off.
+    service.plan_next("fails=hang");
+    assert_eq!(new.ask("request"), "Ok(())");
+    service.hub.nth(before + 1).says("hangs");
+    assert!(new.ask("request").starts_with("Err(UnderWay"));
+    assert_eq!(new.ask("cancel"), "true");
+    new.says("event Failed");
+    // Clients of all kinds.
+    assert_eq!(service.status().state, "idle");
+    let mut clients: Vec<_> = (0..70).map(|_| Raw::connect(&service.socket())).collect();
+    assert!(clients[69].receive().contains("64 clients are being served"));
+    clients[0].write(b"\xff\xff\xff\xff");
+    assert!(clients[0].receive().contains("no more than 65536 are taken"));
+    clients[1].write(b"\x00\x00\x00\x10half");
+    clients[1].0.shutdown(std::net::Shutdown::Write).expect("a shutdown");
+    assert!(clients[1].receive().contains("it ends within a frame"));
+    // The others are dropped for their silence.
+    clients[2].expect_end();
+    drop(clients);
+    let last = restart(&service);
+    assert_eq!(last.ask("stop"), "stopped");
+    assert!(matches!(service.try_restart(), Err(RequestError::Refused(why)) if why.contains("stopping")));
+    assert_eq!(last.ask("drop"), "dropped");
+    assert!(!service.socket().exists() && !service.path("pid").exists());
+}
+
+fn promise_11_the_loop_deals_with_failures_under_exactly_the_calls_that_the_guide_lists() {
+    let service = start(Setup::new().set("ready_timeout_ms", "3000").set("probation_ms", "100"));
+    let first = service.first();
+    let fails = |how: &str| {
+        service.plan_next(&format!("fails={how}"));
+        match service.try_restart() {
+            Err(RequestError::Failed(why)) => why,
+            other => panic!("{how}: {other:?}\n{}", service.hub.story()),
+        }
+    };
+    assert!(fails("exit").contains("exited with status 3"));
+    assert!(fails("refuse").contains("as planned"));
+    assert!(fails("hang").contains("was not ready within 3.0 s"));
+    first.says("event Failed");
+    // It is granted the service, and dies of it.
+    assert!(fails("die\nprobation_ms=60000").contains("exited with status 9"));
+    first.says("event Resumed");
+    // The successor of a service that dies at the wrong moment goes on alone.
+    service.plan_next("fails=hang\nready_timeout_ms=60000");
+    let asker = service.restart_meanwhile();
+    let second = service.hub.nth(5);
+    second.says("hangs");
+    assert_eq!(first.ask("drop"), "dropped");
+    asker.join().expect("a thread").expect_err("it was given up");
+}
+
+fn promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_lists() {
+    let setup = Setup::new();
+    let path = setup.path("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+    let over = Arc::new(AtomicBool::new(false));
+    let listening = {
+        let over = over.clone();
+        // What comes with the messages is closed at once, which answers a barrier.
+        thread::spawn(move || {
+            let mut heard = String::new();
+            let mut buffer = [0; 4096];
+            while !over.load(Ordering::Relaxed) {
+                if let Ok(length) = manager.recv(&mut buffer) {
+                    heard += &String::from_utf8_lossy(&buffer[..length]);
+                    heard.push('\n');
+                }
+            }
+            heard
+        })
+    };
+    let service = start(setup.env("NOTIFY_SOCKET", &path));
+    restart(&service);
+    service.plan_next("fails=exit");
+    service.fail_to_restart();
+    let last = restart(&service);
+    assert_eq!(last.ask("stop"), "stopped");
+    assert_eq!(last.ask("drop"), "dropped");
+    over.store(true, Ordering::Relaxed);
+    let heard = listening.join().expect("a thread");
+    for word in ["READY=1", "RELOADING=1", &format!("MAINPID={}", last.pid), "STATUS=the successor exited", "BARRIER=1", "STOPPING=1"] {
+        assert!(heard.contains(word), "{word} is not in: {heard}");
+    }
+}
+
+fn promise_11_a_call_that_the_guide_does_not_list_is_noticed() {
+    let service = start(Setup::new());
+    let first = service.first();
+    first.tell("forbidden");
+    first.ends();
+    assert!(first.said("answer").is_empty());
+}
+
+fn promise_11_the_list_names_nothing_that_makes_processes() {
+    let names = listed::names();
+    assert!(names.len() > 20, "{names:?}");
+    for forbidden in ["execve", "execveat", "fork", "vfork", "clone", "clone3", "ptrace", "bind", "listen"] {
+        assert!(!names.iter().any(|name| name == forbidden), "{forbidden}");
+    }
+    let mut sorted = names.clone();
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!(sorted.len(), names.len(), "some are listed twice: {names:?}");
+}
