@@ -1,0 +1,59 @@
+//! How long a restart takes, from the request to the answer, by the memory of the old process.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::memory::{GIB, sizes};
+use crate::plan::{Peer, Plan};
+use crate::report::{Outcome, Row, Unit};
+use crate::roles::Settings;
+use crate::service::Service;
+use crate::stats::median;
+
+const SETTLE: Duration = Duration::from_millis(300);
+const ALL: [Peer; 4] = [Peer::Limit, Peer::Ours, Peer::Shellflip, Peer::Ecdysis];
+
+pub fn run(plan: &Plan) -> Result<Outcome, String> {
+    let mut outcome = Outcome::default();
+    let peers = plan.peers(&ALL);
+    let mut lines: Vec<Vec<(f64, f64)>> = vec![Vec::new(); peers.len()];
+    for gib in sizes(plan, &mut outcome, "latency") {
+        let mut row = Row::new(format!("latency {gib}"), format!("restart, {gib} GiB touched: request → answer"), Unit::Seconds);
+        // A process that has touched nothing is quickly had again.
+        let rounds = match gib {
+            0 => plan.choose(9, 40),
+            1 => plan.choose(3, 11),
+            _ => 9,
+        };
+        let mut samples: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
+        for _ in 0..rounds {
+            for (peer, samples) in peers.iter().zip(&mut samples) {
+                samples.push(sample(*peer, gib * GIB)?);
+            }
+        }
+        for ((peer, samples), line) in peers.iter().zip(&samples).zip(&mut lines) {
+            row = row.with(*peer, median(samples));
+            line.push((gib as f64, median(samples)));
+        }
+        outcome.rows.push(row);
+    }
+    outcome.series = peers.iter().zip(lines).map(|(peer, line)| (format!("latency {}", peer.name()), line)).collect();
+    outcome.notes.push(
+        "restart: the limit is a bare posix_spawn in a process of that size, until the child has written a byte. ecdysis answers nobody: \
+         signal → the old process knows"
+            .into(),
+    );
+    Ok(outcome)
+}
+
+fn sample(peer: Peer, memory: usize) -> Result<f64, String> {
+    let mut service = Service::start(peer, Settings { memory, ..Settings::default() })?;
+    service.wait_for("warm")?;
+    // What the kernel still has to do for a process that has just touched gigabytes, and for the one before that held them, is not meant.
+    thread::sleep(SETTLE);
+    if peer == Peer::Limit {
+        service.tell("go")?;
+        return service.wait_for("spawned")?.rest.parse().map_err(|error| format!("{error}"));
+    }
+    service.restart()
+}

@@ -1,0 +1,59 @@
+//! What is measured how often, and beside whom.
+
+use serde::Serialize;
+
+/// Whose work is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Peer {
+    Limit,
+    Ours,
+    Shellflip,
+    Ecdysis,
+}
+
+impl Peer {
+    pub const ALL: [Peer; 4] = [Peer::Limit, Peer::Ours, Peer::Shellflip, Peer::Ecdysis];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Peer::Limit => "limit",
+            Peer::Ours => "pollflip",
+            Peer::Shellflip => "shellflip",
+            Peer::Ecdysis => "ecdysis",
+        }
+    }
+
+    /// Whether this program was built with it.
+    pub fn is_built(self) -> bool {
+        match self {
+            Peer::Limit | Peer::Ours => true,
+            Peer::Shellflip => cfg!(feature = "shellflip"),
+            Peer::Ecdysis => cfg!(feature = "ecdysis"),
+        }
+    }
+}
+
+/// How thoroughly.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub quick: bool,
+}
+
+impl Plan {
+    pub fn new(quick: bool) -> Result<Plan, String> {
+        // Generations whose parent has ended come to this process, which reaps them.
+        nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot adopt orphans: {error}"))?;
+        Ok(Plan { quick })
+    }
+
+    /// The peers out of these that were built.
+    pub fn peers(&self, wanted: &[Peer]) -> Vec<Peer> {
+        wanted.iter().copied().filter(|peer| peer.is_built()).collect()
+    }
+
+    /// One number with `--quick`, the other without.
+    pub fn choose<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
