@@ -58,6 +58,9 @@ impl Restarter {
         if !news.any {
             return false;
         }
+        // The time by which deadlines are judged is that before the lifeline is read: this process may be stopped at any point, and what has
+        // been said meanwhile came in time.
+        let now = self.now();
         self.look_at_thread();
         self.look_at_successor();
         self.look_at_predecessor();
@@ -65,7 +68,7 @@ impl Restarter {
             self.look_at_signals();
         }
         self.look_at_clients(&news);
-        self.feed(Input::Timeout);
+        self.machine.handle(now, Input::Timeout);
         self.ask_systemd_for_time();
         self.manager.flush();
         self.rearm();
