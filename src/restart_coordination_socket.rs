@@ -123,16 +123,31 @@ impl Client {
     /// request; then its successor is asked.
     fn ask(path: &Path, limit: Duration, request: &Request) -> Result<(Client, Response), RequestError> {
         let deadline = Instant::now().checked_add(limit);
+        let mut request = request.clone();
         loop {
             let mut client = Client::connect(path, limit, deadline)?;
-            // Even one that does not read the request may have said why.
-            let written = client.write(request);
-            match client.answer().map_err(|lost| written.err().unwrap_or(lost)) {
+            match client.ask_once(&request) {
                 Ok(response) => return Ok((client, response)),
-                Err(Lost::HungUp { unread, .. }) if unread || *request == Request::Status => thread::sleep(RETRY),
+                Err(Lost::HungUp { unread, .. }) if unread || request == Request::Status => thread::sleep(RETRY),
+                // shellflip hangs up on what it does not know, and has not tried it then.
+                Err(Lost::HungUp { .. }) if matches!(request, Request::Restart { .. }) && Client::is_plain(path, limit, deadline) => {
+                    request = Request::TryRestart;
+                }
                 Err(lost) => return Err(Client::gone(lost)),
             }
         }
+    }
+
+    fn ask_once(&mut self, request: &Request) -> Result<Response, Lost> {
+        // Even one that does not read the request may have said why.
+        let written = self.write(request);
+        self.answer().map_err(|lost| written.err().unwrap_or(lost))
+    }
+
+    /// Whether whoever serves there hangs up on a question that every service of ours answers.
+    fn is_plain(path: &Path, limit: Duration, deadline: Option<Instant>) -> bool {
+        let asked = Client::connect(path, limit, deadline).map(|mut client| client.ask_once(&Request::Status));
+        matches!(asked, Ok(Err(Lost::HungUp { unread: false, .. })))
     }
 
     fn connect(path: &Path, limit: Duration, deadline: Option<Instant>) -> Result<Client, RequestError> {

@@ -119,6 +119,13 @@ impl Server {
         }
         self.accepts = false;
         self.identity = None;
+        // This process may end before it reads them, which would look like a crash.
+        for (_, client) in &mut self.clients {
+            if let Ok(Some(_)) = client.read() {
+                client.tell(&Response::RestartFailed("this process has just been replaced: ask again".into()));
+                client.ending = true;
+            }
+        }
     }
 
     /// Takes the path away, if it is still this server's.

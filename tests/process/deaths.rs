@@ -212,7 +212,10 @@ fn promise_07_a_successor_given_up_by_the_old_one_is_told() {
     let service = Service::start();
     service.plan_next("born fork");
     service.fail_to_restart();
-    let program = service.hub.nth(2);
+    // Which of the two announces itself first is not settled.
+    let either = [service.hub.nth(1), service.hub.nth(2)];
+    wait_until("the one that was given up", || either.iter().any(|process| !process.said("ready-error").is_empty()));
+    let program = either.iter().find(|process| !process.said("ready-error").is_empty()).expect("one of them");
     let told = program.says("ready-error");
     assert!(told.contains(&format!("the predecessor (process {}) has given this process up", service.first().pid)), "{told}");
     program.ends();
