@@ -73,7 +73,8 @@ fn promise_06_signals_to_a_starting_successor_kill_nothing() {
         new.says_again("waits", number);
         // Before the build it is blocked, afterwards it is handled, by the restart thread alone.
         assert!(procfs::has_signal(new.pid, "SigBlk", libc::SIGUSR1));
-        assert_eq!(procfs::restart_thread_takes(new.pid, libc::SIGUSR1), (number > 0).then_some(true));
+        // The thread does so when it gets to run.
+        wait_until("the restart thread", || procfs::restart_thread_takes(new.pid, libc::SIGUSR1) == (number > 0).then_some(true));
         assert_eq!(procfs::has_signal(new.pid, "SigCgt", libc::SIGUSR1), number > 0);
         for _ in 0..20 {
             new.signal(Signal::SIGUSR1);
@@ -186,7 +187,7 @@ fn promise_06_the_signal_mask_is_handed_down_without_the_restart_signal() {
         let new = service.restart();
         let blocked = u64::from_str_radix(new.says("born").rsplit(' ').next().expect("a mask"), 16).expect("a mask");
         assert_eq!(blocked, 1 << (libc::SIGUSR1 - 1));
-        assert_eq!(procfs::restart_thread_takes(new.pid, libc::SIGUSR1), Some(true));
+        wait_until("the restart thread", || procfs::restart_thread_takes(new.pid, libc::SIGUSR1) == Some(true));
         // What Command leaves, and not what Rust makes of it.
         assert!(!procfs::has_signal(new.pid, "SigBlk", libc::SIGPIPE));
     }
