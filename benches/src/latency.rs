@@ -1,8 +1,5 @@
 //! How long a restart takes, from the request to the answer, by the memory of the old process.
 
-use std::thread;
-use std::time::Duration;
-
 use crate::memory::{GIB, sizes};
 use crate::plan::{Peer, Plan};
 use crate::report::{Outcome, Row, Unit};
@@ -10,7 +7,6 @@ use crate::roles::Settings;
 use crate::service::Service;
 use crate::stats::median;
 
-const SETTLE: Duration = Duration::from_millis(300);
 const ALL: [Peer; 4] = [Peer::Limit, Peer::Ours, Peer::Shellflip, Peer::Ecdysis];
 
 pub fn run(plan: &Plan) -> Result<Outcome, String> {
@@ -49,8 +45,7 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
 fn sample(peer: Peer, memory: usize) -> Result<f64, String> {
     let mut service = Service::start(peer, Settings { memory, ..Settings::default() })?;
     service.wait_for("warm")?;
-    // What the kernel still has to do for a process that has just touched gigabytes, and for the one before that held them, is not meant.
-    thread::sleep(SETTLE);
+    service.settle()?;
     if peer == Peer::Limit {
         service.tell("go")?;
         return service.wait_for("spawned")?.rest.parse().map_err(|error| format!("{error}"));

@@ -150,6 +150,20 @@ impl Service {
         Ok(())
     }
 
+    /// Until what has just been touched has settled, and starting a process costs what it costs again: gigabytes that pass through the
+    /// processor's caches leave the kernel's and the program's own code out of them, which is not meant by the size of a process.
+    pub fn settle(&self) -> Result<(), String> {
+        const SETTLE: Duration = Duration::from_millis(300);
+        const WARMING: usize = 10;
+        thread::sleep(SETTLE);
+        let byte = serde_json::to_string(&Settings::default()).map_err(|error| error.to_string())?;
+        for _ in 0..WARMING {
+            let mut child = Command::new(own_program().map_err(|error| error.to_string())?);
+            child.env(VARIABLE, &byte).stdout(Stdio::null()).status().map_err(|error| format!("cannot start a process: {error}"))?;
+        }
+        Ok(())
+    }
+
     /// Reaps what has ended of this service and has no other parent.
     pub fn reap(&self) {
         while waitpid(Pid::from_raw(-self.group.as_raw()), Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}

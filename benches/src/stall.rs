@@ -7,6 +7,7 @@ use crate::roles::{Gap, Occupation, Settings};
 use crate::service::Service;
 use crate::stats::median;
 
+const AROUND: u64 = 50_000_000;
 const ALL: [Peer; 3] = [Peer::Ours, Peer::Shellflip, Peer::Ecdysis];
 
 pub fn run(plan: &Plan) -> Result<Outcome, String> {
@@ -44,12 +45,10 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
 
 /// The longest gap about the restart, and before it.
 fn sample(peer: Peer, memory: usize) -> Result<(f64, f64), String> {
-    const AROUND: u64 = 50_000_000;
     let settings = Settings { memory, occupation: Occupation::Writes, ..Settings::default() };
     let mut service = Service::start(peer, settings)?;
     service.wait_for("warm")?;
-    // The first round over the memory costs more than the later ones.
-    std::thread::sleep(std::time::Duration::from_nanos(6 * AROUND));
+    service.settle()?;
     let begun = now();
     service.restart()?;
     let ended = now() + AROUND;
