@@ -1,7 +1,7 @@
 //! The clients: threads that make requests over plain blocking sockets and check every answer.
 //! They repeat nothing: a request that was not answered in full, the first time, has failed.
 
-use std::collections::BTreeMap;
+use crate::tally::{CONNECTING, Tally};
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,30 +17,6 @@ const LONG_ANSWER: usize = 256 * 1024;
 /// One request in 8 is a POST that comes in two pieces, so that some are half sent at a restart.
 const BODY: &[u8] = &[b'.'; 2048];
 
-/// What the clients have seen so far.
-#[derive(Clone, Default)]
-pub(crate) struct Tally {
-    pub(crate) keep_alive: u64,
-    pub(crate) one_shot: u64,
-    pub(crate) connections: u64,
-    /// Keep-alive connections that the server announced to close, and those it closed while idle.
-    pub(crate) told_to_close: u64,
-    pub(crate) closed_idle: u64,
-    pub(crate) slowest: Duration,
-    pub(crate) by_generation: BTreeMap<u32, u64>,
-    pub(crate) failures: BTreeMap<String, u64>,
-}
-
-impl Tally {
-    pub(crate) fn answered(&self) -> u64 {
-        self.keep_alive + self.one_shot
-    }
-
-    pub(crate) fn failed(&self) -> u64 {
-        self.failures.values().sum()
-    }
-}
-
 pub(crate) struct Load {
     shared: Arc<Shared>,
     clients: Vec<JoinHandle<()>>,
@@ -51,14 +27,26 @@ struct Shared {
     stop: AtomicBool,
     /// A new connection must not be answered by an older generation than this.
     oldest_generation: AtomicU32,
+    bad_release: Mutex<Option<BadRelease>>,
     tally: Mutex<Tally>,
+}
+
+/// While it served, or might have, what it had in hand could die with it.
+#[derive(Clone, Copy)]
+struct BadRelease {
+    over: Option<Instant>,
 }
 
 impl Load {
     /// Half of the connections are keep-alive, and half of those pause between requests.
     pub(crate) fn start(address: SocketAddr, connections: usize) -> io::Result<Self> {
-        let shared =
-            Arc::new(Shared { address, stop: AtomicBool::new(false), oldest_generation: AtomicU32::new(0), tally: Mutex::default() });
+        let shared = Arc::new(Shared {
+            address,
+            stop: AtomicBool::new(false),
+            oldest_generation: AtomicU32::new(0),
+            bad_release: Mutex::default(),
+            tally: Mutex::default(),
+        });
         let mut load = Self { shared, clients: Vec::new() };
         for number in 0..connections {
             let mut client = Client {
@@ -66,6 +54,7 @@ impl Load {
                 keep_alive: number % 2 == 0,
                 pauses: number % 4 == 2,
                 connection: None,
+                sound_at: None,
                 turn: number, // not all in step
             };
             let thread = thread::Builder::new().name("client".into()).stack_size(256 * 1024);
@@ -77,6 +66,16 @@ impl Load {
     /// From now on new connections reach this generation or a later one.
     pub(crate) fn expect_generation(&self, generation: u32) {
         self.shared.oldest_generation.store(generation, Ordering::SeqCst);
+    }
+
+    /// From now on a release may serve that will die, and break the connections that it has then: those are counted apart.
+    pub(crate) fn expect_bad_release(&self) {
+        *lock(&self.shared.bad_release) = Some(BadRelease { over: None });
+    }
+
+    /// It is dead, and another serves.
+    pub(crate) fn bad_release_is_over(&self) {
+        *lock(&self.shared.bad_release) = Some(BadRelease { over: Some(Instant::now()) });
     }
 
     pub(crate) fn tally(&self) -> Tally {
@@ -107,7 +106,15 @@ impl Drop for Load {
 
 impl Shared {
     fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tally)
+    }
+
+    /// Whether the bad release may have broken a connection, by what broke and when the connection was last known to be sound. One that
+    /// was sound after that release's death, or was never made, has failed for another reason.
+    fn is_lost(&self, reason: &str, sound_at: Option<Instant>) -> bool {
+        let (Some(release), Some(sound_at)) = (*lock(&self.bad_release), sound_at) else { return false };
+        let is_broken = reason.ends_with(": reset") || reason.ends_with(": closed");
+        is_broken && release.over.is_none_or(|over| sound_at <= over)
     }
 
     fn fail(&self, reason: String) {
@@ -115,11 +122,17 @@ impl Shared {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Client {
     shared: Arc<Shared>,
     keep_alive: bool,
     pauses: bool,
     connection: Option<Connection>,
+    /// When the connection in use, if there is one, was made or last answered on.
+    sound_at: Option<Instant>,
     turn: usize,
 }
 
@@ -151,6 +164,7 @@ impl Client {
             let begun = Instant::now();
             match self.request(begun + DEADLINE) {
                 Ok(answer) => self.succeeded(&answer, begun.elapsed()),
+                Err(reason) if self.shared.is_lost(&reason, self.sound_at) => self.shared.tally().lost += 1,
                 Err(reason) => {
                     let kind = if self.keep_alive { "keep-alive" } else { "one-shot" };
                     self.shared.fail(format!("{kind}: {reason}"));
@@ -184,12 +198,18 @@ impl Client {
         let oldest = self.shared.oldest_generation.load(Ordering::SeqCst);
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connect(deadline)?,
+            None => {
+                self.sound_at = None;
+                let made = self.connect(deadline)?;
+                self.sound_at = Some(Instant::now());
+                made
+            }
         };
         let (path, length) =
             if self.turn.is_multiple_of(32) { (format!("/bytes/{LONG_ANSWER}"), Some(LONG_ANSWER)) } else { ("/".to_string(), None) };
         connection.send(&path, self.turn % 8 == 1, self.keep_alive, deadline)?;
         let answer = connection.receive(length, deadline)?;
+        self.sound_at = Some(Instant::now());
 
         match connection.served_by.replace(answer.from) {
             None if answer.from.generation < oldest => return Err("answered by a process that was replaced".into()),
@@ -209,7 +229,7 @@ impl Client {
     fn connect(&self, deadline: Instant) -> Result<Connection, String> {
         let stream = TcpStream::connect_timeout(&self.shared.address, remaining(deadline))
             .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-            .map_err(|error| reason("connecting", &error))?;
+            .map_err(|error| reason(CONNECTING, &error))?;
         self.shared.tally().connections += 1;
         Ok(Connection { stream, served_by: None })
     }

@@ -4,7 +4,7 @@
 //!
 //! `server.rs` is the part to learn from: an HTTP server that restarts without losing a request, with
 //! `connection.rs` and `http.rs` below it. The rest puts it to the test: `run.rs` directs, `service.rs`
-//! runs the server as a process of its own, `load.rs` is its clients, `report.rs` tells what came of it.
+//! runs the server as a process of its own, `load.rs` is its clients, `tally.rs` and `report.rs` tell what came of it.
 
 mod connection;
 mod http;
@@ -13,6 +13,7 @@ mod report;
 mod run;
 mod server;
 mod service;
+mod tally;
 
 use lexopt::{Arg, Parser, ValueExt};
 use std::env;
@@ -30,12 +31,15 @@ usage: zero_downtime [OPTIONS]
   --connections N      clients at a time, half keep-alive, half one-shot (16)
   --seconds SECONDS    spread the restarts over this time (5)
   --probation SECONDS  given to the server, see below
+  --bad-release        deploy, in the middle, a release that crashes 200 ms after
+                       it was granted the service (4 restarts, a probation of 1)
 
 usage: zero_downtime serve [OPTIONS]
   --listen ADDRESS     serve HTTP here (127.0.0.1:8080); port 0 is any
   --socket PATH        coordination socket (none: restart with SIGUSR1)
   --drain SECONDS      after a restart, keep idle connections this long (5)
   --probation SECONDS  serve again if the successor dies within this time (0)
+  --crash-after SECONDS  be a bad release: abort so long after it was granted
 
 usage: zero_downtime load --to ADDRESS [OPTIONS]
   --to ADDRESS         the same load on a `serve` elsewhere, under systemd, say
@@ -88,17 +92,26 @@ fn parse_arguments(arguments: Parser) -> Result<Command, lexopt::Error> {
 }
 
 fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
-    let mut options = run::Options { restarts: 20, connections: 16, time: Duration::from_secs(5), probation: None };
+    let mut options = run::Options { restarts: 20, connections: 16, time: Duration::from_secs(5), probation: None, bad_release: false };
+    let mut restarts = None;
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
-            Arg::Long("restarts") => options.restarts = arguments.value()?.parse()?,
+            Arg::Long("restarts") => restarts = Some(arguments.value()?.parse()?),
             Arg::Long("connections") => options.connections = arguments.value()?.parse()?,
             Arg::Long("seconds") => options.time = seconds(arguments.value()?)?,
             Arg::Long("probation") => options.probation = Some(seconds(arguments.value()?)?),
+            Arg::Long("bad-release") => options.bad_release = true,
             other => return Err(other.unexpected()),
         }
     }
+    if options.bad_release {
+        options.restarts = 4; // each lasts as long as its probation
+        if *options.probation.get_or_insert(Duration::from_secs(1)) <= run::CRASH_AFTER {
+            return Err("a bad release is taken back only if the probation is longer than the 0.2 s that it lives".into());
+        }
+    }
+    options.restarts = restarts.unwrap_or(options.restarts);
     if options.connections == 0 {
         return Err("at least one connection is needed".into());
     }
@@ -126,6 +139,7 @@ fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
         socket: None,
         drain: Duration::from_secs(5),
         probation: None,
+        crash_after: None,
     };
     arguments.next()?; // the word "serve"
     while let Some(argument) = arguments.next()? {
@@ -135,6 +149,7 @@ fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             Arg::Long("socket") => options.socket = Some(arguments.value()?.into()),
             Arg::Long("drain") => options.drain = seconds(arguments.value()?)?,
             Arg::Long("probation") => options.probation = Some(seconds(arguments.value()?)?),
+            Arg::Long("crash-after") => options.crash_after = Some(seconds(arguments.value()?)?),
             other => return Err(other.unexpected()),
         }
     }

@@ -1,7 +1,7 @@
 //! What the run shows: a line of progress while it lasts, tables and one line of figures at its end.
 
-use crate::load::Tally;
 use crate::service::Ask;
+use crate::tally::Tally;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -41,19 +41,23 @@ impl Progress {
     }
 }
 
-pub(crate) fn print(out: &mut impl Write, restarts: &[Restart], tally: &Tally, lasted: Duration) -> io::Result<()> {
+pub(crate) fn print(out: &mut impl Write, restarts: &[Restart], tally: &Tally, lasted: Duration, told: Option<&str>) -> io::Result<()> {
     let times = Times::of(restarts);
     print_restarts(out, restarts, &times)?;
     print_totals(out, tally, lasted)?;
-    writeln!(
+    write!(
         out,
         "\nrestarts={} requests={} failed={} slowest_restart_ms={:.1} p50_restart_ms={:.1}",
         times.0.len(),
-        tally.answered() + tally.failed(),
+        tally.answered() + tally.failed() + tally.lost,
         tally.failed(),
         times.percentile(100),
         times.percentile(50)
-    )
+    )?;
+    if let Some(told) = told {
+        write!(out, " refused={} lost_with_the_bad_release={} told={told:?}", tally.refused(), tally.lost)?;
+    }
+    writeln!(out)
 }
 
 pub(crate) fn print_load(out: &mut impl Write, tally: &Tally, lasted: Duration) -> io::Result<()> {
@@ -95,6 +99,9 @@ fn print_totals(out: &mut impl Write, tally: &Tally, lasted: Duration) -> io::Re
     writeln!(out, "           the slowest answer took {:.1} ms", milliseconds(tally.slowest))?;
     writeln!(out, "clients    {connections} connections")?;
     writeln!(out, "           {told_to_close} keep-alive ones were told to close, {closed_idle} were closed while idle")?;
+    if tally.lost > 0 {
+        writeln!(out, "lost       {} in the hands of the bad release when it crashed", tally.lost)?;
+    }
     writeln!(out, "failed     {}", tally.failed())?;
     for (reason, count) in &tally.failures {
         writeln!(out, "{count:10} {reason}")?;

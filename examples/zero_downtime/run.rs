@@ -1,8 +1,9 @@
 //! One run: a service, load on it, and restarts, each once the one before has proved itself.
 
-use crate::load::{Load, Tally};
+use crate::load::Load;
 use crate::report::{self, Progress, Restart};
 use crate::service::{Ask, Service};
+use crate::tally::Tally;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 /// So many requests a generation answers before it is replaced.
 const PROOF: u64 = 300;
 const PROOF_LIMIT: Duration = Duration::from_secs(30);
+/// So long a bad release serves.
+pub(crate) const CRASH_AFTER: Duration = Duration::from_millis(200);
 
 pub(crate) struct Options {
     pub(crate) restarts: usize,
@@ -20,6 +23,8 @@ pub(crate) struct Options {
     /// The restarts are spread over it.
     pub(crate) time: Duration,
     pub(crate) probation: Option<Duration>,
+    /// One of the releases in the middle is bad.
+    pub(crate) bad_release: bool,
 }
 
 /// True if nothing failed.
@@ -28,6 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         interrupted: interrupt_flag()?,
         service: Service::start(options.probation)?,
         restarts: Vec::new(),
+        told: None,
         progress: Progress::new(),
     };
     let begun = Instant::now();
@@ -43,10 +49,12 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     if let Err(problem) = &went {
         eprintln!("zero_downtime: {problem}");
     }
-    let printed = report::print(&mut io::stdout().lock(), &run.restarts, &tally, lasted);
+    let printed = report::print(&mut io::stdout().lock(), &run.restarts, &tally, lasted, run.told.as_deref());
     printed.map_err(|error| format!("cannot print the report: {error}"))?;
     let all_succeeded = run.restarts.iter().all(|restart| restart.outcome.is_ok());
-    Ok(went.is_ok() && all_succeeded && tally.failed() == 0)
+    // No client has more than one connection at a time that can break.
+    let lost_few = tally.lost <= options.connections as u64;
+    Ok(went.is_ok() && all_succeeded && tally.failed() == 0 && lost_few)
 }
 
 pub(crate) struct LoadOptions {
@@ -73,6 +81,8 @@ struct Run {
     interrupted: Arc<AtomicBool>,
     service: Service,
     restarts: Vec<Restart>,
+    /// What was told to the one who asked for the restart with the bad release.
+    told: Option<String>,
     progress: Progress,
 }
 
@@ -81,6 +91,10 @@ impl Run {
         for number in 0..options.restarts {
             let share = number as f64 / options.restarts as f64;
             self.wait_for_proof(options, load, begun + options.time.mul_f64(share))?;
+            if options.bad_release && number == options.restarts / 2 {
+                self.restart_with_a_bad_release(load)?;
+                self.wait_for_proof(options, load, Instant::now())?;
+            }
             let ask = if number % 2 == 0 { Ask::Socket } else { Ask::Signal };
             self.restart(ask, load);
         }
@@ -95,12 +109,21 @@ impl Run {
         self.restarts.push(Restart { ask, old_pid, outcome, answered_meanwhile: load.tally().answered() - answered_before });
     }
 
-    /// Until this generation has answered its share of requests, and not before `time`.
+    fn restart_with_a_bad_release(&mut self, load: &Load) -> Result<(), String> {
+        load.expect_bad_release();
+        let told = self.service.restart_with_a_bad_release(CRASH_AFTER)?;
+        load.bad_release_is_over();
+        self.told = Some(told);
+        Ok(())
+    }
+
+    /// Until this generation has answered its share of requests from now on, and not before `time`.
     fn wait_for_proof(&mut self, options: &Options, load: &Load, time: Instant) -> Result<(), String> {
         let limit = time.max(Instant::now()) + PROOF_LIMIT;
+        let before = answered_by(&load.tally(), self.service.generation);
         loop {
             let tally = load.tally();
-            let proof = answered_by(&tally, self.service.generation);
+            let proof = answered_by(&tally, self.service.generation) - before;
             self.progress.show(self.restarts.len(), options.restarts, &tally);
             if self.interrupted.load(Ordering::SeqCst) {
                 return Err("interrupted".into());

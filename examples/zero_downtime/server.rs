@@ -12,6 +12,7 @@
 use crate::connection::{Connection, Fate};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use nix::sys::resource::{Resource, setrlimit};
 use pollflip::{Event, Handover, Inheritance, RestartConfig, Restarter};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
@@ -19,6 +20,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How items of the handover are called, before the number of the connection.
@@ -47,6 +49,8 @@ pub(crate) struct Options {
     /// How long an idle connection is kept once this process drains.
     pub(crate) drain: Duration,
     pub(crate) probation: Option<Duration>,
+    /// It is a bad release, and lives for so long.
+    pub(crate) crash_after: Option<Duration>,
 }
 
 pub(crate) fn serve(options: Options) -> io::Result<()> {
@@ -78,7 +82,19 @@ pub(crate) fn serve(options: Options) -> io::Result<()> {
 
     // Whoever reads this may be gone by the time of a later generation.
     let _ = writeln!(io::stdout(), "listening on {address}, pid {}", process::id());
+    if let Some(time) = options.crash_after {
+        crash_after(time);
+    }
     server.run(&mut restarter, &mut signals)
+}
+
+/// What a bad release does. It leaves no core file behind.
+fn crash_after(time: Duration) {
+    thread::spawn(move || {
+        thread::sleep(time);
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+        process::abort();
+    });
 }
 
 struct Server {

@@ -5,9 +5,12 @@ use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use pollflip::RequestError;
 use pollflip::restart_coordination_socket::{Status, request_restart, request_status};
+use std::fs::Permissions;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc;
@@ -34,7 +37,7 @@ pub(crate) struct Service {
     pub(crate) generation: u32,
     socket: PathBuf,
     restart_limit: Duration,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Service {
@@ -49,9 +52,10 @@ impl Service {
             generation: 0,
             socket: directory.path().join("restart.sock"),
             restart_limit: RESTART_LIMIT + probation.unwrap_or_default(),
-            _directory: directory,
+            directory,
         };
-        let mut command = Command::new(env::current_exe().map_err(|error| format!("which program is this? {error}"))?);
+        service.deploy_itself()?;
+        let mut command = Command::new(service.program());
         command.args(["serve", "--listen", &service.address.to_string(), "--socket"]).arg(&service.socket);
         if let Some(time) = probation {
             command.args(["--probation", &time.as_secs_f64().to_string()]);
@@ -78,6 +82,42 @@ impl Service {
         self.pid = pid;
         self.generation += 1;
         Ok(took)
+    }
+
+    /// Deploys a release that crashes so long after it was granted, has the server replaced by it, and says what the asker was told in
+    /// the end. Then what is deployed is good again.
+    pub(crate) fn restart_with_a_bad_release(&self, crash_after: Duration) -> Result<String, String> {
+        let failed = |error| format!("cannot deploy a bad release: {error}");
+        let bad = self.directory.path().join("bad");
+        // The same program, told to be bad.
+        let script = format!("#!/bin/sh\nexec \"${{0%/*}}/good\" \"$@\" --crash-after {}\n", crash_after.as_secs_f64());
+        fs::write(&bad, script).and_then(|()| fs::set_permissions(&bad, Permissions::from_mode(0o755))).map_err(failed)?;
+        self.deploy("bad").map_err(failed)?;
+        let outcome = request_restart(&self.socket, self.restart_limit, |_progress| {});
+        self.deploy("good").map_err(failed)?;
+        match outcome {
+            Err(RequestError::Failed(why)) => Ok(why),
+            Err(other) => Err(other.to_string()),
+            Ok(pid) => Err(format!("the bad release has taken over for good as process {pid}")),
+        }
+    }
+
+    fn deploy_itself(&self) -> Result<(), String> {
+        let itself = env::current_exe().map_err(|error| format!("which program is this? {error}"))?;
+        let linked = symlink(itself, self.directory.path().join("good")).and_then(|()| self.deploy("good"));
+        linked.map_err(|error| format!("cannot deploy the server: {error}"))
+    }
+
+    /// As is usual: a link that is moved from one release to the next.
+    fn deploy(&self, release: &str) -> io::Result<()> {
+        let new = self.directory.path().join("new");
+        symlink(release, &new)?;
+        fs::rename(new, self.program())
+    }
+
+    /// What is deployed.
+    fn program(&self) -> PathBuf {
+        self.directory.path().join("current")
     }
 
     /// A signal has no answer: the status tells who serves, or what failed last.

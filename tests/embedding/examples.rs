@@ -14,6 +14,7 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("any_executor_keeps_connections_and_count_in_smol", || any_executor("smol")),
     ("any_executor_cuts_what_does_not_end_in_tokio", || any_executor_cuts("tokio")),
     ("any_executor_cuts_what_does_not_end_in_smol", || any_executor_cuts("smol")),
+    ("promise_01_zero_downtime_survives_a_bad_release", bad_release),
     ("game_loop_prints_frame_times_across_its_generations", game_loop),
 ];
 
@@ -102,6 +103,21 @@ fn any_executor_cuts(executor: &str) {
     wait_until("the old process to end", || has_ended(first));
     let stderr = group.stderr();
     assert!(stderr.contains("1 connections have not ended in time and are cut"), "{stderr}");
+}
+
+/// The demonstration: the line at its end says what a person would look for.
+fn bad_release() {
+    let mut command = example("zero_downtime");
+    command.args(["--bad-release", "--restarts", "2", "--seconds", "1", "--probation", "0.6", "--connections", "6"]);
+    let mut group = Group::start(command, directory());
+    let status = group.exit();
+    assert!(status.success(), "{status}: {}", group.stderr());
+    let line = group.says("restarts=2", 0);
+    println!("zero_downtime under test: restarts=2 {line}");
+    for part in [" failed=0 ", " refused=0 ", " lost_with_the_bad_release=", r#" told="the successor was killed by SIGABRT on probation""#]
+    {
+        assert!(line.contains(part), "{line}");
+    }
 }
 
 fn game_loop() {
