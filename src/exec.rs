@@ -28,8 +28,6 @@ use crate::systemd;
 
 /// How long a program that is being written is waited for.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
-/// So many descriptors there is room for in any case.
-const SPARE: RawFd = 512;
 /// How long the end of the thread is waited for when the restarter is dropped.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
@@ -39,6 +37,17 @@ pub(crate) struct Exec {
     orders: Option<Sender<Order>>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// In a simulation: what the thread would be at. There is none.
+    work: Option<Mutex<Work>>,
+}
+
+/// What the thread works with.
+#[derive(Debug)]
+struct Work {
+    launch: Launch,
+    signal: Option<Signal>,
+    orders: Receiver<Order>,
+    shared: Arc<Shared>,
 }
 
 /// What one successor is given besides its [`Launch`].
@@ -76,9 +85,11 @@ impl Exec {
     pub(crate) fn start(launch: Launch, signal: Option<Signal>, waker: Arc<Waker>) -> io::Result<Exec> {
         let shared = Arc::new(Shared { desk: Mutex::default(), changed: Condvar::new(), waker });
         let (orders, received) = channel();
-        let theirs = shared.clone();
+        let work = Work { launch, signal, orders: received, shared: shared.clone() };
+        if sys::is_simulated() {
+            return Ok(Exec { orders: Some(orders), shared, thread: None, work: Some(Mutex::new(work)) });
+        }
         let thread = thread::Builder::new().name("pollflip-restart".into()).spawn(move || {
-            let _ending = Ending(&theirs);
             // The program's signals are for the program's threads.
             let mut mask = SigSet::all();
             if let Some(signal) = signal {
@@ -87,9 +98,9 @@ impl Exec {
             if let Err(error) = mask.thread_set_mask() {
                 log::warn!("cannot set the signal mask of the restart thread: {error}");
             }
-            serve(&launch, signal, &received, &theirs);
+            work.serve();
         })?;
-        Ok(Exec { orders: Some(orders), shared, thread: Some(thread) })
+        Ok(Exec { orders: Some(orders), shared, thread: Some(thread), work: None })
     }
 
     /// Has a successor started. `false`: the thread is gone.
@@ -129,6 +140,18 @@ impl Exec {
         self.shared.desk().ended
     }
 
+    /// In a simulation: what the thread does next, if it has something to do.
+    pub(crate) fn carry_out_one(&mut self) -> bool {
+        let Some(work) = &self.work else { return false };
+        let work = work.lock().unwrap_or_else(PoisonError::into_inner);
+        work.orders.try_recv().map(|order| work.carry_out(order)).is_ok()
+    }
+
+    /// In a simulation: the thread panics.
+    pub(crate) fn lose(&mut self) {
+        self.work = None;
+    }
+
     fn order(&self, order: Order) -> bool {
         self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok())
     }
@@ -138,6 +161,8 @@ impl Drop for Exec {
     fn drop(&mut self) {
         self.abandon(Attempt(u64::MAX));
         self.orders = None;
+        while self.carry_out_one() {}
+        self.work = None;
         let desk = self.shared.desk();
         let waited = self.shared.changed.wait_timeout_while(desk, END_LIMIT, |desk| !desk.ended);
         let ended = waited.map_or_else(|poisoned| poisoned.into_inner().0.ended, |(desk, _)| desk.ended);
@@ -162,50 +187,63 @@ impl Shared {
     }
 }
 
-/// Tells that the thread has ended, however it did.
-struct Ending<'a>(&'a Shared);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.desk().ended = true;
-        self.0.changed.notify_all();
-        // A loop that is gone need not be woken.
-        let _ = self.0.waker.wake();
+impl Work {
+    fn serve(self) {
+        while let Ok(order) = self.orders.recv() {
+            self.carry_out(order);
+        }
     }
-}
 
-fn serve(launch: &Launch, signal: Option<Signal>, orders: &Receiver<Order>, shared: &Shared) {
-    let mut mask = launch.mask;
-    if let Some(signal) = signal {
-        // It would kill a process that has no handler yet; the successor unblocks it when it has.
-        mask.add(signal);
-    }
-    for order in orders {
+    fn carry_out(&self, order: Order) {
         let late = match order {
             Order::Reap(process) => Some(process),
-            Order::Spawn(job) => {
-                let attempt = job.attempt;
-                // What is handed over may be held twice while it waits for the successor. The lifeline has the lowest number that was
-                // free: there are not many more descriptors than that.
-                sys::make_room(&job.lifeline, job.lifeline.as_raw_fd().saturating_mul(2).saturating_add(SPARE));
-                let result = start(launch, &mask, job, shared);
-                let mut desk = shared.desk();
-                if desk.abandoned >= attempt.0 {
-                    result.ok()
-                } else {
-                    desk.done.push_back((attempt, result));
-                    drop(desk);
-                    if let Err(error) = shared.waker.wake() {
-                        log::warn!("cannot wake the loop: {error}");
-                    }
-                    None
-                }
-            }
+            Order::Spawn(job) => self.spawn(job),
         };
         if let Some(process) = late {
             process.kill();
             process.wait(Duration::MAX);
         }
+    }
+
+    /// Returns what comes too late.
+    fn spawn(&self, job: Job) -> Option<Process> {
+        let mut mask = self.launch.mask;
+        if let Some(signal) = self.signal {
+            // It would kill a process that has no handler yet; the successor unblocks it when it has.
+            mask.add(signal);
+        }
+        let attempt = job.attempt;
+        // The lowest number that was free: there are not many more descriptors than that.
+        let descriptors = job.lifeline.as_raw_fd();
+        let result = start(&self.launch, &mask, job, &self.shared);
+        let mut desk = self.shared.desk();
+        if desk.abandoned >= attempt.0 {
+            return result.ok();
+        }
+        desk.done.push_back((attempt, result));
+        drop(desk);
+        if let Err(error) = self.shared.waker.wake() {
+            log::warn!("cannot wake the loop: {error}");
+        }
+        // What is handed over may be held twice while it waits for the successor, which takes a while to ask for it.
+        sys::make_room(descriptors.saturating_mul(2));
+        None
+    }
+}
+
+/// Tells that the thread has ended, however it did.
+impl Drop for Work {
+    fn drop(&mut self) {
+        for order in self.orders.try_iter() {
+            // What nobody wants is to be reaped even if nothing more is started.
+            if let Order::Reap(process) = order {
+                process.wait(Duration::MAX);
+            }
+        }
+        self.shared.desk().ended = true;
+        self.shared.changed.notify_all();
+        // A loop that is gone need not be woken.
+        let _ = self.shared.waker.wake();
     }
 }
 

@@ -39,15 +39,17 @@
 //! after a failed restart too, since the service did answer; the reason is in `systemctl status`. A unit that is stopped while
 //! `ExecReload=… restart` waits is called failed for that command's end; it stays stopped.
 //!
-//! **If nobody listens** (no `Type=notify`, or `NotifyAccess=none`), the service starts and serves, and logs a warning; but after a
-//! restart systemd takes the end of the old process for the end of the service and kills the new one. Three remedies: `NotifyAccess=main`;
-//! `PIDFile=` on the path of [`RestartConfig::pid_file`](crate::RestartConfig::pid_file); `ExitType=cgroup` (250), with which the unit lives
-//! as long as any of its processes, and has no main PID after a restart. A process cannot see that its messages are thrown
+//! **If nobody listens** (no `Type=notify`, or `NotifyAccess=none`), systemd would take the end of the old process for the end of the
+//! service and kill the new one. So the service starts and serves, logs a warning, and refuses restarts
+//! ([`Refusal::Unheard`](crate::Refusal::Unheard), exit status 2). Two remedies: `NotifyAccess=main`, or
+//! `PIDFile=` on the path of [`RestartConfig::pid_file`](crate::RestartConfig::pid_file). `ExitType=cgroup` is none by itself: a process cannot
+//! see it. Nor can it see that its messages are thrown
 //! away for another reason, such as a wrapper that does not `exec` the program under `NotifyAccess=main`: look for `Got notification
 //! message from PID` in the journal.
 //!
 //! **If the old process is killed in the middle of a restart**, systemd sees a service whose main process has crashed: it ends what is
-//! left, and starts it again with `Restart=on-failure`. With socket activation, who connects meanwhile waits.
+//! left, and starts it again with `Restart=on-failure`. With socket activation, who connects meanwhile waits. With `ExitType=cgroup` and
+//! `NotifyAccess=all` (257) a successor that is ready stays instead, and names itself the main process.
 //!
 //! **What a reload does not do** is read the unit again: environment, limits, users and hardening are those of the first process. After
 //! a change there, `systemctl restart`.
@@ -177,7 +179,7 @@
 //!
 //! # What to watch
 //!
-//! The `log` target is `pollflip`. Lines of a restart carry its number, the time since it was asked for, and the pids.
+//! The `log` target is `pollflip`, or begins with `pollflip::`. Lines of a restart carry its number, the time since it was asked for, and the pids.
 //!
 //! | level | what | who should look |
 //! | --- | --- | --- |
@@ -230,7 +232,7 @@
 //! | `memfd_create`, `pread64`, `fstat`, `newfstatat`, `prlimit64` | blobs |
 //! | `pidfd_open`, `pidfd_send_signal`, `waitid`, `getpid` | watching, killing and reaping the successor |
 //! | `accept4`, `getsockopt`, `geteuid`, `recvfrom`, `sendto` | clients of the coordination socket, and who they are; the handler of the restart signal |
-//! | `open`, `openat`, `stat`, `lstat`, `statx`, `unlink`, `unlinkat`, `rename`, `renameat`, `renameat2` | the coordination socket's path, the pid file, `/proc/sys/kernel/overflowuid` |
+//! | `open`, `openat`, `stat`, `lstat`, `statx`, `unlink`, `unlinkat`, `rename`, `renameat`, `renameat2` | the coordination socket's path, the pid file |
 //! | `socket`, `connect`, `ioctl`, `pipe2` | telling systemd, and waiting until it has understood |
 //! | `kill`, `wait4` | a child that nobody wants, should the restart thread have come to an end |
 //! | `futex`, `sched_yield` | what is shared with the restart thread and with handles in other threads |

@@ -114,6 +114,10 @@ pub mod internals {
     pub mod wire {
         pub use crate::wire::*;
     }
+    /// A restarter on a simulated system.
+    pub mod simulation {
+        pub use crate::restarter::simulation::*;
+    }
 }
 
 /// The README's program is compiled too.

@@ -56,6 +56,7 @@ pub(crate) enum Incoming {
 impl Lifeline {
     /// Our end, and the one for the other side. Both are CLOEXEC from birth.
     pub(crate) fn pair() -> io::Result<(Lifeline, OwnedFd)> {
+        sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         Ok((Lifeline::from(ours), theirs))
@@ -108,7 +109,7 @@ impl Lifeline {
     pub(crate) fn retry_in(&self) -> Option<Duration> {
         let queue = self.queue();
         queue.waiting.front()?;
-        Some(queue.tried.map_or(Duration::ZERO, |tried| RETRY.saturating_sub(tried.elapsed())))
+        Some(queue.tried.map_or(Duration::ZERO, |tried| RETRY.saturating_sub(sys::now() - tried)))
     }
 
     /// How many messages wait.
@@ -186,7 +187,7 @@ fn send_now(socket: &OwnedFd, queue: &mut Queue, bytes: &[u8], descriptors: &[Bo
     match sys::send(socket, bytes, descriptors) {
         Ok(()) => Ok(true),
         Err(error) if has_to_wait(&error) => {
-            queue.tried = Some(Instant::now());
+            queue.tried = Some(sys::now());
             Ok(false)
         }
         Err(error) if is_closed(&error) => Err(io::ErrorKind::BrokenPipe.into()),
@@ -199,7 +200,7 @@ fn flush(socket: &OwnedFd, queue: &mut Queue) {
         let descriptors: Vec<_> = first.descriptors.iter().map(AsFd::as_fd).collect();
         match sys::send(socket, &first.bytes, &descriptors) {
             Ok(()) => drop(queue.waiting.pop_front()),
-            Err(error) if has_to_wait(&error) => return queue.tried = Some(Instant::now()),
+            Err(error) if has_to_wait(&error) => return queue.tried = Some(sys::now()),
             Err(error) => {
                 queue.waiting.clear();
                 // That the other side is gone is told by `receive`.

@@ -7,7 +7,7 @@
 mod hello;
 mod link;
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -130,8 +130,11 @@ struct Startup {
     waker: Option<Arc<Waker>>,
 }
 
-static STARTUP: Mutex<Startup> =
-    Mutex::new(Startup { adopted: false, link: None, claimed: false, built: false, ready: false, waker: None });
+static STARTUP: Mutex<Startup> = Mutex::new(Startup::NEW);
+
+impl Startup {
+    const NEW: Startup = Startup { adopted: false, link: None, claimed: false, built: false, ready: false, waker: None };
+}
 
 fn startup() -> MutexGuard<'static, Startup> {
     STARTUP.lock().unwrap_or_else(PoisonError::into_inner)
@@ -157,6 +160,8 @@ impl Claim {
         if !std::mem::replace(&mut startup.adopted, true)
             && let Some(socket) = inherited_lifeline()
         {
+            // The predecessor has about as many descriptors as the number says under which it made this one, and they may all come.
+            sys::make_room(socket.as_raw_fd());
             let (link, given) = Link::read_hello(Lifeline::from(socket))?;
             link.introduce();
             startup.link = Some(Arc::new(link));
@@ -176,6 +181,11 @@ impl Claim {
     pub(crate) fn is_ready(&self) -> bool {
         startup().ready
     }
+}
+
+/// A test goes on as another process would begin.
+pub(crate) fn begin_anew() {
+    *startup() = Startup::NEW;
 }
 
 impl Drop for Claim {
@@ -206,6 +216,9 @@ fn wake_loop(startup: &Startup) {
 
 /// The lifeline that the environment names, if it is there and the same. Anything else is not ours: helpers inherit the variable.
 fn inherited_lifeline() -> Option<OwnedFd> {
+    if let Some(lifeline) = sys::simulation::born_with() {
+        return lifeline;
+    }
     let text = std::env::var(LIFELINE_VARIABLE).ok()?;
     let mut numbers = text.split(':');
     let mut next = || numbers.next()?.parse::<u64>().ok();

@@ -9,10 +9,13 @@ mod build;
 mod chronicle;
 mod end;
 mod event;
+mod obstacles;
 mod outputs;
 mod pid_file;
+pub(crate) mod simulation;
 mod timer;
 mod turn;
+mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -34,7 +37,7 @@ use crate::machine::{Closed, Input, Limits, Machine, Phase, State, Ticket};
 use crate::predecessor::{Claim, Link, Predecessor, opened, startup_complete};
 use crate::restart_coordination_socket::{Server, Status};
 use crate::sockets::Sockets;
-use crate::sys::Process;
+use crate::sys::{self, Process};
 use crate::systemd::{self, Barrier, Manager};
 use crate::wire;
 
@@ -42,22 +45,16 @@ use attempt::Current;
 use chronicle::Chronicle;
 pub use event::{Event, Successor};
 use pid_file::PidFile;
+use simulation::Step;
 use timer::Timer;
+use watching::{BARRIER, COORDINATION, DRAINING, FIRST_CLIENT, LIFELINE, PREDECESSOR, SIGNALS, SUCCESSOR, TIMER, WAKER, unwatch, watch};
 
 /// How many events the inner poll takes at a time.
 const CAPACITY: usize = 64;
 /// How many turns one call of `poll` may take: a flood from outside must not hold the caller's loop up.
 const TURNS: usize = 16;
-
-const WAKER: Token = Token(0);
-const TIMER: Token = Token(1);
-const SIGNALS: Token = Token(2);
-const COORDINATION: Token = Token(3);
-const LIFELINE: Token = Token(4);
-const SUCCESSOR: Token = Token(5);
-const PREDECESSOR: Token = Token(6);
-const BARRIER: Token = Token(7);
-const FIRST_CLIENT: usize = 8;
+/// So long it goes on with them: the last one may end some milliseconds later.
+const BUDGET: Duration = Duration::from_millis(2);
 
 /// Restarts this process, and knows the one that it was started by.
 ///
@@ -115,6 +112,8 @@ pub struct Restarter {
     /// When systemd is to be told next that the end of this process takes longer.
     stopping: Option<Duration>,
     claim: Claim,
+    /// What a test is to see of the machine.
+    witness: Option<Vec<Step>>,
 }
 
 /// Who waits for the outcome of an attempt.
@@ -173,12 +172,16 @@ impl Restarter {
     /// What a restart consists of is done here, in order, and each event is returned before what follows it is done.
     #[must_use = "an event tells what the program must do now"]
     pub fn poll(&mut self) -> Option<Event> {
+        let begun = sys::now();
         for _ in 0..TURNS {
             if let Some(event) = self.next_event() {
                 return Some(event);
             }
             if !self.turn(Duration::ZERO) {
                 return None;
+            }
+            if sys::now() - begun >= BUDGET {
+                break;
             }
         }
         // More is there, but others have waited long enough. An edge-triggered outer poll needs a new edge.
@@ -189,12 +192,12 @@ impl Restarter {
     /// The next event, waiting at most so long for it: for programs that have a thread to spare, and for tests.
     #[must_use = "an event tells what the program must do now"]
     pub fn wait(&mut self, limit: Duration) -> Option<Event> {
-        let deadline = Instant::now().checked_add(limit);
+        let deadline = sys::now().checked_add(limit);
         loop {
             if let Some(event) = self.poll() {
                 return Some(event);
             }
-            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(sys::now()));
             if left.is_zero() {
                 return None;
             }
@@ -307,17 +310,6 @@ impl Restarter {
     pub(crate) fn is_stopped(&self) -> bool {
         self.machine.state() == State::Closed(Closed::Stopping)
     }
-}
-
-/// Has the inner poll watch a descriptor.
-fn watch(registry: &Registry, fd: BorrowedFd<'_>, token: Token) -> Result<(), Error> {
-    let interest = if token == LIFELINE || token == PREDECESSOR { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-    SourceFd(&fd.as_raw_fd()).register(registry, token, interest).map_err(Error::os("cannot watch a descriptor"))
-}
-
-fn unwatch(registry: &Registry, fd: BorrowedFd<'_>) {
-    // It may never have been watched.
-    let _ = SourceFd(&fd.as_raw_fd()).deregister(registry);
 }
 
 impl fmt::Debug for Restarter {

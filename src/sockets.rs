@@ -5,7 +5,7 @@
 mod kind;
 mod path;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -44,7 +44,8 @@ use path::bind_unix;
 /// ```
 #[derive(Debug)]
 pub struct Sockets {
-    entries: Vec<Entry>,
+    /// By name; systemd may pass several of one: an IPv4 and an IPv6 one, say.
+    entries: BTreeMap<String, Vec<Entry>>,
     /// What systemd passed, as long as the program has not used `Sockets`: it may take them by itself.
     untouched: Vec<(Passed, OwnedFd)>,
     closed: bool,
@@ -52,14 +53,16 @@ pub struct Sockets {
 
 #[derive(Debug)]
 struct Entry {
-    name: String,
     socket: OwnedFd,
     claimed: bool,
 }
 
 impl Sockets {
     pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>) -> Sockets {
-        let entries = inherited.into_iter().map(|(name, socket)| Entry { name, socket, claimed: false }).collect();
+        let mut entries: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        for (name, socket) in inherited {
+            entries.entry(name).or_default().push(Entry { socket, claimed: false });
+        }
         let mut untouched = Vec::new();
         let above = passed.iter().map(|passed| passed.number + 1).max().unwrap_or(0);
         for passed in passed {
@@ -144,7 +147,7 @@ impl Sockets {
     {
         self.check(name)?;
         self.claim_of_systemd();
-        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.name == name) {
+        if let Some(entry) = self.entries.get_mut(name).and_then(|entries| entries.first_mut()) {
             entry.claimed = true;
             return duplicate(name, &entry.socket);
         }
@@ -156,24 +159,21 @@ impl Sockets {
     /// the program was given is not touched.
     pub fn remove(&mut self, name: &str) -> bool {
         self.claim_of_systemd();
-        let before = self.entries.len();
-        self.entries.retain(|entry| entry.name != name);
-        self.entries.len() < before
+        self.entries.remove(name).is_some()
     }
 
     /// The names of what was inherited and has not been asked for. It is closed when the process becomes ready.
     pub fn unclaimed(&mut self) -> Vec<String> {
         self.claim_of_systemd();
-        let names: BTreeSet<_> = self.entries.iter().filter(|entry| !entry.claimed).map(|entry| entry.name.clone()).collect();
-        names.into_iter().collect()
+        let unclaimed = self.entries.iter().filter(|(_, entries)| entries.iter().any(|entry| !entry.claimed));
+        unclaimed.map(|(name, _)| name.clone()).collect()
     }
 
     fn get<T: From<OwnedFd>>(&mut self, name: &str, wanted: &Kind, bind: impl FnOnce() -> io::Result<OwnedFd>) -> Result<T, Error> {
         self.check(name)?;
         self.claim_of_systemd();
-        // systemd may pass several of one name: an IPv4 and an IPv6 one, say.
         let mut other = None;
-        for entry in self.entries.iter_mut().filter(|entry| entry.name == name) {
+        for entry in self.entries.get_mut(name).into_iter().flatten() {
             let found = Kind::of(&entry.socket);
             if found.serves_as(wanted) {
                 entry.claimed = true;
@@ -191,7 +191,7 @@ impl Sockets {
 
     fn insert<T: From<OwnedFd>>(&mut self, name: &str, socket: OwnedFd) -> Result<T, Error> {
         let given = duplicate(name, &socket)?;
-        self.entries.push(Entry { name: name.into(), socket, claimed: true });
+        self.entries.entry(name.into()).or_default().push(Entry { socket, claimed: true });
         Ok(given)
     }
 
@@ -212,13 +212,13 @@ impl Sockets {
             if let Err(error) = set_nonblocking(&socket) {
                 log::warn!("cannot make socket {:?} of systemd non-blocking: {error}", passed.name);
             }
-            self.entries.push(Entry { name: passed.name, socket, claimed: false });
+            self.entries.entry(passed.name).or_default().push(Entry { socket, claimed: false });
         }
     }
 
     /// What a successor is to get by name.
     pub(crate) fn given(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
-        self.entries.iter().map(|entry| (entry.name.as_str(), entry.socket.as_fd()))
+        self.entries.iter().flat_map(|(name, entries)| entries.iter().map(|entry| (name.as_str(), entry.socket.as_fd())))
     }
 
     /// What it is to get as systemd passes it.
@@ -227,11 +227,14 @@ impl Sockets {
     }
 
     pub(crate) fn close_unclaimed(&mut self) {
-        self.entries.retain(|entry| {
-            if !entry.claimed {
-                log::info!("socket {:?} was inherited and is not used any more: closed", entry.name);
-            }
-            entry.claimed
+        self.entries.retain(|name, entries| {
+            entries.retain(|entry| {
+                if !entry.claimed {
+                    log::info!("socket {name:?} was inherited and is not used any more: closed");
+                }
+                entry.claimed
+            });
+            !entries.is_empty()
         });
     }
 

@@ -6,6 +6,7 @@
 mod memory;
 mod packet;
 mod process;
+pub(crate) mod simulation;
 mod spawn;
 
 use std::ffi::{CStr, OsStr, OsString};
@@ -22,7 +23,11 @@ use nix::sys::stat::fstat;
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
 pub(crate) use process::{Process, kill_and_reap};
+pub(crate) use simulation::{is_simulated, may_fail, now};
 pub(crate) use spawn::{Spawn, spawn};
+
+/// So many descriptors there is room for in any case.
+const SPARE: RawFd = 512;
 
 /// Lends the open descriptor of that number for one look; `None` if there is none.
 pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
@@ -54,18 +59,19 @@ pub(crate) fn adopt(raw: RawFd) -> io::Result<OwnedFd> {
 
 /// A duplicate, CLOEXEC, numbered `at_least` or above.
 pub(crate) fn duplicate(fd: impl AsFd, at_least: RawFd) -> io::Result<OwnedFd> {
+    may_fail(&[libc::EMFILE])?;
     let new = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(at_least))?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(new) })
 }
 
-/// Has the kernel enlarge the table of descriptors to hold so many, or as many as it may. In a process with threads that takes it some
-/// ten milliseconds, whoever it was that needed one more.
-pub(crate) fn make_room(fd: impl AsFd, descriptors: RawFd) {
+/// Has the kernel enlarge the table of descriptors to hold so many and [`SPARE`] more, or as many as it may. In a process with threads
+/// that takes it some ten milliseconds, whoever it was that needed one more.
+pub(crate) fn make_room(descriptors: RawFd) {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-    let last = RawFd::try_from(limit).unwrap_or(RawFd::MAX).saturating_sub(1).min(descriptors);
+    let last = RawFd::try_from(limit).unwrap_or(RawFd::MAX).saturating_sub(1).min(descriptors.saturating_add(SPARE));
     // If there is none to be had, the same will be said to who needs one.
-    let _ = duplicate(fd, last);
+    let _ = memory_file().and_then(|file| duplicate(&file, last));
 }
 
 /// The path by which this program was executed, as the kernel was given it.

@@ -31,7 +31,7 @@ const AUTO: &str = "auto";
 
 /// Whether this process is a service whose manager does not listen to it, and would end it with this process.
 pub(crate) fn is_deaf() -> bool {
-    unit::is_deaf(is_there())
+    unit::is_deaf(manager::listens())
 }
 
 /// A socket that was passed by socket activation.

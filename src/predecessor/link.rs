@@ -3,7 +3,7 @@
 //! Knows: the messages between the two. Does not know: what the program does with them. Whoever reads, the loop or a thread that waits,
 //! leaves what it found in one inbox.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,6 @@ use crate::lifeline::{Incoming, Lifeline};
 use crate::sys::{self, Process};
 use crate::wire::{self, Hello, Message, Outcome};
 
-/// So many descriptors there is room for besides those that the predecessor seems to have.
-const SPARE: RawFd = 512;
 /// Between the moment a dying process closes its descriptors and the moment it is dead.
 pub(crate) const DYING: Duration = Duration::from_secs(1);
 
@@ -167,7 +165,7 @@ impl Link {
     /// How long until [`Link::look`] is needed although nothing came.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         let inbox = self.inbox.try_lock().ok()?;
-        inbox.closed.filter(|_| !inbox.granted && !inbox.gone).map(|since| DYING.saturating_sub(since.elapsed()))
+        inbox.closed.filter(|_| !inbox.granted && !inbox.gone).map(|since| DYING.saturating_sub(sys::now() - since))
     }
 
     /// Waits until the lifeline or the predecessor's end has something to say, or the deadline passes.
@@ -195,8 +193,6 @@ impl Link {
         let first = !std::mem::replace(&mut said.pull, true);
         drop(said);
         if first {
-            // Before the other side freezes. It has about as many descriptors as the number says under which it made this one.
-            sys::make_room(&self.line, self.line.as_fd().as_raw_fd().saturating_add(SPARE));
             self.say(&Message::Pull);
         }
         true
@@ -258,7 +254,7 @@ impl Link {
                         self.cannot_use(inbox, why);
                     }
                 }
-                Incoming::Closed => inbox.closed = Some(Instant::now()),
+                Incoming::Closed => inbox.closed = Some(sys::now()),
             }
         }
         inbox.gone |= ended;
@@ -317,7 +313,7 @@ impl Link {
             granted: inbox.granted,
             committed: inbox.committed,
             gone: inbox.gone,
-            gave_up: !inbox.granted && !inbox.gone && inbox.closed.is_some_and(|since| since.elapsed() >= DYING),
+            gave_up: !inbox.granted && !inbox.gone && inbox.closed.is_some_and(|since| sys::now() - since >= DYING),
         }
     }
 

@@ -3,31 +3,31 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use nix::sys::socket::{Backlog, SockType, UnixAddr, bind, getsockopt, listen, sockopt};
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use slab::Slab;
 
 use crate::machine::Ticket;
-use crate::sockets::{LONGEST_PATH, PathLock, unix_socket};
 use crate::wire::{Coordination, Frames, MAX_FRAME, Request, Response};
+
+use super::place::{bind_private, identity};
 
 /// How many clients are talked to at a time.
 const MOST_CLIENTS: usize = 64;
 /// How long a client may take to say what it wants, and to read what it is told.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many connections are taken in, and reads done for one client, before others have their turn.
-const TURN: usize = 64;
+/// How many connections are taken in before others have their turn.
+const TURN: usize = 16;
 /// How long to leave the listener alone when this process has no descriptor left.
 const RETRY: Duration = Duration::from_millis(100);
-/// What is added to the path while the socket is made.
-const TEMPORARY: &str = ".new";
+/// How often it is logged that somebody was turned away.
+const WARNING: Duration = Duration::from_secs(60);
 
 /// The server.
 #[derive(Debug)]
@@ -39,6 +39,13 @@ pub(crate) struct Server {
     accepts: bool,
     retry_at: Option<Duration>,
     clients: Slab<Client>,
+    /// How many clients there have been.
+    admitted: u64,
+    /// Since then so many have been turned away in silence.
+    warned: Option<Duration>,
+    unmentioned: u64,
+    /// Everybody whom this user namespace has no number for.
+    overflow_uid: u32,
     /// The tokens of the clients begin here.
     first_token: usize,
 }
@@ -59,6 +66,9 @@ struct Client {
     /// Nothing more is read from it, and it is dropped when it has been told what there is to tell.
     ending: bool,
     deadline: Option<Duration>,
+    /// It has said what it wants, once at least.
+    has_asked: bool,
+    number: u64,
 }
 
 /// A client that waits for the end of a restart.
@@ -84,6 +94,10 @@ impl Server {
             accepts: false,
             retry_at: None,
             clients: Slab::new(),
+            admitted: 0,
+            warned: None,
+            unmentioned: 0,
+            overflow_uid: overflow_uid(),
             first_token,
         })
     }
@@ -120,12 +134,18 @@ impl Server {
         self.accepts = false;
         self.identity = None;
         // This process may end before it reads them, which would look like a crash.
-        for (_, client) in &mut self.clients {
-            if let Ok(Some(_)) = client.read() {
-                client.tell(&Response::RestartFailed("this process has just been replaced: ask again".into()));
-                client.ending = true;
+        self.clients.retain(|_, client| {
+            let why = || "this process has just been replaced: ask again".into();
+            let Ok(Some(request)) = client.read() else { return true };
+            match request {
+                // Whoever hangs up on this question is not the one to ask any more.
+                Request::Status => return false,
+                Request::TryRestart => client.tell(&Response::RestartFailed(why())),
+                Request::Restart { .. } => client.tell(&Response::RestartRefused(why())),
             }
-        }
+            client.ending = true;
+            !client.is_over()
+        });
     }
 
     /// Takes the path away, if it is still this server's.
@@ -149,23 +169,93 @@ impl Server {
         self.retry_at.take_if(|at| now >= *at).is_some()
     }
 
-    /// Takes new clients in.
-    pub(crate) fn accept(&mut self, registry: &Registry, now: Duration) {
-        let Some(listener) = self.listener.as_ref().filter(|_| self.accepts) else { return };
+    /// Takes new clients in; most have said already what they want, and are to be read at once: before others can take their place.
+    pub(crate) fn accept(&mut self, registry: &Registry, now: Duration) -> Vec<Token> {
+        let mut newcomers = Vec::new();
         for _ in 0..TURN {
+            let Some(listener) = self.listener.as_ref().filter(|_| self.accepts) else { return newcomers };
             match listener.accept() {
-                Ok((stream, _)) => admit(&mut self.clients, self.first_token, stream, registry, now),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok((stream, _)) => newcomers.extend(self.admit(stream, registry, now)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return newcomers,
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
                     log::warn!("cannot take in who asks at {}: {error}; trying again", self.path.display());
                     self.retry_at = Some(now + RETRY);
-                    return;
+                    return newcomers;
                 }
             }
         }
         // There may be more, for which no event will come.
         self.retry_at = Some(now);
+        newcomers
+    }
+
+    /// Takes a client in, or tells it why not.
+    fn admit(&mut self, stream: UnixStream, registry: &Registry, now: Duration) -> Option<Token> {
+        self.admitted += 1;
+        let mut client = Client {
+            stream,
+            frames: Frames::default(),
+            out: Vec::new(),
+            waits: None,
+            ending: false,
+            deadline: Some(now + PATIENCE),
+            has_asked: false,
+            number: self.admitted,
+        };
+        if let Some(why) = self.unwelcome(&client.stream).or_else(|| self.make_room()) {
+            self.warn(&why, now);
+            client.tell(&Response::RestartRefused(why));
+            return None;
+        }
+        let slot = self.clients.vacant_entry();
+        let token = Token(self.first_token + slot.key());
+        match client.stream.register(registry, token, Interest::READABLE | Interest::WRITABLE) {
+            Ok(()) => {
+                slot.insert(client);
+                Some(token)
+            }
+            Err(error) => {
+                log::warn!("cannot watch a client of the coordination socket: {error}");
+                None
+            }
+        }
+    }
+
+    /// Why that client may not ask: it is neither root nor the user of this process.
+    fn unwelcome(&self, stream: &UnixStream) -> Option<String> {
+        let uid = match getsockopt(stream, sockopt::PeerCredentials) {
+            Ok(credentials) => credentials.uid(),
+            Err(error) => return Some(format!("it cannot be found out who asks: {error}")),
+        };
+        let welcome = uid != self.overflow_uid && (uid == 0 || uid == geteuid().as_raw());
+        (!welcome).then(|| format!("user {uid} may not ask; root and the user of the service may"))
+    }
+
+    /// When all places are taken, the oldest of those who have asked nothing has to go. If there is none: why there is no room.
+    fn make_room(&mut self) -> Option<String> {
+        if self.clients.len() < MOST_CLIENTS {
+            return None;
+        }
+        let why = format!("{MOST_CLIENTS} clients are being served; ask again later");
+        let silent = self.clients.iter().filter(|(_, client)| !client.has_asked);
+        let Some((oldest, _)) = silent.min_by_key(|(_, client)| client.number) else { return Some(why) };
+        self.clients.remove(oldest).tell(&Response::RestartRefused(why));
+        None
+    }
+
+    /// Somebody is turned away. Whoever wants to can be turned away without end, and the log is not for that.
+    fn warn(&mut self, why: &str, now: Duration) {
+        if self.warned.is_some_and(|at| now < at + WARNING) {
+            self.unmentioned += 1;
+            return;
+        }
+        let others = match std::mem::take(&mut self.unmentioned) {
+            0 => String::new(),
+            count => format!(" ({count} others were, since this was last logged)"),
+        };
+        self.warned = Some(now);
+        log::warn!("a client of the coordination socket is refused: {why}{others}");
     }
 
     /// Writes to and reads from the client of that token; returns what it wants.
@@ -179,6 +269,7 @@ impl Server {
             client.deadline = Some(now + PATIENCE);
             None
         });
+        client.has_asked |= request.is_some();
         let asked = request.map(|request| match request {
             Request::Status => Asked::Status(key),
             Request::TryRestart | Request::Restart { .. } => {
@@ -233,38 +324,8 @@ impl Server {
     }
 }
 
-/// Takes a client in, or tells it why not.
-fn admit(clients: &mut Slab<Client>, first_token: usize, stream: UnixStream, registry: &Registry, now: Duration) {
-    let mut client =
-        Client { stream, frames: Frames::default(), out: Vec::new(), waits: None, ending: false, deadline: Some(now + PATIENCE) };
-    let refused = match unwelcome(&client.stream) {
-        Some(why) => Some(why),
-        None if clients.len() >= MOST_CLIENTS => Some(format!("{MOST_CLIENTS} clients are being served; ask again later")),
-        None => None,
-    };
-    if let Some(why) = refused {
-        log::warn!("a client of the coordination socket is refused: {why}");
-        client.tell(&Response::RestartRefused(why));
-        return;
-    }
-    let slot = clients.vacant_entry();
-    let token = Token(first_token + slot.key());
-    match client.stream.register(registry, token, Interest::READABLE | Interest::WRITABLE) {
-        Ok(()) => drop(slot.insert(client)),
-        Err(error) => log::warn!("cannot watch a client of the coordination socket: {error}"),
-    }
-}
-
-/// Why that client may not ask: it is neither root nor the user of this process. The overflow uid is everybody whom this user namespace
-/// has no number for.
-fn unwelcome(stream: &UnixStream) -> Option<String> {
-    let uid = match getsockopt(stream, sockopt::PeerCredentials) {
-        Ok(credentials) => credentials.uid(),
-        Err(error) => return Some(format!("it cannot be found out who asks: {error}")),
-    };
-    let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534);
-    let welcome = uid != overflow && (uid == 0 || uid == geteuid().as_raw());
-    (!welcome).then(|| format!("user {uid} may not ask; root and the user of the service may"))
+fn overflow_uid() -> u32 {
+    fs::read_to_string("/proc/sys/kernel/overflowuid").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534)
 }
 
 impl Client {
@@ -316,37 +377,4 @@ impl Client {
     fn is_over(&self) -> bool {
         self.ending && self.out.is_empty()
     }
-}
-
-/// A listener at `path` for this user alone. It is made under another name and moved there when it listens, so that a client finds
-/// either nobody or somebody who answers, and the path never opens to others.
-fn bind_private(path: &Path) -> io::Result<OwnedFd> {
-    let length = path.as_os_str().len();
-    let longest = LONGEST_PATH - TEMPORARY.len();
-    if length > longest {
-        let text = format!("the path has {length} bytes; that of a coordination socket may have {longest}");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    let lock = PathLock::new(path)?;
-    lock.is_stale(SockType::Stream)?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(TEMPORARY);
-    let temporary = PathBuf::from(temporary);
-    // Left by one that died here; the lock says that nobody is at it now.
-    if fs::symlink_metadata(&temporary).is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())) {
-        fs::remove_file(&temporary)?;
-    }
-    let socket = unix_socket(SockType::Stream)?;
-    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new(&temporary)?)?;
-    let finish = || {
-        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
-        listen(&socket, Backlog::MAXALLOWABLE)?;
-        fs::rename(&temporary, path)
-    };
-    finish().inspect_err(|_| drop(fs::remove_file(&temporary)))?;
-    Ok(socket)
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Registry, Waker};
 use nix::errno::Errno;
@@ -19,12 +19,13 @@ use crate::machine::{Limits, Machine};
 use crate::predecessor::{Claim, Gifts, Link};
 use crate::restart_coordination_socket::Server;
 use crate::sockets::Sockets;
+use crate::sys;
 use crate::systemd::{self, Manager};
 
 use super::chronicle::Chronicle;
 use super::pid_file::PidFile;
 use super::timer::Timer;
-use super::{CAPACITY, FIRST_CLIENT, Heard, PREDECESSOR, Restarter, SIGNALS, TIMER, WAKER, watch};
+use super::{CAPACITY, DRAINING, FIRST_CLIENT, Heard, PREDECESSOR, Restarter, SIGNALS, TIMER, WAKER, watch};
 
 impl RestartConfig {
     /// Makes the restarter: adopts the lifeline if this process is a successor, installs the signal's handler, binds the coordination
@@ -64,6 +65,8 @@ impl RestartConfig {
         }
         // One that this version would not take for itself is left as it is.
         let blocked = link.as_ref().and_then(|link| link.blocked_signal()).and_then(|number| restart_signal(number).ok());
+        // Before there is a thread of ours: later it would hold the first restart up.
+        sys::make_room(0);
         // Before this process opens descriptors of its own.
         let passed = systemd::passed(link.is_some());
         let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
@@ -94,6 +97,9 @@ impl RestartConfig {
             watch(registry, link.line().as_fd(), PREDECESSOR)?;
             watch(registry, link.process().as_fd(), PREDECESSOR)?;
         }
+        for process in &gifts.draining {
+            watch(registry, process.as_fd(), DRAINING)?;
+        }
         claim.built(waker.clone());
         let sockets = Sockets::new(gifts.sockets, passed);
         let chronicle = Chronicle::new(link.as_ref().map(|link| link.outcomes()).unwrap_or_default());
@@ -102,7 +108,7 @@ impl RestartConfig {
             events: Events::with_capacity(CAPACITY),
             waker,
             timer,
-            epoch: Instant::now(),
+            epoch: sys::now(),
             machine: Machine::new(limits),
             limits,
             program,
@@ -133,6 +139,7 @@ impl RestartConfig {
             pid_file: self.absolute_pid_file()?.map(PidFile::new),
             stopping: None,
             claim,
+            witness: None,
             poll,
         })
     }

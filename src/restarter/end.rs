@@ -12,7 +12,7 @@ use super::Restarter;
 impl Restarter {
     /// Does what is still to be done of a restart that cannot be taken back any more, when nobody will poll again.
     pub(super) fn carry_out_the_rest(&mut self) {
-        while let Some(output) = self.machine.poll_output() {
+        while let Some(output) = self.next_output() {
             if let Output::Action(action) = output {
                 self.act(action);
             }

@@ -26,7 +26,7 @@ impl Restarter {
             if self.is_held_up() {
                 return None;
             }
-            let Some(output) = self.machine.poll_output() else {
+            let Some(output) = self.next_output() else {
                 self.settle();
                 return mem::take(&mut self.heard.end_untold).then_some(Event::PredecessorGone);
             };
@@ -45,10 +45,10 @@ impl Restarter {
     fn is_held_up(&mut self) -> bool {
         let Some((barrier, limit)) = &self.barrier else { return false };
         if !barrier.has_answered() {
-            if self.epoch.elapsed() < *limit {
+            if self.now() < *limit {
                 return true;
             }
-            log::warn!("systemd has not answered in time; it may not know the new main process");
+            log::warn!(target: "pollflip", "systemd has not answered in time; it may not know the new main process");
         }
         unwatch(self.poll.registry(), barrier.as_fd());
         self.barrier = None;
@@ -141,7 +141,7 @@ impl Restarter {
         if let Some(barrier) = self.manager.barrier()
             && watch(self.poll.registry(), barrier.as_fd(), BARRIER).is_ok()
         {
-            self.barrier = Some((barrier, self.epoch.elapsed() + systemd::BARRIER_LIMIT));
+            self.barrier = Some((barrier, self.now() + systemd::BARRIER_LIMIT));
             self.rearm();
         }
         self.sockets.close();
@@ -169,7 +169,7 @@ impl Restarter {
             }
             Some(Asker::Signal) => {
                 if let Reply::Refused(refusal) = reply {
-                    log::warn!("the restart signal came in vain: {refusal}");
+                    log::warn!(target: "pollflip", "the restart signal came in vain: {refusal}");
                 }
             }
             Some(Asker::Program) | None => {}
@@ -252,12 +252,12 @@ impl Restarter {
         self.called_off = None;
         let text = failure.to_string();
         self.manager.still_here(&text);
-        self.chronicle.end(false, &text, self.epoch.elapsed());
+        self.chronicle.end(false, &text, self.now());
         self.last_failure = Some(text);
         failure
     }
 
     fn log(&self, level: Level, text: &str) {
-        log::log!(target: "pollflip", level, "{}: {text}", self.chronicle.heading(self.epoch.elapsed()));
+        log::log!(target: "pollflip", level, "{}: {text}", self.chronicle.heading(self.now()));
     }
 }

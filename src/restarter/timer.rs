@@ -4,8 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use crate::sys;
 
 /// Armed for one moment at a time.
 #[derive(Debug)]
@@ -25,6 +28,10 @@ impl Timer {
         if self.armed == at {
             return;
         }
+        if sys::is_simulated() {
+            self.armed = at;
+            return self.time_has_passed(now);
+        }
         let result = match at {
             // A time of zero would disarm it.
             Some(at) => {
@@ -36,6 +43,20 @@ impl Timer {
         match result {
             Ok(()) => self.armed = at,
             Err(error) => log::warn!("cannot set the timer: {error}"),
+        }
+    }
+
+    /// In a simulation, whose time it does not know, it fires when it is told.
+    pub(super) fn time_has_passed(&mut self, now: Duration) {
+        if self.armed.is_some_and(|at| at <= now) {
+            let at_once = Expiration::OneShot(TimeSpec::from_duration(Duration::from_nanos(1)));
+            let fired = self
+                .timer
+                .set(at_once, TimerSetTimeFlags::empty())
+                .and_then(|()| poll(&mut [PollFd::new(self.timer.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE));
+            if let Err(error) = fired {
+                log::warn!("cannot set the timer: {error}");
+            }
         }
     }
 

@@ -8,21 +8,25 @@ use std::time::Duration;
 
 use mio::Token;
 
-use crate::error::{ChildSpawnError, Error, Refusal};
-use crate::machine::{Closed, Input, State, Ticket};
+use crate::error::{ChildSpawnError, Error};
+use crate::machine::{Input, State, Ticket};
 use crate::predecessor::{Standing, opened};
 use crate::restart_coordination_socket::{Asked, Server};
-use crate::sys::Process;
+use crate::sys;
 use crate::systemd;
 use crate::wire::Response;
 
 use super::attempt::Said;
 use super::{
-    Asker, BARRIER, CAPACITY, COORDINATION, Event, LIFELINE, PREDECESSOR, Restarter, SIGNALS, SUCCESSOR, TIMER, WAKER, unwatch, watch,
+    Asker, BARRIER, CAPACITY, COORDINATION, DRAINING, Event, LIFELINE, PREDECESSOR, Restarter, SIGNALS, SUCCESSOR, TIMER, WAKER, unwatch,
+    watch,
 };
 
 /// How often lines of progress are passed on: a successor that has much to say must not hold this loop up.
 const PROGRESS: Duration = Duration::from_millis(50);
+
+/// How many clients are read in a turn, besides those who are new: all that there can be, so that who has left makes room.
+const CLIENTS: usize = 64;
 
 /// What a turn of the loop has found.
 #[derive(Debug, Default)]
@@ -30,13 +34,14 @@ struct News {
     any: bool,
     signals: bool,
     accept: bool,
+    drained: bool,
     clients: Vec<Token>,
 }
 
 /// The loop.
 impl Restarter {
     pub(super) fn now(&self) -> Duration {
-        self.epoch.elapsed()
+        sys::now() - self.epoch
     }
 
     pub(super) fn wake(&self) {
@@ -48,7 +53,7 @@ impl Restarter {
     pub(super) fn feed(&mut self, input: Input) {
         let now = self.now();
         log::trace!("{input:?} in {:?}", self.machine.state());
-        self.machine.handle(now, input);
+        self.take_in(now, input);
     }
 
     /// Takes in what the inner poll has, and deals with it in a fixed order: what the restart thread, signals and clients bring, then the
@@ -64,11 +69,14 @@ impl Restarter {
         self.look_at_thread();
         self.look_at_successor();
         self.look_at_predecessor();
+        if news.drained {
+            self.forget_the_ended();
+        }
         if news.signals {
             self.look_at_signals();
         }
         self.look_at_clients(&news);
-        self.machine.handle(now, Input::Timeout);
+        self.take_in(now, Input::Timeout);
         self.ask_systemd_for_time();
         self.manager.flush();
         self.rearm();
@@ -96,6 +104,7 @@ impl Restarter {
                     TIMER => self.timer.fired(),
                     SIGNALS => news.signals = true,
                     COORDINATION => news.accept = true,
+                    DRAINING => news.drained = true,
                     WAKER | LIFELINE | SUCCESSOR | PREDECESSOR | BARRIER => {}
                     client => news.clients.push(client),
                 }
@@ -166,7 +175,7 @@ impl Restarter {
     fn tell_progress(&mut self) {
         let Some(text) = self.progress.take() else { return };
         if let (Some(current), State::AwaitingReady { .. }) = (&mut self.current, self.machine.state()) {
-            self.next_progress = self.epoch.elapsed() + PROGRESS;
+            self.next_progress = sys::now() - self.epoch + PROGRESS;
             let attempt = current.attempt;
             if let Some(server) = &mut self.server {
                 server.progress(&text);
@@ -237,10 +246,9 @@ impl Restarter {
     }
 
     /// As long as the predecessor can take the service back, only that one takes requests in. A first generation does so from the start:
-    /// who asks too early is told.
+    /// who asks too early is told. One that has been told to stop does so too, or those who ask would wait in vain.
     pub(super) fn open_server(&mut self) {
-        let starting = self.link.is_none() && self.machine.state() == State::Closed(Closed::NotReady);
-        if !starting && self.machine.state() != State::Idle {
+        if self.link.is_some() && !self.heard.ours {
             return;
         }
         if let Some(server) = &mut self.server
@@ -269,8 +277,23 @@ impl Restarter {
         let Some(server) = &mut self.server else { return };
         let accept = server.expire(now) || news.accept;
         // One request of each client in a turn, so that none of them keeps the others waiting.
-        let again = std::mem::take(&mut self.again);
-        for token in again.into_iter().chain(news.clients.iter().copied()) {
+        let mut clients = mem::take(&mut self.again);
+        clients.extend(&news.clients);
+        self.again = clients.split_off(clients.len().min(CLIENTS));
+        if !self.again.is_empty() {
+            self.wake();
+        }
+        self.serve_clients(clients);
+        // Those who have left have made room.
+        if let (true, Some(server)) = (accept, &mut self.server) {
+            let newcomers = server.accept(self.poll.registry(), now);
+            self.serve_clients(newcomers);
+        }
+    }
+
+    fn serve_clients(&mut self, clients: Vec<Token>) {
+        let now = self.now();
+        for token in clients {
             match self.server.as_mut().and_then(|server| server.client(token, now)) {
                 Some(Asked::Restart(key)) => {
                     let ticket = self.ask(Asker::Client);
@@ -284,10 +307,6 @@ impl Restarter {
                 }
                 None => {}
             }
-        }
-        // Those who have left have made room.
-        if let (true, Some(server)) = (accept, &mut self.server) {
-            server.accept(self.poll.registry(), now);
         }
     }
 
@@ -309,16 +328,6 @@ impl Restarter {
             self.manager.still_stopping();
             self.stopping = Some(now + systemd::EXTENSION);
         }
-    }
-
-    /// What of the world around this process forbids a restart.
-    pub(super) fn look_for_obstacles(&mut self) {
-        self.draining.retain(|process| !process.has_ended());
-        let predecessor = self.link.as_ref().map(|link| link.process()).filter(|process| !process.has_ended());
-        let count = self.draining.len() + usize::from(predecessor.is_some());
-        let oldest = self.draining.first().or(predecessor).map_or(0, Process::pid);
-        let draining = (count > self.max_draining).then_some(Refusal::Draining { count: count as u32, oldest });
-        self.machine.set_obstacle(self.forbidden.or(draining));
     }
 
     /// Issues a ticket and puts the question to the machine.

@@ -10,6 +10,8 @@ use nix::libc;
 
 use crate::wire::{MAX_DESCRIPTORS, MAX_PACKET};
 
+use super::may_fail;
+
 /// Room for the control message of one packet. A `u64` aligns it as `cmsghdr` wants.
 const CONTROL_WORDS: usize = (MAX_DESCRIPTORS * mem::size_of::<RawFd>()).div_ceil(8) + 8;
 
@@ -49,6 +51,7 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_
         }
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    may_fail(&[libc::EAGAIN, libc::ENOBUFS, libc::ETOOMANYREFS, libc::EPERM])?;
     // SAFETY: the message points to buffers that outlive the call, and their lengths are theirs.
     let sent = retry(|| unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), &message, flags) })?;
     if sent < bytes.len() { Err(io::Error::from(io::ErrorKind::WriteZero)) } else { Ok(()) }
@@ -56,8 +59,8 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_
 
 /// Receives one packet, without blocking. The descriptors are CLOEXEC from birth.
 pub(crate) fn receive(socket: impl AsFd) -> io::Result<Packet> {
-    let mut bytes = vec![0u8; MAX_PACKET + 1];
-    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let mut bytes = Vec::<u8>::with_capacity(MAX_PACKET + 1);
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.capacity() };
     let mut control = [0u64; CONTROL_WORDS];
     // SAFETY: an all-zero msghdr is a valid one: null pointers and lengths of zero.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
@@ -66,9 +69,11 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Packet> {
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = mem::size_of_val(&control) as _;
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    may_fail(&[libc::ECONNRESET, libc::ENOMEM])?;
     // SAFETY: the message points to buffers that outlive the call, and their lengths are theirs.
     let received = retry(|| unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &mut message, flags) })?;
-    bytes.truncate(received);
+    // SAFETY: the kernel has written so many bytes, and no more than it was told there is room for.
+    unsafe { bytes.set_len(received) };
     Ok(Packet {
         bytes,
         // SAFETY: recvmsg has filled the message in, and this is the one time that its descriptors are taken.

@@ -12,6 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Exit;
 
+use super::{may_fail, simulation};
+
 /// A process, this one or a child.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -22,6 +24,10 @@ pub(crate) struct Process {
 impl Process {
     /// Opens the process of that number; the caller must know that it is still the one it means.
     pub(crate) fn open(pid: u32) -> io::Result<Process> {
+        may_fail(&[libc::EMFILE, libc::ENOMEM])?;
+        if let Some(result) = simulation::open(pid) {
+            return result.map(|pidfd| Process { pid, pidfd });
+        }
         // SAFETY: pidfd_open takes two numbers and returns a new descriptor, CLOEXEC from birth, or -1.
         let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
         if raw < 0 {
@@ -44,6 +50,9 @@ impl Process {
 
     /// SIGKILL. That it is dead already is no error.
     pub(crate) fn kill(&self) {
+        if simulation::kill(self.pid).is_some() {
+            return;
+        }
         // SAFETY: pidfd_send_signal takes a descriptor that is open, a number, a null for the defaults, and no flags.
         unsafe {
             libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), libc::SIGKILL, ptr::null::<libc::siginfo_t>(), 0);
@@ -52,6 +61,9 @@ impl Process {
 
     /// Reaps the child if it has ended. libc rather than nix, which reaps a child that died of a real-time signal and loses the status.
     pub(crate) fn try_wait(&self) -> Option<Exit> {
+        if let Some(exit) = simulation::try_wait(self.pid) {
+            return exit;
+        }
         // SAFETY: an all-zero siginfo_t is a valid one.
         let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
         loop {
@@ -76,7 +88,9 @@ impl Process {
 
     /// Waits at most so long for the child to end, and reaps it.
     pub(crate) fn wait(&self, limit: Duration) -> Option<Exit> {
-        self.ended_within(limit);
+        if simulation::wait(self.pid, limit).is_none() {
+            self.ended_within(limit);
+        }
         self.try_wait()
     }
 
@@ -117,6 +131,11 @@ impl From<(u32, OwnedFd)> for Process {
 
 /// Kills and reaps a child that cannot be held by a descriptor.
 pub(crate) fn kill_and_reap(pid: u32) {
+    if simulation::kill(pid).is_some() {
+        simulation::wait(pid, Duration::MAX);
+        simulation::try_wait(pid);
+        return;
+    }
     let pid = nix::unistd::Pid::from_raw(pid as i32);
     // If somebody else has reaped it, it is gone, which is what is wanted.
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);

@@ -9,6 +9,8 @@ use std::ptr;
 use nix::libc;
 use nix::sys::signal::SigSet;
 
+use super::{may_fail, simulation};
+
 /// What is to be started, and what it is born with.
 #[derive(Debug)]
 pub(crate) struct Spawn<'a> {
@@ -23,6 +25,10 @@ pub(crate) struct Spawn<'a> {
 
 /// Starts the program and returns its process id. Returns once it has been executed, or with the error that kept it from that.
 pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<u32> {
+    may_fail(&[libc::EAGAIN, libc::ENOMEM])?;
+    if let Some(result) = simulation::spawn(what.inherited.first().map(|(fd, _)| *fd)) {
+        return result;
+    }
     let mut actions = FileActions::new()?;
     for (fd, number) in what.inherited {
         // Onto itself it clears CLOEXEC in the child alone.

@@ -36,6 +36,14 @@ pub(crate) fn is_there() -> bool {
     address().is_some()
 }
 
+/// Whether the manager can be told anything: it may have been named wrongly.
+pub(crate) fn listens() -> bool {
+    let Some(address) = address() else { return false };
+    let connected = UnixDatagram::unbound().map(|socket| to_address(&address).and_then(|address| socket.connect_addr(&address)));
+    // Without a socket to try with that is not known.
+    connected.is_err() || connected.is_ok_and(|result| result.is_ok())
+}
+
 /// The service serves, for the first time. At that moment there is no loop yet that could be held up.
 pub(crate) fn ready() {
     warn_of_deafness(is_there());
@@ -63,10 +71,12 @@ struct Waiting {
 }
 
 impl Manager {
-    /// A restart has begun, which may take so long.
+    /// A restart has begun, which may take so long, and then a while to end one that hangs.
     pub(crate) fn reloading(&mut self, limit: Duration) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.tell(&[NotifyState::Reloading, now, longer(limit), NotifyState::Status("restarting")]),
+            Ok(now) => {
+                self.tell(&[NotifyState::Reloading, now, longer(limit.saturating_add(EXTENSION)), NotifyState::Status("restarting")])
+            }
             Err(error) => log::warn!(target: "pollflip", "cannot read the clock for systemd: {error}"),
         }
     }

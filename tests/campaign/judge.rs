@@ -89,8 +89,10 @@ pub fn next_restart(world: &mut World, case: Case) {
     let before = size(&world.owner);
     let first = world.owner.said("built").iter().any(|built| built == "generation 0");
     let next = if world.has_long_probation {
+        // Counted before: the next one may be born as soon as somebody has asked.
+        let births = world.service.hub.pids().len();
         let asker = Asker::ask(&world.service.socket());
-        let next = world.service.hub.nth(world.service.hub.pids().len());
+        let next = world.service.hub.nth(births);
         next.says("serving");
         world.owner.ask("stop");
         assert_eq!(asker.answer(), Answer::Complete(next.pid), "{case}");

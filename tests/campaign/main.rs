@@ -44,6 +44,7 @@ mod raw;
 mod service;
 mod signals;
 mod strike;
+mod watchdog;
 mod world;
 
 use std::process::ExitCode;

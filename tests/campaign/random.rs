@@ -13,6 +13,7 @@ use crate::case::{Case, Fault, Step, all};
 use crate::harness::Setup;
 use crate::judge::size;
 use crate::signals::calm;
+use crate::watchdog::Watchdog;
 use crate::world::{World, setup};
 
 /// Chains at a time: they wait more than they work.
@@ -81,6 +82,7 @@ fn chain_of_worlds(seed: u64) {
             if kind == Kind::Plain && chance.below(3) == 0 {
                 story.push("a storm".into());
                 let told = Told(&story);
+                let _watchdog = Watchdog::new("a storm".into(), &world.service);
                 storm(&mut world, &mut chance);
                 drop(told);
             }

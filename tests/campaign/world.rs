@@ -17,6 +17,7 @@ use crate::expected::{self, Serves, Told};
 use crate::harness::{Service, Setup};
 use crate::hub::{Process, wait_until};
 use crate::procfs::{self, Snapshot};
+use crate::watchdog::Watchdog;
 use crate::{judge, strike};
 
 /// The time to become ready where it is to pass.
@@ -85,6 +86,7 @@ impl World {
 
     /// The same with other outcomes.
     pub fn suffer_to(&mut self, case: Case, expected: &[(Serves, Told)]) -> bool {
+        let _watchdog = Watchdog::new(case.to_string(), &self.service);
         let under_way = self.reach(case.step, case.has_state());
         self.strike(case, &under_way);
         let outcome = self.let_go(case, under_way);
@@ -183,7 +185,12 @@ impl World {
             Abort => self.send_strike(victim, "abort"),
             Close => drop(self.strike_with(victim, &format!("close {direction}"))),
             // It may be killed for it before it has told.
-            Garbage if case.victim == Victim::New && !under_way.old_waits => self.send_strike(victim, "garbage up"),
+            Garbage if case.victim == Victim::New && !under_way.old_waits => {
+                let before = victim.said("struck garbage up:").len();
+                self.send_strike(victim, "garbage up");
+                let has_told = || victim.said("struck garbage up:").len() > before;
+                wait_until("the garbage to be out", || has_told() || !victim.lives());
+            }
             Garbage => drop(self.strike_with(victim, &format!("garbage {direction}"))),
             Helper => {
                 self.strike_with(victim, &format!("helper {direction}"));

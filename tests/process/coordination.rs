@@ -160,7 +160,16 @@ fn promise_10_the_sixty_fifth_client_is_refused_and_the_others_go_on() {
     let service = Service::start();
     let first = service.first();
     let before = Snapshot::of(first.pid);
+    let mut silent: Vec<_> = (0..64).map(|_| Raw::connect(&service.socket())).collect();
     let mut clients: Vec<_> = (0..64).map(|_| Raw::connect(&service.socket())).collect();
+    for client in &mut clients {
+        client.send(STATUS);
+        assert!(client.receive().contains(r#""state":"idle""#));
+    }
+    for client in &mut silent {
+        assert_eq!(client.receive(), r#"{"Response":{"RestartRefused":"64 clients are being served; ask again later"}}"#);
+        client.expect_end();
+    }
     let mut refused: Vec<_> = (0..100).map(|_| Raw::connect(&service.socket())).collect();
     for client in &mut refused {
         assert_eq!(client.receive(), r#"{"Response":{"RestartRefused":"64 clients are being served; ask again later"}}"#);

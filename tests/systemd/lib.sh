@@ -55,6 +55,10 @@ journal_contains() {
   [[ $(journal) == *"$1"* ]]
 }
 
+journal_matches() {
+  journal | grep -qE "$1"
+}
+
 # install_unit FILE…: units of examples/systemd, as they are but for the place of the programs.
 install_unit() {
   local file
@@ -91,7 +95,7 @@ reload() {
 
 # ask PORT: what the service answers with on a new connection: one line.
 ask() {
-  in_box timeout 5 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1" && IFS= read -r line <&3 && echo "$line"' - "$1"
+  in_box timeout 20 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1" && IFS= read -r line <&3 && echo "$line"' - "$1"
 }
 
 # The number of processes in the unit.
@@ -131,7 +135,7 @@ clean_up() {
     [ -z "$units" ] || timeout 20 systemctl stop $units 2>/dev/null
     [ -z "$units" ] || systemctl reset-failed $units 2>/dev/null
     rm -rf /run/systemd/system/*
-    rm -rf /srv/bin; mkdir -p /srv/bin
+    rm -rf /srv; mkdir -p /srv/bin
     systemctl daemon-reload'
   since=$EPOCHREALTIME
   local program

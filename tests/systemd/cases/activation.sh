@@ -92,8 +92,8 @@ UNIT
   expect_both 0
   old=$(show MainPID)
   reload
-  await 10 "a new main process" property_is_not MainPID "$old"
-  await 10 "the unit is active" property_is ActiveState active
+  await 20 "a new main process" property_is_not MainPID "$old"
+  await 20 "the unit is active" property_is ActiveState active
   expect_both 1
 }
 
@@ -144,19 +144,19 @@ expect_own_sockets() {
 case_listen_fds_without_names() {
   started_with 'unset LISTEN_FDNAMES; export LISTEN_PID=$$$$;'
   expect_own_sockets
-  contains "the journal" "$(journal)" 'socket "unknown" was inherited and is not used any more: closed'
+  await 20 "the journal says so" journal_contains 'socket "unknown" was inherited and is not used any more: closed'
 }
 
 case_listen_fds_of_one_name_twice() {
   started_with 'export LISTEN_FDNAMES=x:x;'
   expect_own_sockets
-  contains "the journal" "$(journal)" 'socket "x" was inherited and is not used any more: closed'
+  await 20 "the journal says so" journal_contains 'socket "x" was inherited and is not used any more: closed'
 }
 
 case_listen_fds_more_than_are_open() {
   started_with 'export LISTEN_FDS=9 LISTEN_FDNAMES=x:x;'
   expect_own_sockets
-  contains "the journal" "$(journal)" "LISTEN_FDS=9, but descriptor 5 "
+  await 20 "the journal says so" journal_contains "LISTEN_FDS=9, but descriptor 5 "
 }
 
 case_listen_fds_of_garbage() {

@@ -10,12 +10,32 @@ expect_still_here() {
   expect_untouched "$1"
   contains StatusText "$(show StatusText)" "$2"
   contains greeting "$(ask 7000)" "pid $1 generation 0"
-  await 10 "nothing is left of the attempt" processes_are 1
+  await 20 "nothing is left of the attempt" processes_are 1
 }
 
 # As a new version that does not work: `restart` is answered by the old one's own program.
 failing_release() {
   { echo '#!/bin/sh'; echo '[ "$1" != restart ] || exec /opt/pollflip/restarter "$@"'; cat; } | release restarter
+}
+
+# As one that never gets ready.
+hanging_release() {
+  failing_release <<<'exec sleep 1000'
+}
+
+# Asks for a restart and waits until the successor, which hangs, is there. By then the command that sends the signal has been there;
+# a unit that is stopped while it still is would be called failed for its end.
+reload_to_one_that_hangs() {
+  in_box systemctl reload --no-block restarter
+  await 20 "the successor is there" runs 'sleep 1000'
+  await 20 "the command that sends the signal ends" property_is ControlPID 0
+}
+
+# runs COMMAND: one of the unit's processes is that.
+runs() {
+  in_box sh -c '
+    while read -r pid; do [ "$(tr "\0" " " <"/proc/$pid/cmdline")" = "$2 " ] && exit 0; done <"/sys/fs/cgroup$1/cgroup.procs"
+    exit 1' - "$(show ControlGroup)" "$1"
 }
 
 case_a_new_version_that_exits() {
@@ -26,7 +46,7 @@ case_a_new_version_that_exits() {
   old=$(show MainPID)
   reload_fails
   expect_still_here "$old" "the successor exited with status 3 before it was ready"
-  contains "the journal" "$(journal)" "exited with status 3"
+  await 20 "the journal says why" journal_contains "exited with status 3"
   # And the one after it works.
   good_release restarter
   reload
@@ -52,7 +72,7 @@ case_a_new_version_that_is_no_program() {
   local old
   old=$(show MainPID)
   reload
-  await 5 "the status says why" property_contains StatusText "could not start /srv/bin/restarter"
+  await 20 "the status says why" property_contains StatusText "could not start /srv/bin/restarter"
   expect_still_here "$old" "could not start"
 }
 
@@ -89,9 +109,8 @@ case_stop_during_a_restart() {
   install_unit restarter.service
   by_signal
   start restarter.service
-  failing_release <<<'exec sleep 1000'
-  in_box systemctl reload --no-block restarter
-  await 5 "the successor is there" processes_are 2
+  hanging_release
+  reload_to_one_that_hangs
   is ActiveState "$(show ActiveState)" reloading
   stopped
   is ActiveState "$(show ActiveState)" inactive
@@ -102,9 +121,9 @@ case_stop_during_a_restart() {
 case_stop_while_a_reload_waits() {
   install_unit restarter.service
   start restarter.service
-  failing_release <<<'exec sleep 1000'
+  hanging_release
   in_box systemctl reload --no-block restarter
-  await 5 "the successor is there" processes_are 3
+  await 20 "the successor is there" runs 'sleep 1000'
   stopped
   is ActiveState "$(show ActiveState)" failed
   is "how the main process ended" "$(show ExecMainStatus)" 0
@@ -115,11 +134,10 @@ case_the_old_process_is_told_to_stop_during_a_restart() {
   install_unit restarter.service
   by_signal
   start restarter.service
-  failing_release <<<'exec sleep 1000'
-  in_box systemctl reload --no-block restarter
-  await 5 "the successor is there" processes_are 2
+  hanging_release
+  reload_to_one_that_hangs
   in_box systemctl kill --kill-whom=main --signal=TERM restarter
-  await 10 "the unit ends" property_is ActiveState inactive
+  await 20 "the unit ends" property_is ActiveState inactive
   is Result "$(show Result)" success
   is "the number of processes" "$(processes)" 0
 }
@@ -130,17 +148,19 @@ case_crash_right_after_ready_on_probation() {
   add_unit restarter.service.d/probation.conf <<'UNIT'
 [Service]
 ExecStart=
-ExecStart=/srv/bin/restarter --listen 127.0.0.1:7000 --socket ${RUNTIME_DIRECTORY}/restart.sock --probation 3
+ExecStart=/srv/bin/restarter --listen 127.0.0.1:7000 --socket ${RUNTIME_DIRECTORY}/restart.sock --probation 60
 UNIT
   start restarter.service
-  # The same process as the shell, which is killed from beside.
-  failing_release <<'RELEASE'
-(sleep 0.7; kill -ABRT $$) &
-exec /opt/pollflip/restarter "$@"
-RELEASE
-  local old
+  local old reload new
   old=$(show MainPID)
-  reload_fails
+  reload &
+  reload=$!
+  await 20 "the successor serves" serves_generation 1
+  new=$(ask 7000)
+  new=${new#pid }
+  is MainPID "$(show MainPID)" "$old"
+  in_box kill -ABRT "${new%% *}"
+  if wait "$reload"; then die "reload has succeeded"; fi
   expect_still_here "$old" "the successor was killed by SIGABRT on probation"
 }
 
@@ -164,15 +184,14 @@ case_the_old_process_is_killed_during_a_restart() {
   install_unit restarter.service
   by_signal
   start restarter.service
-  failing_release <<<'exec sleep 1000'
-  in_box systemctl reload --no-block restarter
-  await 5 "the successor is there" processes_are 2
+  hanging_release
+  reload_to_one_that_hangs
   good_release restarter
   in_box systemctl kill --kill-whom=main --signal=KILL restarter
-  await 10 "it is started again" property_is NRestarts 1
-  await 10 "the unit is active" property_is ActiveState active
+  await 20 "it is started again" property_is NRestarts 1
+  await 20 "the unit is active" property_is ActiveState active
   contains greeting "$(ask 7000)" "pid $(show MainPID) generation 0"
-  await 10 "nothing is left of the attempt" processes_are 1
+  await 20 "nothing is left of the attempt" processes_are 1
 }
 
 case_a_crash_is_restarted_by_systemd() {
@@ -180,8 +199,8 @@ case_a_crash_is_restarted_by_systemd() {
   start restarter.service
   reload
   in_box systemctl kill --kill-whom=main --signal=ABRT restarter
-  await 10 "it is started again" property_is NRestarts 1
-  await 10 "the unit is active" property_is ActiveState active
+  await 20 "it is started again" property_is NRestarts 1
+  await 20 "the unit is active" property_is ActiveState active
   contains greeting "$(ask 7000)" "pid $(show MainPID) generation 0"
 }
 
@@ -193,9 +212,12 @@ case_a_long_drain_is_waited_for() {
 TimeoutStopSec=2
 UNIT
   start restarter.service
-  in_box bash -c 'exec 3<>/dev/tcp/127.0.0.1/7000; read -r _ <&3; sleep 5; echo still here >&3; read -r line <&3; [ "$line" = "still here" ]' &
+  in_box bash -c '
+    exec 3<>/dev/tcp/127.0.0.1/7000; read -r _ <&3; touch /srv/connected
+    until [ "$(systemctl show --value -p ActiveState restarter)" = deactivating ]; do sleep 0.05; done
+    sleep 4; echo still here >&3; read -r line <&3; [ "$line" = "still here" ]' &
   local client=$!
-  sleep 0.5
+  await 20 "the client is connected" in_box test -e /srv/connected
   in_box systemctl stop restarter
   wait "$client" || die "the connection was cut off"
   is Result "$(show Result)" success
@@ -213,7 +235,8 @@ UNIT
   add_unit restarter.service.d/more.conf
   start restarter.service
   in_box systemctl reload --no-block restarter
-  await 5 "the successor serves" serves_generation 1
+  await 20 "the successor serves" serves_generation 1
+  await 20 "the command that sends the signal ends" property_is ControlPID 0
 }
 
 serves_generation() {
@@ -224,10 +247,10 @@ serves_generation() {
 case_the_old_process_is_killed_on_probation() {
   on_probation </dev/null
   in_box systemctl kill --kill-whom=main --signal=KILL restarter
-  await 10 "it is started again" property_is NRestarts 1
-  await 10 "the unit is active" property_is ActiveState active
+  await 20 "it is started again" property_is NRestarts 1
+  await 20 "the unit is active" property_is ActiveState active
   contains greeting "$(ask 7000)" "pid $(show MainPID) generation 0"
-  await 10 "nothing is left of the attempt" processes_are 1
+  await 20 "nothing is left of the attempt" processes_are 1
 }
 
 # Unless the unit lives as long as one of its processes, and listens to each: then the successor names itself.
@@ -245,7 +268,7 @@ UNIT
   contains greeting "$(ask 7000)" "pid $(show MainPID) generation 1"
   old=$(show MainPID)
   in_box systemctl reload --no-block restarter
-  await 5 "the next successor serves" serves_generation 2
+  await 20 "the next successor serves" serves_generation 2
 }
 
 # What a deploy script goes by.
@@ -271,7 +294,7 @@ case_exit_statuses_of_the_restart_command() {
     contains "what it prints" "$text" "exited with status 3"
     status_of 0 status $socket
     contains "the status" "$text" "exited with status 3"
-    failing_release <<<'exec sleep 1000'
+    hanging_release
     status_of 4 restart $socket --wait 0.5
     status_of 2 restart $socket
     contains "what it prints" "$text" "under way"

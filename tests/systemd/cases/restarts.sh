@@ -53,7 +53,7 @@ load_and_reload() {
   in_box pkill -INT -f 'zero_downtime [l]oad'
   wait "$load" || die "requests have failed: $(cat "$out/load")"
   tail -n 1 "$out/load"
-  await 10 "the old processes end" processes_are 1
+  await 20 "the old processes end" processes_are 1
 }
 
 case_reload_under_load_by_socket() {
@@ -103,7 +103,7 @@ case_200_restarts_back_to_back() {
   in_box sh -euc 'for i in $(seq 200); do /srv/bin/restarter restart --socket /run/restarter/restart.sock >/dev/null; done'
   contains greeting "$(ask 7000)" "pid $(show MainPID) generation 200"
   expect_untouched "$(show MainPID)"
-  await 10 "the old processes end" processes_are 1
+  await 20 "the old processes end" processes_are 1
   after=$(in_box sh -c 'ls "/proc/$1/fd" | wc -l' - "$(show MainPID)")
   # A successor has its line to the predecessor, and the pidfd of that.
   [ "$after" -le $((before + 2)) ] || die "$before descriptors were open in the first process, and $after in the last"
@@ -113,17 +113,19 @@ case_200_restarts_back_to_back() {
 case_progress_is_the_status() {
   install_unit socket-activation.service socket-activation-web.socket socket-activation-admin.socket
   start socket-activation.service
+  in_box mkfifo -m 644 /srv/go
   release socket_activation <<'RELEASE'
 #!/bin/sh
-sleep 1
+read -r _ </srv/go
 exec /opt/pollflip/socket_activation "$@"
 RELEASE
   local old
   old=$(show MainPID)
   in_box systemctl reload --no-block socket-activation
-  await 5 "the unit is reloading" property_is ActiveState reloading
-  await 5 "the status" property_is StatusText restarting
+  await 20 "the unit is reloading" property_is ActiveState reloading
+  await 20 "the status" property_is StatusText restarting
   is MainPID "$(show MainPID)" "$old"
+  in_box sh -c 'echo >/srv/go'
   replaced "$old"
   is StatusText "$(show StatusText)" ""
 }
@@ -157,4 +159,35 @@ case_the_watchdog_is_the_successors_too() {
   replaced "$old"
   environment=$(in_box sh -c 'tr "\0" "\n" <"/proc/$1/environ" | grep WATCHDOG' - "$(show MainPID)")
   is "what the successor knows of the watchdog" "$environment" WATCHDOG_USEC=60000000
+}
+
+# Each step with its number, the time and the pids, for whoever reads up on a restart; nothing of one that succeeds at the level of warnings.
+case_the_journal_tells_of_each_step() {
+  install_unit restarter.service
+  add_unit restarter.service.d/log.conf <<<$'[Service]\nEnvironment=RUST_LOG=info'
+  start restarter.service
+  reload
+  local new step
+  new=$(show MainPID)
+  for step in "starting /srv/bin/restarter" "process $new is getting ready" "process $new has taken over" "final, process $new serves"; do
+    await 20 "the journal has '$step'" journal_matches "INFO +pollflip\] restart 1 after [0-9.]+ ms: $step"
+  done
+  [[ $(journal) != *WARN* && $(journal) != *ERROR* ]] || die "there is something to warn of: $(journal)"
+}
+
+# The socket unit beside the service, which it is not needed for: the same listener over a restart and a crash.
+case_the_socket_unit_of_the_service() {
+  install_unit restarter.service restarter.socket
+  add_unit restarter.service.d/socket.conf <<<$'[Unit]\nRequires=restarter.socket\nAfter=restarter.socket'
+  start restarter.socket
+  unit=restarter.service
+  contains greeting "$(ask 7000)" "generation 0"
+  local old
+  old=$(show MainPID)
+  reload
+  replaced "$old"
+  contains greeting "$(ask 7000)" "pid $(show MainPID) generation 1"
+  in_box systemctl kill --kill-whom=main --signal=ABRT restarter
+  contains "the answer to who came in between" "$(ask 7000)" "generation 0"
+  is NRestarts "$(show NRestarts)" 1
 }

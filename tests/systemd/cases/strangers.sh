@@ -12,22 +12,48 @@ UNIT
     cat; } | add_unit other.service
   start other.service
   # Of such a type it counts as started before it serves.
-  await 5 "it serves" serves
+  await 20 "it serves" serves
 }
 
 serves() {
   [[ $(ask 8001 2>/dev/null) == "web pid "* ]]
 }
 
+# refuses_and_serves_on WHY: a restart would be the end of the service, so that none is begun, by whatever way it is asked for.
+refuses_and_serves_on() {
+  local old text status=0
+  old=$(show MainPID)
+  text=$(in_box /srv/bin/restarter restart --socket /run/other/restart.sock 2>&1) || status=$?
+  is "the exit status of restart" "$status" 2
+  contains "what it prints" "$text" "$1"
+  in_box kill -USR1 "$old"
+  await 20 "the journal says that it is in vain" journal_contains "the restart signal came in vain: $1"
+  is web "$(ask 8001)" "web pid $old generation 0"
+  expect_untouched "$old"
+  is "the number of processes" "$(processes)" 1
+}
+
 # It cannot be seen from inside that a unit says NotifyAccess=none in so many words, but that there is nobody to notify.
 case_no_notify_access() {
   other_unit <<<''
-  await 5 "a warning that names the setting" journal_contains NotifyAccess=main
+  await 20 "a warning that names the setting" journal_contains NotifyAccess=main
+  refuses_and_serves_on "systemd takes no notifications from this service"
 }
 
 case_notify_access_none() {
   other_unit <<<'NotifyAccess=none'
-  await 5 "a warning that names the setting" journal_contains NotifyAccess=main
+  await 20 "a warning that names the setting" journal_contains NotifyAccess=main
+  refuses_and_serves_on "systemd takes no notifications from this service"
+}
+
+# With nothing but a wrong address it is the same.
+case_notify_socket_of_garbage_without_a_pid_file() {
+  other_unit <<'UNIT'
+ExecStart=
+ExecStart=/usr/bin/env NOTIFY_SOCKET=garbage /srv/bin/socket_activation --socket ${RUNTIME_DIRECTORY}/restart.sock
+UNIT
+  await 20 "a warning that names the address" journal_contains garbage
+  refuses_and_serves_on "systemd takes no notifications from this service"
 }
 
 # Type=notify makes it NotifyAccess=main.
@@ -57,13 +83,23 @@ UNIT
   done
 }
 
-# From version 250 on: the service is there as long as one of its processes is.
+# The service is there as long as one of its processes is (250), which cannot be seen from inside, and so is no remedy by itself.
 case_exit_type_cgroup_in_the_place_of_notify_access() {
   other_unit <<<'ExitType=cgroup'
+  refuses_and_serves_on "systemd takes no notifications from this service"
+}
+
+case_exit_type_cgroup_with_notify_access() {
+  other_unit <<'UNIT'
+ExitType=cgroup
+NotifyAccess=main
+UNIT
+  local old
+  old=$(show MainPID)
   reload
-  await 5 "the old process ends" property_is MainPID 0
-  contains web "$(ask 8001)" "generation 1"
-  is ActiveState "$(show ActiveState)" active
+  replaced "$old"
+  is web "$(ask 8001)" "web pid $(show MainPID) generation 1"
+  await 20 "the old process ends" processes_are 1
   in_box systemctl stop other
   is Result "$(show Result)" success
 }
@@ -76,7 +112,7 @@ NotifyAccess=main
 ExecStart=
 ExecStart=/bin/sh -c '/srv/bin/socket_activation --socket "$RUNTIME_DIRECTORY/restart.sock"; exit'
 UNIT
-  await 5 "a warning that names the setting" journal_contains NotifyAccess=all
+  await 20 "a warning that names the setting" journal_contains NotifyAccess=all
 }
 
 # notify_socket ADDRESS: serves on, over restarts, where the address leads nowhere. systemd is told by the pid file instead.
@@ -88,7 +124,7 @@ ExecStart=
 ExecStart=/usr/bin/env NOTIFY_SOCKET=$1 /srv/bin/socket_activation --socket \${RUNTIME_DIRECTORY}/restart.sock --pid-file \${RUNTIME_DIRECTORY}/pid
 UNIT
   local old
-  await 5 "a warning that names the address" journal_contains "$1"
+  await 20 "a warning that names the address" journal_contains "$1"
   old=$(show MainPID)
   reload
   replaced "$old"

@@ -1,0 +1,47 @@
+//! Where the server can be found: a path that only ever names somebody who answers.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{Backlog, SockType, UnixAddr, bind, listen};
+
+use crate::sockets::{LONGEST_PATH, PathLock, unix_socket};
+
+/// What is added to the path while the socket is made.
+const TEMPORARY: &str = ".new";
+
+/// A listener at `path` for this user alone. It is made under another name and moved there when it listens, so that a client finds
+/// either nobody or somebody who answers, and the path never opens to others.
+pub(super) fn bind_private(path: &Path) -> io::Result<OwnedFd> {
+    let length = path.as_os_str().len();
+    let longest = LONGEST_PATH - TEMPORARY.len();
+    if length > longest {
+        let text = format!("the path has {length} bytes; that of a coordination socket may have {longest}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let lock = PathLock::new(path)?;
+    lock.is_stale(SockType::Stream)?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(TEMPORARY);
+    let temporary = PathBuf::from(temporary);
+    // Left by one that died here; the lock says that nobody is at it now.
+    if fs::symlink_metadata(&temporary).is_ok_and(|found| found.file_type().is_socket()) {
+        fs::remove_file(&temporary)?;
+    }
+    let socket = unix_socket(SockType::Stream)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(&temporary)?)?;
+    let finish = || {
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
+        listen(&socket, Backlog::MAXALLOWABLE)?;
+        fs::rename(&temporary, path)
+    };
+    finish().inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+    Ok(socket)
+}
+
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}

@@ -1,0 +1,257 @@
+//! A system that a test plays, for the thread that wants one: time, the processes that this thread starts, and calls that fail.
+//!
+//! Knows: what the rest of this room asks the kernel for. Does not know: what it is asked for. Threads without a simulation have the real
+//! system, and a release build has no other: there [`POSSIBLE`] is false, and all of this comes to nothing.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::unistd::pipe2;
+
+use crate::error::Exit;
+
+/// Whether this build has simulations.
+const POSSIBLE: bool = cfg!(debug_assertions);
+/// Above the numbers that the kernel gives to processes.
+const FIRST_PID: u32 = 1 << 30;
+
+thread_local! {
+    static SYSTEM: RefCell<Option<System>> = const { RefCell::new(None) };
+}
+
+#[derive(Debug)]
+struct System {
+    began: Instant,
+    passed: Duration,
+    children: Vec<Child>,
+    /// What keeps the next children from being started.
+    obstacle: Option<i32>,
+    /// In how many calls one fails, and with which of the errors it can fail with.
+    fault: Option<(u32, usize)>,
+    faults: u32,
+    /// What this process was born with.
+    lifeline: Option<OwnedFd>,
+}
+
+/// A process that is none.
+#[derive(Debug)]
+struct Child {
+    pid: u32,
+    /// What stands for its pidfd, and what makes that one readable when it is closed.
+    pidfd: OwnedFd,
+    life: Option<OwnedFd>,
+    lifeline: Option<OwnedFd>,
+    exit: Exit,
+    undying: bool,
+    killed: bool,
+    reaped: bool,
+}
+
+/// What a test can see of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Its process id.
+    pub pid: u32,
+    /// SIGKILL has been sent to it.
+    pub killed: bool,
+    /// It has ended,
+    pub ended: bool,
+    /// in this way.
+    pub exit: Exit,
+    /// Somebody has been told how.
+    pub reaped: bool,
+}
+
+/// While it lives, the thread that made it has a system of its own.
+#[derive(Debug)]
+pub struct Simulation(());
+
+impl Simulation {
+    /// Begins one. `lifeline`: what this process was born with.
+    ///
+    /// # Panics
+    ///
+    /// A release build has no simulations; a thread has one at a time.
+    pub fn new(lifeline: Option<OwnedFd>) -> Simulation {
+        if !POSSIBLE {
+            panic!("this build has no simulations");
+        }
+        let system = System {
+            began: Instant::now(),
+            passed: Duration::ZERO,
+            children: Vec::new(),
+            obstacle: None,
+            fault: None,
+            faults: 0,
+            lifeline,
+        };
+        assert!(SYSTEM.replace(Some(system)).is_none(), "this thread has a simulation already");
+        Simulation(())
+    }
+
+    /// Lets time pass. Whoever has set a timer has yet to hear of it.
+    pub fn pass(&self, time: Duration) {
+        with(|system| system.passed = system.passed.saturating_add(time));
+    }
+
+    /// After so many more calls that can fail one does, with one of the errors that the system has for it.
+    pub fn fail_after(&self, calls: u32, which: usize) {
+        with(|system| system.fault = Some((calls, which)));
+    }
+
+    /// From now on none fails. Says how many have.
+    pub fn faults(&self) -> u32 {
+        with(|system| {
+            system.fault = None;
+            system.faults
+        })
+        .unwrap_or_default()
+    }
+
+    /// From now on nothing can be started, for that reason; `None`: it can.
+    pub fn obstruct(&self, errno: Option<i32>) {
+        with(|system| system.obstacle = errno);
+    }
+
+    /// The children in the order of their births.
+    pub fn children(&self) -> Vec<Seen> {
+        let seen = |child: &Child| {
+            let &Child { pid, killed, reaped, exit, .. } = child;
+            Seen { pid, killed, ended: child.life.is_none(), exit, reaped }
+        };
+        with(|system| system.children.iter().map(seen).collect()).unwrap_or_default()
+    }
+
+    /// What a child was born with: it has been closed, or taken before, if it is `None`.
+    pub fn lifeline(&self, pid: u32) -> Option<OwnedFd> {
+        with_child(pid, |child| child.lifeline.take()).flatten()
+    }
+
+    /// A child ends.
+    pub fn exit(&self, pid: u32, exit: Exit) {
+        with_child(pid, |child| child.end(exit));
+    }
+
+    /// A child does not die of SIGKILL, or does again: then of one that came before, too.
+    pub fn undying(&self, pid: u32, undying: bool) {
+        with_child(pid, |child| {
+            child.undying = undying;
+            if !undying && child.killed {
+                child.end(Exit::Signal(libc::SIGKILL));
+            }
+        });
+    }
+}
+
+impl Drop for Simulation {
+    fn drop(&mut self) {
+        SYSTEM.set(None);
+    }
+}
+
+impl Child {
+    fn end(&mut self, exit: Exit) {
+        if self.life.take().is_some() {
+            self.exit = exit;
+            self.lifeline = None;
+        }
+    }
+
+    fn kill(&mut self) {
+        self.killed = true;
+        if !self.undying {
+            self.end(Exit::Signal(libc::SIGKILL));
+        }
+    }
+}
+
+fn with<T>(what: impl FnOnce(&mut System) -> T) -> Option<T> {
+    if !POSSIBLE {
+        return None;
+    }
+    SYSTEM.with_borrow_mut(|system| system.as_mut().map(what))
+}
+
+fn with_child<T>(pid: u32, what: impl FnOnce(&mut Child) -> T) -> Option<T> {
+    with(|system| system.children.iter_mut().find(|child| child.pid == pid).map(what)).flatten()
+}
+
+/// Whether this thread has a simulation.
+pub(crate) fn is_simulated() -> bool {
+    with(|_| ()).is_some()
+}
+
+/// The time.
+pub(crate) fn now() -> Instant {
+    with(|system| system.began + system.passed).unwrap_or_else(Instant::now)
+}
+
+/// What this process was born with, if that is for a test to say.
+pub(crate) fn born_with() -> Option<Option<OwnedFd>> {
+    with(|system| system.lifeline.take())
+}
+
+/// A call that can fail with these errors comes now; a test may want it to.
+pub(crate) fn may_fail(errors: &[i32]) -> io::Result<()> {
+    let failed = with(|system| match &mut system.fault {
+        Some((0, which)) => {
+            let error = errors[*which % errors.len()];
+            system.fault = None;
+            system.faults += 1;
+            Some(error)
+        }
+        Some((left, _)) => {
+            *left -= 1;
+            None
+        }
+        None => None,
+    });
+    failed.flatten().map_or(Ok(()), |error| Err(io::Error::from_raw_os_error(error)))
+}
+
+/// A child is started that has this lifeline.
+pub(super) fn spawn(lifeline: Option<BorrowedFd<'_>>) -> Option<io::Result<u32>> {
+    with(|system| {
+        if let Some(errno) = system.obstacle {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let (pidfd, life) = pipe2(OFlag::O_CLOEXEC)?;
+        let pid = FIRST_PID + system.children.len() as u32;
+        let lifeline = lifeline.map(|lifeline| lifeline.try_clone_to_owned()).transpose()?;
+        let exit = Exit::Unknown;
+        system.children.push(Child { pid, pidfd, life: Some(life), lifeline, exit, undying: false, killed: false, reaped: false });
+        Ok(pid)
+    })
+}
+
+/// A pidfd.
+pub(super) fn open(pid: u32) -> Option<io::Result<OwnedFd>> {
+    with_child(pid, |child| child.pidfd.as_fd().try_clone_to_owned())
+}
+
+/// SIGKILL; `None`: there is no such child.
+pub(super) fn kill(pid: u32) -> Option<()> {
+    with_child(pid, Child::kill)
+}
+
+/// Reaps it if it has ended.
+pub(super) fn try_wait(pid: u32) -> Option<Option<Exit>> {
+    with_child(pid, |child| {
+        let first = child.life.is_none() && !std::mem::replace(&mut child.reaped, child.life.is_none());
+        child.life.is_none().then_some(if first { child.exit } else { Exit::Unknown })
+    })
+}
+
+/// The end of a child is waited for: time passes, or the child ends.
+pub(super) fn wait(pid: u32, limit: Duration) -> Option<()> {
+    let lives = with_child(pid, |child| child.life.is_some())?;
+    match limit {
+        Duration::MAX => with_child(pid, |child| child.end(Exit::Signal(libc::SIGKILL))),
+        _ if lives => with(|system| system.passed = system.passed.saturating_add(limit)),
+        _ => Some(()),
+    }
+}
