@@ -5,34 +5,15 @@
 mod model;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use model::corpus::{Seed, corpus, is_seed};
 use model::operation::{After, Whose, limits_to_byte};
 use model::rows::{If, ROWS};
 use model::say::way_to;
 use model::{ON_PROBATION, On, Operation, PLAIN, Room, bytes, machine};
 use pollflip::internals::machine::Limits;
 use pollflip::internals::wire::{MAX_FRAME, Message};
-
-type Seed = (String, Vec<u8>);
-
-/// Compares the seeds with what is committed, and hands back all that is in the corpus.
-fn corpus(target: &str, seeds: &[Seed]) -> Vec<(PathBuf, Vec<u8>)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let file = |name: &str| directory.join(format!("{name}.seed"));
-    if std::env::var_os("POLLFLIP_BLESS").is_some() {
-        fs::create_dir_all(&directory).unwrap();
-        seeds.iter().for_each(|(name, bytes)| fs::write(file(name), bytes).unwrap());
-    }
-    for (name, bytes) in seeds {
-        let committed = fs::read(file(name)).unwrap_or_default();
-        assert_eq!(&committed, bytes, "{name}.seed is out of date: POLLFLIP_BLESS=1 writes it anew");
-    }
-    let files = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
-    files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
-}
 
 fn seed(name: &str, limits: Limits, steps: impl IntoIterator<Item = Operation>) -> Seed {
     let steps = steps.into_iter().flat_map(Operation::to_bytes);
@@ -148,7 +129,7 @@ fn the_machine_does_what_the_model_does_and_every_row_is_in_the_corpus() {
     let mut reached = BTreeSet::new();
     for (file, bytes) in corpus("machine", &machine_seeds()) {
         let life = machine(&bytes);
-        if file.extension().is_some_and(|extension| extension == "seed") {
+        if is_seed(&file) {
             reached.extend(life.cells().iter().map(|(row, ..)| *row));
         }
     }

@@ -10,6 +10,7 @@
 //! | `checked` | the driver: code, model and laws in step |
 //! | `say` | words to write tests in |
 //! | `operation` | bytes to steps and back: fuzzing, random walks, the corpus |
+//! | `corpus` | the committed files that fuzzing starts from |
 //! | `bytes` | what must hold of the two decoders for any bytes |
 //!
 //! Knows: what the machine promises. Does not know: how it keeps it.
@@ -24,6 +25,7 @@
 
 pub mod bytes;
 pub mod checked;
+pub mod corpus;
 pub mod facts;
 pub mod laws;
 pub mod on;

@@ -1,0 +1,137 @@
+//! The body of the fuzz target `restarter`, run over its committed corpus: the real loop on a simulated system, against the model.
+//!
+//! The seeds are made here (`POLLFLIP_BLESS=1 cargo test --test fuzz_restarter` writes them); what fuzzing adds beside them is run as well.
+#![cfg(debug_assertions)]
+
+mod model;
+mod simulation;
+
+use std::collections::BTreeSet;
+
+use model::corpus::{Seed, corpus, is_seed};
+use model::rows::ROWS;
+use simulation::act::Setting;
+use simulation::successor::{ANOTHER, GARBAGE, HERE, PROGRESS, PULL, READY, REFUSE};
+use simulation::{Act, Kind};
+
+/// Up to where the program is ready,
+const OPEN: &[(Kind, u8)] = &[(Kind::Ready, 0), POLL];
+/// a restart is asked for,
+const BEGUN: &[(Kind, u8)] = &[(Kind::Request, 0), POLL];
+/// and the successor runs.
+const STARTED: &[(Kind, u8)] = &[(Kind::Thread, 0), POLL, (Kind::Says, HERE)];
+const SAYS_READY: &[(Kind, u8)] = &[(Kind::Says, READY), POLL];
+const POLL: (Kind, u8) = (Kind::Poll, 0);
+const POLL_ONCE: (Kind, u8) = (Kind::Poll, 1);
+const DEADLINE: (Kind, u8) = (Kind::Pass, 0);
+const A_SECOND: (Kind, u8) = (Kind::Pass, 5);
+const DIES: (Kind, u8) = (Kind::Exits, 3);
+const CANCEL: (Kind, u8) = (Kind::Cancel, 0);
+const STOP: (Kind, u8) = (Kind::Stop, 0);
+const LOST: (Kind, u8) = (Kind::ThreadLost, 0);
+const UNDYING: (Kind, u8) = (Kind::Undying, 0);
+const DIES_AT_LAST: (Kind, u8) = (Kind::Undying, 1);
+const GRANTS: (Kind, u8) = (Kind::Predecessor, 0);
+
+fn seed(name: &str, setting: Setting, parts: &[&[(Kind, u8)]]) -> Seed {
+    let acts = parts.concat().into_iter().flat_map(|(kind, what)| Act { kind, what }.to_bytes());
+    (name.into(), std::iter::once(setting.0).chain(acts).collect())
+}
+
+/// One for each row of the table, by the name of it.
+fn rows() -> Vec<Seed> {
+    use Kind::{Asks, Closes, Connects, Gives, Predecessor, Says, Sends, Thread};
+    let plain = |name, acts: &[(Kind, u8)]| seed(name, Setting::PLAIN, &[OPEN, acts]);
+    let begun = |name, acts: &[(Kind, u8)]| seed(name, Setting::PLAIN, &[OPEN, BEGUN, acts]);
+    let started = |name, acts: &[(Kind, u8)]| seed(name, Setting::PLAIN, &[OPEN, BEGUN, STARTED, acts, &[POLL]]);
+    let proving = |name, acts: &[(Kind, u8)]| seed(name, Setting::PROBATION, &[OPEN, BEGUN, STARTED, SAYS_READY, acts, &[POLL]]);
+    vec![
+        plain("opened", &[]),
+        seed("opened-on-probation", Setting::SUCCESSOR, &[&[GRANTS], OPEN]),
+        seed("own-probation-over", Setting::SUCCESSOR, &[&[GRANTS], OPEN, &[(Predecessor, 1), POLL]]),
+        plain("request", BEGUN),
+        seed("refusal", Setting::SOCKET, &[&[POLL, (Connects, 0), (Asks, 0), POLL]]),
+        started("spawned", &[]),
+        begun("spawn-failed", &[(Thread, 2), POLL]),
+        begun("abandoned", &[CANCEL, POLL, (Thread, 0), POLL]),
+        begun("stopped-spawning", &[STOP, POLL, (Thread, 0), POLL]),
+        started("state-requested", &[(Says, PULL)]),
+        started("handover-sent", &[(Says, PULL), POLL, (Gives, 0), (Gives, 1), (Sends, 0), POLL, (Says, READY)]),
+        started("asked-twice", &[(Says, PULL), POLL, (Says, PULL)]),
+        started("ready-too-soon", &[(Says, PULL), POLL, (Says, READY)]),
+        started("wrong-pid", &[(Says, ANOTHER)]),
+        started("garbage", &[(Says, GARBAGE)]),
+        started("given-up", &[(Says, REFUSE)]),
+        started("not-ready-in-time", &[DEADLINE]),
+        started("stopped-awaiting", &[STOP]),
+        started("progress", &[(Says, PROGRESS)]),
+        started("exited-early", &[DIES]),
+        started("exited-ungranted", &[(Says, PROGRESS), (Says, READY), POLL_ONCE, DIES]),
+        started("ready", SAYS_READY),
+        proving("granted", &[]),
+        started("granted-for-good", SAYS_READY),
+        proving("proved", &[DEADLINE]),
+        proving("stopped-proving", &[STOP]),
+        proving("died-on-probation", &[DIES]),
+        proving("hung-up-on-probation", &[(Closes, 0), POLL, A_SECOND]),
+        proving("garbage-on-probation", &[(Says, GARBAGE)]),
+        started("killed", &[CANCEL]),
+        proving("killed-after-grant", &[(Says, GARBAGE), POLL]),
+        started("will-not-die", &[UNDYING, CANCEL, POLL, DEADLINE]),
+        proving("will-not-die-after-grant", &[UNDYING, (Says, GARBAGE), POLL, DEADLINE]),
+        started("died-at-last", &[UNDYING, CANCEL, POLL, DEADLINE, POLL, DIES_AT_LAST]),
+        proving("died-at-last-after-grant", &[UNDYING, (Says, GARBAGE), POLL, DEADLINE, POLL, DIES_AT_LAST]),
+        started("successor-gone", &[(Says, READY), POLL, DIES]),
+        plain("stopped", &[STOP, POLL]),
+        started("stopped-killing", &[UNDYING, CANCEL, POLL, STOP]),
+        plain("broken", &[LOST, POLL]),
+        begun("broken-spawning", &[LOST, POLL]),
+        started("broken-later", &[LOST, POLL, DIES]),
+    ]
+}
+
+/// What no row is about: clients, calls that fail, a predecessor that goes.
+fn between() -> Vec<Seed> {
+    use Kind::{Asks, Closes, Connects, Fails, Fault, Gives, Predecessor, Pulls, Says, Sends, Thread, Wait};
+    let asked: &[(Kind, u8)] = &[(Connects, 0), (Asks, 1), (Connects, 0), (Asks, 7), POLL];
+    let faulty = |name, call: u8, acts: &[(Kind, u8)]| seed(name, Setting::PROBATION, &[OPEN, &[(Fault, call << 2)], acts, &[POLL]]);
+    vec![
+        seed("between-clients", Setting::SOCKET, &[OPEN, asked, STARTED, &[(Says, PROGRESS), POLL], SAYS_READY, &[(Asks, 7), POLL]]),
+        seed("between-stopped-unopened", Setting::SOCKET, &[&[STOP], asked]),
+        seed(
+            "between-many-gifts",
+            Setting::PLAIN,
+            &[OPEN, BEGUN, STARTED, &[(Says, PULL), POLL, (Gives, 3), (Gives, 2), (Sends, 0), POLL], SAYS_READY],
+        ),
+        seed("between-handover-failed", Setting::PLAIN, &[OPEN, BEGUN, STARTED, &[(Says, PULL), POLL, (Fails, 0), POLL]]),
+        seed("between-lifeline-closed", Setting::PLAIN, &[OPEN, BEGUN, STARTED, &[(Closes, 0), POLL, A_SECOND, POLL]]),
+        seed("between-predecessor-dies", Setting::SUCCESSOR, &[&[(Pulls, 0), (Predecessor, 6), POLL, (Wait, 0)], OPEN, BEGUN, STARTED]),
+        seed("between-state-inherited", Setting::SUCCESSOR, &[&[(Pulls, 0), (Predecessor, 2), POLL, GRANTS], OPEN]),
+        seed("between-given-up", Setting(32), &[OPEN, BEGUN, STARTED]),
+        faulty("between-no-lifeline", 0, BEGUN),
+        faulty("between-no-pidfd", 5, &[BEGUN, STARTED].concat()),
+        faulty("between-unwatched", 6, &[BEGUN, STARTED].concat()),
+        seed("between-grant-not-sent", Setting::PROBATION, &[OPEN, BEGUN, STARTED, &[(Fault, (3 << 2) + 3)], SAYS_READY]),
+        // What was spawned, given up and not yet reaped when the thread was lost.
+        seed("between-lost-unreaped", Setting::PLAIN, &[OPEN, BEGUN, &[(Thread, 0), STOP, POLL, LOST, POLL]]),
+        seed("between-too-late", Setting::PLAIN, &[OPEN, BEGUN, &[(Thread, 0), CANCEL, POLL, (Thread, 0)]]),
+    ]
+}
+
+#[test]
+fn every_life_is_one_that_the_model_knows_and_every_row_is_reached() {
+    let mut reached = BTreeSet::new();
+    let files = corpus("restarter", &[rows(), between()].concat());
+    for (file, bytes) in &files {
+        let cells = simulation::life(bytes).cells().to_vec();
+        if is_seed(file) {
+            reached.extend(cells.iter().map(|(row, ..)| ROWS[*row].name));
+        }
+        let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let own = ROWS.iter().find(|row| row.name == name);
+        assert!(own.is_none_or(|own| cells.iter().any(|(row, ..)| ROWS[*row].name == own.name)), "{name} is not in {name}.seed");
+    }
+    println!("{} lives, {} of {} rows", files.len(), reached.len(), ROWS.len());
+    let missing: Vec<_> = ROWS.iter().map(|row| row.name).filter(|name| !reached.contains(name)).collect();
+    assert!(missing.is_empty(), "no file reaches {missing:?}");
+}

@@ -1,0 +1,99 @@
+//! Somebody at the coordination socket.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use pollflip::internals::wire::{Coordination, Frames, Request, Response};
+
+/// How long the server bears a silent client.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    frames: Frames,
+    /// What it has asked that has no answer.
+    pub asked: Option<Request>,
+    /// The loop has turned since, and must have seen it.
+    pub seen: bool,
+    /// It has said what makes no sense, or was too slow: nothing is owed to it.
+    pub lost: bool,
+    last: Duration,
+}
+
+impl Client {
+    pub fn connect(path: &Path, now: Duration) -> Option<Client> {
+        let stream = UnixStream::connect(path).ok()?;
+        stream.set_nonblocking(true).expect("any socket can be made so");
+        Some(Client { stream, frames: Frames::default(), asked: None, seen: false, lost: false, last: now })
+    }
+
+    /// One question at a time.
+    pub fn ask(&mut self, what: u8) {
+        if self.asked.is_some() || self.lost {
+            return;
+        }
+        let request = match what % 4 {
+            0 => Request::TryRestart,
+            1 => Request::Restart { progress: true },
+            2 => Request::Restart { progress: false },
+            _ => Request::Status,
+        };
+        let frame = Coordination::Request(request.clone()).encode();
+        self.lost |= self.stream.write(&frame).ok() != Some(frame.len());
+        (self.asked, self.seen) = (Some(request), false);
+    }
+
+    pub fn babble(&mut self, what: u8) {
+        let frames: [&[u8]; 4] = [&[255; 5], &[0, 0, 0, 1, b'{'], &[0, 0], &[0, 0, 0, 0]];
+        // It may have been hung up on.
+        let _ = self.stream.write(frames[usize::from(what) % 4]);
+        self.lost = true;
+    }
+
+    /// The loop has turned at that time, and takes clients in.
+    pub fn has_been_seen(&mut self, now: Duration) {
+        if self.asked.is_some() && !self.seen {
+            self.seen = true;
+            self.lost |= now.saturating_sub(self.last) >= PATIENCE;
+        }
+    }
+
+    /// Reads what has come.
+    pub fn listen(&mut self, now: Duration) {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(length) => self.frames.push(&buffer[..length]),
+            }
+        }
+        while let Some(frame) = self.frames.next_frame().expect("frames come whole") {
+            let message = Coordination::decode(&frame).expect("answers make sense");
+            let Coordination::Response(response) = message else { panic!("{message:?} is no answer") };
+            if self.lost {
+                continue;
+            }
+            match (&self.asked, &response) {
+                (Some(Request::Restart { progress: true }), Response::Progress(_)) => continue,
+                (Some(Request::TryRestart), Response::RestartComplete(_) | Response::RestartFailed(_)) => {}
+                (
+                    Some(Request::Restart { .. }),
+                    Response::RestartComplete(_) | Response::RestartFailed(_) | Response::RestartRefused(_),
+                ) => {}
+                // It has been replaced meanwhile.
+                (Some(Request::Status), Response::Status(_) | Response::RestartFailed(_)) => {}
+                (asked, response) => panic!("{response:?} to {asked:?}"),
+            }
+            self.asked = None;
+            self.last = now;
+        }
+    }
+
+    /// Whether an answer is owed to it.
+    pub fn waits(&self) -> bool {
+        self.asked.is_some() && self.seen && !self.lost
+    }
+}

@@ -1,0 +1,73 @@
+//! The predecessor's end of the lifeline, of a restarter that has one.
+
+use std::io::{IoSlice, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+use nix::unistd::pipe2;
+use pollflip::internals::wire::{Given, Hello, Message, OLDEST, VERSION};
+
+#[derive(Debug)]
+pub struct Predecessor {
+    line: Option<UnixStream>,
+    /// It lives as long as this is open.
+    life: Option<OwnedFd>,
+    pub granted: bool,
+    pub committed: bool,
+}
+
+impl Predecessor {
+    /// And the lifeline that the new process is born with.
+    pub fn new(probation: bool) -> (Predecessor, OwnedFd) {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).expect("a socket pair");
+        let (pidfd, life) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        let hello = Message::Hello(Hello {
+            version: VERSION,
+            oldest: OLDEST,
+            pid: 1 << 29,
+            generation: 1,
+            probation_ms: probation.then_some(1000),
+            signal: None,
+            given: vec![Given::Predecessor],
+            more: false,
+            outcomes: Vec::new(),
+        });
+        let bytes = hello.encode();
+        let descriptors = [pidfd.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        sendmsg::<()>(ours.as_raw_fd(), &[IoSlice::new(&bytes)], &control, MsgFlags::empty(), None).expect("room for one message");
+        (Predecessor { line: Some(ours.into()), life: Some(life), granted: false, committed: false }, theirs)
+    }
+
+    pub fn does(&mut self, what: u8) {
+        match what % 8 {
+            0 => self.granted |= self.says(&Message::Granted),
+            1 => self.committed |= self.says(&Message::Commit),
+            2 => drop(self.says(&Message::End { items: 0 })),
+            3 => drop(self.says(&Message::Ready)),
+            4 => drop(self.says(&Message::Unknown)),
+            5 => self.line = None,
+            _ => (self.line, self.life) = (None, None),
+        }
+    }
+
+    /// Whether a process that is ready need not wait for it: it has said so and been heard, or is dead.
+    pub fn has_decided(&self, faulty: bool) -> bool {
+        self.granted && !faulty || self.life.is_none()
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.life.is_none()
+    }
+
+    fn says(&mut self, message: &Message) -> bool {
+        let Some(line) = &mut self.line else { return false };
+        // What comes from the other side must not fill the socket up.
+        let mut packet = [0; 4096];
+        while let Ok(1..) = line.read(&mut packet) {}
+        std::io::Write::write(line, &message.encode()).is_ok()
+    }
+}

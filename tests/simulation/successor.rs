@@ -1,0 +1,116 @@
+//! A successor's end of the lifeline.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use pollflip::internals::wire::{MAX_PACKET, Message, OLDEST, VERSION};
+
+/// What it can say, as the fuzzer counts it.
+pub const HERE: u8 = 0;
+pub const PULL: u8 = 1;
+pub const READY: u8 = 2;
+pub const REFUSE: u8 = 3;
+pub const PROGRESS: u8 = 4;
+pub const GARBAGE: u8 = 5;
+pub const ANOTHER: u8 = 6;
+
+/// It holds its end open as a process would, and writes what it is told to.
+pub struct Successor {
+    pub pid: u32,
+    /// A stream's calls carry packets as well.
+    line: Option<UnixStream>,
+    packet: Vec<u8>,
+    pub greeted: bool,
+    pub granted: bool,
+    pub committed: bool,
+    /// It has all that it was given.
+    pub served: bool,
+    /// What it has said, by kind.
+    pub said: Vec<Said>,
+}
+
+/// What it has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    Pull,
+    Ready,
+    Refuse,
+    Nonsense,
+    AnotherPid,
+    Other,
+}
+
+impl Successor {
+    pub fn new(pid: u32, line: OwnedFd) -> Successor {
+        let packet = vec![0; MAX_PACKET];
+        Successor { line: Some(line.into()), packet, greeted: false, ..Successor::stillborn(pid) }
+    }
+
+    /// It ended before anybody could look at it.
+    pub fn stillborn(pid: u32) -> Successor {
+        let (line, packet, said) = (None, Vec::new(), Vec::new());
+        Successor { pid, line, packet, greeted: true, granted: false, committed: false, served: false, said }
+    }
+
+    pub fn close(&mut self) {
+        self.line = None;
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// Writes one packet, if somebody takes it.
+    pub fn say(&mut self, what: u8) {
+        let here = |pid, version, oldest| Message::Here { version, oldest, pid }.encode();
+        let (said, packet) = match what % 16 {
+            HERE => (Said::Other, here(self.pid, VERSION, OLDEST)),
+            PULL => (Said::Pull, Message::Pull.encode()),
+            READY => (Said::Ready, Message::Ready.encode()),
+            REFUSE => (Said::Refuse, Message::Refuse { reason: "not today".into() }.encode()),
+            PROGRESS => (Said::Other, Message::Progress { text: format!("{what}%") }.encode()),
+            GARBAGE => (Said::Nonsense, b"garbage".to_vec()),
+            ANOTHER => (Said::AnotherPid, here(self.pid + 1, VERSION, OLDEST)),
+            7 => (Said::Nonsense, Message::Granted.encode()),
+            8 => (Said::Other, br#"{"type":"of a later version"}"#.to_vec()),
+            9 => (Said::Nonsense, here(self.pid, VERSION + 1, VERSION + 1)),
+            10 => (Said::Nonsense, Message::End { items: 0 }.encode()),
+            11 => (Said::Nonsense, vec![b'x'; MAX_PACKET + 1]),
+            12 => (Said::Nonsense, Vec::new()),
+            13 => (Said::Refuse, Message::Refuse { reason: "x\n".repeat(3000) }.encode()),
+            14 => (Said::Nonsense, Message::Commit.encode()),
+            _ => (Said::Nonsense, vec![0xff; 3]),
+        };
+        if let Some(line) = &mut self.line
+            && line.write(&packet).is_ok()
+        {
+            self.said.push(said);
+        }
+    }
+
+    /// Reads what has come for it.
+    pub fn listen(&mut self) {
+        let Some(line) = &mut self.line else { return };
+        while let Ok(length @ 1..) = line.read(&mut self.packet) {
+            match Message::decode(&self.packet[..length]).expect("it is told what makes sense") {
+                Message::Hello(_) => assert!(!std::mem::replace(&mut self.greeted, true), "one greeting"),
+                Message::More { .. } => assert!(self.greeted),
+                Message::Items { .. } => assert!(self.said.contains(&Said::Pull) && !self.served, "a state that nobody wants"),
+                Message::End { .. } => {
+                    assert!(self.said.contains(&Said::Pull), "a state that nobody wants");
+                    assert!(!std::mem::replace(&mut self.served, true), "one state");
+                }
+                Message::Granted => {
+                    assert!(self.said.contains(&Said::Ready), "the service for one that is not ready");
+                    assert!(!std::mem::replace(&mut self.granted, true), "one grant");
+                }
+                Message::Commit => {
+                    assert!(self.granted, "for good without a grant");
+                    assert!(!std::mem::replace(&mut self.committed, true), "one commitment");
+                }
+                other => panic!("{other:?} is not for a successor"),
+            }
+        }
+    }
+}
