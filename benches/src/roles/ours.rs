@@ -16,7 +16,7 @@ use super::{Failed, Occupation, Settings, Way, address, say};
 pub fn serve(settings: &Settings) -> Result<(), Failed> {
     if let Some(listen) = settings.http {
         let socket = Some(settings.socket.clone());
-        return Ok(server::serve(server::Options { listen, socket, drain: Duration::from_secs(5), probation: None })?);
+        return Ok(server::serve(server::Options { listen, socket, drain: Duration::from_secs(5), probation: None, crash_after: None })?);
     }
     let mut restarter = RestartConfig::new().coordination_socket(&settings.socket).build()?;
     let successor = restarter.predecessor().is_some();
