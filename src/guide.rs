@@ -213,7 +213,7 @@
 //!
 //! Root and the user of the service may ask; all others are turned away at once and take no room, whatever the mode of the path. Of those
 //! who may ask, 64 are talked to at a time; each has 5 s to say what it wants and to take its answer, in frames of 64 KiB at the most.
-//! That bounds what an attack can cost: 16 MiB of memory, and turns of the loop of some 15 ms. Who comes while 64 are there takes the place of
+//! That bounds what an attack can cost: 16 MiB of memory, and turns of the loop of a few milliseconds. Who comes while 64 are there takes the place of
 //! the one that has been silent for longest, so that connecting without asking keeps nobody out; if all of them have asked, the newcomer is
 //! refused, and asks again later. A process of the same user that asks at every place as soon as it is free can keep others out; the restart
 //! signal needs no place.

@@ -172,10 +172,11 @@ impl Server {
     /// Takes new clients in; most have said already what they want, and are to be read at once: before others can take their place.
     pub(crate) fn accept(&mut self, registry: &Registry, now: Duration) -> Vec<Token> {
         let mut newcomers = Vec::new();
+        let earlier = self.admitted;
         for _ in 0..TURN {
             let Some(listener) = self.listener.as_ref().filter(|_| self.accepts) else { return newcomers };
             match listener.accept() {
-                Ok((stream, _)) => newcomers.extend(self.admit(stream, registry, now)),
+                Ok((stream, _)) => newcomers.extend(self.admit(stream, earlier, registry, now)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return newcomers,
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
@@ -191,7 +192,7 @@ impl Server {
     }
 
     /// Takes a client in, or tells it why not.
-    fn admit(&mut self, stream: UnixStream, registry: &Registry, now: Duration) -> Option<Token> {
+    fn admit(&mut self, stream: UnixStream, earlier: u64, registry: &Registry, now: Duration) -> Option<Token> {
         self.admitted += 1;
         let mut client = Client {
             stream,
@@ -203,7 +204,7 @@ impl Server {
             has_asked: false,
             number: self.admitted,
         };
-        if let Some(why) = self.unwelcome(&client.stream).or_else(|| self.make_room()) {
+        if let Some(why) = self.unwelcome(&client.stream).or_else(|| self.make_room(earlier)) {
             self.warn(&why, now);
             client.tell(&Response::RestartRefused(why));
             return None;
@@ -232,13 +233,14 @@ impl Server {
         (!welcome).then(|| format!("user {uid} may not ask; root and the user of the service may"))
     }
 
-    /// When all places are taken, the oldest of those who have asked nothing has to go. If there is none: why there is no room.
-    fn make_room(&mut self) -> Option<String> {
+    /// When all places are taken, the oldest of the `earlier` clients who have asked nothing has to go: those who came after have not been
+    /// read yet. If there is none: why there is no room.
+    fn make_room(&mut self, earlier: u64) -> Option<String> {
         if self.clients.len() < MOST_CLIENTS {
             return None;
         }
         let why = format!("{MOST_CLIENTS} clients are being served; ask again later");
-        let silent = self.clients.iter().filter(|(_, client)| !client.has_asked);
+        let silent = self.clients.iter().filter(|(_, client)| !client.has_asked && client.number <= earlier);
         let Some((oldest, _)) = silent.min_by_key(|(_, client)| client.number) else { return Some(why) };
         self.clients.remove(oldest).tell(&Response::RestartRefused(why));
         None
