@@ -56,7 +56,7 @@
 //! - A successor gets no `OXY_…` in its environment but `POLLFLIP_LIFELINE`, and `LISTEN_PID=auto` only with sockets that systemd passed.
 //! - A coordination socket is for root and the service's own user. Its path is never taken from a living server, nor from a file that is
 //!   no socket.
-//! - What is written to the log has the target `pollflip`.
+//! - What is written to the log has a target that begins with `pollflip`.
 //!
 //! The wire of the coordination socket is shellflip's: its clients restart a service of this crate, and the clients of this crate one of
 //! shellflip. What shellflip does not know, such as the status, its services answer by hanging up.

@@ -25,9 +25,6 @@ use super::{
 /// How often lines of progress are passed on: a successor that has much to say must not hold this loop up.
 const PROGRESS: Duration = Duration::from_millis(50);
 
-/// How many clients are read in a turn, besides those who are new: all that there can be, so that who has left makes room.
-const CLIENTS: usize = 64;
-
 /// What a turn of the loop has found.
 #[derive(Debug, Default)]
 struct News {
@@ -279,10 +276,6 @@ impl Restarter {
         // One request of each client in a turn, so that none of them keeps the others waiting.
         let mut clients = mem::take(&mut self.again);
         clients.extend(&news.clients);
-        self.again = clients.split_off(clients.len().min(CLIENTS));
-        if !self.again.is_empty() {
-            self.wake();
-        }
         self.serve_clients(clients);
         // Those who have left have made room.
         if let (true, Some(server)) = (accept, &mut self.server) {

@@ -220,7 +220,9 @@ impl World {
         let (old_is_struck, new_is_struck) = (case.victim == Victim::Old, case.victim == Victim::New);
         let dies = case.fault.is_deadly();
         let begun = Instant::now();
-        if let Some(new) = new.as_ref().filter(|_| new_waits && !is_left_waiting(case) && !(new_is_struck && dies)) {
+        // The old one, which goes on, kills it for its garbage; when, nobody knows.
+        let is_killed = new_is_struck && (dies || (case.fault == Garbage && !old_waits));
+        if let Some(new) = new.as_ref().filter(|_| new_waits && !is_left_waiting(case) && !is_killed) {
             new.tell("go");
         }
         if case.fault == Suspend && old_is_struck {

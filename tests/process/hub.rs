@@ -1,7 +1,7 @@
 //! Where the processes of a service tell what they do, and are told what to do: one connection each, lines both ways.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, BufReader, Write as _};
+use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -172,11 +172,7 @@ impl Process {
     pub fn tell(&self, command: &str) {
         let seen = self.hub.lock();
         let mut stream = &seen.told(self.pid).expect("a process that was born").stream;
-        match stream.write_all(format!("{command}\n").as_bytes()) {
-            // What it was told before may have been its end.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            result => result.expect("it reads what it is told"),
-        }
+        stream.write_all(format!("{command}\n").as_bytes()).expect("it reads what it is told");
     }
 
     /// Has it do something, and waits for what it answers.
