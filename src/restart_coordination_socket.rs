@@ -21,6 +21,7 @@
 //!
 //! Knows: the frames, and who may ask. Does not know: what a restart is.
 
+mod client;
 mod place;
 mod server;
 

@@ -1,7 +1,7 @@
 //! The server: a listener and a slab of clients, never blocking, bounded in what it holds.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,8 +14,9 @@ use nix::unistd::geteuid;
 use slab::Slab;
 
 use crate::machine::Ticket;
-use crate::wire::{Coordination, Frames, MAX_FRAME, Request, Response};
+use crate::wire::{Frames, MAX_FRAME, Request, Response};
 
+use super::client::{Client, Waits};
 use super::place::{bind_private, identity};
 
 /// How many clients are talked to at a time.
@@ -55,29 +56,6 @@ pub(crate) struct Server {
 pub(crate) enum Asked {
     Restart(usize),
     Status(usize),
-}
-
-#[derive(Debug)]
-struct Client {
-    stream: UnixStream,
-    frames: Frames,
-    out: Vec<u8>,
-    waits: Option<Waits>,
-    /// Nothing more is read from it, and it is dropped when it has been told what there is to tell.
-    ending: bool,
-    deadline: Option<Duration>,
-    /// It has said what it wants, once at least.
-    has_asked: bool,
-    number: u64,
-}
-
-/// A client that waits for the end of a restart.
-#[derive(Debug)]
-struct Waits {
-    ticket: Option<Ticket>,
-    progress: bool,
-    /// It knows two answers only.
-    plain: bool,
 }
 
 impl Server {
@@ -328,55 +306,4 @@ impl Server {
 
 fn overflow_uid() -> u32 {
     fs::read_to_string("/proc/sys/kernel/overflowuid").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534)
-}
-
-impl Client {
-    fn tell(&mut self, response: &Response) {
-        self.out.extend(Coordination::Response(response.clone()).encode());
-        self.write();
-    }
-
-    fn write(&mut self) {
-        while !self.out.is_empty() {
-            match self.stream.write(&self.out) {
-                Ok(count) => drop(self.out.drain(..count)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    // It has gone. Its restart goes on.
-                    self.out.clear();
-                    self.ending = true;
-                }
-            }
-        }
-    }
-
-    /// Reads one request, unless an earlier one is still being answered or its answer has not been taken: the rest stays where it is,
-    /// in the kernel or in the frames.
-    fn read(&mut self) -> Result<Option<Request>, String> {
-        loop {
-            if self.waits.is_some() || self.ending || !self.out.is_empty() {
-                return Ok(None);
-            }
-            if let Some(frame) = self.frames.next_frame()? {
-                return match Coordination::decode(&frame)? {
-                    Coordination::Request(request) => Ok(Some(request)),
-                    Coordination::Response(_) => Err("a response came as a request".into()),
-                };
-            }
-            let mut buffer = [0; 4096];
-            match self.stream.read(&mut buffer) {
-                Ok(0) if self.frames.within_frame() => return Err("it ends within a frame".into()),
-                Ok(0) => self.ending = true,
-                Ok(count) => self.frames.push(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => self.ending = true,
-            }
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.ending && self.out.is_empty()
-    }
 }
