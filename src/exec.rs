@@ -9,7 +9,6 @@ mod diagnosis;
 use std::collections::VecDeque;
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -34,11 +33,10 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 /// The restart thread.
 #[derive(Debug)]
 pub(crate) struct Exec {
-    orders: Option<Sender<Order>>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// In a simulation: what the thread would be at. There is none.
-    work: Option<Mutex<Work>>,
+    work: Option<Work>,
 }
 
 /// What the thread works with.
@@ -46,7 +44,6 @@ pub(crate) struct Exec {
 struct Work {
     launch: Launch,
     signal: Option<Signal>,
-    orders: Receiver<Order>,
     shared: Arc<Shared>,
 }
 
@@ -74,6 +71,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Desk {
+    orders: VecDeque<Order>,
+    /// No more of them will come.
+    closed: bool,
     /// Attempts up to this one are given up.
     abandoned: u64,
     done: VecDeque<(Attempt, Result<Process, ChildSpawnError>)>,
@@ -84,10 +84,9 @@ impl Exec {
     /// Starts the thread. `signal` is unblocked in it, so that it can be delivered when no other thread takes it.
     pub(crate) fn start(launch: Launch, signal: Option<Signal>, waker: Arc<Waker>) -> io::Result<Exec> {
         let shared = Arc::new(Shared { desk: Mutex::default(), changed: Condvar::new(), waker });
-        let (orders, received) = channel();
-        let work = Work { launch, signal, orders: received, shared: shared.clone() };
+        let work = Work { launch, signal, shared: shared.clone() };
         if sys::is_simulated() {
-            return Ok(Exec { orders: Some(orders), shared, thread: None, work: Some(Mutex::new(work)) });
+            return Ok(Exec { shared, thread: None, work: Some(work) });
         }
         let thread = thread::Builder::new().name("pollflip-restart".into()).spawn(move || {
             // The program's signals are for the program's threads.
@@ -100,12 +99,12 @@ impl Exec {
             }
             work.serve();
         })?;
-        Ok(Exec { orders: Some(orders), shared, thread: Some(thread), work: None })
+        Ok(Exec { shared, thread: Some(thread), work: None })
     }
 
     /// Has a successor started. `false`: the thread is gone.
     pub(crate) fn spawn(&self, job: Job) -> bool {
-        !self.is_lost() && self.order(Order::Spawn(job))
+        self.order(Order::Spawn(job)).is_ok()
     }
 
     /// Gives attempts up to this one up: what was or will be started for them is killed and reaped.
@@ -123,10 +122,9 @@ impl Exec {
     /// Has a child killed and reaped that nobody wants.
     pub(crate) fn discard(&self, process: Process) {
         process.kill();
-        let pid = process.pid();
-        if !self.order(Order::Reap(process)) {
-            // The thread is gone: what it has left is reaped here, which takes a killed process a moment.
-            sys::kill_and_reap(pid);
+        // If the thread is gone it is reaped here, which takes a killed process a moment.
+        if let Err(Order::Reap(process)) = self.order(Order::Reap(process)) {
+            process.wait(Duration::MAX);
         }
     }
 
@@ -143,8 +141,8 @@ impl Exec {
     /// In a simulation: what the thread does next, if it has something to do.
     pub(crate) fn carry_out_one(&mut self) -> bool {
         let Some(work) = &self.work else { return false };
-        let work = work.lock().unwrap_or_else(PoisonError::into_inner);
-        work.orders.try_recv().map(|order| work.carry_out(order)).is_ok()
+        let order = self.shared.desk().orders.pop_front();
+        order.map(|order| work.carry_out(order)).is_some()
     }
 
     /// In a simulation: the thread panics.
@@ -152,15 +150,24 @@ impl Exec {
         self.work = None;
     }
 
-    fn order(&self, order: Order) -> bool {
-        self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok())
+    /// Puts an order on the desk, or gives it back if the thread is gone.
+    fn order(&self, order: Order) -> Result<(), Order> {
+        let mut desk = self.shared.desk();
+        if desk.ended {
+            return Err(order);
+        }
+        desk.orders.push_back(order);
+        drop(desk);
+        self.shared.changed.notify_all();
+        Ok(())
     }
 }
 
 impl Drop for Exec {
     fn drop(&mut self) {
         self.abandon(Attempt(u64::MAX));
-        self.orders = None;
+        self.shared.desk().closed = true;
+        self.shared.changed.notify_all();
         while self.carry_out_one() {}
         self.work = None;
         let desk = self.shared.desk();
@@ -185,11 +192,17 @@ impl Shared {
     fn is_abandoned(&self, attempt: Attempt) -> bool {
         self.desk().abandoned >= attempt.0
     }
+
+    /// Waits for the next order; `None`: there are no more.
+    fn next_order(&self) -> Option<Order> {
+        let desk = self.changed.wait_while(self.desk(), |desk| desk.orders.is_empty() && !desk.closed);
+        desk.unwrap_or_else(PoisonError::into_inner).orders.pop_front()
+    }
 }
 
 impl Work {
     fn serve(self) {
-        while let Ok(order) = self.orders.recv() {
+        while let Some(order) = self.shared.next_order() {
             self.carry_out(order);
         }
     }
@@ -234,13 +247,18 @@ impl Work {
 /// Tells that the thread has ended, however it did.
 impl Drop for Work {
     fn drop(&mut self) {
-        for order in self.orders.try_iter() {
+        loop {
+            let mut desk = self.shared.desk();
+            let Some(order) = desk.orders.pop_front() else {
+                desk.ended = true;
+                break;
+            };
+            drop(desk);
             // What nobody wants is to be reaped even if nothing more is started.
             if let Order::Reap(process) = order {
                 process.wait(Duration::MAX);
             }
         }
-        self.shared.desk().ended = true;
         self.shared.changed.notify_all();
         // A loop that is gone need not be woken.
         let _ = self.shared.waker.wake();
