@@ -84,7 +84,7 @@ fn restart(options: &Options) -> Result<(), Box<dyn Error>> {
 
 fn status(options: &Options) -> Result<(), Box<dyn Error>> {
     let status = request_status(&options.socket, STATUS_LIMIT)?;
-    let text = if options.json { serde_json::to_string(&status)? } else { describe(&status) };
+    let text = if options.json { status.to_json() } else { describe(&status) };
     writeln!(io::stdout(), "{text}")?;
     Ok(())
 }

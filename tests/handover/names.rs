@@ -53,7 +53,7 @@ fn refused(how: &str) -> String {
 
 fn names_from_the_wire_that_are_no_text_fail_the_attempt() {
     let why = refused("non_utf8");
-    assert!(why.contains("a message that cannot be read (invalid unicode code point"), "{why}");
+    assert!(why.contains("a message that cannot be read (invalid utf-8 sequence"), "{why}");
 }
 
 fn two_items_of_one_name_from_the_wire_fail_the_attempt() {

@@ -130,7 +130,7 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
         }
         ("remove", Some(restarter)) => restarter.sockets().remove(rest).to_string(),
         ("unclaimed", Some(restarter)) => restarter.sockets().unclaimed().join(" "),
-        ("status", Some(restarter)) => serde_json::to_string(&restarter.status()).expect("json"),
+        ("status", Some(restarter)) => restarter.status().to_json(),
         ("drop", _) => match restarter.take() {
             Some(_) => "dropped".into(),
             None => "there was none".into(),

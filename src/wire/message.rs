@@ -1,0 +1,291 @@
+//! The messages of the lifeline.
+//!
+//! Knows: what each says, and its JSON. Does not know: who says it when.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use nojson::{DisplayJson, JsonFormatter, JsonParseError, RawJsonValue};
+
+use super::{MAX_PACKET, Outcome, field, field_or_default, object, read, serves, written};
+
+/// What goes over the lifeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Predecessor: who we are. Written before the successor is started.
+    Hello(Hello),
+    /// Predecessor: more descriptors than went with the first message.
+    More {
+        /// What the descriptors of this packet are.
+        given: Vec<Given>,
+        /// Whether still more follow.
+        more: bool,
+    },
+    /// Successor: who it is.
+    Here {
+        /// The version it speaks.
+        version: u32,
+        /// The oldest that it can serve.
+        oldest: u32,
+        /// Its process id.
+        pid: u32,
+    },
+    /// Successor: freeze, and send me the state.
+    Pull,
+    /// Predecessor: a part of the state, one descriptor each.
+    Items {
+        /// What the descriptors of this packet are.
+        items: Vec<Item>,
+    },
+    /// Predecessor: that was all of it.
+    End {
+        /// How many items there were.
+        items: u64,
+    },
+    /// Successor: I will not take over.
+    Refuse {
+        /// Why.
+        reason: String,
+    },
+    /// Successor: how far I am.
+    Progress {
+        /// A line for people.
+        text: String,
+    },
+    /// Successor: I can serve.
+    Ready,
+    /// Predecessor: the service is yours.
+    Granted,
+    /// Predecessor: for good.
+    Commit,
+    /// Something a later version says.
+    Unknown,
+}
+
+/// The first message on a lifeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The version that the predecessor speaks.
+    pub version: u32,
+    /// The oldest that it can serve.
+    pub oldest: u32,
+    /// The predecessor's process id.
+    pub pid: u32,
+    /// The generation of the successor.
+    pub generation: u32,
+    /// How long the service can be taken back, in milliseconds.
+    pub probation_ms: Option<u64>,
+    /// The signal that is blocked in the successor, for it to unblock once it has a handler.
+    pub signal: Option<i32>,
+    /// What the descriptors of this packet are.
+    pub given: Vec<Given>,
+    /// Whether more follow.
+    pub more: bool,
+    /// How the last restarts have ended, the latest last.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What a descriptor that comes with a [`Hello`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// A pidfd of the predecessor.
+    Predecessor,
+    /// The coordination socket.
+    Coordination {
+        /// Where it is bound.
+        path: String,
+    },
+    /// A pidfd of an earlier process, which still finishes its work.
+    Draining {
+        /// Its process id.
+        pid: u32,
+    },
+    /// A socket of the program's.
+    Socket {
+        /// Its name.
+        name: String,
+    },
+    /// Something a later version gives.
+    Unknown,
+}
+
+/// One named descriptor of a handover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: ItemKind,
+}
+
+/// What a descriptor of a handover is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemKind {
+    /// A connection, file or the like, for what it is.
+    Descriptor,
+    /// A memfd, for what it holds.
+    Blob,
+    /// Something a later version gives: it is kept by its name.
+    Unknown,
+}
+
+impl Message {
+    /// The bytes of the packet.
+    pub fn encode(&self) -> Vec<u8> {
+        written(self)
+    }
+
+    /// The message in a packet; an error says what is wrong with it.
+    pub fn decode(packet: &[u8]) -> Result<Message, String> {
+        if packet.len() > MAX_PACKET {
+            return Err(format!("a message of more than {MAX_PACKET} bytes"));
+        }
+        read(packet, |json| json.try_into()).map_err(|unreadable| {
+            // What a version that is too new or too old says of itself is the better reason.
+            match read(packet, |json| Ok((field(json, "version")?, field(json, "oldest")?))) {
+                Ok((version, oldest)) => serves(version, oldest).err().unwrap_or(unreadable),
+                Err(_) => unreadable,
+            }
+        })
+    }
+
+    /// How many descriptors come with it.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Message::Hello(Hello { given, .. }) | Message::More { given, .. } => given.len(),
+            Message::Items { items } => items.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl DisplayJson for Message {
+    fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
+        match self {
+            Message::Hello(hello) => hello.fmt(f),
+            Message::More { given, more } => object(f, &[("type", &"more"), ("given", given), ("more", more)]),
+            Message::Here { version, oldest, pid } => {
+                object(f, &[("type", &"here"), ("version", version), ("oldest", oldest), ("pid", pid)])
+            }
+            Message::Pull => object(f, &[("type", &"pull")]),
+            Message::Items { items } => object(f, &[("type", &"items"), ("items", items)]),
+            Message::End { items } => object(f, &[("type", &"end"), ("items", items)]),
+            Message::Refuse { reason } => object(f, &[("type", &"refuse"), ("reason", reason)]),
+            Message::Progress { text } => object(f, &[("type", &"progress"), ("text", text)]),
+            Message::Ready => object(f, &[("type", &"ready")]),
+            Message::Granted => object(f, &[("type", &"granted")]),
+            Message::Commit => object(f, &[("type", &"commit")]),
+            Message::Unknown => object(f, &[("type", &"unknown")]),
+        }
+    }
+}
+
+impl TryFrom<RawJsonValue<'_, '_>> for Message {
+    type Error = JsonParseError;
+
+    fn try_from(json: RawJsonValue<'_, '_>) -> Result<Message, JsonParseError> {
+        let kind: Cow<'_, str> = field(json, "type")?;
+        Ok(match &*kind {
+            "hello" => Message::Hello(json.try_into()?),
+            "more" => Message::More { given: field(json, "given")?, more: field(json, "more")? },
+            "here" => Message::Here { version: field(json, "version")?, oldest: field(json, "oldest")?, pid: field(json, "pid")? },
+            "pull" => Message::Pull,
+            "items" => Message::Items { items: field(json, "items")? },
+            "end" => Message::End { items: field(json, "items")? },
+            "refuse" => Message::Refuse { reason: field(json, "reason")? },
+            "progress" => Message::Progress { text: field(json, "text")? },
+            "ready" => Message::Ready,
+            "granted" => Message::Granted,
+            "commit" => Message::Commit,
+            _ => Message::Unknown,
+        })
+    }
+}
+
+impl DisplayJson for Hello {
+    fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
+        let members: &[(&str, &dyn DisplayJson)] = &[
+            ("type", &"hello"),
+            ("version", &self.version),
+            ("oldest", &self.oldest),
+            ("pid", &self.pid),
+            ("generation", &self.generation),
+            ("probation_ms", &self.probation_ms),
+            ("signal", &self.signal),
+            ("given", &self.given),
+            ("more", &self.more),
+            ("outcomes", &self.outcomes),
+        ];
+        object(f, members)
+    }
+}
+
+impl TryFrom<RawJsonValue<'_, '_>> for Hello {
+    type Error = JsonParseError;
+
+    fn try_from(json: RawJsonValue<'_, '_>) -> Result<Hello, JsonParseError> {
+        Ok(Hello {
+            version: field(json, "version")?,
+            oldest: field(json, "oldest")?,
+            pid: field(json, "pid")?,
+            generation: field(json, "generation")?,
+            probation_ms: field_or_default(json, "probation_ms")?,
+            signal: field_or_default(json, "signal")?,
+            given: field(json, "given")?,
+            more: field(json, "more")?,
+            outcomes: field_or_default(json, "outcomes")?,
+        })
+    }
+}
+
+impl DisplayJson for Given {
+    fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
+        match self {
+            Given::Predecessor => object(f, &[("is", &"predecessor")]),
+            Given::Coordination { path } => object(f, &[("is", &"coordination"), ("path", path)]),
+            Given::Draining { pid } => object(f, &[("is", &"draining"), ("pid", pid)]),
+            Given::Socket { name } => object(f, &[("is", &"socket"), ("name", name)]),
+            Given::Unknown => object(f, &[("is", &"unknown")]),
+        }
+    }
+}
+
+impl TryFrom<RawJsonValue<'_, '_>> for Given {
+    type Error = JsonParseError;
+
+    fn try_from(json: RawJsonValue<'_, '_>) -> Result<Given, JsonParseError> {
+        let what: Cow<'_, str> = field(json, "is")?;
+        Ok(match &*what {
+            "predecessor" => Given::Predecessor,
+            "coordination" => Given::Coordination { path: field(json, "path")? },
+            "draining" => Given::Draining { pid: field(json, "pid")? },
+            "socket" => Given::Socket { name: field(json, "name")? },
+            _ => Given::Unknown,
+        })
+    }
+}
+
+impl DisplayJson for Item {
+    fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
+        let kind = match self.kind {
+            ItemKind::Descriptor => "descriptor",
+            ItemKind::Blob => "blob",
+            ItemKind::Unknown => "unknown",
+        };
+        object(f, &[("name", &self.name), ("kind", &kind)])
+    }
+}
+
+impl TryFrom<RawJsonValue<'_, '_>> for Item {
+    type Error = JsonParseError;
+
+    fn try_from(json: RawJsonValue<'_, '_>) -> Result<Item, JsonParseError> {
+        let kind: Cow<'_, str> = field(json, "kind")?;
+        let kind = match &*kind {
+            "descriptor" => ItemKind::Descriptor,
+            "blob" => ItemKind::Blob,
+            _ => ItemKind::Unknown,
+        };
+        Ok(Item { name: field(json, "name")?, kind })
+    }
+}
