@@ -2,7 +2,6 @@
 //!
 //! Knows: the settings, and what the process was started as. Does not know: how anything is done with them.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -86,14 +85,18 @@ impl RestartConfig {
     }
 
     /// Sets a variable in the successor's environment, which is otherwise that of this process.
-    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> RestartConfig {
-        self.environment.push((name.into(), Some(value.into())));
-        self
+    pub fn env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> RestartConfig {
+        self.change_env(name.into(), Some(value.into()))
     }
 
     /// Leaves a variable out of the successor's environment.
-    pub fn env_remove(mut self, name: impl Into<OsString>) -> RestartConfig {
-        self.environment.push((name.into(), None));
+    pub fn env_remove(self, name: impl Into<OsString>) -> RestartConfig {
+        self.change_env(name.into(), None)
+    }
+
+    fn change_env(mut self, name: OsString, value: Option<OsString>) -> RestartConfig {
+        self.environment.retain(|(changed, _)| *changed != name);
+        self.environment.push((name, value));
         self
     }
 
@@ -173,15 +176,15 @@ impl RestartConfig {
         let name = arguments.next().filter(|_| self.program.is_none()).unwrap_or_else(|| program.clone().into());
         let rest = self.arguments.clone().unwrap_or_else(|| arguments.collect());
 
-        let mut environment: BTreeMap<OsString, OsString> = env::vars_os().collect();
-        for name in FOR_ONE_PROCESS.iter().chain([&LIFELINE_VARIABLE]) {
-            environment.remove(OsStr::new(name));
+        let mut environment = Vec::new();
+        for (name, value) in env::vars_os() {
+            let ours_alone = FOR_ONE_PROCESS.iter().chain([&LIFELINE_VARIABLE]).any(|own| name == *own);
+            if !ours_alone && !self.environment.iter().any(|(changed, _)| *changed == name) {
+                environment.push(variable(&name, &value)?);
+            }
         }
         for (name, value) in &self.environment {
-            match value {
-                Some(value) => drop(environment.insert(name.clone(), value.clone())),
-                None => drop(environment.remove(name)),
-            }
+            environment.extend(value.as_ref().map(|value| variable(name, value)).transpose()?);
         }
         let directory = match &self.directory {
             Some(directory) => Some(absolute(directory)?),
@@ -190,7 +193,7 @@ impl RestartConfig {
         };
         Ok(Launch {
             arguments: [name].into_iter().chain(rest).map(|text| c_string(text, "an argument")).collect::<Result<_, _>>()?,
-            environment: environment.iter().map(|(name, value)| variable(name, value)).collect::<Result<_, _>>()?,
+            environment,
             directory: directory.map(|path| c_string(path.into_os_string(), "the directory")).transpose()?,
             executable: c_string(program.clone().into_os_string(), "the program")?,
             program,

@@ -25,7 +25,7 @@ pub enum Refusal {
     #[error("not ready: this process is still starting; ask again when it serves")]
     NotReady,
     /// An earlier request is being worked on.
-    #[error("a restart is under way since {:.1} s; wait for its end", since.as_secs_f64())]
+    #[error("a restart is under way since {}; wait for its end", seconds(since))]
     UnderWay {
         /// How long ago that restart was asked for.
         since: Duration,
@@ -90,7 +90,7 @@ pub enum Failure {
     #[error("the successor {0} on probation")]
     DiedOnProbation(Exit),
     /// The successor was not ready in time and has been killed.
-    #[error("the successor was not ready within {:.1} s and has been killed", .0.as_secs_f64())]
+    #[error("the successor was not ready within {} and has been killed", seconds(.0))]
     TimedOut(Duration),
     /// The successor said that it will not take over.
     #[error("the successor refused: {0}")]
@@ -196,7 +196,7 @@ pub enum Error {
     #[error("no state has come: the predecessor (process {0}) has ended; what it listened on is here")]
     Alone(u32),
     /// The predecessor has not given its state in time. It serves: [refuse](crate::Predecessor::refuse), or end.
-    #[error("no state has come from the predecessor within {:.1} s; refuse, or end", .0.as_secs_f64())]
+    #[error("no state has come from the predecessor within {}; refuse, or end", seconds(.0))]
     TimedOut(Duration),
     /// The predecessor lives and has given this process up. It serves on; this process should end.
     #[error("the predecessor (process {0}) has given this process up and serves on")]
@@ -241,7 +241,7 @@ pub enum RequestError {
     #[error("restart failed: {0}")]
     Failed(String),
     /// No answer came in time. A restart that was asked for may still be under way: the status tells.
-    #[error("no answer within {:.1} s: the service is busy, stopped or not polled; what was asked for may still be under way", .0.as_secs_f64())]
+    #[error("no answer within {}: the service is busy, stopped or not polled; what was asked for may still be under way", seconds(.0))]
     TimedOut(Duration),
     /// The service hung up before it answered: it has probably died. A restart that was asked for may have been tried.
     #[error("the service hung up before it answered: {0}; ask for the status")]
@@ -249,4 +249,10 @@ pub enum RequestError {
     /// What came is no answer that this version understands.
     #[error("the answer makes no sense: {0}")]
     Protocol(String),
+}
+
+/// A time as people read it: in seconds, with one decimal.
+fn seconds(time: &Duration) -> String {
+    let tenths = (time.as_millis() as u64 + 50) / 100;
+    format!("{}.{} s", tenths / 10, tenths % 10)
 }

@@ -17,7 +17,7 @@ mod timer;
 mod turn;
 mod watching;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -89,7 +89,7 @@ pub struct Restarter {
     /// A line of the successor's that has yet to be passed on, and when the next may be.
     progress: Option<String>,
     next_progress: Duration,
-    askers: BTreeMap<Ticket, Asker>,
+    askers: Vec<(Ticket, Asker)>,
     tickets: u64,
     /// Processes before the predecessor that still finish their work, the oldest first.
     draining: Vec<Process>,

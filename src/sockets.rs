@@ -5,7 +5,7 @@
 mod kind;
 mod path;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -45,7 +45,7 @@ use path::bind_unix;
 #[derive(Debug)]
 pub struct Sockets {
     /// By name; systemd may pass several of one: an IPv4 and an IPv6 one, say.
-    entries: BTreeMap<String, Vec<Entry>>,
+    entries: HashMap<String, Vec<Entry>>,
     /// What systemd passed, as long as the program has not used `Sockets`: it may take them by itself.
     untouched: Vec<(Passed, OwnedFd)>,
     closed: bool,
@@ -59,7 +59,7 @@ struct Entry {
 
 impl Sockets {
     pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>) -> Sockets {
-        let mut entries: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        let mut entries: HashMap<String, Vec<Entry>> = HashMap::new();
         for (name, socket) in inherited {
             entries.entry(name).or_default().push(Entry { socket, claimed: false });
         }
@@ -166,7 +166,9 @@ impl Sockets {
     pub fn unclaimed(&mut self) -> Vec<String> {
         self.claim_of_systemd();
         let unclaimed = self.entries.iter().filter(|(_, entries)| entries.iter().any(|entry| !entry.claimed));
-        unclaimed.map(|(name, _)| name.clone()).collect()
+        let mut names: Vec<_> = unclaimed.map(|(name, _)| name.clone()).collect();
+        names.sort_unstable();
+        names
     }
 
     fn get<T: From<OwnedFd>>(&mut self, name: &str, wanted: &Kind, bind: impl FnOnce() -> io::Result<OwnedFd>) -> Result<T, Error> {

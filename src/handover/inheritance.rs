@@ -112,7 +112,7 @@ impl Collected {
             }
             Message::End { items } if items == self.count => {
                 let mut held = lock(&self.items);
-                held.sort_by(|(one, _), (other, _)| one.cmp(other));
+                held.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
                 match held.windows(2).find(|pair| pair[0].0 == pair[1].0) {
                     Some(pair) => Err(format!("two items of the handover have the name {:?}", pair[0].0)),
                     None => Ok(true),

@@ -1,6 +1,6 @@
 //! How a restarter is made.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process;
@@ -122,7 +122,7 @@ impl RestartConfig {
             current: None,
             progress: None,
             next_progress: Duration::ZERO,
-            askers: BTreeMap::new(),
+            askers: Vec::new(),
             tickets: 0,
             draining: gifts.draining,
             max_draining: self.max_draining,

@@ -37,7 +37,8 @@ impl Chronicle {
 
     /// Which attempt, and for how long: what a line of the log begins with.
     pub(super) fn heading(&self, now: Duration) -> String {
-        format!("restart {} after {:.1} ms", self.attempt, self.took(now).as_secs_f64() * 1000.0)
+        let tenths = (self.took(now).as_micros() as u64 + 50) / 100;
+        format!("restart {} after {}.{} ms", self.attempt, tenths / 10, tenths % 10)
     }
 
     /// It has ended.

@@ -156,7 +156,8 @@ impl Restarter {
             Reply::Failed(cause) => Some(self.failure(cause)),
             _ => None,
         };
-        match self.askers.remove(&ticket) {
+        let asker = self.askers.iter().position(|(asked, _)| *asked == ticket).map(|index| self.askers.swap_remove(index).1);
+        match asker {
             Some(Asker::Client) => {
                 let response = match (reply, failure) {
                     (Reply::Completed(pid), _) => Response::RestartComplete(pid),

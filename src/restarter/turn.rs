@@ -327,7 +327,7 @@ impl Restarter {
     pub(super) fn ask(&mut self, asker: Asker) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        self.askers.insert(ticket, asker);
+        self.askers.push((ticket, asker));
         self.look_for_obstacles();
         self.feed(Input::Request(ticket));
         ticket
