@@ -213,10 +213,14 @@
 //!
 //! Root and the user of the service may ask; all others are turned away at once and take no room, whatever the mode of the path. Of those
 //! who may ask, 64 are talked to at a time; each has 5 s to say what it wants and to take its answer, in frames of 64 KiB at the most.
-//! That bounds what an attack can cost: 16 MiB of memory, and turns of the loop of a few milliseconds. Who comes while 64 are there takes the place of
-//! the one that has been silent for longest, so that connecting without asking keeps nobody out; if all of them have asked, the newcomer is
-//! refused, and asks again later. A process of the same user that asks at every place as soon as it is free can keep others out; the restart
-//! signal needs no place.
+//! That bounds what an attack can cost: 16 MiB of memory, and turns of the loop of a few milliseconds.
+//!
+//! When all 64 places are taken, the oldest makes room for whoever comes: it is hung up on, whether it has asked or not. Only the one that
+//! waits for the end of a restart is never sent away, and everybody keeps its place for 10 ms. Until then those who come wait in the
+//! kernel's queue; so a flood gets no more than 6,400 connections a second out of the loop, and an asker who comes when the queue is full
+//! (4,096, or `net.core.somaxconn`) is served after a second or so. Whoever is hung up on before its request was read loses nothing by
+//! asking again: [`request_restart`](crate::restart_coordination_socket::request_restart) and
+//! [`request_status`](crate::restart_coordination_socket::request_status) do that by themselves until their time is over.
 //!
 //! # The system calls of the loop
 //!

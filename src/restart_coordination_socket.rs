@@ -17,11 +17,13 @@
 //! The wire is that of shellflip 2: frames of a 4-byte big-endian length and JSON. `{"Request":"TryRestart"}` is answered by
 //! `{"Response":{"RestartComplete":PID}}` or `{"Response":{"RestartFailed":"reason"}}`; `{"Request":{"Restart":{"progress":true}}}` may
 //! also be answered by `RestartRefused`, with any number of `{"Response":{"Progress":"line"}}` before; `{"Request":"Status"}` by
-//! `{"Response":{"Status":{…}}}`. A request must be whole within 5 s.
+//! `{"Response":{"Status":{…}}}`. A request must be whole within 5 s. 64 clients are talked to at a time; when more come, the oldest is
+//! hung up on, unless it waits for the end of a restart or is younger than 10 ms. What it has asked and was not read has not been done.
 //!
 //! Knows: the frames, and who may ask. Does not know: what a restart is.
 
 mod client;
+mod door;
 mod place;
 mod server;
 
@@ -94,7 +96,7 @@ impl RestartConfig {
     }
 }
 
-/// How soon the successor of a service that hung up is asked.
+/// How soon a service that hung up, or its successor, is asked again.
 const RETRY: Duration = Duration::from_millis(5);
 
 struct Client {
@@ -122,7 +124,7 @@ impl From<RequestError> for Lost {
 
 impl Client {
     /// Asks, and returns the first answer. A process that hands over may have taken the connection in and end before it reads the
-    /// request; then its successor is asked.
+    /// request; then its successor is asked. One under attack may have needed the place for others; then it is asked again.
     fn ask(path: &Path, limit: Duration, request: &Request) -> Result<(Client, Response), RequestError> {
         let deadline = Instant::now().checked_add(limit);
         let mut request = request.clone();

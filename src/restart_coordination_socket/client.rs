@@ -17,10 +17,9 @@ pub(super) struct Client {
     pub(super) waits: Option<Waits>,
     /// Nothing more is read from it, and it is dropped when it has been told what there is to tell.
     pub(super) ending: bool,
+    /// When it was taken in.
+    pub(super) since: Duration,
     pub(super) deadline: Option<Duration>,
-    /// It has said what it wants, once at least.
-    pub(super) has_asked: bool,
-    pub(super) number: u64,
 }
 
 /// A client that waits for the end of a restart.
@@ -33,6 +32,10 @@ pub(super) struct Waits {
 }
 
 impl Client {
+    pub(super) fn new(stream: UnixStream, since: Duration, deadline: Duration) -> Client {
+        Client { stream, frames: Frames::default(), out: Vec::new(), waits: None, ending: false, since, deadline: Some(deadline) }
+    }
+
     pub(super) fn tell(&mut self, response: &Response) {
         self.out.extend(Coordination::Response(response.clone()).encode());
         self.write();

@@ -9,26 +9,26 @@ use std::time::Duration;
 use mio::event::Source;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use nix::sys::socket::{getsockopt, sockopt};
-use nix::unistd::geteuid;
 use slab::Slab;
 
 use crate::machine::Ticket;
-use crate::wire::{Frames, MAX_FRAME, Request, Response};
+use crate::wire::{MAX_FRAME, Request, Response};
 
 use super::client::{Client, Waits};
+use super::door::Door;
 use super::place::{bind_private, identity};
 
 /// How many clients are talked to at a time.
 const MOST_CLIENTS: usize = 64;
 /// How long a client may take to say what it wants, and to read what it is told.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client keeps its place at least. One that has just connected must come to say what it wants; and 64 in this time is what a
+/// flood of connections can have of the loop.
+const GRACE: Duration = Duration::from_millis(10);
 /// How many connections are taken in before others have their turn.
 const TURN: usize = 16;
 /// How long to leave the listener alone when this process has no descriptor left.
 const RETRY: Duration = Duration::from_millis(100);
-/// How often it is logged that somebody was turned away.
-const WARNING: Duration = Duration::from_secs(60);
 
 /// The server.
 #[derive(Debug)]
@@ -40,13 +40,7 @@ pub(crate) struct Server {
     accepts: bool,
     retry_at: Option<Duration>,
     clients: Slab<Client>,
-    /// How many clients there have been.
-    admitted: u64,
-    /// Since then so many have been turned away in silence.
-    warned: Option<Duration>,
-    unmentioned: u64,
-    /// Everybody whom this user namespace has no number for.
-    overflow_uid: u32,
+    door: Door,
     /// The tokens of the clients begin here.
     first_token: usize,
 }
@@ -72,10 +66,7 @@ impl Server {
             accepts: false,
             retry_at: None,
             clients: Slab::new(),
-            admitted: 0,
-            warned: None,
-            unmentioned: 0,
-            overflow_uid: overflow_uid(),
+            door: Door::new(),
             first_token,
         })
     }
@@ -150,11 +141,19 @@ impl Server {
     /// Takes new clients in; most have said already what they want, and are to be read at once: before others can take their place.
     pub(crate) fn accept(&mut self, registry: &Registry, now: Duration) -> Vec<Token> {
         let mut newcomers = Vec::new();
-        let earlier = self.admitted;
         for _ in 0..TURN {
             let Some(listener) = self.listener.as_ref().filter(|_| self.accepts) else { return newcomers };
+            let leaving = match self.first_to_leave() {
+                _ if self.clients.len() < MOST_CLIENTS => None,
+                Some((key, at)) if at <= now => Some(key),
+                // The others stay where they are, in the kernel's queue.
+                first => {
+                    self.retry_at = Some(first.map_or(now + GRACE, |(_, at)| at));
+                    return newcomers;
+                }
+            };
             match listener.accept() {
-                Ok((stream, _)) => newcomers.extend(self.admit(stream, earlier, registry, now)),
+                Ok((stream, _)) => newcomers.extend(self.admit(stream, leaving, registry, now)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return newcomers,
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
@@ -169,23 +168,22 @@ impl Server {
         newcomers
     }
 
-    /// Takes a client in, or tells it why not.
-    fn admit(&mut self, stream: UnixStream, earlier: u64, registry: &Registry, now: Duration) -> Option<Token> {
-        self.admitted += 1;
-        let mut client = Client {
-            stream,
-            frames: Frames::default(),
-            out: Vec::new(),
-            waits: None,
-            ending: false,
-            deadline: Some(now + PATIENCE),
-            has_asked: false,
-            number: self.admitted,
-        };
-        if let Some(why) = self.unwelcome(&client.stream).or_else(|| self.make_room(earlier)) {
-            self.warn(&why, now);
+    /// The client that has to go if somebody needs its place, and from when on: the oldest of those that wait for no restart. Whoever has
+    /// been answered can read the answer without it; whoever has not been read can ask again, and our own client does.
+    fn first_to_leave(&self) -> Option<(usize, Duration)> {
+        let all = self.clients.iter().filter(|(_, client)| client.waits.is_none());
+        all.map(|(key, client)| (key, client.since + GRACE)).min_by_key(|(_, at)| *at)
+    }
+
+    /// Takes a client in, in the place of the one `leaving`, or tells it why not.
+    fn admit(&mut self, stream: UnixStream, leaving: Option<usize>, registry: &Registry, now: Duration) -> Option<Token> {
+        let mut client = Client::new(stream, now, now + PATIENCE);
+        if let Some(why) = self.door.refusal(&client.stream, now) {
             client.tell(&Response::RestartRefused(why));
             return None;
+        }
+        if let Some(key) = leaving {
+            self.clients.remove(key);
         }
         let slot = self.clients.vacant_entry();
         let token = Token(self.first_token + slot.key());
@@ -201,43 +199,6 @@ impl Server {
         }
     }
 
-    /// Why that client may not ask: it is neither root nor the user of this process.
-    fn unwelcome(&self, stream: &UnixStream) -> Option<String> {
-        let uid = match getsockopt(stream, sockopt::PeerCredentials) {
-            Ok(credentials) => credentials.uid(),
-            Err(error) => return Some(format!("it cannot be found out who asks: {error}")),
-        };
-        let welcome = uid != self.overflow_uid && (uid == 0 || uid == geteuid().as_raw());
-        (!welcome).then(|| format!("user {uid} may not ask; root and the user of the service may"))
-    }
-
-    /// When all places are taken, the oldest of the `earlier` clients who have asked nothing has to go: those who came after have not been
-    /// read yet. If there is none: why there is no room.
-    fn make_room(&mut self, earlier: u64) -> Option<String> {
-        if self.clients.len() < MOST_CLIENTS {
-            return None;
-        }
-        let why = format!("{MOST_CLIENTS} clients are being served; ask again later");
-        let silent = self.clients.iter().filter(|(_, client)| !client.has_asked && client.number <= earlier);
-        let Some((oldest, _)) = silent.min_by_key(|(_, client)| client.number) else { return Some(why) };
-        self.clients.remove(oldest).tell(&Response::RestartRefused(why));
-        None
-    }
-
-    /// Somebody is turned away. Whoever wants to can be turned away without end, and the log is not for that.
-    fn warn(&mut self, why: &str, now: Duration) {
-        if self.warned.is_some_and(|at| now < at + WARNING) {
-            self.unmentioned += 1;
-            return;
-        }
-        let others = match std::mem::take(&mut self.unmentioned) {
-            0 => String::new(),
-            count => format!(" ({count} others were, since this was last logged)"),
-        };
-        self.warned = Some(now);
-        log::warn!("a client of the coordination socket is refused: {why}{others}");
-    }
-
     /// Writes to and reads from the client of that token; returns what it wants.
     pub(crate) fn client(&mut self, token: Token, now: Duration) -> Option<Asked> {
         let key = token.0.checked_sub(self.first_token)?;
@@ -249,7 +210,6 @@ impl Server {
             client.deadline = Some(now + PATIENCE);
             None
         });
-        client.has_asked |= request.is_some();
         let asked = request.map(|request| match request {
             Request::Status => Asked::Status(key),
             Request::TryRestart | Request::Restart { .. } => {
@@ -302,8 +262,4 @@ impl Server {
             }
         }
     }
-}
-
-fn overflow_uid() -> u32 {
-    fs::read_to_string("/proc/sys/kernel/overflowuid").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534)
 }

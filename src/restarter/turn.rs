@@ -274,9 +274,8 @@ impl Restarter {
         let Some(server) = &mut self.server else { return };
         let accept = server.expire(now) || news.accept;
         // One request of each client in a turn, so that none of them keeps the others waiting.
-        let mut clients = mem::take(&mut self.again);
-        clients.extend(&news.clients);
-        self.serve_clients(clients);
+        let again = mem::take(&mut self.again);
+        self.serve_clients(again.into_iter().chain(news.clients.iter().copied()));
         // Those who have left have made room.
         if let (true, Some(server)) = (accept, &mut self.server) {
             let newcomers = server.accept(self.poll.registry(), now);
@@ -284,7 +283,7 @@ impl Restarter {
         }
     }
 
-    fn serve_clients(&mut self, clients: Vec<Token>) {
+    fn serve_clients(&mut self, clients: impl IntoIterator<Item = Token>) {
         let now = self.now();
         for token in clients {
             match self.server.as_mut().and_then(|server| server.client(token, now)) {

@@ -15,7 +15,7 @@ use crate::client::frame;
 use crate::confine::NOBODY;
 use crate::service::ROLE;
 
-const STATUS: &str = r#"{"Request":"Status"}"#;
+pub const STATUS: &str = r#"{"Request":"Status"}"#;
 const RESTART: &str = r#"{"Request":"TryRestart"}"#;
 
 /// One that runs; it is ended when it is dropped.

@@ -61,7 +61,8 @@ fn promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists() {
     // Clients of all kinds.
     assert_eq!(service.status().state, "idle");
     let mut clients: Vec<_> = (0..70).map(|_| Raw::connect(&service.socket())).collect();
-    assert!(clients[0].receive().contains("64 clients are being served"));
+    // They take the places of the first.
+    clients[..6].iter_mut().for_each(Raw::expect_end);
     clients[67].write(b"\xff\xff\xff\xff");
     assert!(clients[67].receive().contains("no more than 65536 are taken"));
     clients[68].write(b"\x00\x00\x00\x10half");
