@@ -144,7 +144,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Coordination {
         match &*name {
             "Request" => Ok(Coordination::Request(value.try_into()?)),
             "Response" => Ok(Coordination::Response(value.try_into()?)),
-            _ => Err(json.invalid("neither a request nor a response")),
+            name => Err(json.invalid(format!("`{name}` is neither a request nor a response"))),
         }
     }
 }
@@ -163,18 +163,18 @@ impl TryFrom<RawJsonValue<'_, '_>> for Request {
     type Error = JsonParseError;
 
     fn try_from(json: RawJsonValue<'_, '_>) -> Result<Request, JsonParseError> {
-        let unknown = || Err(json.invalid("a request that this version does not know"));
+        let unknown = |name: &str| Err(json.invalid(format!("unknown request `{name}`")));
         if json.kind() == JsonValueKind::String {
             return match &*json.to_unquoted_string_str()? {
                 "TryRestart" => Ok(Request::TryRestart),
                 "Status" => Ok(Request::Status),
-                _ => unknown(),
+                name => unknown(name),
             };
         }
         let (name, value) = variant(json)?;
         match &*name {
             "Restart" => Ok(Request::Restart { progress: field_or_default(value, "progress")? }),
-            _ => unknown(),
+            name => unknown(name),
         }
     }
 }
@@ -202,7 +202,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Response {
             "RestartRefused" => Response::RestartRefused(value.try_into()?),
             "Progress" => Response::Progress(value.try_into()?),
             "Status" => Response::Status(value.try_into()?),
-            _ => return Err(json.invalid("a response that this version does not know")),
+            name => return Err(json.invalid(format!("unknown response `{name}`"))),
         })
     }
 }

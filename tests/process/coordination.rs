@@ -87,7 +87,7 @@ fn promise_10_what_is_no_json_is_reported() {
 }
 
 fn promise_10_an_unknown_request_is_reported() {
-    nonsense(&frame(r#"{"Request":"Explode"}"#), false, "unknown variant `Explode`");
+    nonsense(&frame(r#"{"Request":"Explode"}"#), false, "unknown request `Explode`");
     nonsense(&frame(r#"{"Question":"Status"}"#), false, "a message that cannot be read");
     nonsense(&frame(r#"{"Request":{"Restart":{"progress":7}}}"#), false, "a message that cannot be read");
 }
