@@ -161,11 +161,14 @@ fn promise_10_the_sixty_fifth_client_takes_the_place_of_the_first_and_the_others
     let first = service.first();
     let before = Snapshot::of(first.pid);
     let mut silent: Vec<_> = (0..64).map(|_| Raw::connect(&service.socket())).collect();
-    let mut clients: Vec<_> = (0..64).map(|_| Raw::connect(&service.socket())).collect();
-    for client in &mut clients {
+    // One by one: who comes in one turn of the loop is of one age.
+    let answered = |_| {
+        let mut client = Raw::connect(&service.socket());
         client.send(STATUS);
         assert!(client.receive().contains(r#""state":"idle""#));
-    }
+        client
+    };
+    let mut clients: Vec<_> = (0..64).map(answered).collect();
     silent.iter_mut().for_each(Raw::expect_end);
     let mut one_more = Raw::connect(&service.socket());
     one_more.send(STATUS);
