@@ -2,6 +2,7 @@
 //!
 //! Knows: what has to come before anything else can. Does not know: what comes later.
 
+use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -48,9 +49,9 @@ fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
     let mut process = None;
     loop {
         let (given, more, descriptors) = match next(line, deadline)? {
-            (Message::Hello(hello), descriptors) if first.is_none() => {
+            (Message::Hello(mut hello), descriptors) if first.is_none() => {
                 wire::serves(hello.version, hello.oldest).map_err(|why| unusable(format!("the predecessor cannot be served: {why}")))?;
-                let (given, more) = (hello.given.clone(), hello.more);
+                let (given, more) = (mem::take(&mut hello.given), hello.more);
                 first = Some(hello);
                 (given, more, descriptors)
             }

@@ -144,7 +144,6 @@ impl Restarter {
             self.barrier = Some((barrier, self.now() + systemd::BARRIER_LIMIT));
             self.rearm();
         }
-        self.sockets.close();
         if let Some(server) = &mut self.server {
             server.hand_over(self.poll.registry());
         }
@@ -221,6 +220,8 @@ impl Restarter {
                 Event::Resumed(failure)
             }
             Notice::Completed(pid) => {
+                // Not before who asked has been answered: there can be many.
+                self.sockets.close();
                 self.log(Level::Info, &format!("final, process {pid} serves"));
                 Event::Completed(pid)
             }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 
 use crate::error::Error;
@@ -23,12 +24,20 @@ pub(crate) enum Kind {
 
 impl Kind {
     pub(crate) fn of(socket: &OwnedFd) -> Kind {
-        let Ok(kind) = getsockopt(socket, sockopt::SockType) else { return Kind::Other("no socket") };
-        let Ok(address) = getsockname::<SockaddrStorage>(socket.as_raw_fd()) else { return Kind::Other("a socket without an address") };
+        let address = match getsockname::<SockaddrStorage>(socket.as_raw_fd()) {
+            Ok(address) => address,
+            Err(Errno::ENOTSOCK) => return Kind::Other("no socket"),
+            Err(_) => return Kind::Other("a socket without an address"),
+        };
+        let is_internet = matches!(address.family(), Some(AddressFamily::Inet | AddressFamily::Inet6));
         let listens = getsockopt(socket, sockopt::AcceptConn).unwrap_or(false);
+        // A service can have ten thousand of these, and what listens there is a stream.
+        if is_internet && listens {
+            return Kind::Tcp(internet(&address));
+        }
+        let Ok(kind) = getsockopt(socket, sockopt::SockType) else { return Kind::Other("a socket of no type") };
         match (address.family(), kind, listens) {
-            (Some(AddressFamily::Inet | AddressFamily::Inet6), SockType::Stream, true) => Kind::Tcp(internet(&address)),
-            (Some(AddressFamily::Inet | AddressFamily::Inet6), SockType::Datagram, _) => Kind::Udp(internet(&address)),
+            (_, SockType::Datagram, _) if is_internet => Kind::Udp(internet(&address)),
             (Some(AddressFamily::Unix), SockType::Stream, true) => Kind::UnixStream(path(&address)),
             (Some(AddressFamily::Unix), SockType::Datagram, _) => Kind::UnixDatagram(path(&address)),
             (Some(AddressFamily::Unix), SockType::SeqPacket, true) => Kind::UnixSeqpacket(path(&address)),
