@@ -46,9 +46,5 @@ fn sample(peer: Peer, memory: usize) -> Result<f64, String> {
     let mut service = Service::start(peer, Settings { memory, ..Settings::default() })?;
     service.wait_for("warm")?;
     service.settle()?;
-    if peer == Peer::Limit {
-        service.tell("go")?;
-        return service.wait_for("spawned")?.rest.parse().map_err(|error| format!("{error}"));
-    }
-    service.restart()
+    service.measure()
 }

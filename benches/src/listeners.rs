@@ -82,16 +82,14 @@ fn start(peer: Peer, listeners: usize) -> Result<Service, String> {
 }
 
 fn sample(peer: Peer, service: &mut Service) -> Result<f64, String> {
-    if peer == Peer::Limit {
-        service.tell("go")?;
-        return service.wait_for("spawned")?.rest.parse().map_err(|error| format!("{error}"));
-    }
     service.forget();
     let old = service.pid;
     let lasted = match peer {
         Peer::Ecdysis => service.restart_until_ready()?,
-        _ => service.restart()?,
+        _ => service.measure()?,
     };
-    service.wait_for_end(old)?;
+    if peer != Peer::Limit {
+        service.wait_for_end(old)?;
+    }
     Ok(lasted)
 }

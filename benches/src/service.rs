@@ -150,18 +150,28 @@ impl Service {
         Ok(())
     }
 
-    /// Until what has just been touched has settled, and starting a process costs what it costs again: gigabytes that pass through the
-    /// processor's caches leave the kernel's and the program's own code out of them, which is not meant by the size of a process.
+    /// Until what has just been touched has settled, and a restart finds its code in the processor's caches again: gigabytes that pass
+    /// through them leave the kernel's and the program's own out, which is not meant by the size of a process. So a small service of the
+    /// same peer is restarted a few times before.
     pub fn settle(&self) -> Result<(), String> {
         const SETTLE: Duration = Duration::from_millis(300);
-        const WARMING: usize = 10;
+        const WARMING: usize = 3;
         thread::sleep(SETTLE);
-        let byte = serde_json::to_string(&Settings::default()).map_err(|error| error.to_string())?;
         for _ in 0..WARMING {
-            let mut child = Command::new(own_program().map_err(|error| error.to_string())?);
-            child.env(VARIABLE, &byte).stdout(Stdio::null()).status().map_err(|error| format!("cannot start a process: {error}"))?;
+            let mut small = Service::start(self.peer, Settings::default())?;
+            small.wait_for("warm")?;
+            small.measure()?;
         }
         Ok(())
+    }
+
+    /// One restart, in seconds; of the limit, one start of a process.
+    pub fn measure(&mut self) -> Result<f64, String> {
+        if self.peer != Peer::Limit {
+            return self.restart();
+        }
+        self.tell("go")?;
+        self.wait_for("spawned")?.rest.parse().map_err(|error| format!("{error}"))
     }
 
     /// Reaps what has ended of this service and has no other parent.
