@@ -13,6 +13,7 @@ use crate::expected::{Serves, Told, outcomes};
 use crate::harness::Setup;
 use crate::hub::{Process, wait_until};
 use crate::judge::{alone, expect_size};
+use crate::procfs;
 use crate::trial;
 use crate::world::{World, setup};
 
@@ -105,7 +106,11 @@ pub fn calm(world: &World, births: usize) {
             let old = left.iter().find(|process| !process.said("event HandedOff").is_empty() && process.said("event Completed").is_empty());
             old.iter().for_each(|old| old.tell("stop"));
         }
-        left.len() == 1 && service.status().state == "idle" && processes().filter(Process::lives).count() == 1
+        // A signal that was sent may not have been seen yet, and the next restart begins with it.
+        left.len() == 1
+            && procfs::has_taken_in(left[0].pid, Signal::SIGUSR1 as i32)
+            && service.status().state == "idle"
+            && processes().filter(Process::lives).count() == 1
     });
     // Each had one successor at most, and none was killed.
     let later = || processes().skip(births);

@@ -117,6 +117,16 @@ pub fn restart_thread_takes(pid: u32, signal: i32) -> Option<bool> {
     Some(!is_in(of_thread("SigBlk", &id), signal))
 }
 
+/// Whether every one of these signals that was sent to a process has been taken in: none is pending, and no thread is in a handler, which
+/// does not sleep. Nobody may send more meanwhile.
+pub fn has_taken_in(pid: u32, signal: i32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let threads: Vec<_> = threads.filter_map(|thread| Some(thread.ok()?.path().join("status").to_str()?.to_owned())).collect();
+    let is_pending = |mask: &str| threads.iter().any(|path| is_in(status_at(path, mask), signal));
+    // In this order: one that takes it runs from then on.
+    !is_pending("SigPnd") && !is_pending("ShdPnd") && threads.iter().all(|path| status_at(path, "State").is_none_or(|state| state.starts_with('S')))
+}
+
 fn is_in(mask: Option<String>, signal: i32) -> bool {
     mask.and_then(|text| u64::from_str_radix(&text, 16).ok()).unwrap_or_default() & (1 << (signal - 1)) != 0
 }
