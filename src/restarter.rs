@@ -9,6 +9,7 @@ mod build;
 mod chronicle;
 mod end;
 mod event;
+mod heard;
 mod obstacles;
 mod outputs;
 mod pid_file;
@@ -44,6 +45,7 @@ use crate::wire;
 use attempt::Current;
 use chronicle::Chronicle;
 pub use event::{Event, Successor};
+use heard::Heard;
 use pid_file::PidFile;
 use simulation::Step;
 use timer::Timer;
@@ -122,19 +124,6 @@ enum Asker {
     Program,
     Signal,
     Client,
-}
-
-/// What has been heard from the predecessor, so that each is told once.
-#[derive(Debug, Default)]
-struct Heard {
-    opened: bool,
-    /// The service is this process's, and nobody can take it back.
-    ours: bool,
-    granted: bool,
-    gave_up: bool,
-    gone: bool,
-    /// The program has yet to be told that it is gone, after what it had said before.
-    end_untold: bool,
 }
 
 impl Restarter {

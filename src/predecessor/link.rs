@@ -3,7 +3,9 @@
 //! Knows: the messages between the two. Does not know: what the program does with them. Whoever reads, the loop or a thread that waits,
 //! leaves what it found in one inbox.
 
-use std::os::fd::{AsFd, OwnedFd};
+mod standing;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -15,13 +17,15 @@ use crate::lifeline::{Incoming, Lifeline};
 use crate::sys::{self, Process};
 use crate::wire::{self, Hello, Message, Outcome};
 
-/// Between the moment a dying process closes its descriptors and the moment it is dead.
-pub(crate) const DYING: Duration = Duration::from_secs(1);
+use standing::DYING;
+pub(crate) use standing::Standing;
 
 /// This end of the lifeline to the predecessor.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(super) line: Lifeline,
+    /// Which socket the lifeline is: its number may come to mean another one, if the program closes what it does not know.
+    identity: Option<(u64, u64)>,
     process: Process,
     hello: Hello,
     /// Never held for long, unlike the inbox. Of the two, this one is locked last.
@@ -41,7 +45,7 @@ struct Said {
 /// What has come from the predecessor since its first message.
 #[derive(Debug, Default)]
 struct Inbox {
-    granted: bool,
+    granted: Option<Instant>,
     committed: bool,
     closed: Option<Instant>,
     gone: bool,
@@ -61,22 +65,10 @@ enum State {
     Unusable(String),
 }
 
-/// How things stand with the predecessor.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Standing {
-    /// This process has said that it can serve.
-    pub(crate) said_ready: bool,
-    pub(crate) granted: bool,
-    pub(crate) committed: bool,
-    /// It has ended.
-    pub(crate) gone: bool,
-    /// It lives, and has closed the lifeline before it granted anything.
-    pub(crate) gave_up: bool,
-}
-
 impl Link {
     pub(super) fn new(line: Lifeline, process: Process, hello: Hello) -> Link {
-        Link { line, process, hello, said: Mutex::default(), inbox: Mutex::default() }
+        let identity = sys::identity(line.as_fd().as_raw_fd());
+        Link { line, identity, process, hello, said: Mutex::default(), inbox: Mutex::default() }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -162,12 +154,6 @@ impl Link {
         }
     }
 
-    /// How long until [`Link::look`] is needed although nothing came.
-    pub(crate) fn next_timeout(&self) -> Option<Duration> {
-        let inbox = self.inbox.try_lock().ok()?;
-        inbox.closed.filter(|_| !inbox.granted && !inbox.gone).map(|since| DYING.saturating_sub(sys::now() - since))
-    }
-
     /// Waits until the lifeline or the predecessor's end has something to say, or the deadline passes.
     fn wait_for_news(&self, inbox: &Inbox, deadline: Option<Instant>) {
         let unsent = self.line.flush();
@@ -233,12 +219,15 @@ impl Link {
     /// The lifeline first: what the predecessor said before it ended counts.
     fn read(&self, inbox: &mut Inbox) {
         let ended = self.process.has_ended();
+        if inbox.granted.is_some() && !inbox.committed && sys::identity(self.line.as_fd().as_raw_fd()) != self.identity {
+            inbox.closed.get_or_insert(sys::now());
+        }
         while inbox.closed.is_none()
             && let Some(incoming) = self.line.receive()
         {
             match incoming {
                 Incoming::Message(Message::Granted, _) => {
-                    inbox.granted = true;
+                    inbox.granted.get_or_insert(sys::now());
                     if let Some(State::Come { collected, .. }) = &inbox.state {
                         collected.close();
                     }
@@ -304,16 +293,6 @@ impl Link {
             }
             Some(State::Unusable(why)) => Some(Err(why.clone())),
             Some(State::Coming(_) | State::Come { .. }) | None => None,
-        }
-    }
-
-    fn standing(&self, inbox: &Inbox) -> Standing {
-        Standing {
-            said_ready: self.said().ready,
-            granted: inbox.granted,
-            committed: inbox.committed,
-            gone: inbox.gone,
-            gave_up: !inbox.granted && !inbox.gone && inbox.closed.is_some_and(|since| sys::now() - since >= DYING),
         }
     }
 

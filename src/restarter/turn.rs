@@ -3,14 +3,12 @@
 use std::io;
 use std::mem;
 use std::os::fd::AsFd;
-use std::process;
 use std::time::Duration;
 
 use mio::Token;
 
-use crate::error::{ChildSpawnError, Error};
+use crate::error::ChildSpawnError;
 use crate::machine::{Input, State, Ticket};
-use crate::predecessor::{Standing, opened};
 use crate::restart_coordination_socket::{Asked, Server};
 use crate::sys;
 use crate::systemd;
@@ -18,8 +16,7 @@ use crate::wire::Response;
 
 use super::attempt::Said;
 use super::{
-    Asker, BARRIER, CAPACITY, COORDINATION, DRAINING, Event, LIFELINE, PREDECESSOR, Restarter, SIGNALS, SUCCESSOR, TIMER, WAKER, unwatch,
-    watch,
+    Asker, BARRIER, CAPACITY, COORDINATION, DRAINING, LIFELINE, PREDECESSOR, Restarter, SIGNALS, SUCCESSOR, TIMER, WAKER, unwatch, watch,
 };
 
 /// How often lines of progress are passed on: a successor that has much to say must not hold this loop up.
@@ -184,80 +181,6 @@ impl Restarter {
         }
     }
 
-    pub(super) fn look_at_predecessor(&mut self) {
-        let standing = match &self.link {
-            None => None,
-            Some(link) => match link.look() {
-                // Another thread waits for it, and wakes this loop when it is done.
-                None => return,
-                Some(standing) => Some(standing),
-            },
-        };
-        if let Some(standing) = &standing {
-            self.hear(standing);
-        }
-        let (committed, gone) = standing.map_or((true, true), |standing| (standing.committed, standing.gone));
-        if self.claim.is_ready() && !mem::replace(&mut self.heard.opened, true) {
-            self.sockets.close_unclaimed();
-            if let Some(link) = &self.link {
-                let text = format!("process {} took over from process {}", process::id(), link.pid());
-                self.chronicle.end(true, &text, self.now());
-            }
-            let on_probation = self.link.is_some() && (committed || !gone);
-            self.feed(Input::Opened { on_probation });
-        }
-        if self.heard.opened && (committed || gone) && !mem::replace(&mut self.heard.ours, true) {
-            if !committed {
-                // The one whom systemd takes for the service cannot tell it any more.
-                self.manager.handed_over(process::id());
-            }
-            if let Some(file) = &self.pid_file {
-                file.write(process::id());
-            }
-        }
-        if self.link.is_some() && committed {
-            self.feed(Input::Committed);
-        }
-        if self.link.is_some() && gone {
-            self.feed(Input::PredecessorGone);
-        }
-        self.open_server();
-    }
-
-    /// Tells the program what is new.
-    fn hear(&mut self, standing: &Standing) {
-        let Some(link) = &self.link else { return };
-        if standing.granted && !mem::replace(&mut self.heard.granted, true) {
-            self.told.push_back(Event::Granted);
-        }
-        self.told.extend(link.inherited().map(Event::Inherited));
-        if standing.said_ready && (standing.granted || standing.gone) && !self.claim.is_ready() {
-            opened();
-        }
-        if standing.gave_up && !mem::replace(&mut self.heard.gave_up, true) {
-            self.told.push_back(Event::Broken(Error::GivenUp(link.pid())));
-        }
-        if standing.gone && !mem::replace(&mut self.heard.gone, true) {
-            self.heard.end_untold = true;
-        }
-    }
-
-    /// As long as the predecessor can take the service back, only that one takes requests in. A first generation does so from the start:
-    /// who asks too early is told. One that has been told to stop does so too, or those who ask would wait in vain.
-    pub(super) fn open_server(&mut self) {
-        if self.link.is_some() && !self.heard.ours {
-            return;
-        }
-        if let Some(server) = &mut self.server
-            && let Err(error) = server.open(self.poll.registry(), COORDINATION)
-        {
-            log::error!("cannot watch the coordination socket {}: {error}", server.path().display());
-        }
-        if let Some(mut retired) = self.retired.take() {
-            retired.remove_path();
-        }
-    }
-
     fn look_at_signals(&mut self) {
         let pending: Vec<i32> = self.signals.iter_mut().flat_map(|signals| signals.pending().collect::<Vec<_>>()).collect();
         for number in pending {
@@ -338,7 +261,11 @@ impl Restarter {
             self.machine.poll_timeout(),
             self.current.as_ref().and_then(|current| current.next_timeout(now)),
             self.server.as_ref().and_then(Server::next_timeout),
-            self.link.as_ref().filter(|_| !self.heard.gave_up).and_then(|link| link.next_timeout()).map(|left| now + left),
+            self.link
+                .as_ref()
+                .filter(|_| !self.heard.gave_up && !self.heard.lost)
+                .and_then(|link| link.next_timeout())
+                .map(|left| now + left),
             self.barrier.as_ref().map(|(_, limit)| *limit),
             self.stopping,
             self.progress.as_ref().map(|_| self.next_progress),

@@ -45,14 +45,9 @@ pub fn judge(world: &mut World, case: Case, outcome: Outcome, expected: &[(Serve
                 // It has been handed over for good, and the other finishes its work.
                 kept.echo("still here");
             }
-            if case.fault == Fault::Close {
-                // Commit has not come through, and only the end of the old one tells that the service is the new one's for good.
-                drop(kept);
-                one_owner(world, case, &new);
-            } else {
-                one_owner(world, case, &new);
-                drop(kept);
-            }
+            // Whether or not the commit has come through.
+            one_owner(world, case, &new);
+            drop(kept);
             alone(world, case, Some(&new));
             new.says("event PredecessorGone");
             world.owner = new;

@@ -39,6 +39,7 @@ mod case;
 mod expected;
 mod bad_release;
 mod judge;
+mod lost;
 mod random;
 mod raw;
 mod service;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
     let mut trials: Vec<Trial> = case::all().into_iter().map(|case| trial(case.name(), move || world::run(case))).collect();
     trials.extend(signals::trials());
     trials.extend(bad_release::trials());
+    trials.extend(lost::trials());
     trials.extend(random::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {

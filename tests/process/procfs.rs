@@ -124,7 +124,9 @@ pub fn has_taken_in(pid: u32, signal: i32) -> bool {
     let threads: Vec<_> = threads.filter_map(|thread| Some(thread.ok()?.path().join("status").to_str()?.to_owned())).collect();
     let is_pending = |mask: &str| threads.iter().any(|path| is_in(status_at(path, mask), signal));
     // In this order: one that takes it runs from then on.
-    !is_pending("SigPnd") && !is_pending("ShdPnd") && threads.iter().all(|path| status_at(path, "State").is_none_or(|state| state.starts_with('S')))
+    !is_pending("SigPnd")
+        && !is_pending("ShdPnd")
+        && threads.iter().all(|path| status_at(path, "State").is_none_or(|state| state.starts_with('S')))
 }
 
 fn is_in(mask: Option<String>, signal: i32) -> bool {

@@ -1,0 +1,71 @@
+//! How things stand with the predecessor, by what has come from it and by the time since.
+//!
+//! Knows: what silence means, and after how long. Does not know: how to read.
+
+use std::time::Duration;
+
+use crate::sys;
+
+use super::{Inbox, Link};
+
+/// Between the moment a dying process closes its descriptors and the moment it is dead.
+pub(super) const DYING: Duration = Duration::from_secs(1);
+/// A successor that has lost its lifeline so long ago is not killed for it any more, unless the predecessor is held up.
+const LOST: Duration = DYING.saturating_mul(2);
+
+/// How things stand with the predecessor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    /// This process has said that it can serve.
+    pub(crate) said_ready: bool,
+    pub(crate) granted: bool,
+    /// It has said so, or would have if it could be heard, for it cannot take back what it has granted without a probation.
+    pub(crate) committed: bool,
+    /// It has ended.
+    pub(crate) gone: bool,
+    /// It lives, and has closed the lifeline before it granted anything.
+    pub(crate) gave_up: bool,
+    /// The lifeline was lost between the grant and the commit, and it lives: nothing more will be heard of it but its end.
+    pub(crate) lost: bool,
+}
+
+impl Link {
+    /// How long until [`Link::look`] is needed although nothing came.
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        let inbox = self.inbox.try_lock().ok()?;
+        if inbox.gone || inbox.committed {
+            return None;
+        }
+        let now = sys::now();
+        match (inbox.closed, inbox.granted) {
+            (Some(since), None) => Some(DYING.saturating_sub(now - since)),
+            (Some(since), Some(_)) => Some(LOST.saturating_sub(now - since)),
+            // A lifeline that this process closed itself does not announce its end. Nothing is missed as long as the commit is not due.
+            (None, Some(granted)) => {
+                let due = granted.checked_add(self.probation().unwrap_or_default() + DYING)?;
+                Some(due.checked_duration_since(now).unwrap_or(DYING))
+            }
+            (None, None) => None,
+        }
+    }
+
+    fn probation(&self) -> Option<Duration> {
+        self.hello.probation_ms.map(Duration::from_millis)
+    }
+
+    pub(super) fn standing(&self, inbox: &Inbox) -> Standing {
+        let granted = inbox.granted.is_some();
+        let closed_for = |time| !inbox.gone && inbox.closed.is_some_and(|since| sys::now() - since >= time);
+        let lost = granted && !inbox.committed && closed_for(LOST);
+        Standing {
+            said_ready: self.said().ready,
+            granted,
+            // With a probation it may be held up, and would serve again if it found this process dead when it goes on, although this one had
+            // been replaced in its turn: two would serve.
+            committed: inbox.committed || (lost && self.probation().is_none()),
+            gone: inbox.gone,
+            gave_up: !granted && closed_for(DYING),
+            lost,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A lifeline that the new process loses between the grant and the commit, of which it then cannot hear.
+
+use std::thread;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use pollflip::RequestError;
+
+use crate::asker::Answer;
+use crate::case::{Case, Fault, Step, Victim};
+use crate::harness::Setup;
+use crate::judge::{alone, next_restart};
+use crate::trial;
+use crate::world::{UnderWay, World};
+
+/// Of the old one.
+const PROBATION: Duration = Duration::from_millis(500);
+const CASE: Case = Case { step: Step::Granted, fault: Fault::Close, victim: Victim::New };
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("promise_07_at_granted::without_a_lifeline_it_is_restarted_while_the_old_one_lives".into(), without_probation),
+        trial("promise_07_on_probation::without_a_lifeline_at_its_end_nothing_is_restarted_until_the_old_one_ends".into(), at_its_end),
+        trial("promise_07_on_probation::without_a_lifeline_and_past_its_end_the_service_can_still_be_taken_back".into(), taken_back),
+    ]
+}
+
+/// The new one is granted the service and loses its lifeline, and the old one has yet to take in that it has granted anything.
+fn lose(setup: Setup) -> (World, UnderWay) {
+    let world = World::start(setup, false);
+    let under_way = world.reach(Step::Granted, false);
+    world.strike(CASE, &under_way);
+    (world, under_way)
+}
+
+fn without_probation() {
+    let (mut world, under_way) = lose(Setup::new());
+    let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    old.tell("go");
+    assert_eq!(under_way.asker.answer(), Answer::Complete(new.pid));
+    // What has been granted without a probation cannot be taken back.
+    new.says("event Committed");
+    let third = world.service.restart();
+    third.says("event Committed");
+    new.ends();
+    let mut kept = under_way.kept;
+    kept.echo("still here");
+    assert_eq!(world.service.connect().pid, third.pid);
+    assert!(old.said("event Resumed").is_empty());
+    drop(kept);
+    alone(&world, CASE, Some(&third));
+    world.owner = third;
+    next_restart(&mut world, CASE);
+}
+
+/// The same where the old one is held up until its probation is over.
+fn lose_at_the_end() -> (World, UnderWay) {
+    let (world, under_way) = lose(Setup::new().set("probation_ms", PROBATION.as_millis().to_string()));
+    // The clock is what this is about.
+    thread::sleep(PROBATION);
+    // Whoever asks is answered, although nobody can know for how long the old one is held up: it may serve again.
+    refused(&world);
+    (world, under_way)
+}
+
+fn refused(world: &World) {
+    match world.service.try_restart() {
+        Err(RequestError::Refused(why)) => assert!(why.contains("has not committed yet"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn at_its_end() {
+    let (mut world, under_way) = lose_at_the_end();
+    let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    old.tell("go");
+    assert_eq!(under_way.asker.answer(), Answer::Complete(new.pid));
+    old.says("event Completed");
+    refused(&world);
+    let mut kept = under_way.kept;
+    kept.echo("still here");
+    assert_eq!(world.service.connect().pid, new.pid);
+    drop(kept);
+    new.says("event Committed");
+    alone(&world, CASE, Some(&new));
+    world.owner = new;
+    next_restart(&mut world, CASE);
+}
+
+fn taken_back() {
+    let (mut world, under_way) = lose_at_the_end();
+    let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    new.signal(Signal::SIGKILL);
+    new.ends();
+    old.tell("go");
+    assert_eq!(under_way.asker.answer(), Answer::Failed("the successor was killed by SIGKILL on probation".into()));
+    old.says("event Resumed");
+    assert_eq!(world.service.connect().pid, old.pid);
+    drop(under_way.kept);
+    alone(&world, CASE, Some(&old));
+    next_restart(&mut world, CASE);
+}
