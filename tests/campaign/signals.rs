@@ -117,6 +117,12 @@ pub fn calm(world: &World, births: usize) {
     let generations: Vec<_> = later().map(|process| process.says("built")).collect();
     assert_eq!(generations.iter().collect::<BTreeSet<_>>().len(), generations.len(), "{generations:?}\n{}", service.hub.story());
     for process in later() {
+        // What it has told may still be on its way here.
+        if process.lives() {
+            process.ask("status");
+        } else {
+            process.ends();
+        }
         assert!(process.said("event Failed").is_empty() && process.said("event Resumed").is_empty(), "{}", service.hub.story());
         assert!(process.lives() || !process.said("ends").is_empty(), "process {} was killed\n{}", process.pid, service.hub.story());
     }
