@@ -48,6 +48,8 @@ struct Inbox {
     granted: Option<Instant>,
     committed: bool,
     closed: Option<Instant>,
+    /// When somebody last looked.
+    looked: Option<Instant>,
     gone: bool,
     state: Option<State>,
 }
@@ -219,6 +221,7 @@ impl Link {
     /// The lifeline first: what the predecessor said before it ended counts.
     fn read(&self, inbox: &mut Inbox) {
         let ended = self.process.has_ended();
+        inbox.looked = Some(sys::now());
         if inbox.granted.is_some() && !inbox.committed && sys::identity(self.line.as_fd().as_raw_fd()) != self.identity {
             inbox.closed.get_or_insert(sys::now());
         }

@@ -40,10 +40,12 @@ impl Link {
         match (inbox.closed, inbox.granted) {
             (Some(since), None) => Some(DYING.saturating_sub(now - since)),
             (Some(since), Some(_)) => Some(LOST.saturating_sub(now - since)),
-            // A lifeline that this process closed itself does not announce its end. Nothing is missed as long as the commit is not due.
+            // A lifeline that this process closed itself does not announce its end. Nothing is missed as long as the commit is not due. It is
+            // the same moment until somebody has looked, or a timer that has fired would be set anew.
             (None, Some(granted)) => {
                 let due = granted.checked_add(self.probation().unwrap_or_default() + DYING)?;
-                Some(due.checked_duration_since(now).unwrap_or(DYING))
+                let next = inbox.looked.map_or(due, |looked| due.max(looked + DYING));
+                Some(next.saturating_duration_since(now))
             }
             (None, None) => None,
         }
