@@ -124,7 +124,7 @@ impl Exec {
         process.kill();
         // If the thread is gone it is reaped here, which takes a killed process a moment.
         if let Err(Order::Reap(process)) = self.order(Order::Reap(process)) {
-            process.wait(Duration::MAX);
+            process.wait(END_LIMIT);
         }
     }
 

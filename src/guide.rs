@@ -239,7 +239,6 @@
 //! | `accept4`, `getsockopt`, `geteuid`, `recvfrom`, `sendto` | clients of the coordination socket, and who they are; the handler of the restart signal |
 //! | `open`, `openat`, `stat`, `lstat`, `statx`, `unlink`, `unlinkat`, `rename`, `renameat`, `renameat2` | the coordination socket's path, the pid file |
 //! | `socket`, `connect`, `ioctl`, `pipe2` | telling systemd, and waiting until it has understood |
-//! | `kill`, `wait4` | a child that nobody wants, should the restart thread have come to an end |
 //! | `futex`, `sched_yield` | what is shared with the restart thread and with handles in other threads |
 //! | `brk`, `mmap`, `munmap`, `mremap`, `mprotect`, `madvise`, `getrandom` | memory, and the seeds of hash maps |
 //! | `rt_sigprocmask`, `rt_sigreturn`, `restart_syscall` | the handler of the restart signal; going on after a signal, or after the process was stopped |

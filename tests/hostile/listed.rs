@@ -21,6 +21,8 @@ use crate::service::{COORDINATION, DIRECTORY, Extras, HUB, NEXT};
 
 const RESTARTER: Token = Token(0);
 const COMMANDS: Token = Token(1);
+/// A setting: calls that are taken off the list.
+pub const WITHOUT: &str = "without";
 /// What is handed over besides descriptors, more than one page of it.
 const STATE: &[u8] = &[7; 100_000];
 
@@ -78,7 +80,10 @@ pub fn main() -> ExitCode {
     let _ = std::fs::remove_file(&next);
     let changes: Vec<String> = changes.lines().map(String::from).collect();
     let extras = Extras::read(&changes);
-    if extras.get("fails").is_some_and(|how| how == "exit") {
+    if let Some(how) = extras.get("fails") {
+        say(&format!("fails by plan: {how}"));
+    }
+    if extras.get("fails") == Some("exit") {
         return ExitCode::from(3);
     }
     let (tell, told) = channel();
@@ -100,8 +105,9 @@ pub fn main() -> ExitCode {
             }
         }
     });
-    let how = extras.get("fails").unwrap_or_default().to_owned();
-    let looping = move || Loop { poll, tell, commands, how }.run(restarter);
+    let how = extras.get("fails").or(extras.get("waits")).unwrap_or_default().to_owned();
+    let without = extras.get(WITHOUT).unwrap_or_default().split(' ').map(String::from).collect();
+    let looping = move || Loop { poll, tell, commands, how, without }.run(restarter);
     thread::Builder::new().name("loop".into()).spawn(looping).expect("a thread");
     for line in told {
         say(&line);
@@ -132,6 +138,8 @@ struct Loop {
     tell: Sender<String>,
     commands: Receiver<String>,
     how: String,
+    /// Calls that are listed and that it may not make all the same.
+    without: Vec<String>,
 }
 
 impl Loop {
@@ -141,7 +149,7 @@ impl Loop {
     }
 
     fn run(mut self, mut restarter: Restarter) {
-        let calls = names().into_iter().filter_map(|name| number(&name));
+        let calls = names().into_iter().filter(|name| !self.without.contains(name)).filter_map(|name| number(&name));
         let program = confine::filter(calls, SeccompAction::KillProcess, SeccompAction::Allow);
         apply_filter(&program).expect("a filter");
         self.tell("confined");
@@ -160,6 +168,10 @@ impl Loop {
                 self.happened(event, &mut restarter);
             }
             while let Ok(command) = self.commands.try_recv() {
+                if let (Some(restarter), "ready") = (&mut restarter, command.as_str()) {
+                    self.tell("readies");
+                    self.become_ready(restarter);
+                }
                 let answer = obey(&command, &mut restarter);
                 self.tell(format!("answer {answer}"));
             }
@@ -172,11 +184,14 @@ impl Loop {
         match self.how.as_str() {
             "refuse" => restarter.predecessor().expect("a predecessor").refuse("as planned"),
             "hang" => self.tell("hangs"),
-            _ => {
-                restarter.ready().expect("it is granted");
-                self.tell("serving");
-            }
+            "told" => self.tell("waits"),
+            _ => self.become_ready(restarter),
         }
+    }
+
+    fn become_ready(&self, restarter: &mut Restarter) {
+        restarter.ready().expect("it is granted");
+        self.tell("serving");
     }
 
     fn happened(&self, event: Event, restarter: &mut Option<Restarter>) {
@@ -219,6 +234,7 @@ fn obey(command: &str, restarter: &mut Option<Restarter>) -> String {
             "stopped".into()
         }
         ("drop", restarter) => restarter.take().map_or("none".into(), |_| "dropped".into()),
+        ("ready", _) => "ready".into(),
         ("forbidden", _) => format!("{:?}", std::fs::create_dir("/nowhere/at/all")),
         (other, _) => format!("unknown: {other}"),
     }

@@ -41,6 +41,8 @@ mod deploys;
 mod draining;
 #[cfg(target_pointer_width = "64")]
 mod listed;
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+mod needed;
 mod pid_file;
 mod privileges;
 mod races;
@@ -76,6 +78,8 @@ fn main() -> ExitCode {
         races::trials(),
         #[cfg(target_pointer_width = "64")]
         syscalls::trials(),
+        #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+        needed::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
