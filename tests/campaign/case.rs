@@ -106,7 +106,8 @@ impl Case {
             // One that has read no more than the first message opens nothing.
             Full | Crowded | Pause => step != Hello,
             Suspend if victim == Victim::Old => step != BeforeSpawn && step < Commit,
-            Suspend => before_ready && step != Hello,
+            // Of one that is on probation nothing is expected but that it lives.
+            Suspend => (before_ready && step != Hello) || step == Probation,
             // The old one has no deadline to keep, and one that is ready has kept it.
             Slow => victim == Victim::New && matches!(step, AfterSpawn | Hello | Here | End),
         }

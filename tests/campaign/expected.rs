@@ -69,7 +69,8 @@ pub fn outcomes(case: Case) -> Vec<(Serves, Told)> {
         },
         (Crowded, Victim::Old) if step == BeforeSpawn => failed(&["could not start", "Resource temporarily unavailable"]),
         (Crowded, Victim::New) if step == AfterSpawn => failed(&["refused", "cannot start the restart thread"]),
-        (Suspend, Victim::New) | (Slow, _) => too_late,
+        (Suspend, Victim::New) if step < Granted => too_late,
+        (Slow, _) => too_late,
         // What the new one said in time counts, however late it is read; here it waits for the state itself.
         (Suspend, Victim::Old) if matches!(step, Pull | Half) => return vec![too_late, succeeded],
         _ => succeeded,

@@ -4,15 +4,17 @@
 use std::collections::BTreeSet;
 
 use libtest_mimic::Trial;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pollflip::RequestError;
+use pollflip::restart_coordination_socket::request_status;
 
 use crate::asker::Answer;
 use crate::case::{Case, Fault, STEPS, Step, Victim};
 use crate::expected::{Serves, Told, outcomes};
 use crate::harness::Setup;
-use crate::hub::{Process, wait_until};
-use crate::judge::{alone, expect_size};
+use crate::hub::{DEADLINE, Process, wait_until};
+use crate::judge::{alone, expect_size, group};
 use crate::procfs;
 use crate::trial;
 use crate::world::{World, setup};
@@ -27,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
             }
         }
         trials.push(trial(format!("promise_06_{step}::a_call_of_stop"), move || stop(step)));
+        trials.push(trial(format!("promise_06_{step}::a_storm_of_three_signals_to_both"), move || storm_of_all(step)));
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
             trials.push(trial(format!("promise_06_{step}::one_{signal}_to_the_old_one"), move || stop_by(step, signal)));
         }
@@ -203,6 +206,43 @@ fn stop_by(step: Step, signal: Signal) {
         other => panic!("{step:?}: {other:?}"),
     }
     assert!(old.said("ends").len() == 1, "it was killed\n{}", world.service.hub.story());
+}
+
+/// The restart signal and both that end a program, to whoever has handlers, so that each is told to end more than once.
+fn storm_of_all(step: Step) {
+    let world = world(step, Some("stop-on"));
+    let under_way = world.reach(step, has_state(step));
+    let new = under_way.new.as_ref().filter(|_| step != Step::AfterSpawn);
+    let struck: Vec<_> = [Some(&under_way.old), new].into_iter().flatten().cloned().collect();
+    for number in 0..60 {
+        let signal = [Signal::SIGUSR1, Signal::SIGTERM, Signal::SIGINT][number % 3];
+        for process in struck.iter().filter(|process| process.lives()) {
+            // It may end meanwhile; nobody else gets its number as fast as that.
+            let _ = kill(Pid::from_raw(process.pid as i32), signal);
+        }
+    }
+    for (process, waits) in [(Some(&under_way.old), under_way.old_waits), (under_way.new.as_ref(), under_way.new_waits)] {
+        // It may have ended.
+        process.into_iter().filter(|_| waits).for_each(|process| drop(process.try_tell("go")));
+    }
+    under_way.asker.answer();
+    drop(under_way.kept);
+    for process in &struck {
+        process.ends();
+        // Whose end nobody has been told yet, was it a signal? One that is told twice exits.
+        let status = procfs::stat(process.pid).and_then(|fields| fields.last()?.parse::<i32>().ok());
+        let signal = status.map_or(0, |status| status & 0x7f);
+        assert_eq!(signal, 0, "process {} was killed\n{}", process.pid, world.service.hub.story());
+    }
+    let is_whole = |pid: u32| {
+        let process = world.service.hub.process(pid);
+        !process.lives() || request_status(world.service.socket(), DEADLINE).is_ok_and(|status| status.state == "idle")
+    };
+    // One that was born of the storm has not been told to end.
+    wait_until("an end of the storm", || {
+        let left: Vec<_> = group(&world.service).into_iter().map(|member| member.pid).collect();
+        left.is_empty() || matches!(left[..], [pid] if is_whole(pid))
+    });
 }
 
 /// SIGCHLD is ignored, or another thread reaps every child.

@@ -241,6 +241,9 @@ impl World {
             self.end_probation(case, &old);
         }
         let answer = asker.answer();
+        if case.fault == Suspend && new_is_struck && case.step == Probation {
+            new.as_ref().expect("a successor").signal(Signal::SIGCONT);
+        }
         Outcome { old, new, answer, kept }
     }
 

@@ -170,9 +170,14 @@ impl Process {
 
     /// Has it do something.
     pub fn tell(&self, command: &str) {
+        self.try_tell(command).expect("it reads what it is told");
+    }
+
+    /// The same, if it still lives.
+    pub fn try_tell(&self, command: &str) -> std::io::Result<()> {
         let seen = self.hub.lock();
         let mut stream = &seen.told(self.pid).expect("a process that was born").stream;
-        stream.write_all(format!("{command}\n").as_bytes()).expect("it reads what it is told");
+        stream.write_all(format!("{command}\n").as_bytes())
     }
 
     /// Has it do something, and waits for what it answers.
