@@ -40,7 +40,8 @@ pub enum Event {
     /// The predecessor has given the service to this process. It comes once, also after [`ready`](crate::Restarter::ready) has returned; a
     /// first generation gets none. Programs that call `ready` need not wait for it.
     Granted,
-    /// The predecessor has said that this is final. Restarts of this process are possible from now on.
+    /// The predecessor has said that this is final, or cannot be heard any more and has no way to take it back. Restarts of this process are
+    /// possible from now on.
     Committed,
     /// The predecessor has ended.
     PredecessorGone,

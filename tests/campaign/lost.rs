@@ -20,27 +20,34 @@ const CASE: Case = Case { step: Step::Granted, fault: Fault::Close, victim: Vict
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("promise_07_at_granted::without_a_lifeline_it_is_restarted_while_the_old_one_lives".into(), without_probation),
+        trial("promise_07_at_granted::without_a_lifeline_it_is_restarted_while_the_old_one_lives".into(), || without_probation("close up")),
+        trial("promise_07_at_granted::a_lifeline_whose_number_is_free_is_not_read".into(), || without_probation("vanish up")),
         trial("promise_07_on_probation::without_a_lifeline_at_its_end_nothing_is_restarted_until_the_old_one_ends".into(), at_its_end),
         trial("promise_07_on_probation::without_a_lifeline_and_past_its_end_the_service_can_still_be_taken_back".into(), taken_back),
     ]
 }
 
 /// The new one is granted the service and loses its lifeline, and the old one has yet to take in that it has granted anything.
-fn lose(setup: Setup) -> (World, UnderWay) {
+fn lose(setup: Setup, how: &str) -> (World, UnderWay) {
     let world = World::start(setup, false);
     let under_way = world.reach(Step::Granted, false);
-    world.strike(CASE, &under_way);
+    world.strike_with(under_way.new.as_ref().expect("a successor"), how);
     (world, under_way)
 }
 
-fn without_probation() {
-    let (mut world, under_way) = lose(Setup::new());
+fn without_probation(how: &str) {
+    let (mut world, under_way) = lose(Setup::new(), how);
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    // One of these may have the number now. What is said on it is not for the restarter.
+    let mut clients = [(); 3].map(|()| world.service.connect());
+    let mut serve = || clients.iter_mut().filter(|client| client.pid == new.pid).for_each(|client| client.echo("for the program"));
+    serve();
     old.tell("go");
     assert_eq!(under_way.asker.answer(), Answer::Complete(new.pid));
     // What has been granted without a probation cannot be taken back.
     new.says("event Committed");
+    serve();
+    drop(clients);
     let third = world.service.restart();
     third.says("event Committed");
     new.ends();
@@ -56,7 +63,7 @@ fn without_probation() {
 
 /// The same where the old one is held up until its probation is over.
 fn lose_at_the_end() -> (World, UnderWay) {
-    let (world, under_way) = lose(Setup::new().set("probation_ms", PROBATION.as_millis().to_string()));
+    let (world, under_way) = lose(Setup::new().set("probation_ms", PROBATION.as_millis().to_string()), "close up");
     // The clock is what this is about.
     thread::sleep(PROBATION);
     // Whoever asks is answered, although nobody can know for how long the old one is held up: it may serve again.

@@ -1,6 +1,6 @@
 //! The side of a process on which faults strike it: a thread that does what the test sends, whatever the others of the process do.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,6 +41,7 @@ fn suffer(what: &str) -> String {
         "exit" => std::process::exit(rest.parse().expect("a status")),
         "abort" => std::process::abort(),
         "close" => replace(lifeline(rest)),
+        "vanish" => vanish(lifeline(rest)),
         "garbage" => format!("{:?}", send(lifeline(rest), b"GET / HTTP/1.1", MsgFlags::MSG_NOSIGNAL)),
         "helper" => helper(lifeline(rest)),
         // Waits until the other side has said something that is not read yet.
@@ -90,6 +91,14 @@ fn replace(number: RawFd) -> String {
     // A thread that waits on it keeps it open for as long as it waits.
     shutdown(closed.as_raw_fd(), Shutdown::Both).expect("an open lifeline");
     "closed".into()
+}
+
+/// Closes it, and whatever is opened next gets its number.
+#[allow(unsafe_code, reason = "a number that belongs to another part of the process")]
+fn vanish(number: RawFd) -> String {
+    // SAFETY: whose descriptor it was finds it gone, or another one in its place, which is what this is about.
+    drop(unsafe { OwnedFd::from_raw_fd(number) });
+    "vanished".into()
 }
 
 #[allow(unsafe_code, reason = "nix closes what it replaces by itself")]

@@ -116,7 +116,7 @@ fn restarts(without: &str) -> Result<(), Killed> {
 }
 
 fn failures(without: &str) -> Result<(), Killed> {
-    let exercise = start(Setup::new().set("ready_timeout_ms", "2000").set("probation_ms", "50"), without)?;
+    let exercise = start(Setup::new().set("ready_timeout_ms", "2000").set("probation_ms", "60000"), without)?;
     let service = &exercise.service;
     let first = service.first();
     let planned =

@@ -155,7 +155,7 @@ fn a_helper_that_inherits_the_variable_is_no_successor() {
         procfs::status(helper, "Name").as_deref() == Some("sleep")
             && procfs::variable_names(helper).contains(&"POLLFLIP_LIFELINE".to_owned())
     });
-    let descriptors: Vec<_> = procfs::descriptors(helper).into_iter().map(|(number, _)| number).filter(|number| *number > 2).collect();
-    assert_eq!(descriptors, Vec::<i32>::new());
+    // The loader of programs opens a library at a time, and closes it; what was inherited would stay.
+    crate::hub::wait_until("a helper that has inherited nothing", || procfs::descriptors(helper).iter().all(|(number, _)| *number <= 2));
     service.restart();
 }
