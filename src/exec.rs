@@ -11,7 +11,7 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{io, mem};
 
 use mio::Waker;
@@ -27,6 +27,8 @@ use crate::systemd;
 
 /// How long a program that is being written is waited for.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
+/// How soon it is tried again.
+const BUSY_RETRY: Duration = Duration::from_millis(10);
 /// How long the end of the thread is waited for when the restarter is dropped.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
@@ -85,6 +87,7 @@ impl Exec {
     pub(crate) fn start(launch: Launch, signal: Option<Signal>, waker: Arc<Waker>) -> io::Result<Exec> {
         let shared = Arc::new(Shared { desk: Mutex::default(), changed: Condvar::new(), waker });
         let work = Work { launch, signal, shared: shared.clone() };
+        sys::may_fail(&[libc::EAGAIN])?;
         if sys::is_simulated() {
             return Ok(Exec { shared, thread: None, work: Some(work) });
         }
@@ -278,11 +281,11 @@ fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -> Result<Pr
         mask,
         inherited: &inherited,
     };
-    let since = Instant::now();
+    let since = sys::now();
     let pid = loop {
         match sys::spawn(&what) {
             Ok(pid) => break pid,
-            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && since.elapsed() < BUSY_LIMIT => {
+            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && sys::now() - since < BUSY_LIMIT => {
                 if !wait_a_little(shared, job.attempt) {
                     return Err(failed(&error));
                 }
@@ -317,8 +320,10 @@ fn environment(launch: &Launch, job: &Job) -> io::Result<Vec<CString>> {
 
 /// Waits for a moment, but not for an attempt that is given up.
 fn wait_a_little(shared: &Shared, attempt: Attempt) -> bool {
-    let desk = shared.desk();
-    // Woken early or late, what matters is whether it is wanted.
-    drop(shared.changed.wait_timeout_while(desk, Duration::from_millis(10), |desk| desk.abandoned < attempt.0));
+    if !sys::has_waited(BUSY_RETRY) {
+        let desk = shared.desk();
+        // Woken early or late, what matters is whether it is wanted.
+        drop(shared.changed.wait_timeout_while(desk, BUSY_RETRY, |desk| desk.abandoned < attempt.0));
+    }
     !shared.is_abandoned(attempt)
 }

@@ -15,6 +15,7 @@ use mio::Waker;
 
 use crate::error::Failure;
 use crate::lifeline::{Incoming, Lifeline};
+use crate::sys;
 use crate::wire::{self, Item, ItemKind, MAX_DESCRIPTORS, MAX_PACKET, Message};
 
 pub use blob::Blob;
@@ -137,7 +138,7 @@ impl Handover {
     /// The name is empty, longer than 255 bytes or given twice; the descriptor cannot be duplicated; the successor is gone. The first
     /// error is kept: the handover fails for that reason whatever else is done with it.
     pub fn fd(&mut self, name: &str, descriptor: impl AsFd) -> io::Result<()> {
-        let result = self.check(name).and_then(|()| descriptor.as_fd().try_clone_to_owned());
+        let result = self.check(name).and_then(|()| sys::duplicate(descriptor, 3));
         let result = result.and_then(|descriptor| self.push(name, ItemKind::Descriptor, descriptor));
         self.keep(name, result)
     }

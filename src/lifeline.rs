@@ -71,7 +71,7 @@ impl Lifeline {
         let bytes = message.encode();
         let mut queue = self.queue();
         if !send_now(&self.socket, &mut queue, &bytes, descriptors)? {
-            let descriptors = descriptors.iter().map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>()?;
+            let descriptors = descriptors.iter().map(|fd| sys::duplicate(fd, 3)).collect::<io::Result<_>>()?;
             queue.waiting.push_back(Waiting { bytes, descriptors });
         }
         Ok(())

@@ -249,7 +249,7 @@ impl Sockets {
 }
 
 fn duplicate<T: From<OwnedFd>>(name: &str, socket: &OwnedFd) -> Result<T, Error> {
-    socket.try_clone().map(T::from).map_err(Error::os(format!("cannot duplicate socket {name:?}")))
+    sys::duplicate(socket, 3).map(T::from).map_err(Error::os(format!("cannot duplicate socket {name:?}")))
 }
 
 fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {

@@ -23,7 +23,7 @@ use nix::sys::stat::fstat;
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
 pub(crate) use process::{Process, kill_and_reap};
-pub(crate) use simulation::{is_simulated, may_fail, now};
+pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, room_for};
 pub(crate) use spawn::{Spawn, spawn};
 
 /// So many descriptors there is room for in any case.

@@ -6,11 +6,12 @@
 mod model;
 mod simulation;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::corpus::{Seed, corpus, is_seed};
 use model::rows::ROWS;
 use simulation::act::Setting;
+use simulation::seams::{Plan, Seam, seams};
 use simulation::successor::{ANOTHER, GARBAGE, HERE, PROGRESS, PULL, READY, REFUSE};
 use simulation::{Act, Kind};
 
@@ -35,7 +36,7 @@ const GRANTS: (Kind, u8) = (Kind::Predecessor, 0);
 
 fn seed(name: &str, setting: Setting, parts: &[&[(Kind, u8)]]) -> Seed {
     let acts = parts.concat().into_iter().flat_map(|(kind, what)| Act { kind, what }.to_bytes());
-    (name.into(), std::iter::once(setting.0).chain(acts).collect())
+    (name.into(), setting.to_bytes().into_iter().chain(acts).collect())
 }
 
 /// One for each row of the table, by the name of it.
@@ -107,7 +108,7 @@ fn between() -> Vec<Seed> {
         seed("between-lifeline-closed", Setting::PLAIN, &[OPEN, BEGUN, STARTED, &[(Closes, 0), POLL, A_SECOND, POLL]]),
         seed("between-predecessor-dies", Setting::SUCCESSOR, &[&[(Pulls, 0), (Predecessor, 6), POLL, (Wait, 0)], OPEN, BEGUN, STARTED]),
         seed("between-state-inherited", Setting::SUCCESSOR, &[&[(Pulls, 0), (Predecessor, 2), POLL, GRANTS], OPEN]),
-        seed("between-given-up", Setting(32), &[OPEN, BEGUN, STARTED]),
+        seed("between-given-up", Setting::GIVEN_UP, &[OPEN, BEGUN, STARTED]),
         faulty("between-no-lifeline", 0, BEGUN),
         faulty("between-no-pidfd", 5, &[BEGUN, STARTED].concat()),
         faulty("between-unwatched", 6, &[BEGUN, STARTED].concat()),
@@ -118,12 +119,54 @@ fn between() -> Vec<Seed> {
     ]
 }
 
+/// Whole lives with everybody in them, to have each call fail in.
+fn plans() -> Vec<Plan> {
+    use Kind::{Asks, Connects, Gives, Manager, Predecessor, Pulls, Says, Sends, Signal, Thread};
+    let everybody = [Setting::PROBATION, Setting::SOCKET, Setting::SIGNAL, Setting::MANAGER, Setting::PID_FILE, Setting::NAMED];
+    let setting = everybody.into_iter().fold(Setting::PLAIN, Setting::and);
+    let attends: &[(Kind, u8)] = &[(Manager, 0), POLL];
+    let served: &[(Kind, u8)] = &[(Connects, 0), (Asks, 1), (Connects, 0), (Asks, 7), POLL, (Asks, 7), POLL];
+    let given: &[(Kind, u8)] = &[(Says, PROGRESS), (Says, PULL), POLL, (Gives, 0), (Gives, 1), (Gives, 2), (Sends, 0), POLL];
+    let acts = [OPEN, served, &[(Thread, 0), POLL, (Says, HERE)], given, SAYS_READY, &[(Asks, 7), POLL, DEADLINE, POLL], attends];
+    let inherits: &[(Kind, u8)] = &[(Signal, 0), (Pulls, 0), (Predecessor, 2), POLL, GRANTS, POLL, (Predecessor, 1), POLL];
+    let ends: &[(Kind, u8)] = &[(Signal, 1), POLL, (Thread, 0), POLL, STOP, POLL];
+    vec![
+        Plan { name: "restart", setting, acts: acts.concat() },
+        Plan { name: "inherit", setting: setting.and(Setting::SUCCESSOR), acts: [inherits, OPEN, served, ends].concat() },
+    ]
+}
+
+/// One for each way in which a call can fail.
+fn faults() -> Vec<Seed> {
+    let seams = seams();
+    let mut missing: BTreeMap<&Seam, BTreeSet<i32>> = seams.iter().map(|seam| (seam, BTreeSet::new())).collect();
+    let mut seeds = Vec::new();
+    let mut lives = 0;
+    for plan in plans() {
+        for (bytes, struck) in plan.live_through_all_faults() {
+            lives += 1;
+            let seam = seams.iter().find(|seam| struck.file.ends_with(&seam.file) && seam.line == struck.line);
+            let seam = seam.unwrap_or_else(|| panic!("{struck:?} is not in the source"));
+            if missing.get_mut(seam).expect("it is one of them").insert(struck.error) {
+                // The line would change with each change above it.
+                let number = seams.iter().filter(|other| other.file == seam.file && other.line < seam.line).count();
+                let file = seam.file.trim_start_matches("src/").trim_end_matches(".rs").replace('/', "-");
+                seeds.push((format!("fault-{file}-{number}-{}", struck.error), bytes));
+            }
+        }
+    }
+    missing.retain(|seam, errors| errors.len() < seam.errors.len());
+    assert!(missing.is_empty(), "calls that never fail so: {missing:#?}");
+    println!("{} ways to fail of {} calls, in {lives} lives", seeds.len(), seams.len());
+    seeds
+}
+
 #[test]
 fn every_life_is_one_that_the_model_knows_and_every_row_is_reached() {
     let mut reached = BTreeSet::new();
-    let files = corpus("restarter", &[rows(), between()].concat());
+    let files = corpus("restarter", &[rows(), between(), faults()].concat());
     for (file, bytes) in &files {
-        let cells = simulation::life(bytes).cells().to_vec();
+        let cells = simulation::life(bytes).checked.cells().to_vec();
         if is_seed(file) {
             reached.extend(cells.iter().map(|(row, ..)| ROWS[*row].name));
         }

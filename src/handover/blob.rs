@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 
+use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::sys;
@@ -100,6 +101,7 @@ impl Write for Limited {
             let why = format!("it would become larger than this process may make a file ({limit} bytes, RLIMIT_FSIZE)");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
         }
+        sys::may_fail(&[libc::ENOSPC, libc::ENOMEM])?;
         self.0.write(bytes)
     }
 

@@ -4,8 +4,10 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use mio::net::UnixStream;
+use nix::libc;
 
 use crate::machine::Ticket;
+use crate::sys;
 use crate::wire::{Coordination, Frames, Request, Response};
 
 /// It is neither waited for nor trusted.
@@ -43,7 +45,7 @@ impl Client {
 
     pub(super) fn write(&mut self) {
         while !self.out.is_empty() {
-            match self.stream.write(&self.out) {
+            match sys::room_for(&self.out).and_then(|bytes| self.stream.write(bytes)) {
                 Ok(count) => drop(self.out.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -70,7 +72,7 @@ impl Client {
                 };
             }
             let mut buffer = [0; 4096];
-            match self.stream.read(&mut buffer) {
+            match sys::may_fail(&[libc::ECONNRESET, libc::ENOMEM, libc::EINTR]).and_then(|()| self.stream.read(&mut buffer)) {
                 Ok(0) if self.frames.within_frame() => return Err("it ends within a frame".into()),
                 Ok(0) => self.ending = true,
                 Ok(count) => self.frames.push(&buffer[..count]),

@@ -4,8 +4,11 @@ use std::fs;
 use std::time::Duration;
 
 use mio::net::UnixStream;
+use nix::libc;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
+
+use crate::sys;
 
 /// How often it is logged that somebody was turned away.
 const WARNING: Duration = Duration::from_secs(60);
@@ -27,7 +30,8 @@ impl Door {
 
     /// Why that client may not ask: it is neither root nor the user of this process.
     pub(super) fn refusal(&mut self, stream: &UnixStream, now: Duration) -> Option<String> {
-        let why = match getsockopt(stream, sockopt::PeerCredentials).map(|credentials| credentials.uid()) {
+        let known = sys::may_fail(&[libc::EACCES]).and_then(|()| Ok(getsockopt(stream, sockopt::PeerCredentials)?));
+        let why = match known.map(|credentials| credentials.uid()) {
             Ok(uid) if uid != self.overflow_uid && (uid == 0 || uid == geteuid().as_raw()) => return None,
             Ok(uid) => format!("user {uid} may not ask; root and the user of the service may"),
             Err(error) => format!("it cannot be found out who asks: {error}"),

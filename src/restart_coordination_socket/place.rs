@@ -6,9 +6,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use nix::sys::socket::{Backlog, SockType, UnixAddr, bind, listen};
 
 use crate::sockets::{LONGEST_PATH, PathLock, unix_socket};
+use crate::sys;
 
 /// What is added to the path while the socket is made.
 const TEMPORARY: &str = ".new";
@@ -32,10 +34,13 @@ pub(super) fn bind_private(path: &Path) -> io::Result<OwnedFd> {
         fs::remove_file(&temporary)?;
     }
     let socket = unix_socket(SockType::Stream)?;
+    sys::may_fail(&[libc::EACCES, libc::ENOSPC])?;
     bind(socket.as_raw_fd(), &UnixAddr::new(&temporary)?)?;
     let finish = || {
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
+        sys::may_fail(&[libc::EADDRINUSE])?;
         listen(&socket, Backlog::MAXALLOWABLE)?;
+        sys::may_fail(&[libc::EACCES, libc::ENOSPC])?;
         fs::rename(&temporary, path)
     };
     finish().inspect_err(|_| drop(fs::remove_file(&temporary)))?;

@@ -9,9 +9,11 @@ use std::time::Duration;
 use mio::event::Source;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use nix::libc;
 use slab::Slab;
 
 use crate::machine::Ticket;
+use crate::sys;
 use crate::wire::{MAX_FRAME, Request, Response};
 
 use super::client::{Client, Waits};
@@ -85,6 +87,7 @@ impl Server {
         if let Some(listener) = &mut self.listener
             && !self.accepts
         {
+            sys::may_fail(&[libc::ENOMEM, libc::ENOSPC])?;
             listener.register(registry, token, Interest::READABLE)?;
             self.accepts = true;
         }
@@ -152,7 +155,8 @@ impl Server {
                     return newcomers;
                 }
             };
-            match listener.accept() {
+            let accepted = sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ECONNABORTED]);
+            match accepted.and_then(|()| listener.accept()) {
                 Ok((stream, _)) => newcomers.extend(self.admit(stream, leaving, registry, now)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return newcomers,
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
@@ -187,7 +191,8 @@ impl Server {
         }
         let slot = self.clients.vacant_entry();
         let token = Token(self.first_token + slot.key());
-        match client.stream.register(registry, token, Interest::READABLE | Interest::WRITABLE) {
+        let watched = sys::may_fail(&[libc::ENOMEM, libc::ENOSPC]);
+        match watched.and_then(|()| client.stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)) {
             Ok(()) => {
                 slot.insert(client);
                 Some(token)

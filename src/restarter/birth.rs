@@ -19,7 +19,7 @@ impl Restarter {
         let passed: Vec<_> = self
             .sockets
             .untouched()
-            .map(|(name, socket, number)| Ok((name.to_owned(), socket.try_clone_to_owned()?, number)))
+            .map(|(name, socket, number)| Ok((name.to_owned(), sys::duplicate(socket, 3)?, number)))
             .collect::<io::Result<_>>()?;
         // Above the numbers that the sockets of systemd take in the child, and above those of a standard stream that is closed here.
         let above = passed.iter().map(|(.., number)| number + 1).max().unwrap_or(3);

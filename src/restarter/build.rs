@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Registry, Waker};
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use signal_hook_mio::v1_0::Signals;
 
@@ -28,8 +29,8 @@ use super::timer::Timer;
 use super::{CAPACITY, DRAINING, FIRST_CLIENT, Heard, PREDECESSOR, Restarter, SIGNALS, TIMER, WAKER, watch};
 
 impl RestartConfig {
-    /// Makes the restarter: adopts the lifeline if this process is a successor, installs the signal's handler, binds the coordination
-    /// socket and starts the restart thread. Drop privileges after this, not before.
+    /// Makes the restarter: adopts the lifeline if this process is a successor, installs the signal's handler, starts the restart
+    /// thread and binds the coordination socket. Drop privileges after this, not before.
     ///
     /// The restart signal is blocked in this thread, and so in those that it starts later: the restart thread takes it, so that no system
     /// call of theirs is interrupted by it (EINTR). Threads that run already should block it too if they mind, and a helper that
@@ -69,9 +70,15 @@ impl RestartConfig {
         sys::make_room(0);
         // Before this process opens descriptors of its own.
         let passed = systemd::passed(link.is_some());
-        let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
+        let poll = sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])
+            .and_then(|()| Poll::new())
+            .map_err(Error::os("cannot make an epoll"))?;
         let registry = poll.registry();
-        let waker = Arc::new(Waker::new(registry, WAKER).map_err(Error::os("cannot make a waker"))?);
+        let waker = Arc::new(
+            sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])
+                .and_then(|()| Waker::new(registry, WAKER))
+                .map_err(Error::os("cannot make a waker"))?,
+        );
         let timer = Timer::new().map_err(Error::os("cannot make a timer"))?;
         watch(registry, timer.as_fd(), TIMER)?;
 
@@ -83,13 +90,6 @@ impl RestartConfig {
             // Blocked by the predecessor or an earlier restarter, not by the program: not to be handed down.
             launch.mask.remove(*signal);
         }
-        let path = self.absolute_socket()?;
-        let (inherited, retired) = match gifts.coordination {
-            Some((given, listener)) if path.as_ref() == Some(&given) => (Some(listener), None),
-            Some((given, listener)) => (None, Some(serve(&given, Some(listener))?)),
-            None => (None, None),
-        };
-        let server = path.map(|path| serve(&path, inherited)).transpose()?;
         let program = launch.program.clone();
         let exec = Exec::start(launch, signal, waker.clone()).map_err(Error::os("cannot start the restart thread"))?;
         arrange(signal, blocked)?;
@@ -100,6 +100,15 @@ impl RestartConfig {
         for process in &gifts.draining {
             watch(registry, process.as_fd(), DRAINING)?;
         }
+        let pid_file = self.absolute_pid_file()?.map(PidFile::new);
+        // Last: if anything else cannot be had, no path is left behind that names nobody.
+        let path = self.absolute_socket()?;
+        let (inherited, retired) = match gifts.coordination {
+            Some((given, listener)) if path.as_ref() == Some(&given) => (Some(listener), None),
+            Some((given, listener)) => (None, Some(serve(&given, Some(listener))?)),
+            None => (None, None),
+        };
+        let server = path.map(|path| serve(&path, inherited)).transpose()?;
         claim.built(waker.clone());
         let sockets = Sockets::new(gifts.sockets, passed);
         let chronicle = Chronicle::new(link.as_ref().map(|link| link.outcomes()).unwrap_or_default());
@@ -136,7 +145,7 @@ impl RestartConfig {
             not_started: None,
             last_failure: None,
             chronicle,
-            pid_file: self.absolute_pid_file()?.map(PidFile::new),
+            pid_file,
             stopping: None,
             claim,
             witness: None,
@@ -158,8 +167,12 @@ impl RestartConfig {
             return Ok(None);
         }
         let numbers: Vec<i32> = handled.iter().map(|signal| *signal as i32).collect();
-        let mut signals = Signals::new(&numbers).map_err(Error::os("cannot install the handler of the restart signal"))?;
-        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(Error::os("cannot watch the restart signal"))?;
+        let mut signals = sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])
+            .and_then(|()| Signals::new(&numbers))
+            .map_err(Error::os("cannot install the handler of the restart signal"))?;
+        sys::may_fail(&[libc::ENOMEM, libc::ENOSPC])
+            .and_then(|()| registry.register(&mut signals, SIGNALS, Interest::READABLE))
+            .map_err(Error::os("cannot watch the restart signal"))?;
         Ok(Some(signals))
     }
 }

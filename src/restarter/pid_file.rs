@@ -4,6 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
+
+use crate::sys;
+
 /// The file, as far as it is kept.
 #[derive(Debug)]
 pub(super) struct PidFile(PathBuf);
@@ -28,7 +32,9 @@ impl PidFile {
             {
                 return Err(error);
             }
+            sys::may_fail(&[libc::EACCES, libc::ENOSPC])?;
             File::create_new(temporary)?.write_all(format!("{pid}\n").as_bytes())?;
+            sys::may_fail(&[libc::EACCES, libc::ENOSPC])?;
             fs::rename(temporary, &self.0)
         };
         if let Err(error) = write() {

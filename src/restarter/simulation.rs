@@ -10,7 +10,7 @@ use crate::error::{Error, Refusal};
 use crate::machine::{Input, Output, State};
 use crate::predecessor::begin_anew;
 
-pub use crate::sys::simulation::{Seen, Simulation};
+pub use crate::sys::simulation::{Seen, Simulation, Struck};
 
 use super::Restarter;
 
@@ -61,6 +61,11 @@ pub fn build(_: &Simulation, config: &RestartConfig) -> Result<Restarter, Error>
     Ok(restarter)
 }
 
+/// The process ends: what it keeps for as long as it lives is gone.
+pub fn end_process() {
+    begin_anew();
+}
+
 /// What has been done with its machine since the last time.
 pub fn steps(restarter: &mut Restarter) -> Vec<Step> {
     restarter.witness.as_mut().map(mem::take).unwrap_or_default()
@@ -73,7 +78,11 @@ pub fn state(restarter: &Restarter) -> State {
 
 /// The restart thread does the next thing that it was told to; `false`: there is none.
 pub fn run_thread(restarter: &mut Restarter) -> bool {
-    restarter.exec.carry_out_one()
+    let worked = restarter.exec.carry_out_one();
+    // It may have waited.
+    let now = restarter.now();
+    restarter.timer.time_has_passed(now);
+    worked
 }
 
 /// The restart thread is gone.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
@@ -19,6 +20,7 @@ pub(super) struct Timer {
 
 impl Timer {
     pub(super) fn new() -> io::Result<Timer> {
+        sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         Ok(Timer { timer, armed: None })
     }

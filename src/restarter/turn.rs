@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use mio::Token;
+use nix::libc;
 
 use crate::error::ChildSpawnError;
 use crate::machine::{Input, State, Ticket};
@@ -82,7 +83,8 @@ impl Restarter {
         let mut news = News::default();
         let mut limit = Some(limit);
         loop {
-            match self.poll.poll(&mut self.events, limit) {
+            let polled = sys::may_fail(&[libc::EINTR]).and_then(|()| self.poll.poll(&mut self.events, limit));
+            match polled {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {

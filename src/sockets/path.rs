@@ -14,6 +14,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 
+use crate::sys;
+
 /// How long to wait for another process that binds the same path: it takes that one some microseconds.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 /// The longest path that the kernel binds a socket to.
@@ -34,10 +36,11 @@ impl PathLock {
         let lock = PathBuf::from(name);
         let deadline = Instant::now() + LOCK_LIMIT;
         loop {
-            let options =
-                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&lock);
+            let opened = sys::may_fail(&[libc::EACCES, libc::EMFILE, libc::ENOSPC]).and_then(|()| {
+                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&lock)
+            });
             let file =
-                options.map_err(|error| named(error, "the directory must be there and writable: cannot open the lock file", &lock))?;
+                opened.map_err(|error| named(error, "the directory must be there and writable: cannot open the lock file", &lock))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // The one who held it before has removed it: what is locked must be what is there.
                 Ok(held) if same_file(&held.metadata()?, &lock) => return Ok(PathLock { path: path.into(), lock, _held: held }),
@@ -95,6 +98,7 @@ pub(crate) fn bind_unix(path: &Path, of: SockType) -> io::Result<OwnedFd> {
 }
 
 pub(crate) fn unix_socket(of: SockType) -> io::Result<OwnedFd> {
+    sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOBUFS])?;
     Ok(socket(AddressFamily::Unix, of, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?)
 }
 

@@ -4,8 +4,10 @@
 //! system, and a release build has no other: there [`POSSIBLE`] is false, and all of this comes to nothing.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::Location;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
@@ -32,7 +34,11 @@ struct System {
     obstacle: Option<i32>,
     /// In how many calls one fails, and with which of the errors it can fail with.
     fault: Option<(u32, usize)>,
-    faults: u32,
+    struck: Vec<Struck>,
+    /// The next write finds no room.
+    full: bool,
+    /// Where the service manager listens.
+    manager: Option<OsString>,
     /// What this process was born with.
     lifeline: Option<OwnedFd>,
 }
@@ -66,17 +72,28 @@ pub struct Seen {
     pub reaped: bool,
 }
 
+/// A call that has failed because a test wanted it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Struck {
+    /// Where it is made,
+    pub file: &'static str,
+    /// in which line.
+    pub line: u32,
+    /// What it has failed with.
+    pub error: i32,
+}
+
 /// While it lives, the thread that made it has a system of its own.
 #[derive(Debug)]
 pub struct Simulation(());
 
 impl Simulation {
-    /// Begins one. `lifeline`: what this process was born with.
+    /// Begins one. `lifeline`: what this process was born with; `manager`: where its service manager listens, if it has one.
     ///
     /// # Panics
     ///
     /// A release build has no simulations; a thread has one at a time.
-    pub fn new(lifeline: Option<OwnedFd>) -> Simulation {
+    pub fn new(lifeline: Option<OwnedFd>, manager: Option<OsString>) -> Simulation {
         if !POSSIBLE {
             panic!("this build has no simulations");
         }
@@ -86,7 +103,9 @@ impl Simulation {
             children: Vec::new(),
             obstacle: None,
             fault: None,
-            faults: 0,
+            struck: Vec::new(),
+            full: false,
+            manager,
             lifeline,
         };
         assert!(SYSTEM.replace(Some(system)).is_none(), "this thread has a simulation already");
@@ -98,18 +117,29 @@ impl Simulation {
         with(|system| system.passed = system.passed.saturating_add(time));
     }
 
+    /// How much has passed since it began: by [`pass`](Simulation::pass), or in calls that wait.
+    pub fn passed(&self) -> Duration {
+        with(|system| system.passed).unwrap_or_default()
+    }
+
     /// After so many more calls that can fail one does, with one of the errors that the system has for it.
     pub fn fail_after(&self, calls: u32, which: usize) {
         with(|system| system.fault = Some((calls, which)));
     }
 
-    /// From now on none fails. Says how many have.
-    pub fn faults(&self) -> u32 {
-        with(|system| {
-            system.fault = None;
-            system.faults
-        })
-        .unwrap_or_default()
+    /// From now on none fails.
+    pub fn calm(&self) {
+        with(|system| system.fault = None);
+    }
+
+    /// Those that have failed.
+    pub fn struck(&self) -> Vec<Struck> {
+        with(|system| system.struck.clone()).unwrap_or_default()
+    }
+
+    /// Some have in an earlier one, which this one goes on from.
+    pub fn remember(&self, earlier: Vec<Struck>) {
+        with(|system| system.struck = earlier);
     }
 
     /// From now on nothing can be started, for that reason; `None`: it can.
@@ -195,13 +225,25 @@ pub(crate) fn born_with() -> Option<Option<OwnedFd>> {
     with(|system| system.lifeline.take())
 }
 
+/// Where the service manager listens, if that is for a test to say.
+pub(crate) fn manager() -> Option<Option<OsString>> {
+    with(|system| system.manager.clone())
+}
+
+/// A wait of so long comes now. In a simulation it is over: time has passed. `false`: there is none.
+pub(crate) fn has_waited(time: Duration) -> bool {
+    with(|system| system.passed = system.passed.saturating_add(time)).is_some()
+}
+
 /// A call that can fail with these errors comes now; a test may want it to.
+#[track_caller]
 pub(crate) fn may_fail(errors: &[i32]) -> io::Result<()> {
+    let caller = Location::caller();
     let failed = with(|system| match &mut system.fault {
         Some((0, which)) => {
             let error = errors[*which % errors.len()];
             system.fault = None;
-            system.faults += 1;
+            system.struck.push(Struck { file: caller.file(), line: caller.line(), error });
             Some(error)
         }
         Some((left, _)) => {
@@ -211,6 +253,21 @@ pub(crate) fn may_fail(errors: &[i32]) -> io::Result<()> {
         None => None,
     });
     failed.flatten().map_or(Ok(()), |error| Err(io::Error::from_raw_os_error(error)))
+}
+
+/// These bytes are to be written to a stream. How many of them there is room for: all, or in a simulation one, and for the rest when the
+/// other side has read that one, as an epoll then tells.
+pub(crate) fn room_for(bytes: &[u8]) -> io::Result<&[u8]> {
+    if with(|system| std::mem::take(&mut system.full)) == Some(true) {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    match may_fail(&[libc::EPIPE, libc::ENOBUFS, libc::EAGAIN]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && bytes.len() > 1 => {
+            with(|system| system.full = true);
+            Ok(&bytes[..1])
+        }
+        result => result.map(|()| bytes),
+    }
 }
 
 /// A child is started that has this lifeline.

@@ -25,7 +25,7 @@ pub(crate) struct Spawn<'a> {
 
 /// Starts the program and returns its process id. Returns once it has been executed, or with the error that kept it from that.
 pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<u32> {
-    may_fail(&[libc::EAGAIN, libc::ENOMEM])?;
+    may_fail(&[libc::EAGAIN, libc::ENOMEM, libc::ETXTBSY])?;
     if let Some(result) = simulation::spawn(what.inherited.first().map(|(fd, _)| *fd)) {
         return result;
     }

@@ -39,7 +39,7 @@ pub(crate) fn is_there() -> bool {
 /// Whether the manager can be told anything: it may have been named wrongly.
 pub(crate) fn listens() -> bool {
     let Some(address) = address() else { return false };
-    let connected = UnixDatagram::unbound().map(|socket| to_address(&address).and_then(|address| socket.connect_addr(&address)));
+    let connected = socket().map(|socket| to_address(&address).and_then(|address| socket.connect_addr(&address)));
     // Without a socket to try with that is not known.
     connected.is_err() || connected.is_ok_and(|result| result.is_ok())
 }
@@ -48,7 +48,7 @@ pub(crate) fn listens() -> bool {
 pub(crate) fn ready() {
     warn_of_deafness(is_there());
     let Some(address) = address() else { return };
-    let result = UnixDatagram::unbound().and_then(|socket| {
+    let result = socket().and_then(|socket| {
         socket.connect_addr(&to_address(&address)?)?;
         socket.send(worded(&[NotifyState::Ready]).as_bytes())
     });
@@ -111,7 +111,8 @@ impl Manager {
     /// Asks for a sign that all of this has been taken in; `None` without a manager, or if it cannot be asked.
     pub(crate) fn barrier(&mut self) -> Option<Barrier> {
         address()?;
-        match pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
+        let pipe = || Ok(pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?);
+        match sys::may_fail(&[libc::EMFILE, libc::ENFILE]).and_then(|()| pipe()) {
             Ok((ours, theirs)) => {
                 self.queue(Waiting { text: "BARRIER=1".into(), descriptor: Some(theirs) });
                 Some(Barrier(ours))
@@ -139,7 +140,7 @@ impl Manager {
         while let Some(first) = self.waiting.front() {
             match send(first) {
                 Err(error) if has_to_wait(&error) => {
-                    self.tried = Some(Instant::now());
+                    self.tried = Some(sys::now());
                     return;
                 }
                 Err(error) => unreachable_manager(&error),
@@ -152,7 +153,7 @@ impl Manager {
 
     /// How long until [`Manager::flush`] is needed.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
-        self.tried.map(|tried| RETRY.saturating_sub(tried.elapsed()))
+        self.tried.map(|tried| RETRY.saturating_sub(sys::now() - tried))
     }
 }
 
@@ -168,6 +169,7 @@ impl Barrier {
 
     /// Waits for that.
     pub(crate) fn answers_within(&self, limit: Duration) -> bool {
+        let limit = if sys::has_waited(limit) { Duration::ZERO } else { limit };
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)), Ok(1..))
     }
@@ -180,7 +182,7 @@ impl AsFd for Barrier {
 }
 
 fn address() -> Option<OsString> {
-    env::var_os(NOTIFY_SOCKET).filter(|address| !address.is_empty())
+    sys::simulation::manager().unwrap_or_else(|| env::var_os(NOTIFY_SOCKET)).filter(|address| !address.is_empty())
 }
 
 fn to_address(text: &OsString) -> io::Result<SocketAddr> {
@@ -190,9 +192,14 @@ fn to_address(text: &OsString) -> io::Result<SocketAddr> {
     }
 }
 
+fn socket() -> io::Result<UnixDatagram> {
+    sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOBUFS])?;
+    UnixDatagram::unbound()
+}
+
 fn send(message: &Waiting) -> io::Result<()> {
     let Some(address) = address() else { return Ok(()) };
-    let socket = UnixDatagram::unbound()?;
+    let socket = socket()?;
     socket.set_nonblocking(true)?;
     socket.connect_addr(&to_address(&address)?)?;
     let descriptors: Vec<_> = message.descriptor.iter().map(AsFd::as_fd).collect();
@@ -207,9 +214,10 @@ fn longer(by: Duration) -> NotifyState<'static> {
     NotifyState::ExtendTimeoutUsec(u32::try_from(by.as_micros()).unwrap_or(u32::MAX))
 }
 
-/// The manager is busy, or this process has no descriptor or memory left for a moment.
+/// The manager is busy, this process has no descriptor or memory left for a moment, or too many descriptors of this user are on their way
+/// between processes for that of a barrier.
 fn has_to_wait(error: &io::Error) -> bool {
-    const WAIT: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    const WAIT: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ETOOMANYREFS];
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error().is_some_and(|number| WAIT.contains(&number))
 }
 

@@ -1,6 +1,6 @@
 //! Somebody at the coordination socket.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub struct Client {
     pub seen: bool,
     /// It has said what makes no sense, or was too slow: nothing is owed to it.
     pub lost: bool,
+    /// It has been hung up on.
+    pub closed: bool,
     last: Duration,
 }
 
@@ -27,13 +29,13 @@ impl Client {
     pub fn connect(path: &Path, now: Duration) -> Option<Client> {
         let stream = UnixStream::connect(path).ok()?;
         stream.set_nonblocking(true).expect("any socket can be made so");
-        Some(Client { stream, frames: Frames::default(), asked: None, seen: false, lost: false, last: now })
+        Some(Client { stream, frames: Frames::default(), asked: None, seen: false, lost: false, closed: false, last: now })
     }
 
-    /// One question at a time.
-    pub fn ask(&mut self, what: u8) {
+    /// One question at a time; says whether it is for a restart.
+    pub fn ask(&mut self, what: u8) -> bool {
         if self.asked.is_some() || self.lost {
-            return;
+            return false;
         }
         let request = match what % 4 {
             0 => Request::TryRestart,
@@ -43,7 +45,9 @@ impl Client {
         };
         let frame = Coordination::Request(request.clone()).encode();
         self.lost |= self.stream.write(&frame).ok() != Some(frame.len());
+        let restart = request != Request::Status;
         (self.asked, self.seen) = (Some(request), false);
+        restart
     }
 
     pub fn babble(&mut self, what: u8) {
@@ -61,12 +65,16 @@ impl Client {
         }
     }
 
-    /// Reads what has come.
-    pub fn listen(&mut self, now: Duration) {
+    /// Reads what has come. `faulty`: calls have failed.
+    pub fn listen(&mut self, now: Duration, faulty: bool) {
         let mut buffer = [0; 4096];
         loop {
             match self.stream.read(&mut buffer) {
-                Ok(0) | Err(_) => break,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Ok(0) | Err(_) => {
+                    self.closed = true;
+                    break;
+                }
                 Ok(length) => self.frames.push(&buffer[..length]),
             }
         }
@@ -77,6 +85,8 @@ impl Client {
                 continue;
             }
             match (&self.asked, &response) {
+                // It cannot be found out who it is.
+                (_, Response::RestartRefused(why)) if faulty && why.contains("who asks") => self.lost = true,
                 (Some(Request::Restart { progress: true }), Response::Progress(_)) => continue,
                 (Some(Request::TryRestart), Response::RestartComplete(_) | Response::RestartFailed(_)) => {}
                 (

@@ -6,8 +6,12 @@
 //! | `successor` | a successor's end of the lifeline |
 //! | `predecessor` | the predecessor's end, of a restarter that has one |
 //! | `client` | somebody at the coordination socket |
+//! | `manager` | the service manager |
+//! | `surroundings` | a restarter, and what it must leave behind nowhere |
 //! | `judge` | the machine in step with the model, and what it does with the world |
+//! | `seams` | the calls that can fail, and lives in which they do |
 //! | `world` | all of them together, and one life in it |
+//! | `ending` | how that life ends |
 //!
 //! Knows: what a restarter promises to those around it. Does not know: how it keeps it.
 
@@ -15,10 +19,14 @@
 
 pub mod act;
 pub mod client;
+pub mod ending;
 pub mod judge;
+pub mod manager;
 pub mod predecessor;
+pub mod seams;
 pub mod successor;
+pub mod surroundings;
 pub mod world;
 
 pub use act::{Act, Kind};
-pub use world::life;
+pub use world::{Life, life};

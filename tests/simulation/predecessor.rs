@@ -1,6 +1,6 @@
 //! The predecessor's end of the lifeline, of a restarter that has one.
 
-use std::io::{IoSlice, Read};
+use std::io::{ErrorKind, IoSlice, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -20,7 +20,7 @@ pub struct Predecessor {
 
 impl Predecessor {
     /// And the lifeline that the new process is born with.
-    pub fn new(probation: bool) -> (Predecessor, OwnedFd) {
+    pub fn new(probation: bool, signal: Option<i32>) -> (Predecessor, OwnedFd) {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).expect("a socket pair");
         let (pidfd, life) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
@@ -30,7 +30,7 @@ impl Predecessor {
             pid: 1 << 29,
             generation: 1,
             probation_ms: probation.then_some(1000),
-            signal: None,
+            signal,
             given: vec![Given::Predecessor],
             more: false,
             outcomes: Vec::new(),
@@ -57,6 +57,24 @@ impl Predecessor {
     /// Whether a process that is ready need not wait for it: it has said so and been heard, or is dead.
     pub fn has_decided(&self, faulty: bool) -> bool {
         self.granted && !faulty || self.life.is_none()
+    }
+
+    /// Whether it has been told that the new process will not take over.
+    pub fn has_been_refused(&mut self) -> bool {
+        let Some(line) = &mut self.line else { return false };
+        let mut packet = [0; 4096];
+        loop {
+            match line.read(&mut packet) {
+                // It has left something unread. What it had said before is still there.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+                Ok(length @ 1..) => {
+                    if let Ok(Message::Refuse { reason }) = Message::decode(&packet[..length]) {
+                        return !reason.is_empty();
+                    }
+                }
+                _ => return false,
+            }
+        }
     }
 
     pub fn is_gone(&self) -> bool {

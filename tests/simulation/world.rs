@@ -1,91 +1,96 @@
 //! One restarter with everybody around it, from its birth to its end.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use pollflip::internals::machine::{Closed, Input, Phase, State};
-use pollflip::internals::simulation::{self, Simulation};
-use pollflip::{Blob, Event, Exit, Handover, Restarter};
+use nix::libc;
+use pollflip::internals::machine::{Action, Input, Output, State};
+use pollflip::internals::simulation::{self, Step, Struck};
+use pollflip::{Blob, Event, Exit, Handover, Refusal, Restarter};
 
-use crate::model::{Checked, PROBATION, READY, Room};
+use crate::model::Checked;
 
-use super::act::Setting;
+use super::act::{OURS, Setting, THEIRS};
 use super::client::Client;
 use super::judge::Judge;
-use super::predecessor::Predecessor;
-use super::successor::{self, Successor};
+use super::manager::Manager;
+use super::successor::Successor;
+use super::surroundings::{Surroundings, open_descriptors, strike};
 use super::{Act, Kind};
 
 /// How much of a life is lived: a longer one has nothing new.
 const LONGEST: usize = 200;
-/// EPERM, ENOENT, EAGAIN, ENOMEM, EACCES, E2BIG, ENOEXEC.
-const ERRORS: [i32; 7] = [1, 2, 11, 12, 13, 7, 8];
+/// Why nothing can be started.
+const ERRORS: [i32; 8] = [libc::EPERM, libc::ENOENT, libc::EAGAIN, libc::ENOMEM, libc::EACCES, libc::E2BIG, libc::ENOEXEC, libc::ETXTBSY];
+/// Why something cannot be sent for a while.
+const FOR_A_WHILE: [i32; 3] = [libc::EAGAIN, libc::ENOBUFS, libc::ETOOMANYREFS];
+/// How long the service manager is waited for.
+const BARRIER_LIMIT: Duration = Duration::from_secs(5);
 
-struct World {
-    setting: Setting,
-    simulation: Simulation,
-    restarter: Restarter,
-    judge: Judge,
-    successors: Vec<Successor>,
-    predecessor: Option<Predecessor>,
-    clients: VecDeque<Client>,
-    handover: Option<Handover>,
-    path: Option<PathBuf>,
-    now: Duration,
-    completed: bool,
+pub(super) struct World {
+    pub(super) setting: Setting,
+    pub(super) around: Surroundings,
+    pub(super) restarter: Restarter,
+    pub(super) judge: Judge,
+    pub(super) successors: Vec<Successor>,
+    pub(super) clients: VecDeque<Client>,
+    pub(super) handover: Option<Handover>,
+    pub(super) completed: bool,
+    /// When the commitment was carried out.
+    committed: Option<Duration>,
     faulty: bool,
     /// Clients are taken in.
     serves: bool,
     /// The state has been asked for and not come yet.
     pulled: bool,
+    /// How many requests there have been, and how many there may have been.
+    asks: u32,
+    may_ask: u32,
+    /// A signal has come that the loop has not dealt with: how many requests there had been before.
+    signalled: Option<u32>,
 }
 
-/// The body of the fuzz target: any bytes are a life. Hands back what the machine in it has seen.
-pub fn life(data: &[u8]) -> Checked {
-    let before = lowest_free_descriptor();
-    let (first, rest) = data.split_first().unwrap_or((&0, &[]));
-    let mut world = World::new(Setting(*first));
+/// What was seen of a life.
+pub struct Life {
+    pub checked: Checked,
+    /// The calls that have failed in it.
+    pub struck: Vec<Struck>,
+}
+
+/// The body of the fuzz target: any bytes are a life.
+pub fn life(data: &[u8]) -> Life {
+    let before = open_descriptors();
+    let (first, rest) = data.split_first_chunk().unwrap_or((&[0; 3], &[]));
+    let mut world = World::new(Setting::of_bytes(*first));
     for pair in rest.chunks_exact(2).take(LONGEST) {
         world.act(Act::of_bytes([pair[0], pair[1]]));
     }
-    let checked = world.end();
-    assert_eq!(lowest_free_descriptor(), before, "a descriptor was left behind\n{checked}");
-    checked
-}
-
-fn lowest_free_descriptor() -> i32 {
-    File::open("/dev/null").expect("it is everywhere").as_raw_fd()
+    let life = world.end();
+    assert_eq!(open_descriptors(), before, "a descriptor was left behind\n{}", life.checked);
+    life
 }
 
 impl World {
     fn new(setting: Setting) -> World {
-        let (predecessor, lifeline) = setting.has_predecessor().then(|| Predecessor::new(setting.0 & 3 != 0)).unzip();
-        let path = setting.has_socket().then(|| std::env::temp_dir().join(format!("pollflip-simulation-{}.sock", std::process::id())));
-        let simulation = Simulation::new(lifeline);
-        let config = match &path {
-            Some(path) => setting.config().coordination_socket(path),
-            None => setting.config(),
-        };
-        let restarter = simulation::build(&simulation, &config).expect("nothing is in the way");
+        let (around, restarter) = Surroundings::with_restarter(setting);
         World {
             setting,
-            simulation,
             restarter,
             judge: Judge::new(setting),
             successors: Vec::new(),
-            predecessor,
             clients: VecDeque::new(),
             handover: None,
-            path,
-            now: Duration::ZERO,
             completed: false,
-            faulty: false,
+            committed: None,
+            faulty: !around.simulation.struck().is_empty(),
             serves: false,
             pulled: false,
+            asks: 0,
+            may_ask: 0,
+            signalled: None,
+            around,
         }
     }
 
@@ -96,14 +101,16 @@ impl World {
                 0 => self.poll_empty(),
             },
             // It would wait for ever: for a word that has not been said, or could not be heard.
-            Kind::Ready if self.predecessor.as_ref().is_some_and(|predecessor| !predecessor.has_decided(self.faulty)) => {}
+            Kind::Ready if self.around.predecessor.as_ref().is_some_and(|predecessor| !predecessor.has_decided(self.faulty)) => {}
             Kind::Ready => {
+                // It may wait for room.
+                self.around.manager.iter_mut().for_each(Manager::reads_on);
                 let result = self.restarter.ready();
                 assert!(result.is_ok() || self.pulled, "{result:?}");
             }
             Kind::Request => {
                 let before = self.restarter.status().state;
-                let result = self.restarter.request();
+                let result = self.request();
                 assert_eq!(result.is_ok(), before == "idle", "{result:?} in {before:?}");
             }
             Kind::Cancel => {
@@ -117,9 +124,9 @@ impl World {
             }
             Kind::Thread => {
                 let errno = what.checked_sub(1).map(|which| ERRORS[usize::from(which) % ERRORS.len()]);
-                self.simulation.obstruct(errno);
+                self.around.simulation.obstruct(errno);
                 simulation::run_thread(&mut self.restarter);
-                self.simulation.obstruct(None);
+                self.around.simulation.obstruct(None);
                 self.look_for_children();
             }
             Kind::ThreadLost => simulation::lose_thread(&mut self.restarter),
@@ -129,12 +136,12 @@ impl World {
                 let exit = if what & 1 == 0 { Exit::Code(i32::from(what >> 1)) } else { Exit::Signal(i32::from(what >> 1 & 31) + 1) };
                 if let Some(last) = self.successors.last_mut() {
                     last.close();
-                    self.simulation.exit(last.pid, exit);
+                    self.around.simulation.exit(last.pid, exit);
                 }
             }
             Kind::Undying => {
                 if let Some(last) = self.successors.last() {
-                    self.simulation.undying(last.pid, what & 1 == 0);
+                    self.around.simulation.undying(last.pid, what & 1 == 0);
                 }
             }
             Kind::Gives => self.give(what),
@@ -156,31 +163,39 @@ impl World {
             }
             Kind::Fault => {
                 self.faulty = true;
-                self.simulation.fail_after(u32::from(what >> 2), usize::from(what & 3));
+                self.around.simulation.fail_after(u32::from(what >> 2), usize::from(what & 3));
             }
             Kind::Connects => {
-                let client = self.path.as_ref().filter(|_| self.clients.len() < 4).and_then(|path| Client::connect(path, self.now));
+                let client =
+                    self.around.path.as_ref().filter(|_| self.clients.len() < 4).and_then(|path| Client::connect(path, self.now()));
                 self.clients.extend(client);
             }
-            Kind::Asks => self.client(what >> 2, |client| client.ask(what)),
-            Kind::Babbles => self.client(what >> 2, |client| client.babble(what)),
+            Kind::Asks => {
+                let restart = self.client(what >> 2, |client| client.ask(what));
+                self.may_ask += u32::from(restart == Some(true));
+            }
+            Kind::Babbles => _ = self.client(what >> 2, |client| client.babble(what)),
             Kind::HangsUp => drop(self.clients.pop_front()),
-            Kind::Predecessor => self.predecessor.iter_mut().for_each(|predecessor| predecessor.does(what)),
+            Kind::Predecessor => self.around.predecessor.iter_mut().for_each(|predecessor| predecessor.does(what)),
             Kind::Pulls => {
-                self.pulled |= self.predecessor.is_some();
+                self.pulled |= self.around.predecessor.is_some();
                 self.restarter.predecessor().iter().for_each(|predecessor| predecessor.pull());
             }
+            Kind::Signal if !self.setting.has(Setting::SIGNAL) => {}
+            Kind::Signal if what & 8 != 0 => strike(THEIRS, 1),
+            Kind::Signal => self.signal([1, 2, 3, 8, 64, 500, 1, 1][usize::from(what & 7)]),
+            Kind::Manager => self.around.manager.iter_mut().for_each(|manager| manager.does(what)),
         }
         self.judge();
     }
 
     /// One event, if there is one.
-    fn poll(&mut self) -> bool {
+    pub(super) fn poll(&mut self) -> bool {
         let event = self.restarter.poll();
         self.hear(event)
     }
 
-    fn poll_empty(&mut self) {
+    pub(super) fn poll_empty(&mut self) {
         for _ in 0..100 {
             if !self.poll() {
                 return;
@@ -198,36 +213,52 @@ impl World {
         }
         match event {
             Some(Event::StateRequested(handover)) => self.handover = Some(handover),
-            Some(Event::Completed(_)) => self.completed = true,
+            Some(Event::Completed(pid)) => {
+                self.completed = true;
+                self.is_known_to_all(pid);
+            }
             Some(Event::Inherited(_)) => self.pulled = false,
             _ => {}
         }
-        self.serves |= self.predecessor.is_none() || self.state() == State::Idle;
+        self.serves |= self.around.predecessor.is_none() || self.state() == State::Idle;
+        let now = self.now();
         for client in &mut self.clients {
             if !any && self.serves && !self.completed {
-                client.has_been_seen(self.now);
+                client.has_been_seen(now);
             }
-            client.listen(self.now);
+            client.listen(now, self.faulty);
+        }
+        if !any && let Some(before) = self.signalled.take() {
+            assert!(self.asks > before, "a signal was lost\n{}", self.judge.checked);
         }
         any
     }
 
-    fn judge(&mut self) {
+    pub(super) fn judge(&mut self) {
         self.look_for_children();
         let steps = simulation::steps(&mut self.restarter);
+        let now = self.now();
+        for step in &steps {
+            match step {
+                Step::In(_, Input::Request(_)) => self.asks += 1,
+                Step::Out(Output::Action(Action::Commit(_))) => self.committed = Some(now),
+                _ => {}
+            }
+        }
+        assert!(self.asks <= self.may_ask, "nobody asked\n{}", self.judge.checked);
         let state = simulation::state(&self.restarter);
-        self.judge.sees(steps, state, &self.simulation.children(), &self.successors);
+        self.judge.sees(steps, state, &self.around.simulation.children(), &self.successors);
         self.successors.iter_mut().for_each(Successor::listen);
     }
 
-    fn look_for_children(&mut self) {
-        for child in self.simulation.children().iter().skip(self.successors.len()) {
-            match self.simulation.lifeline(child.pid) {
+    pub(super) fn look_for_children(&mut self) {
+        for child in self.around.simulation.children().iter().skip(self.successors.len()) {
+            match self.around.simulation.lifeline(child.pid) {
                 Some(line) => self.successors.push(Successor::new(child.pid, line)),
                 None => self.successors.push(Successor::stillborn(child.pid)),
             }
         }
-        for (successor, child) in self.successors.iter_mut().zip(self.simulation.children()) {
+        for (successor, child) in self.successors.iter_mut().zip(self.around.simulation.children()) {
             if child.ended {
                 successor.listen();
                 successor.close();
@@ -235,13 +266,13 @@ impl World {
         }
     }
 
-    fn successor(&mut self, what: impl FnOnce(&mut Successor)) {
+    pub(super) fn successor(&mut self, what: impl FnOnce(&mut Successor)) {
         self.successors.last_mut().map(what);
     }
 
-    fn client(&mut self, which: u8, what: impl FnOnce(&mut Client)) {
+    fn client<T>(&mut self, which: u8, what: impl FnOnce(&mut Client) -> T) -> Option<T> {
         let count = self.clients.len().max(1);
-        self.clients.get_mut(usize::from(which) % count).map(what);
+        self.clients.get_mut(usize::from(which) % count).map(what)
     }
 
     fn give(&mut self, what: u8) {
@@ -255,95 +286,46 @@ impl World {
         };
     }
 
-    fn pass(&mut self, time: Duration) {
-        self.now = self.now.saturating_add(time);
-        simulation::pass(&self.simulation, &mut self.restarter, time);
+    pub(super) fn pass(&mut self, time: Duration) {
+        simulation::pass(&self.around.simulation, &mut self.restarter, time);
     }
 
-    fn state(&self) -> State {
+    /// The program asks for a restart.
+    pub(super) fn request(&mut self) -> Result<(), Refusal> {
+        self.may_ask += 1;
+        self.restarter.request()
+    }
+
+    /// So many restart signals come.
+    pub(super) fn signal(&mut self, times: u32) {
+        self.signalled.get_or_insert(self.asks);
+        self.may_ask += times;
+        strike(OURS, times);
+    }
+
+    /// Whoever has to know which process serves does.
+    fn is_known_to_all(&mut self, pid: u32) {
+        let given_up_on = self.committed.is_some_and(|at| self.now() >= at + BARRIER_LIMIT);
+        let heard = self.heard_all() && !given_up_on;
+        if let Some(manager) = self.around.manager.as_ref().filter(|_| heard) {
+            assert!(manager.answered && manager.follows(pid), "it goes on without {manager:?}\n{}", self.judge.checked);
+        }
+        if let Some(path) = self.around.pid_file.as_ref().filter(|_| !self.faulty) {
+            assert_eq!(fs::read_to_string(path).ok(), Some(format!("{pid}\n")));
+        }
+    }
+
+    /// Nothing that was meant for the service manager has been lost: a call that failed is tried again.
+    pub(super) fn heard_all(&self) -> bool {
+        let lossless = self.around.simulation.struck().iter().all(|struck| FOR_A_WHILE.contains(&struck.error));
+        lossless && self.around.manager.as_ref().is_some_and(|manager| manager.hears_all)
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.around.simulation.passed()
+    }
+
+    pub(super) fn state(&self) -> State {
         simulation::state(&self.restarter)
     }
-
-    /// Nothing fails any more, everything that can end ends, and time passes.
-    fn come_to_rest(&mut self) {
-        self.simulation.faults();
-        for successor in &self.successors {
-            self.simulation.undying(successor.pid, false);
-        }
-        for _ in 0..8 {
-            while simulation::run_thread(&mut self.restarter) {}
-            self.poll_empty();
-            self.pass(READY.max(PROBATION) * 2);
-        }
-        self.poll_empty();
-        let deadlines = self.setting.limits();
-        let endless = deadlines.ready == Duration::MAX || deadlines.probation == Some(Duration::MAX);
-        if endless && !at_rest(self.state()) {
-            self.restarter.stop();
-            self.pass(READY);
-            self.poll_empty();
-        }
-        assert!(at_rest(self.state()), "it is stuck\n{}", self.judge.checked);
-        let waiting: Vec<_> = self.clients.iter().filter(|client| client.waits()).collect();
-        assert!(waiting.is_empty(), "a reply was lost: {waiting:?}\n{}", self.judge.checked);
-    }
-
-    /// Whatever has happened before: the next restart works.
-    fn restart_once_more(&mut self) {
-        self.restarter.request().expect("it is idle");
-        self.poll_empty();
-        simulation::run_thread(&mut self.restarter);
-        self.look_for_children();
-        self.poll_empty();
-        self.successor(|successor| {
-            successor.say(successor::HERE);
-            successor.say(successor::PULL);
-        });
-        self.poll_empty();
-        self.handover.take().expect("it was asked for").send();
-        self.poll_empty();
-        self.successor(|successor| successor.say(successor::READY));
-        self.poll_empty();
-        self.restarter.stop();
-        self.poll_empty();
-        let last = self.successors.last().expect("it was started");
-        assert!(self.completed && last.committed && last.served, "the next restart fails\n{}", self.judge.checked);
-    }
-
-    fn end(mut self) -> Checked {
-        let give_up = self.setting.0 & 32 != 0;
-        if !give_up {
-            self.come_to_rest();
-            if self.state() == State::Idle {
-                self.restart_once_more();
-            }
-        }
-        self.simulation.faults();
-        let committed = matches!(self.state(), State::Handoff { .. });
-        drop(self.restarter);
-        if let Some(path) = self.path {
-            // What a successor has taken over is its to remove, and the lock stays for whoever comes next.
-            let _ = fs::remove_file(&path);
-            let _ = fs::remove_file(path.with_extension("sock.lock"));
-        }
-        for successor in &mut self.successors {
-            successor.listen();
-        }
-        for (child, successor) in self.simulation.children().iter().zip(&self.successors) {
-            let kept = successor.committed || child.ended && child.reaped || child.killed && !child.ended;
-            let last = successor.pid == self.successors.last().map_or(0, |last| last.pid);
-            assert!(
-                kept || committed && last,
-                "a child is left to itself: {child:?}, which said {:?}\n{}",
-                successor.said,
-                self.judge.checked
-            );
-        }
-        self.clients.iter_mut().for_each(|client| client.listen(self.now));
-        self.judge.checked
-    }
-}
-
-fn at_rest(state: State) -> bool {
-    matches!(state, State::Idle | State::Closed(_) | State::Handoff { phase: Phase::Committed, .. })
 }
