@@ -131,6 +131,7 @@ fn plans() -> Vec<Plan> {
     let inherits: &[(Kind, u8)] = &[(Signal, 0), (Pulls, 0), (Predecessor, 2), POLL, GRANTS, POLL, (Predecessor, 1), POLL];
     let ends: &[(Kind, u8)] = &[(Signal, 1), POLL, (Thread, 0), POLL, STOP, POLL];
     vec![
+        Plan { name: "early", setting: Setting::SOCKET, acts: served.to_vec() },
         Plan { name: "restart", setting, acts: acts.concat() },
         Plan { name: "inherit", setting: setting.and(Setting::SUCCESSOR), acts: [inherits, OPEN, served, ends].concat() },
     ]

@@ -82,16 +82,17 @@ impl Server {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// Starts to take clients in.
-    pub(crate) fn open(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        if let Some(listener) = &mut self.listener
-            && !self.accepts
-        {
-            sys::may_fail(&[libc::ENOMEM, libc::ENOSPC])?;
-            listener.register(registry, token, Interest::READABLE)?;
-            self.accepts = true;
+    /// Starts to take clients in, or tries it again a little later.
+    pub(crate) fn open(&mut self, registry: &Registry, token: Token, now: Duration) {
+        let waits = self.accepts || self.retry_at.is_some_and(|at| now < at);
+        let Some(listener) = self.listener.as_mut().filter(|_| !waits) else { return };
+        match sys::may_fail(&[libc::ENOMEM, libc::ENOSPC]).and_then(|()| listener.register(registry, token, Interest::READABLE)) {
+            Ok(()) => self.accepts = true,
+            Err(error) => {
+                log::error!("cannot watch the coordination socket {}: {error}; trying again", self.path.display());
+                self.retry_at = Some(now + RETRY);
+            }
         }
-        Ok(())
     }
 
     /// The listener is the successor's from now on. It is deregistered first: the kernel keeps a closed descriptor in epoll while another

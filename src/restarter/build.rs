@@ -113,7 +113,7 @@ impl RestartConfig {
         let sockets = Sockets::new(gifts.sockets, passed);
         let chronicle = Chronicle::new(link.as_ref().map(|link| link.outcomes()).unwrap_or_default());
         let limits = Limits { ready: self.ready_timeout, probation: self.probation };
-        Ok(Restarter {
+        let mut restarter = Restarter {
             events: Events::with_capacity(CAPACITY),
             waker,
             timer,
@@ -150,7 +150,11 @@ impl RestartConfig {
             claim,
             witness: None,
             poll,
-        })
+        };
+        // Nothing wakes a loop before the program is ready but whoever asks too early.
+        restarter.open_server();
+        restarter.rearm();
+        Ok(restarter)
     }
 
     /// Whether the end of this process would be the end of the service.

@@ -94,10 +94,9 @@ impl Restarter {
         if self.link.is_some() && !self.heard.ours && !self.heard.lost {
             return;
         }
-        if let Some(server) = &mut self.server
-            && let Err(error) = server.open(self.poll.registry(), COORDINATION)
-        {
-            log::error!("cannot watch the coordination socket {}: {error}", server.path().display());
+        let now = self.now();
+        if let Some(server) = &mut self.server {
+            server.open(self.poll.registry(), COORDINATION, now);
         }
         if self.heard.ours
             && let Some(mut retired) = self.retired.take()

@@ -23,6 +23,8 @@ impl World {
         for successor in &self.successors {
             self.around.simulation.undying(successor.pid, false);
         }
+        // Even if the loop has not been woken for them.
+        self.clients_must_be_seen();
         self.poll_empty();
         for _ in 0..8 {
             while simulation::run_thread(&mut self.restarter) {}

@@ -17,7 +17,7 @@ use super::client::Client;
 use super::judge::Judge;
 use super::manager::Manager;
 use super::successor::Successor;
-use super::surroundings::{Surroundings, open_descriptors, strike};
+use super::surroundings::{Surroundings, open_descriptors, strike, wants_to_be_polled};
 use super::{Act, Kind};
 
 /// How much of a life is lived: a longer one has nothing new.
@@ -38,6 +38,8 @@ pub(super) struct World {
     pub(super) clients: VecDeque<Client>,
     pub(super) handover: Option<Handover>,
     pub(super) completed: bool,
+    /// The program has not polled to the end.
+    at_it: bool,
     /// When the commitment was carried out.
     committed: Option<Duration>,
     faulty: bool,
@@ -83,6 +85,7 @@ impl World {
             clients: VecDeque::new(),
             handover: None,
             completed: false,
+            at_it: false,
             committed: None,
             faulty: !around.simulation.struck().is_empty(),
             serves: false,
@@ -189,8 +192,11 @@ impl World {
         self.judge();
     }
 
-    /// One event, if there is one.
-    pub(super) fn poll(&mut self) -> bool {
+    /// One event, if there is one. The program polls until there is none, and again when the descriptor is readable: as it is told to.
+    fn poll(&mut self) -> bool {
+        if !self.at_it && !wants_to_be_polled(&self.restarter) {
+            return false;
+        }
         let event = self.restarter.poll();
         self.hear(event)
     }
@@ -208,6 +214,7 @@ impl World {
         self.judge();
         self.judge.hears(event.as_ref());
         let any = event.is_some();
+        self.at_it = any;
         if self.completed {
             assert!(matches!(event, None | Some(Event::SuccessorGone(_) | Event::PredecessorGone | Event::Inherited(_))), "{event:?}");
         }
@@ -220,14 +227,11 @@ impl World {
             Some(Event::Inherited(_)) => self.pulled = false,
             _ => {}
         }
-        self.serves |= self.around.predecessor.is_none() || self.state() == State::Idle;
-        let now = self.now();
-        for client in &mut self.clients {
-            if !any && self.serves && !self.completed {
-                client.has_been_seen(now);
-            }
-            client.listen(now, self.faulty);
+        if !any {
+            self.clients_must_be_seen();
         }
+        let now = self.now();
+        self.clients.iter_mut().for_each(|client| client.listen(now, self.faulty));
         if !any && let Some(before) = self.signalled.take() {
             assert!(self.asks > before, "a signal was lost\n{}", self.judge.checked);
         }
@@ -294,6 +298,15 @@ impl World {
     pub(super) fn request(&mut self) -> Result<(), Refusal> {
         self.may_ask += 1;
         self.restarter.request()
+    }
+
+    /// The loop has turned, or must have, and takes clients in.
+    pub(super) fn clients_must_be_seen(&mut self) {
+        self.serves |= self.around.predecessor.is_none() || self.state() == State::Idle;
+        let now = self.now();
+        if self.serves && !self.completed {
+            self.clients.iter_mut().for_each(|client| client.has_been_seen(now));
+        }
     }
 
     /// So many restart signals come.
