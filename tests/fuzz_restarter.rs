@@ -13,7 +13,7 @@ use model::rows::ROWS;
 use simulation::act::Setting;
 use simulation::seams::{Plan, Seam, seams};
 use simulation::successor::{ANOTHER, GARBAGE, HERE, PROGRESS, PULL, READY, REFUSE};
-use simulation::{Act, Kind};
+use simulation::{Act, Happening, Kind};
 
 /// Up to where the program is ready,
 const OPEN: &[(Kind, u8)] = &[(Kind::Ready, 0), POLL];
@@ -32,6 +32,9 @@ const STOP: (Kind, u8) = (Kind::Stop, 0);
 const LOST: (Kind, u8) = (Kind::ThreadLost, 0);
 const UNDYING: (Kind, u8) = (Kind::Undying, 0);
 const DIES_AT_LAST: (Kind, u8) = (Kind::Undying, 1);
+const STORM: (Kind, u8) = (Kind::Signal, 5);
+const READS: (Kind, u8) = (Kind::Manager, 1);
+const BUSY: (Kind, u8) = (Kind::Manager, 4);
 const GRANTS: (Kind, u8) = (Kind::Predecessor, 0);
 
 fn seed(name: &str, setting: Setting, parts: &[&[(Kind, u8)]]) -> Seed {
@@ -93,8 +96,10 @@ fn rows() -> Vec<Seed> {
 
 /// What no row is about: clients, calls that fail, a predecessor that goes.
 fn between() -> Vec<Seed> {
-    use Kind::{Asks, Closes, Connects, Fails, Fault, Gives, Predecessor, Pulls, Says, Sends, Thread, Wait};
+    use Kind::{Asks, Closes, Connects, Fails, Fault, Gives, Manager, Pass, Predecessor, Pulls, Says, Sends, Signal, Thread, Wait};
     let asked: &[(Kind, u8)] = &[(Connects, 0), (Asks, 1), (Connects, 0), (Asks, 7), POLL];
+    // Of which the service manager hears before it is final.
+    let managed = |name, acts: &[(Kind, u8)]| seed(name, Setting::MANAGER, &[OPEN, BEGUN, STARTED, &[(Manager, 0)], SAYS_READY, acts]);
     let faulty = |name, call: u8, acts: &[(Kind, u8)]| seed(name, Setting::PROBATION, &[OPEN, &[(Fault, call << 2)], acts, &[POLL]]);
     vec![
         seed("between-clients", Setting::SOCKET, &[OPEN, asked, STARTED, &[(Says, PROGRESS), POLL], SAYS_READY, &[(Asks, 7), POLL]]),
@@ -115,6 +120,25 @@ fn between() -> Vec<Seed> {
         seed("between-grant-not-sent", Setting::PROBATION, &[OPEN, BEGUN, STARTED, &[(Fault, (3 << 2) + 3)], SAYS_READY]),
         // What was spawned, given up and not yet reaped when the thread was lost.
         seed("between-lost-unreaped", Setting::PLAIN, &[OPEN, BEGUN, &[(Thread, 0), STOP, POLL, LOST, POLL]]),
+        seed(
+            "between-signal-storm",
+            Setting::SIGNAL,
+            &[&[STORM], OPEN, &[STORM, POLL, STORM], STARTED, &[STORM, POLL, STORM], SAYS_READY, &[STORM, POLL]],
+        ),
+        seed(
+            "between-signal-of-the-predecessor",
+            Setting::SIGNAL.and(Setting::SUCCESSOR),
+            &[&[(Signal, 8), GRANTS], OPEN, &[(Signal, 8), POLL]],
+        ),
+        managed("between-manager-answers-late", &[READS, POLL, DEADLINE, POLL, (Manager, 3), POLL]),
+        managed("between-manager-never-answers", &[READS, POLL, (Pass, 6), POLL]),
+        managed("between-manager-gone", &[(Manager, 7), POLL]),
+        managed("between-manager-asked-late", &[BUSY, POLL, (Pass, 4), POLL, READS, (Pass, 4), POLL, (Manager, 3)]),
+        managed("between-manager-too-busy", &[BUSY, (Pass, 6), POLL, (Pass, 6)]),
+        seed("between-manager-gone-before", Setting::MANAGER, &[OPEN, &[(Manager, 7)], BEGUN, STARTED, SAYS_READY]),
+        seed("between-manager-forgotten", Setting::MANAGER.and(Setting::GIVEN_UP), &[OPEN, BEGUN, STARTED, SAYS_READY, &[READS]]),
+        seed("between-being-written", Setting::MANAGER, &[OPEN, BEGUN, &[(Thread, 8), POLL, (Manager, 0)]]),
+        seed("between-being-written-in-vain", Setting::PLAIN, &[OPEN, BEGUN, &[CANCEL, POLL, (Thread, 8), POLL]]),
         seed("between-too-late", Setting::PLAIN, &[OPEN, BEGUN, &[(Thread, 0), CANCEL, POLL, (Thread, 0)]]),
     ]
 }
@@ -165,16 +189,21 @@ fn faults() -> Vec<Seed> {
 #[test]
 fn every_life_is_one_that_the_model_knows_and_every_row_is_reached() {
     let mut reached = BTreeSet::new();
+    let mut happened = BTreeSet::new();
     let files = corpus("restarter", &[rows(), between(), faults()].concat());
     for (file, bytes) in &files {
-        let cells = simulation::life(bytes).checked.cells().to_vec();
+        let life = simulation::life(bytes);
+        let cells = life.checked.cells().to_vec();
         if is_seed(file) {
+            happened.extend(life.happened);
             reached.extend(cells.iter().map(|(row, ..)| ROWS[*row].name));
         }
         let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let own = ROWS.iter().find(|row| row.name == name);
         assert!(own.is_none_or(|own| cells.iter().any(|(row, ..)| ROWS[*row].name == own.name)), "{name} is not in {name}.seed");
     }
+    use Happening::{Answered, BeingWritten, ManagerGone, Signal, SignalOfThePredecessor, Storm, Unanswered};
+    assert!(happened.iter().eq(&[Signal, Storm, SignalOfThePredecessor, Answered, Unanswered, ManagerGone, BeingWritten]), "{happened:?}");
     println!("{} lives, {} of {} rows", files.len(), reached.len(), ROWS.len());
     let missing: Vec<_> = ROWS.iter().map(|row| row.name).filter(|name| !reached.contains(name)).collect();
     assert!(missing.is_empty(), "no file reaches {missing:?}");

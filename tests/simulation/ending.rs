@@ -122,7 +122,7 @@ impl World {
         }
         let (now, struck) = (self.around.simulation.passed(), self.around.simulation.struck());
         self.clients.iter_mut().for_each(|client| client.listen(now, !struck.is_empty()));
-        Life { checked: self.judge.checked, struck }
+        Life { checked: self.judge.checked, struck, happened: self.happened }
     }
 }
 

@@ -29,4 +29,4 @@ pub mod surroundings;
 pub mod world;
 
 pub use act::{Act, Kind};
-pub use world::{Life, life};
+pub use world::{Happening, Life, life};

@@ -1,6 +1,6 @@
 //! One restarter with everybody around it, from its birth to its end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io::Write;
 use std::time::Duration;
@@ -26,6 +26,10 @@ const LONGEST: usize = 200;
 const ERRORS: [i32; 8] = [libc::EPERM, libc::ENOENT, libc::EAGAIN, libc::ENOMEM, libc::EACCES, libc::E2BIG, libc::ENOEXEC, libc::ETXTBSY];
 /// Why something cannot be sent for a while.
 const FOR_A_WHILE: [i32; 3] = [libc::EAGAIN, libc::ENOBUFS, libc::ETOOMANYREFS];
+/// How long a program that is being written is waited for.
+const BUSY: Duration = Duration::from_secs(2);
+/// So many signals fill what the kernel keeps of them.
+const STORM: u32 = 500;
 /// How long the service manager is waited for.
 const BARRIER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -52,6 +56,7 @@ pub(super) struct World {
     may_ask: u32,
     /// A signal has come that the loop has not dealt with: how many requests there had been before.
     signalled: Option<u32>,
+    pub(super) happened: BTreeSet<Happening>,
 }
 
 /// What was seen of a life.
@@ -59,6 +64,24 @@ pub struct Life {
     pub checked: Checked,
     /// The calls that have failed in it.
     pub struck: Vec<Struck>,
+    /// What else has happened.
+    pub happened: BTreeSet<Happening>,
+}
+
+/// What can happen besides what the machine does and what fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Happening {
+    /// The restart signal is taken for a request; more of them than the kernel keeps are.
+    Signal,
+    Storm,
+    /// The signal of the predecessor does nothing.
+    SignalOfThePredecessor,
+    /// The service manager has answered before the end of a restart is told; or has not within its time; or was gone.
+    Answered,
+    Unanswered,
+    ManagerGone,
+    /// The program was being written until nobody waited for it any more.
+    BeingWritten,
 }
 
 /// The body of the fuzz target: any bytes are a life.
@@ -93,6 +116,7 @@ impl World {
             asks: 0,
             may_ask: 0,
             signalled: None,
+            happened: BTreeSet::new(),
             around,
         }
     }
@@ -127,9 +151,13 @@ impl World {
             }
             Kind::Thread => {
                 let errno = what.checked_sub(1).map(|which| ERRORS[usize::from(which) % ERRORS.len()]);
+                let before = self.now();
                 self.around.simulation.obstruct(errno);
                 simulation::run_thread(&mut self.restarter);
                 self.around.simulation.obstruct(None);
+                if self.now() - before >= BUSY {
+                    self.happened.insert(Happening::BeingWritten);
+                }
                 self.look_for_children();
             }
             Kind::ThreadLost => simulation::lose_thread(&mut self.restarter),
@@ -185,8 +213,13 @@ impl World {
                 self.restarter.predecessor().iter().for_each(|predecessor| predecessor.pull());
             }
             Kind::Signal if !self.setting.has(Setting::SIGNAL) => {}
-            Kind::Signal if what & 8 != 0 => strike(THEIRS, 1),
-            Kind::Signal => self.signal([1, 2, 3, 8, 64, 500, 1, 1][usize::from(what & 7)]),
+            Kind::Signal if what & 8 != 0 => {
+                strike(THEIRS, 1);
+                if self.around.predecessor.is_some() {
+                    self.happened.insert(Happening::SignalOfThePredecessor);
+                }
+            }
+            Kind::Signal => self.signal([1, 2, 3, 8, 64, STORM, 1, 1][usize::from(what & 7)]),
             Kind::Manager => self.around.manager.iter_mut().for_each(|manager| manager.does(what)),
         }
         self.judge();
@@ -234,6 +267,7 @@ impl World {
         self.clients.iter_mut().for_each(|client| client.listen(now, self.faulty));
         if !any && let Some(before) = self.signalled.take() {
             assert!(self.asks > before, "a signal was lost\n{}", self.judge.checked);
+            self.happened.insert(Happening::Signal);
         }
         any
     }
@@ -314,12 +348,20 @@ impl World {
         self.signalled.get_or_insert(self.asks);
         self.may_ask += times;
         strike(OURS, times);
+        if times == STORM {
+            self.happened.insert(Happening::Storm);
+        }
     }
 
     /// Whoever has to know which process serves does.
     fn is_known_to_all(&mut self, pid: u32) {
         let given_up_on = self.committed.is_some_and(|at| self.now() >= at + BARRIER_LIMIT);
         let heard = self.heard_all() && !given_up_on;
+        self.happened.extend(self.around.manager.as_ref().map(|manager| match manager {
+            Manager { hears_all: false, .. } => Happening::ManagerGone,
+            Manager { answered: true, .. } => Happening::Answered,
+            _ => Happening::Unanswered,
+        }));
         if let Some(manager) = self.around.manager.as_ref().filter(|_| heard) {
             assert!(manager.answered && manager.follows(pid), "it goes on without {manager:?}\n{}", self.judge.checked);
         }
