@@ -38,6 +38,8 @@ impl PidFile {
             fs::rename(temporary, &self.0)
         };
         if let Err(error) = write() {
+            // It is of no use to anybody.
+            let _ = fs::remove_file(temporary);
             log::warn!(target: "pollflip", "cannot write the pid file {}: {error}", self.0.display());
         }
     }

@@ -90,11 +90,10 @@ impl Surroundings {
     /// Nobody serves here any more.
     pub fn are_clean(&self, why: &dyn std::fmt::Display) {
         for path in self.path.iter().chain(&self.pid_file) {
-            let directory = fs::read_dir(path.parent().expect("it has one")).expect("it is there");
-            let name = path.file_name().expect("it has one").to_string_lossy().into_owned();
-            let left: Vec<_> = directory.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
-            let left: Vec<_> = left.iter().filter(|left| left.starts_with(&name)).collect();
-            assert!(left.is_empty(), "{left:?} was left behind: {why}");
+            for what in ["", ".new", ".lock"] {
+                let beside = PathBuf::from(format!("{}{what}", path.display()));
+                assert!(beside.symlink_metadata().is_err(), "{beside:?} was left behind: {why}");
+            }
         }
     }
 
