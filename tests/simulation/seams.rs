@@ -60,28 +60,32 @@ impl Plan {
         /// How many calls and errors fit into the byte that says which one is to fail.
         const CALLS: u8 = 63;
         let mut lives = Vec::new();
-        let mut seen = BTreeSet::new();
-        let mut run = |bytes: Vec<u8>| {
-            let struck = life(&bytes).struck.first().copied();
-            lives.extend(struck.filter(|struck| seen.insert((bytes.clone(), *struck))).map(|struck| (bytes, struck)));
-            struck.is_some()
-        };
+        // Says whether all of the calls that are left have failed.
         let mut each = |with: &dyn Fn(u8, u8) -> Vec<u8>| {
             for calls in 0..CALLS {
-                // None is left to fail.
-                if !run(with(calls, 0)) {
-                    return;
+                let mut errors = BTreeSet::new();
+                for which in 0..4 {
+                    let bytes = with(calls, which);
+                    let Some(struck) = life(&bytes).struck.first().copied() else { return true };
+                    // It has no more than those.
+                    if !errors.insert(struck.error) {
+                        break;
+                    }
+                    lives.push((bytes, struck));
                 }
-                (1..4).for_each(|which| _ = run(with(calls, which)));
             }
+            false
         };
         each(&|calls, which| Plan { setting: self.setting.with_fault(calls, which), acts: self.acts.clone(), ..*self }.to_bytes());
         for at in (0..self.acts.len()).step_by(8) {
-            each(&|calls, which| {
+            let all = each(&|calls, which| {
                 let mut acts = self.acts.clone();
                 acts.insert(at, (Kind::Fault, calls << 2 | which));
                 Plan { acts, ..*self }.to_bytes()
             });
+            if all {
+                break;
+            }
         }
         lives
     }

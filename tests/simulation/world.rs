@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::libc;
 use pollflip::internals::machine::{Action, Input, Output, State};
 use pollflip::internals::simulation::{self, Step, Struck};
-use pollflip::{Blob, Event, Exit, Handover, Refusal, Restarter};
+use pollflip::{Blob, Event, Exit, Failure, Handover, Refusal, Restarter};
 
 use crate::model::Checked;
 
@@ -41,6 +41,10 @@ pub(super) struct World {
     pub(super) successors: Vec<Successor>,
     pub(super) clients: VecDeque<Client>,
     pub(super) handover: Option<Handover>,
+    /// Something that was to be given has not been.
+    incomplete: bool,
+    /// When the last restart began.
+    began: Duration,
     pub(super) completed: bool,
     /// The program has not polled to the end.
     at_it: bool,
@@ -107,6 +111,8 @@ impl World {
             successors: Vec::new(),
             clients: VecDeque::new(),
             handover: None,
+            incomplete: false,
+            began: Duration::ZERO,
             completed: false,
             at_it: false,
             committed: None,
@@ -251,8 +257,13 @@ impl World {
         if self.completed {
             assert!(matches!(event, None | Some(Event::SuccessorGone(_) | Event::PredecessorGone | Event::Inherited(_))), "{event:?}");
         }
+        let now = self.now();
         match event {
-            Some(Event::StateRequested(handover)) => self.handover = Some(handover),
+            Some(Event::StateRequested(handover)) => (self.handover, self.incomplete) = (Some(handover), false),
+            Some(Event::Failed(Failure::Spawn(error))) if error.raw_os_error() == Some(libc::ETXTBSY) => {
+                assert!(now - self.began >= BUSY, "it is not tried again: {error}\n{}", self.judge.checked);
+            }
+            Some(Event::Restarting) => self.began = now,
             Some(Event::Completed(pid)) => {
                 self.completed = true;
                 self.is_known_to_all(pid);
@@ -263,7 +274,6 @@ impl World {
         if !any {
             self.clients_must_be_seen();
         }
-        let now = self.now();
         self.clients.iter_mut().for_each(|client| client.listen(now, self.faulty));
         if !any && let Some(before) = self.signalled.take() {
             assert!(self.asks > before, "a signal was lost\n{}", self.judge.checked);
@@ -287,6 +297,8 @@ impl World {
         let state = simulation::state(&self.restarter);
         self.judge.sees(steps, state, &self.around.simulation.children(), &self.successors);
         self.successors.iter_mut().for_each(Successor::listen);
+        let served = self.successors.last().is_some_and(|last| last.served);
+        assert!(!(self.incomplete && served), "something is missing from the state\n{}", self.judge.checked);
     }
 
     pub(super) fn look_for_children(&mut self) {
@@ -316,12 +328,17 @@ impl World {
     fn give(&mut self, what: u8) {
         let Some(handover) = &mut self.handover else { return };
         // What goes wrong is kept, and told when the handover is sent.
-        let _ = match what & 3 {
+        let result = match what & 3 {
             0 => handover.bytes(&format!("bytes/{what}"), &[what; 100]),
             1 => handover.fd(&format!("fd/{what}"), std::io::stdin()),
-            2 => Blob::new().and_then(|mut blob| blob.write_all(&[what; 1000]).and_then(|()| handover.blob("blob", blob))),
+            2 => match Blob::new() {
+                Ok(mut blob) => blob.write_all(&[what; 1000]).and_then(|()| handover.blob("blob", blob)),
+                // The handover does not know of it.
+                Err(_) => Ok(()),
+            },
             _ => (0..300).try_for_each(|number| handover.fd(&format!("many/{what}/{number}"), std::io::stdin())),
         };
+        self.incomplete |= result.is_err();
     }
 
     pub(super) fn pass(&mut self, time: Duration) {
