@@ -11,6 +11,7 @@
 //! | `judge` | the machine in step with the model, and what it does with the world |
 //! | `seams` | the calls that can fail, and lives in which they do |
 //! | `world` | all of them together, and one life in it |
+//! | `hearing` | what the program hears in it, and whether it is true |
 //! | `ending` | how that life ends |
 //!
 //! Knows: what a restarter promises to those around it. Does not know: how it keeps it.
@@ -20,6 +21,7 @@
 pub mod act;
 pub mod client;
 pub mod ending;
+pub mod hearing;
 pub mod judge;
 pub mod manager;
 pub mod predecessor;
