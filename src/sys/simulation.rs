@@ -35,8 +35,8 @@ struct System {
     /// In how many calls one fails, and with which of the errors it can fail with.
     fault: Option<(u32, usize)>,
     struck: Vec<Struck>,
-    /// The next write finds no room.
-    full: bool,
+    /// A write of these many bytes finds no room: they are what is left of one.
+    full: Option<usize>,
     /// Where the service manager listens.
     manager: Option<OsString>,
     /// What this process was born with.
@@ -104,7 +104,7 @@ impl Simulation {
             obstacle: None,
             fault: None,
             struck: Vec::new(),
-            full: false,
+            full: None,
             manager,
             lifeline,
         };
@@ -258,12 +258,12 @@ pub(crate) fn may_fail(errors: &[i32]) -> io::Result<()> {
 /// These bytes are to be written to a stream. How many of them there is room for: all, or in a simulation one, and for the rest when the
 /// other side has read that one, as an epoll then tells.
 pub(crate) fn room_for(bytes: &[u8]) -> io::Result<&[u8]> {
-    if with(|system| std::mem::take(&mut system.full)) == Some(true) {
+    if with(|system| system.full.take() == Some(bytes.len())) == Some(true) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
     match may_fail(&[libc::EPIPE, libc::ENOBUFS, libc::EAGAIN]) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock && bytes.len() > 1 => {
-            with(|system| system.full = true);
+            with(|system| system.full = Some(bytes.len() - 1));
             Ok(&bytes[..1])
         }
         result => result.map(|()| bytes),

@@ -20,8 +20,8 @@ pub struct Client {
     pub seen: bool,
     /// It has said what makes no sense, or was too slow: nothing is owed to it.
     pub lost: bool,
-    /// It has been hung up on.
-    pub closed: bool,
+    /// When it was seen that it has been hung up on.
+    closed: Option<Duration>,
     last: Duration,
 }
 
@@ -29,7 +29,7 @@ impl Client {
     pub fn connect(path: &Path, now: Duration) -> Option<Client> {
         let stream = UnixStream::connect(path).ok()?;
         stream.set_nonblocking(true).expect("any socket can be made so");
-        Some(Client { stream, frames: Frames::default(), asked: None, seen: false, lost: false, closed: false, last: now })
+        Some(Client { stream, frames: Frames::default(), asked: None, seen: false, lost: false, closed: None, last: now })
     }
 
     /// One question at a time; says whether it is for a restart.
@@ -72,7 +72,7 @@ impl Client {
             match self.stream.read(&mut buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Ok(0) | Err(_) => {
-                    self.closed = true;
+                    self.closed.get_or_insert(now);
                     break;
                 }
                 Ok(length) => self.frames.push(&buffer[..length]),
@@ -100,6 +100,11 @@ impl Client {
             self.asked = None;
             self.last = now;
         }
+    }
+
+    /// It was hung up on, `at_once`: not at the end of the server's patience.
+    pub fn was_dropped(&self, at_once: bool) -> bool {
+        self.closed.is_some_and(|at| !at_once || at.saturating_sub(self.last) < PATIENCE)
     }
 
     /// Whether an answer is owed to it.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use nix::libc;
 use pollflip::internals::machine::{Phase, State};
 use pollflip::internals::simulation;
 
 use crate::model::{PROBATION, READY};
 
 use super::act::{OURS, Setting};
+use super::client::Client;
 use super::manager::Manager;
 use super::successor;
 use super::surroundings::{strike, wants_to_be_polled};
@@ -42,9 +44,12 @@ impl World {
             self.poll_as_told();
         }
         assert!(at_rest(self.state()), "it is stuck\n{}", self.judge.checked);
-        // One that was hung up on has lost nothing if that is what a call of the server's has failed with.
-        let faulty = !self.around.simulation.struck().is_empty();
-        let waiting: Vec<_> = self.clients.iter().filter(|client| client.waits() && !(faulty && client.closed)).collect();
+        // One that was hung up on has lost nothing if that is what a call of the server's has failed with: at once, unless it was being told
+        // something, which can be long after it has asked.
+        let struck = self.around.simulation.struck();
+        let at_once = !struck.iter().any(|struck| [libc::EPIPE, libc::ENOBUFS].contains(&struck.error));
+        let dropped = |client: &Client| !struck.is_empty() && client.was_dropped(at_once);
+        let waiting: Vec<_> = self.clients.iter().filter(|client| client.waits() && !dropped(client)).collect();
         assert!(waiting.is_empty(), "a reply was lost: {waiting:?}\n{}", self.judge.checked);
         let heard = self.heard_all();
         if let Some(manager) = self.around.manager.as_ref().filter(|_| heard) {
@@ -60,6 +65,7 @@ impl World {
         while wants_to_be_polled(&self.restarter) {
             self.poll_empty();
         }
+        self.clients_listen();
     }
 
     /// Whatever has happened before: the next restart works.

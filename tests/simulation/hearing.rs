@@ -43,7 +43,7 @@ impl World {
         if !any {
             self.clients_must_be_seen();
         }
-        self.clients.iter_mut().for_each(|client| client.listen(now, self.faulty));
+        self.clients_listen();
         if !any && let Some(before) = self.signalled.take() {
             assert!(self.asks > before, "a signal was lost\n{}", self.judge.checked);
             self.happened.insert(Happening::Signal);
@@ -83,6 +83,11 @@ impl World {
                 successor.close();
             }
         }
+    }
+
+    pub(super) fn clients_listen(&mut self) {
+        let now = self.now();
+        self.clients.iter_mut().for_each(|client| client.listen(now, self.faulty));
     }
 
     /// The loop has turned, or must have, and takes clients in.
