@@ -156,6 +156,8 @@ fn plans() -> Vec<Plan> {
     let ends: &[(Kind, u8)] = &[(Signal, 1), POLL, (Thread, 0), POLL, STOP, POLL];
     vec![
         Plan { name: "early", setting: Setting::SOCKET, acts: served.to_vec() },
+        // After the refusal nothing else happens that would wake the loop.
+        Plan { name: "fail", setting: Setting::MANAGER, acts: [OPEN, BEGUN, STARTED, &[(Says, REFUSE), POLL]].concat() },
         Plan { name: "refuse", setting, acts: [OPEN, served, &[(Thread, 0), POLL, (Says, REFUSE), POLL, STOP, POLL]].concat() },
         Plan { name: "restart", setting, acts: acts.concat() },
         Plan { name: "inherit", setting: setting.and(Setting::SUCCESSOR), acts: [inherits, OPEN, served, ends].concat() },
