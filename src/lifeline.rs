@@ -34,6 +34,8 @@ struct Queue {
     tried: Option<Instant>,
     /// Why something that had waited was not taken in the end, other than that nobody is there to take it.
     failed: Option<io::Error>,
+    /// Something has been lost so: what comes after it would make no sense without it.
+    broken: bool,
 }
 
 /// A packet that has to wait, with duplicates of its descriptors.
@@ -66,7 +68,7 @@ impl Lifeline {
     ///
     /// # Errors
     ///
-    /// The other side has closed its end (`BrokenPipe`), or a descriptor cannot be duplicated.
+    /// The other side has closed its end, or something sent before is lost (`BrokenPipe`); or a descriptor cannot be duplicated.
     pub(crate) fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = message.encode();
         let mut queue = self.queue();
@@ -181,6 +183,9 @@ impl AsFd for Lifeline {
 /// Sends it unless it has to wait, for what waits already or for the kernel.
 fn send_now(socket: &OwnedFd, queue: &mut Queue, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
     flush(socket, queue);
+    if queue.broken {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
     if !queue.waiting.is_empty() {
         return Ok(false);
     }
@@ -203,6 +208,7 @@ fn flush(socket: &OwnedFd, queue: &mut Queue) {
             Err(error) if has_to_wait(&error) => return queue.tried = Some(sys::now()),
             Err(error) => {
                 queue.waiting.clear();
+                queue.broken = true;
                 // That the other side is gone is told by `receive`.
                 queue.failed = Some(error).filter(|error| !is_closed(error));
             }

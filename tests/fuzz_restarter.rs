@@ -118,6 +118,17 @@ fn between() -> Vec<Seed> {
         faulty("between-no-pidfd", 5, &[BEGUN, STARTED].concat()),
         faulty("between-unwatched", 6, &[BEGUN, STARTED].concat()),
         seed("between-grant-not-sent", Setting::PROBATION, &[OPEN, BEGUN, STARTED, &[(Fault, (3 << 2) + 3)], SAYS_READY]),
+        // The grant has to wait, and is then not taken at all: the commitment must not come without it.
+        seed(
+            "between-grant-lost",
+            Setting::PROBATION,
+            &[OPEN, BEGUN, STARTED, &[(Fault, (3 << 2) + 1)], SAYS_READY, &[(Fault, 3), DEADLINE, POLL]],
+        ),
+        seed(
+            "between-grant-lost-in-time",
+            Setting::PROBATION,
+            &[OPEN, BEGUN, STARTED, &[(Fault, (3 << 2) + 1)], SAYS_READY, &[(Fault, 3), (Pass, 3), POLL, A_SECOND, POLL]],
+        ),
         // What was spawned, given up and not yet reaped when the thread was lost.
         seed("between-lost-unreaped", Setting::PLAIN, &[OPEN, BEGUN, &[(Thread, 0), STOP, POLL, LOST, POLL]]),
         seed(

@@ -77,8 +77,13 @@ impl Current {
         let mut said = Vec::new();
         self.lifeline.flush();
         if let Some(error) = self.lifeline.take_failure() {
-            self.words.handover.get_or_insert_with(|| format!("the kernel does not take what was given: {error}"));
-            said.push(Said::Input(Input::HandoverFailed(self.attempt)));
+            if self.granted {
+                // It does not know that the service is its own, and cannot be told.
+                self.deaf = true;
+            } else {
+                self.words.handover.get_or_insert_with(|| format!("the kernel does not take what was given: {error}"));
+                said.push(Said::Input(Input::HandoverFailed(self.attempt)));
+            }
         }
         self.look_at_handover(&mut said);
         let mut more = true;
