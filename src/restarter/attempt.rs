@@ -29,6 +29,8 @@ pub(super) struct Current {
     pub(super) words: Words,
     /// It has been told that the service is its own.
     pub(super) granted: bool,
+    /// A service manager takes it for the service, and is to learn how it ends.
+    pub(super) supervised: bool,
     closed: Option<Duration>,
     /// It takes nothing any more, although it may still have said something.
     deaf: bool,
@@ -65,6 +67,7 @@ impl Current {
             process: None,
             words: Words::default(),
             granted: false,
+            supervised: false,
             closed: None,
             deaf: false,
             told_closed: false,
@@ -104,7 +107,7 @@ impl Current {
         // What it said before it ended counts, all of it.
         if !more
             && !self.exited
-            && let Some(exit) = self.process.as_ref().and_then(Process::try_wait)
+            && let Some(exit) = self.process.as_ref().and_then(|process| self.end_of(process))
         {
             self.exited = true;
             self.words.exit = Some(exit);
@@ -116,6 +119,10 @@ impl Current {
             said.push(Said::Input(Input::LifelineClosed(self.attempt)));
         }
         (said, more)
+    }
+
+    fn end_of(&self, process: &Process) -> Option<Exit> {
+        if self.supervised { process.try_wait_leaving_failures() } else { process.try_wait() }
     }
 
     fn look_at_handover(&mut self, said: &mut Vec<Said>) {

@@ -30,7 +30,8 @@ pub enum Event {
     /// The restart has failed: go on as if nothing had happened.
     Failed(Failure),
     /// The process of this id, which had taken over for good, has ended, and this one still lives. It may have been replaced in its turn,
-    /// or told to end, or it has crashed: then nobody serves but for what this process still does.
+    /// or told to end, or it has crashed: then nobody serves but for what this process still does. systemd starts the service afresh when
+    /// this process has ended too.
     SuccessorGone(u32),
     /// No further restart is possible in this process. It can go on serving.
     Broken(Error),

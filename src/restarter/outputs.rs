@@ -132,8 +132,11 @@ impl Restarter {
 
     /// The service is the successor's for good. It is told so last: from then on it may do all this in its turn.
     fn commit(&mut self) {
-        if let Some(process) = self.current.as_ref().and_then(|current| current.process.as_ref()) {
+        if let Some(current) = &mut self.current
+            && let Some(process) = &current.process
+        {
             self.manager.handed_over(process.pid());
+            current.supervised = systemd::is_there();
             if let Some(file) = &self.pid_file {
                 file.write(process.pid());
             }

@@ -59,8 +59,22 @@ impl Process {
         }
     }
 
-    /// Reaps the child if it has ended. libc rather than nix, which reaps a child that died of a real-time signal and loses the status.
+    /// Reaps the child if it has ended.
     pub(crate) fn try_wait(&self) -> Option<Exit> {
+        self.status(0)
+    }
+
+    /// Reaps the child only if it has ended in order. One that has crashed is left to whoever becomes its parent when this process ends:
+    /// a service manager, to which that end says more.
+    pub(crate) fn try_wait_leaving_failures(&self) -> Option<Exit> {
+        match self.status(libc::WNOWAIT)? {
+            Exit::Code(0) => self.try_wait(),
+            failure => Some(failure),
+        }
+    }
+
+    /// libc rather than nix, which reaps a child that died of a real-time signal and loses the status.
+    fn status(&self, option: i32) -> Option<Exit> {
         if let Some(exit) = simulation::try_wait(self.pid) {
             return exit;
         }
@@ -69,7 +83,7 @@ impl Process {
         loop {
             let id = self.pidfd.as_raw_fd() as libc::id_t;
             // SAFETY: the descriptor is open, and the call writes nothing but `info`.
-            if unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, libc::WEXITED | libc::WNOHANG) } == 0 {
+            if unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, libc::WEXITED | libc::WNOHANG | option) } == 0 {
                 break;
             }
             if Errno::last() != Errno::EINTR {

@@ -9,6 +9,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use crate::harness::{Service, Setup};
 use crate::hub::DEADLINE;
+use crate::procfs;
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -20,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         nothing_more_happens_until_systemd_has_answered,
         systemd_that_never_answers_is_not_waited_for_forever,
         systemd_that_is_not_there_does_no_harm,
+        systemd_is_left_the_crash_of_a_process_that_has_taken_over,
     ]
 }
 
@@ -185,4 +187,21 @@ fn systemd_that_is_not_there_does_no_harm() {
     service.restart();
     service.plan_next("born exit 1");
     service.fail_to_restart();
+}
+
+/// Whom systemd takes for the service, systemd must be able to reap: else it would not learn that this was a crash. An end in order says
+/// nothing that it would miss.
+fn systemd_is_left_the_crash_of_a_process_that_has_taken_over() {
+    for (end, stays) in [("exit 0", false), ("exit 3", true), ("abort", true)] {
+        let (manager, service) = start(Setup::new().set("linger", "1"));
+        let old = service.first();
+        let asker = service.restart_meanwhile();
+        manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+        manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
+        Manager::answer(manager.expect_barrier());
+        let new = service.hub.process(asker.join().expect("a thread").expect("a restart"));
+        new.tell(end);
+        assert_eq!(old.says("event SuccessorGone"), new.pid.to_string());
+        assert_eq!(procfs::state(new.pid), stays.then_some('Z'), "{end}");
+    }
 }
