@@ -47,9 +47,20 @@
 //! away for another reason, such as a wrapper that does not `exec` the program under `NotifyAccess=main`: look for `Got notification
 //! message from PID` in the journal.
 //!
+//! **How to stop it.** systemd does not wait for a main process that was not its own child when it was named, and a successor is the child
+//! of its predecessor. After a reload `systemctl stop`, and whatever else stops the unit, would send SIGTERM and in the same breath SIGKILL,
+//! unless another process of the unit is there to wait for. Hence the `ExecStop=` of the unit, which tells the main process and waits for its
+//! end, as long as that asks for more time. What systemd logs at each reload (`Supervising process … which is not our child`) means this,
+//! and no more.
+//!
+//! **If the new process crashes while the old one still finishes its work**, the log has an error at once, and a program can see to it
+//! ([`Event::SuccessorGone`](crate::Event::SuccessorGone)). systemd learns of it when the old one has ended as well, and then starts the
+//! service again, with `Restart=on-failure` too: until then the dead process stays a zombie, so that systemd can see how it ended.
+//!
 //! **If the old process is killed in the middle of a restart**, systemd sees a service whose main process has crashed: it ends what is
-//! left, and starts it again with `Restart=on-failure`. With socket activation, who connects meanwhile waits. With `ExitType=cgroup` and
-//! `NotifyAccess=all` (257) a successor that is ready stays instead, and names itself the main process.
+//! left, and starts it again with `Restart=on-failure`. With socket activation, who connects meanwhile waits. `ExitType=cgroup` with
+//! `NotifyAccess=all` cannot be relied on to change that: a successor that is ready then names itself the main process, and stays if systemd
+//! hears of it before it hears of the end.
 //!
 //! **What a reload does not do** is read the unit again: environment, limits, users and hardening are those of the first process. After
 //! a change there, `systemctl restart`.

@@ -48,7 +48,11 @@ box_up() {
   while [ $SECONDS -lt $deadline ] && [ -d "/proc/$BOX_TOP" ]; do
     BOX_LEADER=$(box_leader)
     # Its socket is there when it is ready to be asked.
-    if [ -n "$BOX_LEADER" ] && in_box systemctl is-active --quiet basic.target 2>/dev/null; then return 0; fi
+    if [ -n "$BOX_LEADER" ] && in_box systemctl is-active --quiet basic.target 2>/dev/null; then
+      # Until here on the console, where it can be read if the box does not come up.
+      in_box systemctl log-target journal
+      return 0
+    fi
     sleep 0.1
   done
   echo "the box did not come up; its console:"

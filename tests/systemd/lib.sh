@@ -73,6 +73,17 @@ add_unit() {
   in_box tee "/run/systemd/system/$1" >/dev/null
 }
 
+# The line of the shipped unit without which systemd kills a service that was reloaded in the place of stopping it.
+exec_stop() {
+  grep '^ExecStop=' "$here/../../examples/systemd/restarter.service"
+}
+
+# warnings: what systemd itself has warned of in this case.
+warnings() {
+  in_box journalctl --sync
+  in_box journalctl --quiet --no-pager -o cat --since "@$since" -p warning _PID=1
+}
+
 # release NAME: what stands at /srv/bin/NAME from now on, from standard input; by rename, as a deploy does it.
 release() {
   in_box sh -euc 'cat >"/srv/bin/.$1.new"; chmod 755 "/srv/bin/.$1.new"; mv "/srv/bin/.$1.new" "/srv/bin/$1"' - "$1"

@@ -20,9 +20,7 @@ case_start() {
   start restarter.service
   is ActiveState "$(show ActiveState)" active
   contains greeting "$(ask 7000)" "pid $(show MainPID) generation 0"
-  local warnings
-  warnings=$(in_box journalctl --quiet -o cat --since "@$since" -p warning _PID=1)
-  is "what systemd warns of" "$warnings" ""
+  is "what systemd warns of" "$(warnings)" ""
   in_box systemctl stop restarter
   is Result "$(show Result)" success
 }

@@ -90,9 +90,10 @@ case_exit_type_cgroup_in_the_place_of_notify_access() {
 }
 
 case_exit_type_cgroup_with_notify_access() {
-  other_unit <<'UNIT'
+  other_unit <<UNIT
 ExitType=cgroup
 NotifyAccess=main
+$(exec_stop)
 UNIT
   local old
   old=$(show MainPID)
