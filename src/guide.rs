@@ -50,12 +50,13 @@
 //! **How to stop it.** systemd does not wait for a main process that was not its own child when it was named, and a successor is the child
 //! of its predecessor. After a reload `systemctl stop`, and whatever else stops the unit, would send SIGTERM and in the same breath SIGKILL,
 //! unless another process of the unit is there to wait for. Hence the `ExecStop=` of the unit, which tells the main process and waits for its
-//! end, as long as that asks for more time. What systemd logs at each reload (`Supervising process … which is not our child`) means this,
+//! end, as long as that asks for more time. Older processes that are still at work then have `TimeoutStopSec=` for the rest. What systemd logs at each reload (`Supervising process … which is not our child`) means this,
 //! and no more.
 //!
 //! **If the new process crashes while the old one still finishes its work**, the log has an error at once, and a program can see to it
 //! ([`Event::SuccessorGone`](crate::Event::SuccessorGone)). systemd learns of it when the old one has ended as well, and then starts the
-//! service again, with `Restart=on-failure` too: until then the dead process stays a zombie, so that systemd can see how it ended.
+//! service again, with `Restart=on-failure` too: until then the dead process stays a zombie, so that systemd can see how it ended. Where `PIDFile=` stands in for notifications, it goes by the exit
+//! status of the old one, which must then be a failure.
 //!
 //! **If the old process is killed in the middle of a restart**, systemd sees a service whose main process has crashed: it ends what is
 //! left, and starts it again with `Restart=on-failure`. With socket activation, who connects meanwhile waits. `ExitType=cgroup` with

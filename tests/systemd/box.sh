@@ -105,8 +105,9 @@ box_init() {
     /lib/systemd/systemd --log-target=console --show-status=false --unit=basic.target
 }
 
+# Nothing that is asked of the box takes so long, unless it hangs.
 in_box() {
-  nsenter --target "$BOX_LEADER" --mount --uts --ipc --net --pid --cgroup --root --wd -- "$@"
+  timeout 300 nsenter --target "$BOX_LEADER" --mount --uts --ipc --net --pid --cgroup --root --wd -- "$@"
 }
 
 box_down() {

@@ -71,9 +71,38 @@ UNIT
     replaced "$old"
     expect_both "$generation"
   done
-  is LISTEN_FDNAMES "$(in_box sh -c 'tr "\0" "\n" </proc/$1/environ | grep LISTEN_FDNAMES' - "$(show MainPID)")" \
-    LISTEN_FDNAMES=socket-activation.socket:socket-activation.socket
+  is LISTEN_FDNAMES "$(listen_names)" LISTEN_FDNAMES=socket-activation.socket:socket-activation.socket
   expect_those_of_systemd
+}
+
+# Of two socket units, in an order that is systemd's affair: names and numbers stay what they are.
+case_socket_activation_by_listenfd_from_two_units() {
+  two_sockets <<'UNIT'
+[Service]
+ExecStart=
+ExecStart=/srv/bin/socket_activation --listenfd
+UNIT
+  local first second names old generation
+  first=$(ask 8001)
+  second=$(ask 8002)
+  contains "the answers" "$first, $second" web
+  contains "the answers" "$first, $second" admin
+  names=$(listen_names)
+  contains LISTEN_FDNAMES "$names" web
+  contains LISTEN_FDNAMES "$names" admin
+  for generation in 1 2 3; do
+    old=$(show MainPID)
+    reload
+    replaced "$old"
+    is "the answer of the one socket" "$(ask 8001)" "${first%% *} pid $(show MainPID) generation $generation"
+    is "the answer of the other" "$(ask 8002)" "${second%% *} pid $(show MainPID) generation $generation"
+    is LISTEN_FDNAMES "$(listen_names)" "$names"
+  done
+  expect_those_of_systemd
+}
+
+listen_names() {
+  in_box sh -c 'tr "\0" "\n" </proc/$1/environ | grep LISTEN_FDNAMES' - "$(show MainPID)"
 }
 
 # After restarts, in which the sockets went from process to process, a crash: the next one gets them from systemd again. Who connects

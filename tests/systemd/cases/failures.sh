@@ -109,6 +109,24 @@ case_stop_during_a_restart() {
   install_unit restarter.service
   by_signal
   start restarter.service
+  stop_during_a_restart
+}
+
+# The same of a process that systemd has not started.
+case_stop_during_a_second_restart() {
+  install_unit restarter.service
+  by_signal
+  start restarter.service
+  local old
+  old=$(show MainPID)
+  reload
+  await 20 "a new main process" property_is_not MainPID "$old"
+  replaced "$old"
+  await 20 "the old process ends" processes_are 1
+  stop_during_a_restart
+}
+
+stop_during_a_restart() {
   hanging_release
   reload_to_one_that_hangs
   is ActiveState "$(show ActiveState)" reloading
