@@ -15,12 +15,20 @@ BOX_LEADER=
 box_obstacle() {
   [ "$(id -u)" = 0 ] || { echo "it needs root"; return; }
   local tool
-  for tool in unshare nsenter pivot_root ip systemctl; do
+  for tool in unshare nsenter pivot_root setpriv ip systemctl; do
     command -v "$tool" >/dev/null || { echo "$tool is missing (apt-get install systemd iproute2 util-linux)"; return; }
   done
   [ -n "$(box_cgroups)" ] || { echo "there is no writable cgroup v2"; return; }
-  unshare --fork --pid --mount --uts --ipc --net --cgroup --propagation private mount -t tmpfs tmpfs /mnt 2>/dev/null ||
-    echo "the kernel refuses namespaces or mounts (in a container? it needs to be a privileged one)"
+  # All that box_init needs of the kernel.
+  local said
+  said=$(unshare --fork --pid --mount --uts --ipc --net --cgroup --propagation private sh -euc '
+    mount -t tmpfs tmpfs /mnt
+    mkdir /mnt/upper /mnt/work /mnt/new
+    mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/new
+    mount -t proc proc /mnt/new/proc
+    mount -t sysfs -o ro sysfs /mnt/new/sys
+    mount -t cgroup2 cgroup2 /mnt/new/sys/fs/cgroup' 2>&1) ||
+    echo "the kernel refuses namespaces or mounts (in a container? it needs to be a privileged one): $said"
 }
 
 # Where cgroup v2 is, alone or beside v1.

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if env::var_os("POLLFLIP_SYSTEMD").is_none() {
-        println!("SKIPPED: the cases boot a systemd, which takes two minutes; POLLFLIP_SYSTEMD=all cargo test --test systemd runs them");
+        println!("SKIPPED: the cases boot a systemd, which takes some minutes; POLLFLIP_SYSTEMD=all cargo test --test systemd runs them");
         return ExitCode::SUCCESS;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
