@@ -80,6 +80,8 @@ struct Desk {
     abandoned: u64,
     done: VecDeque<(Attempt, Result<Process, ChildSpawnError>)>,
     ended: bool,
+    /// Killed when the thread was gone, and not dead in time: looked for once more at the end.
+    undying: Vec<Process>,
 }
 
 impl Exec {
@@ -126,8 +128,11 @@ impl Exec {
     pub(crate) fn discard(&self, process: Process) {
         process.kill();
         // If the thread is gone it is reaped here, which takes a killed process a moment.
-        if let Err(Order::Reap(process)) = self.order(Order::Reap(process)) {
-            process.wait(END_LIMIT);
+        if let Err(Order::Reap(process)) = self.order(Order::Reap(process))
+            && process.wait(END_LIMIT).is_none()
+        {
+            log::warn!("process {} has been killed and does not die", process.pid());
+            self.shared.desk().undying.push(process);
         }
     }
 
@@ -183,6 +188,9 @@ impl Drop for Exec {
             } else {
                 log::warn!("the restart thread is still busy after {} s and is left to itself", END_LIMIT.as_secs());
             }
+        }
+        for process in &self.shared.desk().undying {
+            process.try_wait();
         }
     }
 }
