@@ -135,6 +135,8 @@ impl RestartConfig {
     /// How long this process keeps its listeners after a successor has taken over, and serves again if that one dies. Unless told
     /// otherwise, zero: a handoff is final at once.
     ///
+    /// It is its *end* that is noticed: a successor that hangs is not, unless its own health check ends it.
+    ///
     /// What the successor accepted or changed meanwhile is lost if it dies, and so are the connections that were handed over: this process
     /// has its listeners, and the state that it had when it was asked for it. State that must not go back wants no probation.
     pub fn probation(mut self, time: Duration) -> RestartConfig {

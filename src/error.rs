@@ -84,7 +84,7 @@ pub enum Failure {
     #[error(transparent)]
     Spawn(#[from] ChildSpawnError),
     /// The successor ended before it was ready.
-    #[error("the successor {0} before it was ready")]
+    #[error("the successor {0} before it was ready{hint}", hint = if *.0 == Exit::Code(0) { "; does that program call ready()?" } else { "" })]
     Exited(Exit),
     /// The successor ended after it had taken over, within its probation.
     #[error("the successor {0} on probation")]

@@ -89,10 +89,13 @@
 //! # By hand, or under another supervisor
 //!
 //! In a terminal or from cron: start it, and ask with the `restart` subcommand. For supervisors that know a service by a pid file (monit,
-//! OpenRC), set [`RestartConfig::pid_file`](crate::RestartConfig::pid_file): it names a live and ready process at any moment, is replaced by
-//! rename, and removed by the last one. Supervisors that know a service as their own child (runit, s6, supervisord) take the end of the
+//! OpenRC), set [`RestartConfig::pid_file`](crate::RestartConfig::pid_file): it names a live and ready process at any moment (during a probation
+//! the old one), is replaced by rename, and removed by the last one. Supervisors that know a service as their own child (runit, s6, supervisord) take the end of the
 //! old process for the end of the service and start another one, which finds the addresses in use: they need a parent that stays, such
 //! as the script above, as well.
+//!
+//! **Stopping it while a restart is on probation** takes two signals. The old process, told to [stop](crate::Restarter::stop), leaves the
+//! service to the new one for good; the new one, if it ends, gives it back. The status names both (`pid` and `successor`).
 //!
 //! # A deploy, step by step
 //!
@@ -133,7 +136,7 @@
 //! use pollflip::{RequestError, restart_coordination_socket::request_restart};
 //!
 //! fn restart(socket: &str) -> ExitCode {
-//!     let limit = Duration::from_secs(90);
+//!     let limit = Duration::from_secs(90); // ready timeout and probation together, and some seconds
 //!     match request_restart(socket, limit, |progress| eprintln!("{progress}")) {
 //!         Ok(pid) => {
 //!             println!("{pid}");
@@ -191,7 +194,7 @@
 //!
 //! # What to watch
 //!
-//! The `log` target is `pollflip`, or begins with `pollflip::`. Lines of a restart carry its number, the time since it was asked for, and the pids.
+//! The `log` target is `pollflip`, or begins with `pollflip::`. Lines of a restart carry its number (counted in each process anew), the time since it was asked for, and the pids.
 //!
 //! | level | what | who should look |
 //! | --- | --- | --- |

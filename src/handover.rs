@@ -6,6 +6,7 @@ mod blob;
 mod inheritance;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +32,7 @@ pub use inheritance::{Inheritance, Map};
 ///
 /// | step | what a program with mio does |
 /// | --- | --- |
-/// | [`StateRequested`](crate::Event::StateRequested): freeze | deregister the connections and the listener, save, `send` |
+/// | [`StateRequested`](crate::Event::StateRequested): freeze | deregister the connections and the listener, save, `send`. Events of the same batch may still name them: nothing is read or written until thawed. What was read and not answered, or answered and not written, is state too |
 /// | [`Failed`](crate::Event::Failed): thaw | register them again: an edge that came meanwhile is told anew |
 /// | [`HandedOff`](crate::Event::HandedOff): give up | drop the connections. Deregistered first, or epoll goes on reporting them as long as the successor has them |
 /// | [`Resumed`](crate::Event::Resumed) | register the listener again; the connections died with the successor |
@@ -59,7 +60,6 @@ pub use inheritance::{Inheritance, Map};
 /// let mut inheritance = Handover::rehearse(|handover| save(handover, &[]).unwrap()).unwrap();
 /// assert_eq!(inheritance.bytes("state.v1").unwrap().unwrap(), b"the state\n");
 /// ```
-#[derive(Debug)]
 #[must_use = "a handover that is dropped fails the attempt"]
 pub struct Handover {
     lifeline: Arc<Lifeline>,
@@ -72,6 +72,12 @@ pub struct Handover {
     /// The first thing that went wrong.
     error: Option<Ending>,
     done: bool,
+}
+
+impl fmt::Debug for Handover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handover").field("items", &self.names.len()).field("error", &self.error).finish_non_exhaustive()
+    }
 }
 
 /// How a handover ended.
@@ -300,7 +306,7 @@ impl Drop for Handover {
             let why = match blob::take_lost() {
                 Some(error) => format!("a blob could not be written: {error}"),
                 None if std::thread::panicking() => "the program panicked while it filled the Handover".into(),
-                None => "the program dropped the Handover without sending it".into(),
+                None => "the program dropped the Handover without sending it; does it handle Event::StateRequested?".into(),
             };
             let ending = self.error.take().unwrap_or(Ending::Failed(why));
             self.finish(ending);

@@ -14,7 +14,7 @@
 //! const RESTARTER: Token = Token(1);
 //!
 //! fn main() -> std::io::Result<()> {
-//!     let mut restarter = RestartConfig::new().coordination_socket("/run/hello.sock").build()?;
+//!     let mut restarter = RestartConfig::new().coordination_socket("/tmp/hello.sock").build()?;
 //!     // Inherited from the predecessor, or bound fresh.
 //!     let listener = restarter.sockets().tcp_listener("hello", "127.0.0.1:7000")?;
 //!     let mut listener = TcpListener::from_std(listener);

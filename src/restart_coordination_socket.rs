@@ -8,6 +8,7 @@
 //! use std::time::Duration;
 //! use pollflip::restart_coordination_socket::request_restart;
 //!
+//! // As long as the service's ready timeout and probation together, and some seconds.
 //! match request_restart("/run/echo.sock", Duration::from_secs(90), |line| eprintln!("{line}")) {
 //!     Ok(pid) => println!("process {pid} serves now"),
 //!     Err(why) => eprintln!("{why}"),
@@ -81,21 +82,35 @@ pub fn request_status(path: impl AsRef<Path>, limit: Duration) -> Result<Status,
 
 impl RestartConfig {
     /// Asks the service that runs with this configuration for a restart, over its coordination socket, and waits for its end: the ready
-    /// timeout, the probation, and some seconds. Returns the process id of the successor.
+    /// timeout, the probation, and some seconds. Returns the process id of the successor. What that says of itself meanwhile goes to the
+    /// log; [`request_restart`] the function tells it to a callback.
     ///
     /// # Errors
     ///
     /// See [`RequestError`]. Without a coordination socket in the configuration the service is unreachable.
     pub fn request_restart(&self) -> Result<u32, RequestError> {
-        let Some(path) = &self.socket else {
-            let why = io::Error::new(io::ErrorKind::NotFound, "no coordination socket is configured");
-            return Err(RequestError::Unreachable(why));
-        };
-        let limit = self.ready_timeout.saturating_add(self.probation.unwrap_or_default()).saturating_add(Duration::from_secs(10));
-        request_restart(path, limit, |line| log::info!("{line}"))
+        let limit = self.ready_timeout.saturating_add(self.probation.unwrap_or_default()).saturating_add(MARGIN);
+        request_restart(self.configured_socket()?, limit, |line| log::info!("{line}"))
+    }
+
+    /// Asks the service that runs with this configuration where it stands, over its coordination socket, and waits some seconds for the
+    /// answer.
+    ///
+    /// # Errors
+    ///
+    /// See [`RequestError`]. Without a coordination socket in the configuration the service is unreachable.
+    pub fn request_status(&self) -> Result<Status, RequestError> {
+        request_status(self.configured_socket()?, MARGIN)
+    }
+
+    fn configured_socket(&self) -> Result<&Path, RequestError> {
+        let why = || RequestError::Unreachable(io::Error::new(io::ErrorKind::NotFound, "no coordination socket is configured"));
+        self.socket.as_deref().ok_or_else(why)
     }
 }
 
+/// How much longer than the service may take it is waited for.
+const MARGIN: Duration = Duration::from_secs(10);
 /// How soon a service that hung up, or its successor, is asked again.
 const RETRY: Duration = Duration::from_millis(5);
 

@@ -257,8 +257,8 @@ impl Restarter {
         };
         let mut status = Status::new(std::process::id(), self.generation(), state);
         status.successor = successor;
-        if let Some(Refusal::UnderWay { since }) = self.machine.refusal(self.now()) {
-            status.under_way_ms = Some(since.as_millis() as u64);
+        if let Some(since) = self.machine.state().under_way_since() {
+            status.under_way_ms = Some(self.now().saturating_sub(since).as_millis() as u64);
             status.progress = self.current.as_ref().and_then(|current| current.words.progress.clone());
         }
         status.last_failure = self.last_failure.clone();

@@ -1,6 +1,7 @@
 #!/bin/sh
 # entrypoint.sh PID_FILE PROGRAM ARGUMENT…: runs a service that writes PID_FILE, and stays as long as the file names a live process.
-# SIGTERM and SIGUSR1 go to the process that serves.
+# SIGTERM and SIGUSR1 go to the process that the file names. After a SIGTERM, so does one to each that comes after it: a process that is
+# told to end while its successor is on probation leaves the service to that one.
 set -u
 pid_file=$1
 shift
@@ -12,7 +13,13 @@ serving() {
     done
     return 1
 }
-trap 'serving && kill -TERM "$pid"' TERM
+told=
+ending=
+end() {
+    [ "$pid" = "$told" ] || kill -TERM "$pid"
+    told=$pid
+}
+trap 'ending=1; serving && end' TERM
 trap 'serving && kill -USR1 "$pid"' USR1
 "$@" &
 first=$!
@@ -23,6 +30,7 @@ while kill -0 "$first" 2>/dev/null; do
 done
 while serving; do
     status=0
+    [ -z "$ending" ] || end
     sleep 1 &
     wait $!
 done

@@ -78,7 +78,7 @@ fn unfit(program: &Path) -> String {
             None => "it is a cut-off ELF program".into(),
         };
     }
-    format!("it is neither a program nor a script with #!: it begins with {:?}", String::from_utf8_lossy(&head[..head.len().min(16)]))
+    format!("it is neither a program nor a script with #!: it begins with \"{}\"", head[..head.len().min(16)].escape_ascii())
 }
 
 fn machine_name(machine: u16) -> String {

@@ -147,6 +147,17 @@ pub enum State {
     },
 }
 
+impl State {
+    /// When the restart under way was asked for, if one is: one on probation still is.
+    pub fn under_way_since(&self) -> Option<Duration> {
+        match *self {
+            State::Spawning { since, .. } | State::AwaitingReady { since, .. } | State::Killing { since, .. } => Some(since),
+            State::Handoff { phase: Phase::Probation { since, .. }, .. } => Some(since),
+            State::Closed(_) | State::Idle | State::Handoff { phase: Phase::Committed, .. } => None,
+        }
+    }
+}
+
 /// Why no restart can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {

@@ -214,7 +214,12 @@ impl Restarter {
             }
             Notice::Progress(_) => Event::Progress(self.current.as_mut()?.words.untold.take()?),
             Notice::HandedOff(pid) => {
-                self.log(Level::Info, &format!("process {pid} has taken over"));
+                let probation = self.limits.probation.map(|time| format!(", on probation for {time:?}")).unwrap_or_default();
+                let text = format!("process {pid} has taken over{probation}");
+                self.log(Level::Info, &text);
+                if let Some(server) = &mut self.server {
+                    server.progress(&text);
+                }
                 Event::HandedOff(pid)
             }
             Notice::Resumed(cause) => {

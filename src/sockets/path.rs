@@ -70,7 +70,7 @@ impl PathLock {
             // It went away meanwhile.
             Err(Errno::ENOENT) => Ok(false),
             // Connected, its backlog is full, it is of another type, or not ours to connect to: somebody serves it.
-            _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it")),
+            _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it; is the service running already?")),
         }
     }
 }

@@ -63,7 +63,7 @@ pub struct Status {
     pub state: String,
     /// The process that it is starting or has handed over to.
     pub successor: Option<u32>,
-    /// How long the restart under way has taken so far, in milliseconds.
+    /// How long the restart under way has taken so far, in milliseconds; one on probation is still under way.
     pub under_way_ms: Option<u64>,
     /// The last line that the successor under way said of itself.
     pub progress: Option<String>,
@@ -79,7 +79,8 @@ pub struct Status {
 pub struct Outcome {
     /// When, in seconds since 1970.
     pub at: u64,
-    /// How long it took, in milliseconds.
+    /// How long it took, in milliseconds: one that failed from the request on, and one that succeeded from the successor's
+    /// [`build`](crate::RestartConfig::build) until that was ready.
     pub took_ms: u64,
     /// Whether it has succeeded.
     pub ok: bool,

@@ -50,7 +50,10 @@ fn fails_with(take: &str) -> String {
 
 fn a_handover_that_is_dropped_fails_the_attempt() {
     let service = Setup::new().set("give", "drop").start();
-    assert_eq!(fails(&service), "the handover failed: the program dropped the Handover without sending it");
+    assert_eq!(
+        fails(&service),
+        "the handover failed: the program dropped the Handover without sending it; does it handle Event::StateRequested?"
+    );
 }
 
 fn a_handover_that_is_failed_gives_its_reason_in_one_line() {

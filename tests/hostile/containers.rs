@@ -2,14 +2,19 @@
 
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pollflip::RequestError;
 
 use crate::harness::Setup;
+use crate::hub::wait_until;
+use crate::procfs;
 
 trials![
     the_first_process_of_a_container_refuses_to_restart_and_serves_on,
     a_service_under_another_first_process_restarts,
     the_entry_point_of_the_guide_keeps_a_container_alive,
+    the_entry_point_of_the_guide_ends_with_one_signal_during_a_probation,
 ];
 
 /// A new PID namespace with its own /proc.
@@ -77,4 +82,24 @@ fn the_entry_point_of_the_guide_keeps_a_container_alive() {
         new.says("event PredecessorGone");
         assert_eq!(service.connect().pid, new.pid);
     }
+}
+
+/// `docker stop` sends one SIGTERM. The process that the file names then leaves the service to the one on probation.
+fn the_entry_point_of_the_guide_ends_with_one_signal_during_a_probation() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/container/entrypoint.sh");
+    let setup = Setup::new().set("probation_ms", "60000");
+    let pid_file = setup.path("pid");
+    let shell = "exec /bin/sh \"$SCRIPT\" \"$PID_FILE\" \"$0\"";
+    let service = setup.set("pid_file", &pid_file).env("SCRIPT", script).env("PID_FILE", &pid_file).shell(shell).start();
+    let first = service.first();
+    let entry_point = procfs::status(first.pid, "PPid").and_then(|pid| pid.parse().ok()).expect("its parent");
+    let asked = service.restart_meanwhile();
+    first.says("event HandedOff");
+    let new = service.hub.nth(1);
+    kill(Pid::from_raw(entry_point), Signal::SIGTERM).expect("it is there");
+    first.ends();
+    new.ends();
+    wait_until("the entry point to end", || procfs::has_ended(entry_point as u32));
+    // Who asked has lost its service.
+    asked.join().expect("no panic").expect_err("it ended unanswered");
 }
