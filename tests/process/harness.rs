@@ -164,6 +164,12 @@ impl Service {
         self.directory.path().join(name)
     }
 
+    /// The process that was started: the first generation, or the shell or tool that has started it.
+    #[allow(dead_code, reason = "not in all test programs")]
+    pub fn launched(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn first(&self) -> Process {
         self.hub.nth(0)
     }
