@@ -49,6 +49,9 @@ impl RestartConfig {
 /// - Its first poll puts the process into the ready state. It does not block: what was handed over may be touched when
 ///   [`Event::Granted`] has come, or when [`startup_complete`](crate::startup_complete) has returned.
 /// - It resolves with the [`Successor`] when a restart has succeeded: finish the old work and end.
+/// - Between the grant and that moment both processes have the listeners: for the length of a probation, and until systemd has taken the
+///   new main process in (5 s at most). A program in which two must not accept meanwhile stops in
+///   [`LifecycleHandler::new_process_granted`], and goes on in [`LifecycleHandler::new_process_failed`].
 /// - It resolves with an error when no further restart is possible, which says why; the process can go on serving.
 /// - A restart that failed is neither: the process goes on, and so does the task. See [`LifecycleHandler::new_process_failed`].
 /// - Polled after it has resolved it stays pending.
