@@ -119,7 +119,8 @@ impl RestartConfig {
     }
 
     /// A file that names the process which serves. It is written when the first generation is ready and when a restart becomes final, by
-    /// the old process, and removed when the restarter of the last one is dropped. Unless told otherwise, there is none.
+    /// the old process, and removed when the restarter of the last one is dropped. What is there and is no file (a pipe, a socket, a
+    /// device) is left alone, with a warning. Unless told otherwise, there is none.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.pid_file = Some(path.into());
         self

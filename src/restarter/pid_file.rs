@@ -1,12 +1,16 @@
 //! A file that names the process which serves: always a live and ready one, since it is written by the process before it.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 
 use crate::sys;
+
+/// More bytes than a number has.
+const LONGEST: u64 = 32;
 
 /// The file, as far as it is kept.
 #[derive(Debug)]
@@ -26,6 +30,11 @@ impl PidFile {
         temporary.push(".new");
         let temporary = Path::new(&temporary);
         let write = || -> io::Result<()> {
+            // A pipe, a socket, a device: whoever put it there, not to keep a number in.
+            if fs::symlink_metadata(&self.0).is_ok_and(|found| !found.is_file() && !found.is_symlink()) {
+                let text = "something that is no regular file is there; it is left alone: move it away, or set another path";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+            }
             // Left by one that died here, or put there by somebody else: never followed, never written to.
             if let Err(error) = fs::remove_file(temporary)
                 && error.kind() != io::ErrorKind::NotFound
@@ -54,6 +63,13 @@ impl PidFile {
     }
 }
 
+/// Whom it names. Anybody may have put something else there by now, and to open or to read that must neither wait nor go on for ever.
 fn names(path: &Path) -> Option<u32> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }

@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use crate::harness::{Service, Setup};
 use crate::hub::wait_until;
@@ -17,6 +21,8 @@ trials![
     the_pid_file_goes_with_the_last_process_alone,
     a_pid_file_that_names_another_process_is_left_alone,
     a_pid_file_that_is_stale_is_written_over,
+    a_pipe_in_the_place_of_the_pid_file_holds_nothing_up,
+    a_link_to_a_file_without_end_is_not_read,
     a_failed_restart_leaves_the_pid_file,
     a_successor_whose_predecessor_dies_writes_the_pid_file,
 ];
@@ -104,6 +110,39 @@ fn a_pid_file_that_is_stale_is_written_over() {
     wait_until("the file to name the service", || named(&path) == service.first().pid);
     assert_eq!(fs::read_to_string(&keep).expect("a file"), "precious");
     assert!(fs::symlink_metadata(service.path("pid.new")).is_err());
+}
+
+fn is_pipe(path: &Path) -> bool {
+    fs::symlink_metadata(path).expect("a pipe").file_type().is_fifo()
+}
+
+fn a_pipe_in_the_place_of_the_pid_file_holds_nothing_up() {
+    // There before the service is ready, when it commits, and when the last process goes.
+    let setup = Setup::new();
+    let path = setup.path("pid");
+    mkfifo(&path, Mode::S_IRWXU).expect("a pipe");
+    let (service, path) = start(setup);
+    let second = service.restart();
+    assert!(is_pipe(&path), "it is somebody's");
+    fs::remove_file(&path).expect("the pipe");
+    let third = service.restart();
+    wait_until("the file to name the third", || fs::read_to_string(&path).is_ok_and(|text| text == format!("{}\n", third.pid)));
+    second.ends();
+    fs::remove_file(&path).expect("the file");
+    mkfifo(&path, Mode::S_IRWXU).expect("a pipe");
+    let fourth = service.restart();
+    third.ends();
+    assert_eq!(service.connect().pid, fourth.pid);
+    assert_eq!(fourth.ask("drop"), "dropped");
+    assert!(is_pipe(&path), "it is somebody's");
+}
+
+fn a_link_to_a_file_without_end_is_not_read() {
+    let setup = Setup::new();
+    std::os::unix::fs::symlink("/dev/zero", setup.path("pid")).expect("a link");
+    let (service, path) = start(setup);
+    wait_until("the file to name the service", || named(&path) == service.first().pid);
+    assert!(fs::symlink_metadata(&path).expect("a file").is_file());
 }
 
 fn a_failed_restart_leaves_the_pid_file() {
