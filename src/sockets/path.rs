@@ -37,8 +37,14 @@ impl PathLock {
         let deadline = Instant::now() + LOCK_LIMIT;
         loop {
             let opened = sys::may_fail(&[libc::EACCES, libc::EMFILE, libc::ENOSPC]).and_then(|()| {
-                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&lock)
+                // A pipe would keep whoever opens it waiting.
+                let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(&lock)
             });
+            if fs::symlink_metadata(&lock).is_ok_and(|found| !found.is_file()) {
+                let why = io::Error::new(io::ErrorKind::AlreadyExists, "it is no regular file, and left alone; move it away");
+                return Err(named(why, "cannot use the lock file", &lock));
+            }
             let file =
                 opened.map_err(|error| named(error, "the directory must be there and writable: cannot open the lock file", &lock))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

@@ -1,11 +1,14 @@
 //! Promise 10 for the path of the coordination socket: what somebody serves, or what is no socket, is left alone.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use libtest_mimic::Trial;
+use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use crate::harness::{Service, Setup};
 use crate::hub::DEADLINE;
@@ -15,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         promise_10_a_regular_file_at_the_path_is_left_alone,
         promise_10_a_directory_at_the_path_is_left_alone,
         promise_10_a_symbolic_link_at_the_path_is_left_alone,
+        promise_10_a_lock_that_is_no_file_is_left_alone,
         promise_10_a_path_that_is_too_long_is_an_error,
         promise_10_a_live_server_keeps_its_path,
         promise_10_a_path_in_a_directory_that_is_missing_is_an_error,
@@ -75,6 +79,25 @@ fn promise_10_a_symbolic_link_at_the_path_is_left_alone() {
         assert_eq!(target.exists(), exists);
         fs::remove_file(&path).expect("the link");
     }
+}
+
+fn promise_10_a_lock_that_is_no_file_is_left_alone() {
+    let keep = tempfile::tempdir().expect("a directory");
+    let (path, lock) = (keep.path().join("restart.sock"), keep.path().join("restart.sock.lock"));
+    let expect_left_alone = || {
+        let inode = fs::symlink_metadata(&lock).expect("a lock").ino();
+        let error = build_error(Setup::new(), &path);
+        assert!(error.contains("cannot use the lock file") && error.contains("it is no regular file, and left alone"), "{error}");
+        assert_eq!(fs::symlink_metadata(&lock).expect("it is still there").ino(), inode);
+    };
+    mkfifo(&lock, Mode::S_IRWXU).expect("a pipe");
+    expect_left_alone();
+    // One that somebody reads from can be opened.
+    let _reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&lock).expect("a reader");
+    expect_left_alone();
+    fs::remove_file(&lock).expect("the pipe");
+    symlink(keep.path().join("target"), &lock).expect("a link");
+    expect_left_alone();
 }
 
 fn promise_10_a_path_that_is_too_long_is_an_error() {
