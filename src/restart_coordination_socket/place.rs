@@ -3,13 +3,13 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::sys::socket::{Backlog, SockType, UnixAddr, bind, listen};
 
-use crate::sockets::{LONGEST_PATH, PathLock, unix_socket};
+use crate::sockets::{LONGEST_PATH, PathLock, is_stale, named, unix_socket};
 use crate::sys;
 
 /// What is added to the path while the socket is made.
@@ -24,13 +24,14 @@ pub(super) fn bind_private(path: &Path) -> io::Result<OwnedFd> {
         let text = format!("the path has {length} bytes; that of a coordination socket may have {longest}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    let lock = PathLock::new(path)?;
-    lock.is_stale(SockType::Stream)?;
+    let _lock = PathLock::new(path)?;
+    is_stale(path, SockType::Stream)?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(TEMPORARY);
     let temporary = PathBuf::from(temporary);
-    // Left by one that died here; the lock says that nobody is at it now.
-    if fs::symlink_metadata(&temporary).is_ok_and(|found| found.file_type().is_socket()) {
+    // Left by one that died here, the lock says that nobody is at it now; or the path of another service.
+    let in_the_way = |error| named(error, "the name under which it is made is taken:", &temporary);
+    if is_stale(&temporary, SockType::Stream).map_err(in_the_way)? {
         fs::remove_file(&temporary)?;
     }
     let socket = unix_socket(SockType::Stream)?;

@@ -24,9 +24,8 @@ pub(crate) const LONGEST_PATH: usize = 107;
 /// The right to bind a path, held until dropped. The lock is a file beside it, which is there only meanwhile.
 #[derive(Debug)]
 pub(crate) struct PathLock {
-    path: PathBuf,
     lock: PathBuf,
-    _held: Flock<File>,
+    held: Flock<File>,
 }
 
 impl PathLock {
@@ -49,7 +48,7 @@ impl PathLock {
                 opened.map_err(|error| named(error, "the directory must be there and writable: cannot open the lock file", &lock))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // The one who held it before has removed it: what is locked must be what is there.
-                Ok(held) if same_file(&held.metadata()?, &lock) => return Ok(PathLock { path: path.into(), lock, _held: held }),
+                Ok(held) if same_file(&held.metadata()?, &lock) => return Ok(PathLock { lock, held }),
                 Ok(_) => {}
                 Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => thread::sleep(Duration::from_millis(2)),
                 Err((_, error)) => return Err(named(error.into(), "cannot lock", &lock)),
@@ -59,40 +58,44 @@ impl PathLock {
             }
         }
     }
-
-    /// Finds out whether the path can be had: it is free (`false`), or what is there is a socket of that type that nobody serves (`true`).
-    pub(crate) fn is_stale(&self, of: SockType) -> io::Result<bool> {
-        match fs::symlink_metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
-            Ok(found) if !found.file_type().is_socket() => {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket is there; it is left alone"));
-            }
-            Ok(_) => {}
-        }
-        let probe = unix_socket(of)?;
-        match connect(probe.as_raw_fd(), &address(&self.path)?) {
-            Err(Errno::ECONNREFUSED) => Ok(true),
-            // It went away meanwhile.
-            Err(Errno::ENOENT) => Ok(false),
-            // Connected, its backlog is full, it is of another type, or not ours to connect to: somebody serves it.
-            _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it; is the service running already?")),
-        }
-    }
 }
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        // Still locked: whoever waits for it sees that it is gone, and makes a new one.
-        let _ = fs::remove_file(&self.lock);
+        // Ours is empty; a file with something in it was there before, and is somebody's.
+        if self.held.metadata().is_ok_and(|held| held.len() == 0) {
+            // Still locked: whoever waits for it sees that it is gone, and makes a new one.
+            let _ = fs::remove_file(&self.lock);
+        }
+    }
+}
+
+/// Finds out whether a path can be had, while it is locked: it is free (`false`), or what is there is a socket of that type that nobody
+/// serves (`true`).
+pub(crate) fn is_stale(path: &Path, of: SockType) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket is there; it is left alone"));
+        }
+        Ok(_) => {}
+    }
+    let probe = unix_socket(of)?;
+    match connect(probe.as_raw_fd(), &address(path)?) {
+        Err(Errno::ECONNREFUSED) => Ok(true),
+        // It went away meanwhile.
+        Err(Errno::ENOENT) => Ok(false),
+        // Connected, its backlog is full, it is of another type, or not ours to connect to: somebody serves it.
+        _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it; is the service running already?")),
     }
 }
 
 /// A socket bound to a path, listening if it is of a type that does. Its file gets the mode that the umask leaves.
 pub(crate) fn bind_unix(path: &Path, of: SockType) -> io::Result<OwnedFd> {
     let address = address(path)?;
-    let lock = PathLock::new(path)?;
-    if lock.is_stale(of)? {
+    let _lock = PathLock::new(path)?;
+    if is_stale(path, of)? {
         fs::remove_file(path)?;
     }
     let socket = unix_socket(of)?;
@@ -139,6 +142,6 @@ fn same_file(held: &fs::Metadata, path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (held.dev(), held.ino()))
 }
 
-fn named(error: io::Error, what: &str, path: &Path) -> io::Error {
+pub(crate) fn named(error: io::Error, what: &str, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
 }

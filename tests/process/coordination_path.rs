@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         promise_10_a_directory_at_the_path_is_left_alone,
         promise_10_a_symbolic_link_at_the_path_is_left_alone,
         promise_10_a_lock_that_is_no_file_is_left_alone,
+        promise_10_files_of_others_beside_the_path_are_left_alone,
         promise_10_a_path_that_is_too_long_is_an_error,
         promise_10_a_live_server_keeps_its_path,
         promise_10_a_path_in_a_directory_that_is_missing_is_an_error,
@@ -98,6 +99,31 @@ fn promise_10_a_lock_that_is_no_file_is_left_alone() {
     fs::remove_file(&lock).expect("the pipe");
     symlink(keep.path().join("target"), &lock).expect("a link");
     expect_left_alone();
+}
+
+fn promise_10_files_of_others_beside_the_path_are_left_alone() {
+    // A file that is not one of ours serves as the lock, and stays.
+    let setup = Setup::new();
+    fs::write(setup.path("restart.sock.lock"), "precious").expect("a file");
+    let service = setup.start();
+    assert_eq!(fs::read_to_string(service.path("restart.sock.lock")).expect("the file"), "precious");
+    service.restart();
+    // Another service whose path is the one under which this one would make its own.
+    let keep = tempfile::tempdir().expect("a directory");
+    let (path, beside) = (keep.path().join("restart.sock"), keep.path().join("restart.sock.new"));
+    let other = Setup::new().set("socket", &beside).start();
+    let service = Setup::new().set("socket", &path).launch();
+    let error = service.first().says("build-error");
+    assert!(error.contains(&format!("{}: another process serves it", beside.display())), "{error}");
+    let status = pollflip::restart_coordination_socket::request_status(&beside, DEADLINE).expect("a status");
+    assert_eq!(status.pid, other.first().pid);
+    drop(other);
+    fs::remove_file(&beside).expect("what the killed one left");
+    fs::write(&beside, "precious").expect("a file");
+    let service = Setup::new().set("socket", &path).launch();
+    let error = service.first().says("build-error");
+    assert!(error.contains(&format!("{}: something that is no socket is there", beside.display())), "{error}");
+    assert_eq!(fs::read_to_string(&beside).expect("the file"), "precious");
 }
 
 fn promise_10_a_path_that_is_too_long_is_an_error() {
