@@ -166,7 +166,18 @@ impl RestartConfig {
 
     /// The pid file's path, absolute against the directory of now.
     pub(crate) fn absolute_pid_file(&self) -> Result<Option<PathBuf>, Error> {
-        self.pid_file.as_deref().map(absolute).transpose()
+        let path = self.pid_file.as_deref().map(absolute).transpose()?;
+        if let (Some(file), Some(socket)) = (&path, self.absolute_socket()?) {
+            // It is made beside its path, and moved there.
+            let mut temporary = file.clone().into_os_string();
+            temporary.push(".new");
+            if *file == socket || temporary == socket.as_os_str() {
+                let (file, socket) = (file.display(), socket.display());
+                let text = format!("the pid file {file} would be written over the coordination socket {socket}: give it another path");
+                return Err(Error::rule(text));
+            }
+        }
+        Ok(path)
     }
 
     /// What a successor is started as, with the path, environment and directory of now.

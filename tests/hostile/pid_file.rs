@@ -23,6 +23,7 @@ trials![
     a_pid_file_that_is_stale_is_written_over,
     a_pipe_in_the_place_of_the_pid_file_holds_nothing_up,
     a_link_to_a_file_without_end_is_not_read,
+    a_pid_file_in_the_place_of_the_coordination_socket_is_an_error,
     a_failed_restart_leaves_the_pid_file,
     a_successor_whose_predecessor_dies_writes_the_pid_file,
 ];
@@ -143,6 +144,25 @@ fn a_link_to_a_file_without_end_is_not_read() {
     let (service, path) = start(setup);
     wait_until("the file to name the service", || named(&path) == service.first().pid);
     assert!(fs::symlink_metadata(&path).expect("a file").is_file());
+}
+
+fn a_pid_file_in_the_place_of_the_coordination_socket_is_an_error() {
+    for (file, socket) in [("same", "same"), ("./same", "same"), ("pid", "pid.new")] {
+        let setup = Setup::new();
+        let (file, socket) = (setup.path(file), setup.path(socket));
+        let service = setup.set("pid_file", &file).set("socket", &socket).launch();
+        let error = service.first().says("build-error");
+        assert!(error.contains("would be written over the coordination socket") && error.contains("give it another path"), "{error}");
+        service.first().ends();
+        assert!(!socket.exists() && !file.exists());
+    }
+    // The other way to write the same path is seen only when it is there: it is no file, and left alone.
+    let setup = Setup::new();
+    let file = setup.path("other");
+    std::os::unix::fs::symlink(setup.path("."), &file).expect("a link");
+    let service = setup.set("pid_file", file.join("restart.sock")).start();
+    service.restart();
+    assert!(fs::symlink_metadata(service.socket()).expect("the socket").file_type().is_socket());
 }
 
 fn a_failed_restart_leaves_the_pid_file() {
