@@ -129,6 +129,10 @@ pub(crate) fn unix_client(path: &Path, of: SockType, deadline: Option<Instant>) 
 
 fn address(path: &Path) -> io::Result<UnixAddr> {
     let length = path.as_os_str().len();
+    if length == 0 {
+        // The kernel would make up a name that nobody can know.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is empty"));
+    }
     if length > LONGEST_PATH {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,

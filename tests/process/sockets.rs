@@ -26,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         what_was_removed_is_not_passed_on,
         a_socket_asked_for_after_the_handoff_is_an_error,
         names_are_checked,
+        an_empty_path_is_an_error,
         promise_09_flags_of_inherited_descriptions_are_unchanged,
         promise_09_a_unix_path_stays_connectable_throughout,
         promise_09_a_unix_listener_replaces_a_stale_path_and_nothing_else,
@@ -216,6 +217,15 @@ fn names_are_checked() {
     assert_eq!(new.says(&format!("socket {longest}")), first.says(&format!("socket {longest}")));
     let answer = new.ask("claim tcp web 300.0.0.1:80");
     assert!(answer.contains("\"web\""), "{answer}");
+}
+
+fn an_empty_path_is_an_error() {
+    let service = Service::start();
+    for kind in ["unix", "datagram", "seqpacket"] {
+        let answer = service.first().ask(&format!("claim {kind} name "));
+        assert!(answer.contains("cannot bind \"name\"") && answer.contains("the path is empty"), "{kind}: {answer}");
+    }
+    service.restart();
 }
 
 fn promise_09_flags_of_inherited_descriptions_are_unchanged() {
