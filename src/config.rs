@@ -84,7 +84,8 @@ impl RestartConfig {
         self
     }
 
-    /// Sets a variable in the successor's environment, which is otherwise that of this process.
+    /// Sets a variable in the successor's environment, which is otherwise that of this process. Those about one process alone cannot be set
+    /// (`POLLFLIP_LIFELINE`, `LISTEN_PID` and the others of socket activation, `WATCHDOG_PID`): building fails.
     pub fn env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> RestartConfig {
         self.change_env(name.into(), Some(value.into()))
     }
@@ -192,12 +193,15 @@ impl RestartConfig {
 
         let mut environment = Vec::new();
         for (name, value) in env::vars_os() {
-            let ours_alone = FOR_ONE_PROCESS.iter().chain([&LIFELINE_VARIABLE]).any(|own| name == *own);
-            if !ours_alone && !self.environment.iter().any(|(changed, _)| *changed == name) {
+            if !is_for_one_process(&name) && !self.environment.iter().any(|(changed, _)| *changed == name) {
                 environment.push(variable(&name, &value)?);
             }
         }
         for (name, value) in &self.environment {
+            if value.is_some() && is_for_one_process(name) {
+                let why = "it is about one process, and a successor gets its own; leave it to the restarter";
+                return Err(Error::rule(format!("{name:?} cannot be set for a successor: {why}")));
+            }
             environment.extend(value.as_ref().map(|value| variable(name, value)).transpose()?);
         }
         let directory = match &self.directory {
@@ -235,6 +239,11 @@ pub(crate) fn restart_signal(number: i32) -> Result<Signal, Error> {
         }
         Ok(signal) => Ok(signal),
     }
+}
+
+/// Whether a variable is never handed down as it is, nor set by the program.
+fn is_for_one_process(name: &OsStr) -> bool {
+    FOR_ONE_PROCESS.iter().chain([&LIFELINE_VARIABLE]).any(|own| name == *own)
 }
 
 /// The form that an environment has.

@@ -91,11 +91,15 @@ fn promise_10_a_configuration_that_makes_no_sense_is_an_error() {
         ("signal", "-3", "signal -3 cannot be the restart signal"),
         ("signal", "4000", "signal 4000 cannot be the restart signal"),
         ("env", "=x", "cannot be the name of an environment variable"),
+        ("env", "POLLFLIP_LIFELINE=x", "\"POLLFLIP_LIFELINE\" cannot be set for a successor: it is about one process"),
+        ("env", "LISTEN_FDS=1", "\"LISTEN_FDS\" cannot be set for a successor: it is about one process"),
     ] {
         let service = Setup::new().set(key, value).launch();
         let error = service.first().says("build-error");
         assert!(error.contains(words), "{key}={value}: {error}");
     }
+    // To leave one out is what happens anyway.
+    Setup::new().set("env_remove", "POLLFLIP_LIFELINE").start().restart();
 }
 
 fn promise_10_descriptors_that_the_variable_does_not_name_are_left_alone() {
