@@ -43,13 +43,12 @@ pub(crate) struct Passed {
 
 /// The sockets that were passed to this process. `successor` says whether a predecessor started it: then `auto` means this one.
 pub(crate) fn passed(successor: bool) -> Vec<Passed> {
-    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
     let meant_for_us = match std::env::var(LISTEN_PID) {
         Ok(pid) if pid == AUTO => successor,
         Ok(pid) => pid.parse() == Ok(std::process::id()),
         Err(_) => false,
     };
-    let count = if meant_for_us { number(LISTEN_FDS).unwrap_or(0) } else { 0 };
+    let count = if meant_for_us { count() } else { 0 };
     let names = std::env::var(LISTEN_FDNAMES).unwrap_or_default();
     let mut names = names.split(':');
     let mut passed = Vec::new();
@@ -67,6 +66,18 @@ pub(crate) fn passed(successor: bool) -> Vec<Passed> {
         passed.push(Passed { name, number });
     }
     passed
+}
+
+/// How many were passed, as is said.
+fn count() -> u32 {
+    let Some(text) = std::env::var_os(LISTEN_FDS) else { return 0 };
+    text.to_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+        log::warn!(
+            target: "pollflip",
+            "{LISTEN_FDS}={text:?} is no count of sockets: none is taken; whoever starts this process must set it right"
+        );
+        0
+    })
 }
 
 /// Whether this process has opened it: what is passed is born without CLOEXEC, and a library that takes sockets may have set that since.

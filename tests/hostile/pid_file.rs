@@ -122,7 +122,9 @@ fn a_pipe_in_the_place_of_the_pid_file_holds_nothing_up() {
     let setup = Setup::new();
     let path = setup.path("pid");
     mkfifo(&path, Mode::S_IRWXU).expect("a pipe");
-    let (service, path) = start(setup);
+    let (service, path) = start(setup.env("POLLFLIP_TEST_LOG", "1"));
+    let warning = service.first().says("log WARN cannot write the pid file");
+    assert!(warning.contains("something that is no regular file is there; it is left alone: move it away"), "{warning}");
     let second = service.restart();
     assert!(is_pipe(&path), "it is somebody's");
     fs::remove_file(&path).expect("the pipe");

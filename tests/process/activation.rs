@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         the_environment_is_left_alone_when_there_are_threads,
         sockets_passed_to_another_process_are_none_of_ours,
         a_count_of_sockets_that_are_not_there_is_no_harm,
+        promise_10_a_count_of_sockets_that_is_no_number_is_ignored_with_a_warning,
     ]
 }
 
@@ -157,4 +158,19 @@ fn a_count_of_sockets_that_are_not_there_is_no_harm() {
     let line = service.first().says("socket web");
     assert!(line.contains(&format!("inode {} ", inode(&listeners[0]))), "{line}");
     assert_eq!(service.restart().says("socket web"), line);
+}
+
+fn promise_10_a_count_of_sockets_that_is_no_number_is_ignored_with_a_warning() {
+    for count in ["-1", "99999999999999", " 1", "", "two"] {
+        let listeners = two_listeners();
+        let setup = Setup::new().set("listen", "tcp web 127.0.0.1:0").env("POLLFLIP_TEST_LOG", "1").env("AS_FDS", count);
+        let setup = activated(setup, "web:admin", [&listeners[0], &listeners[1]])
+            .shell("exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_PID=$$ LISTEN_FDS=\"$AS_FDS\"; exec \"$0\"");
+        let service = setup.start();
+        let warning = service.first().says("log WARN");
+        assert!(warning.starts_with(&format!("LISTEN_FDS={count:?} is no count of sockets: none is taken")), "{warning}");
+        let line = service.first().says("socket web");
+        assert!(!line.contains(&format!("inode {} ", inode(&listeners[0]))), "{line}");
+        assert_eq!(service.restart().says("socket web"), line);
+    }
 }

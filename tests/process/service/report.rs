@@ -16,10 +16,31 @@ static HUB: OnceLock<UnixStream> = OnceLock::new();
 /// What was received of a line that is not whole.
 static RECEIVED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
+/// Set: what goes to the log is told too, warnings and worse.
+const LOG: &str = "POLLFLIP_TEST_LOG";
+
 /// Connects to the hub. A panic is told there, and not printed.
 pub fn open(path: &Path) {
     HUB.get_or_init(|| UnixStream::connect(path).expect("the hub"));
+    if std::env::var_os(LOG).is_some() {
+        log::set_logger(&Logged).expect("no other logger");
+        log::set_max_level(log::LevelFilter::Warn);
+    }
     std::panic::set_hook(Box::new(|info| say(&format!("panic {info}"))));
+}
+
+struct Logged;
+
+impl log::Log for Logged {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        say(&format!("log {} {}", record.level(), record.args()));
+    }
+
+    fn flush(&self) {}
 }
 
 fn hub() -> &'static UnixStream {
