@@ -20,6 +20,7 @@ use nix::unistd::pipe2;
 use sd_notify::NotifyState;
 
 use crate::sys;
+use crate::wire;
 
 use super::unit::warn_of_deafness;
 
@@ -84,13 +85,14 @@ impl Manager {
     /// How far the restart is. What comes while the manager is busy is left out: there will be more.
     pub(crate) fn progress(&mut self, text: &str) {
         if self.waiting.is_empty() {
-            self.tell(&[NotifyState::Status(text)]);
+            self.tell(&[NotifyState::Status(&wire::line(text))]);
         }
     }
 
     /// The restart has failed, and this process serves on.
     pub(crate) fn still_here(&mut self, why: &str) {
-        self.tell(&[NotifyState::Ready, NotifyState::Status(why)]);
+        // A path can have line breaks in it, and what follows one would be a message of its own.
+        self.tell(&[NotifyState::Ready, NotifyState::Status(&wire::line(why))]);
     }
 
     /// The service is another process from now on. One message, since the manager listens to its main process alone by default.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-use crate::harness::{Service, Setup};
+use crate::harness::{Service, Setup, own_program};
 use crate::hub::DEADLINE;
 use crate::procfs;
 
@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
     trials![
         systemd_is_told_of_a_start_and_of_a_restart,
         systemd_is_told_that_a_failed_restart_is_over_and_why,
+        systemd_is_told_one_line_whatever_the_reason_has_in_it,
         systemd_is_told_of_progress,
         systemd_is_told_that_the_service_stops,
         systemd_is_told_nothing_new_by_a_release_that_fails_on_probation,
@@ -123,6 +124,20 @@ fn systemd_is_told_that_a_failed_restart_is_over_and_why() {
     manager.expect(&["READY=1", "STATUS=the successor exited with status 3 before it was ready"]);
     service.first().says("event Failed");
     manager.expect_nothing();
+}
+
+fn systemd_is_told_one_line_whatever_the_reason_has_in_it() {
+    let setup = Setup::new();
+    let directory = setup.path("release\nMAINPID=1\nSTOPPING=1");
+    std::fs::create_dir(&directory).expect("a directory");
+    let program = directory.join("program");
+    std::os::unix::fs::symlink(own_program(), &program).expect("a link");
+    let (manager, service) = start(setup.program(program.clone()));
+    std::fs::remove_file(&program).expect("the link");
+    service.fail_to_restart();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    let told = manager.expect(&["READY=1", "STATUS="]);
+    assert!(told.lines[1].contains("/release MAINPID=1 STOPPING=1/program"), "{told:?}");
 }
 
 fn systemd_is_told_of_progress() {
