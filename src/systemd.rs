@@ -21,9 +21,11 @@ pub(crate) use manager::{BARRIER_LIMIT, Barrier, EXTENSION, Manager, is_there, r
 const LISTEN_PID: &str = "LISTEN_PID";
 const LISTEN_FDS: &str = "LISTEN_FDS";
 const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
+/// What newer versions set beside [`LISTEN_PID`]: the process by its pidfd. The library of systemd takes no sockets if that is another one.
+const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// The variables that are about one process, and not handed down as they are: those of socket activation, and the one by which a program
 /// knows whether the watchdog is waiting for it. Without it, that is whoever reads WATCHDOG_USEC.
-pub(crate) const FOR_ONE_PROCESS: [&str; 4] = [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, "WATCHDOG_PID"];
+pub(crate) const FOR_ONE_PROCESS: [&str; 5] = [LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS, LISTEN_FDNAMES, "WATCHDOG_PID"];
 /// The number of the first socket that is passed.
 const FIRST: RawFd = 3;
 /// What a predecessor writes into LISTEN_PID: it cannot know the number of the process it is about to start.

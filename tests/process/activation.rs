@@ -31,6 +31,7 @@ fn activated(setup: Setup, names: &str, sockets: [&TcpListener; 2]) -> Setup {
         .stdin(duplicate(sockets[0]))
         .stdout(duplicate(sockets[1]))
         .env("LISTEN_FDS", "2")
+        .env("LISTEN_PIDFDID", "4711")
         .env("LISTEN_FDNAMES", names)
         .shell("exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_PID=${AS_PID:-$$}; exec \"$0\"")
 }
@@ -50,7 +51,7 @@ fn is_at(process: &Process, number: i32, listener: &TcpListener) -> bool {
 }
 
 fn expect_unset(process: &Process) {
-    for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+    for name in ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
         assert_eq!(process.says(&format!("variable {name}")), "unset");
     }
 }
@@ -108,6 +109,8 @@ fn passed_sockets_that_nobody_touches_stay_at_their_numbers() {
         let new = service.restart();
         assert!(is_at(&new, 3, &listeners[0]) && is_at(&new, 4, &listeners[1]));
         assert_eq!(new.says("variable LISTEN_PID"), "auto");
+        // It names another process, and would make the library of systemd take none.
+        assert_eq!(new.says("variable LISTEN_PIDFDID"), "unset");
         assert_eq!(new.says("variable LISTEN_FDS"), "2");
         assert_eq!(new.says("variable LISTEN_FDNAMES"), "web:admin");
         let born = new.says("descriptors");

@@ -115,7 +115,7 @@ impl Setup {
             }
             None => Command::new(&self.program),
         };
-        for name in ["NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "POLLFLIP_LIFELINE", "RUST_LOG"] {
+        for name in ["NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES", "POLLFLIP_LIFELINE", "RUST_LOG"] {
             command.env_remove(name);
         }
         let directory = self.directory.path().to_owned();

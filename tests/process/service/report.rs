@@ -148,7 +148,7 @@ impl Birth {
         say(&format!("lifeline {}", self.lifeline));
         say(&format!("directory {}", self.directory));
         say(&format!("arguments {}", self.arguments.join(" ")));
-        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "RELEASE"] {
+        for name in ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES", "RELEASE"] {
             say(&format!("variable {name} {}", std::env::var(name).unwrap_or_else(|_| "unset".into())));
         }
     }
