@@ -26,6 +26,8 @@ const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// The variables that are about one process, and not handed down as they are: those of socket activation, and the one by which a program
 /// knows whether the watchdog is waiting for it. Without it, that is whoever reads WATCHDOG_USEC.
 pub(crate) const FOR_ONE_PROCESS: [&str; 5] = [LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS, LISTEN_FDNAMES, "WATCHDOG_PID"];
+/// What names the lifeline: `fd:dev:ino`.
+const LIFELINE: &str = "POLLFLIP_LIFELINE";
 /// The number of the first socket that is passed.
 const FIRST: RawFd = 3;
 /// What a predecessor writes into LISTEN_PID: it cannot know the number of the process it is about to start.
@@ -100,7 +102,8 @@ pub(crate) fn pass_on(names: &[String]) -> [(&'static str, OsString); 3] {
 /// write `auto` into it.
 ///
 /// Call it first in `main`: it changes the environment, which is sound only while there is one thread, and is skipped with a debug
-/// log when there are more. A program that takes its sockets from [`Sockets`](crate::Sockets) does not need it.
+/// log when there are more. So it is in a process that no predecessor has started, and that has only inherited the environment of one.
+/// A program that takes its sockets from [`Sockets`](crate::Sockets) does not need it.
 ///
 /// # Errors
 ///
@@ -109,9 +112,20 @@ pub fn fixup_systemd_env() -> Result<(), Error> {
     if std::env::var(LISTEN_PID).as_deref() != Ok(AUTO) {
         return Ok(());
     }
+    if !has_lifeline() {
+        log::debug!("{LISTEN_PID}=auto is left as it is: no predecessor has started this process");
+        return Ok(());
+    }
     let own = OsString::from(std::process::id().to_string());
     if !sys::set_variable_if_alone(LISTEN_PID, &own).map_err(Error::os("cannot count the threads of this process"))? {
         log::debug!("{LISTEN_PID}=auto is left as it is: other threads run already");
     }
     Ok(())
+}
+
+/// Whether the descriptor is here that a predecessor names in the environment of its successor: a helper has the variable alone.
+fn has_lifeline() -> bool {
+    let Ok(text) = std::env::var(LIFELINE) else { return false };
+    let numbers: Vec<u64> = text.split(':').map_while(|number| number.parse().ok()).collect();
+    matches!(numbers[..], [fd, device, inode] if RawFd::try_from(fd).is_ok_and(|fd| sys::identity(fd) == Some((device, inode))))
 }

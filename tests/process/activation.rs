@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         passed_sockets_stay_at_their_numbers_through_a_failed_restart,
         the_environment_of_passed_sockets_is_put_right,
         the_environment_is_left_alone_when_there_are_threads,
+        the_environment_of_a_process_without_a_predecessor_is_left_alone,
         sockets_passed_to_another_process_are_none_of_ours,
         a_count_of_sockets_that_are_not_there_is_no_harm,
         promise_10_a_count_of_sockets_that_is_no_number_is_ignored_with_a_warning,
@@ -139,6 +140,17 @@ fn the_environment_is_left_alone_when_there_are_threads() {
     let (service, _listeners) = untouched();
     service.plan_next("born thread\nborn fixup\nset listen=none");
     assert_eq!(service.restart().says("did fixup:"), "auto");
+}
+
+fn the_environment_of_a_process_without_a_predecessor_is_left_alone() {
+    // A helper has the variables of the successor that started it, and its descriptors are its own: one is closed here, one another.
+    for lifeline in ["77:1:1", "4:1:1", ""] {
+        let listeners = two_listeners();
+        let setup = Setup::new().set("listen", "none").plan("born fixup").env("POLLFLIP_LIFELINE", lifeline);
+        let setup = activated(setup.env("AS_PID", "auto"), "web:admin", [&listeners[0], &listeners[1]]);
+        let service = setup.start();
+        assert_eq!(service.first().says("did fixup:"), "auto", "{lifeline}");
+    }
 }
 
 fn sockets_passed_to_another_process_are_none_of_ours() {
