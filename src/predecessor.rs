@@ -30,7 +30,9 @@ pub(crate) const LIFELINE_VARIABLE: &str = "POLLFLIP_LIFELINE";
 /// Tells systemd and the predecessor that this process can serve: the same as [`Restarter::ready`](crate::Restarter::ready), from
 /// anywhere, any number of times.
 ///
-/// Blocks until the predecessor has granted the service, which takes it one turn of its loop.
+/// Blocks until the predecessor has granted the service, which takes it one turn of its loop. Without one it does not block: a systemd that
+/// is too busy to be told is told by the next calls of [`Restarter::poll`](crate::Restarter::poll), for which the descriptor becomes
+/// readable.
 ///
 /// # Errors
 ///
@@ -185,6 +187,7 @@ impl Claim {
 
 /// A test goes on as another process would begin.
 pub(crate) fn begin_anew() {
+    systemd::begin_anew();
     *startup() = Startup::NEW;
 }
 
@@ -198,11 +201,21 @@ impl Drop for Claim {
 
 /// The program is ready, and its predecessor, if it lives, has granted it the service.
 pub(crate) fn opened() {
-    let mut startup = startup();
-    if !std::mem::replace(&mut startup.ready, true) && startup.link.is_none() {
+    // One thread at a time says so to systemd, and the rest goes on when that is done: a restart that the loop begins must come second.
+    // Nobody waits for the manager meanwhile, nor does the loop for this lock, if it is not the one who says so.
+    static SAYING: Mutex<()> = Mutex::new(());
+    let _one = SAYING.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = {
+        let startup = startup();
+        !startup.ready && startup.link.is_none()
+    };
+    if first {
         // For a successor the predecessor tells it, which systemd still takes for the service.
         systemd::ready();
     }
+    let mut startup = startup();
+    startup.ready = true;
+    // It is also the loop that tells systemd later, if that was busy.
     wake_loop(&startup);
 }
 

@@ -145,7 +145,8 @@ impl Restarter {
     /// Says that this process can serve: to systemd, and to the predecessor, which then gives the service to this process. Sockets that
     /// were inherited and not asked for are closed. Once is enough, more often is harmless.
     ///
-    /// Blocks until the predecessor has answered, which takes it one turn of its loop. Until then it serves.
+    /// Blocks until the predecessor has answered, which takes it one turn of its loop. Until then it serves. Without one it does not
+    /// block: a systemd that is too busy to be told is told by the next calls of [`poll`](Restarter::poll).
     ///
     /// # Errors
     ///

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
@@ -45,17 +46,28 @@ pub(crate) fn listens() -> bool {
     connected.is_err() || connected.is_ok_and(|result| result.is_ok())
 }
 
-/// The service serves, for the first time. At that moment there is no loop yet that could be held up.
+/// What the manager had no room for when the service became ready: whoever has a [`Manager`] sends it, before anything else.
+static READY_UNSENT: AtomicBool = AtomicBool::new(false);
+
+/// The service serves, for the first time: whichever thread says so, and whether or not there is a loop.
 pub(crate) fn ready() {
     warn_of_deafness(is_there());
-    let Some(address) = address() else { return };
-    let result = socket().and_then(|socket| {
-        socket.connect_addr(&to_address(&address)?)?;
-        socket.send(worded(&[NotifyState::Ready]).as_bytes())
-    });
-    if let Err(error) = result {
-        unreachable_manager(&error);
+    READY_UNSENT.store(send_ready().is_err(), Ordering::Release);
+}
+
+/// A test goes on as another process would begin.
+pub(crate) fn begin_anew() {
+    READY_UNSENT.store(false, Ordering::Release);
+}
+
+/// An error: the manager is busy.
+fn send_ready() -> io::Result<()> {
+    match send(&Waiting { text: worded(&[NotifyState::Ready]), descriptor: None }) {
+        Err(error) if has_to_wait(&error) => return Err(error),
+        Err(error) => unreachable_manager(&error),
+        Ok(()) => {}
     }
+    Ok(())
 }
 
 /// The service manager, and what it has yet to be told.
@@ -139,6 +151,13 @@ impl Manager {
 
     /// Sends what can be sent.
     pub(crate) fn flush(&mut self) {
+        if READY_UNSENT.load(Ordering::Acquire) {
+            if send_ready().is_err() {
+                self.tried = Some(sys::now());
+                return;
+            }
+            READY_UNSENT.store(false, Ordering::Release);
+        }
         while let Some(first) = self.waiting.front() {
             match send(first) {
                 Err(error) if has_to_wait(&error) => {

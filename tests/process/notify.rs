@@ -21,10 +21,15 @@ pub fn trials() -> Vec<Trial> {
         systemd_is_told_nothing_new_by_a_release_that_fails_on_probation,
         nothing_more_happens_until_systemd_has_answered,
         systemd_that_never_answers_is_not_waited_for_forever,
+        systemd_that_is_busy_is_told_of_the_start_later_and_holds_nothing_up,
+        systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready,
         systemd_that_is_not_there_does_no_harm,
         systemd_is_left_the_crash_of_a_process_that_has_taken_over,
     ]
 }
+
+/// What others tell systemd.
+const JUNK: &[u8] = b"X";
 
 /// Stands in for systemd.
 struct Manager(UnixDatagram);
@@ -45,6 +50,15 @@ impl Manager {
     }
 
     fn receive(&self) -> Notification {
+        loop {
+            let found = self.receive_any();
+            if found.lines != [String::from_utf8_lossy(JUNK)] {
+                return found;
+            }
+        }
+    }
+
+    fn receive_any(&self) -> Notification {
         let mut buffer = [0; 4096];
         let mut control = nix::cmsg_space!([i32; 4]);
         let mut part = [std::io::IoSliceMut::new(&mut buffer)];
@@ -79,6 +93,20 @@ impl Manager {
 
     fn answer(barrier: i32) {
         nix::unistd::close(barrier).expect("a descriptor");
+    }
+
+    /// Others tell it so much that nothing more fits in.
+    fn is_kept_busy(&self) {
+        let address = self.0.local_addr().expect("an address");
+        // One that cannot send may have no room of its own left; when another cannot either, it is the manager that has none.
+        loop {
+            let other = UnixDatagram::unbound().expect("a socket");
+            other.set_nonblocking(true).expect("a socket");
+            if other.send_to_addr(JUNK, &address).is_err() {
+                return;
+            }
+            while other.send_to_addr(JUNK, &address).is_ok() {}
+        }
     }
 
     /// What is left over when nothing more should come.
@@ -193,6 +221,38 @@ fn systemd_that_never_answers_is_not_waited_for_forever() {
     assert!(began.elapsed() >= Duration::from_secs(5));
     service.first().ends();
     Manager::answer(barrier);
+}
+
+/// A service that becomes ready while its manager has no room for another word.
+fn start_with_a_full_manager(setup: Setup) -> (Manager, Service) {
+    let (manager, setup) = Manager::new(setup);
+    manager.is_kept_busy();
+    (manager, setup.launch())
+}
+
+fn systemd_that_is_busy_is_told_of_the_start_later_and_holds_nothing_up() {
+    let (manager, service) = start_with_a_full_manager(Setup::new());
+    let old = service.first();
+    old.says("serving");
+    assert!(old.ask("status").contains("idle"));
+    // What comes later is told later.
+    let asker = service.restart_meanwhile();
+    old.says("event Restarting");
+    manager.expect(&["READY=1"]);
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
+    Manager::answer(manager.expect_barrier());
+    asker.join().expect("a thread").expect("a restart");
+}
+
+fn systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready() {
+    let (manager, service) = start_with_a_full_manager(Setup::new().plan("never ready\nclaimed startup-complete-elsewhere"));
+    let old = service.first();
+    assert_eq!(old.says("did startup-complete-elsewhere:"), "ok");
+    assert!(old.ask("status").contains("idle"));
+    manager.expect(&["READY=1"]);
+    old.ask("status");
+    manager.expect_nothing();
 }
 
 fn systemd_that_is_not_there_does_no_harm() {

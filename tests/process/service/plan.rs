@@ -103,6 +103,10 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             Err(error) => error.to_string(),
         },
         ("startup-complete", _) => pollflip::startup_complete().map_or_else(|error| error.to_string(), |()| "ok".into()),
+        ("startup-complete-elsewhere", _) => {
+            let said = thread::spawn(pollflip::startup_complete).join().expect("no panic");
+            said.map_or_else(|error| error.to_string(), |()| "ok".into())
+        }
         ("refuse", Some(restarter)) => {
             restarter.predecessor().expect("a predecessor").refuse(rest);
             "refused".into()
