@@ -129,13 +129,16 @@ struct Startup {
     built: bool,
     /// Whether the program has said that it is ready and, with a predecessor, has been granted the service.
     ready: bool,
+    /// The service is a successor's for good.
+    handed_over: bool,
     waker: Option<Arc<Waker>>,
 }
 
 static STARTUP: Mutex<Startup> = Mutex::new(Startup::NEW);
 
 impl Startup {
-    const NEW: Startup = Startup { adopted: false, link: None, claimed: false, built: false, ready: false, waker: None };
+    const NEW: Startup =
+        Startup { adopted: false, link: None, claimed: false, built: false, ready: false, handed_over: false, waker: None };
 }
 
 fn startup() -> MutexGuard<'static, Startup> {
@@ -149,6 +152,11 @@ pub(crate) struct Claim(());
 impl Claim {
     pub(crate) fn new() -> Result<Claim, Error> {
         let mut startup = startup();
+        if startup.handed_over {
+            return Err(Error::rule(
+                "this process has handed the service over for good: another one serves, and this one restarts nothing any more",
+            ));
+        }
         if std::mem::replace(&mut startup.claimed, true) {
             return Err(Error::rule("another Restarter or RestartTask lives in this process; there can be one at a time"));
         }
@@ -177,6 +185,11 @@ impl Claim {
         let mut startup = startup();
         startup.built = true;
         startup.waker = Some(waker);
+    }
+
+    /// There will be no other restarter in this process: two would have successors.
+    pub(crate) fn hand_over(&self) {
+        startup().handed_over = true;
     }
 
     /// Whether the program is ready and has been granted the service.

@@ -47,7 +47,7 @@ impl RestartConfig {
     ///
     /// # Errors
     ///
-    /// Another restarter lives in this process; the configuration makes no sense; the coordination socket cannot be bound; a descriptor
+    /// Another restarter lives in this process, or has handed the service over; the configuration makes no sense; the coordination socket cannot be bound; a descriptor
     /// or the thread cannot be had. A predecessor is told why.
     pub fn build(&self) -> Result<Restarter, Error> {
         let claim = Claim::new()?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 
-use crate::machine::{Input, KILL_TIMEOUT, Output, State};
+use crate::machine::{Input, KILL_TIMEOUT, Output, Phase, State};
 use crate::systemd::BARRIER_LIMIT;
 
 use super::Restarter;
@@ -60,7 +60,13 @@ impl Drop for Restarter {
             // It may have been called off just now, and whoever asked has yet to be told.
             State::Closed(_) | State::Idle => self.carry_out_the_rest(),
             State::Spawning { .. } | State::AwaitingReady { .. } | State::Killing { .. } => self.give_up(),
-            State::Handoff { .. } => return self.hand_over(),
+            State::Handoff { .. } => {
+                self.hand_over();
+                if let State::Handoff { phase: Phase::Committed, .. } = self.machine.state() {
+                    self.claim.hand_over();
+                }
+                return;
+            }
         }
         if self.link.is_none() || self.heard.ours {
             if let Some(server) = &mut self.server {

@@ -19,6 +19,7 @@ cases![
     startup_complete_may_come_before_the_first_poll_any_number_of_times,
     both_ways_to_make_a_task_and_the_client_of_its_configuration,
     a_second_restarter_is_an_error_while_the_first_lives,
+    a_process_whose_task_has_resolved_makes_no_other,
     a_task_dropped_at_any_step_leaves_nothing,
     a_task_dropped_on_probation_commits,
     no_event_is_lost_when_next_event_is_dropped,
@@ -38,6 +39,18 @@ fn a_task_resolves_with_the_successor_and_then_stays_pending(case: &Case) {
     thread::sleep(Duration::from_millis(50));
     assert!(poll_with(&mut task, &alarm).is_pending());
     assert!(alarm.count() < 10, "it is woken over and over: {}", alarm.count());
+}
+
+/// It would have a successor of its own, and two would serve.
+fn a_process_whose_task_has_resolved_makes_no_other(case: &Case) {
+    let mut task = case.task();
+    task.restarter().request().expect("a restart");
+    finish(&mut task);
+    drop(task);
+    for result in [config().try_into_restart_task(), config().build().map(RestartTask::from)] {
+        let why = result.expect_err("it has handed over");
+        assert!(matches!(why, Error::Rule(_)) && why.to_string().contains("has handed the service over for good"), "{why}");
+    }
 }
 
 fn a_failed_restart_leaves_the_task_pending_and_the_next_one_works(case: &Case) {

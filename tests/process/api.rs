@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         a_drop_on_probation_commits,
         a_drop_after_the_handoff_leaves_the_service_alone,
         a_restarter_can_be_built_again_after_a_drop,
+        a_process_that_has_handed_over_builds_no_other_restarter,
         two_restarters_at_a_time_are_an_error,
         ready_is_idempotent,
         startup_complete_before_the_build_is_an_error,
@@ -253,6 +254,28 @@ fn a_restarter_can_be_built_again_after_a_drop() {
     assert_eq!(new.ask("ready"), "ok");
     wait_until("a process that can be restarted again", || service.status().state == "idle");
     service.restart();
+}
+
+/// Two would have a successor each, and both would serve.
+fn a_process_that_has_handed_over_builds_no_other_restarter() {
+    for (probation, end) in [("0", "drop"), ("0", "successor"), ("120000", "drop")] {
+        let service = Setup::new().set("probation_ms", probation).set("linger", "1").start();
+        let old = service.first();
+        if probation == "0" {
+            service.restart();
+            old.says("event Completed");
+            assert_ne!(old.ask(end), "none");
+        } else {
+            old.ask("on HandedOff drop");
+            old.ask("request");
+            assert_eq!(old.says("did drop:"), "dropped");
+        }
+        let answer = old.ask("build");
+        assert!(answer.contains("has handed the service over for good"), "{answer}");
+        let new = service.hub.nth(1);
+        new.says("event Committed");
+        assert_eq!((service.status().pid, service.connect().pid), (new.pid, new.pid));
+    }
 }
 
 fn two_restarters_at_a_time_are_an_error() {
