@@ -37,6 +37,8 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Exec {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// The process that the thread is in: a child that was forked has a copy of this, and no thread.
+    process: u32,
     /// In a simulation: what the thread would be at. There is none.
     work: Option<Work>,
 }
@@ -89,9 +91,10 @@ impl Exec {
     pub(crate) fn start(launch: Launch, signal: Option<Signal>, waker: Arc<Waker>) -> io::Result<Exec> {
         let shared = Arc::new(Shared { desk: Mutex::default(), changed: Condvar::new(), waker });
         let work = Work { launch, signal, shared: shared.clone() };
+        let process = std::process::id();
         sys::may_fail(&[libc::EAGAIN])?;
         if sys::is_simulated() {
-            return Ok(Exec { shared, thread: None, work: Some(work) });
+            return Ok(Exec { shared, thread: None, process, work: Some(work) });
         }
         let thread = thread::Builder::new().name("pollflip-restart".into()).spawn(move || {
             // The program's signals are for the program's threads.
@@ -104,7 +107,7 @@ impl Exec {
             }
             work.serve();
         })?;
-        Ok(Exec { shared, thread: Some(thread), work: None })
+        Ok(Exec { shared, thread: Some(thread), process, work: None })
     }
 
     /// Has a successor started. `false`: the thread is gone.
@@ -141,6 +144,11 @@ impl Exec {
         self.shared.desk().done.pop_front()
     }
 
+    /// Whether this is the copy that a forked child has: neither the thread nor what it has started is that one's.
+    pub(crate) fn is_anothers(&self) -> bool {
+        std::process::id() != self.process
+    }
+
     /// Whether the thread has ended, which it does by itself only in a panic.
     pub(crate) fn is_lost(&self) -> bool {
         self.shared.desk().ended
@@ -173,6 +181,10 @@ impl Exec {
 
 impl Drop for Exec {
     fn drop(&mut self) {
+        if self.is_anothers() {
+            // Not even the lock: the thread may have held it at the fork.
+            return mem::forget(self.thread.take());
+        }
         self.abandon(Attempt(u64::MAX));
         self.shared.desk().closed = true;
         self.shared.changed.notify_all();

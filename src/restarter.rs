@@ -66,7 +66,8 @@ const BUDGET: Duration = Duration::from_millis(2);
 ///
 /// There can be one at a time in a process, and none after one that has handed the service over. **Dropping** it gives up what is under way: a successor that is not ready yet is killed, one
 /// on probation gets the service for good. The restart signal does nothing afterwards. Dropping waits for the child's end and for the
-/// restart thread, which takes a moment, and 5 s at the most for each.
+/// restart thread, which takes a moment, and 5 s at the most for each. A copy of it in a forked child is not the restarter: dropping that
+/// closes its descriptors and does nothing else.
 #[must_use = "a restarter that is dropped restarts nothing"]
 pub struct Restarter {
     poll: Poll,

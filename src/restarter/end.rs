@@ -52,6 +52,9 @@ impl Restarter {
 
 impl Drop for Restarter {
     fn drop(&mut self) {
+        if self.exec.is_anothers() {
+            return;
+        }
         // It was blocked for the restart thread's sake; its handler stays and does nothing.
         if let Err(error) = self.signal.into_iter().collect::<SigSet>().thread_unblock() {
             log::warn!(target: "pollflip", "cannot unblock the restart signal: {error}");

@@ -2,8 +2,10 @@
 //! is not known here.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::{self, JoinHandle};
@@ -17,6 +19,8 @@ use nix::sys::signal::SigSet;
 pub(super) struct Watcher {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// The process that the thread is in.
+    process: u32,
 }
 
 #[derive(Debug)]
@@ -50,7 +54,7 @@ impl Watcher {
             }
             theirs.serve(&watched);
         })?;
-        Ok(Watcher { shared, thread: Some(thread) })
+        Ok(Watcher { shared, thread: Some(thread), process: process::id() })
     }
 
     /// Has this waker, and no earlier one, woken once the descriptor is readable: at once if it is already.
@@ -69,6 +73,10 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        if process::id() != self.process {
+            // The copy of a forked child: it has no such thread, and that of the parent is to go on.
+            return mem::forget(self.thread.take());
+        }
         let mut state = self.shared.state();
         state.ended = true;
         let waker = state.waker.take();

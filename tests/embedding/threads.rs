@@ -1,9 +1,13 @@
 //! A task polled by changing threads and with changing wakers.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::{sync::Mutex, thread};
 
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
 use pollflip::RestartTask;
 
 use crate::case::{Alarm, Case, expect, holdings, poll_with};
@@ -11,6 +15,7 @@ use crate::harness::wait_until;
 
 cases![
     a_task_is_polled_on_another_thread_than_it_was_made_on,
+    a_copy_that_a_forked_child_drops_does_not_end_the_thread_that_wakes_the_task,
     only_the_last_waker_is_woken_and_no_other_is_kept,
     no_wake_up_is_lost_in_a_thousand_rounds_with_another_waker_each_time,
     a_waker_may_drop_the_task_that_it_wakes,
@@ -36,6 +41,39 @@ fn a_task_is_polled_on_another_thread_than_it_was_made_on(case: &Case) {
         (task, resolved) = running.join().expect("no panic");
         assert_eq!(resolved, plan == "serve");
     }
+}
+
+#[allow(unsafe_code, reason = "a worker that some programs have")]
+fn a_copy_that_a_forked_child_drops_does_not_end_the_thread_that_wakes_the_task(case: &Case) {
+    let mut task = case.task();
+    let alarm = Alarm::new();
+    assert!(poll_with(&mut task, &alarm).is_pending());
+    let before = told_by_eventfds();
+    assert!(before.len() >= 2, "{before:?}");
+    // SAFETY: the other threads of this process wait for a descriptor or an order, and hold nothing that the child needs.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Child => {
+            drop(task);
+            std::process::exit(0);
+        }
+        ForkResult::Parent { child } => assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0))),
+    }
+    // The thread would be told to end, over and over.
+    assert_eq!(told_by_eventfds(), before);
+    task.restarter().request().expect("a restart");
+    assert!(task.restarter().cancel());
+    alarm.wait();
+}
+
+/// What is in all descriptors by which threads tell each other something.
+fn told_by_eventfds() -> Vec<String> {
+    let entries = fs::read_dir("/proc/self/fdinfo").expect("/proc").map(|entry| entry.expect("an entry").path());
+    let mut entries: Vec<_> = entries.filter_map(|path| Some((path.clone(), fs::read_to_string(path).ok()?))).collect();
+    entries.sort();
+    let count = |(path, text): (PathBuf, String)| {
+        Some(format!("{}: {}", path.display(), text.lines().find(|line| line.starts_with("eventfd-count"))?))
+    };
+    entries.into_iter().filter_map(count).collect()
 }
 
 fn only_the_last_waker_is_woken_and_no_other_is_kept(case: &Case) {

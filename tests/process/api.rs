@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         a_drop_on_probation_commits,
         a_drop_after_the_handoff_leaves_the_service_alone,
         a_restarter_can_be_built_again_after_a_drop,
+        a_copy_that_a_forked_child_drops_is_not_the_restarter,
         a_process_that_has_handed_over_builds_no_other_restarter,
         two_restarters_at_a_time_are_an_error,
         ready_is_idempotent,
@@ -253,6 +254,25 @@ fn a_restarter_can_be_built_again_after_a_drop() {
     assert_eq!(new.ask("build"), "ok");
     assert_eq!(new.ask("ready"), "ok");
     wait_until("a process that can be restarted again", || service.status().state == "idle");
+    service.restart();
+}
+
+/// A worker that fails runs its way out of `main`, over everything that it has inherited.
+fn a_copy_that_a_forked_child_drops_is_not_the_restarter() {
+    let service = Service::start();
+    let old = service.first();
+    assert_eq!(old.ask("drop-in-a-fork"), "Ok(true)");
+    assert_eq!(service.status().state, "idle");
+    service.plan_next("built hang");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("hangs");
+    assert_eq!(old.ask("drop-in-a-fork"), "Ok(true)");
+    assert!(new.lives());
+    let status = service.status();
+    assert_eq!((status.state.as_str(), status.successor), ("awaiting ready", Some(new.pid)));
+    assert_eq!(old.ask("cancel"), "true");
+    asker.join().expect("a thread").expect_err("a restart that was called off");
     service.restart();
 }
 

@@ -6,10 +6,12 @@
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, raise};
 use nix::sys::socket::{MsgFlags, send};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::ForkResult;
 use pollflip::{Restarter, fixup_systemd_env};
 
 use super::report::{self, say};
@@ -135,6 +137,19 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
         ("remove", Some(restarter)) => restarter.sockets().remove(rest).to_string(),
         ("unclaimed", Some(restarter)) => restarter.sockets().unclaimed().join(" "),
         ("status", Some(restarter)) => restarter.status().to_json(),
+        ("drop-in-a-fork", _) => {
+            let began = Instant::now();
+            match fork() {
+                ForkResult::Child => {
+                    drop(restarter.take());
+                    // Nothing else that this child has a copy of is its own.
+                    std::process::exit(i32::from(began.elapsed() >= Duration::from_secs(3)));
+                }
+                ForkResult::Parent { child } => {
+                    format!("{:?}", waitpid(child, None).map(|status| status == WaitStatus::Exited(child, 0)))
+                }
+            }
+        }
         ("drop", _) => match restarter.take() {
             Some(_) => "dropped".into(),
             None => "there was none".into(),
@@ -142,6 +157,12 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
         (_, None) => "there is no restarter".into(),
         _ => format!("unknown: {action}"),
     }
+}
+
+#[allow(unsafe_code, reason = "a worker that some programs have")]
+fn fork() -> ForkResult {
+    // SAFETY: no other thread of this service holds a lock that the child needs: the restart thread waits, or waits for a child.
+    unsafe { nix::unistd::fork() }.expect("a child")
 }
 
 fn lifeline() -> i32 {
