@@ -89,8 +89,8 @@ pub enum Failure {
     /// The successor ended after it had taken over, within its probation.
     #[error("the successor {0} on probation")]
     DiedOnProbation(Exit),
-    /// The successor was not ready in time and has been killed.
-    #[error("the successor was not ready within {} and has been killed", seconds(.0))]
+    /// The successor was not ready in time and has been given up: killed, if it had been started at all.
+    #[error("the successor was not ready within {} and has been given up", seconds(.0))]
     TimedOut(Duration),
     /// The successor said that it will not take over.
     #[error("the successor refused: {0}")]

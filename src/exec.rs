@@ -243,6 +243,10 @@ impl Work {
 
     /// Returns what comes too late.
     fn spawn(&self, job: Job) -> Option<Process> {
+        if self.shared.is_abandoned(job.attempt) {
+            // While something before it was waited for.
+            return None;
+        }
         let mut mask = self.launch.mask;
         if let Some(signal) = self.signal {
             // It would kill a process that has no handler yet; the successor unblocks it when it has.

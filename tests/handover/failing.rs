@@ -89,7 +89,7 @@ fn a_successor_that_refuses_gives_its_reason_to_all() {
 
 fn a_successor_that_hangs_is_killed_at_the_deadline() {
     let service = Setup::new().set("take", "hang").set("ready_timeout_ms", "1000").set("give", "many").set("count", "9000").start();
-    assert_eq!(fails(&service), "the successor was not ready within 1.0 s and has been killed");
+    assert_eq!(fails(&service), "the successor was not ready within 1.0 s and has been given up");
 }
 
 fn what_is_sent_during_the_freeze_is_answered_by_the_old_process_if_it_fails() {

@@ -58,6 +58,8 @@ impl World {
         for step in &steps {
             match step {
                 Step::In(_, Input::Request(_)) => self.asks += 1,
+                Step::Out(Output::Action(Action::Spawn(_))) => self.wants_one = true,
+                Step::Out(Output::Action(Action::Abandon(_))) => self.wants_one = false,
                 Step::Out(Output::Action(Action::Commit(_))) => self.committed = Some(now),
                 _ => {}
             }

@@ -47,6 +47,8 @@ pub(super) struct World {
     /// When the commitment was carried out.
     pub(super) committed: Option<Duration>,
     pub(super) faulty: bool,
+    /// The last successor that was to be started has not been given up before it was.
+    pub(super) wants_one: bool,
     /// Clients are taken in.
     pub(super) serves: bool,
     /// The state has been asked for and not come yet.
@@ -113,6 +115,7 @@ impl World {
             at_it: false,
             committed: None,
             faulty: !around.simulation.struck().is_empty(),
+            wants_one: false,
             serves: false,
             pulled: false,
             asks: 0,
@@ -153,7 +156,7 @@ impl World {
             }
             Kind::Thread => {
                 let errno = what.checked_sub(1).map(|which| ERRORS[usize::from(which) % ERRORS.len()]);
-                let before = self.now();
+                let (before, born) = (self.now(), self.successors.len());
                 self.around.simulation.obstruct(errno);
                 simulation::run_thread(&mut self.restarter);
                 self.around.simulation.obstruct(None);
@@ -161,6 +164,7 @@ impl World {
                     self.happened.insert(Happening::BeingWritten);
                 }
                 self.look_for_children();
+                assert!(self.wants_one || self.successors.len() == born, "nobody wants it\n{}", self.judge.checked);
             }
             Kind::ThreadLost => simulation::lose_thread(&mut self.restarter),
             Kind::Says => self.successor(|successor| successor.say(what)),
