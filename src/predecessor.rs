@@ -180,6 +180,11 @@ impl Claim {
         Ok((startup.link.clone(), gifts))
     }
 
+    /// Whether this process has had a restarter before.
+    pub(crate) fn has_built(&self) -> bool {
+        startup().built
+    }
+
     /// From now on this process can be ready; the loop is woken when it is.
     pub(crate) fn built(&self, waker: Arc<Waker>) {
         let mut startup = startup();

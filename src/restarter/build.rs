@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Registry, Waker};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::config::{RestartConfig, restart_signal};
@@ -52,7 +53,13 @@ impl RestartConfig {
     pub fn build(&self) -> Result<Restarter, Error> {
         let claim = Claim::new()?;
         let (link, gifts) = claim.adopt_lifeline()?;
+        let mask = SigSet::thread_get_mask();
         let result = self.build_as(claim, link.clone(), gifts);
+        if let (Err(_), Ok(mask)) = (&result, mask)
+            && let Err(error) = mask.thread_set_mask()
+        {
+            log::warn!(target: "pollflip", "cannot set the signal mask back: {error}");
+        }
         if let (Err(error), Some(link)) = (&result, &link) {
             link.refuse(&error.to_string());
         }
@@ -89,6 +96,11 @@ impl RestartConfig {
         for signal in &handled {
             // Blocked by the predecessor or an earlier restarter, not by the program: not to be handed down.
             launch.mask.remove(*signal);
+        }
+        if claim.has_built()
+            && let Some(signal) = signal
+        {
+            forget_pending(signal);
         }
         let program = launch.program.clone();
         let exec = Exec::start(launch, signal, waker.clone()).map_err(Error::os("cannot start the restart thread"))?;
@@ -183,6 +195,18 @@ impl RestartConfig {
 
 fn serve(path: &Path, inherited: Option<OwnedFd>) -> Result<Server, Error> {
     Server::new(path, inherited, FIRST_CLIENT).map_err(Error::os(format!("cannot bind the coordination socket {}", path.display())))
+}
+
+/// An earlier restarter may have been dropped on another thread than it was made on, which then has the signal still blocked: one that
+/// came meanwhile was to do nothing, and waits.
+fn forget_pending(signal: Signal) {
+    let taken = SignalFd::with_flags(&[signal].into_iter().collect(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).and_then(|waiting| {
+        while waiting.read_signal()?.is_some() {}
+        Ok(())
+    });
+    if let Err(error) = taken {
+        log::warn!(target: "pollflip", "cannot look for a restart signal that came before: {error}");
+    }
 }
 
 /// The restart thread takes the restart signal, and this thread and those that it starts do not: a loop that sleeps in the kernel is not

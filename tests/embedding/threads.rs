@@ -3,19 +3,24 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 use std::{sync::Mutex, thread};
 
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
-use pollflip::RestartTask;
+use nix::unistd::{ForkResult, fork, getpid};
+use pollflip::{Event, RestartTask};
 
 use crate::case::{Alarm, Case, expect, holdings, poll_with};
-use crate::harness::wait_until;
+use crate::child::{config, path};
+use crate::harness::{DEADLINE, wait_until};
 
 cases![
     a_task_is_polled_on_another_thread_than_it_was_made_on,
     a_copy_that_a_forked_child_drops_does_not_end_the_thread_that_wakes_the_task,
+    a_signal_after_a_drop_on_another_thread_does_not_restart_with_the_next_restarter,
+    a_build_that_fails_leaves_the_signal_mask_as_it_was,
     only_the_last_waker_is_woken_and_no_other_is_kept,
     no_wake_up_is_lost_in_a_thousand_rounds_with_another_waker_each_time,
     a_waker_may_drop_the_task_that_it_wakes,
@@ -74,6 +79,36 @@ fn told_by_eventfds() -> Vec<String> {
         Some(format!("{}: {}", path.display(), text.lines().find(|line| line.starts_with("eventfd-count"))?))
     };
     entries.into_iter().filter_map(count).collect()
+}
+
+/// Nobody takes it: the thread that made the first restarter still has it blocked.
+fn a_signal_after_a_drop_on_another_thread_does_not_restart_with_the_next_restarter(case: &Case) {
+    let taken = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(Signal::SIGUSR1 as i32, taken.clone()).expect("a handler");
+    let task = case.task();
+    thread::spawn(move || drop(task)).join().expect("no panic");
+    kill(getpid(), Signal::SIGUSR1).expect("a signal");
+    let mut task = case.task();
+    case.plan("exit");
+    task.restarter().request().expect("no restart is under way");
+    // The restart thread would take it first.
+    while !matches!(task.restarter().wait(DEADLINE).expect("an end"), Event::Failed(_)) {}
+    assert!(!taken.load(Ordering::SeqCst));
+    // Another one does what it should.
+    kill(getpid(), Signal::SIGUSR1).expect("a signal");
+    assert!(matches!(task.restarter().wait(DEADLINE), Some(Event::Restarting)));
+    assert!(taken.load(Ordering::SeqCst) && task.restarter().cancel());
+}
+
+fn a_build_that_fails_leaves_the_signal_mask_as_it_was(_: &Case) {
+    let before = SigSet::thread_get_mask().expect("a mask");
+    assert!(!before.contains(Signal::SIGUSR1));
+    config().coordination_socket(path("nowhere/restart.sock")).build().expect_err("no directory");
+    assert_eq!(SigSet::thread_get_mask().expect("a mask"), before);
+    let restarter = config().build().expect("a restarter");
+    assert!(SigSet::thread_get_mask().expect("a mask").contains(Signal::SIGUSR1));
+    drop(restarter);
+    assert_eq!(SigSet::thread_get_mask().expect("a mask"), before);
 }
 
 fn only_the_last_waker_is_woken_and_no_other_is_kept(case: &Case) {
