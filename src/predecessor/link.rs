@@ -7,6 +7,7 @@ mod standing;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,6 +20,9 @@ use crate::wire::{self, Hello, Message, Outcome};
 
 use standing::DYING;
 pub(crate) use standing::Standing;
+
+/// How soon a thread looks again for what another one has.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// This end of the lifeline to the predecessor.
 #[derive(Debug)]
@@ -189,7 +193,7 @@ impl Link {
     /// Waits for the state. Lets go of the inbox only when it is there, so that the loop does not get it first.
     pub(super) fn wait_for_state(&self, limit: Duration) -> Result<Inheritance, Error> {
         let deadline = Instant::now().checked_add(limit);
-        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inbox = self.inbox_until(deadline).ok_or(Error::TimedOut(limit))?;
         if let Some(State::Come { told: true, .. }) = inbox.state {
             return Err(Error::rule("the state of the predecessor has been received already"));
         }
@@ -210,6 +214,22 @@ impl Link {
                 return Err(Error::TimedOut(limit));
             }
             self.wait_for_news(&inbox, deadline);
+        }
+    }
+
+    /// The inbox. Another thread has it for as long as that one waits, and lets go of it without a sign.
+    fn inbox_until(&self, deadline: Option<Instant>) -> Option<MutexGuard<'_, Inbox>> {
+        loop {
+            match self.inbox.try_lock() {
+                Ok(inbox) => return Some(inbox),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            let left = deadline.map_or(RETRY, |deadline| deadline.saturating_duration_since(Instant::now()).min(RETRY));
+            if left.is_zero() {
+                return None;
+            }
+            thread::sleep(left);
         }
     }
 

@@ -12,6 +12,7 @@ trials![
     a_thousand_items_go_over,
     what_is_not_taken_is_closed_at_the_grant,
     a_handover_can_be_filled_on_another_thread_while_the_loop_turns,
+    a_limit_for_the_state_holds_while_another_thread_waits_for_it,
     progress_reaches_the_asker_the_events_and_the_status,
     a_successor_that_wants_no_state_gets_none,
     connections_survive_a_chain_of_restarts,
@@ -94,6 +95,22 @@ fn a_handover_can_be_filled_on_another_thread_while_the_loop_turns() {
     let pid = asked.join().expect("no panic").expect("a restart");
     assert_eq!(player.echo("after"), pid);
     assert_eq!(service.hub.process(pid).says("received"), "1002");
+}
+
+fn a_limit_for_the_state_holds_while_another_thread_waits_for_it() {
+    let service = Setup::new().plan("give=thread").start();
+    let old = service.first();
+    let mut player = Player::tcp(&service);
+    service.plan_next("take=impatient_while_another_thread_waits");
+    let asked = service.restart_meanwhile();
+    // The other thread has asked by then.
+    old.says("frozen");
+    let new = service.hub.nth(1);
+    new.tell("go");
+    assert_eq!(new.says("impatient"), "no state has come from the predecessor within 0.2 s; refuse, or end");
+    old.tell("go");
+    assert_eq!(asked.join().expect("no panic").expect("a restart"), new.pid);
+    assert_eq!(player.echo("patience"), new.pid);
 }
 
 fn progress_reaches_the_asker_the_events_and_the_status() {

@@ -27,6 +27,13 @@ pub fn take(service: &mut Service) -> Result<(), String> {
     let inheritance = if how == "pull" {
         predecessor.pull();
         Ok(pulled(service))
+    } else if how == "impatient_while_another_thread_waits" {
+        let patient = predecessor.clone();
+        let waiting = std::thread::spawn(move || patient.receive(limit));
+        report::wait_for_go();
+        let error = predecessor.receive(Duration::from_millis(200)).expect_err("nothing is given yet");
+        say(&format!("impatient {error}"));
+        waiting.join().expect("no panic")
     } else {
         predecessor.receive(limit)
     };
