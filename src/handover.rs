@@ -17,7 +17,7 @@ use mio::Waker;
 use crate::error::Failure;
 use crate::lifeline::{Incoming, Lifeline};
 use crate::sys;
-use crate::wire::{self, Item, ItemKind, MAX_DESCRIPTORS, MAX_PACKET, Message};
+use crate::wire::{self, Item, ItemKind, MAX_DESCRIPTORS, MAX_NAME, MAX_PACKET, Message};
 
 pub use blob::Blob;
 pub(crate) use inheritance::Collected;
@@ -275,6 +275,8 @@ impl Handover {
     /// Keeps the first error as the reason.
     fn keep(&mut self, name: &str, result: io::Result<()>) -> io::Result<()> {
         result.map_err(|error| {
+            // What is wrong may be its length, and must still fit in behind it.
+            let name: String = name.chars().take(MAX_NAME).collect();
             let error = io::Error::new(error.kind(), format!("cannot hand {name:?} over: {error}"));
             self.error.get_or_insert_with(|| ending(&error));
             error

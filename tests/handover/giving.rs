@@ -29,6 +29,10 @@ pub fn give(service: &mut Service, mut handover: Handover, go: Receiver<()>) {
             tell(handover.fd("", io::stdin()));
             handover.send();
         }
+        "long_name" => {
+            tell(handover.bytes(&"n".repeat(70_000), b"state"));
+            handover.send();
+        }
         "twice" => {
             tell(handover.fd("same", io::stdin()));
             tell(handover.bytes("same", b"other"));

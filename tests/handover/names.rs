@@ -6,6 +6,7 @@ use crate::player::{Player, with_predecessor};
 trials![
     odd_names_arrive_as_they_are,
     two_items_of_one_name_fail_the_attempt,
+    a_name_that_is_far_too_long_fails_the_attempt_for_just_that,
     a_descriptor_that_was_closed_fails_the_attempt_and_names_it,
     names_from_the_wire_that_are_no_text_fail_the_attempt,
     two_items_of_one_name_from_the_wire_fail_the_attempt,
@@ -30,6 +31,15 @@ fn two_items_of_one_name_fail_the_attempt() {
     let why = service.fail_to_restart();
     assert_eq!(why, "the handover failed: cannot hand \"same\" over: there is one of that name already");
     assert_eq!(player.echo("here"), service.first().pid);
+}
+
+fn a_name_that_is_far_too_long_fails_the_attempt_for_just_that() {
+    let service = Setup::new().set("give", "long_name").start();
+    let old = service.first();
+    let why = service.fail_to_restart();
+    assert!(why.ends_with("n\" over: a name must have 1 to 255 bytes, and this one has 70000") && why.len() < 500, "{why}");
+    assert!(old.says("event Failed").ends_with(&why));
+    assert_eq!(service.status().last_failure, Some(why));
 }
 
 fn a_descriptor_that_was_closed_fails_the_attempt_and_names_it() {
