@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use pollflip::{Event, Inheritance};
 
+use crate::hub::wait_until;
+use crate::procfs;
 use crate::report::{self, say};
 use crate::service::{Kind, Service};
 
@@ -29,8 +31,15 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         Ok(pulled(service))
     } else if how == "impatient_while_another_thread_waits" {
         let patient = predecessor.clone();
-        let waiting = std::thread::spawn(move || patient.receive(limit));
+        let (tell, told) = std::sync::mpsc::channel();
+        let waiting = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid().as_raw() as u32).expect("it is waited for");
+            patient.receive(limit)
+        });
+        let id = told.recv().expect("a thread");
         report::wait_for_go();
+        // It has asked, and there is nothing else to sleep for.
+        wait_until("the other thread to wait", || procfs::state(id) == Some('S'));
         let error = predecessor.receive(Duration::from_millis(200)).expect_err("nothing is given yet");
         say(&format!("impatient {error}"));
         waiting.join().expect("no panic")
