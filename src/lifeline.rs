@@ -64,7 +64,7 @@ impl Lifeline {
         Ok((Lifeline::from(ours), theirs))
     }
 
-    /// Sends a message, or queues it with duplicates of its descriptors.
+    /// Sends a message, or queues it with duplicates of its descriptors. What is queued is not sent: it is lost if this end closes first.
     ///
     /// # Errors
     ///
@@ -112,6 +112,19 @@ impl Lifeline {
         let queue = self.queue();
         queue.waiting.front()?;
         Some(queue.tried.map_or(Duration::ZERO, |tried| RETRY.saturating_sub(sys::now() - tried)))
+    }
+
+    /// Nothing more is sent, nor what waits.
+    pub(crate) fn give_up(&self) {
+        let mut queue = self.queue();
+        queue.waiting.clear();
+        queue.broken = true;
+    }
+
+    /// Whether the kernel has taken all that was sent.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        let queue = self.queue();
+        queue.waiting.is_empty() && !queue.broken
     }
 
     /// How many messages wait.

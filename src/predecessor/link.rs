@@ -52,6 +52,8 @@ struct Inbox {
     granted: Option<Instant>,
     committed: bool,
     closed: Option<Instant>,
+    /// It was this process that closed it, or another socket has its number.
+    strayed: bool,
     /// When somebody last looked.
     looked: Option<Instant>,
     gone: bool,
@@ -127,14 +129,30 @@ impl Link {
 
     /// Without descriptors nothing can fail but what the other side's end explains.
     pub(super) fn say(&self, message: &Message) {
+        if !self.is_the_lifeline() {
+            return log::warn!("cannot write to the predecessor: this program has closed the lifeline");
+        }
         if let Err(error) = self.line.send(message, &[]) {
             log::warn!("cannot write to the predecessor: {error}");
         }
     }
 
+    /// Whether the number is still that of the lifeline: what another socket under it brings is the program's, and nothing is for that one.
+    fn is_the_lifeline(&self) -> bool {
+        sys::identity(self.line.as_fd().as_raw_fd()) == self.identity
+    }
+
+    /// Sends what has waited, and says whether something still waits.
+    fn flush(&self) -> bool {
+        if self.line.waiting() > 0 && !self.is_the_lifeline() {
+            self.line.give_up();
+        }
+        self.line.flush()
+    }
+
     /// Reads what has come. `None` while another thread waits for it: that one will wake the loop.
     pub(crate) fn look(&self) -> Option<Standing> {
-        self.line.flush();
+        self.flush();
         let mut inbox = match self.inbox.try_lock() {
             Ok(inbox) => inbox,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -162,7 +180,7 @@ impl Link {
 
     /// Waits until the lifeline or the predecessor's end has something to say, or the deadline passes.
     fn wait_for_news(&self, inbox: &Inbox, deadline: Option<Instant>) {
-        let unsent = self.line.flush();
+        let unsent = self.flush();
         let interest = if unsent { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
         let mut fds = vec![PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
         let mut limit = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -242,10 +260,12 @@ impl Link {
     fn read(&self, inbox: &mut Inbox) {
         let ended = self.process.has_ended();
         inbox.looked = Some(sys::now());
-        if inbox.granted.is_some() && !inbox.committed && sys::identity(self.line.as_fd().as_raw_fd()) != self.identity {
-            inbox.closed.get_or_insert(sys::now());
+        // Those are the last that there is to say.
+        let is_over = |inbox: &Inbox| inbox.closed.is_some() || (inbox.granted.is_some() && inbox.committed);
+        if !is_over(inbox) && !self.is_the_lifeline() {
+            (inbox.closed, inbox.strayed) = (Some(sys::now()), true);
         }
-        while inbox.closed.is_none()
+        while !is_over(inbox)
             && let Some(incoming) = self.line.receive()
         {
             match incoming {

@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         promise_07_the_new_one_dead_at_once_on_probation_gives_the_service_back,
         promise_07_the_new_one_killed_later_on_probation_gives_the_service_back,
         promise_07_the_new_one_that_closes_its_lifeline_on_probation_is_killed,
+        promise_10_the_number_of_a_closed_lifeline_is_the_programs,
         promise_07_a_probation_that_ends_well_commits,
         promise_07_the_end_of_the_old_one_is_told_after_its_commit,
         promise_07_the_end_of_the_new_one_after_commit_is_reported,
@@ -167,6 +168,20 @@ fn promise_07_the_new_one_killed_later_on_probation_gives_the_service_back() {
 
 fn promise_07_the_new_one_that_closes_its_lifeline_on_probation_is_killed() {
     fails_on_probation("granted close-lifeline\ngranted hang", "HungUp", "closed its lifeline");
+}
+
+fn promise_10_the_number_of_a_closed_lifeline_is_the_programs() {
+    // What its owner reads there, and what the other side of that connection does.
+    let kept = "reuse-lifeline: a request, WouldBlock";
+    let service = Service::start();
+    service.plan_next("claimed reuse-lifeline\nclaimed hang");
+    let reason = service.fail_to_restart();
+    assert!(reason.contains("closed its lifeline"), "{reason}");
+    assert_eq!(service.hub.nth(1).said("did"), [kept]);
+    service.plan_next("Committed reuse-lifeline");
+    let new = service.restart();
+    assert_eq!(new.says("did"), kept);
+    service.restart();
 }
 
 fn promise_07_a_probation_that_ends_well_commits() {

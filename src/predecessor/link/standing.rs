@@ -23,10 +23,18 @@ pub(crate) struct Standing {
     pub(crate) committed: bool,
     /// It has ended.
     pub(crate) gone: bool,
-    /// It lives, and has closed the lifeline before it granted anything.
+    /// It lives, and the lifeline was closed before it granted anything: by it, or by this process, which it then kills.
     pub(crate) gave_up: bool,
     /// The lifeline was lost between the grant and the commit, and it lives: nothing more will be heard of it but its end.
     pub(crate) lost: bool,
+}
+
+impl Inbox {
+    /// So long after the end of the lifeline a process that has not been granted anything lives on. One that has closed it itself is killed
+    /// for it before, unless the predecessor is held up.
+    fn patience(&self) -> Duration {
+        if self.strayed { LOST } else { DYING }
+    }
 }
 
 impl Link {
@@ -38,7 +46,7 @@ impl Link {
         }
         let now = sys::now();
         match (inbox.closed, inbox.granted) {
-            (Some(since), None) => Some(DYING.saturating_sub(now - since)),
+            (Some(since), None) => Some(inbox.patience().saturating_sub(now - since)),
             (Some(since), Some(_)) => Some(LOST.saturating_sub(now - since)),
             // A lifeline that this process closed itself does not announce its end. Nothing is missed as long as the commit is not due. It is
             // the same moment until somebody has looked, or a timer that has fired would be set anew.
@@ -66,7 +74,7 @@ impl Link {
             // been replaced in its turn: two would serve.
             committed: inbox.committed || (lost && self.probation().is_none()),
             gone: inbox.gone,
-            gave_up: !granted && closed_for(DYING),
+            gave_up: !granted && closed_for(inbox.patience()),
             lost,
         }
     }

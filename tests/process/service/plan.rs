@@ -3,6 +3,10 @@
 //! Steps: `born` (before the build), `built`, `claimed` (it has its sockets), `granted` (it is ready and has been granted the service),
 //! and the name of each event. A line is used once.
 
+use std::io::{self, Read, Write};
+use std::mem;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -90,6 +94,8 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             nix::unistd::close(lifeline()).expect("an open lifeline");
             "closed".into()
         }
+        // Under its number the program gets a connection of its own.
+        ("reuse-lifeline", Some(restarter)) => reuse_lifeline(restarter).unwrap_or_else(|error| error.to_string()),
         ("say-on-lifeline", _) => format!("{:?}", send(lifeline(), rest.as_bytes(), MsgFlags::MSG_NOSIGNAL)),
         ("fixup", _) => fixup_systemd_env().map_or_else(|error| error.to_string(), |()| std::env::var("LISTEN_PID").unwrap_or_default()),
         ("thread", _) => {
@@ -163,6 +169,37 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
 fn fork() -> ForkResult {
     // SAFETY: no other thread of this service holds a lock that the child needs: the restart thread waits, or waits for a child.
     unsafe { nix::unistd::fork() }.expect("a child")
+}
+
+/// What its owner reads from such a connection, and what comes out at the other end of it.
+fn reuse_lifeline(restarter: &mut Restarter) -> io::Result<String> {
+    let number = lifeline();
+    nix::unistd::close(number)?;
+    let mut between = Vec::new();
+    let (mut own, mut other) = loop {
+        match UnixStream::pair()? {
+            (own, other) if own.as_raw_fd() == number => break (own, other),
+            (other, own) if own.as_raw_fd() == number => break (own, other),
+            others => between.push(others),
+        }
+    };
+    own.set_nonblocking(true)?;
+    other.set_nonblocking(true)?;
+    other.write_all(b"a request")?;
+    restarter.predecessor().expect("a predecessor").progress("still here");
+    restarter.cancel();
+    while restarter.poll().is_some() {}
+    let read = |stream: &mut UnixStream| {
+        let mut bytes = [0; 100];
+        stream
+            .read(&mut bytes)
+            .map_or_else(|error| format!("{:?}", error.kind()), |length| String::from_utf8_lossy(&bytes[..length]).into())
+    };
+    let (requested, answered): (String, String) = (read(&mut own), read(&mut other));
+    // The number is the restarter's to close.
+    mem::forget(own);
+    mem::forget(other);
+    Ok(format!("{requested}, {answered}"))
 }
 
 fn lifeline() -> i32 {
