@@ -74,9 +74,11 @@ pub fn state(pid: u32) -> Option<char> {
     stat(pid)?.first()?.chars().next()
 }
 
-/// Whether it has ended: gone, or only waiting to be reaped.
+/// Whether it has ended: gone, or only waiting to be reaped. Its first thread can have before the others, and a pidfd tells of the last.
 pub fn has_ended(pid: u32) -> bool {
-    matches!(state(pid), None | Some('Z' | 'X'))
+    const THREADS: usize = 17;
+    let Some(stat) = stat(pid) else { return true };
+    matches!(stat.first().map(String::as_str), Some("Z" | "X")) && matches!(stat.get(THREADS).map(String::as_str), Some("0" | "1"))
 }
 
 pub fn children(of: u32) -> Vec<u32> {
