@@ -41,7 +41,7 @@ impl Restarter {
             gifts.push((Given::Draining { pid: process.pid() }, process.as_fd()));
         }
         gifts.extend(self.sockets.given().map(|(name, socket)| (Given::Socket { name: name.into() }, socket)));
-        let generation = self.link.as_ref().map_or(0, |link| link.generation()) + 1;
+        let generation = self.link.as_ref().map_or(0, |link| link.generation()).saturating_add(1);
         let mut packets = packets(gifts).into_iter().peekable();
         let mut hello = Some(Hello {
             version: wire::VERSION,

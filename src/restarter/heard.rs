@@ -88,10 +88,11 @@ impl Restarter {
     }
 
     /// As long as the predecessor can take the service back, only that one takes requests in. A first generation does so from the start:
-    /// who asks too early is told. One that has been told to stop does so too, or those who ask would wait in vain; and so does one that
-    /// cannot hear of the commit, which does not know whether the predecessor still does.
+    /// who asks too early is told. One that has been told to stop does so too, or those who ask would wait in vain; so does one that cannot
+    /// hear of the commit, which does not know whether the predecessor still does; and one whose predecessor has ended, ready or not: nobody
+    /// else is left to answer.
     pub(super) fn open_server(&mut self) {
-        if self.link.is_some() && !self.heard.ours && !self.heard.lost {
+        if self.link.is_some() && !self.heard.ours && !self.heard.lost && !self.heard.gone {
             return;
         }
         let now = self.now();

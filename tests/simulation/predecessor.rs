@@ -28,7 +28,8 @@ impl Predecessor {
             version: VERSION,
             oldest: OLDEST,
             pid: 1 << 29,
-            generation: 1,
+            // Whatever it says, another comes after it.
+            generation: u32::MAX,
             probation_ms: probation.then_some(1000),
             signal,
             given: vec![Given::Predecessor],
