@@ -20,6 +20,7 @@
 //! also be answered by `RestartRefused`, with any number of `{"Response":{"Progress":"line"}}` before; `{"Request":"Status"}` by
 //! `{"Response":{"Status":{…}}}`. A request must be whole within 5 s. 64 clients are talked to at a time; when more come, the oldest is
 //! hung up on, unless it waits for the end of a restart or is younger than 10 ms. What it has asked and was not read has not been done.
+//! A process that has just been replaced hangs up on a question for the status as well: ask again, and its successor answers.
 //!
 //! Knows: the frames, and who may ask. Does not know: what a restart is.
 

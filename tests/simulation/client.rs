@@ -107,6 +107,12 @@ impl Client {
         self.closed.is_some_and(|at| !at_once || at.saturating_sub(self.last) < PATIENCE)
     }
 
+    /// It asked where the service stands, and was hung up on by a process that was being replaced, at that time: the answer is the
+    /// successor's.
+    pub fn has_to_ask_again(&self, committed: Option<Duration>) -> bool {
+        self.asked == Some(Request::Status) && committed.is_some() && self.closed == committed
+    }
+
     /// Whether an answer is owed to it.
     pub fn waits(&self) -> bool {
         self.asked.is_some() && self.seen && !self.lost
