@@ -6,7 +6,8 @@
 //! The contract: call [`Machine::handle`], then [`Machine::poll_output`] until it returns `None`, carrying each output out in order;
 //! call `handle` with [`Input::Timeout`] when [`Machine::poll_timeout`] has passed. `handle` is total: a pair of state and input that
 //! is not a row of the table on [`State`] changes nothing and says nothing. The driver answers an [`Action::Spawn`] with `Spawned` or
-//! `SpawnFailed` only after it has carried it out, and an [`Action::Grant`] with `Granted` likewise; it reads a lifeline only after
+//! `SpawnFailed` only after it has carried it out, and an [`Action::Grant`] with `Granted` likewise, when the successor
+//! is sure to hear of it, or with `HandoverFailed` when that takes too long; it reads a lifeline only after
 //! `Spawned`, and feeds `Exited` once for each child.
 
 mod edges;

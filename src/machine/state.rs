@@ -84,7 +84,7 @@ use super::words::{Attempt, Cause, Ticket};
 /// does not hear of the commit any more.
 ///
 /// A successor that is ready may be dead before it can be granted the service: it has it only when the driver says `Granted`, and has no
-/// deadline till then. If it is given up or ends first, a `Grant` that nobody has carried out is taken back; so is such a `Spawn`, in
+/// deadline till then but the driver's, who says `HandoverFailed` if the kernel does not take the grant. If it is given up or ends first, a `Grant` that nobody has carried out is taken back; so is such a `Spawn`, in
 /// place of an `Abandon`. An obstacle ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, and
 /// does nothing elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,8 @@ use crate::wire::{self, Message};
 /// Between the moment a dying process closes its descriptors and the moment it is dead, on a busy machine: one that lives on longer has
 /// closed its lifeline on purpose.
 const DYING: Duration = Duration::from_secs(1);
+/// How long the kernel may take to take the grant: the program stands still meanwhile, and the successor waits.
+const GRANTING: Duration = Duration::from_secs(5);
 /// How many messages are read before others have their turn.
 const TURN: usize = 64;
 
@@ -27,7 +29,9 @@ pub(super) struct Current {
     pub(super) handover: Option<Arc<Outcome>>,
     pub(super) process: Option<Process>,
     pub(super) words: Words,
-    /// It has been told that the service is its own.
+    /// Since when it is being told that the service is its own.
+    granting: Option<Duration>,
+    /// It has been told: the kernel has taken it.
     pub(super) granted: bool,
     /// A service manager takes it for the service, and is to learn how it ends.
     pub(super) supervised: bool,
@@ -66,6 +70,7 @@ impl Current {
             handover: None,
             process: None,
             words: Words::default(),
+            granting: None,
             granted: false,
             supervised: false,
             closed: None,
@@ -81,12 +86,20 @@ impl Current {
         self.lifeline.flush();
         if let Some(error) = self.lifeline.take_failure() {
             if self.granted {
-                // It does not know that the service is its own, and cannot be told.
+                log::warn!(target: "pollflip", "the successor cannot be told that the restart is final, and takes no request for one while this process lives: {error}");
                 self.deaf = true;
             } else {
+                self.granting = None;
                 self.words.handover.get_or_insert_with(|| format!("the kernel does not take what was given: {error}"));
                 said.push(Said::Input(Input::HandoverFailed(self.attempt)));
             }
+        }
+        if self.has_taken_the_grant() {
+            said.push(Said::Input(Input::Granted(self.attempt)));
+        } else if self.granting.is_some_and(|since| now >= since + GRANTING) {
+            self.granting = None;
+            self.words.handover.get_or_insert_with(|| format!("the kernel has not taken the grant for {GRANTING:?}"));
+            said.push(Said::Input(Input::HandoverFailed(self.attempt)));
         }
         self.look_at_handover(&mut said);
         let mut more = true;
@@ -119,6 +132,25 @@ impl Current {
             said.push(Said::Input(Input::LifelineClosed(self.attempt)));
         }
         (said, more)
+    }
+
+    /// Tells it that the service is its own; `false`: it takes nothing any more.
+    pub(super) fn grant(&mut self, now: Duration) -> bool {
+        // It may have died since it said that it is ready: then the service stays here.
+        let told = !self.has_ended() && self.lifeline.send(&Message::Granted, &[]).is_ok();
+        self.granting = told.then_some(now);
+        // If it does not end, that is as good as a closed lifeline.
+        self.deaf |= !told;
+        told
+    }
+
+    /// Says once that the grant has left this process: one that only waits to be sent would be lost with it.
+    pub(super) fn has_taken_the_grant(&mut self) -> bool {
+        let taken = self.granting.is_some() && self.lifeline.has_sent_all();
+        if taken {
+            (self.granting, self.granted) = (None, true);
+        }
+        taken
     }
 
     fn end_of(&self, process: &Process) -> Option<Exit> {
@@ -177,7 +209,8 @@ impl Current {
     pub(super) fn next_timeout(&self, now: Duration) -> Option<Duration> {
         let dying = self.closed.filter(|_| !self.told_closed && !self.exited).map(|since| since + DYING);
         let unsent = self.lifeline.retry_in().map(|left| now + left);
-        dying.into_iter().chain(unsent).min()
+        let granting = self.granting.map(|since| since + GRANTING);
+        dying.into_iter().chain(unsent).chain(granting).min()
     }
 
     /// Whether the successor has ended and been reaped.
@@ -185,17 +218,13 @@ impl Current {
         self.exited
     }
 
-    /// It takes nothing any more: if it does not end, that is as good as a closed lifeline.
-    pub(super) fn has_gone_deaf(&mut self) {
-        self.deaf = true;
-    }
-
     /// Whether it has ended, reaped or not.
-    pub(super) fn has_ended(&self) -> bool {
+    fn has_ended(&self) -> bool {
         self.process.as_ref().is_some_and(Process::has_ended)
     }
 
-    pub(super) fn kill(&self) {
+    pub(super) fn kill(&mut self) {
+        self.granting = None;
         if let Some(process) = &self.process {
             process.kill();
         }

@@ -1,20 +1,44 @@
 //! How a restarter ends.
 
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 
 use crate::machine::{Input, KILL_TIMEOUT, Output, Phase, State};
+use crate::sys;
 use crate::systemd::BARRIER_LIMIT;
 
 use super::Restarter;
 
+/// How long the kernel may take to take the last message to the successor when nobody will poll again. Without it the successor learns of
+/// the commit by the end of this process.
+const COMMIT_LIMIT: Duration = Duration::from_secs(5);
+/// How soon it is tried again.
+const RETRY: Duration = Duration::from_millis(10);
+
 impl Restarter {
     /// Does what is still to be done of a restart that cannot be taken back any more, when nobody will poll again.
     pub(super) fn carry_out_the_rest(&mut self) {
-        while let Some(output) = self.next_output() {
+        let deadline = self.now() + COMMIT_LIMIT;
+        loop {
+            self.see_commit_off(deadline);
+            let Some(output) = self.next_output() else { return };
             if let Output::Action(action) = output {
                 self.act(action);
+            }
+        }
+    }
+
+    /// Whoever waits is told of the end only when the successor is, and the lifeline closes after that.
+    fn see_commit_off(&self, deadline: Duration) {
+        while self.commit_waits()
+            && self.now() < deadline
+            && let Some(current) = &self.current
+            && current.lifeline.flush()
+        {
+            if !sys::has_waited(RETRY) {
+                thread::sleep(RETRY);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the machine puts out: actions are done, notices become events.
 
+use std::io;
 use std::mem;
 use std::os::fd::AsFd;
 use std::process;
@@ -8,7 +9,7 @@ use log::Level;
 
 use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal};
 use crate::handover::Handover;
-use crate::machine::{Action, Cause, Input, Notice, Output, Reply, State, Ticket};
+use crate::machine::{Action, Cause, Input, Notice, Output, Phase, Reply, State, Ticket};
 use crate::systemd;
 use crate::wire::{Message, Response};
 
@@ -41,8 +42,12 @@ impl Restarter {
         }
     }
 
-    /// systemd must know the new main process before the old one may end: nothing more comes out until it does.
+    /// The successor must have been told that it is final, and systemd must know the new main process, before this one may end: nothing
+    /// more comes out until then.
     fn is_held_up(&mut self) -> bool {
+        if self.commit_waits() {
+            return true;
+        }
         let Some((barrier, limit)) = &self.barrier else { return false };
         if !barrier.has_answered() {
             if self.now() < *limit {
@@ -100,20 +105,17 @@ impl Restarter {
             }
             Action::Abandon(attempt) => self.exec.abandon(attempt),
             Action::Kill(_) => {
-                if let Some(current) = &self.current {
+                if let Some(current) = &mut self.current {
                     current.kill();
                 }
             }
             Action::Grant(attempt) => {
+                let now = self.now();
                 let Some(current) = &mut self.current else { return };
-                // It may have died since it said that it is ready: then the service stays here.
-                let alive = !current.has_ended();
-                if alive && current.lifeline.send(&Message::Granted, &[]).is_ok() {
-                    current.granted = true;
-                    self.feed(Input::Granted(attempt));
-                } else {
-                    current.has_gone_deaf();
+                if !current.grant(now) {
                     self.look_at_successor();
+                } else if current.has_taken_the_grant() {
+                    self.feed(Input::Granted(attempt));
                 }
             }
             Action::Commit(_) => self.commit(),
@@ -121,13 +123,11 @@ impl Restarter {
         }
     }
 
-    fn say(&mut self, message: &Message) {
-        if let Some(current) = &self.current
-            && let Err(error) = current.lifeline.send(message, &[])
-        {
-            // It has gone, which is told by its end.
-            log::debug!("cannot write to the successor: {error}");
-        }
+    /// Whether the successor has yet to be told that it is final. There is room for so small a packet if it has read what came before, so that
+    /// this takes longer than a moment only if the kernel lacks memory; it ends with the successor in any case.
+    pub(super) fn commit_waits(&self) -> bool {
+        let committed = matches!(self.machine.state(), State::Handoff { phase: Phase::Committed, .. });
+        committed && self.current.as_ref().is_some_and(|current| !current.has_exited() && current.lifeline.waiting() > 0)
     }
 
     /// The service is the successor's for good. It is told so last: from then on it may do all this in its turn.
@@ -145,12 +145,18 @@ impl Restarter {
             && watch(self.poll.registry(), barrier.as_fd(), BARRIER).is_ok()
         {
             self.barrier = Some((barrier, self.now() + systemd::BARRIER_LIMIT));
-            self.rearm();
         }
         if let Some(server) = &mut self.server {
             server.hand_over(self.poll.registry());
         }
-        self.say(&Message::Commit);
+        if let Some(current) = &self.current
+            && let Err(error) = current.lifeline.send(&Message::Commit, &[])
+        {
+            // If it has gone, that is told by its end.
+            let level = if error.kind() == io::ErrorKind::BrokenPipe { Level::Debug } else { Level::Warn };
+            log::log!(target: "pollflip", level, "the successor cannot be told that the restart is final: {error}");
+        }
+        self.rearm();
     }
 
     fn reply(&mut self, ticket: Ticket, reply: Reply) {

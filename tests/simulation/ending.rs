@@ -48,7 +48,7 @@ impl World {
         // something, which can be long after it has asked.
         let struck = self.around.simulation.struck();
         let at_once = !struck.iter().any(|struck| [libc::EPIPE, libc::ENOBUFS].contains(&struck.error));
-        let dropped = |client: &Client| !struck.is_empty() && client.was_dropped(at_once);
+        let dropped = |client: &Client| !struck.is_empty() && client.was_dropped(at_once) || client.has_to_ask_again(self.committed);
         let waiting: Vec<_> = self.clients.iter().filter(|client| client.waits() && !dropped(client)).collect();
         assert!(waiting.is_empty(), "a reply was lost: {waiting:?}\n{}", self.judge.checked);
         let heard = self.heard_all();
@@ -103,6 +103,7 @@ impl World {
         }
         self.around.simulation.calm();
         let committed = matches!(self.state(), State::Handoff { .. });
+        let lost_for_good = self.has_lost_for_good();
         drop(self.restarter);
         simulation::end_process();
         if !committed && self.around.predecessor.is_none() {
@@ -115,6 +116,11 @@ impl World {
         }
         for successor in &mut self.successors {
             successor.listen();
+        }
+        // Whatever still waited for it was told before the end.
+        if let Some(last) = self.successors.last().filter(|_| committed) {
+            self.judge.lost_for_good = lost_for_good;
+            self.judge.is_final(last.pid, &self.around.simulation.children(), &self.successors);
         }
         for (child, successor) in self.around.simulation.children().iter().zip(&self.successors) {
             let kept = successor.committed || child.ended && child.reaped || child.killed && !child.ended;

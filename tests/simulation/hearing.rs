@@ -9,6 +9,7 @@ use pollflip::internals::simulation::{self, Step};
 use pollflip::{Event, Failure};
 
 use super::manager::Manager;
+use super::predecessor::Predecessor;
 use super::successor::Successor;
 use super::world::{BUSY, Happening, World};
 
@@ -66,8 +67,9 @@ impl World {
         }
         assert!(self.asks <= self.may_ask, "nobody asked\n{}", self.judge.checked);
         let state = simulation::state(&self.restarter);
-        self.judge.sees(steps, state, &self.around.simulation.children(), &self.successors);
         self.successors.iter_mut().for_each(Successor::listen);
+        self.judge.lost_for_good = self.has_lost_for_good();
+        self.judge.sees(steps, state, &self.around.simulation.children(), &self.successors);
         let served = self.successors.last().is_some_and(|last| last.served);
         assert!(!(self.incomplete && served), "something is missing from the state\n{}", self.judge.checked);
     }
@@ -94,7 +96,7 @@ impl World {
 
     /// The loop has turned, or must have, and takes clients in.
     pub(super) fn clients_must_be_seen(&mut self) {
-        self.serves |= self.around.predecessor.is_none() || self.state() == State::Idle;
+        self.serves |= self.around.predecessor.as_ref().is_none_or(Predecessor::is_gone) || self.state() == State::Idle;
         let now = self.now();
         if self.serves && !self.completed {
             self.clients.iter_mut().for_each(|client| client.has_been_seen(now));
@@ -116,6 +118,11 @@ impl World {
         if let Some(path) = self.around.pid_file.as_ref().filter(|_| !self.faulty) {
             assert_eq!(fs::read_to_string(path).ok(), Some(format!("{pid}\n")));
         }
+    }
+
+    /// A packet that the kernel will not take at any time.
+    pub(super) fn has_lost_for_good(&self) -> bool {
+        self.around.simulation.struck().iter().any(|struck| struck.error == libc::EPERM)
     }
 
     /// Nothing that was meant for the service manager has been lost: a call that failed is tried again.

@@ -19,11 +19,19 @@ pub struct Judge {
     /// The child of each attempt, and how it has ended.
     births: BTreeMap<Attempt, u32>,
     pub exits: BTreeMap<u32, Exit>,
+    /// The kernel has refused to take something, and not for a while.
+    pub lost_for_good: bool,
 }
 
 impl Judge {
     pub fn new(setting: Setting) -> Judge {
-        Judge { checked: Checked::new(setting.limits()), notices: Vec::new(), births: BTreeMap::new(), exits: BTreeMap::new() }
+        Judge {
+            checked: Checked::new(setting.limits()),
+            notices: Vec::new(),
+            births: BTreeMap::new(),
+            exits: BTreeMap::new(),
+            lost_for_good: false,
+        }
     }
 
     /// Goes through what was done: the model must do the same.
@@ -38,7 +46,12 @@ impl Judge {
                 Step::Out(output) => {
                     assert_eq!(self.checked.drain(1), [output], "{}", self.checked);
                     match output {
-                        Output::Notice(notice) => self.notices.push(notice),
+                        Output::Notice(notice) => {
+                            if let Notice::Completed(pid) = notice {
+                                self.is_final(pid, children, successors);
+                            }
+                            self.notices.push(notice);
+                        }
                         Output::Action(action) => self.is_done(action, children),
                     }
                 }
@@ -65,12 +78,25 @@ impl Judge {
             Input::Exited(attempt) => child(attempt).is_some_and(|child| child.ended && child.reaped || child.killed),
             Input::StateRequested(attempt) => said(attempt, Said::Pull),
             Input::Ready(attempt) => said(attempt, Said::Ready),
+            // It has it, or would if it had stayed.
+            Input::Granted(attempt) => {
+                let pid = self.births.get(&attempt);
+                successors.iter().any(|successor| Some(&successor.pid) == pid && (successor.granted || !successor.is_open()))
+            }
             Input::Refused(attempt) => said(attempt, Said::Refuse),
             Input::Garbage(attempt) => said(attempt, Said::Nonsense),
             Input::Here(attempt, pid) => self.births.get(&attempt) == Some(&pid) || said(attempt, Said::AnotherPid),
             _ => true,
         };
         assert!(holds, "{input:?} has not happened\n{}", self.checked);
+    }
+
+    /// The successor knows, or would if it had stayed: it has been told, unless that has failed for good.
+    pub fn is_final(&self, pid: u32, children: &[Seen], successors: &[Successor]) {
+        let ended = children.iter().any(|child| child.pid == pid && child.ended);
+        let told = |successor: &Successor| successor.pid == pid && (successor.committed || !successor.is_open());
+        let knows = ended || self.lost_for_good || successors.iter().any(told);
+        assert!(knows, "the successor has not been told that it is final\n{}", self.checked);
     }
 
     /// What is to be done is.

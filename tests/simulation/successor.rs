@@ -1,6 +1,6 @@
 //! A successor's end of the lifeline.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
@@ -92,7 +92,13 @@ impl Successor {
     /// Reads what has come for it.
     pub fn listen(&mut self) {
         let Some(line) = &mut self.line else { return };
-        while let Ok(length @ 1..) = line.read(&mut self.packet) {
+        loop {
+            let length = match line.read(&mut self.packet) {
+                Ok(length @ 1..) => length,
+                // The other side has left something unread. What it had said before is still there.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => continue,
+                _ => return,
+            };
             match Message::decode(&self.packet[..length]).expect("it is told what makes sense") {
                 Message::Hello(_) => assert!(!std::mem::replace(&mut self.greeted, true), "one greeting"),
                 Message::More { .. } => assert!(self.greeted),
