@@ -12,9 +12,9 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::error::Error;
-use crate::predecessor::LIFELINE_VARIABLE;
 use crate::sys;
 use crate::systemd::FOR_ONE_PROCESS;
+use crate::wire::LIFELINE_VARIABLE;
 
 /// How a process restarts itself. Made with [`new`](RestartConfig::new), filled from command-line values or left at its defaults, and
 /// turned into a [`Restarter`](crate::Restarter) with [`build`](RestartConfig::build) or into a

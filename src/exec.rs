@@ -5,10 +5,10 @@
 //! the thread that waits, so that the loop does not: for a program that is being written, for a slow file system, for a killed child.
 
 mod diagnosis;
+mod start;
 
 use std::collections::VecDeque;
-use std::ffi::{CString, OsString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -18,17 +18,13 @@ use mio::Waker;
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::config::{Launch, variable};
-use crate::error::{ChildSpawnError, Error};
+use crate::config::Launch;
+use crate::error::ChildSpawnError;
 use crate::machine::Attempt;
-use crate::predecessor::{LIFELINE_VARIABLE, lifeline_variable};
-use crate::sys::{self, Process, Spawn};
-use crate::systemd;
+use crate::sys::{self, Process};
 
-/// How long a program that is being written is waited for.
-const BUSY_LIMIT: Duration = Duration::from_secs(2);
-/// How soon it is tried again.
-const BUSY_RETRY: Duration = Duration::from_millis(10);
+use start::start;
+
 /// How long the end of the thread is waited for when the restarter is dropped.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
@@ -290,64 +286,4 @@ impl Drop for Work {
         // A loop that is gone need not be woken.
         let _ = self.shared.waker.wake();
     }
-}
-
-fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -> Result<Process, ChildSpawnError> {
-    let failed = |error: &io::Error| ChildSpawnError::new(&launch.program, error, diagnosis::of(launch, error));
-    let environment = environment(launch, &job).map_err(|error| failed(&error))?;
-    let mut inherited: Vec<(BorrowedFd<'_>, RawFd)> = vec![(job.lifeline.as_fd(), job.lifeline.as_raw_fd())];
-    inherited.extend(job.passed.iter().map(|(_, socket, number)| (socket.as_fd(), *number)));
-    let what = Spawn {
-        program: &launch.executable,
-        arguments: &launch.arguments,
-        environment: &environment,
-        directory: launch.directory.as_deref(),
-        mask,
-        inherited: &inherited,
-    };
-    let since = sys::now();
-    let pid = loop {
-        match sys::spawn(&what) {
-            Ok(pid) => break pid,
-            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && sys::now() - since < BUSY_LIMIT => {
-                if !wait_a_little(shared, job.attempt) {
-                    return Err(failed(&error));
-                }
-            }
-            Err(error) => return Err(failed(&error)),
-        }
-    };
-    Process::open(pid)
-        .or_else(|error| match error.raw_os_error() {
-            // SIGCHLD is ignored, or somebody waits for any child: it has ended and nobody knows how.
-            Some(libc::ESRCH) => Process::gone(pid),
-            _ => {
-                sys::kill_and_reap(pid);
-                Err(error)
-            }
-        })
-        .map_err(|error| {
-            ChildSpawnError::new(&launch.program, &error, Some("it was started but cannot be watched, and has been killed".into()))
-        })
-}
-
-/// The environment of one successor.
-fn environment(launch: &Launch, job: &Job) -> io::Result<Vec<CString>> {
-    let mut own: Vec<(&str, OsString)> = vec![(LIFELINE_VARIABLE, lifeline_variable(&job.lifeline)?.into())];
-    if !job.passed.is_empty() {
-        let names: Vec<_> = job.passed.iter().map(|(name, ..)| name.clone()).collect();
-        own.extend(systemd::pass_on(&names));
-    }
-    let own = own.iter().map(|(name, value)| variable(name.as_ref(), value)).collect::<Result<Vec<_>, Error>>()?;
-    Ok(launch.environment.iter().cloned().chain(own).collect())
-}
-
-/// Waits for a moment, but not for an attempt that is given up.
-fn wait_a_little(shared: &Shared, attempt: Attempt) -> bool {
-    if !sys::has_waited(BUSY_RETRY) {
-        let desk = shared.desk();
-        // Woken early or late, what matters is whether it is wanted.
-        drop(shared.changed.wait_timeout_while(desk, BUSY_RETRY, |desk| desk.abandoned < attempt.0));
-    }
-    !shared.is_abandoned(attempt)
 }

@@ -19,13 +19,10 @@ use crate::handover::Inheritance;
 use crate::lifeline::Lifeline;
 use crate::sys;
 use crate::systemd;
-use crate::wire::{self, Message};
+use crate::wire::{self, LIFELINE_VARIABLE, Message, Place};
 
 pub(crate) use hello::Gifts;
 pub(crate) use link::{Link, Standing};
-
-/// Names the lifeline in the environment of a successor: `fd:dev:ino`.
-pub(crate) const LIFELINE_VARIABLE: &str = "POLLFLIP_LIFELINE";
 
 /// Tells systemd and the predecessor that this process can serve: the same as [`Restarter::ready`](crate::Restarter::ready), from
 /// anywhere, any number of times.
@@ -251,13 +248,8 @@ fn inherited_lifeline() -> Option<OwnedFd> {
         return lifeline;
     }
     let text = std::env::var(LIFELINE_VARIABLE).ok()?;
-    let mut numbers = text.split(':');
-    let mut next = || numbers.next()?.parse::<u64>().ok();
-    let (fd, device, inode) = (next(), next(), next());
-    let named = match (fd.and_then(|fd| RawFd::try_from(fd).ok()), device, inode) {
-        (Some(fd), Some(device), Some(inode)) if sys::identity(fd) == Some((device, inode)) && is_seqpacket(fd) => sys::adopt(fd).ok(),
-        _ => None,
-    };
+    let place = Place::parse(&text).filter(|place| sys::identity(place.number) == Some(place.identity) && is_seqpacket(place.number));
+    let named = place.and_then(|place| sys::adopt(place.number).ok());
     if named.is_none() {
         log::debug!("{LIFELINE_VARIABLE}={text} names no lifeline of this process; it is ignored");
     }
@@ -266,11 +258,4 @@ fn inherited_lifeline() -> Option<OwnedFd> {
 
 fn is_seqpacket(number: RawFd) -> bool {
     sys::peek(number, |fd| getsockopt(&fd, sockopt::SockType) == Ok(SockType::SeqPacket)).unwrap_or(false)
-}
-
-/// What [`inherited_lifeline`] reads.
-pub(crate) fn lifeline_variable(socket: &OwnedFd) -> std::io::Result<String> {
-    use std::os::fd::AsRawFd;
-    let (device, inode) = sys::identity(socket.as_raw_fd()).ok_or_else(std::io::Error::last_os_error)?;
-    Ok(format!("{}:{device}:{inode}", socket.as_raw_fd()))
 }

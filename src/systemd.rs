@@ -14,7 +14,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::error::Error;
 use crate::sys;
-use crate::wire;
+use crate::wire::{self, LIFELINE_VARIABLE, Place};
 
 pub(crate) use manager::{BARRIER_LIMIT, Barrier, EXTENSION, Manager, begin_anew, is_there, ready};
 
@@ -26,8 +26,6 @@ const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// The variables that are about one process, and not handed down as they are: those of socket activation, and the one by which a program
 /// knows whether the watchdog is waiting for it. Without it, that is whoever reads WATCHDOG_USEC.
 pub(crate) const FOR_ONE_PROCESS: [&str; 5] = [LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS, LISTEN_FDNAMES, "WATCHDOG_PID"];
-/// What names the lifeline: `fd:dev:ino`.
-const LIFELINE: &str = "POLLFLIP_LIFELINE";
 /// The number of the first socket that is passed.
 const FIRST: RawFd = 3;
 /// What a predecessor writes into LISTEN_PID: it cannot know the number of the process it is about to start.
@@ -125,7 +123,6 @@ pub fn fixup_systemd_env() -> Result<(), Error> {
 
 /// Whether the descriptor is here that a predecessor names in the environment of its successor: a helper has the variable alone.
 fn has_lifeline() -> bool {
-    let Ok(text) = std::env::var(LIFELINE) else { return false };
-    let numbers: Vec<u64> = text.split(':').map_while(|number| number.parse().ok()).collect();
-    matches!(numbers[..], [fd, device, inode] if RawFd::try_from(fd).is_ok_and(|fd| sys::identity(fd) == Some((device, inode))))
+    let place = std::env::var(LIFELINE_VARIABLE).ok().and_then(|text| Place::parse(&text));
+    place.is_some_and(|place| sys::identity(place.number) == Some(place.identity))
 }

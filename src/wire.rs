@@ -1,6 +1,6 @@
 //! Messages to bytes and back: what goes over the lifeline, and what goes over the coordination socket.
 //!
-//! Knows: the shape of the messages and how large they may be. Does not know: sockets, processes, time.
+//! Knows: the shape of the messages and how large they may be, and how a lifeline is named in the environment. Does not know: sockets, processes, time.
 //!
 //! **Lifeline.** One JSON object a packet, told apart by `"type"`; descriptors travel beside it, in the order in which the message
 //! labels them. A message of a type that this version does not know is [`Message::Unknown`], unknown fields are skipped, and the
@@ -30,6 +30,33 @@ pub const MAX_DESCRIPTORS: usize = 253;
 pub const MAX_NAME: usize = 255;
 /// The longest text (a reason, a line of progress) that is sent; what is longer is cut.
 pub const MAX_TEXT: usize = 4096;
+
+/// Names the lifeline in the environment of a successor, as a [`Place`].
+pub const LIFELINE_VARIABLE: &str = "POLLFLIP_LIFELINE";
+
+/// A descriptor by its number, and what must be there for it to be the one that is meant. Written `fd:dev:ino`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The number.
+    pub number: i32,
+    /// The device and inode.
+    pub identity: (u64, u64),
+}
+
+impl Place {
+    /// The place that a text names, if it does.
+    pub fn parse(text: &str) -> Option<Place> {
+        let (number, identity) = text.split_once(':')?;
+        let (device, inode) = identity.split_once(':')?;
+        Some(Place { number: number.parse().ok()?, identity: (device.parse().ok()?, inode.parse().ok()?) })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.number, self.identity.0, self.identity.1)
+    }
+}
 
 /// Whether a peer that speaks `version` and serves down to `oldest` can be talked to; an error says why not.
 pub fn serves(version: u32, oldest: u32) -> Result<(), String> {

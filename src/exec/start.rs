@@ -1,0 +1,86 @@
+//! The start of one successor: what it is given, and what is said if it cannot be started.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::signal::SigSet;
+
+use crate::config::{Launch, variable};
+use crate::error::{ChildSpawnError, Error};
+use crate::machine::Attempt;
+use crate::sys::{self, Process, Spawn};
+use crate::systemd;
+use crate::wire::{LIFELINE_VARIABLE, Place};
+
+use super::{Job, Shared, diagnosis};
+
+/// How long a program that is being written is waited for.
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
+/// How soon it is tried again.
+const BUSY_RETRY: Duration = Duration::from_millis(10);
+
+/// Starts it. A program that is still being written is waited for, as long as somebody wants the attempt.
+pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -> Result<Process, ChildSpawnError> {
+    let failed = |error: &io::Error| ChildSpawnError::new(&launch.program, error, diagnosis::of(launch, error));
+    let environment = environment(launch, &job).map_err(|error| failed(&error))?;
+    let mut inherited: Vec<(BorrowedFd<'_>, RawFd)> = vec![(job.lifeline.as_fd(), job.lifeline.as_raw_fd())];
+    inherited.extend(job.passed.iter().map(|(_, socket, number)| (socket.as_fd(), *number)));
+    let what = Spawn {
+        program: &launch.executable,
+        arguments: &launch.arguments,
+        environment: &environment,
+        directory: launch.directory.as_deref(),
+        mask,
+        inherited: &inherited,
+    };
+    let since = sys::now();
+    let pid = loop {
+        match sys::spawn(&what) {
+            Ok(pid) => break pid,
+            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && sys::now() - since < BUSY_LIMIT => {
+                if !wait_a_little(shared, job.attempt) {
+                    return Err(failed(&error));
+                }
+            }
+            Err(error) => return Err(failed(&error)),
+        }
+    };
+    Process::open(pid)
+        .or_else(|error| match error.raw_os_error() {
+            // SIGCHLD is ignored, or somebody waits for any child: it has ended and nobody knows how.
+            Some(libc::ESRCH) => Process::gone(pid),
+            _ => {
+                sys::kill_and_reap(pid);
+                Err(error)
+            }
+        })
+        .map_err(|error| {
+            ChildSpawnError::new(&launch.program, &error, Some("it was started but cannot be watched, and has been killed".into()))
+        })
+}
+
+/// The environment of one successor.
+fn environment(launch: &Launch, job: &Job) -> io::Result<Vec<CString>> {
+    let number = job.lifeline.as_raw_fd();
+    let identity = sys::identity(number).ok_or_else(io::Error::last_os_error)?;
+    let mut own: Vec<(&str, OsString)> = vec![(LIFELINE_VARIABLE, Place { number, identity }.to_string().into())];
+    if !job.passed.is_empty() {
+        let names: Vec<_> = job.passed.iter().map(|(name, ..)| name.clone()).collect();
+        own.extend(systemd::pass_on(&names));
+    }
+    let own = own.iter().map(|(name, value)| variable(name.as_ref(), value)).collect::<Result<Vec<_>, Error>>()?;
+    Ok(launch.environment.iter().cloned().chain(own).collect())
+}
+
+/// Waits for a moment, but not for an attempt that is given up.
+fn wait_a_little(shared: &Shared, attempt: Attempt) -> bool {
+    if !sys::has_waited(BUSY_RETRY) {
+        let desk = shared.desk();
+        // Woken early or late, what matters is whether it is wanted.
+        drop(shared.changed.wait_timeout_while(desk, BUSY_RETRY, |desk| desk.abandoned < attempt.0));
+    }
+    !shared.is_abandoned(attempt)
+}
