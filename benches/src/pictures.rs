@@ -56,7 +56,7 @@ fn latency(report: &Report, path: &Path) -> Result<(), Box<dyn Error>> {
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
     }
-    chart.configure_series_labels().position(SeriesLabelPosition::UpperLeft).background_style(WHITE).label_font((FONT, 13)).draw()?;
+    chart.configure_series_labels().position(SeriesLabelPosition::MiddleRight).background_style(WHITE).label_font((FONT, 13)).draw()?;
     root.present()?;
     Ok(())
 }
