@@ -220,12 +220,15 @@ impl Restarter {
             }
             Notice::Progress(_) => Event::Progress(self.current.as_mut()?.words.untold.take()?),
             Notice::HandedOff(pid) => {
-                let probation = self.limits.probation.map(|time| format!(", on probation for {time:?}")).unwrap_or_default();
-                let text = format!("process {pid} has taken over{probation}");
-                self.log(Level::Info, &text);
-                if let Some(server) = &mut self.server {
-                    server.progress(&text);
+                let mut text = format!("process {pid} has taken over");
+                if let Some(time) = self.limits.probation {
+                    text += &format!(", on probation for {time:?}");
+                    // Whoever asked has to wait for so long.
+                    if let Some(server) = &mut self.server {
+                        server.progress(&text);
+                    }
                 }
+                self.log(Level::Info, &text);
                 Event::HandedOff(pid)
             }
             Notice::Resumed(cause) => {

@@ -22,6 +22,8 @@ pub struct Client {
     pub lost: bool,
     /// When it was seen that it has been hung up on.
     closed: Option<Duration>,
+    /// What it had said was not read before.
+    reset: bool,
     last: Duration,
 }
 
@@ -29,7 +31,7 @@ impl Client {
     pub fn connect(path: &Path, now: Duration) -> Option<Client> {
         let stream = UnixStream::connect(path).ok()?;
         stream.set_nonblocking(true).expect("any socket can be made so");
-        Some(Client { stream, frames: Frames::default(), asked: None, seen: false, lost: false, closed: None, last: now })
+        Some(Client { stream, frames: Frames::default(), asked: None, seen: false, lost: false, closed: None, reset: false, last: now })
     }
 
     /// One question at a time; says whether it is for a restart.
@@ -71,6 +73,7 @@ impl Client {
         loop {
             match self.stream.read(&mut buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => self.reset = true,
                 Ok(0) | Err(_) => {
                     self.closed.get_or_insert(now);
                     break;
@@ -107,10 +110,10 @@ impl Client {
         self.closed.is_some_and(|at| !at_once || at.saturating_sub(self.last) < PATIENCE)
     }
 
-    /// It asked where the service stands, and was hung up on by a process that was being replaced, at that time: the answer is the
-    /// successor's.
+    /// It was hung up on by a process that was being replaced, at that time, and had asked where the service stands or has not been read:
+    /// the answer is the successor's.
     pub fn has_to_ask_again(&self, committed: Option<Duration>) -> bool {
-        self.asked == Some(Request::Status) && committed.is_some() && self.closed == committed
+        (self.asked == Some(Request::Status) || self.reset) && committed.is_some() && self.closed == committed
     }
 
     /// Whether an answer is owed to it.

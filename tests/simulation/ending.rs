@@ -50,7 +50,7 @@ impl World {
         let at_once = !struck.iter().any(|struck| [libc::EPIPE, libc::ENOBUFS].contains(&struck.error));
         let dropped = |client: &Client| !struck.is_empty() && client.was_dropped(at_once) || client.has_to_ask_again(self.committed);
         let waiting: Vec<_> = self.clients.iter().filter(|client| client.waits() && !dropped(client)).collect();
-        assert!(waiting.is_empty(), "a reply was lost: {waiting:?}\n{}", self.judge.checked);
+        assert!(waiting.is_empty(), "a reply was lost: {waiting:?}, after {struck:?}\n{}", self.judge.checked);
         let heard = self.heard_all();
         if let Some(manager) = self.around.manager.as_ref().filter(|_| heard) {
             assert!(!manager.believes_in_a_reload(), "the unit sticks: {manager:?}\n{}", self.judge.checked);
