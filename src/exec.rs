@@ -20,6 +20,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::config::Launch;
 use crate::error::ChildSpawnError;
+use crate::lifeline;
 use crate::machine::Attempt;
 use crate::sys::{self, Process};
 
@@ -51,7 +52,8 @@ struct Work {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) attempt: Attempt,
-    pub(crate) lifeline: OwnedFd,
+    /// Its end of it.
+    pub(crate) lifeline: Arc<OwnedFd>,
     /// Sockets of systemd, which keep their numbers, with their names.
     pub(crate) passed: Vec<(String, OwnedFd, RawFd)>,
 }
@@ -76,6 +78,8 @@ struct Desk {
     closed: bool,
     /// Attempts up to this one are given up.
     abandoned: u64,
+    /// The successor's end of the lifeline, while that one is being started.
+    starting: Option<Arc<OwnedFd>>,
     done: VecDeque<(Attempt, Result<Process, ChildSpawnError>)>,
     ended: bool,
     /// Killed when the thread was gone, and not dead in time: looked for once more at the end.
@@ -111,13 +115,18 @@ impl Exec {
         self.order(Order::Spawn(job)).is_ok()
     }
 
-    /// Gives attempts up to this one up: what was or will be started for them is killed and reaped.
+    /// Gives attempts up to this one up: what was or will be started for them is killed and reaped. One whose start is held up until this
+    /// process has ended finds nothing on its lifeline, and takes nothing over.
     pub(crate) fn abandon(&self, attempt: Attempt) {
         let mut desk = self.shared.desk();
         desk.abandoned = desk.abandoned.max(attempt.0);
+        let starting = desk.starting.take();
         let late = mem::take(&mut desk.done);
         drop(desk);
         self.shared.changed.notify_all();
+        if let Some(lifeline) = starting {
+            lifeline::take_back(&lifeline);
+        }
         for process in late.into_iter().filter_map(|(_, result)| result.ok()) {
             self.discard(process);
         }
@@ -239,9 +248,13 @@ impl Work {
 
     /// Returns what comes too late.
     fn spawn(&self, job: Job) -> Option<Process> {
-        if self.shared.is_abandoned(job.attempt) {
-            // While something before it was waited for.
-            return None;
+        {
+            let mut desk = self.shared.desk();
+            if desk.abandoned >= job.attempt.0 {
+                // While something before it was waited for.
+                return None;
+            }
+            desk.starting = Some(job.lifeline.clone());
         }
         let mut mask = self.launch.mask;
         if let Some(signal) = self.signal {
@@ -253,6 +266,7 @@ impl Work {
         let descriptors = job.lifeline.as_raw_fd();
         let result = start(&self.launch, &mask, job, &self.shared);
         let mut desk = self.shared.desk();
+        desk.starting = None;
         if desk.abandoned >= attempt.0 {
             return result.ok();
         }

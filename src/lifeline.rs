@@ -193,6 +193,11 @@ impl AsFd for Lifeline {
     }
 }
 
+/// Takes back what was sent to the other side's end, which is still here as well, as far as nobody has read it there.
+pub(crate) fn take_back(theirs: &OwnedFd) {
+    while sys::receive(theirs).is_ok_and(|packet| !packet.bytes.is_empty()) {}
+}
+
 /// Sends it unless it has to wait, for what waits already or for the kernel.
 fn send_now(socket: &OwnedFd, queue: &mut Queue, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
     flush(socket, queue);

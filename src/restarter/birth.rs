@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process;
+use std::sync::Arc;
 
 use crate::exec::Job;
 use crate::lifeline::Lifeline;
@@ -62,7 +63,7 @@ impl Restarter {
             };
             lifeline.send(&message, &descriptors)?;
         }
-        Ok((lifeline, Job { attempt, lifeline: theirs, passed }))
+        Ok((lifeline, Job { attempt, lifeline: Arc::new(theirs), passed }))
     }
 }
 

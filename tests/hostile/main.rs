@@ -39,6 +39,7 @@ mod confine;
 mod containers;
 mod deploys;
 mod draining;
+mod held_up;
 #[cfg(target_pointer_width = "64")]
 mod listed;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         containers::trials(),
         deploys::trials(),
         draining::trials(),
+        held_up::trials(),
         pid_file::trials(),
         races::trials(),
         #[cfg(target_pointer_width = "64")]

@@ -1,0 +1,196 @@
+//! A start that takes its time: something that watches the file system, a virus scanner or a network that hangs, does not let the program be
+//! opened. Only the restart thread waits for it, and what it is to start is given up meanwhile.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use nix::fcntl::AT_FDCWD;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response};
+use nix::sys::signal::Signal;
+use pollflip::RequestError;
+
+use crate::deploys::copy;
+use crate::harness::{Service, Setup};
+use crate::hub::{DEADLINE, wait_until};
+use crate::procfs::{self, Snapshot};
+
+trials![
+    promise_05_a_start_that_is_held_up_holds_nothing_else_up,
+    promise_03_what_is_given_up_while_another_start_is_held_up_is_never_started,
+    promise_03_a_held_up_start_that_is_called_off_is_killed_when_it_comes,
+    promise_07_a_start_that_is_held_up_until_its_process_has_died_takes_over,
+    promise_07_a_start_that_is_held_up_until_its_process_has_stopped_takes_nothing_over,
+    promise_07_a_start_that_is_held_up_until_its_restarter_is_gone_takes_nothing_over,
+];
+
+/// A program that nobody executes without leave.
+struct Gate {
+    watch: Fanotify,
+    held: Vec<FanotifyEvent>,
+}
+
+impl Gate {
+    /// `None`: this machine or user does not have the means, which is said.
+    fn close(program: &Path, test: &str) -> Option<Gate> {
+        let close = || {
+            let watch =
+                Fanotify::init(InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC)?;
+            watch.mark(MarkFlags::FAN_MARK_ADD, MaskFlags::FAN_OPEN_EXEC_PERM, AT_FDCWD, Some(program))?;
+            nix::Result::Ok(watch)
+        };
+        match close() {
+            Ok(watch) => Some(Gate { watch, held: Vec::new() }),
+            Err(error) => {
+                eprintln!("skipped {test}: nobody can be kept from executing a program here: {error}");
+                None
+            }
+        }
+    }
+
+    fn somebody_waits(&self, limit: PollTimeout) -> bool {
+        let mut fds = [PollFd::new(self.watch.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, limit).expect("poll") == 1
+    }
+
+    /// Waits until somebody stands before it.
+    fn holds(&mut self) {
+        assert!(self.somebody_waits(PollTimeout::try_from(DEADLINE).expect("a time")), "nobody executes the program");
+        self.held.extend(self.watch.read_events().expect("an event"));
+        assert_eq!(self.held.len(), 1, "one at a time");
+    }
+
+    /// Lets the one before it through.
+    fn let_through(&mut self) {
+        for event in self.held.drain(..) {
+            self.watch.write_response(FanotifyResponse::new(event.fd().expect("a file"), Response::FAN_ALLOW)).expect("an answer");
+        }
+    }
+}
+
+/// A service that serves, and a gate before its next successor.
+fn gated(test: &str, setup: Setup) -> Option<(Service, Gate)> {
+    let program = setup.path("server");
+    copy(&program);
+    let service = setup.program(program.clone()).start();
+    Gate::close(&program, test).map(|gate| (service, gate))
+}
+
+fn has_no_child(pid: u32) -> bool {
+    procfs::children(pid).is_empty()
+}
+
+fn promise_05_a_start_that_is_held_up_holds_nothing_else_up() {
+    let Some((service, mut gate)) = gated("a_start_that_is_held_up", Setup::new()) else { return };
+    let asker = service.restart_meanwhile();
+    gate.holds();
+    assert_eq!(service.connect().pid, service.first().pid);
+    assert!(service.status().to_json().contains(r#""state":"spawning""#), "{}", service.status().to_json());
+    match service.try_restart() {
+        Err(RequestError::Refused(why)) => assert!(why.contains("under way"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    gate.let_through();
+    let pid = asker.join().expect("a thread").expect("a restart");
+    assert_eq!(service.connect().pid, pid);
+}
+
+fn promise_03_what_is_given_up_while_another_start_is_held_up_is_never_started() {
+    let setup = Setup::new().set("ready_timeout_ms", "100");
+    let Some((service, mut gate)) = gated("what_is_given_up_while_another_start_is_held_up", setup) else { return };
+    let first = service.first();
+    let before = Snapshot::of(first.pid);
+    let asker = service.restart_meanwhile();
+    gate.holds();
+    let expect = |why: RequestError| match why {
+        RequestError::Failed(why) => assert!(why.contains("was not ready within"), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    expect(asker.join().expect("a thread").expect_err("it was not let through"));
+    // These wait behind it: by their deadline, called off, and both at once.
+    expect(service.try_restart().expect_err("the thread is at another"));
+    assert_eq!(first.ask("request"), "ok");
+    first.says_again("event Restarting", 2);
+    assert_eq!(first.ask("cancel"), "true");
+    first.says_again("event Failed", 2);
+    assert_eq!(service.connect().pid, first.pid);
+    gate.let_through();
+    wait_until("the late one to be reaped", || has_no_child(first.pid));
+    // Nobody else has come to the gate, nor comes before the next request.
+    assert!(!gate.somebody_waits(PollTimeout::ZERO));
+    service.expect_unchanged(&first, &before);
+    drop(gate);
+    let new = service.restart_some_time();
+    assert_eq!(service.connect().pid, new.pid);
+    assert_eq!(service.hub.pids().last(), Some(&new.pid));
+}
+
+fn promise_03_a_held_up_start_that_is_called_off_is_killed_when_it_comes() {
+    let Some((service, mut gate)) = gated("a_held_up_start_that_is_called_off", Setup::new()) else { return };
+    let first = service.first();
+    assert_eq!(first.ask("request"), "ok");
+    gate.holds();
+    assert_eq!(first.ask("cancel"), "true");
+    assert!(first.says("event Failed").contains("called off"));
+    // One that is asked for now has to wait for the one before it.
+    let asker = service.restart_meanwhile();
+    first.says_again("event Restarting", 1);
+    gate.let_through();
+    gate.holds();
+    gate.let_through();
+    let pid = asker.join().expect("a thread").expect("a restart");
+    assert_eq!(service.connect().pid, pid);
+    assert_eq!(service.hub.pids().last(), Some(&pid));
+}
+
+/// Ends the process; what was held up comes into the world as an orphan, learns that it is not wanted, and ends.
+fn takes_nothing_over(service: &Service, gate: &mut Gate) {
+    let first = service.first();
+    first.tell("exit 0");
+    // What is to become its child has a copy of its connection to the hub.
+    wait_until("the first to end", || procfs::has_ended(first.pid));
+    let born = service.hub.pids().len();
+    gate.let_through();
+    let orphan = service.hub.nth(born);
+    let error = orphan.says("build-error");
+    assert!(error.contains("the lifeline cannot be used"), "{error}");
+    orphan.ends();
+}
+
+fn promise_07_a_start_that_is_held_up_until_its_process_has_stopped_takes_nothing_over() {
+    let Some((service, mut gate)) = gated("a_start_that_is_held_up_until_its_process_has_stopped", Setup::new()) else { return };
+    let first = service.first();
+    let asker = service.restart_meanwhile();
+    gate.holds();
+    first.ask("stop");
+    match asker.join().expect("a thread") {
+        Err(RequestError::Failed(why)) => assert!(why.contains("stopping"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    takes_nothing_over(&service, &mut gate);
+}
+
+fn promise_07_a_start_that_is_held_up_until_its_restarter_is_gone_takes_nothing_over() {
+    let Some((service, mut gate)) = gated("a_start_that_is_held_up_until_its_restarter_is_gone", Setup::new()) else { return };
+    let first = service.first();
+    let asker = service.restart_meanwhile();
+    gate.holds();
+    assert_eq!(first.ask("drop"), "dropped");
+    asker.join().expect("a thread").expect_err("it was given up");
+    takes_nothing_over(&service, &mut gate);
+}
+
+fn promise_07_a_start_that_is_held_up_until_its_process_has_died_takes_over() {
+    let Some((service, mut gate)) = gated("a_start_that_is_held_up_until_its_process_has_died", Setup::new()) else { return };
+    let first = service.first();
+    let asker = service.restart_meanwhile();
+    gate.holds();
+    first.signal(Signal::SIGKILL);
+    wait_until("the first to end", || procfs::has_ended(first.pid));
+    gate.let_through();
+    let heir = service.hub.nth(1);
+    heir.says("serving");
+    assert_eq!(service.connect().pid, heir.pid);
+    // The one who asked lost whom it had asked; it may ask again, of the heir.
+    drop(asker.join().expect("a thread"));
+}
