@@ -110,16 +110,14 @@ impl Judge {
 
     /// What the program is told is what the machine had to tell, and true.
     pub fn hears(&mut self, event: Option<&Event>) {
+        let is_line = |notice: &Notice| matches!(notice, Notice::Progress(_));
         let notices = std::mem::take(&mut self.notices);
         let told = match (event, notices.as_slice()) {
             // Of the other side the machine knows nothing.
             (None | Some(Event::Inherited(_) | Event::Granted | Event::PredecessorGone | Event::Broken(_)), []) => true,
-            // A line that a later one has overtaken.
-            (None, [Notice::Progress(_)]) => true,
-            (Some(event), [.., notice]) => {
-                let overtaken = notices[..notices.len() - 1].iter().all(|notice| matches!(notice, Notice::Progress(_)));
-                overtaken && self.means(event, *notice)
-            }
+            // Lines that a later one has overtaken.
+            (None, overtaken) => overtaken.iter().all(is_line),
+            (Some(event), [overtaken @ .., notice]) => overtaken.iter().all(is_line) && self.means(event, *notice),
             _ => false,
         };
         assert!(told, "{event:?} for {notices:?}\n{}", self.checked);
