@@ -56,8 +56,8 @@ pub fn outcomes(case: Case) -> Vec<(Serves, Told)> {
         (Garbage, Victim::Old) if matches!(step, Pull | Half) => failed(&["refused", "the state cannot be taken over"]),
         (Garbage, Victim::New) if step < Granted || step == Probation => failed(&["broke the protocol", "cannot be read"]),
         (Full, Victim::Old) => match step {
-            BeforeSpawn => failed(&["its lifeline cannot be made", "Too many open files"]),
-            Pull | Half => failed(&["the handover failed", "Too many open files"]),
+            BeforeSpawn => failed(&["its lifeline cannot be made", "(os error 24)"]),
+            Pull | Half => failed(&["the handover failed", "(os error 24)"]),
             _ => succeeded,
         },
         (Full, Victim::New) => match step {

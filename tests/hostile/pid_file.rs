@@ -130,6 +130,8 @@ fn a_pipe_in_the_place_of_the_pid_file_holds_nothing_up() {
     fs::remove_file(&path).expect("the pipe");
     let third = service.restart();
     wait_until("the file to name the third", || fs::read_to_string(&path).is_ok_and(|text| text == format!("{}\n", third.pid)));
+    // It looks whether it is named when it hears that the restart is final, and not after that.
+    third.says("event Committed");
     second.ends();
     fs::remove_file(&path).expect("the file");
     mkfifo(&path, Mode::S_IRWXU).expect("a pipe");
