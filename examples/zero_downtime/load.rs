@@ -131,7 +131,7 @@ struct Client {
     keep_alive: bool,
     pauses: bool,
     connection: Option<Connection>,
-    /// When the connection in use, if there is one, was made or last answered on.
+    /// When the connection in use, if there is one, was still to be made, or the last answer on it still to come.
     sound_at: Option<Instant>,
     turn: usize,
 }
@@ -162,7 +162,7 @@ impl Client {
             }
             self.turn += 1;
             let begun = Instant::now();
-            match self.request(begun + DEADLINE) {
+            match self.request(begun) {
                 Ok(answer) => self.succeeded(&answer, begun.elapsed()),
                 Err(reason) if self.shared.is_lost(&reason, self.sound_at) => self.shared.tally().lost += 1,
                 Err(reason) => {
@@ -194,14 +194,15 @@ impl Client {
         }
     }
 
-    fn request(&mut self, deadline: Instant) -> Result<Answer, String> {
+    fn request(&mut self, begun: Instant) -> Result<Answer, String> {
+        let deadline = begun + DEADLINE;
         let oldest = self.shared.oldest_generation.load(Ordering::SeqCst);
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
                 self.sound_at = None;
                 let made = self.connect(deadline)?;
-                self.sound_at = Some(Instant::now());
+                self.sound_at = Some(begun);
                 made
             }
         };
@@ -209,7 +210,8 @@ impl Client {
             if self.turn.is_multiple_of(32) { (format!("/bytes/{LONG_ANSWER}"), Some(LONG_ANSWER)) } else { ("/".to_string(), None) };
         connection.send(&path, self.turn % 8 == 1, self.keep_alive, deadline)?;
         let answer = connection.receive(length, deadline)?;
-        self.sound_at = Some(Instant::now());
+        // The answer came some time after that; how long ago, by now, nobody knows.
+        self.sound_at = Some(begun);
 
         match connection.served_by.replace(answer.from) {
             None if answer.from.generation < oldest => return Err("answered by a process that was replaced".into()),
