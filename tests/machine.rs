@@ -80,7 +80,7 @@ mod spawning {
             (On::Cancel, failed(Cause::Cancelled)),
             (On::Timeout, failed(Cause::TimedOut)),
             (On::Stop, failed(Cause::Stopping)),
-            (On::ThreadLost, [refused(1, Refusal::Broken), outputs![Notice::Broken]].concat()),
+            (On::ThreadLost, [refused(1, Refusal::Broken), outputs![Notice::Failed(Cause::SpawnFailed), Notice::Broken]].concat()),
         ] {
             let mut process = after(IDLE);
             assert_eq!(process.step(Duration::ZERO, Input::Request(T), 1), outputs![Notice::Restarting]);

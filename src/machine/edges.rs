@@ -175,6 +175,7 @@ impl Machine {
                     self.act(Action::Abandon(attempt));
                 }
                 self.act(Action::Reply(ticket, Reply::Refused(Refusal::Broken)));
+                self.tell(Notice::Failed(Cause::SpawnFailed));
                 self.broken();
             }
             State::Closed(Closed::NotReady | Closed::OnProbation)
@@ -192,13 +193,16 @@ impl Machine {
                 let (attempt, pid, ticket) = (*attempt, *pid, *ticket);
                 self.commit(attempt, pid, ticket);
             }
-            State::Killing { ticket, cause, deadline, .. } => {
-                let cause = *cause;
+            State::Killing { ticket, cause, granted, deadline, .. } => {
+                let (cause, granted) = (*cause, *granted);
                 *deadline = None;
                 if let Some(ticket) = ticket.take() {
                     self.act(Action::Reply(ticket, Reply::Failed(cause)));
                 }
-                self.tell(Notice::Failed(cause));
+                // One that had the service has it until it is gone.
+                if !granted {
+                    self.tell(Notice::Failed(cause));
+                }
             }
             State::Closed(_) | State::Idle | State::Handoff { phase: Phase::Committed, .. } => {}
         }

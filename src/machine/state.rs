@@ -37,7 +37,7 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Spawning                            | SpawnFailed                    | Idle                    | Reply(Failed), Failed |
 /// | Spawning                            | Cancel, Timeout                | Idle                    | Abandon, Reply(Failed), Failed |
 /// | Spawning                            | Stop                           | Closed(Stopping)        | Abandon, Reply(Failed), Failed |
-/// | Spawning                            | ThreadLost                     | Closed(Broken)          | Abandon, Reply(Broken), Broken |
+/// | Spawning                            | ThreadLost                     | Closed(Broken)          | Abandon, Reply(Broken), Failed, Broken |
 /// | AwaitingReady                       | Here with another pid, Garbage | Killing(Protocol)       | Kill |
 /// | AwaitingReady(NotAsked)             | StateRequested                 | AwaitingReady(Open)     | StateRequested |
 /// | AwaitingReady(Open, Sent)           | StateRequested                 | Killing(Protocol)       | Kill |
@@ -60,7 +60,8 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Killing(granted)                    | Exited                         | Idle                    | Reply(Failed), Resumed |
 /// | Killing(ungranted overdue)          | Exited                         | Idle                    | |
 /// | Killing(granted overdue)            | Exited                         | Idle                    | Resumed |
-/// | Killing(ungranted, granted)         | Timeout                        | same, overdue           | Reply(Failed), Failed |
+/// | Killing(ungranted)                  | Timeout                        | same, overdue           | Reply(Failed), Failed |
+/// | Killing(granted)                    | Timeout                        | same, overdue           | Reply(Failed) |
 /// | Closed(NotReady)                    | Request                        | same                    | Reply(NotReady) |
 /// | Closed(OnProbation)                 | Request                        | same                    | Reply(OnProbation) |
 /// | Handoff(Probation)                  | Request                        | same                    | Reply(OnProbation) |
@@ -77,7 +78,8 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Handoff(Probation), Killing         | ThreadLost                     | same, remembered        | |
 // table:end
 ///
-/// *Killing* has a way out on `Timeout` too: the asker is answered, and the state stays until the child is gone. A `Stop` while a child
+/// *Killing* has a way out on `Timeout` too: the asker is answered, and the state stays until the child is gone; if that one had been
+/// granted the service, nothing is told before, since it may still be at it. A `Stop` while a child
 /// is being killed is remembered, and so is a `ThreadLost` while a child exists or before the process is open: what is under way goes on,
 /// and where it would have ended in `Idle` it ends in `Closed`. What a successor on probation says is not listened to: it has been
 /// granted the service, and only its end, its silence or garbage can take that back. A process that was told to stop while on probation

@@ -29,7 +29,6 @@ struct Try {
     presumed: bool,
     handed_off: bool,
     committed: bool,
-    failed: bool,
     over: bool,
 }
 
@@ -208,10 +207,8 @@ impl Laws {
                 of.over = true;
             }
             Notice::Failed(_) => {
-                law(!of.over && !of.failed && !of.committed, "an attempt fails once, and never after Commit")?;
-                of.failed = true;
-                // A child that had the service and will not die is told of twice: Failed now, Resumed when it is gone.
-                of.over = !of.handed_off;
+                law(!of.over && !of.handed_off, "an attempt fails once, and not while its child may have the service")?;
+                of.over = true;
             }
             Notice::Resumed(_) => {
                 law(of.handed_off && !of.over && !of.committed, "Resumed takes back what was handed off")?;
@@ -222,8 +219,8 @@ impl Laws {
             }
             Notice::Broken => {
                 law(!self.broken && self.thread_lost, "Broken is told once, when the thread is lost")?;
+                law(of.over, "Broken is told while a restart is under way")?;
                 self.broken = true;
-                of.over = true;
             }
             Notice::Committed => {
                 law(told == 0 && !self.own_commit, "the predecessor commits once, before any restart")?;

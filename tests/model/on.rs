@@ -125,7 +125,7 @@ impl On {
     /// Why an attempt failed that ended by this; `None` if it ends none.
     pub fn cause(self, room: Room) -> Option<Cause> {
         Some(match (self, room) {
-            (On::SpawnFailed, _) => Cause::SpawnFailed,
+            (On::SpawnFailed | On::ThreadLost, _) => Cause::SpawnFailed,
             (On::Exited, Room::Proving) => Cause::DiedOnProbation,
             (On::Exited, _) => Cause::Exited,
             (On::Timeout, _) => Cause::TimedOut,
