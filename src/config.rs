@@ -107,7 +107,8 @@ impl RestartConfig {
         self
     }
 
-    /// The signal that asks for a restart, by its number; `None`: no signal does. Unless told otherwise, SIGUSR1.
+    /// The signal that asks for a restart, by its number; `None`: no signal does. Unless told otherwise, SIGUSR1. SIGKILL, SIGSTOP, SIGCHLD,
+    /// those that a fault raises (SIGILL, SIGFPE, SIGSEGV) and real-time signals cannot be it: [`build`](RestartConfig::build) says so.
     pub fn restart_signal(mut self, signal: Option<i32>) -> RestartConfig {
         self.signal = signal;
         self

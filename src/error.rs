@@ -72,7 +72,7 @@ pub enum Refusal {
         oldest: u32,
     },
     /// No further restart is possible in this process, see [`Event::Broken`](crate::Event::Broken).
-    #[error("no restart is possible any more: the restart thread of this process is gone; stop and start the service")]
+    #[error("the restart thread of this process is gone: stop and start the service")]
     Broken,
 }
 
@@ -198,6 +198,10 @@ pub enum Error {
     /// The predecessor has not given its state in time. It serves: [refuse](crate::Predecessor::refuse), or end.
     #[error("no state has come from the predecessor within {}; refuse, or end", seconds(.0))]
     TimedOut(Duration),
+    /// No further restart is possible in this process, for a reason that stays: [`Refusal::Stopping`] or [`Refusal::Broken`]. It can go on
+    /// serving.
+    #[error("no further restart is possible: {0}")]
+    Final(Refusal),
     /// The predecessor lives and has given this process up. It serves on; this process should end.
     #[error("the predecessor (process {0}) has given this process up and serves on")]
     GivenUp(u32),
@@ -221,6 +225,7 @@ impl From<Error> for io::Error {
             Error::Rule(_) => io::ErrorKind::InvalidInput,
             Error::Alone(_) => io::ErrorKind::NotFound,
             Error::TimedOut(_) => io::ErrorKind::TimedOut,
+            Error::Final(_) => io::ErrorKind::Unsupported,
             Error::GivenUp(_) => io::ErrorKind::ConnectionAborted,
         };
         io::Error::new(kind, error)
@@ -253,6 +258,6 @@ pub enum RequestError {
 
 /// A time as people read it: in seconds, with one decimal.
 fn seconds(time: &Duration) -> String {
-    let tenths = (time.as_millis() as u64 + 50) / 100;
+    let tenths = (time.as_millis() + 50) / 100;
     format!("{}.{} s", tenths / 10, tenths % 10)
 }

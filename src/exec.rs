@@ -276,7 +276,7 @@ impl Work {
             log::warn!("cannot wake the loop: {error}");
         }
         // What is handed over may be held twice while it waits for the successor, which takes a while to ask for it.
-        sys::make_room(descriptors.saturating_mul(2));
+        sys::enlarge_descriptor_table(descriptors.saturating_mul(2));
         None
     }
 }

@@ -63,7 +63,7 @@ pub use inheritance::{Inheritance, Map};
 #[must_use = "a handover that is dropped fails the attempt"]
 pub struct Handover {
     lifeline: Arc<Lifeline>,
-    outcome: Arc<Outcome>,
+    mailbox: Arc<Mailbox>,
     names: HashSet<String>,
     /// What goes with the next packet, and how long that will be at most.
     items: Vec<Item>,
@@ -93,12 +93,12 @@ pub(crate) enum Ending {
 
 /// How a handover ended, for the loop.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct Mailbox {
     ending: Mutex<Option<Ending>>,
     waker: Option<Arc<Waker>>,
 }
 
-impl Outcome {
+impl Mailbox {
     /// How it ended, once.
     pub(crate) fn take(&self) -> Option<Ending> {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -120,12 +120,12 @@ impl Outcome {
 
 impl Handover {
     /// A handover over that lifeline; how it ends will be in the second.
-    pub(crate) fn new(lifeline: Arc<Lifeline>, waker: Option<Arc<Waker>>) -> (Handover, Arc<Outcome>) {
-        let outcome = Arc::new(Outcome { ending: Mutex::default(), waker });
+    pub(crate) fn new(lifeline: Arc<Lifeline>, waker: Option<Arc<Waker>>) -> (Handover, Arc<Mailbox>) {
+        let mailbox = Arc::new(Mailbox { ending: Mutex::default(), waker });
         blob::forget_lost();
         let handover = Handover {
             lifeline,
-            outcome: outcome.clone(),
+            mailbox: mailbox.clone(),
             names: HashSet::new(),
             items: Vec::new(),
             descriptors: Vec::new(),
@@ -133,7 +133,7 @@ impl Handover {
             error: None,
             done: false,
         };
-        (handover, outcome)
+        (handover, mailbox)
     }
 
     /// Gives a descriptor: a connection, a file, a pipe, a memory file that the program keeps its state in (which goes as it is, in
@@ -187,9 +187,13 @@ impl Handover {
                 let items = self.names.len() as u64;
                 // Before the successor can answer to the end.
                 self.finish(Ending::Sent);
-                // That the successor is gone is told by its end.
-                let _ = self.lifeline.send(&Message::End { items }, &[]);
-                self.outcome.wake();
+                // That the successor is gone is told by its end; anything else has it wait until its time is over.
+                if let Err(error) = self.lifeline.send(&Message::End { items }, &[])
+                    && error.kind() != io::ErrorKind::BrokenPipe
+                {
+                    log::warn!("cannot tell the successor that it has all of the state: {error}");
+                }
+                self.mailbox.wake();
             }
         }
     }
@@ -210,7 +214,7 @@ impl Handover {
         let failed = |error: io::Error| Failure::Handover(error.to_string());
         let (ours, theirs) = Lifeline::pair().map_err(failed)?;
         let (ours, theirs) = (Arc::new(ours), Lifeline::from(theirs));
-        let (handover, outcome) = Handover::new(ours.clone(), None);
+        let (handover, mailbox) = Handover::new(ours.clone(), None);
         save(handover);
         let mut collected = Collected::default();
         loop {
@@ -225,7 +229,7 @@ impl Handover {
                     return Ok(collected.finish());
                 }
             }
-            match outcome.take() {
+            match mailbox.take() {
                 Some(Ending::Failed(reason)) => return Err(Failure::Handover(reason)),
                 Some(Ending::Gone) => return Err(Failure::HungUp),
                 Some(Ending::Sent) | None => {}
@@ -267,7 +271,7 @@ impl Handover {
         })?;
         if self.lifeline.waiting() > 0 {
             // The loop sends it when it can be sent.
-            self.outcome.wake();
+            self.mailbox.wake();
         }
         Ok(())
     }
@@ -286,7 +290,7 @@ impl Handover {
     fn finish(&mut self, ending: Ending) {
         self.done = true;
         blob::forget_lost();
-        self.outcome.set(ending);
+        self.mailbox.set(ending);
     }
 }
 

@@ -17,6 +17,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use crate::sys;
 use crate::wire::{MAX_PACKET, Message};
 
+/// Between the moment a dying process closes its descriptors and the moment it is dead, on a busy machine: one that lives on longer has
+/// closed its lifeline on purpose.
+pub(crate) const DYING: Duration = Duration::from_secs(1);
 /// How soon a message that the kernel does not take is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -140,7 +143,10 @@ impl Lifeline {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 // The other side died with something unread. What it had sent before is still there.
                 Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => continue,
-                Err(_) => return Some(Incoming::Closed),
+                Err(error) => {
+                    log::warn!("the lifeline cannot be read: {error}");
+                    return Some(Incoming::Closed);
+                }
             };
             if packet.truncated && packet.bytes.len() <= MAX_PACKET {
                 return Some(Incoming::Garbage(format!("a message came without all of its descriptors: {}", descriptor_limit())));
@@ -165,9 +171,7 @@ impl Lifeline {
 
     /// Waits at most so long for something to come.
     pub(crate) fn wait(&self, limit: Duration) {
-        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        // Interrupted or failed: the caller looks again.
-        let _ = poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
+        sys::is_readable_within(&self.socket, limit);
     }
 
     fn other_end_closed(&self) -> bool {

@@ -33,8 +33,9 @@ pub(crate) use link::{Link, Standing};
 ///
 /// # Errors
 ///
-/// No [`Restarter`](crate::Restarter) or [`RestartTask`](crate::RestartTask) has been built yet; or the predecessor lives and has given
-/// this process up, which should then end.
+/// [`Error::GivenUp`]: the predecessor lives and has given this process up, which should then end. [`Error::Rule`]: it is too early, for no
+/// [`Restarter`](crate::Restarter) or [`RestartTask`](crate::RestartTask) has been built yet, or the state that was asked for has not been
+/// taken.
 pub fn startup_complete() -> Result<(), Error> {
     let link = {
         let startup = startup();
@@ -82,7 +83,8 @@ impl Predecessor {
     }
 
     /// Asks for the state, for programs with a loop: it comes as [`Event::Inherited`](crate::Event::Inherited). The predecessor freezes from
-    /// then on until this process is ready, so do the slow initialisation first.
+    /// then on until this process is ready, so do the slow initialisation first. A [`RestartTask`](crate::RestartTask) has no use for it but
+    /// in [`next_event`](crate::RestartTask::next_event).
     pub fn pull(&self) {
         if !self.0.pull() {
             log::warn!(target: "pollflip", "pull comes too late: this process has said that it is ready");
@@ -110,7 +112,7 @@ impl Predecessor {
 
     /// Tells it, and whoever asked for the restart, that this process will not take over, and why. It then kills this process.
     pub fn refuse(&self, reason: &str) {
-        self.0.say(&Message::Refuse { reason: wire::line(reason) });
+        self.0.refuse(reason);
     }
 }
 
@@ -168,7 +170,7 @@ impl Claim {
             && let Some(socket) = inherited_lifeline()
         {
             // The predecessor has about as many descriptors as the number says under which it made this one, and they may all come.
-            sys::make_room(socket.as_raw_fd());
+            sys::enlarge_descriptor_table(socket.as_raw_fd());
             let (link, given) = Link::read_hello(Lifeline::from(socket))?;
             link.introduce();
             startup.link = Some(Arc::new(link));

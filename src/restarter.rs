@@ -90,9 +90,6 @@ pub struct Restarter {
     sockets: Sockets,
     /// The successor under way, or the one that has taken over.
     current: Option<Current>,
-    /// A line of the successor's that has yet to be passed on, and when the next may be.
-    progress: Option<String>,
-    next_progress: Duration,
     askers: Vec<(Ticket, Asker)>,
     tickets: u64,
     /// Processes before the predecessor that still finish their work, the oldest first.
@@ -152,7 +149,8 @@ impl Restarter {
     ///
     /// # Errors
     ///
-    /// The predecessor lives and has given this process up; it serves on, and this process should end.
+    /// [`Error::GivenUp`]: the predecessor lives and has given this process up; it serves on, and this process should end. [`Error::Rule`]:
+    /// the state that was asked for has not been taken yet, which is to be done first.
     pub fn ready(&mut self) -> Result<(), Error> {
         startup_complete()?;
         self.look_at_predecessor();
@@ -169,7 +167,7 @@ impl Restarter {
             if let Some(event) = self.next_event() {
                 return Some(event);
             }
-            if !self.turn(Duration::ZERO) {
+            if !self.turn() {
                 return None;
             }
             if sys::now() - begun >= BUDGET {
@@ -193,7 +191,7 @@ impl Restarter {
             if left.is_zero() {
                 return None;
             }
-            self.turn(left);
+            sys::is_readable_within(&*self, left);
         }
     }
 

@@ -32,7 +32,8 @@ use path::bind_unix;
 /// a duplicate, non-blocking and CLOEXEC; the original stays here to be passed on, so that the kernel goes on listening although the
 /// program closes its own: to stop for good, [`remove`](Sockets::remove) it too.
 ///
-/// What a predecessor or systemd gave and the program has not asked for when it becomes ready is closed.
+/// What a predecessor or systemd gave and the program has not asked for when it becomes ready is closed. systemd's own numbers stay open,
+/// for programs that read `LISTEN_FDS` by themselves: such a socket is gone for good only with the process.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), pollflip::Error> {

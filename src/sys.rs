@@ -14,17 +14,40 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::fstat;
 
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
 pub(crate) use process::{Process, kill_and_reap};
-pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, room_for};
+pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};
 pub(crate) use spawn::{Spawn, spawn};
+
+/// Waits at most so long for the descriptor to become readable, which it also is at its end; says whether it is.
+pub(crate) fn is_readable_within(fd: impl AsFd, limit: Duration) -> bool {
+    let deadline = Instant::now().checked_add(limit);
+    let mut left = limit;
+    loop {
+        // Rounded up, so as not to spin through the last millisecond.
+        let whole = if left.is_zero() { left } else { left.saturating_add(Duration::from_micros(999)) };
+        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::try_from(whole).unwrap_or(PollTimeout::MAX)) {
+            Ok(1..) => return true,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return false,
+        }
+        left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return false;
+        }
+    }
+}
 
 /// So many descriptors there is room for in any case.
 const SPARE: RawFd = 512;
@@ -67,7 +90,7 @@ pub(crate) fn duplicate(fd: impl AsFd, at_least: RawFd) -> io::Result<OwnedFd> {
 
 /// Has the kernel enlarge the table of descriptors to hold so many and [`SPARE`] more, or as many as it may. In a process with threads
 /// that takes it some ten milliseconds, whoever it was that needed one more.
-pub(crate) fn make_room(descriptors: RawFd) {
+pub(crate) fn enlarge_descriptor_table(descriptors: RawFd) {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
     let last = RawFd::try_from(limit).unwrap_or(RawFd::MAX).saturating_sub(1).min(descriptors.saturating_add(SPARE));
     // If there is none to be had, the same will be said to who needs one.

@@ -16,7 +16,7 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token};
 
 use crate::config::RestartConfig;
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::restarter::{Event, Restarter, Successor};
 
 use handler::Hooks;
@@ -52,7 +52,10 @@ impl RestartConfig {
 /// - Between the grant and that moment both processes have the listeners: for the length of a probation, and until systemd has taken the
 ///   new main process in (5 s at most). A program in which two must not accept meanwhile stops in
 ///   [`LifecycleHandler::new_process_granted`], and goes on in [`LifecycleHandler::new_process_failed`].
-/// - It resolves with an error when no further restart is possible, which says why; the process can go on serving.
+/// - It resolves with an error when no further restart is possible, which says why. The process can go on serving, unless it is
+///   [`Error::GivenUp`]: then it should end.
+/// - The state of the predecessor is [received](crate::Predecessor::receive) before the first poll. Only [`next_event`](Self::next_event)
+///   brings what was asked for with [`pull`](crate::Predecessor::pull): otherwise this process would not take over.
 /// - A restart that failed is neither: the process goes on, and so does the task. See [`LifecycleHandler::new_process_failed`].
 /// - Polled after it has resolved it stays pending.
 ///
@@ -112,6 +115,13 @@ impl RestartTask {
                 None => continue,
             };
             match event {
+                // Nobody takes it, and with the grant it would be closed.
+                Event::Inherited(_) => {
+                    if let Some(predecessor) = self.restarter.predecessor() {
+                        predecessor
+                            .refuse("the state was asked for with pull(), and comes to nobody in a task that is polled: receive() it");
+                    }
+                }
                 Event::Completed(_) if !self.resolved => {
                     if let Some(successor) = self.restarter.take_successor() {
                         self.resolved = true;
@@ -128,7 +138,7 @@ impl RestartTask {
         // What held it back may have been taken just now.
         self.restarter.begin_ready();
         if self.restarter.is_stopped() && !std::mem::replace(&mut self.resolved, true) {
-            return Poll::Ready(Err(Error::rule("no further restart is possible: this process is stopping")));
+            return Poll::Ready(Err(Error::Final(Refusal::Stopping)));
         }
         Poll::Pending
     }

@@ -26,7 +26,8 @@ pub const OLDEST: u32 = 1;
 pub const MAX_PACKET: usize = 64 * 1024;
 /// The most descriptors that the kernel lets go with one packet.
 pub const MAX_DESCRIPTORS: usize = 253;
-/// The longest name of a socket, a descriptor or a blob, in bytes. A packet's worth of them stays below [`MAX_PACKET`].
+/// The longest name of a socket, a descriptor or a blob, in bytes. As many long ones as a packet takes descriptors do not fit into one: see
+/// [`room_for`].
 pub const MAX_NAME: usize = 255;
 /// The longest text (a reason, a line of progress) that is sent; what is longer is cut.
 pub const MAX_TEXT: usize = 4096;

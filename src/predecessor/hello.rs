@@ -3,11 +3,9 @@
 //! Knows: what has to come before anything else can. Does not know: what comes later.
 
 use std::mem;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
 use crate::lifeline::{Incoming, Lifeline};
@@ -92,9 +90,7 @@ fn next(line: &Lifeline, deadline: Instant) -> Result<(Message, Vec<OwnedFd>), E
         if left.is_zero() {
             return Err(unusable(format!("the predecessor did not say who it is within {} s", HELLO_LIMIT.as_secs())));
         }
-        let mut fds = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
-        // Interrupted or failed: the next turn looks again.
-        let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        line.wait(left);
     }
 }
 

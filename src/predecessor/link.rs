@@ -14,11 +14,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
 use crate::handover::{Collected, Inheritance};
-use crate::lifeline::{Incoming, Lifeline};
+use crate::lifeline::{DYING, Incoming, Lifeline};
 use crate::sys::{self, Process};
 use crate::wire::{self, Hello, Message, Outcome};
 
-use standing::DYING;
 pub(crate) use standing::Standing;
 
 /// How soon a thread looks again for what another one has.

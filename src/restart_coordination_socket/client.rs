@@ -45,7 +45,7 @@ impl Client {
 
     pub(super) fn write(&mut self) {
         while !self.out.is_empty() {
-            match sys::room_for(&self.out).and_then(|bytes| self.stream.write(bytes)) {
+            match sys::writable_part(&self.out).and_then(|bytes| self.stream.write(bytes)) {
                 Ok(count) => drop(self.out.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -6,15 +6,12 @@ use std::time::Duration;
 use nix::libc;
 
 use crate::error::{ChildSpawnError, Exit, Failure};
-use crate::handover::{Ending, Outcome};
-use crate::lifeline::{Incoming, Lifeline};
+use crate::handover::{Ending, Mailbox};
+use crate::lifeline::{DYING, Incoming, Lifeline};
 use crate::machine::{Attempt, Cause, Input, Violation};
 use crate::sys::Process;
 use crate::wire::{self, Message};
 
-/// Between the moment a dying process closes its descriptors and the moment it is dead, on a busy machine: one that lives on longer has
-/// closed its lifeline on purpose.
-const DYING: Duration = Duration::from_secs(1);
 /// How long the kernel may take to take the grant: the program stands still meanwhile, and the successor waits.
 const GRANTING: Duration = Duration::from_secs(5);
 /// How many messages are read before others have their turn.
@@ -26,9 +23,11 @@ pub(super) struct Current {
     pub(super) attempt: Attempt,
     pub(super) lifeline: Arc<Lifeline>,
     /// How the handover ends, while it is open.
-    pub(super) handover: Option<Arc<Outcome>>,
+    pub(super) handover: Option<Arc<Mailbox>>,
     pub(super) process: Option<Process>,
     pub(super) words: Words,
+    /// When the next line is passed on, at the earliest.
+    pub(super) next_line: Duration,
     /// Since when it is being told that the service is its own.
     granting: Option<Duration>,
     /// It has been told: the kernel has taken it.
@@ -48,7 +47,8 @@ pub(super) struct Words {
     pub(super) spawn: Option<ChildSpawnError>,
     pub(super) refusal: Option<String>,
     pub(super) handover: Option<String>,
-    /// The last line that it said of itself, and the one that the program has yet to be told.
+    /// A line that it said of itself and that nobody has been told yet, the last one that was told, and what of it is the program's.
+    pub(super) heard: Option<String>,
     pub(super) progress: Option<String>,
     pub(super) untold: Option<String>,
     violation: Option<String>,
@@ -70,6 +70,7 @@ impl Current {
             handover: None,
             process: None,
             words: Words::default(),
+            next_line: Duration::ZERO,
             granting: None,
             granted: false,
             supervised: false,
@@ -158,7 +159,7 @@ impl Current {
     }
 
     fn look_at_handover(&mut self, said: &mut Vec<Said>) {
-        let Some(ending) = self.handover.as_ref().and_then(|outcome| outcome.take()) else { return };
+        let Some(ending) = self.handover.as_ref().and_then(|mailbox| mailbox.take()) else { return };
         self.handover = None;
         match ending {
             Ending::Sent => said.push(Said::Input(Input::HandoverSent(self.attempt))),
@@ -210,7 +211,8 @@ impl Current {
         let dying = self.closed.filter(|_| !self.told_closed && !self.exited).map(|since| since + DYING);
         let unsent = self.lifeline.retry_in().map(|left| now + left);
         let granting = self.granting.map(|since| since + GRANTING);
-        dying.into_iter().chain(unsent).chain(granting).min()
+        let line = self.words.heard.as_ref().map(|_| self.next_line);
+        dying.into_iter().chain(unsent).chain(granting).chain(line).min()
     }
 
     /// Whether the successor has ended and been reaped.

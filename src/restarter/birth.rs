@@ -17,17 +17,13 @@ impl Restarter {
     /// The lifeline with the first messages in it, and all else that a successor is given.
     pub(super) fn prepare(&self, attempt: Attempt) -> io::Result<(Lifeline, Job)> {
         let (lifeline, theirs) = Lifeline::pair()?;
-        let passed: Vec<_> = self
+        // Above the numbers that the sockets of systemd take in the child, and above those of a standard stream that is closed here.
+        let above = self.sockets.untouched().map(|(.., number)| number + 1).max().unwrap_or(3);
+        let theirs = if theirs.as_raw_fd() < above { sys::duplicate(theirs, above)? } else { theirs };
+        let passed = self
             .sockets
             .untouched()
-            .map(|(name, socket, number)| Ok((name.to_owned(), sys::duplicate(socket, 3)?, number)))
-            .collect::<io::Result<_>>()?;
-        // Above the numbers that the sockets of systemd take in the child, and above those of a standard stream that is closed here.
-        let above = passed.iter().map(|(.., number)| number + 1).max().unwrap_or(3);
-        let theirs = if theirs.as_raw_fd() < above { sys::duplicate(theirs, above)? } else { theirs };
-        let passed = passed
-            .into_iter()
-            .map(|(name, socket, number)| Ok((name, sys::duplicate(socket, above)?, number)))
+            .map(|(name, socket, number)| Ok((name.to_owned(), sys::duplicate(socket, above)?, number)))
             .collect::<io::Result<_>>()?;
 
         let own = Process::open(process::id())?;

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Registry, Waker};
 use nix::errno::Errno;
@@ -74,7 +73,7 @@ impl RestartConfig {
         // One that this version would not take for itself is left as it is.
         let blocked = link.as_ref().and_then(|link| link.blocked_signal()).and_then(|number| restart_signal(number).ok());
         // Before there is a thread of ours: later it would hold the first restart up.
-        sys::make_room(0);
+        sys::enlarge_descriptor_table(0);
         // Before this process opens descriptors of its own.
         let passed = systemd::passed(link.is_some());
         let poll = sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])
@@ -141,8 +140,6 @@ impl RestartConfig {
             again: Vec::new(),
             sockets,
             current: None,
-            progress: None,
-            next_progress: Duration::ZERO,
             askers: Vec::new(),
             tickets: 0,
             draining: gifts.draining,

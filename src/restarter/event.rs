@@ -33,7 +33,8 @@ pub enum Event {
     /// or told to end, or it has crashed: then nobody serves but for what this process still does. systemd starts the service afresh when
     /// this process has ended too.
     SuccessorGone(u32),
-    /// No further restart is possible in this process. It can go on serving.
+    /// No further restart is possible in this process. It can go on serving, unless it is [`Error::GivenUp`]: then the predecessor serves,
+    /// and this process should end.
     Broken(Error),
 
     /// The state has come that was asked for with [`Predecessor::pull`](crate::Predecessor::pull).

@@ -100,7 +100,7 @@ impl Restarter {
                     }
                 };
                 if lost {
-                    self.feed(Input::ThreadLost);
+                    self.lose_thread();
                 }
             }
             Action::Abandon(attempt) => self.exec.abandon(attempt),
@@ -214,8 +214,8 @@ impl Restarter {
             }
             Notice::StateRequested(attempt) => {
                 let current = self.current.as_mut().filter(|current| current.attempt == attempt)?;
-                let (handover, outcome) = Handover::new(current.lifeline.clone(), Some(self.waker.clone()));
-                current.handover = Some(outcome);
+                let (handover, mailbox) = Handover::new(current.lifeline.clone(), Some(self.waker.clone()));
+                current.handover = Some(mailbox);
                 Event::StateRequested(handover)
             }
             Notice::Progress(_) => Event::Progress(self.current.as_mut()?.words.untold.take()?),
@@ -255,9 +255,10 @@ impl Restarter {
                 Event::SuccessorGone(pid)
             }
             Notice::Broken => {
-                log::error!(target: "pollflip", "{}", Refusal::Broken);
+                let error = Error::Final(Refusal::Broken);
+                log::error!(target: "pollflip", "{error}");
                 self.manager.still_here("no restart is possible any more");
-                Event::Broken(Error::rule(Refusal::Broken.to_string()))
+                Event::Broken(error)
             }
             Notice::Committed => {
                 log::info!(target: "pollflip", "the predecessor has committed: process {} serves", process::id());

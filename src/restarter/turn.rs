@@ -8,7 +8,7 @@ use std::time::Duration;
 use mio::Token;
 use nix::libc;
 
-use crate::error::ChildSpawnError;
+use crate::error::{ChildSpawnError, Refusal};
 use crate::machine::{Input, State, Ticket};
 use crate::restart_coordination_socket::{Asked, Server};
 use crate::sys;
@@ -53,8 +53,8 @@ impl Restarter {
 
     /// Takes in what the inner poll has, and deals with it in a fixed order: what the restart thread, signals and clients bring, then the
     /// successor (its lifeline, its end), then the predecessor, then the clock. `false`: there was nothing.
-    pub(super) fn turn(&mut self, limit: Duration) -> bool {
-        let news = self.collect(limit);
+    pub(super) fn turn(&mut self) -> bool {
+        let news = self.collect();
         if !news.any {
             return false;
         }
@@ -79,11 +79,10 @@ impl Restarter {
     }
 
     /// Drains the inner poll: an outer edge-triggered one does not fire again for what is left in it.
-    fn collect(&mut self, limit: Duration) -> News {
+    fn collect(&mut self) -> News {
         let mut news = News::default();
-        let mut limit = Some(limit);
         loop {
-            let polled = sys::may_fail(&[libc::EINTR]).and_then(|()| self.poll.poll(&mut self.events, limit));
+            let polled = sys::may_fail(&[libc::EINTR]).and_then(|()| self.poll.poll(&mut self.events, Some(Duration::ZERO)));
             match polled {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -108,13 +107,19 @@ impl Restarter {
             if count < CAPACITY {
                 return news;
             }
-            limit = Some(Duration::ZERO);
         }
     }
 
     fn look_at_thread(&mut self) {
         while let Some((attempt, result)) = self.exec.take() {
-            let Some(current) = self.current.as_mut().filter(|current| current.attempt == attempt) else { continue };
+            let wanted = matches!(self.machine.state(), State::Spawning { attempt: wanted, .. } if wanted == attempt);
+            let Some(current) = self.current.as_mut().filter(|current| wanted && current.attempt == attempt) else {
+                // It has just been given up.
+                if let Ok(process) = result {
+                    self.exec.discard(process);
+                }
+                continue;
+            };
             let input = match result {
                 Ok(process) => {
                     let watched = watch(self.poll.registry(), process.as_fd(), SUCCESSOR)
@@ -142,8 +147,18 @@ impl Restarter {
             self.feed(input);
         }
         if self.exec.is_lost() {
-            self.feed(Input::ThreadLost);
+            self.lose_thread();
         }
+    }
+
+    /// Nothing can be started any more, nor what was about to be.
+    pub(super) fn lose_thread(&mut self) {
+        let error = ChildSpawnError::new(&self.program, &io::Error::other(Refusal::Broken.to_string()), None);
+        match (&mut self.current, self.machine.state()) {
+            (Some(current), State::Spawning { attempt, .. }) if current.attempt == attempt => current.words.spawn = Some(error),
+            _ => self.not_started = Some(error),
+        }
+        self.feed(Input::ThreadLost);
     }
 
     pub(super) fn look_at_successor(&mut self) {
@@ -156,10 +171,14 @@ impl Restarter {
                     self.tell_progress();
                     self.feed(input);
                 }
-                Said::Progress(text) => self.progress = Some(text),
+                Said::Progress(text) => {
+                    if let Some(current) = &mut self.current {
+                        current.words.heard = Some(text);
+                    }
+                }
             }
         }
-        if now >= self.next_progress {
+        if self.current.as_ref().is_some_and(|current| now >= current.next_line) {
             self.tell_progress();
         }
         if more {
@@ -169,10 +188,11 @@ impl Restarter {
 
     /// Tells all who want to know how far the successor is: the last line of those that came at once.
     fn tell_progress(&mut self) {
-        let Some(text) = self.progress.take() else { return };
-        if let (Some(current), State::AwaitingReady { .. }) = (&mut self.current, self.machine.state()) {
-            self.next_progress = sys::now() - self.epoch + PROGRESS;
-            let attempt = current.attempt;
+        let now = self.now();
+        let Some(current) = &mut self.current else { return };
+        let Some(text) = current.words.heard.take() else { return };
+        if let State::AwaitingReady { attempt, .. } = self.machine.state() {
+            current.next_line = now + PROGRESS;
             if let Some(server) = &mut self.server {
                 server.progress(&text);
             }
@@ -270,7 +290,6 @@ impl Restarter {
                 .map(|left| now + left),
             self.barrier.as_ref().map(|(_, limit)| *limit),
             self.stopping,
-            self.progress.as_ref().map(|_| self.next_progress),
             self.link.as_ref().and_then(|link| link.line().retry_in()).map(|left| now + left),
             self.manager.next_timeout().map(|left| now + left),
         ];

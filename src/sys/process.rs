@@ -4,15 +4,14 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Exit;
 
-use super::{may_fail, simulation};
+use super::{is_readable_within, may_fail, simulation};
 
 /// A process, this one or a child.
 #[derive(Debug)]
@@ -103,30 +102,14 @@ impl Process {
     /// Waits at most so long for the child to end, and reaps it.
     pub(crate) fn wait(&self, limit: Duration) -> Option<Exit> {
         if simulation::wait(self.pid, limit).is_none() {
-            self.ended_within(limit);
+            is_readable_within(&self.pidfd, limit);
         }
         self.try_wait()
     }
 
     /// Whether the process, child or not, has ended.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended_within(Duration::ZERO)
-    }
-
-    fn ended_within(&self, limit: Duration) -> bool {
-        let deadline = Instant::now().checked_add(limit);
-        loop {
-            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-            // Rounded up, so as not to spin through the last millisecond.
-            let left = left.saturating_add(Duration::from_micros(999)).min(if limit.is_zero() { Duration::ZERO } else { Duration::MAX });
-            let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-                Ok(1..) => return true,
-                Ok(_) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
-                Err(Errno::EINTR) => {}
-                _ => return false,
-            }
-        }
+        is_readable_within(&self.pidfd, Duration::ZERO)
     }
 }
 

@@ -203,7 +203,8 @@ fn with<T>(what: impl FnOnce(&mut System) -> T) -> Option<T> {
     if !POSSIBLE {
         return None;
     }
-    SYSTEM.with_borrow_mut(|system| system.as_mut().map(what))
+    // At the end of a thread it may be gone before what asks for it.
+    SYSTEM.try_with(|system| system.borrow_mut().as_mut().map(what)).ok().flatten()
 }
 
 fn with_child<T>(pid: u32, what: impl FnOnce(&mut Child) -> T) -> Option<T> {
@@ -257,7 +258,7 @@ pub(crate) fn may_fail(errors: &[i32]) -> io::Result<()> {
 
 /// These bytes are to be written to a stream. How many of them there is room for: all, or in a simulation one, and for the rest when the
 /// other side has read that one, as an epoll then tells.
-pub(crate) fn room_for(bytes: &[u8]) -> io::Result<&[u8]> {
+pub(crate) fn writable_part(bytes: &[u8]) -> io::Result<&[u8]> {
     if with(|system| system.full.take() == Some(bytes.len())) == Some(true) {
         return Err(io::ErrorKind::WouldBlock.into());
     }

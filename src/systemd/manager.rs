@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 use sd_notify::NotifyState;
 
@@ -191,8 +190,7 @@ impl Barrier {
     /// Waits for that.
     pub(crate) fn answers_within(&self, limit: Duration) -> bool {
         let limit = if sys::has_waited(limit) { Duration::ZERO } else { limit };
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        matches!(poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)), Ok(1..))
+        sys::is_readable_within(&self.0, limit)
     }
 }
 

@@ -84,18 +84,9 @@ impl Hooks {
                 return None;
             }
             Event::Restarting => call_off(restarter, caught(|| handler.pre_new_process())),
-            Event::HandedOff(pid) => log_failure(caught(|| {
-                handler.new_process_granted(pid);
-                Ok(())
-            })),
-            Event::Failed(ref why) | Event::Resumed(ref why) => log_failure(caught(|| {
-                handler.new_process_failed(why);
-                Ok(())
-            })),
-            Event::Completed(pid) => log_failure(caught(|| {
-                handler.new_process_ready(pid);
-                Ok(())
-            })),
+            Event::HandedOff(pid) => log_panic(|| handler.new_process_granted(pid)),
+            Event::Failed(ref why) | Event::Resumed(ref why) => log_panic(|| handler.new_process_failed(why)),
+            Event::Completed(pid) => log_panic(|| handler.new_process_ready(pid)),
             _ => {}
         }
         Some(event)
@@ -118,7 +109,11 @@ fn call_off(restarter: &mut Restarter, result: Result<(), String>) {
 }
 
 /// A hook at the end of an attempt: the next one may be under way already, and is not called off for it.
-fn log_failure(result: Result<(), String>) {
+fn log_panic(hook: impl FnOnce()) {
+    let result = caught(|| {
+        hook();
+        Ok(())
+    });
     if let Err(why) = result {
         log::error!("a hook of this program failed: {why}");
     }

@@ -27,17 +27,31 @@ pub(crate) fn run(name: &str) {
     run(&Case);
 }
 
-/// The successor of a case: takes over, and lives as long as its predecessor. With the plan `pull` it asks for the state first.
+/// The successor of a case: takes over, and lives as long as its predecessor. With the plan `pull` it asks for the state first, with
+/// `pull in a task` where nobody takes it, with `talk` it says much.
 pub(crate) fn succeed(plan: &str) {
     let mut restarter = config().build().expect("a restarter");
-    if plan == "pull" {
-        let predecessor = restarter.predecessor().expect("a predecessor");
-        let mut state = predecessor.receive(DEADLINE).expect("the state");
-        let bytes = state.bytes("state").expect("readable").unwrap_or_default();
-        fs::write(path("got"), bytes).expect("written");
+    let predecessor = restarter.predecessor().expect("a predecessor");
+    match plan {
+        "pull" => {
+            let mut state = predecessor.receive(DEADLINE).expect("the state");
+            let bytes = state.bytes("state").expect("readable").unwrap_or_default();
+            fs::write(path("got"), bytes).expect("written");
+        }
+        "pull in a task" => {
+            predecessor.pull();
+            let mut task = RestartTask::from(restarter);
+            assert!(matches!(drive(&mut task, || false), Poll::Ready(Err(Error::GivenUp(_)))));
+            return;
+        }
+        "talk" => predecessor.progress("warm"),
+        _ => {}
     }
     if restarter.ready().is_err() {
         return;
+    }
+    if plan == "talk" {
+        predecessor.progress("serving");
     }
     loop {
         match restarter.wait(DEADLINE) {
@@ -67,6 +81,18 @@ pub(crate) fn ready(mut task: RestartTask) -> RestartTask {
     task
 }
 
+fn is_readable_within(task: &RestartTask, milliseconds: u8) -> bool {
+    matches!(poll(&mut [PollFd::new(task.as_fd(), PollFlags::POLLIN)], PollTimeout::from(milliseconds)), Ok(1..))
+}
+
+/// Whether there is an end to what the descriptor has it polled for.
+pub(crate) fn comes_to_rest(task: &mut RestartTask) -> bool {
+    (0..200).any(|_| {
+        assert!(task.poll().is_pending());
+        !is_readable_within(task, 1)
+    })
+}
+
 /// Polls by hand whenever the descriptor is readable, until it resolves or there is nothing left to wait for.
 pub(crate) fn drive(task: &mut RestartTask, mut done: impl FnMut() -> bool) -> Poll<Result<Successor, Error>> {
     let deadline = Instant::now() + DEADLINE;
@@ -76,8 +102,7 @@ pub(crate) fn drive(task: &mut RestartTask, mut done: impl FnMut() -> bool) -> P
             return result;
         }
         assert!(Instant::now() < deadline, "waited {DEADLINE:?}");
-        let mut fds = [PollFd::new(task.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut fds, PollTimeout::from(50_u8));
+        is_readable_within(task, 50);
     }
 }
 

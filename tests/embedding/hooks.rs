@@ -22,6 +22,7 @@ cases![
     a_panic_after_success_changes_nothing,
     a_handover_may_be_sent_from_another_thread,
     a_task_without_a_handler_gives_an_empty_state,
+    a_successor_in_whose_task_nobody_takes_the_state_does_not_take_over,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -195,4 +196,17 @@ fn a_task_without_a_handler_gives_an_empty_state(case: &Case) {
     task.restarter().request().expect("a restart");
     finish(&mut task);
     assert_eq!(fs::read(path("got")).expect("the state"), b"");
+}
+
+/// It would be closed there, connections and all.
+fn a_successor_in_whose_task_nobody_takes_the_state_does_not_take_over(case: &Case) {
+    let recorder = Recorder::default();
+    let mut task = case.task().with_handler(recorder.clone());
+    case.plan("pull in a task");
+    task.restarter().request().expect("a restart");
+    assert!(drive(&mut task, || recorder.calls().len() == 3).is_pending());
+    let calls = recorder.calls();
+    assert_eq!(calls[..2], ["pre", "send"]);
+    assert!(calls[2].starts_with("failed: the successor refused: ") && calls[2].ends_with("receive() it"), "{}", calls[2]);
+    restart_with_state(case, &mut task);
 }

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pollflip::{Error, Event, Failure, RestartTask, spawn_restart_task, startup_complete};
+use pollflip::{Error, Event, Failure, Refusal, RestartTask, spawn_restart_task, startup_complete};
 
-use crate::case::{Alarm, Case, drive, expect, finish, holdings, poll_with, ready};
+use crate::case::{Alarm, Case, comes_to_rest, drive, expect, finish, holdings, poll_with, ready};
 use crate::child::{config, path};
 use crate::harness::wait_until;
 
 cases![
     a_task_resolves_with_the_successor_and_then_stays_pending,
+    a_task_that_has_resolved_comes_to_rest_whatever_the_successor_says,
     a_failed_restart_leaves_the_task_pending_and_the_next_one_works,
     a_task_of_a_stopping_process_resolves_with_an_error_that_says_so,
     startup_complete_may_come_before_the_first_poll_any_number_of_times,
@@ -39,6 +40,16 @@ fn a_task_resolves_with_the_successor_and_then_stays_pending(case: &Case) {
     thread::sleep(Duration::from_millis(50));
     assert!(poll_with(&mut task, &alarm).is_pending());
     assert!(alarm.count() < 10, "it is woken over and over: {}", alarm.count());
+}
+
+/// What came too soon after the line before it is told a moment later, if there is still something to tell it of.
+fn a_task_that_has_resolved_comes_to_rest_whatever_the_successor_says(case: &Case) {
+    let config = config().probation(Duration::from_millis(20));
+    let mut task = ready(config.try_into_restart_task().expect("a task"));
+    case.plan("talk");
+    task.restarter().request().expect("a restart");
+    let _successor = finish(&mut task);
+    assert!(comes_to_rest(&mut task), "it wants to be polled over and over");
 }
 
 /// It would have a successor of its own, and two would serve.
@@ -79,7 +90,7 @@ fn a_task_of_a_stopping_process_resolves_with_an_error_that_says_so(case: &Case)
     assert!(drive(&mut task, || holdings().children == 1).is_pending());
     task.restarter().stop();
     match drive(&mut task, || false) {
-        Poll::Ready(Err(error @ Error::Rule(_))) => assert!(error.to_string().contains("stopping"), "{error}"),
+        Poll::Ready(Err(error @ Error::Final(Refusal::Stopping))) => assert!(error.to_string().contains("stopping"), "{error}"),
         other => panic!("{other:?}"),
     }
     assert!(drive(&mut task, || holdings().children == 0).is_pending(), "and stays pending; the successor is gone");

@@ -1,16 +1,18 @@
 //! A task polled by changing threads and with changing wakers.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
+use std::time::Duration;
 use std::{sync::Mutex, thread};
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, getpid};
-use pollflip::{Event, RestartTask};
+use pollflip::{Event, RestartTask, Restarter};
 
 use crate::case::{Alarm, Case, expect, holdings, poll_with};
 use crate::child::{config, path};
@@ -25,6 +27,8 @@ cases![
     no_wake_up_is_lost_in_a_thousand_rounds_with_another_waker_each_time,
     a_waker_may_drop_the_task_that_it_wakes,
     a_waker_may_be_called_while_the_task_is_dropped,
+    a_wait_ends_in_time_although_it_is_interrupted_over_and_over,
+    a_restarter_that_a_thread_keeps_is_dropped_with_it,
 ];
 
 fn a_task_is_polled_on_another_thread_than_it_was_made_on(case: &Case) {
@@ -191,4 +195,37 @@ fn a_waker_may_be_called_while_the_task_is_dropped(case: &Case) {
         drop(slot);
         expect(before);
     }
+}
+
+fn a_wait_ends_in_time_although_it_is_interrupted_over_and_over(_: &Case) {
+    let mut restarter = config().build().expect("a restarter");
+    restarter.ready().expect("the service");
+    let signal = Signal::SIGUSR2;
+    signal_hook::flag::register(signal as i32, Arc::default()).expect("a handler");
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = over.clone();
+    let interrupter = thread::spawn(move || {
+        SigSet::from(signal).thread_block().expect("a mask");
+        // More often than the wait is long, and for far longer.
+        let mut left = (0..3000).skip_while(|_| {
+            kill(getpid(), signal).expect("a signal");
+            thread::sleep(Duration::from_millis(3));
+            !seen.load(Ordering::SeqCst)
+        });
+        left.next().is_some()
+    });
+    assert!(restarter.wait(Duration::from_millis(50)).is_none());
+    over.store(true, Ordering::SeqCst);
+    assert!(interrupter.join().expect("no panic"), "it has waited for as long as there were signals");
+}
+
+fn a_restarter_that_a_thread_keeps_is_dropped_with_it(_: &Case) {
+    thread_local! {
+        static KEPT: RefCell<Option<Restarter>> = const { RefCell::new(None) };
+    }
+    let before = holdings();
+    let keeper = thread::spawn(|| KEPT.with_borrow_mut(|kept| *kept = Some(config().build().expect("a restarter"))));
+    keeper.join().expect("no panic");
+    expect(before);
+    assert!(!path("restart.sock").exists());
 }

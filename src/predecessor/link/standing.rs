@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
+use crate::lifeline::DYING;
 use crate::sys;
 
 use super::{Inbox, Link};
 
-/// Between the moment a dying process closes its descriptors and the moment it is dead.
-pub(super) const DYING: Duration = Duration::from_secs(1);
-/// A successor that has lost its lifeline so long ago is not killed for it any more, unless the predecessor is held up.
+/// A successor that has lost its lifeline so long ago is not killed for it any more, unless the predecessor is held up: that one has waited
+/// for [`DYING`].
 const LOST: Duration = DYING.saturating_mul(2);
 
 /// How things stand with the predecessor.
