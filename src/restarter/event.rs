@@ -23,7 +23,8 @@ pub enum Event {
     /// The successor, of this process id, serves. This process should take no new work: it must not accept any more, and not touch
     /// what it has handed over. On probation the successor can still fail: [`Resumed`](Event::Resumed).
     HandedOff(u32),
-    /// The successor died on probation: serve again.
+    /// The successor, which had taken over, is gone within its probation: serve again. One that was given up and will not die keeps the service
+    /// until it does.
     Resumed(Failure),
     /// The restart is final. Finish the old work and end.
     Completed(u32),
