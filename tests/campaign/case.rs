@@ -57,13 +57,15 @@ pub enum Fault {
     Pause,
     /// It is stopped past the deadline of the restart, while the other goes on.
     Suspend,
+    /// So are both: the machine was suspended, by somebody who let its clock go on.
+    Sleep,
     /// It does nothing more, until the deadline has passed.
     Slow,
 }
 
 use Fault::*;
 
-pub const FAULTS: [Fault; 13] = [Kill, Exit0, Exit1, Abort, Terminate, Close, Garbage, Helper, Full, Crowded, Pause, Suspend, Slow];
+pub const FAULTS: [Fault; 14] = [Kill, Exit0, Exit1, Abort, Terminate, Close, Garbage, Helper, Full, Crowded, Pause, Suspend, Sleep, Slow];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Victim {
@@ -105,9 +107,11 @@ impl Case {
             Close | Garbage | Helper => step != BeforeSpawn,
             // One that has read no more than the first message opens nothing.
             Full | Crowded | Pause => step != Hello,
-            Suspend if victim == Victim::Old => step != BeforeSpawn && step < Commit,
+            // It strikes both, which are there and under way.
+            Sleep if victim == Victim::New => false,
+            Suspend | Sleep if victim == Victim::Old => step != BeforeSpawn && step < Commit,
             // Of one that is on probation nothing is expected but that it lives.
-            Suspend => (before_ready && step != Hello) || step == Probation,
+            Suspend | Sleep => (before_ready && step != Hello) || step == Probation,
             // The old one has no deadline to keep, and one that is ready has kept it.
             Slow => victim == Victim::New && matches!(step, AfterSpawn | Hello | Here | End),
         }
@@ -115,7 +119,12 @@ impl Case {
 
     /// Its time to become ready is short.
     pub fn is_impatient(self) -> bool {
-        matches!(self.fault, Suspend | Slow) && self.step < Granted
+        (self.is_long() || self.fault == Slow) && self.step < Granted
+    }
+
+    /// A deadline passes meanwhile.
+    pub fn is_long(self) -> bool {
+        matches!(self.fault, Suspend | Sleep)
     }
 
     /// A state is handed over.
@@ -163,6 +172,7 @@ impl fmt::Display for Case {
             Crowded => "may_start_nothing",
             Pause => "is_stopped_for_a_moment",
             Suspend => "is_stopped_past_the_deadline",
+            Sleep => return write!(f, "{}::the_machine_sleeps_past_the_deadline", self.step),
             Slow => "is_too_slow",
         };
         let victim = if self.victim == Victim::Old { "old" } else { "new" };

@@ -71,6 +71,8 @@ pub fn outcomes(case: Case) -> Vec<(Serves, Told)> {
         (Crowded, Victim::New) if step == AfterSpawn => failed(&["refused", "cannot start the restart thread"]),
         (Suspend, Victim::New) if step < Granted => too_late,
         (Slow, _) => too_late,
+        // Either may look first.
+        (Sleep, _) if step < Ready => return vec![too_late, succeeded],
         // What the new one said in time counts, however late it is read; here it waits for the state itself.
         (Suspend, Victim::Old) if matches!(step, Pull | Half) => return vec![too_late, succeeded],
         _ => succeeded,

@@ -105,7 +105,7 @@ enum Kind {
 impl Kind {
     fn of(case: Case) -> Kind {
         match case {
-            Case { step: Step::Probation, fault: Fault::Suspend, .. } => Kind::ShortProbation,
+            Case { step: Step::Probation, fault: Fault::Suspend | Fault::Sleep, .. } => Kind::ShortProbation,
             // These need settings of their own.
             Case { fault: Fault::Crowded, step, .. } if step != Step::Probation => Kind::Unprivileged,
             Case { fault: Fault::Terminate, step, .. } if step != Step::Probation => Kind::Terminated,

@@ -52,7 +52,7 @@ pub fn setup(case: Case) -> Setup {
         setup = setup.set("ready_timeout_ms", IMPATIENT.as_millis().to_string());
     }
     if case.step == Probation {
-        setup = setup.set("probation_ms", if case.fault == Suspend { SHORT_PROBATION } else { "120000" });
+        setup = setup.set("probation_ms", if case.is_long() { SHORT_PROBATION } else { "120000" });
     }
     if case.fault == Terminate {
         setup = setup.set("stop-on", "terminate");
@@ -67,7 +67,7 @@ pub fn setup(case: Case) -> Setup {
 
 impl World {
     pub fn new(case: Case) -> World {
-        World::start(setup(case), case.step == Probation && case.fault != Suspend)
+        World::start(setup(case), case.step == Probation && !case.is_long())
     }
 
     pub fn start(setup: Setup, has_long_probation: bool) -> World {
@@ -204,6 +204,7 @@ impl World {
                 sent.is_err() || !victim.lives()
             }),
             Pause | Suspend => stop(victim),
+            Sleep => [victim, under_way.new.as_ref().expect("a successor")].into_iter().for_each(stop),
             Slow => {}
         }
         if case.fault.is_deadly() {
@@ -225,18 +226,21 @@ impl World {
         if let Some(new) = new.as_ref().filter(|_| new_waits && !is_left_waiting(case) && !is_killed) {
             new.tell("go");
         }
-        if case.fault == Suspend && old_is_struck {
+        if case.is_long() && old_is_struck {
             // The clock is what this is about.
             std::thread::sleep((IMPATIENT + Duration::from_millis(200)).saturating_sub(begun.elapsed()));
         }
-        if case.fault == Pause || (case.fault == Suspend && old_is_struck) {
+        if case.fault == Sleep {
+            new.as_ref().expect("a successor").signal(Signal::SIGCONT);
+        }
+        if case.fault == Pause || (case.is_long() && old_is_struck) {
             let victim = if old_is_struck { &old } else { new.as_ref().expect("a successor") };
             victim.signal(Signal::SIGCONT);
         }
         if old_waits && !(old_is_struck && dies) {
             old.tell("go");
         }
-        if case.step == Probation && case.fault != Suspend && !dies {
+        if case.step == Probation && !case.is_long() && !dies {
             // A probation that would last for long: it ends well now, or the new one's end is seen before.
             self.end_probation(case, &old);
         }
