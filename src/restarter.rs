@@ -232,6 +232,7 @@ impl Restarter {
     /// Rules restarts out, since this process is ending: one under way is called off, and one on probation becomes final. systemd is told.
     /// The process goes on serving until it ends by itself.
     pub fn stop(&mut self) {
+        self.look_at_probation();
         // The service goes on in a successor, if it has one.
         let ends = !matches!(self.machine.state(), State::Handoff { .. });
         self.feed(Input::Stop);

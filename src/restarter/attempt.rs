@@ -35,6 +35,8 @@ pub(super) struct Current {
     /// A service manager takes it for the service, and is to learn how it ends.
     pub(super) supervised: bool,
     closed: Option<Duration>,
+    /// Its end had begun when it was given up.
+    dying: bool,
     /// It takes nothing any more, although it may still have said something.
     deaf: bool,
     told_closed: bool,
@@ -75,6 +77,7 @@ impl Current {
             granted: false,
             supervised: false,
             closed: None,
+            dying: false,
             deaf: false,
             told_closed: false,
             exited: false,
@@ -138,7 +141,8 @@ impl Current {
     /// Tells it that the service is its own; `false`: it takes nothing any more.
     pub(super) fn grant(&mut self, now: Duration) -> bool {
         // It may have died since it said that it is ready: then the service stays here.
-        let told = !self.has_ended() && self.lifeline.send(&Message::Granted, &[]).is_ok();
+        self.dying = self.is_ending();
+        let told = !self.dying && self.lifeline.send(&Message::Granted, &[]).is_ok();
         self.granting = told.then_some(now);
         // If it does not end, that is as good as a closed lifeline.
         self.deaf |= !told;
@@ -220,9 +224,16 @@ impl Current {
         self.exited
     }
 
-    /// Whether it has ended, reaped or not.
-    fn has_ended(&self) -> bool {
-        self.process.as_ref().is_some_and(Process::has_ended)
+    /// Whether its end has begun, or it has ended, reaped or not.
+    fn is_ending(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.has_ended() || process.is_dying())
+    }
+
+    /// Whether it has not proved itself although its time has passed: its end has begun, or its lifeline is closed, and it is only that
+    /// nothing has been said of it yet.
+    pub(super) fn has_failed_in_silence(&mut self) -> bool {
+        self.dying |= self.is_ending();
+        self.dying || (self.closed.is_some() && !self.told_closed)
     }
 
     pub(super) fn kill(&mut self) {
@@ -246,9 +257,9 @@ impl Current {
             Cause::TimedOut => Failure::TimedOut(ready_timeout),
             Cause::Refused => Failure::Refused(words.refusal.clone().unwrap_or_default()),
             Cause::HandoverFailed => Failure::Handover(words.handover.clone().unwrap_or_default()),
-            // It was on its way out when it was killed: then the way it ended says more.
-            Cause::HungUp => match words.exit {
-                Some(exit @ (Exit::Code(_) | Exit::Signal(_))) if exit != Exit::Signal(libc::SIGKILL) => match self.granted {
+            // It was on its way out when it was killed: then the way it ended says more, as soon as it is known.
+            Cause::HungUp => match words.exit.or(self.dying.then_some(Exit::Signal(libc::SIGKILL))) {
+                Some(exit @ (Exit::Code(_) | Exit::Signal(_))) if self.dying || exit != Exit::Signal(libc::SIGKILL) => match self.granted {
                     true => Failure::DiedOnProbation(exit),
                     false => Failure::Exited(exit),
                 },

@@ -83,6 +83,7 @@ impl Drop for Restarter {
         if let Err(error) = self.signal.into_iter().collect::<SigSet>().thread_unblock() {
             log::warn!(target: "pollflip", "cannot unblock the restart signal: {error}");
         }
+        self.look_at_probation();
         match self.machine.state() {
             // It may have been called off just now, and whoever asked has yet to be told.
             State::Closed(_) | State::Idle => self.carry_out_the_rest(),

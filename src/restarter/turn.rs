@@ -9,13 +9,13 @@ use mio::Token;
 use nix::libc;
 
 use crate::error::{ChildSpawnError, Refusal};
-use crate::machine::{Input, State, Ticket};
+use crate::machine::{Input, Phase, State, Ticket};
 use crate::restart_coordination_socket::{Asked, Server};
 use crate::sys;
 use crate::systemd;
 use crate::wire::Response;
 
-use super::attempt::Said;
+use super::attempt::{Current, Said};
 use super::{
     Asker, BARRIER, CAPACITY, COORDINATION, DRAINING, LIFELINE, PREDECESSOR, Restarter, SIGNALS, SUCCESSOR, TIMER, WAKER, unwatch, watch,
 };
@@ -71,6 +71,9 @@ impl Restarter {
             self.look_at_signals();
         }
         self.look_at_clients(&news);
+        if self.machine.poll_timeout().is_some_and(|deadline| now >= deadline) {
+            self.look_at_probation();
+        }
         self.take_in(now, Input::Timeout);
         self.ask_systemd_for_time();
         self.manager.flush();
@@ -183,6 +186,16 @@ impl Restarter {
         }
         if more {
             self.wake();
+        }
+    }
+
+    /// A probation is about to end: not well, if the successor has failed and that would only be seen later. What it writes of its core is
+    /// cut off: nobody serves meanwhile.
+    pub(super) fn look_at_probation(&mut self) {
+        if let State::Handoff { attempt, phase: Phase::Probation { .. }, .. } = self.machine.state()
+            && self.current.as_mut().is_some_and(Current::has_failed_in_silence)
+        {
+            self.feed(Input::LifelineClosed(attempt));
         }
     }
 

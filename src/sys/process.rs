@@ -1,5 +1,6 @@
 //! A process held by a pidfd: it cannot be confused with a later one of the same number.
 
+use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -12,6 +13,12 @@ use nix::libc;
 use crate::error::Exit;
 
 use super::{is_readable_within, may_fail, simulation};
+
+/// Flags of the first thread of a process, as the kernel shows them: it exits, which others of the process may survive; it writes a core
+/// dump, or a signal has ended it, which none does.
+const EXITING: u64 = 0x4;
+const DUMPING: u64 = 0x200;
+const SIGNALED: u64 = 0x400;
 
 /// A process, this one or a child.
 #[derive(Debug)]
@@ -105,6 +112,20 @@ impl Process {
             is_readable_within(&self.pidfd, limit);
         }
         self.try_wait()
+    }
+
+    /// Whether its end has begun, of which nothing else tells until it is over: it writes a core dump, or gives much memory back. It runs
+    /// nothing of its program any more. Where it cannot be seen, it has not.
+    pub(crate) fn is_dying(&self) -> bool {
+        if simulation::is_simulated() {
+            return false;
+        }
+        let Ok(text) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return false };
+        // The name may have anything in it, spaces and parentheses too.
+        let fields: Vec<_> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let number = |field: usize| fields.get(field - 3).and_then(|field| field.parse().ok()).unwrap_or(0);
+        let (flags, threads): (u64, u64) = (number(9), number(20));
+        flags & (SIGNALED | DUMPING) != 0 || (flags & EXITING != 0 && threads == 1)
     }
 
     /// Whether the process, child or not, has ended.

@@ -7,9 +7,10 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use pollflip::RequestError;
 
-use crate::asker::Answer;
+use crate::asker::{Answer, Asker};
 use crate::case::{Case, Fault, Step, Victim};
 use crate::harness::Setup;
+use crate::hub::Process;
 use crate::judge::{alone, next_restart};
 use crate::trial;
 use crate::world::{UnderWay, World};
@@ -22,7 +23,8 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("promise_07_at_granted::without_a_lifeline_it_is_restarted_while_the_old_one_lives".into(), || without_probation("close up")),
         trial("promise_07_at_granted::a_lifeline_whose_number_is_free_is_not_read".into(), || without_probation("vanish up")),
-        trial("promise_07_on_probation::without_a_lifeline_at_its_end_nothing_is_restarted_until_the_old_one_ends".into(), at_its_end),
+        trial("promise_03_on_probation::a_lifeline_that_is_closed_shortly_before_its_end_is_noticed".into(), at_its_end),
+        trial("promise_03_on_probation::a_lifeline_that_is_closed_at_once_is_noticed_however_short_it_is".into(), short),
         trial("promise_07_on_probation::without_a_lifeline_and_past_its_end_the_service_can_still_be_taken_back".into(), taken_back),
     ]
 }
@@ -82,17 +84,29 @@ fn at_its_end() {
     let (mut world, under_way) = lose_at_the_end();
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
     old.tell("go");
-    assert_eq!(under_way.asker.answer(), Answer::Complete(new.pid));
-    old.says("event Completed");
-    refused(&world);
-    let mut kept = under_way.kept;
-    kept.echo("still here");
-    assert_eq!(world.service.connect().pid, new.pid);
-    drop(kept);
-    new.says("event Committed");
-    alone(&world, CASE, Some(&new));
-    world.owner = new;
-    next_restart(&mut world, CASE);
+    drop(under_way.kept);
+    is_given_up(&mut world, under_way.asker.answer(), &old);
+    new.ends();
+}
+
+fn is_given_up(world: &mut World, answer: Answer, old: &Process) {
+    match answer {
+        Answer::Failed(why) => assert!(why.contains("closed its lifeline and has been killed"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    old.says("event Resumed");
+    assert!(old.said("event Completed").is_empty());
+    assert_eq!(world.service.connect().pid, old.pid);
+    alone(world, CASE, Some(old));
+    next_restart(world, CASE);
+}
+
+fn short() {
+    let mut world = World::start(Setup::new().set("probation_ms", PROBATION.as_millis().to_string()), false);
+    let old = world.owner.clone();
+    world.service.plan_next("granted close-lifeline");
+    let answer = Asker::ask(&world.service.socket()).answer();
+    is_given_up(&mut world, answer, &old);
 }
 
 fn taken_back() {

@@ -3,7 +3,8 @@
 //! A case (`case`) is a step, a fault and whom it strikes. `world` brings a service to that step (its processes wait there until they
 //! are told to go on), has the fault strike (`strike`, a thread in each process that does what it is told, whatever the others do),
 //! lets all go on and judges what came of it: who serves, what the asker was told, what is left behind, and whether the next
-//! restart works. `signals` does the same with storms of signals, `lost` with a commit that cannot be heard, `random` with chance.
+//! restart works. `signals` does the same with storms of signals, `lost` with a commit that cannot be heard, `dying` with an end
+//! that takes its time, `random` with chance.
 //!
 //! `cargo test --test campaign -- half` runs the cases of one step, `POLLFLIP_SEED=7 … --ignored` the random form with that seed.
 
@@ -36,6 +37,7 @@ mod settings;
 
 mod asker;
 mod case;
+mod dying;
 mod expected;
 mod bad_release;
 mod judge;
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
     let mut trials: Vec<Trial> = case::all().into_iter().map(|case| trial(case.name(), move || world::run(case))).collect();
     trials.extend(signals::trials());
     trials.extend(bad_release::trials());
+    trials.extend(dying::trials());
     trials.extend(lost::trials());
     trials.extend(random::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -1,0 +1,124 @@
+//! A new process whose end has begun and is not over when its probation is: it writes a core dump, or gives gigabytes back. Here it is held
+//! there by a debugger.
+
+use std::sync::mpsc;
+use std::thread;
+
+use libtest_mimic::Trial;
+use nix::sys::ptrace::{self, Event, Options};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::asker::{Answer, Asker};
+use crate::case::{Case, Fault, Step, Victim};
+use crate::harness::Setup;
+use crate::hub::{Process, wait_until};
+use crate::judge::{alone, next_restart};
+use crate::trial;
+use crate::world::World;
+
+const CASE: Case = Case { step: Step::Probation, fault: Fault::Abort, victim: Victim::New };
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("promise_07_on_probation::a_crash_that_is_not_over_at_its_end_gives_the_service_back".into(), || at_its_end(false)),
+        trial("promise_07_on_probation::a_crash_that_is_not_over_when_the_old_one_is_stopped_gives_the_service_back".into(), || {
+            at_its_end(true);
+        }),
+        trial("promise_03_at_ready::a_crash_that_is_not_over_keeps_the_service_here".into(), when_ready),
+    ]
+}
+
+/// A process whose end has begun, and goes on when it is let go.
+struct Held {
+    debugger: thread::JoinHandle<()>,
+    go: mpsc::Sender<()>,
+}
+
+/// Has the process end by SIGABRT, and holds it when it has begun to. `None`: nobody may do that here.
+fn hold_in_its_end(process: &Process) -> Option<Held> {
+    let pid = Pid::from_raw(process.pid as i32);
+    let (tell, told) = mpsc::channel();
+    let (go, gone) = mpsc::channel();
+    let process = process.clone();
+    // Only the thread that has begun to debug can go on with it.
+    let debugger = thread::spawn(move || {
+        if let Err(error) = ptrace::seize(pid, Options::PTRACE_O_TRACEEXIT | Options::PTRACE_O_EXITKILL) {
+            return tell.send(Err(error)).expect("the test");
+        }
+        process.signal(Signal::SIGABRT);
+        loop {
+            match waitpid(pid, None).expect("a process that is debugged") {
+                WaitStatus::PtraceEvent(_, _, event) if event == Event::PTRACE_EVENT_EXIT as i32 => {
+                    tell.send(Ok(())).expect("the test");
+                    // Or the test has failed.
+                    let _ = gone.recv();
+                    ptrace::cont(pid, None).expect("it is held");
+                }
+                // The signal has come, and is let through.
+                WaitStatus::Stopped(_, signal) => ptrace::cont(pid, signal).expect("it is stopped"),
+                WaitStatus::Signaled(..) | WaitStatus::Exited(..) => return,
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    match told.recv().expect("a debugger") {
+        Ok(()) => Some(Held { debugger, go }),
+        Err(error) => {
+            eprintln!("skipped: a process cannot be debugged here: {error}");
+            debugger.join().expect("no panic");
+            None
+        }
+    }
+}
+
+impl Held {
+    /// Lets it end once the old one is no longer in that state.
+    fn ends_after(self, old: &Process, state: &str) {
+        let state = format!(r#""state":"{state}""#);
+        wait_until("the old one to decide", || !old.ask("status").contains(&state));
+        self.go.send(()).expect("a debugger");
+        self.debugger.join().expect("no panic");
+    }
+}
+
+fn at_its_end(stopped: bool) {
+    // Long enough for the debugger to be there, and then waited out.
+    let mut world = World::start(Setup::new().set("probation_ms", if stopped { "60000" } else { "2000" }), false);
+    let old = world.owner.clone();
+    let births = world.service.hub.pids().len();
+    let asker = Asker::ask(&world.service.socket());
+    let new = world.service.hub.nth(births);
+    new.says("serving");
+    let Some(held) = hold_in_its_end(&new) else { return };
+    assert!(old.said("event Completed").is_empty(), "the machine is too slow for this test");
+    if stopped {
+        old.ask("stop");
+    }
+    held.ends_after(&old, "handing off");
+    assert_eq!(asker.answer(), Answer::Failed("the successor was killed by SIGABRT on probation".into()));
+    old.says("event Resumed");
+    assert_eq!(world.service.connect().pid, old.pid);
+    if !stopped {
+        alone(&world, CASE, Some(&old));
+        next_restart(&mut world, CASE);
+    }
+}
+
+fn when_ready() {
+    let mut world = World::start(Setup::new().set("ready_timeout_ms", "5000"), false);
+    let under_way = world.reach(Step::Ready, false);
+    let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    let Some(held) = hold_in_its_end(&new) else { return };
+    old.tell("go");
+    held.ends_after(&old, "awaiting ready");
+    match under_way.asker.answer() {
+        Answer::Failed(why) => assert_eq!(why, "the successor was killed by SIGABRT before it was ready"),
+        other => panic!("{other:?}"),
+    }
+    assert!(old.said("event HandedOff").is_empty());
+    drop(under_way.kept);
+    alone(&world, CASE, Some(&old));
+    next_restart(&mut world, CASE);
+}
