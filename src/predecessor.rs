@@ -21,7 +21,7 @@ use crate::sys;
 use crate::systemd;
 use crate::wire::{self, LIFELINE_VARIABLE, Message, Place};
 
-pub(crate) use hello::Gifts;
+pub(crate) use hello::{Coordination, Gifts};
 pub(crate) use link::{Link, Standing};
 
 /// Tells systemd and the predecessor that this process can serve: the same as [`Restarter::ready`](crate::Restarter::ready), from
@@ -121,6 +121,8 @@ impl Predecessor {
 struct Startup {
     /// Whether the environment has been looked at for a lifeline.
     adopted: bool,
+    /// Why the lifeline could not be used: this process is a successor all the same, and no first generation.
+    unusable: Option<String>,
     link: Option<Arc<Link>>,
     /// Whether a restarter lives in this process.
     claimed: bool,
@@ -137,7 +139,7 @@ static STARTUP: Mutex<Startup> = Mutex::new(Startup::NEW);
 
 impl Startup {
     const NEW: Startup =
-        Startup { adopted: false, link: None, claimed: false, built: false, ready: false, handed_over: false, waker: None };
+        Startup { adopted: false, unusable: None, link: None, claimed: false, built: false, ready: false, handed_over: false, waker: None };
 }
 
 fn startup() -> MutexGuard<'static, Startup> {
@@ -171,12 +173,15 @@ impl Claim {
         {
             // The predecessor has about as many descriptors as the number says under which it made this one, and they may all come.
             sys::enlarge_descriptor_table(socket.as_raw_fd());
-            let (link, given) = Link::read_hello(Lifeline::from(socket))?;
+            let (link, given) = Link::read_hello(Lifeline::from(socket)).inspect_err(|why| startup.unusable = Some(why.to_string()))?;
             link.introduce();
             startup.link = Some(Arc::new(link));
             gifts = given;
         }
-        Ok((startup.link.clone(), gifts))
+        match &startup.unusable {
+            Some(why) => Err(Error::rule(why.clone())),
+            None => Ok((startup.link.clone(), gifts)),
+        }
     }
 
     /// Whether this process has had a restarter before.

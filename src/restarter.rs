@@ -82,6 +82,8 @@ pub struct Restarter {
     exec: Exec,
     signals: Option<Signals>,
     signal: Option<Signal>,
+    /// What it was in earlier generations.
+    earlier_signals: Vec<Signal>,
     server: Option<Server>,
     /// The predecessor's coordination socket, if this process has it elsewhere: the path goes when the predecessor has committed.
     retired: Option<Server>,
@@ -110,6 +112,8 @@ pub struct Restarter {
     last_failure: Option<String>,
     chronicle: Chronicle,
     pid_file: Option<PidFile>,
+    /// The predecessor's, if it is another one: taken away when the service is this process's.
+    retired_pid_file: Option<PidFile>,
     /// When systemd is to be told next that the end of this process takes longer.
     stopping: Option<Duration>,
     claim: Claim,

@@ -21,9 +21,18 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Gifts {
     pub(crate) sockets: Vec<(String, OwnedFd)>,
-    pub(crate) coordination: Option<(PathBuf, OwnedFd)>,
+    pub(crate) coordination: Option<Coordination>,
     /// Earlier processes that still finish their work, the oldest first.
     pub(crate) draining: Vec<Process>,
+}
+
+/// The coordination socket of the predecessor.
+#[derive(Debug)]
+pub(crate) struct Coordination {
+    pub(crate) path: PathBuf,
+    /// The device and the inode of that path, if they are known.
+    pub(crate) identity: Option<(u64, u64)>,
+    pub(crate) listener: OwnedFd,
 }
 
 impl Link {
@@ -60,7 +69,9 @@ fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
         for (given, descriptor) in given.into_iter().zip(descriptors) {
             match given {
                 Given::Predecessor => process = Some(descriptor),
-                Given::Coordination { path } => gifts.coordination = Some((path.into(), descriptor)),
+                Given::Coordination { path, device, inode } => {
+                    gifts.coordination = Some(Coordination { path: path.into(), identity: device.zip(inode), listener: descriptor });
+                }
                 Given::Draining { pid } => gifts.draining.push(Process::from((pid, descriptor))),
                 Given::Socket { name } => gifts.sockets.push((name, descriptor)),
                 Given::Unknown => log::debug!("the predecessor gives something that this version does not know"),

@@ -6,6 +6,7 @@
 mod standing;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,9 +93,14 @@ impl Link {
         self.hello.outcomes.clone()
     }
 
-    /// The signal that the predecessor has blocked in this process.
-    pub(crate) fn blocked_signal(&self) -> Option<i32> {
-        self.hello.signal
+    /// The signals that the predecessor has blocked in this process.
+    pub(crate) fn blocked_signals(&self) -> impl Iterator<Item = i32> {
+        self.hello.signal.into_iter().chain(self.hello.earlier_signals.iter().copied())
+    }
+
+    /// The pid file of the predecessor.
+    pub(crate) fn pid_file(&self) -> Option<&Path> {
+        self.hello.pid_file.as_deref().map(Path::new)
     }
 
     pub(crate) fn line(&self) -> &Lifeline {

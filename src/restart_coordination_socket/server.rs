@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use nix::libc;
 use slab::Slab;
 
 use crate::machine::Ticket;
+use crate::predecessor::Coordination;
 use crate::sys;
 use crate::wire::{MAX_FRAME, Request, Response};
 
@@ -55,26 +56,51 @@ pub(crate) enum Asked {
 }
 
 impl Server {
-    /// The inherited listener, or a fresh one at `path`.
-    pub(crate) fn new(path: &Path, inherited: Option<OwnedFd>, first_token: usize) -> io::Result<Server> {
-        let socket = match inherited {
-            Some(socket) => socket,
-            None => bind_private(path)?,
-        };
-        Ok(Server {
-            path: path.into(),
-            identity: identity(path),
-            listener: Some(UnixListener::from_std(socket.into())),
+    /// A fresh listener at `path`.
+    pub(crate) fn new(path: &Path, first_token: usize) -> io::Result<Server> {
+        let listener = bind_private(path)?;
+        Ok(Server::inherited(Coordination { path: path.into(), identity: identity(path), listener }, first_token))
+    }
+
+    /// The predecessor's listener, or a fresh one if nobody can get to that one any more.
+    pub(crate) fn go_on(given: Coordination, first_token: usize) -> Server {
+        let path = given.path.clone();
+        if given.identity.is_none() || given.identity == identity(&path) {
+            return Server::inherited(given, first_token);
+        }
+        match Server::new(&path, first_token) {
+            Ok(server) => {
+                log::warn!(target: "pollflip", "the coordination socket {} had been taken away; there is another one now", path.display());
+                server
+            }
+            Err(error) => {
+                log::error!(target: "pollflip", "nobody can ask at the coordination socket {} any more, until the service is started afresh: it had been taken away, and cannot be bound again: {error}", path.display());
+                Server::inherited(given, first_token)
+            }
+        }
+    }
+
+    /// A listener that is there. It is the path's only as long as that is the same one.
+    pub(crate) fn inherited(given: Coordination, first_token: usize) -> Server {
+        Server {
+            identity: given.identity.or_else(|| identity(&given.path)),
+            path: given.path,
+            listener: Some(UnixListener::from_std(given.listener.into())),
             accepts: false,
             retry_at: None,
             clients: Slab::new(),
             door: Door::new(),
             first_token,
-        })
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the path names, if it is this server's.
+    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
+        self.identity
     }
 
     /// The listener, for the successor.

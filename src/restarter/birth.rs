@@ -12,6 +12,7 @@ use crate::sys::{self, Process};
 use crate::wire::{self, Given, Hello, MAX_DESCRIPTORS, MAX_PACKET, Message};
 
 use super::Restarter;
+use super::pid_file::PidFile;
 
 impl Restarter {
     /// The lifeline with the first messages in it, and all else that a successor is given.
@@ -31,7 +32,8 @@ impl Restarter {
         if let Some(server) = &self.server
             && let (Some(path), Some(listener)) = (server.path().to_str(), server.listener())
         {
-            gifts.push((Given::Coordination { path: path.into() }, listener));
+            let (device, inode) = server.identity().unzip();
+            gifts.push((Given::Coordination { path: path.into(), device, inode }, listener));
         }
         let predecessor = self.link.iter().map(|link| link.process());
         for process in self.draining.iter().chain(predecessor).filter(|process| !process.has_ended()) {
@@ -47,6 +49,13 @@ impl Restarter {
             generation,
             probation_ms: self.limits.probation.map(|time| time.as_millis() as u64),
             signal: self.signal.map(|signal| signal as i32),
+            earlier_signals: self.earlier_signals.iter().map(|signal| *signal as i32).collect(),
+            pid_file: self
+                .pid_file
+                .as_ref()
+                .and_then(PidFile::as_text)
+                .filter(|path| wire::room_for(path) < LONGEST_PATH)
+                .map(String::from),
             given: Vec::new(),
             more: false,
             outcomes: self.chronicle.outcomes(),
@@ -70,7 +79,7 @@ fn packets<'a>(gifts: Vec<(Given, BorrowedFd<'a>)>) -> Vec<(Vec<Given>, Vec<Borr
     for (given, descriptor) in gifts {
         let room = match &given {
             Given::Socket { name } => wire::room_for(name),
-            Given::Coordination { path } => wire::room_for(path),
+            Given::Coordination { path, .. } => wire::room_for(path) + wire::room_for(""),
             Given::Predecessor | Given::Draining { .. } | Given::Unknown => wire::room_for(""),
         };
         if length + room > MAX_PACKET || packets.last().is_some_and(|(given, _)| given.len() == MAX_DESCRIPTORS) {
@@ -86,5 +95,7 @@ fn packets<'a>(gifts: Vec<(Given, BorrowedFd<'a>)>) -> Vec<(Vec<Given>, Vec<Borr
     packets
 }
 
-/// More than a first message takes without its sockets: the last outcomes, in the main.
-const ROOM_FOR_HELLO: usize = 8 * 1024;
+/// More than a first message takes without its sockets: the last outcomes and the pid file, in the main.
+const ROOM_FOR_HELLO: usize = 8 * 1024 + LONGEST_PATH;
+/// A path that takes more is not handed down.
+const LONGEST_PATH: usize = 4 * 1024;

@@ -1,7 +1,8 @@
 //! How a restarter is made.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
@@ -71,7 +72,8 @@ impl RestartConfig {
             return Err(Error::rule("a ready timeout of zero would fail every restart"));
         }
         // One that this version would not take for itself is left as it is.
-        let blocked = link.as_ref().and_then(|link| link.blocked_signal()).and_then(|number| restart_signal(number).ok());
+        let blocked = link.iter().flat_map(|link| link.blocked_signals()).filter_map(|number| restart_signal(number).ok());
+        let earlier_signals: Vec<Signal> = blocked.filter(|earlier| Some(*earlier) != signal).collect();
         // Before there is a thread of ours: later it would hold the first restart up.
         sys::enlarge_descriptor_table(0);
         // Before this process opens descriptors of its own.
@@ -90,7 +92,7 @@ impl RestartConfig {
 
         // Read before the restart signal is arranged for: a successor is born with the same mask, plus that signal.
         let mut launch = self.launch()?;
-        let handled: Vec<Signal> = signal.into_iter().chain(blocked).collect();
+        let handled: Vec<Signal> = signal.into_iter().chain(earlier_signals.iter().copied()).collect();
         let signals = self.handle_signals(registry, &handled)?;
         for signal in &handled {
             // Blocked by the predecessor or an earlier restarter, not by the program: not to be handed down.
@@ -102,8 +104,9 @@ impl RestartConfig {
             forget_pending(signal);
         }
         let program = launch.program.clone();
-        let exec = Exec::start(launch, signal, waker.clone()).map_err(Error::os("cannot start the restart thread"))?;
-        arrange(signal, blocked)?;
+        let exec = Exec::start(launch, signal, handled.into_iter().collect(), waker.clone())
+            .map_err(Error::os("cannot start the restart thread"))?;
+        arrange(signal, &earlier_signals)?;
         if let Some(link) = &link {
             watch(registry, link.line().as_fd(), PREDECESSOR)?;
             watch(registry, link.process().as_fd(), PREDECESSOR)?;
@@ -111,15 +114,20 @@ impl RestartConfig {
         for process in &gifts.draining {
             watch(registry, process.as_fd(), DRAINING)?;
         }
-        let pid_file = self.absolute_pid_file()?.map(PidFile::new);
+        let pid_file = self.absolute_pid_file()?;
+        let retired_pid_file =
+            link.as_ref().and_then(|link| link.pid_file()).filter(|path| pid_file.as_deref() != Some(*path)).map(PidFile::new);
         // Last: if anything else cannot be had, no path is left behind that names nobody.
         let path = self.absolute_socket()?;
         let (inherited, retired) = match gifts.coordination {
-            Some((given, listener)) if path.as_ref() == Some(&given) => (Some(listener), None),
-            Some((given, listener)) => (None, Some(serve(&given, Some(listener))?)),
-            None => (None, None),
+            Some(given) if path.as_ref() == Some(&given.path) => (Some(given), None),
+            given => (None, given.map(|given| Server::inherited(given, FIRST_CLIENT))),
         };
-        let server = path.map(|path| serve(&path, inherited)).transpose()?;
+        let server = match (path, inherited) {
+            (_, Some(given)) => Some(Server::go_on(given, FIRST_CLIENT)),
+            (Some(path), None) => Some(Server::new(&path, FIRST_CLIENT).map_err(cannot_bind(&path))?),
+            (None, None) => None,
+        };
         claim.built(waker.clone());
         let sockets = Sockets::new(gifts.sockets, passed);
         let chronicle = Chronicle::new(link.as_ref().map(|link| link.outcomes()).unwrap_or_default());
@@ -135,6 +143,7 @@ impl RestartConfig {
             exec,
             signals,
             signal,
+            earlier_signals,
             server,
             retired,
             again: Vec::new(),
@@ -154,7 +163,8 @@ impl RestartConfig {
             not_started: None,
             last_failure: None,
             chronicle,
-            pid_file,
+            pid_file: pid_file.as_deref().map(PidFile::new),
+            retired_pid_file,
             stopping: None,
             claim,
             witness: None,
@@ -190,8 +200,8 @@ impl RestartConfig {
     }
 }
 
-fn serve(path: &Path, inherited: Option<OwnedFd>) -> Result<Server, Error> {
-    Server::new(path, inherited, FIRST_CLIENT).map_err(Error::os(format!("cannot bind the coordination socket {}", path.display())))
+fn cannot_bind(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    Error::os(format!("cannot bind the coordination socket {}", path.display()))
 }
 
 /// An earlier restarter may have been dropped on another thread than it was made on, which then has the signal still blocked: one that
@@ -208,9 +218,8 @@ fn forget_pending(signal: Signal) {
 
 /// The restart thread takes the restart signal, and this thread and those that it starts do not: a loop that sleeps in the kernel is not
 /// woken by it with an error (EINTR) that it may not expect. What the predecessor has blocked besides has a handler now.
-fn arrange(signal: Option<Signal>, inherited: Option<Signal>) -> Result<(), Error> {
-    let set = |signals: Option<Signal>| signals.into_iter().collect::<SigSet>();
+fn arrange(signal: Option<Signal>, earlier: &[Signal]) -> Result<(), Error> {
     let failed = |error: Errno| Error::os("cannot set the signal mask")(error.into());
-    set(signal).thread_block().map_err(failed)?;
-    set(inherited.filter(|inherited| Some(*inherited) != signal)).thread_unblock().map_err(failed)
+    signal.into_iter().collect::<SigSet>().thread_block().map_err(failed)?;
+    earlier.iter().copied().collect::<SigSet>().thread_unblock().map_err(failed)
 }

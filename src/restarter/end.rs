@@ -101,7 +101,7 @@ impl Drop for Restarter {
                 server.remove_path();
             }
             if let Some(file) = &self.pid_file {
-                file.remove();
+                file.remove(None);
             }
         }
     }

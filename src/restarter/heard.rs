@@ -56,6 +56,9 @@ impl Restarter {
             if let Some(file) = &self.pid_file {
                 file.write(process::id());
             }
+            if let Some(file) = self.retired_pid_file.take() {
+                file.remove(self.link.as_ref().map(|link| link.pid()));
+            }
         }
         if self.link.is_some() && committed {
             self.feed(Input::Committed);

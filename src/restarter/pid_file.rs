@@ -17,8 +17,13 @@ const LONGEST: u64 = 32;
 pub(super) struct PidFile(PathBuf);
 
 impl PidFile {
-    pub(super) fn new(path: PathBuf) -> PidFile {
-        PidFile(path)
+    pub(super) fn new(path: &Path) -> PidFile {
+        PidFile(path.into())
+    }
+
+    /// The path, if it is fit to be handed down.
+    pub(super) fn as_text(&self) -> Option<&str> {
+        self.0.to_str().filter(|path| !path.contains(char::is_control))
     }
 
     /// Names that process, by rename: a reader finds either the old number or the new one.
@@ -53,9 +58,10 @@ impl PidFile {
         }
     }
 
-    /// Takes it away, if it names this process.
-    pub(super) fn remove(&self) {
-        if names(&self.0) == Some(std::process::id())
+    /// Takes it away, if it names this process, or its predecessor.
+    pub(super) fn remove(&self, predecessor: Option<u32>) {
+        let named = names(&self.0);
+        if (named == Some(std::process::id()) || (named.is_some() && named == predecessor))
             && let Err(error) = fs::remove_file(&self.0)
         {
             log::warn!(target: "pollflip", "cannot remove the pid file {}: {error}", self.0.display());

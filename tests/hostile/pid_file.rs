@@ -21,6 +21,7 @@ trials![
     the_pid_file_goes_with_the_last_process_alone,
     a_pid_file_that_names_another_process_is_left_alone,
     a_pid_file_that_is_stale_is_written_over,
+    a_pid_file_at_another_path_takes_the_place_of_the_old_one,
     a_pipe_in_the_place_of_the_pid_file_holds_nothing_up,
     a_link_to_a_file_without_end_is_not_read,
     a_pid_file_in_the_place_of_the_coordination_socket_is_an_error,
@@ -111,6 +112,19 @@ fn a_pid_file_that_is_stale_is_written_over() {
     wait_until("the file to name the service", || named(&path) == service.first().pid);
     assert_eq!(fs::read_to_string(&keep).expect("a file"), "precious");
     assert!(fs::symlink_metadata(service.path("pid.new")).is_err());
+}
+
+fn a_pid_file_at_another_path_takes_the_place_of_the_old_one() {
+    let (service, path) = start(Setup::new());
+    let (other, set) = (service.path("other"), format!("set pid_file={}", service.path("other").display()));
+    service.plan_next(&set);
+    let second = service.restart();
+    wait_until("the new file", || other.exists() && !path.exists());
+    assert_eq!(named(&other), second.pid);
+    // And back again.
+    let third = service.restart();
+    wait_until("the first path again", || path.exists() && !other.exists());
+    assert_eq!(named(&path), third.pid);
 }
 
 fn is_pipe(path: &Path) -> bool {

@@ -7,8 +7,10 @@ use std::path::Path;
 
 use libtest_mimic::Trial;
 use nix::libc;
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use pollflip::restart_coordination_socket::request_status;
 
 use crate::harness::{Service, Setup};
 use crate::hub::DEADLINE;
@@ -32,6 +34,8 @@ pub fn trials() -> Vec<Trial> {
         promise_10_a_path_that_somebody_replaced_is_not_removed,
         promise_10_a_relative_path_is_that_of_the_build,
         promise_10_a_successor_with_another_path_serves_there,
+        promise_10_a_path_that_was_taken_away_is_there_again_after_a_restart,
+        promise_10_a_path_that_another_service_has_by_now_is_never_taken_from_it,
     ]
 }
 
@@ -276,4 +280,36 @@ fn promise_10_a_successor_with_another_path_serves_there() {
     let status = pollflip::restart_coordination_socket::request_status(&other, DEADLINE).expect("a status");
     assert_eq!(status.pid, new.pid);
     assert!(service.try_restart().is_err());
+}
+
+fn promise_10_a_path_that_was_taken_away_is_there_again_after_a_restart() {
+    let service = Service::start();
+    fs::remove_file(service.socket()).expect("the path");
+    service.first().signal(Signal::SIGUSR1);
+    service.hub.nth(1).says("event Committed");
+    assert_eq!(service.status().pid, service.hub.nth(1).pid);
+    let third = service.restart();
+    assert_eq!(service.status().pid, third.pid);
+    assert_eq!(third.ask("drop"), "dropped");
+    assert!(!service.socket().exists());
+}
+
+fn promise_10_a_path_that_another_service_has_by_now_is_never_taken_from_it() {
+    let service = Service::start();
+    let path = service.socket();
+    fs::remove_file(&path).expect("the path");
+    let other = Setup::new().set("socket", &path).start();
+    let answers = || request_status(&path, DEADLINE).expect("the other's status").pid == other.first().pid;
+    assert!(answers());
+    // By one that goes on there, by one that has another path, and at the end.
+    for (generation, plan) in [(1, "".into()), (2, format!("set socket={}", service.path("elsewhere").display()))] {
+        service.plan_next(&plan);
+        service.hub.nth(generation - 1).signal(Signal::SIGUSR1);
+        service.hub.nth(generation).says("event Committed");
+        service.hub.nth(generation - 1).ends();
+        assert!(answers());
+    }
+    let last = service.hub.nth(2);
+    assert_eq!(last.ask("drop"), "dropped");
+    assert!(answers());
 }

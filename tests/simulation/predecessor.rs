@@ -34,6 +34,8 @@ impl Predecessor {
             signal,
             given: vec![Given::Predecessor],
             more: false,
+            earlier_signals: Vec::new(),
+            pid_file: None,
             outcomes: Vec::new(),
         });
         let bytes = hello.encode();
