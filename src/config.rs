@@ -170,12 +170,17 @@ impl RestartConfig {
     pub(crate) fn absolute_pid_file(&self) -> Result<Option<PathBuf>, Error> {
         let path = self.pid_file.as_deref().map(absolute).transpose()?;
         if let (Some(file), Some(socket)) = (&path, self.absolute_socket()?) {
-            // It is made beside its path, and moved there.
-            let mut temporary = file.clone().into_os_string();
-            temporary.push(".new");
-            if *file == socket || temporary == socket.as_os_str() {
+            // Each is made beside its path, and moved there; the socket under a lock.
+            let conflict = if *file == socket || beside(file, ".new") == socket {
+                Some("would be written over")
+            } else if *file == beside(&socket, ".new") || *file == beside(&socket, ".lock") {
+                Some("would take a name that is needed to make")
+            } else {
+                None
+            };
+            if let Some(conflict) = conflict {
                 let (file, socket) = (file.display(), socket.display());
-                let text = format!("the pid file {file} would be written over the coordination socket {socket}: give it another path");
+                let text = format!("the pid file {file} {conflict} the coordination socket {socket}: give it another path");
                 return Err(Error::rule(text));
             }
         }
@@ -272,4 +277,10 @@ fn own_path() -> Result<PathBuf, Error> {
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(|error| Error::Os { step: format!("cannot make {} absolute", path.display()).into(), source: error })
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }

@@ -165,12 +165,22 @@ fn a_link_to_a_file_without_end_is_not_read() {
 }
 
 fn a_pid_file_in_the_place_of_the_coordination_socket_is_an_error() {
-    for (file, socket) in [("same", "same"), ("./same", "same"), ("pid", "pid.new")] {
+    const OVER: &str = "would be written over the coordination socket";
+    const BESIDE: &str = "would take a name that is needed to make the coordination socket";
+    let pairs = [
+        ("same", "same", OVER),
+        ("./same", "same", OVER),
+        ("pid", "pid.new", OVER),
+        ("sock.new", "sock", BESIDE),
+        ("./sock.new", "sock", BESIDE),
+        ("sock.lock", "sock", BESIDE),
+    ];
+    for (file, socket, why) in pairs {
         let setup = Setup::new();
         let (file, socket) = (setup.path(file), setup.path(socket));
         let service = setup.set("pid_file", &file).set("socket", &socket).launch();
         let error = service.first().says("build-error");
-        assert!(error.contains("would be written over the coordination socket") && error.contains("give it another path"), "{error}");
+        assert!(error.contains(why) && error.contains("give it another path"), "{error}");
         service.first().ends();
         assert!(!socket.exists() && !file.exists());
     }
