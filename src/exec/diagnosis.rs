@@ -1,15 +1,21 @@
 //! What stands at the path of a program that could not be started.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 
 use crate::config::Launch;
+
+/// So much of a file the kernel looks at: what comes after the name of an interpreter must be in it.
+const HEAD: usize = 256;
+/// How deep the kernel goes into scripts whose interpreters are scripts.
+const DEPTH: u8 = 5;
+const NAMELESS: &str = "it begins with #!, and no interpreter is named after that";
 
 /// What a person should know beyond the error itself.
 pub(super) fn of(launch: &Launch, error: &io::Error) -> Option<String> {
@@ -21,8 +27,8 @@ pub(super) fn of(launch: &Launch, error: &io::Error) -> Option<String> {
     }
     match error.raw_os_error()? {
         libc::ENOENT => Some(missing(&launch.program)),
-        libc::EACCES => Some(forbidden(&launch.program)),
-        libc::ENOEXEC => Some(unfit(&launch.program)),
+        libc::EACCES => Some(forbidden(&launch.program, directory)),
+        libc::ENOEXEC => Some(unfit(&launch.program, directory, DEPTH)),
         libc::ETXTBSY => Some("it is still being written; deploy by rename".into()),
         libc::EPERM => Some("a rule of the system forbids it (a seccomp filter that reaches the restart thread, a security module)".into()),
         libc::EAGAIN => Some("this user or control group may not have more processes (RLIMIT_NPROC, pids.max)".into()),
@@ -38,27 +44,55 @@ fn missing(program: &Path) -> String {
             Ok(target) => format!("it is a symbolic link to {}, which is not there", target.display()),
             Err(_) => "it is a broken symbolic link".into(),
         },
-        Ok(_) => match head(program).strip_prefix(b"#!") {
-            Some(line) => format!("it is a script, and its interpreter {} is not there", first_word(line)),
-            None => "it is there, but the loader that it names is not".into(),
+        Ok(_) => match script(&head(program)) {
+            Some(Script::Of(interpreter)) => format!("it is a script, and its interpreter {} is not there", printable(&interpreter)),
+            _ => "it is there, but the loader that it names is not".into(),
         },
     }
 }
 
-fn forbidden(program: &Path) -> String {
-    match fs::metadata(program) {
-        Ok(found) if found.is_dir() => "it is a directory".into(),
-        Ok(found) if !found.is_file() => "it is no regular file".into(),
-        Ok(found) if found.permissions().mode() & 0o111 == 0 => {
-            format!("it is not executable (mode {:03o})", found.permissions().mode() & 0o777)
-        }
-        Ok(_) => "this user may not execute it, or its file system is mounted noexec".into(),
-        Err(_) => "a directory on the way to it cannot be entered".into(),
+fn forbidden(program: &Path, directory: Option<&Path>) -> String {
+    if let Some(why) = obstacle(program) {
+        return why;
+    }
+    match script(&head(program)) {
+        // A name without a character stands for the directory.
+        Some(Script::OfNothing) => NAMELESS.into(),
+        Some(Script::Of(name)) => match obstacle(&from(directory, &name)) {
+            Some(why) => format!("it is a script, and its interpreter {} is no program: {why}", printable(&name)),
+            None => "this user may not execute it or its interpreter, or their file system is mounted noexec".into(),
+        },
+        _ => "this user may not execute it, or its file system is mounted noexec".into(),
     }
 }
 
-fn unfit(program: &Path) -> String {
+/// Why nobody can execute what is there.
+fn obstacle(path: &Path) -> Option<String> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Some("it is a directory".into()),
+        Ok(found) if !found.is_file() => Some("it is no regular file".into()),
+        Ok(found) if found.permissions().mode() & 0o111 == 0 => {
+            Some(format!("it is not executable (mode {:03o})", found.permissions().mode() & 0o777))
+        }
+        Ok(_) => None,
+        Err(_) => Some("a directory on the way to it cannot be entered".into()),
+    }
+}
+
+fn unfit(program: &Path, directory: Option<&Path>, depth: u8) -> String {
     let head = head(program);
+    match script(&head) {
+        Some(Script::OfNothing) => return NAMELESS.into(),
+        Some(Script::TooLong) => {
+            return format!("it is a script, and the name of its interpreter is too long: it must end within {} bytes", HEAD - 1);
+        }
+        Some(Script::Of(name)) if depth > 0 => {
+            let interpreter = from(directory, &name);
+            let why = obstacle(&interpreter).unwrap_or_else(|| unfit(&interpreter, directory, depth - 1));
+            return format!("it is a script, and its interpreter {} is no program: {why}", printable(&name));
+        }
+        _ => {}
+    }
     if head.is_empty() {
         return "it is empty".into();
     }
@@ -94,13 +128,40 @@ fn machine_name(machine: u16) -> String {
 
 fn head(program: &Path) -> Vec<u8> {
     let mut head = Vec::new();
-    // A file that cannot be read is described by the error alone.
-    if let Ok(file) = File::open(program) {
-        let _ = file.take(128).read_to_end(&mut head);
+    // A file that cannot be read is described by the error alone; what is there by now must not keep anybody waiting.
+    if let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(program) {
+        let _ = file.take(HEAD as u64).read_to_end(&mut head);
     }
     head
 }
 
-fn first_word(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).split_whitespace().next().unwrap_or_default().to_string()
+/// A file that begins with `#!`, as the kernel reads it.
+enum Script {
+    Of(Vec<u8>),
+    OfNothing,
+    TooLong,
+}
+
+fn script(head: &[u8]) -> Option<Script> {
+    let rest = head.strip_prefix(b"#!")?;
+    let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | 0);
+    let start = line.iter().take_while(|byte| is_blank(byte)).count();
+    let name: Vec<u8> = line[start..].iter().take_while(|byte| !is_blank(byte)).copied().collect();
+    let goes_on = head.len() == HEAD && start + name.len() == rest.len();
+    Some(match name.len() {
+        _ if goes_on => Script::TooLong,
+        0 => Script::OfNothing,
+        _ => Script::Of(name),
+    })
+}
+
+/// A path as a process takes it that starts in that directory.
+fn from(directory: Option<&Path>, name: &[u8]) -> PathBuf {
+    directory.unwrap_or(Path::new("")).join(OsStr::from_bytes(name))
+}
+
+/// With what nobody sees in it, such as the carriage return of a script with the wrong ends of lines.
+fn printable(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).escape_debug().to_string()
 }

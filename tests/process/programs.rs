@@ -19,6 +19,8 @@ pub fn trials() -> Vec<Trial> {
         promise_03_a_directory_is_reported,
         promise_03_a_fifo_is_reported,
         promise_03_a_script_without_its_interpreter_is_reported,
+        promise_03_what_is_wrong_with_the_first_line_of_a_script_is_said,
+        promise_03_an_interpreter_that_is_no_program_is_named,
         promise_03_a_file_of_garbage_is_quoted,
         promise_03_an_empty_file_is_reported,
         promise_03_a_program_for_another_machine_is_reported,
@@ -106,6 +108,44 @@ fn promise_03_a_fifo_is_reported() {
 fn promise_03_a_script_without_its_interpreter_is_reported() {
     let replace = |path: &Path| write(path, b"#!/there/is/no/shell -e\n");
     fails(Setup::new(), replace, "errno: Some(2)", &["its interpreter /there/is/no/shell is not there"]);
+    // With the ends of lines of another system.
+    let replace = |path: &Path| write(path, b"#!/bin/sh\r\n");
+    fails(Setup::new(), replace, "errno: Some(2)", &["its interpreter /bin/sh\\r is not there"]);
+}
+
+fn promise_03_what_is_wrong_with_the_first_line_of_a_script_is_said() {
+    let lines = [("Some(8)", &b"#!\n"[..]), ("Some(8)", b"#! \t\nexec true\n"), ("Some(13)", b"#!")];
+    for (errno, line) in lines {
+        let errno = format!("errno: {errno}");
+        fails(Setup::new(), |path| write(path, line), &errno, &["it begins with #!, and no interpreter is named after that"]);
+    }
+    // The kernel reads 256 bytes, and must see the end of the name. What follows it may be longer.
+    let of_length = |name: usize| format!("#!/{}", "a".repeat(name - 1));
+    for name in [254, 5000] {
+        let replace = |path: &Path| write(path, format!("{}\n", of_length(name)).as_bytes());
+        fails(Setup::new(), replace, "errno: Some(8)", &["the name of its interpreter is too long: it must end within 255 bytes"]);
+    }
+    for line in [of_length(253) + "\n", format!("#!/aaa {}\n", "a".repeat(5000))] {
+        fails(Setup::new(), |path| write(path, line.as_bytes()), "errno: Some(2)", &["its interpreter /aaa", "a is not there"]);
+    }
+}
+
+fn promise_03_an_interpreter_that_is_no_program_is_named() {
+    let with_interpreter = |make: &dyn Fn(&Path), errno: &str, what: &str| {
+        let replace = |path: &Path| {
+            let interpreter = path.with_file_name("interpreter");
+            make(&interpreter);
+            write(path, format!("#!{} -x\n", interpreter.display()).as_bytes());
+        };
+        fails(Setup::new(), replace, errno, &["it is a script, and its interpreter /", what]);
+    };
+    let fifo = |path: &Path| nix::unistd::mkfifo(path, Mode::S_IRWXU).expect("a fifo");
+    with_interpreter(&fifo, "errno: Some(13)", "/interpreter is no program: it is no regular file");
+    with_interpreter(&|path| fs::create_dir(path).expect("a directory"), "errno: Some(13)", "is no program: it is a directory");
+    let plain = |path: &Path| fs::write(path, "exec true\n").expect("a file");
+    with_interpreter(&plain, "errno: Some(13)", "is no program: it is not executable (mode 644)");
+    with_interpreter(&|path| write(path, b""), "errno: Some(8)", "is no program: it is empty");
+    with_interpreter(&|path| write(path, b"#!\n"), "errno: Some(8)", "is no program: it begins with #!, and no interpreter is named");
 }
 
 fn promise_03_a_file_of_garbage_is_quoted() {
