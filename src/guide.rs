@@ -94,6 +94,10 @@
 //! old process for the end of the service and start another one, which finds the addresses in use: they need a parent that stays, such
 //! as the script above, as well.
 //!
+//! **A program that asks for a signal at the end of its parent** (`PR_SET_PDEATHSIG`) would be killed by each restart, since the parent of a
+//! successor is its predecessor. A successor that has asked for one before `build` is an error there, and the old process serves on: ask after
+//! `build`, where there is no [`predecessor`](crate::Restarter::predecessor). Later than in `build` it is not looked for.
+//!
 //! **Stopping it while a restart is on probation** takes two signals. The old process, told to [stop](crate::Restarter::stop), leaves the
 //! service to the new one for good; the new one, if it ends, gives it back. The status names both (`pid` and `successor`).
 //!

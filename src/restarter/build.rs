@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mio::{Events, Interest, Poll, Registry, Waker};
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook_mio::v1_0::Signals;
@@ -48,8 +49,9 @@ impl RestartConfig {
     ///
     /// # Errors
     ///
-    /// Another restarter lives in this process, or has handed the service over; the configuration makes no sense; the coordination socket cannot be bound; a descriptor
-    /// or the thread cannot be had. A predecessor is told why.
+    /// Another restarter lives in this process, or has handed the service over; the configuration makes no sense; the end of the predecessor
+    /// would kill this process (`PR_SET_PDEATHSIG`); the coordination socket cannot be bound; a descriptor or the thread cannot be had. A
+    /// predecessor is told why.
     pub fn build(&self) -> Result<Restarter, Error> {
         let claim = Claim::new()?;
         let (link, gifts) = claim.adopt_lifeline()?;
@@ -70,6 +72,12 @@ impl RestartConfig {
         let signal = self.signal.map(restart_signal).transpose()?;
         if self.ready_timeout.is_zero() {
             return Err(Error::rule("a ready timeout of zero would fail every restart"));
+        }
+        if link.as_ref().is_some_and(|link| !link.process().has_ended()) && ends_with_parent() {
+            return Err(Error::rule(
+                "the end of its parent would kill this process (PR_SET_PDEATHSIG), and its parent is the predecessor: set that only where \
+                 there is none",
+            ));
         }
         // One that this version would not take for itself is left as it is.
         let blocked = link.iter().flat_map(|link| link.blocked_signals()).filter_map(|number| restart_signal(number).ok());
@@ -202,6 +210,11 @@ impl RestartConfig {
 
 fn cannot_bind(path: &Path) -> impl FnOnce(io::Error) -> Error {
     Error::os(format!("cannot bind the coordination socket {}", path.display()))
+}
+
+/// Whether the end of this process's parent brings it a signal. A real-time one is none that nix knows.
+fn ends_with_parent() -> bool {
+    matches!(prctl::get_pdeathsig(), Ok(Some(_)) | Err(Errno::EINVAL))
 }
 
 /// An earlier restarter may have been dropped on another thread than it was made on, which then has the signal still blocked: one that

@@ -12,6 +12,7 @@ use crate::procfs::Snapshot;
 pub fn trials() -> Vec<Trial> {
     trials![
         promise_07_the_old_one_killed_before_the_build_of_the_new_one_leaves_it_the_service,
+        promise_07_the_new_one_may_end_with_another_parent_than_the_old_one,
         promise_07_the_old_one_killed_before_granted_leaves_the_new_one_the_service,
         promise_07_a_successor_that_asks_for_the_state_gets_it,
         promise_07_the_old_one_killed_before_it_gives_the_state_is_reported_to_the_new_one,
@@ -31,9 +32,13 @@ pub fn trials() -> Vec<Trial> {
 
 /// Kills the first process while the second waits at a step, and finds that the second serves and can be restarted.
 fn orphaned_at(step: &str) {
+    orphaned(&format!("{step} wait"));
+}
+
+fn orphaned(plan: &str) {
     let service = Service::start();
     let old = service.first();
-    service.plan_next(&format!("{step} wait"));
+    service.plan_next(plan);
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
@@ -51,6 +56,10 @@ fn orphaned_at(step: &str) {
 
 fn promise_07_the_old_one_killed_before_the_build_of_the_new_one_leaves_it_the_service() {
     orphaned_at("born");
+}
+
+fn promise_07_the_new_one_may_end_with_another_parent_than_the_old_one() {
+    orphaned("born wait\nborn end-with-parent SIGKILL");
 }
 
 fn promise_07_the_old_one_killed_before_granted_leaves_the_new_one_the_service() {

@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         promise_03_a_successor_that_is_never_ready_is_killed_at_the_deadline,
         promise_03_a_successor_that_refuses_is_quoted,
         promise_03_a_successor_whose_build_fails_is_quoted,
+        promise_03_a_successor_that_the_end_of_its_predecessor_would_kill_is_quoted,
         promise_03_a_successor_that_wants_another_kind_of_socket_is_reported,
         promise_03_a_successor_that_closes_its_lifeline_but_lives_on_is_killed,
         promise_03_a_successor_that_closes_its_lifeline_and_exits_is_reported_by_its_status,
@@ -121,6 +122,12 @@ fn promise_03_a_successor_that_refuses_is_quoted() {
 
 fn promise_03_a_successor_whose_build_fails_is_quoted() {
     fails(Setup::new(), "set signal=9", "Refused(", &["refused: ", "signal 9 cannot be the restart signal"]);
+}
+
+fn promise_03_a_successor_that_the_end_of_its_predecessor_would_kill_is_quoted() {
+    // The first may: its parent is none of ours.
+    let setup = Setup::new().plan("born end-with-parent SIGKILL");
+    fails(setup, "born end-with-parent SIGTERM", "Refused(", &["PR_SET_PDEATHSIG", "set that only where there is none"]);
 }
 
 fn promise_03_a_successor_that_wants_another_kind_of_socket_is_reported() {

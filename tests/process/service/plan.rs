@@ -90,6 +90,10 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             let child = Command::new("/bin/sh").args(["-c", rest]).spawn().expect("a process");
             child.id().to_string()
         }
+        ("end-with-parent", _) => {
+            nix::sys::prctl::set_pdeathsig(rest.parse::<Signal>().expect("a signal")).expect("prctl");
+            "asked for".into()
+        }
         ("close-lifeline", _) => {
             nix::unistd::close(lifeline()).expect("an open lifeline");
             "closed".into()
