@@ -115,6 +115,10 @@ impl RestartConfig {
     }
 
     /// Where the [coordination socket](crate::restart_coordination_socket) is. Unless told otherwise, there is none.
+    ///
+    /// Root and the user that the service runs as may ask there. The path belongs to the user of the moment of
+    /// [`build`](RestartConfig::build), and opens to no other: a program that gives up root afterwards can give the path to its new user
+    /// ([`chown`](std::os::unix::fs::chown)); or else only root reaches it.
     pub fn coordination_socket(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.socket = Some(path.into());
         self

@@ -230,8 +230,12 @@
 //!
 //! # The coordination socket under attack
 //!
-//! Root and the user of the service may ask; all others are turned away at once and take no room, whatever the mode of the path. Of those
-//! who may ask, 64 are talked to at a time; each has 5 s to say what it wants and to take its answer, in frames of 64 KiB at the most.
+//! Root and the user that the service runs as may ask; all others are turned away at once and take no room, whatever the mode of the path.
+//! The path belongs to the user that has built the restarter, with mode 600. A service that is built as root and then becomes another user is
+//! asked by root alone, unless it gives the path to its new user after `build` (`chown`). One that runs as the user for those without a
+//! number (65534, often called nobody) is asked by root alone in any case: anybody from another user namespace could come as that one.
+//!
+//! Of those who may ask, 64 are talked to at a time; each has 5 s to say what it wants and to take its answer, in frames of 64 KiB at the most.
 //! That bounds what an attack can cost: 16 MiB of memory, and turns of the loop of a few milliseconds.
 //!
 //! When all 64 places are taken, the oldest makes room for whoever comes: it is hung up on, whether it has asked or not. Only the one that

@@ -2,7 +2,8 @@
 //!
 //! This page is the client, for a program's own `restart` and `status` subcommands. The server is part of the
 //! [`Restarter`](crate::Restarter): name a path with [`RestartConfig::coordination_socket`] and it serves there, in each generation in
-//! turn, for root and for the user that the service runs as.
+//! turn, for root and for the user that the service runs as. The path belongs to the user that built the restarter: see
+//! [`coordination_socket`](RestartConfig::coordination_socket).
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -29,7 +30,10 @@ mod door;
 mod place;
 mod server;
 
+use std::borrow::Cow;
+use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
@@ -175,17 +179,26 @@ impl Client {
     fn connect(path: &Path, limit: Duration, deadline: Option<Instant>) -> Result<Client, RequestError> {
         let stream = unix_client(path, SockType::Stream, deadline).map(UnixStream::from).map_err(|error| {
             let hint = match error.kind() {
-                io::ErrorKind::NotFound => "is the service running, with this coordination socket?",
-                io::ErrorKind::ConnectionRefused => "nobody serves it any more; is the service running?",
-                io::ErrorKind::PermissionDenied => "ask as root or as the user of the service",
-                io::ErrorKind::TimedOut => "the service does not take connections in; is it stopped or overloaded?",
-                _ => "is that the path of a coordination socket?",
+                io::ErrorKind::NotFound => "is the service running, with this coordination socket?".into(),
+                io::ErrorKind::ConnectionRefused => "nobody serves it any more; is the service running?".into(),
+                io::ErrorKind::PermissionDenied => Client::who_can_reach(path),
+                io::ErrorKind::TimedOut => "the service does not take connections in; is it stopped or overloaded?".into(),
+                _ => "is that the path of a coordination socket?".into(),
             };
             let text = format!("cannot reach a service at {}: {error}; {hint}", path.display());
             RequestError::Unreachable(io::Error::new(error.kind(), text))
         })?;
         stream.set_nonblocking(false).map_err(RequestError::Unreachable)?;
         Ok(Client { stream, frames: Frames::default(), limit, deadline })
+    }
+
+    /// The user of the service need not be able to: the path is of the one that it had when it was made.
+    fn who_can_reach(path: &Path) -> Cow<'static, str> {
+        match fs::metadata(path).map(|found| found.uid()) {
+            Ok(0) => "the path belongs to root: ask as root".into(),
+            Ok(owner) => format!("the path belongs to user {owner}: ask as that user or as root").into(),
+            Err(_) => "a directory on the way cannot be entered: ask as root".into(),
+        }
     }
 
     /// What is left of the time; std refuses a limit of zero.

@@ -14,6 +14,7 @@ trials![
     promise_11_threads_without_capabilities_and_new_privileges_leave_the_right_to_restart,
     promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away,
     promise_11_setuid_reaches_the_restart_thread_and_the_successor,
+    a_path_that_was_given_to_the_new_user_lets_that_one_ask,
     promise_11_chroot_hides_a_program_from_the_restart_thread,
     promise_11_a_program_within_the_new_root_is_started_there,
 ];
@@ -151,6 +152,42 @@ fn promise_11_setuid_reaches_the_restart_thread_and_the_successor() {
     fs::set_permissions(service.path("server"), fs::Permissions::from_mode(0o700)).expect("a mode");
     let reason = service.fail_to_restart();
     assert!(reason.contains("this user may not execute it"), "{reason}");
+}
+
+/// What a process of that user gets for an answer.
+fn status_for(user: u32, service: &Service) -> String {
+    let ask = format!("built status-of {}", service.socket().display());
+    let asker = Setup::new().set("uid", user.to_string()).set("socket", "none").plan(&ask).start();
+    asker.first().says("did status-of").split_once(": ").expect("an answer").1.to_owned()
+}
+
+fn a_path_that_was_given_to_the_new_user_lets_that_one_ask() {
+    if !is_root("the one of a path that is given away") {
+        return;
+    }
+    let setup = || {
+        let setup = Setup::new().set("confine", "setuid");
+        let program = public_copy(&setup);
+        setup.program(program)
+    };
+    let service = setup().start();
+    let answer = status_for(NOBODY, &service);
+    assert!(answer.contains("the path belongs to root: ask as root"), "{answer}");
+
+    let service = setup().set("give_path", NOBODY.to_string()).start();
+    fs::set_permissions(service.path(crate::service::HUB), fs::Permissions::from_mode(0o666)).expect("a mode");
+    for _ in 0..2 {
+        assert_eq!(status_for(NOBODY, &service), "idle");
+        let answer = status_for(NOBODY + 1, &service);
+        assert!(answer.contains(&format!("the path belongs to user {NOBODY}: ask as that user or as root")), "{answer}");
+        // Asked by root, who may as well.
+        let new = service.restart();
+        assert_eq!(service.connect().pid, new.pid);
+    }
+    // Nobody but root comes into the directory.
+    fs::set_permissions(service.path("."), fs::Permissions::from_mode(0o700)).expect("a mode");
+    let answer = status_for(NOBODY, &service);
+    assert!(answer.contains("a directory on the way cannot be entered: ask as root"), "{answer}");
 }
 
 fn promise_11_chroot_hides_a_program_from_the_restart_thread() {

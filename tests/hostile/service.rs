@@ -1,5 +1,5 @@
-//! The service under test: the echo server of `tests/process`, which can also give up rights once its restarter is built, keep a pid
-//! file, and bound the generations behind it.
+//! The service under test: the echo server of `tests/process`, which can also give up rights and its coordination socket's path once its
+//! restarter is built, keep a pid file, and bound the generations behind it.
 
 #[allow(dead_code, reason = "shared with tests/process")]
 #[path = "../process/service/listeners.rs"]
@@ -55,7 +55,7 @@ pub fn clock() -> u64 {
     now.as_nanos() as u64
 }
 
-/// `confine`, `pid_file`, `max_draining`: lines of `key=value` that only this service knows.
+/// `confine`, `give_path`, `pid_file`, `max_draining`: lines of `key=value` that only this service knows.
 pub struct Extras(Vec<(String, String)>);
 
 impl Extras {
@@ -123,6 +123,10 @@ impl Running {
         let mut listeners = Listeners::new(restarter.generation());
         let mut restarter = Some(restarter);
         settings.change_directory();
+        if let Some(user) = extras.get("give_path") {
+            let directory = std::env::var(DIRECTORY).expect("a directory");
+            std::os::unix::fs::chown(format!("{directory}/{COORDINATION}"), user.parse().ok(), None).expect("another owner");
+        }
         plan.carry_out("built", &mut restarter);
         let registry = poll.registry();
         if let Some(restarter) = &mut restarter {

@@ -246,7 +246,7 @@ fn promise_10_another_user_is_refused() {
     let ask = format!("built status-of {}", path.display());
     let stranger = || Setup::new().set("uid", "12345").set("socket", "none").plan(&ask).start();
     let answer = stranger().first().says("did status-of");
-    assert!(answer.contains("ask as root or as the user of the service"), "{answer}");
+    assert!(answer.contains("the path belongs to root: ask as root"), "{answer}");
     // Even if somebody opens the path to all.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("a mode");
     let answer = stranger().first().says("did status-of");
