@@ -54,6 +54,13 @@ pub enum Refusal {
          documentation"
     )]
     ContainerInit,
+    /// This process leads the session of a terminal, and does not ignore or handle SIGHUP: the end of this process would hang the terminal
+    /// up, and that would kill the successor.
+    #[error(
+        "this process leads the session of a terminal, which its end would hang up, and that would kill the successor: start it from a shell \
+         or supervisor that outlives it, or with setsid, or with nohup"
+    )]
+    Terminal,
     /// systemd takes no notifications from this service, and would end it with this process.
     #[error(
         "systemd takes no notifications from this service and would end it with this process: set Type=notify or NotifyAccess=main in the \

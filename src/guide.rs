@@ -88,11 +88,17 @@
 //!
 //! # By hand, or under another supervisor
 //!
-//! In a terminal or from cron: start it, and ask with the `restart` subcommand. For supervisors that know a service by a pid file (monit,
+//! From a shell or from cron: start it, and ask with the `restart` subcommand. For supervisors that know a service by a pid file (monit,
 //! OpenRC), set [`RestartConfig::pid_file`](crate::RestartConfig::pid_file): it names a live and ready process at any moment (during a probation
 //! the old one), is replaced by rename, and removed by the last one. Supervisors that know a service as their own child (runit, s6, supervisord) take the end of the
 //! old process for the end of the service and start another one, which finds the addresses in use: they need a parent that stays, such
 //! as the script above, as well.
+//!
+//! **The first process of a terminal** (`ssh -t host echo-server`, `docker exec -it`, `script -c 'exec echo-server'`) leads its session: when
+//! it ends, the kernel hangs the terminal up, and SIGHUP would kill the successor. So a restart is refused there
+//! ([`Refusal::Terminal`](crate::Refusal::Terminal)), unless SIGHUP is ignored (`nohup`), handled by the program, or blocked when the
+//! restarter is built. Otherwise start it from a shell that stays, or with `setsid`. A shell that leads the session and ends with the service
+//! does the same harm, and is not noticed.
 //!
 //! **A program that asks for a signal at the end of its parent** (`PR_SET_PDEATHSIG`) would be killed by each restart, since the parent of a
 //! successor is its predecessor. A successor that has asked for one before `build` is an error there, and the old process serves on: ask after
@@ -265,3 +271,6 @@
 //! | `futex`, `sched_yield` | what is shared with the restart thread and with handles in other threads |
 //! | `brk`, `mmap`, `munmap`, `mremap`, `mprotect`, `madvise`, `getrandom` | memory, and the seeds of hash maps |
 //! | `rt_sigprocmask`, `rt_sigreturn`, `restart_syscall` | the handler of the restart signal; going on after a signal, or after the process was stopped |
+//!
+//! One call more is made in a process that leads the session of a terminal, when it is asked for a restart: `rt_sigaction`, which tells
+//! whether the end of this process would be that of the successor.

@@ -99,6 +99,8 @@ pub struct Restarter {
     max_draining: usize,
     /// What has forbidden restarts from the start.
     forbidden: Option<Refusal>,
+    /// A hang-up comes with the end of this process, to a successor that is not born deaf to it.
+    leads_terminal: bool,
     /// What the predecessor had to say, for the program.
     told: VecDeque<Event>,
     link: Option<Arc<Link>>,

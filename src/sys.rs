@@ -11,9 +11,11 @@ mod spawn;
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::ptr;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -21,6 +23,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::Signal;
 use nix::sys::stat::fstat;
 
 pub(crate) use memory::{Mapping, memory_file, seal};
@@ -107,6 +110,14 @@ pub(crate) fn executed_path() -> Option<PathBuf> {
     // SAFETY: the kernel put a NUL-terminated string there when it started this process, and it stays for the life of it.
     let path = unsafe { CStr::from_ptr(address as *const libc::c_char) };
     Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
+}
+
+/// Whether a signal does what the kernel does of itself: this process neither handles nor ignores it.
+pub(crate) fn is_at_default(signal: Signal) -> bool {
+    // SAFETY: an all-zero sigaction is a valid one.
+    let mut now: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: without a new action nothing changes, and the call writes nothing but `now`.
+    unsafe { libc::sigaction(signal as libc::c_int, ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_DFL }
 }
 
 /// Sets an environment variable if this process has one thread only; says whether it did.

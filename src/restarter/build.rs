@@ -26,6 +26,7 @@ use crate::sys;
 use crate::systemd::{self, Manager};
 
 use super::chronicle::Chronicle;
+use super::obstacles::leads_terminal;
 use super::pid_file::PidFile;
 use super::timer::Timer;
 use super::{CAPACITY, DRAINING, FIRST_CLIENT, Heard, PREDECESSOR, Restarter, SIGNALS, TIMER, WAKER, watch};
@@ -111,6 +112,7 @@ impl RestartConfig {
         {
             forget_pending(signal);
         }
+        let leads_terminal = leads_terminal() && !launch.mask.contains(Signal::SIGHUP);
         let program = launch.program.clone();
         let exec = Exec::start(launch, signal, handled.into_iter().collect(), waker.clone())
             .map_err(Error::os("cannot start the restart thread"))?;
@@ -162,6 +164,7 @@ impl RestartConfig {
             draining: gifts.draining,
             max_draining: self.max_draining,
             forbidden: self.forbidden(),
+            leads_terminal,
             told: VecDeque::new(),
             link,
             heard: Heard::default(),

@@ -1,4 +1,4 @@
-//! A world that means no good: threads without rights, clients that attack, containers, crowds of old generations, odd deploys.
+//! A world that means no good: threads without rights, clients that attack, containers, terminals, crowds of old generations, odd deploys.
 //!
 //! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the service under test (`service`), a service
 //! whose loop may make no system call but those of the guide (`listed`), or one who attacks (`attacker`). Parts are those of
@@ -50,6 +50,7 @@ mod races;
 mod service;
 #[cfg(target_pointer_width = "64")]
 mod syscalls;
+mod terminals;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         held_up::trials(),
         pid_file::trials(),
         races::trials(),
+        terminals::trials(),
         #[cfg(target_pointer_width = "64")]
         syscalls::trials(),
         #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]

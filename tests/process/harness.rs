@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -33,6 +34,7 @@ pub struct Setup {
     shell: Option<String>,
     stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
+    terminal: bool,
 }
 
 impl Default for Setup {
@@ -40,7 +42,16 @@ impl Default for Setup {
         let directory = tempfile::Builder::new().prefix("pollflip-").tempdir().expect("a directory");
         // For services that give their rights up.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
-        Setup { directory, settings: Vec::new(), environment: Vec::new(), program: own_program(), shell: None, stdin: None, stdout: None }
+        Setup {
+            directory,
+            settings: Vec::new(),
+            environment: Vec::new(),
+            program: own_program(),
+            shell: None,
+            stdin: None,
+            stdout: None,
+            terminal: false,
+        }
     }
 }
 
@@ -97,6 +108,13 @@ impl Setup {
         self
     }
 
+    /// Reads from that terminal, as the leader of its session.
+    #[allow(dead_code, reason = "not in all test programs")]
+    pub fn terminal(mut self, terminal: impl Into<OwnedFd>) -> Setup {
+        self.terminal = true;
+        self.stdin(terminal)
+    }
+
     /// Starts it and waits until it serves.
     pub fn start(self) -> Service {
         let service = self.launch();
@@ -130,11 +148,28 @@ impl Setup {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(self.stdout.map_or_else(|| output("stdout"), Stdio::from))
             .stderr(output("stderr"))
-            .stdin(self.stdin.map_or_else(Stdio::null, Stdio::from))
-            .process_group(0);
+            .stdin(self.stdin.map_or_else(Stdio::null, Stdio::from));
+        if self.terminal {
+            lead_terminal(&mut command);
+        } else {
+            command.process_group(0);
+        }
         let child = spawn(&mut command);
         Service { directory: self.directory, hub, child }
     }
+}
+
+/// It begins a session, and its standard input becomes the terminal of that.
+#[allow(unsafe_code, reason = "std has no terminals")]
+fn lead_terminal(command: &mut Command) {
+    let begin = || {
+        nix::unistd::setsid()?;
+        // SAFETY: the call takes two numbers.
+        Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec two system calls are made, and nothing else.
+    unsafe { command.pre_exec(begin) };
 }
 
 /// A program that was just written can be busy for a moment: another test that forks holds a copy of the descriptor until it executes.

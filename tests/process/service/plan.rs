@@ -9,10 +9,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, raise};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
@@ -68,6 +69,14 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
         ("raise", _) => {
             raise(rest.parse::<Signal>().expect("a signal")).expect("raise");
             "raised".into()
+        }
+        ("handle", _) => {
+            let number = rest.parse::<Signal>().expect("a signal") as i32;
+            signal_hook::flag::register(number, Arc::default()).map_or_else(|error| error.to_string(), |_| "handled".into())
+        }
+        ("block", _) => {
+            let signals: SigSet = [rest.parse::<Signal>().expect("a signal")].into_iter().collect();
+            signals.thread_block().map_or_else(|error| error.to_string(), |()| "blocked".into())
         }
         ("hang", _) => {
             say("hangs");
