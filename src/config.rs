@@ -108,7 +108,8 @@ impl RestartConfig {
     }
 
     /// The signal that asks for a restart, by its number; `None`: no signal does. Unless told otherwise, SIGUSR1. SIGKILL, SIGSTOP, SIGCHLD,
-    /// those that a fault raises (SIGILL, SIGFPE, SIGSEGV) and real-time signals cannot be it: [`build`](RestartConfig::build) says so.
+    /// those that a fault raises (SIGILL, SIGFPE, SIGSEGV) and real-time signals cannot be it: [`build`](RestartConfig::build) says so. What it
+    /// was in an earlier generation does nothing any more, and kills nothing.
     pub fn restart_signal(mut self, signal: Option<i32>) -> RestartConfig {
         self.signal = signal;
         self
@@ -118,7 +119,8 @@ impl RestartConfig {
     ///
     /// Root and the user that the service runs as may ask there. The path belongs to the user of the moment of
     /// [`build`](RestartConfig::build), and opens to no other: a program that gives up root afterwards can give the path to its new user
-    /// ([`chown`](std::os::unix::fs::chown)); or else only root reaches it.
+    /// ([`chown`](std::os::unix::fs::chown)); or else only root reaches it. Should somebody take the path away, the next generation binds it
+    /// again.
     pub fn coordination_socket(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.socket = Some(path.into());
         self
@@ -126,7 +128,8 @@ impl RestartConfig {
 
     /// A file that names the process which serves. It is written when the first generation is ready and when a restart becomes final, by
     /// the old process, and removed when the restarter of the last one is dropped. What is there and is no file (a pipe, a socket, a
-    /// device) is left alone, with a warning. Unless told otherwise, there is none.
+    /// device) is left alone, with a warning. A release that has it at another path takes the old one away. Unless told otherwise, there is
+    /// none.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.pid_file = Some(path.into());
         self
@@ -142,7 +145,8 @@ impl RestartConfig {
     /// How long this process keeps its listeners after a successor has taken over, and serves again if that one dies. Unless told
     /// otherwise, zero: a handoff is final at once.
     ///
-    /// It is its *end* that is noticed: a successor that hangs is not, unless its own health check ends it.
+    /// It is its *end* that is noticed: a successor that hangs is not, unless its own health check ends it. One whose end has begun when this
+    /// time is over has failed: what it still writes of a core dump is cut off, since nobody serves meanwhile.
     ///
     /// What the successor accepted or changed meanwhile is lost if it dies, and so are the connections that were handed over: this process
     /// has its listeners, and the state that it had when it was asked for it. State that must not go back wants no probation.
