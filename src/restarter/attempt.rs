@@ -49,7 +49,7 @@ pub(super) struct Words {
     pub(super) spawn: Option<ChildSpawnError>,
     pub(super) refusal: Option<String>,
     pub(super) handover: Option<String>,
-    /// A line that it said of itself and that nobody has been told yet, the last one that was told, and what of it is the program's.
+    /// The last line that it said of itself: until somebody is told, from then on, and until the program has been told.
     pub(super) heard: Option<String>,
     pub(super) progress: Option<String>,
     pub(super) untold: Option<String>,
