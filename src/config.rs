@@ -108,8 +108,9 @@ impl RestartConfig {
     }
 
     /// The signal that asks for a restart, by its number; `None`: no signal does. Unless told otherwise, SIGUSR1. SIGKILL, SIGSTOP, SIGCHLD,
-    /// those that a fault raises (SIGILL, SIGFPE, SIGSEGV) and real-time signals cannot be it: [`build`](RestartConfig::build) says so. What it
-    /// was in an earlier generation does nothing any more, and kills nothing.
+    /// those that a fault raises (SIGILL, SIGFPE, SIGSEGV) and real-time signals cannot be it: [`build`](RestartConfig::build) says so. In the
+    /// first process of a release that has chosen another, that of the one before does nothing; from the next on it does what it always did to
+    /// such a program: it ends one that does not handle it.
     pub fn restart_signal(mut self, signal: Option<i32>) -> RestartConfig {
         self.signal = signal;
         self

@@ -249,7 +249,7 @@ pub enum RequestError {
     /// The service is not in a state to restart; it serves on. Asking again later may help.
     #[error("restart refused: {0}")]
     Refused(String),
-    /// The new version did not start; the old one serves on.
+    /// The new version did not start, or was taken back on probation; the old one serves on.
     #[error("restart failed: {0}")]
     Failed(String),
     /// No answer came in time. A restart that was asked for may still be under way: the status tells.

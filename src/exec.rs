@@ -44,8 +44,7 @@ pub(crate) struct Exec {
 #[derive(Debug)]
 struct Work {
     launch: Launch,
-    /// Signals that would kill a process that has no handler yet; the successor unblocks them when it has.
-    deadly: SigSet,
+    signal: Option<Signal>,
     shared: Arc<Shared>,
 }
 
@@ -88,11 +87,10 @@ struct Desk {
 }
 
 impl Exec {
-    /// Starts the thread. `signal` is unblocked in it, so that it can be delivered when no other thread takes it; the `deadly` ones are blocked
-    /// in successors.
-    pub(crate) fn start(launch: Launch, signal: Option<Signal>, deadly: SigSet, waker: Arc<Waker>) -> io::Result<Exec> {
+    /// Starts the thread. `signal` is unblocked in it, so that it can be delivered when no other thread takes it.
+    pub(crate) fn start(launch: Launch, signal: Option<Signal>, waker: Arc<Waker>) -> io::Result<Exec> {
         let shared = Arc::new(Shared { desk: Mutex::default(), changed: Condvar::new(), waker });
-        let work = Work { launch, deadly, shared: shared.clone() };
+        let work = Work { launch, signal, shared: shared.clone() };
         let process = std::process::id();
         sys::may_fail(&[libc::EAGAIN])?;
         if sys::is_simulated() {
@@ -258,7 +256,11 @@ impl Work {
             }
             desk.starting = Some(job.lifeline.clone());
         }
-        let mask = self.launch.mask | self.deadly;
+        let mut mask = self.launch.mask;
+        if let Some(signal) = self.signal {
+            // It would kill a process that has no handler yet; the successor unblocks it when it has.
+            mask.add(signal);
+        }
         let attempt = job.attempt;
         // The lowest number that was free: there are not many more descriptors than that.
         let descriptors = job.lifeline.as_raw_fd();

@@ -96,12 +96,12 @@
 //!
 //! **The first process of a terminal** (`ssh -t host echo-server`, `docker exec -it`, `script -c 'exec echo-server'`) leads its session: when
 //! it ends, the kernel hangs the terminal up, and SIGHUP would kill the successor. So a restart is refused there
-//! ([`Refusal::Terminal`](crate::Refusal::Terminal)), unless SIGHUP is ignored (`nohup`), handled by the program, or blocked when the
+//! ([`Refusal::Terminal`](crate::Refusal::Terminal); whether there is a terminal is looked at in `build`), unless SIGHUP is ignored (`nohup`), handled by the program, or blocked when the
 //! restarter is built. Otherwise start it from a shell that stays, or with `setsid`. A shell that leads the session and ends with the service
 //! does the same harm, and is not noticed.
 //!
 //! **A program that asks for a signal at the end of its parent** (`PR_SET_PDEATHSIG`) would be killed by each restart, since the parent of a
-//! successor is its predecessor. A successor that has asked for one before `build` is an error there, and the old process serves on: ask after
+//! successor is its predecessor. A successor that has asked for one before `build`, in the same thread, is an error there, and the old process serves on: ask after
 //! `build`, where there is no [`predecessor`](crate::Restarter::predecessor). Later than in `build` it is not looked for.
 //!
 //! **Stopping it while a restart is on probation** takes two signals. The old process, told to [stop](crate::Restarter::stop), leaves the
@@ -110,8 +110,9 @@
 //! # A deploy, step by step
 //!
 //! 1. Put the new version beside the old and rename it over it, or switch a `current` link. A program that runs cannot be overwritten.
-//! 2. Ask for the restart, and look at the exit status. The successor is started by the path by which the first process was, with its
-//!    arguments, environment and directory.
+//! 2. Ask for the restart, and look at the exit status. The successor is started by the path by which the running program was
+//!    executed, with its arguments, environment and directory. A script that executes another program is left out from the second restart on:
+//!    name it with [`RestartConfig::program`](crate::RestartConfig::program) if the new version is put in its place.
 //! 3. If it failed: the old version serves on. Put the old file back, so that a crash does not start the broken one.
 //!
 //! ```sh
@@ -268,6 +269,7 @@
 //! | `pidfd_open`, `pidfd_send_signal`, `waitid`, `getpid` | watching, killing and reaping the successor |
 //! | `accept4`, `getsockopt`, `geteuid`, `recvfrom`, `sendto` | clients of the coordination socket, and who they are; the handler of the restart signal |
 //! | `open`, `openat`, `stat`, `lstat`, `statx`, `unlink`, `unlinkat`, `rename`, `renameat`, `renameat2` | the coordination socket's path, the pid file, what `/proc` tells of a successor |
+//! | `getdents64` | the threads of a successor whose first one has ended |
 //! | `socket`, `connect`, `ioctl`, `pipe2` | telling systemd, and waiting until it has understood |
 //! | `futex`, `sched_yield` | what is shared with the restart thread and with handles in other threads |
 //! | `brk`, `mmap`, `munmap`, `mremap`, `mprotect`, `madvise`, `getrandom` | memory, and the seeds of hash maps |

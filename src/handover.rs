@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mio::Waker;
+use nix::libc;
 
 use crate::error::Failure;
-use crate::lifeline::{Incoming, Lifeline};
+use crate::lifeline::{self, Incoming, Lifeline};
 use crate::sys;
 use crate::wire::{self, Item, ItemKind, MAX_DESCRIPTORS, MAX_NAME, MAX_PACKET, Message};
 
@@ -281,7 +282,11 @@ impl Handover {
         result.map_err(|error| {
             // What is wrong may be its length, and must still fit in behind it.
             let name: String = name.chars().take(MAX_NAME).collect();
-            let error = io::Error::new(error.kind(), format!("cannot hand {name:?} over: {error}"));
+            let limit = match error.raw_os_error() {
+                Some(libc::EMFILE) => format!("; {}: what is handed over is held twice for a moment", lifeline::descriptor_limit()),
+                _ => String::new(),
+            };
+            let error = io::Error::new(error.kind(), format!("cannot hand {name:?} over: {error}{limit}"));
             self.error.get_or_insert_with(|| ending(&error));
             error
         })

@@ -245,7 +245,7 @@ fn has_to_wait(error: &io::Error) -> bool {
 }
 
 /// What is most likely in the way of descriptors that do not come.
-fn descriptor_limit() -> String {
+pub(crate) fn descriptor_limit() -> String {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((limit, _)) => format!("this process may have no more than {limit} open at a time (RLIMIT_NOFILE)"),
         Err(_) => "its descriptor table is full".into(),

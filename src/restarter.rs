@@ -82,8 +82,6 @@ pub struct Restarter {
     exec: Exec,
     signals: Option<Signals>,
     signal: Option<Signal>,
-    /// What it was in earlier generations.
-    earlier_signals: Vec<Signal>,
     server: Option<Server>,
     /// The predecessor's coordination socket, if this process has it elsewhere: the path goes when the predecessor has committed.
     retired: Option<Server>,
@@ -185,7 +183,8 @@ impl Restarter {
         None
     }
 
-    /// The next event, waiting at most so long for it: for programs that have a thread to spare, and for tests.
+    /// The next event, waiting at most so long for it: for programs that have a thread to spare, for tests, and for a loop with a fixed tick
+    /// that stands still for a handover: the pause is then as long as the handover, and not as the tick.
     #[must_use = "an event tells what the program must do now"]
     pub fn wait(&mut self, limit: Duration) -> Option<Event> {
         let deadline = sys::now().checked_add(limit);
@@ -236,7 +235,8 @@ impl Restarter {
     }
 
     /// Rules restarts out, since this process is ending: one under way is called off, and one on probation becomes final. systemd is told.
-    /// The process goes on serving until it ends by itself.
+    /// The process goes on serving until it ends by itself. What becomes of a restart under way comes as [`Event::Failed`],
+    /// [`Event::Resumed`] or [`Event::Completed`]: go on polling until then.
     pub fn stop(&mut self) {
         self.look_at_probation();
         // The service goes on in a successor, if it has one.

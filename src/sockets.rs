@@ -188,7 +188,15 @@ impl Sockets {
             let advice = "remove it first, or give the new one another name";
             return Err(Error::rule(format!("socket {name:?} is {found}, and {wanted} was asked for: {advice}")));
         }
-        let socket = bind().map_err(Error::os(format!("cannot bind {name:?} as {wanted}")))?;
+        let socket = bind().map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "; if no service has it, one that a failed release left behind may: its environment has POLLFLIP_LIFELINE"
+                }
+                _ => "",
+            };
+            Error::os(format!("cannot bind {name:?} as {wanted}{hint}"))(error)
+        })?;
         self.insert(name, socket)
     }
 

@@ -117,9 +117,12 @@ impl RestartTask {
             match event {
                 // Nobody takes it, and with the grant it would be closed.
                 Event::Inherited(_) => {
+                    let why = "the state was asked for with pull(), and comes to nobody in a task that is polled: receive() it";
                     if let Some(predecessor) = self.restarter.predecessor() {
-                        predecessor
-                            .refuse("the state was asked for with pull(), and comes to nobody in a task that is polled: receive() it");
+                        predecessor.refuse(why);
+                    }
+                    if !std::mem::replace(&mut self.resolved, true) {
+                        return Poll::Ready(Err(Error::rule(why)));
                     }
                 }
                 Event::Completed(_) if !self.resolved => {

@@ -71,7 +71,7 @@ fn machine_seeds() -> Vec<Seed> {
 fn wire_seeds() -> Vec<Seed> {
     [
         ("hello", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":1,"probation_ms":5000,"signal":10,"given":[{"is":"predecessor"},{"is":"coordination","path":"/run/x.sock"},{"is":"socket","name":"http"}],"more":true}"#),
-        ("hello-with-history", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":4,"signal":10,"earlier_signals":[12,1],"pid_file":"/run/x.pid","given":[{"is":"predecessor"},{"is":"coordination","path":"/run/x.sock","device":25,"inode":1234}],"more":false}"#),
+        ("hello-with-history", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":4,"signal":10,"pid_file":"/run/x.pid","given":[{"is":"predecessor"},{"is":"coordination","path":"/run/x.sock","file":[25,1234],"root":[8,2]}],"more":false}"#),
         ("hello-brief", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":1,"given":[],"more":false}"#),
         ("hello-of-a-later-version", r#"{"type":"hello","version":9,"oldest":2,"pid":7,"generation":1,"given":[{"is":"moon","phase":[1]}],"more":false,"x":{"y":1}}"#),
         ("hello-incomplete", r#"{"type":"hello","version":1}"#),

@@ -26,7 +26,7 @@ pub(super) fn of(launch: &Launch, error: &io::Error) -> Option<String> {
         return Some(format!("the directory to start it in, {}, is gone", directory.display()));
     }
     match error.raw_os_error()? {
-        libc::ENOENT => Some(missing(&launch.program)),
+        libc::ENOENT => Some(missing(&launch.program, directory)),
         libc::EACCES => Some(forbidden(&launch.program, directory)),
         libc::ENOEXEC => Some(unfit(&launch.program, directory, DEPTH)),
         libc::ETXTBSY => Some("it is still being written; deploy by rename".into()),
@@ -37,7 +37,7 @@ pub(super) fn of(launch: &Launch, error: &io::Error) -> Option<String> {
     }
 }
 
-fn missing(program: &Path) -> String {
+fn missing(program: &Path, directory: Option<&Path>) -> String {
     match fs::symlink_metadata(program) {
         Err(_) => "there is no such file".into(),
         Ok(found) if found.is_symlink() && fs::metadata(program).is_err() => match fs::read_link(program) {
@@ -45,7 +45,10 @@ fn missing(program: &Path) -> String {
             Err(_) => "it is a broken symbolic link".into(),
         },
         Ok(_) => match script(&head(program)) {
-            Some(Script::Of(interpreter)) => format!("it is a script, and its interpreter {} is not there", printable(&interpreter)),
+            Some(Script::Of(name)) => {
+                let what = if from(directory, &name).exists() { "is there, but what that needs is not" } else { "is not there" };
+                format!("it is a script, and its interpreter {} {what}", printable(&name))
+            }
             _ => "it is there, but the loader that it names is not".into(),
         },
     }

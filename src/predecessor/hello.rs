@@ -30,8 +30,9 @@ pub(crate) struct Gifts {
 #[derive(Debug)]
 pub(crate) struct Coordination {
     pub(crate) path: PathBuf,
-    /// The device and the inode of that path, if they are known.
+    /// The device and the inode of that path, if they are known, and of the root directory in which it means that.
     pub(crate) identity: Option<(u64, u64)>,
+    pub(crate) root: Option<(u64, u64)>,
     pub(crate) listener: OwnedFd,
 }
 
@@ -69,8 +70,9 @@ fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
         for (given, descriptor) in given.into_iter().zip(descriptors) {
             match given {
                 Given::Predecessor => process = Some(descriptor),
-                Given::Coordination { path, device, inode } => {
-                    gifts.coordination = Some(Coordination { path: path.into(), identity: device.zip(inode), listener: descriptor });
+                Given::Coordination { path, file, root } => {
+                    let (path, listener) = (path.into(), descriptor);
+                    gifts.coordination = Some(Coordination { path, identity: identity(&file), root: identity(&root), listener });
                 }
                 Given::Draining { pid } => gifts.draining.push(Process::from((pid, descriptor))),
                 Given::Socket { name } => gifts.sockets.push((name, descriptor)),
@@ -102,6 +104,13 @@ fn next(line: &Lifeline, deadline: Instant) -> Result<(Message, Vec<OwnedFd>), E
             return Err(unusable(format!("the predecessor did not say who it is within {} s", HELLO_LIMIT.as_secs())));
         }
         line.wait(left);
+    }
+}
+
+fn identity(numbers: &[u64]) -> Option<(u64, u64)> {
+    match numbers {
+        [device, inode] => Some((*device, *inode)),
+        _ => None,
     }
 }
 

@@ -93,9 +93,9 @@ impl Link {
         self.hello.outcomes.clone()
     }
 
-    /// The signals that the predecessor has blocked in this process.
-    pub(crate) fn blocked_signals(&self) -> impl Iterator<Item = i32> {
-        self.hello.signal.into_iter().chain(self.hello.earlier_signals.iter().copied())
+    /// The signal that the predecessor has blocked in this process.
+    pub(crate) fn blocked_signal(&self) -> Option<i32> {
+        self.hello.signal
     }
 
     /// The pid file of the predecessor.

@@ -19,7 +19,7 @@ use crate::wire::{MAX_FRAME, Request, Response};
 
 use super::client::{Client, Waits};
 use super::door::Door;
-use super::place::{bind_private, identity};
+use super::place::{bind_private, identity, is_taken_away};
 
 /// How many clients are talked to at a time.
 const MOST_CLIENTS: usize = 64;
@@ -39,6 +39,8 @@ pub(crate) struct Server {
     path: PathBuf,
     /// What the path names: removed at the end if it still does.
     identity: Option<(u64, u64)>,
+    /// The root directory in which the path means that.
+    root: Option<(u64, u64)>,
     listener: Option<UnixListener>,
     accepts: bool,
     retry_at: Option<Duration>,
@@ -59,13 +61,16 @@ impl Server {
     /// A fresh listener at `path`.
     pub(crate) fn new(path: &Path, first_token: usize) -> io::Result<Server> {
         let listener = bind_private(path)?;
-        Ok(Server::inherited(Coordination { path: path.into(), identity: identity(path), listener }, first_token))
+        let (identity, root) = (identity(path), identity(Path::new("/")));
+        Ok(Server::inherited(Coordination { path: path.into(), identity, root, listener }, first_token))
     }
 
-    /// The predecessor's listener, or a fresh one if nobody can get to that one any more.
+    /// The predecessor's listener, or a fresh one if nobody can get to that one any more. Where the path means something else, in another
+    /// root, nothing is known of that.
     pub(crate) fn go_on(given: Coordination, first_token: usize) -> Server {
         let path = given.path.clone();
-        if given.identity.is_none() || given.identity == identity(&path) {
+        let is_elsewhere = given.root.is_none() || given.root != identity(Path::new("/"));
+        if is_elsewhere || given.identity.is_none_or(|own| !is_taken_away(&path, own)) {
             return Server::inherited(given, first_token);
         }
         match Server::new(&path, first_token) {
@@ -84,6 +89,7 @@ impl Server {
     pub(crate) fn inherited(given: Coordination, first_token: usize) -> Server {
         Server {
             identity: given.identity.or_else(|| identity(&given.path)),
+            root: given.root,
             path: given.path,
             listener: Some(UnixListener::from_std(given.listener.into())),
             accepts: false,
@@ -98,9 +104,9 @@ impl Server {
         &self.path
     }
 
-    /// What the path names, if it is this server's.
-    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
-        self.identity
+    /// What the path names, and the root directory in which it does.
+    pub(crate) fn identities(&self) -> [Option<(u64, u64)>; 2] {
+        [self.identity, self.root]
     }
 
     /// The listener, for the successor.

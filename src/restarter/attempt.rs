@@ -141,12 +141,17 @@ impl Current {
     /// Tells it that the service is its own; `false`: it takes nothing any more.
     pub(super) fn grant(&mut self, now: Duration) -> bool {
         // It may have died since it said that it is ready: then the service stays here.
-        self.dying = self.is_ending();
-        let told = !self.dying && self.lifeline.send(&Message::Granted, &[]).is_ok();
+        let told = !self.is_ending() && self.lifeline.send(&Message::Granted, &[]).is_ok();
         self.granting = told.then_some(now);
         // If it does not end, that is as good as a closed lifeline.
         self.deaf |= !told;
         told
+    }
+
+    /// Whether its end has begun, and is not over.
+    pub(super) fn is_dying(&mut self) -> bool {
+        self.dying = self.process.as_ref().is_some_and(|process| !process.has_ended() && process.is_dying());
+        self.dying
     }
 
     /// Says once that the grant has left this process: one that only waits to be sent would be lost with it.

@@ -32,8 +32,8 @@ impl Restarter {
         if let Some(server) = &self.server
             && let (Some(path), Some(listener)) = (server.path().to_str(), server.listener())
         {
-            let (device, inode) = server.identity().unzip();
-            gifts.push((Given::Coordination { path: path.into(), device, inode }, listener));
+            let [file, root] = server.identities().map(|identity| identity.map_or(vec![], |(device, inode)| vec![device, inode]));
+            gifts.push((Given::Coordination { path: path.into(), file, root }, listener));
         }
         let predecessor = self.link.iter().map(|link| link.process());
         for process in self.draining.iter().chain(predecessor).filter(|process| !process.has_ended()) {
@@ -49,7 +49,6 @@ impl Restarter {
             generation,
             probation_ms: self.limits.probation.map(|time| time.as_millis() as u64),
             signal: self.signal.map(|signal| signal as i32),
-            earlier_signals: self.earlier_signals.iter().map(|signal| *signal as i32).collect(),
             pid_file: self
                 .pid_file
                 .as_ref()

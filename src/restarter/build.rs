@@ -81,8 +81,7 @@ impl RestartConfig {
             ));
         }
         // One that this version would not take for itself is left as it is.
-        let blocked = link.iter().flat_map(|link| link.blocked_signals()).filter_map(|number| restart_signal(number).ok());
-        let earlier_signals: Vec<Signal> = blocked.filter(|earlier| Some(*earlier) != signal).collect();
+        let blocked = link.as_ref().and_then(|link| link.blocked_signal()).and_then(|number| restart_signal(number).ok());
         // Before there is a thread of ours: later it would hold the first restart up.
         sys::enlarge_descriptor_table(0);
         // Before this process opens descriptors of its own.
@@ -101,7 +100,7 @@ impl RestartConfig {
 
         // Read before the restart signal is arranged for: a successor is born with the same mask, plus that signal.
         let mut launch = self.launch()?;
-        let handled: Vec<Signal> = signal.into_iter().chain(earlier_signals.iter().copied()).collect();
+        let handled: Vec<Signal> = signal.into_iter().chain(blocked).collect();
         let signals = self.handle_signals(registry, &handled)?;
         for signal in &handled {
             // Blocked by the predecessor or an earlier restarter, not by the program: not to be handed down.
@@ -114,9 +113,8 @@ impl RestartConfig {
         }
         let leads_terminal = leads_terminal() && !launch.mask.contains(Signal::SIGHUP);
         let program = launch.program.clone();
-        let exec = Exec::start(launch, signal, handled.into_iter().collect(), waker.clone())
-            .map_err(Error::os("cannot start the restart thread"))?;
-        arrange(signal, &earlier_signals)?;
+        let exec = Exec::start(launch, signal, waker.clone()).map_err(Error::os("cannot start the restart thread"))?;
+        arrange(signal, blocked)?;
         if let Some(link) = &link {
             watch(registry, link.line().as_fd(), PREDECESSOR)?;
             watch(registry, link.process().as_fd(), PREDECESSOR)?;
@@ -153,7 +151,6 @@ impl RestartConfig {
             exec,
             signals,
             signal,
-            earlier_signals,
             server,
             retired,
             again: Vec::new(),
@@ -234,8 +231,9 @@ fn forget_pending(signal: Signal) {
 
 /// The restart thread takes the restart signal, and this thread and those that it starts do not: a loop that sleeps in the kernel is not
 /// woken by it with an error (EINTR) that it may not expect. What the predecessor has blocked besides has a handler now.
-fn arrange(signal: Option<Signal>, earlier: &[Signal]) -> Result<(), Error> {
+fn arrange(signal: Option<Signal>, inherited: Option<Signal>) -> Result<(), Error> {
+    let set = |signals: Option<Signal>| signals.into_iter().collect::<SigSet>();
     let failed = |error: Errno| Error::os("cannot set the signal mask")(error.into());
-    signal.into_iter().collect::<SigSet>().thread_block().map_err(failed)?;
-    earlier.iter().copied().collect::<SigSet>().thread_unblock().map_err(failed)
+    set(signal).thread_block().map_err(failed)?;
+    set(inherited.filter(|inherited| Some(*inherited) != signal)).thread_unblock().map_err(failed)
 }

@@ -49,10 +49,12 @@ impl Restarter {
         self.feed(Input::Stop);
         self.carry_out_the_rest();
         if let State::Killing { attempt, pid, .. } = self.machine.state()
-            && let Some(process) = self.current.as_ref().and_then(|current| current.process.as_ref())
+            && let Some(current) = &mut self.current
+            && let Some(process) = &current.process
         {
             process.kill();
-            if process.wait(KILL_TIMEOUT).is_none() {
+            current.words.exit = process.wait(KILL_TIMEOUT);
+            if current.words.exit.is_none() {
                 log::warn!(target: "pollflip", "the successor (process {pid}) does not die");
             }
             self.feed(Input::Exited(attempt));

@@ -28,7 +28,7 @@ pub enum Event {
     Resumed(Failure),
     /// The restart is final. Finish the old work and end.
     Completed(u32),
-    /// The restart has failed: go on as if nothing had happened.
+    /// The restart has failed: go on as if nothing had happened. The state need not have been asked for.
     Failed(Failure),
     /// The process of this id, which had taken over for good, has ended, and this one still lives. It may have been replaced in its turn,
     /// or told to end, or it has crashed: then nobody serves but for what this process still does. systemd starts the service afresh when

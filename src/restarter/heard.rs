@@ -42,7 +42,8 @@ impl Restarter {
         if self.claim.is_ready() && !mem::replace(&mut self.heard.opened, true) {
             self.sockets.close_unclaimed();
             if let Some(link) = &self.link {
-                let text = format!("process {} took over from process {}", process::id(), link.pid());
+                let end = if committed || !gone { "" } else { ", which had ended" };
+                let text = format!("process {} took over from process {}{end}", process::id(), link.pid());
                 self.chronicle.end(true, &text, self.now());
             }
             let on_probation = self.link.is_some() && (committed || !gone);
@@ -56,7 +57,9 @@ impl Restarter {
             if let Some(file) = &self.pid_file {
                 file.write(process::id());
             }
-            if let Some(file) = self.retired_pid_file.take() {
+            if let Some(file) = self.retired_pid_file.take()
+                && self.pid_file.as_ref().is_none_or(|own| !file.is_the_same_as(own))
+            {
                 file.remove(self.link.as_ref().map(|link| link.pid()));
             }
         }

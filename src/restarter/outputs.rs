@@ -113,6 +113,10 @@ impl Restarter {
                 let now = self.now();
                 let Some(current) = &mut self.current else { return };
                 if !current.grant(now) {
+                    if current.is_dying() {
+                        // The program stands still: nobody waits for its core dump.
+                        return self.feed(Input::LifelineClosed(attempt));
+                    }
                     self.look_at_successor();
                 } else if current.has_taken_the_grant() {
                     self.feed(Input::Granted(attempt));

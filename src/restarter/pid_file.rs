@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -56,6 +56,12 @@ impl PidFile {
             let _ = fs::remove_file(temporary);
             log::warn!(target: "pollflip", "cannot write the pid file {}: {error}", self.0.display());
         }
+    }
+
+    /// Whether both are there, and one file by two names.
+    pub(super) fn is_the_same_as(&self, other: &PidFile) -> bool {
+        let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        identity(&self.0).is_some_and(|own| Some(own) == identity(&other.0))
     }
 
     /// Takes it away, if it names this process, or its predecessor.

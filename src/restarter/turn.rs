@@ -222,7 +222,7 @@ impl Restarter {
             if self.signal.is_some_and(|signal| signal as i32 == number) {
                 self.ask(Asker::Signal);
             } else {
-                log::warn!("signal {number} restarted an earlier generation, and does nothing in this process");
+                log::warn!("signal {number} restarted the predecessor, and does nothing in this process");
             }
         }
     }

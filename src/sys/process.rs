@@ -14,8 +14,8 @@ use crate::error::Exit;
 
 use super::{is_readable_within, may_fail, simulation};
 
-/// Flags of the first thread of a process, as the kernel shows them: it exits, which others of the process may survive; it writes a core
-/// dump, or a signal has ended it, which none does.
+/// Flags of a thread, as the kernel shows them: it exits, which others of its process may survive; it writes a core dump, or a signal has
+/// ended it, which none does.
 const EXITING: u64 = 0x4;
 const DUMPING: u64 = 0x200;
 const SIGNALED: u64 = 0x400;
@@ -114,18 +114,23 @@ impl Process {
         self.try_wait()
     }
 
-    /// Whether its end has begun, of which nothing else tells until it is over: it writes a core dump, or gives much memory back. It runs
-    /// nothing of its program any more. Where it cannot be seen, it has not.
+    /// Whether the end of this child has begun, of which nothing else tells until it is over: it writes a core dump, or gives much memory
+    /// back. It runs nothing of its program any more. Where that cannot be seen, it has not.
     pub(crate) fn is_dying(&self) -> bool {
         if simulation::is_simulated() {
             return false;
         }
-        let Ok(text) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return false };
-        // The name may have anything in it, spaces and parentheses too.
-        let fields: Vec<_> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let number = |field: usize| fields.get(field - 3).and_then(|field| field.parse().ok()).unwrap_or(0);
-        let (flags, threads): (u64, u64) = (number(9), number(20));
-        flags & (SIGNALED | DUMPING) != 0 || (flags & EXITING != 0 && threads == 1)
+        let process = format!("/proc/{}", self.pid);
+        match flags(&format!("{process}/stat")) {
+            Some(flags) if flags & (SIGNALED | DUMPING) != 0 => true,
+            // The others may go on without the first thread, or all be on their way.
+            Some(flags) if flags & EXITING != 0 => {
+                let threads = fs::read_dir(format!("{process}/task")).into_iter().flatten().flatten();
+                let all: Vec<_> = threads.filter_map(|thread| self::flags(&format!("{}/stat", thread.path().display()))).collect();
+                all.iter().any(|flags| flags & (SIGNALED | DUMPING) != 0) || all.iter().all(|flags| flags & EXITING != 0)
+            }
+            _ => false,
+        }
     }
 
     /// Whether the process, child or not, has ended.
@@ -145,6 +150,16 @@ impl From<(u32, OwnedFd)> for Process {
     fn from((pid, pidfd): (u32, OwnedFd)) -> Process {
         Process { pid, pidfd }
     }
+}
+
+/// The flags of a thread of a child. Where there are several namespaces of processes, the number may be another one's.
+fn flags(path: &str) -> Option<u64> {
+    let text = fs::read(path).ok()?;
+    // The name comes before, with anything in it.
+    let after = text.iter().rposition(|byte| *byte == b')')? + 1;
+    let fields: Vec<_> = text[after..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).collect();
+    let number = |field: usize| std::str::from_utf8(fields.get(field - 3)?).ok()?.parse::<u64>().ok();
+    (number(4)? == u64::from(std::process::id())).then(|| number(9))?
 }
 
 /// Kills and reaps a child that cannot be held by a descriptor.

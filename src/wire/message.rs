@@ -77,8 +77,6 @@ pub struct Hello {
     pub probation_ms: Option<u64>,
     /// The signal that is blocked in the successor, for it to unblock once it has a handler.
     pub signal: Option<i32>,
-    /// Signals that were that in earlier generations, blocked as well: nothing is to die of one that comes late.
-    pub earlier_signals: Vec<i32>,
     /// The pid file of the predecessor.
     pub pid_file: Option<String>,
     /// What the descriptors of this packet are.
@@ -98,10 +96,10 @@ pub enum Given {
     Coordination {
         /// Where it is bound.
         path: String,
-        /// The device and the inode of the path, unless that is not known.
-        device: Option<u64>,
-        /// See there.
-        inode: Option<u64>,
+        /// The device and the inode of that path, if they are known.
+        file: Vec<u64>,
+        /// Those of the root directory in which the path means that.
+        root: Vec<u64>,
     },
     /// A pidfd of an earlier process, which still finishes its work.
     Draining {
@@ -220,7 +218,6 @@ impl DisplayJson for Hello {
             ("generation", &self.generation),
             ("probation_ms", &self.probation_ms),
             ("signal", &self.signal),
-            ("earlier_signals", &self.earlier_signals),
             ("pid_file", &self.pid_file),
             ("given", &self.given),
             ("more", &self.more),
@@ -241,7 +238,6 @@ impl TryFrom<RawJsonValue<'_, '_>> for Hello {
             generation: field(json, "generation")?,
             probation_ms: field_or_default(json, "probation_ms")?,
             signal: field_or_default(json, "signal")?,
-            earlier_signals: field_or_default(json, "earlier_signals")?,
             pid_file: field_or_default(json, "pid_file")?,
             given: field(json, "given")?,
             more: field(json, "more")?,
@@ -254,8 +250,8 @@ impl DisplayJson for Given {
     fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
         match self {
             Given::Predecessor => object(f, &[("is", &"predecessor")]),
-            Given::Coordination { path, device, inode } => {
-                object(f, &[("is", &"coordination"), ("path", path), ("device", device), ("inode", inode)])
+            Given::Coordination { path, file, root } => {
+                object(f, &[("is", &"coordination"), ("path", path), ("file", file), ("root", root)])
             }
             Given::Draining { pid } => object(f, &[("is", &"draining"), ("pid", pid)]),
             // There can be thousands.
@@ -278,8 +274,8 @@ impl TryFrom<RawJsonValue<'_, '_>> for Given {
             "predecessor" => Given::Predecessor,
             "coordination" => Given::Coordination {
                 path: field(json, "path")?,
-                device: field_or_default(json, "device")?,
-                inode: field_or_default(json, "inode")?,
+                file: field_or_default(json, "file")?,
+                root: field_or_default(json, "root")?,
             },
             "draining" => Given::Draining { pid: field(json, "pid")? },
             "socket" => Given::Socket { name: field(json, "name")? },

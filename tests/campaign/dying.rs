@@ -1,20 +1,22 @@
 //! A new process whose end has begun and is not over when its probation is: it writes a core dump, or gives gigabytes back. Here it is held
 //! there by a debugger.
 
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
 use libtest_mimic::Trial;
 use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::asker::{Answer, Asker};
 use crate::case::{Case, Fault, Step, Victim};
 use crate::harness::Setup;
-use crate::hub::{Process, wait_until};
+use crate::hub::{Process, wait_for, wait_until};
 use crate::judge::{alone, next_restart};
+use crate::procfs;
 use crate::trial;
 use crate::world::World;
 
@@ -22,10 +24,16 @@ const CASE: Case = Case { step: Step::Probation, fault: Fault::Abort, victim: Vi
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("promise_07_on_probation::a_crash_that_is_not_over_at_its_end_gives_the_service_back".into(), || at_its_end(false)),
-        trial("promise_07_on_probation::a_crash_that_is_not_over_when_the_old_one_is_stopped_gives_the_service_back".into(), || {
-            at_its_end(true);
+        trial("promise_07_on_probation::a_crash_that_is_not_over_at_its_end_gives_the_service_back".into(), || {
+            at_its_end(End::Crash, false);
         }),
+        trial("promise_07_on_probation::an_exit_that_is_not_over_at_its_end_gives_the_service_back".into(), || {
+            at_its_end(End::Exit, false);
+        }),
+        trial("promise_07_on_probation::a_crash_that_is_not_over_when_the_old_one_is_stopped_gives_the_service_back".into(), || {
+            at_its_end(End::Crash, true);
+        }),
+        trial("promise_03_on_probation::a_restarter_that_is_dropped_tells_how_the_new_one_has_ended".into(), dropped),
         trial("promise_03_at_ready::a_crash_that_is_not_over_keeps_the_service_here".into(), when_ready),
     ]
 }
@@ -36,20 +44,46 @@ struct Held {
     go: mpsc::Sender<()>,
 }
 
-/// Has the process end by SIGABRT, and holds it when it has begun to. `None`: nobody may do that here.
-fn hold_in_its_end(process: &Process) -> Option<Held> {
-    let pid = Pid::from_raw(process.pid as i32);
+/// How a process ends here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// By SIGABRT, in its first thread.
+    Crash,
+    /// Its first thread exits, and another takes its time.
+    Exit,
+}
+
+impl End {
+    fn told(self) -> &'static str {
+        match self {
+            End::Crash => "was killed by SIGABRT",
+            End::Exit => "exited with status 3",
+        }
+    }
+}
+
+/// Has the process end, and holds it when it has begun to. `None`: nobody may do that here.
+fn hold_in_its_end(process: &Process, end: End) -> Option<Held> {
+    let pid = match end {
+        End::Crash => process.pid,
+        End::Exit => restart_thread(process.pid),
+    };
+    let pid = Pid::from_raw(pid as i32);
     let (tell, told) = mpsc::channel();
     let (go, gone) = mpsc::channel();
+    let process_id = process.pid;
     let process = process.clone();
     // Only the thread that has begun to debug can go on with it.
     let debugger = thread::spawn(move || {
         if let Err(error) = ptrace::seize(pid, Options::PTRACE_O_TRACEEXIT | Options::PTRACE_O_EXITKILL) {
             return tell.send(Err(error)).expect("the test");
         }
-        process.signal(Signal::SIGABRT);
+        match end {
+            End::Crash => process.signal(Signal::SIGABRT),
+            End::Exit => process.tell("exit 3"),
+        }
         loop {
-            match waitpid(pid, None).expect("a process that is debugged") {
+            match waitpid(pid, Some(WaitPidFlag::__WALL)).expect("a process that is debugged") {
                 WaitStatus::PtraceEvent(_, _, event) if event == Event::PTRACE_EVENT_EXIT as i32 => {
                     tell.send(Ok(())).expect("the test");
                     // Or the test has failed.
@@ -64,6 +98,10 @@ fn hold_in_its_end(process: &Process) -> Option<Held> {
         }
     });
     match told.recv().expect("a debugger") {
+        Ok(()) if end == End::Exit => {
+            wait_until("the end of its first thread", || procfs::state(process_id) == Some('Z'));
+            Some(Held { debugger, go })
+        }
         Ok(()) => Some(Held { debugger, go }),
         Err(error) => {
             eprintln!("skipped: a process cannot be debugged here: {error}");
@@ -71,6 +109,16 @@ fn hold_in_its_end(process: &Process) -> Option<Held> {
             None
         }
     }
+}
+
+fn restart_thread(pid: u32) -> u32 {
+    let find = || {
+        let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads").flatten();
+        let is_it = |path: PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("pollflip-"));
+        threads.find(|thread| is_it(thread.path()))?.file_name().into_string().ok()?.parse().ok()
+    };
+    // It gives itself that name when it is run first.
+    wait_for("the restart thread", find)
 }
 
 impl Held {
@@ -83,7 +131,7 @@ impl Held {
     }
 }
 
-fn at_its_end(stopped: bool) {
+fn at_its_end(end: End, stopped: bool) {
     // Long enough for the debugger to be there, and then waited out.
     let mut world = World::start(Setup::new().set("probation_ms", if stopped { "60000" } else { "2000" }), false);
     let old = world.owner.clone();
@@ -91,13 +139,13 @@ fn at_its_end(stopped: bool) {
     let asker = Asker::ask(&world.service.socket());
     let new = world.service.hub.nth(births);
     new.says("serving");
-    let Some(held) = hold_in_its_end(&new) else { return };
+    let Some(held) = hold_in_its_end(&new, end) else { return };
     assert!(old.said("event Completed").is_empty(), "the machine is too slow for this test");
     if stopped {
         old.ask("stop");
     }
     held.ends_after(&old, "handing off");
-    assert_eq!(asker.answer(), Answer::Failed("the successor was killed by SIGABRT on probation".into()));
+    assert_eq!(asker.answer(), Answer::Failed(format!("the successor {} on probation", end.told())));
     old.says("event Resumed");
     assert_eq!(world.service.connect().pid, old.pid);
     if !stopped {
@@ -110,7 +158,7 @@ fn when_ready() {
     let mut world = World::start(Setup::new().set("ready_timeout_ms", "5000"), false);
     let under_way = world.reach(Step::Ready, false);
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
-    let Some(held) = hold_in_its_end(&new) else { return };
+    let Some(held) = hold_in_its_end(&new, End::Crash) else { return };
     old.tell("go");
     held.ends_after(&old, "awaiting ready");
     match under_way.asker.answer() {
@@ -121,4 +169,20 @@ fn when_ready() {
     drop(under_way.kept);
     alone(&world, CASE, Some(&old));
     next_restart(&mut world, CASE);
+}
+
+fn dropped() {
+    let world = World::start(Setup::new().set("probation_ms", "60000"), false);
+    let old = world.owner.clone();
+    // Before it looks again.
+    old.ask("on HandedOff wait");
+    old.ask("on HandedOff drop");
+    let births = world.service.hub.pids().len();
+    let asker = Asker::ask(&world.service.socket());
+    let new = world.service.hub.nth(births);
+    new.says("serving");
+    new.tell("exit 3");
+    new.ends();
+    old.tell("go");
+    assert_eq!(asker.answer(), Answer::Failed("the successor exited with status 3 on probation".into()));
 }

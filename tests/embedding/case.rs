@@ -41,7 +41,7 @@ pub(crate) fn succeed(plan: &str) {
         "pull in a task" => {
             predecessor.pull();
             let mut task = RestartTask::from(restarter);
-            assert!(matches!(drive(&mut task, || false), Poll::Ready(Err(Error::GivenUp(_)))));
+            assert!(matches!(drive(&mut task, || false), Poll::Ready(Err(Error::Rule(_)))));
             return;
         }
         "talk" => predecessor.progress("warm"),

@@ -35,7 +35,8 @@ const ALTERNATIVES: [&[&str]; 7] = [
 ];
 
 /// Calls that are made now and then, which cannot be shown, and when.
-const AT_TIMES: [(&str, &str); 6] = [
+const AT_TIMES: [(&str, &str); 7] = [
+    ("getdents64", "a successor that has begun to exit takes its time"),
     ("clock_gettime", "the clock cannot be read without a call, in some virtual machines"),
     ("brk", "the memory of the first thread grows, and this loop has another"),
     ("mprotect", "that of another thread does, and by more than this loop needs"),

@@ -22,6 +22,7 @@ trials![
     a_pid_file_that_names_another_process_is_left_alone,
     a_pid_file_that_is_stale_is_written_over,
     a_pid_file_at_another_path_takes_the_place_of_the_old_one,
+    a_pid_file_that_goes_by_another_name_stays,
     a_pipe_in_the_place_of_the_pid_file_holds_nothing_up,
     a_link_to_a_file_without_end_is_not_read,
     a_pid_file_in_the_place_of_the_coordination_socket_is_an_error,
@@ -125,6 +126,17 @@ fn a_pid_file_at_another_path_takes_the_place_of_the_old_one() {
     let third = service.restart();
     wait_until("the first path again", || path.exists() && !other.exists());
     assert_eq!(named(&path), third.pid);
+}
+
+fn a_pid_file_that_goes_by_another_name_stays() {
+    let setup = Setup::new();
+    // As `/var/run` is a name of `/run`.
+    std::os::unix::fs::symlink(".", setup.path("run")).expect("a link");
+    let (service, path) = start(setup);
+    service.plan_next(&format!("set pid_file={}", service.path("run/pid").display()));
+    let second = service.restart();
+    second.says("event Committed");
+    assert_eq!(named(&path), second.pid);
 }
 
 fn is_pipe(path: &Path) -> bool {

@@ -232,10 +232,20 @@ fn promise_11_a_program_within_the_new_root_is_started_there() {
     // Seen from within, the files of the test are at the root.
     fs::create_dir_all(root.join(root.parent().expect("a parent").strip_prefix("/").expect("a path"))).expect("a directory");
     symlink("/", root.join(root.strip_prefix("/").expect("a path"))).expect("a link");
-    let service = setup.set("confine", format!("chroot {}", root.display())).set("current_dir", "/").start();
+    let outside = tempfile::tempdir().expect("a directory");
+    let within = root.join(outside.path().strip_prefix("/").expect("a path"));
+    fs::create_dir_all(&within).expect("a directory");
+    let path = outside.path().join("restart.sock");
+    // Where the test asks.
+    symlink(&path, setup.path("restart.sock")).expect("a link");
+    let setup = setup.set("socket", &path).set("confine", format!("chroot {}", root.display())).set("current_dir", "/");
+    let service = setup.start();
     for _ in 0..2 {
         let new = service.restart();
         assert_eq!(service.connect().pid, new.pid);
         assert_eq!(fs::read_link(format!("/proc/{}/root", new.pid)).expect("a root"), root);
+        // Within, that path is another place, where there is nothing: it stays where it can be found.
+        assert_eq!(service.status().pid, new.pid);
+        assert_eq!(fs::read_dir(&within).expect("a directory").count(), 0);
     }
 }

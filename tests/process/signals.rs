@@ -170,15 +170,6 @@ fn promise_06_a_successor_may_choose_another_signal() {
     let last = service.hub.nth(2);
     last.says("event Committed");
     assert!(!procfs::has_signal(last.pid, "SigBlk", libc::SIGHUP));
-    // Whoever still sends the first of them, by an old script, kills nothing however many generations have gone by.
-    last.signal(Signal::SIGHUP);
-    assert_eq!(service.status().pid, last.pid);
-    service.plan_next("set signal=none\nborn raise SIGHUP\nborn raise SIGUSR2");
-    let third = service.restart();
-    for signal in [Signal::SIGHUP, Signal::SIGUSR2] {
-        third.signal(signal);
-        assert_eq!(service.status().pid, third.pid);
-    }
 }
 
 fn promise_06_no_signal_restarts_if_none_was_chosen() {

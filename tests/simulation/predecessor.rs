@@ -34,7 +34,6 @@ impl Predecessor {
             signal,
             given: vec![Given::Predecessor],
             more: false,
-            earlier_signals: Vec::new(),
             pid_file: None,
             outcomes: Vec::new(),
         });
