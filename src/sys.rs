@@ -3,6 +3,7 @@
 //! Knows: system calls. Does not know: what they are for. Every descriptor leaves here owned or borrowed, never as a bare number.
 #![allow(unsafe_code, reason = "this is the room for it; each block says why it is sound")]
 
+mod dying;
 mod memory;
 mod packet;
 mod process;

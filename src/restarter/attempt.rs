@@ -35,8 +35,8 @@ pub(super) struct Current {
     /// A service manager takes it for the service, and is to learn how it ends.
     pub(super) supervised: bool,
     closed: Option<Duration>,
-    /// Its end had begun when it was given up.
-    dying: bool,
+    /// Its end had begun when it was given up: how it was about to end.
+    dying: Option<Exit>,
     /// It takes nothing any more, although it may still have said something.
     deaf: bool,
     told_closed: bool,
@@ -77,7 +77,7 @@ impl Current {
             granted: false,
             supervised: false,
             closed: None,
-            dying: false,
+            dying: None,
             deaf: false,
             told_closed: false,
             exited: false,
@@ -141,7 +141,7 @@ impl Current {
     /// Tells it that the service is its own; `false`: it takes nothing any more.
     pub(super) fn grant(&mut self, now: Duration) -> bool {
         // It may have died since it said that it is ready: then the service stays here.
-        let told = !self.is_ending() && self.lifeline.send(&Message::Granted, &[]).is_ok();
+        let told = !self.has_ended() && !self.is_dying() && self.lifeline.send(&Message::Granted, &[]).is_ok();
         self.granting = told.then_some(now);
         // If it does not end, that is as good as a closed lifeline.
         self.deaf |= !told;
@@ -150,8 +150,8 @@ impl Current {
 
     /// Whether its end has begun, and is not over.
     pub(super) fn is_dying(&mut self) -> bool {
-        self.dying = self.process.as_ref().is_some_and(|process| !process.has_ended() && process.is_dying());
-        self.dying
+        self.dying = self.process.as_ref().filter(|process| !process.has_ended()).and_then(Process::dying);
+        self.dying.is_some()
     }
 
     /// Says once that the grant has left this process: one that only waits to be sent would be lost with it.
@@ -229,16 +229,18 @@ impl Current {
         self.exited
     }
 
-    /// Whether its end has begun, or it has ended, reaped or not.
-    fn is_ending(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.has_ended() || process.is_dying())
+    /// Whether it has ended, reaped or not.
+    fn has_ended(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::has_ended)
     }
 
     /// Whether it has not proved itself although its time has passed: its end has begun, or its lifeline is closed, and it is only that
     /// nothing has been said of it yet.
     pub(super) fn has_failed_in_silence(&mut self) -> bool {
-        self.dying |= self.is_ending();
-        self.dying || (self.closed.is_some() && !self.told_closed)
+        if self.has_ended() {
+            self.dying = Some(Exit::Unknown);
+        }
+        self.dying.is_some() || self.is_dying() || (self.closed.is_some() && !self.told_closed)
     }
 
     pub(super) fn kill(&mut self) {
@@ -262,12 +264,11 @@ impl Current {
             Cause::TimedOut => Failure::TimedOut(ready_timeout),
             Cause::Refused => Failure::Refused(words.refusal.clone().unwrap_or_default()),
             Cause::HandoverFailed => Failure::Handover(words.handover.clone().unwrap_or_default()),
-            // It was on its way out when it was killed: then the way it ended says more, as soon as it is known.
-            Cause::HungUp => match words.exit.or(self.dying.then_some(Exit::Signal(libc::SIGKILL))) {
-                Some(exit @ (Exit::Code(_) | Exit::Signal(_))) if self.dying || exit != Exit::Signal(libc::SIGKILL) => match self.granted {
-                    true => Failure::DiedOnProbation(exit),
-                    false => Failure::Exited(exit),
-                },
+            // It was on its way out when it was killed: then the way it ended says more, or how it was about to.
+            Cause::HungUp => match (self.dying, words.exit) {
+                (Some(begun @ (Exit::Code(_) | Exit::Signal(_))), _) => self.ended_by(begun),
+                (Some(_), exit) => self.ended_by(exit.unwrap_or(Exit::Signal(libc::SIGKILL))),
+                (None, Some(exit @ (Exit::Code(_) | Exit::Signal(_)))) if exit != Exit::Signal(libc::SIGKILL) => self.ended_by(exit),
                 _ => Failure::HungUp,
             },
             Cause::Protocol(violation) => Failure::Protocol(match (violation, &words.violation) {
@@ -279,5 +280,9 @@ impl Current {
             Cause::Cancelled => Failure::Cancelled,
             Cause::Stopping => Failure::Stopping,
         }
+    }
+
+    fn ended_by(&self, exit: Exit) -> Failure {
+        if self.granted { Failure::DiedOnProbation(exit) } else { Failure::Exited(exit) }
     }
 }

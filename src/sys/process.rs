@@ -1,6 +1,5 @@
 //! A process held by a pidfd: it cannot be confused with a later one of the same number.
 
-use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -12,13 +11,7 @@ use nix::libc;
 
 use crate::error::Exit;
 
-use super::{is_readable_within, may_fail, simulation};
-
-/// Flags of a thread, as the kernel shows them: it exits, which others of its process may survive; it writes a core dump, or a signal has
-/// ended it, which none does.
-const EXITING: u64 = 0x4;
-const DUMPING: u64 = 0x200;
-const SIGNALED: u64 = 0x400;
+use super::{dying, is_readable_within, may_fail, simulation};
 
 /// A process, this one or a child.
 #[derive(Debug)]
@@ -114,23 +107,10 @@ impl Process {
         self.try_wait()
     }
 
-    /// Whether the end of this child has begun, of which nothing else tells until it is over: it writes a core dump, or gives much memory
-    /// back. It runs nothing of its program any more. Where that cannot be seen, it has not.
-    pub(crate) fn is_dying(&self) -> bool {
-        if simulation::is_simulated() {
-            return false;
-        }
-        let process = format!("/proc/{}", self.pid);
-        match flags(&format!("{process}/stat")) {
-            Some(flags) if flags & (SIGNALED | DUMPING) != 0 => true,
-            // The others may go on without the first thread, or all be on their way.
-            Some(flags) if flags & EXITING != 0 => {
-                let threads = fs::read_dir(format!("{process}/task")).into_iter().flatten().flatten();
-                let all: Vec<_> = threads.filter_map(|thread| self::flags(&format!("{}/stat", thread.path().display()))).collect();
-                all.iter().any(|flags| flags & (SIGNALED | DUMPING) != 0) || all.iter().all(|flags| flags & EXITING != 0)
-            }
-            _ => false,
-        }
+    /// How this child is about to end, if its end has begun, of which nothing else tells until it is over. Where that cannot be seen, it has
+    /// not.
+    pub(crate) fn dying(&self) -> Option<Exit> {
+        if simulation::is_simulated() { None } else { dying::exit_of(self.pid) }
     }
 
     /// Whether the process, child or not, has ended.
@@ -150,16 +130,6 @@ impl From<(u32, OwnedFd)> for Process {
     fn from((pid, pidfd): (u32, OwnedFd)) -> Process {
         Process { pid, pidfd }
     }
-}
-
-/// The flags of a thread of a child. Where there are several namespaces of processes, the number may be another one's.
-fn flags(path: &str) -> Option<u64> {
-    let text = fs::read(path).ok()?;
-    // The name comes before, with anything in it.
-    let after = text.iter().rposition(|byte| *byte == b')')? + 1;
-    let fields: Vec<_> = text[after..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).collect();
-    let number = |field: usize| std::str::from_utf8(fields.get(field - 3)?).ok()?.parse::<u64>().ok();
-    (number(4)? == u64::from(std::process::id())).then(|| number(9))?
 }
 
 /// Kills and reaps a child that cannot be held by a descriptor.

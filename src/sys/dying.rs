@@ -1,0 +1,63 @@
+//! A child whose end has begun: it writes a core dump, or gives gigabytes back, and nothing of its program runs any more. Until that is over,
+//! only `/proc` tells.
+
+use std::fs;
+
+use crate::error::Exit;
+
+/// Flags of a thread, as the kernel shows them: it exits, which others of its process may survive; it writes a core dump, or a signal has
+/// ended it, which none does.
+const EXITING: u64 = 0x4;
+const DUMPING: u64 = 0x200;
+const SIGNALED: u64 = 0x400;
+
+/// What is seen of a thread.
+struct Thread {
+    flags: u64,
+    /// As `wait` would tell it; 0 if this process may not see it.
+    status: i32,
+}
+
+/// How a child is about to end, if its end has begun.
+pub(super) fn exit_of(pid: u32) -> Option<Exit> {
+    let process = format!("/proc/{pid}");
+    let first = look_at(&format!("{process}/stat"))?;
+    let is_dying = if first.is_killed() {
+        true
+    } else if first.flags & EXITING != 0 {
+        // The others may go on without it, or all be on their way.
+        let threads = fs::read_dir(format!("{process}/task")).into_iter().flatten().flatten();
+        let all: Vec<_> = threads.filter_map(|thread| look_at(&format!("{}/stat", thread.path().display()))).collect();
+        all.iter().any(Thread::is_killed) || all.iter().all(|thread| thread.flags & EXITING != 0)
+    } else {
+        false
+    };
+    is_dying.then(|| first.exit())
+}
+
+impl Thread {
+    fn is_killed(&self) -> bool {
+        self.flags & (DUMPING | SIGNALED) != 0
+    }
+
+    fn exit(&self) -> Exit {
+        match (self.status & 0x7f, self.status >> 8) {
+            (0, 0) => Exit::Unknown,
+            (0, code) => Exit::Code(code),
+            (signal, _) => Exit::Signal(signal),
+        }
+    }
+}
+
+/// A thread of a child of this process: where there are several namespaces of processes, the number may be another one's.
+fn look_at(path: &str) -> Option<Thread> {
+    let text = fs::read(path).ok()?;
+    // The name comes before, with anything in it.
+    let after = text.iter().rposition(|byte| *byte == b')')? + 1;
+    let fields: Vec<_> = text[after..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).collect();
+    let field = |number: usize| std::str::from_utf8(fields.get(number - 3)?).ok();
+    if field(4)?.parse() != Ok(std::process::id()) {
+        return None;
+    }
+    Some(Thread { flags: field(9)?.parse().ok()?, status: field(52).and_then(|status| status.parse().ok()).unwrap_or(0) })
+}
