@@ -91,9 +91,10 @@ impl Judge {
         assert!(holds, "{input:?} has not happened\n{}", self.checked);
     }
 
-    /// The successor knows, or would if it had stayed: it has been told, unless that has failed for good.
+    /// The successor knows, or would if it had stayed: it has been told, unless that has failed for good. Or it was given up in the end, since
+    /// its lifeline could not be read.
     pub fn is_final(&self, pid: u32, children: &[Seen], successors: &[Successor]) {
-        let ended = children.iter().any(|child| child.pid == pid && child.ended);
+        let ended = children.iter().any(|child| child.pid == pid && (child.ended || child.killed));
         let told = |successor: &Successor| successor.pid == pid && (successor.committed || !successor.is_open());
         let knows = ended || self.lost_for_good || successors.iter().any(told);
         assert!(knows, "the successor has not been told that it is final\n{}", self.checked);
