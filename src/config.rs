@@ -12,6 +12,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::error::Error;
+use crate::sockets::{LOCK, TEMPORARY, beside};
 use crate::sys;
 use crate::systemd::FOR_ONE_PROCESS;
 use crate::wire::LIFELINE_VARIABLE;
@@ -180,9 +181,9 @@ impl RestartConfig {
         let path = self.pid_file.as_deref().map(absolute).transpose()?;
         if let (Some(file), Some(socket)) = (&path, self.absolute_socket()?) {
             // Each is made beside its path, and moved there; the socket under a lock.
-            let conflict = if *file == socket || beside(file, ".new") == socket {
+            let conflict = if *file == socket || beside(file, TEMPORARY) == socket {
                 Some("would be written over")
-            } else if *file == beside(&socket, ".new") || *file == beside(&socket, ".lock") {
+            } else if *file == beside(&socket, TEMPORARY) || *file == beside(&socket, LOCK) {
                 Some("would take a name that is needed to make")
             } else {
                 None
@@ -286,10 +287,4 @@ fn own_path() -> Result<PathBuf, Error> {
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(|error| Error::Os { step: format!("cannot make {} absolute", path.display()).into(), source: error })
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
 }

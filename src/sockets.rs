@@ -21,7 +21,7 @@ use crate::systemd::Passed;
 use crate::wire;
 
 pub(crate) use kind::Kind;
-pub(crate) use path::{LONGEST_PATH, PathLock, is_stale, named, unix_client, unix_socket};
+pub(crate) use path::{LOCK, LONGEST_PATH, PathLock, TEMPORARY, beside, is_stale, named, unix_client, unix_socket};
 
 use path::bind_unix;
 

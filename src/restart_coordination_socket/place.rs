@@ -4,16 +4,13 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::libc;
 use nix::sys::socket::{Backlog, SockType, UnixAddr, bind, listen};
 
-use crate::sockets::{LONGEST_PATH, PathLock, is_stale, named, unix_socket};
+use crate::sockets::{LONGEST_PATH, PathLock, TEMPORARY, beside, is_stale, named, unix_socket};
 use crate::sys;
-
-/// What is added to the path while the socket is made.
-const TEMPORARY: &str = ".new";
 
 /// A listener at `path` for this user alone. It is made under another name and moved there when it listens, so that a client finds
 /// either nobody or somebody who answers, and the path never opens to others.
@@ -26,9 +23,7 @@ pub(super) fn bind_private(path: &Path) -> io::Result<OwnedFd> {
     }
     let _lock = PathLock::new(path)?;
     is_stale(path, SockType::Stream)?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(TEMPORARY);
-    let temporary = PathBuf::from(temporary);
+    let temporary = beside(path, TEMPORARY);
     // Left by one that died here, the lock says that nobody is at it now; or the path of another service.
     let in_the_way = |error| named(error, "the name under which it is made is taken:", &temporary);
     if is_stale(&temporary, SockType::Stream).map_err(in_the_way)? {

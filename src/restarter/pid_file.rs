@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
+use crate::sockets::{TEMPORARY, beside};
 use crate::sys;
 
 /// More bytes than a number has.
@@ -31,9 +32,7 @@ impl PidFile {
         if names(&self.0) == Some(pid) {
             return;
         }
-        let mut temporary = self.0.as_os_str().to_owned();
-        temporary.push(".new");
-        let temporary = Path::new(&temporary);
+        let temporary = &beside(&self.0, TEMPORARY);
         let write = || -> io::Result<()> {
             // A pipe, a socket, a device: whoever put it there, not to keep a number in.
             if fs::symlink_metadata(&self.0).is_ok_and(|found| !found.is_file() && !found.is_symlink()) {

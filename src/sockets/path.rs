@@ -21,6 +21,10 @@ const LOCK_LIMIT: Duration = Duration::from_secs(5);
 /// The longest path that the kernel binds a socket to.
 pub(crate) const LONGEST_PATH: usize = 107;
 
+/// What is added to a path while what it is to name is made, and while a socket is bound there.
+pub(crate) const TEMPORARY: &str = ".new";
+pub(crate) const LOCK: &str = ".lock";
+
 /// The right to bind a path, held until dropped. The lock is a file beside it, which is there only meanwhile.
 #[derive(Debug)]
 pub(crate) struct PathLock {
@@ -28,11 +32,16 @@ pub(crate) struct PathLock {
     held: Flock<File>,
 }
 
+/// A path with something added to its last name.
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
 impl PathLock {
     pub(crate) fn new(path: &Path) -> io::Result<PathLock> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
-        let lock = PathBuf::from(name);
+        let lock = beside(path, LOCK);
         let deadline = Instant::now() + LOCK_LIMIT;
         loop {
             let opened = sys::may_fail(&[libc::EACCES, libc::EMFILE, libc::ENOSPC]).and_then(|()| {

@@ -38,7 +38,7 @@ fn an_old_process_that_cannot_duplicate_fails_the_attempt_and_names_the_item() {
     service.fail_to_restart();
     let why = service.fail_to_restart();
     assert!(why.starts_with("the handover failed: cannot hand \"item/1"), "{why}");
-    assert!(why.contains("(os error 24)"), "{why}");
+    assert!(why.contains("(os error 24)") && why.contains("no more than 200 open at a time (RLIMIT_NOFILE)"), "{why}");
     assert_eq!(player.echo("kept"), old.pid);
     service.expect_unchanged(&old, &before);
 }

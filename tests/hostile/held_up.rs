@@ -157,12 +157,12 @@ fn takes_nothing_over(service: &Service, gate: &mut Gate) {
     orphan.ends();
 }
 
-fn promise_07_a_start_that_is_held_up_until_its_process_has_stopped_takes_nothing_over() {
-    let Some((service, mut gate)) = gated("a_start_that_is_held_up_until_its_process_has_stopped", Setup::new()) else { return };
-    let first = service.first();
+/// The same once the process has been told to do this.
+fn is_called_off(test: &str, command: &str) {
+    let Some((service, mut gate)) = gated(test, Setup::new()) else { return };
     let asker = service.restart_meanwhile();
     gate.holds();
-    first.ask("stop");
+    service.first().ask(command);
     match asker.join().expect("a thread") {
         Err(RequestError::Failed(why)) => assert!(why.contains("stopping"), "{why}"),
         other => panic!("{other:?}"),
@@ -170,14 +170,12 @@ fn promise_07_a_start_that_is_held_up_until_its_process_has_stopped_takes_nothin
     takes_nothing_over(&service, &mut gate);
 }
 
+fn promise_07_a_start_that_is_held_up_until_its_process_has_stopped_takes_nothing_over() {
+    is_called_off("a_start_that_is_held_up_until_its_process_has_stopped", "stop");
+}
+
 fn promise_07_a_start_that_is_held_up_until_its_restarter_is_gone_takes_nothing_over() {
-    let Some((service, mut gate)) = gated("a_start_that_is_held_up_until_its_restarter_is_gone", Setup::new()) else { return };
-    let first = service.first();
-    let asker = service.restart_meanwhile();
-    gate.holds();
-    assert_eq!(first.ask("drop"), "dropped");
-    asker.join().expect("a thread").expect_err("it was given up");
-    takes_nothing_over(&service, &mut gate);
+    is_called_off("a_start_that_is_held_up_until_its_restarter_is_gone", "drop");
 }
 
 fn promise_07_a_start_that_is_held_up_until_its_process_has_died_takes_over() {

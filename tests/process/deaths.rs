@@ -87,6 +87,8 @@ fn promise_07_the_old_one_killed_before_it_gives_the_state_is_reported_to_the_ne
     // What it makes of that is for the program to say: this one serves without the state.
     new.says("event PredecessorGone");
     assert_eq!(service.connect().pid, new.pid);
+    let how = format!("process {} took over from process {}, which had ended", new.pid, old.pid);
+    assert_eq!(service.status().outcomes.last().map(|outcome| outcome.text.clone()), Some(how));
 }
 
 fn promise_07_the_new_one_killed_when_it_asks_for_the_state_leaves_the_old_one_the_service() {

@@ -111,6 +111,12 @@ fn promise_03_a_script_without_its_interpreter_is_reported() {
     // With the ends of lines of another system.
     let replace = |path: &Path| write(path, b"#!/bin/sh\r\n");
     fails(Setup::new(), replace, "errno: Some(2)", &["its interpreter /bin/sh\\r is not there"]);
+    let replace = |path: &Path| {
+        let interpreter = path.with_file_name("interpreter");
+        write(&interpreter, b"#!/there/is/no/shell\n");
+        write(path, format!("#!{}\n", interpreter.display()).as_bytes());
+    };
+    fails(Setup::new(), replace, "errno: Some(2)", &["/interpreter is there, but what that needs is not"]);
 }
 
 fn promise_03_what_is_wrong_with_the_first_line_of_a_script_is_said() {

@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         a_socket_asked_for_after_the_handoff_is_an_error,
         names_are_checked,
         an_empty_path_is_an_error,
+        an_address_that_somebody_has_is_an_error_that_says_who_may,
         promise_09_flags_of_inherited_descriptions_are_unchanged,
         promise_09_a_unix_path_stays_connectable_throughout,
         promise_09_a_unix_listener_replaces_a_stale_path_and_nothing_else,
@@ -226,6 +227,12 @@ fn an_empty_path_is_an_error() {
         assert!(answer.contains("cannot bind \"name\"") && answer.contains("the path is empty"), "{kind}: {answer}");
     }
     service.restart();
+}
+
+fn an_address_that_somebody_has_is_an_error_that_says_who_may() {
+    let service = Service::start();
+    let answer = service.first().ask(&format!("claim tcp other {}", service.address()));
+    assert!(answer.contains("cannot bind \"other\"") && answer.contains("its environment has POLLFLIP_LIFELINE"), "{answer}");
 }
 
 fn promise_09_flags_of_inherited_descriptions_are_unchanged() {
