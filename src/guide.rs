@@ -94,15 +94,16 @@
 //! old process for the end of the service and start another one, which finds the addresses in use: they need a parent that stays, such
 //! as the script above, as well.
 //!
-//! **The first process of a terminal** (`ssh -t host echo-server`, `docker exec -it`, `script -c 'exec echo-server'`) leads its session: when
-//! it ends, the kernel hangs the terminal up, and SIGHUP would kill the successor. So a restart is refused there
-//! ([`Refusal::Terminal`](crate::Refusal::Terminal); whether there is a terminal is looked at in `build`), unless SIGHUP is ignored (`nohup`), handled by the program, or blocked when the
-//! restarter is built. Otherwise start it from a shell that stays, or with `setsid`. A shell that leads the session and ends with the service
-//! does the same harm, and is not noticed.
+//! **The first process of a terminal** (`ssh -t host echo-server`, `docker exec -it`, `script -c 'exec echo-server'`) leads its session:
+//! when it ends, the kernel hangs the terminal up, and SIGHUP would kill the successor. So a restart is refused there
+//! ([`Refusal::Terminal`](crate::Refusal::Terminal); whether there is a terminal is looked at in `build`), unless SIGHUP is ignored
+//! (`nohup`), handled by the program, or blocked when the restarter is built. Otherwise start it from a shell that stays, or with `setsid`.
+//! A shell that leads the session and ends with the service does the same harm, and is not noticed.
 //!
-//! **A program that asks for a signal at the end of its parent** (`PR_SET_PDEATHSIG`) would be killed by each restart, since the parent of a
-//! successor is its predecessor. A successor that has asked for one before `build`, in the same thread, is an error there, and the old process serves on: ask after
-//! `build`, where there is no [`predecessor`](crate::Restarter::predecessor). Later than in `build` it is not looked for.
+//! **A program that asks for a signal at the end of its parent** (`PR_SET_PDEATHSIG`) would be killed by each restart, since the parent of
+//! a successor is its predecessor. A successor that has asked for one before `build`, in the same thread, is an error there, and the old
+//! process serves on: ask after `build`, where there is no [`predecessor`](crate::Restarter::predecessor). Later than in `build` it is not
+//! looked for.
 //!
 //! **Stopping it while a restart is on probation** takes two signals. The old process, told to [stop](crate::Restarter::stop), leaves the
 //! service to the new one for good; the new one, if it ends, gives it back. The status names both (`pid` and `successor`).

@@ -79,16 +79,15 @@ use super::words::{Attempt, Cause, Ticket};
 // table:end
 ///
 /// *Killing* has a way out on `Timeout` too: the asker is answered, and the state stays until the child is gone; if that one had been
-/// granted the service, nothing is told before, since it may still be at it. A `Stop` while a child
-/// is being killed is remembered, and so is a `ThreadLost` while a child exists or before the process is open: what is under way goes on,
-/// and where it would have ended in `Idle` it ends in `Closed`. What a successor on probation says is not listened to: it has been
-/// granted the service, and only its end, its silence or garbage can take that back. A process that was told to stop while on probation
-/// does not hear of the commit any more.
+/// granted the service, nothing is told before, since it may still be at it. A `Stop` while a child is being killed is remembered, and so
+/// is a `ThreadLost` while a child exists or before the process is open: what is under way goes on, and where it would have ended in `Idle`
+/// it ends in `Closed`. What a successor on probation says is not listened to: it has been granted the service, and only its end, its
+/// silence or garbage can take that back. A process that was told to stop while on probation does not hear of the commit any more.
 ///
 /// A successor that is ready may be dead before it can be granted the service: it has it only when the driver says `Granted`, and has no
-/// deadline till then but the driver's, who says `HandoverFailed` if the kernel does not take the grant. If it is given up or ends first, a `Grant` that nobody has carried out is taken back; so is such a `Spawn`, in
-/// place of an `Abandon`. An obstacle ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, and
-/// does nothing elsewhere.
+/// deadline till then but the driver's, who says `HandoverFailed` if the kernel does not take the grant. If it is given up or ends first, a
+/// `Grant` that nobody has carried out is taken back; so is such a `Spawn`, in place of an `Abandon`. An obstacle
+/// ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, and does nothing elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// No restart can be asked for.
