@@ -60,6 +60,20 @@ pub fn own_program() -> PathBuf {
     std::env::current_exe().expect("the path of this program")
 }
 
+/// The same for users who cannot enter the directories that it is in, by another name in that one.
+fn for_everybody(directory: &Path) -> PathBuf {
+    let program = own_program();
+    let is_open = |path: &Path| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
+    if program.ancestors().skip(1).all(is_open) {
+        return program;
+    }
+    let name = directory.join("program");
+    if fs::hard_link(&program, &name).is_err() {
+        fs::copy(&program, &name).expect("a copy of this program");
+    }
+    name
+}
+
 impl Setup {
     pub fn new() -> Setup {
         Setup::default()
@@ -123,7 +137,12 @@ impl Setup {
     }
 
     /// Starts it.
-    pub fn launch(self) -> Service {
+    pub fn launch(mut self) -> Service {
+        let becomes_another = |line: &String| line.starts_with("uid=") || line.starts_with("confine=setuid");
+        let becomes_another = self.settings.iter().any(becomes_another);
+        if self.program == own_program() && becomes_another {
+            self.program = for_everybody(self.directory.path());
+        }
         let hub = Hub::new(&self.path(service::HUB));
         let mut command = match &self.shell {
             Some(script) => {
@@ -153,6 +172,10 @@ impl Setup {
             lead_terminal(&mut command);
         } else {
             command.process_group(0);
+        }
+        if becomes_another {
+            // So is the directory in which it starts its successors.
+            command.current_dir(&directory);
         }
         let child = spawn(&mut command);
         Service { directory: self.directory, hub, child }
