@@ -133,7 +133,7 @@ fn without_threads<T>(run: impl FnOnce() -> T) -> T {
 
 /// A successor that this user can start wherever the test lies, and that ends at once.
 fn small() -> RestartConfig {
-    RestartConfig::new().program("/bin/sh").args(["-c", "exit 3"])
+    RestartConfig::new().program("/bin/sh").args(["-c", "exit 3"]).current_dir("/")
 }
 
 fn a_build_without_a_thread_is_an_error(_: &Case) {
