@@ -12,7 +12,7 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{SigHandler, Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pollflip::RequestError;
@@ -182,16 +182,18 @@ impl Setup {
     }
 }
 
-/// It begins a session, and its standard input becomes the terminal of that.
+/// It begins a session, and its standard input becomes the terminal of that, whose hang-up it hears, whatever the tests were started by.
 #[allow(unsafe_code, reason = "std has no terminals")]
 fn lead_terminal(command: &mut Command) {
     let begin = || {
         nix::unistd::setsid()?;
         // SAFETY: the call takes two numbers.
         Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;
+        // SAFETY: no handler is installed.
+        unsafe { nix::sys::signal::signal(Signal::SIGHUP, SigHandler::SigDfl) }?;
         Ok(())
     };
-    // SAFETY: between fork and exec two system calls are made, and nothing else.
+    // SAFETY: between fork and exec three system calls are made, and nothing else.
     unsafe { command.pre_exec(begin) };
 }
 
