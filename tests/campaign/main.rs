@@ -28,6 +28,8 @@ mod plan;
 #[allow(dead_code, reason = "shared with tests/process")]
 #[path = "../process/procfs.rs"]
 mod procfs;
+#[path = "../process/surroundings.rs"]
+mod surroundings;
 #[allow(dead_code, reason = "shared with tests/process")]
 #[path = "../process/service/report.rs"]
 mod report;
@@ -53,7 +55,7 @@ mod world;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 // Where `settings` looks for them.
 use service::{COORDINATION, SETTINGS};
 
@@ -73,11 +75,7 @@ fn main() -> ExitCode {
     if std::env::var_os(service::ROLE).is_some() {
         return service::main();
     }
-    // Orphans of the services come to this process, which waits for them.
-    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
-    let mut arguments = Arguments::from_args();
-    // They wait more than they work.
-    arguments.test_threads.get_or_insert(4);
+    let arguments = surroundings::prepare();
     let mut trials: Vec<Trial> = case::all().into_iter().map(|case| trial(case.name(), move || world::run(case))).collect();
     trials.extend(signals::trials());
     trials.extend(bad_release::trials());

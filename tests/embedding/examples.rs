@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use pollflip::restart_coordination_socket::request_restart;
 
-use crate::harness::{DEADLINE, Group, directory, has_ended, wait_until};
+use crate::harness::{DEADLINE, Group, has_ended, wait_until};
+use crate::surroundings::{directory, temporary};
 
 pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("examples_tell_how_they_are_used", usage),
@@ -24,7 +25,9 @@ pub(crate) fn example(name: &str) -> Command {
     let profile = own.ancestors().nth(2).expect("target/PROFILE/deps/embedding");
     let path = profile.join("examples").join(name);
     assert!(path.exists(), "there is no {}: `cargo test` builds the examples, `cargo test --test` does not", path.display());
-    Command::new(path)
+    let mut command = Command::new(path);
+    command.env("TMPDIR", temporary());
+    command
 }
 
 /// What a generation says first: its address and its process id.

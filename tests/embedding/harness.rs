@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -15,6 +14,8 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use crate::surroundings::directory;
 
 /// Set: this process is no test runner.
 pub(crate) const ROLE: &str = "POLLFLIP_EMBEDDING_ROLE";
@@ -49,13 +50,6 @@ impl Told {
             self.changed.notify_all();
         }
     }
-}
-
-/// A directory for one test, open to services that give their rights up.
-pub(crate) fn directory() -> TempDir {
-    let directory = tempfile::Builder::new().prefix("pollflip-").tempdir().expect("a directory");
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
-    directory
 }
 
 impl Group {

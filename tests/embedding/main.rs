@@ -24,23 +24,21 @@ mod hooks;
 mod limits;
 mod loops;
 mod proxy;
+#[path = "../process/surroundings.rs"]
+mod surroundings;
 mod task;
 mod tasks;
 mod threads;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 
 fn main() -> ExitCode {
     if let Ok(role) = std::env::var(harness::ROLE) {
         return child::main(&role);
     }
-    // Orphans of the services come to this process, which waits for them.
-    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
-    let mut arguments = Arguments::from_args();
-    // They wait more than they work.
-    arguments.test_threads.get_or_insert(4);
+    let arguments = surroundings::prepare();
     let trial = |name: String, run: fn()| {
         Trial::test(name, move || {
             run();

@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use pollflip::restart_coordination_socket::request_restart;
 
 use crate::examples::{example, listening};
-use crate::harness::{DEADLINE, Group, directory, has_ended, signal, wait_until};
+use crate::harness::{DEADLINE, Group, has_ended, signal, wait_until};
+use crate::surroundings::directory;
 
 pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("tcp_proxy_restarts_under_load_without_a_failed_request", restarts_under_load),

@@ -31,6 +31,8 @@ mod hub;
 #[allow(dead_code, reason = "shared with tests/process")]
 #[path = "../process/procfs.rs"]
 mod procfs;
+#[path = "../process/surroundings.rs"]
+mod surroundings;
 #[allow(dead_code, reason = "shared with tests/process")]
 #[path = "../process/service/report.rs"]
 mod report;
@@ -53,17 +55,11 @@ mod versions;
 
 use std::process::ExitCode;
 
-use libtest_mimic::Arguments;
-
 fn main() -> ExitCode {
     if std::env::var_os(service::ROLE).is_some() {
         return service::main();
     }
-    // Orphans of the services come to this process, which waits for them.
-    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
-    let mut arguments = Arguments::from_args();
-    // They wait more than they work.
-    arguments.test_threads.get_or_insert(4);
+    let arguments = surroundings::prepare();
     let trials = [
         crossing::trials(),
         failing::trials(),

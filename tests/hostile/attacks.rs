@@ -18,6 +18,7 @@ use crate::harness::Service;
 use crate::hub::{DEADLINE, Process, wait_until};
 use crate::is_root;
 use crate::procfs;
+use crate::surroundings::directory;
 
 trials![
     promise_05_slow_loris_keeps_neither_the_loop_nor_honest_askers_out,
@@ -207,7 +208,7 @@ fn promise_05_askers_among_a_crowd_that_came_in_one_instant_are_all_answered() {
 
 /// As a service does that needs the place.
 fn promise_05_an_asker_who_is_hung_up_on_before_it_is_read_asks_again() {
-    let keep = tempfile::tempdir().expect("a directory");
+    let keep = directory();
     let path = keep.path().join("restart.sock");
     let listener = UnixListener::bind(&path).expect("a socket");
     let asker = thread::spawn(move || request_restart(path, DEADLINE, |_| {}));

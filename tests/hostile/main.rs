@@ -32,6 +32,8 @@ mod hub;
 #[allow(dead_code, reason = "shared with tests/process")]
 #[path = "../process/procfs.rs"]
 mod procfs;
+#[path = "../process/surroundings.rs"]
+mod surroundings;
 
 mod attacker;
 mod attacks;
@@ -54,8 +56,6 @@ mod terminals;
 
 use std::process::ExitCode;
 
-use libtest_mimic::Arguments;
-
 fn main() -> ExitCode {
     match std::env::var(service::ROLE).as_deref() {
         Ok("service") => return service::main(),
@@ -65,11 +65,7 @@ fn main() -> ExitCode {
         Ok(other) => panic!("no such role: {other}"),
         Err(_) => {}
     }
-    // Orphans of the services come to this process, which waits for them.
-    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
-    let mut arguments = Arguments::from_args();
-    // They wait more than they work.
-    arguments.test_threads.get_or_insert(4);
+    let arguments = surroundings::prepare();
     let trials = [
         privileges::trials(),
         attacks::trials(),

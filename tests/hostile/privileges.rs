@@ -8,6 +8,7 @@ use crate::confine::NOBODY;
 use crate::harness::{Service, Setup, own_program};
 use crate::hub::wait_for;
 use crate::is_root;
+use crate::surroundings::directory;
 
 trials![
     promise_11_a_seccomp_filter_on_the_other_threads_leaves_the_right_to_restart,
@@ -232,7 +233,7 @@ fn promise_11_a_program_within_the_new_root_is_started_there() {
     // Seen from within, the files of the test are at the root.
     fs::create_dir_all(root.join(root.parent().expect("a parent").strip_prefix("/").expect("a path"))).expect("a directory");
     symlink("/", root.join(root.strip_prefix("/").expect("a path"))).expect("a link");
-    let outside = tempfile::tempdir().expect("a directory");
+    let outside = directory();
     let within = root.join(outside.path().strip_prefix("/").expect("a path"));
     fs::create_dir_all(&within).expect("a directory");
     let path = outside.path().join("restart.sock");

@@ -6,6 +6,7 @@ use pollflip::restart_coordination_socket::request_status;
 
 use crate::harness::{Service, Setup};
 use crate::hub::{DEADLINE, wait_for};
+use crate::surroundings::directory;
 
 trials![
     promise_10_of_two_processes_started_in_the_same_instant_exactly_one_wins_each_of_200_times,
@@ -16,7 +17,7 @@ const ROUNDS: usize = 200;
 
 /// Both wait at the same line, and go on together.
 fn race(prepare: impl Fn(&std::path::Path)) {
-    let keep = tempfile::tempdir().expect("a directory");
+    let keep = directory();
     let path = keep.path().join("one.sock");
     let mut wins = [0; 2];
     for round in 0..ROUNDS {

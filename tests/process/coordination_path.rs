@@ -14,6 +14,7 @@ use pollflip::restart_coordination_socket::request_status;
 
 use crate::harness::{Service, Setup};
 use crate::hub::DEADLINE;
+use crate::surroundings::directory;
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -53,7 +54,7 @@ fn build_error(setup: Setup, path: &Path) -> String {
 
 fn promise_10_a_regular_file_at_the_path_is_left_alone() {
     let setup = Setup::new();
-    let keep = tempfile::tempdir().expect("a directory");
+    let keep = directory();
     let path = keep.path().join("file");
     fs::write(&path, "precious").expect("a file");
     let error = build_error(setup, &path);
@@ -62,7 +63,7 @@ fn promise_10_a_regular_file_at_the_path_is_left_alone() {
 }
 
 fn promise_10_a_directory_at_the_path_is_left_alone() {
-    let keep = tempfile::tempdir().expect("a directory");
+    let keep = directory();
     let path = keep.path().join("directory");
     fs::create_dir(&path).expect("a directory");
     let error = build_error(Setup::new(), &path);
@@ -71,7 +72,7 @@ fn promise_10_a_directory_at_the_path_is_left_alone() {
 }
 
 fn promise_10_a_symbolic_link_at_the_path_is_left_alone() {
-    let keep = tempfile::tempdir().expect("a directory");
+    let keep = directory();
     let (path, target) = (keep.path().join("link"), keep.path().join("target"));
     for exists in [false, true] {
         if exists {
@@ -87,7 +88,7 @@ fn promise_10_a_symbolic_link_at_the_path_is_left_alone() {
 }
 
 fn promise_10_a_lock_that_is_no_file_is_left_alone() {
-    let keep = tempfile::tempdir().expect("a directory");
+    let keep = directory();
     let (path, lock) = (keep.path().join("restart.sock"), keep.path().join("restart.sock.lock"));
     let expect_left_alone = || {
         let inode = fs::symlink_metadata(&lock).expect("a lock").ino();
@@ -113,7 +114,7 @@ fn promise_10_files_of_others_beside_the_path_are_left_alone() {
     assert_eq!(fs::read_to_string(service.path("restart.sock.lock")).expect("the file"), "precious");
     service.restart();
     // Another service whose path is the one under which this one would make its own.
-    let keep = tempfile::tempdir().expect("a directory");
+    let keep = directory();
     let (path, beside) = (keep.path().join("restart.sock"), keep.path().join("restart.sock.new"));
     let other = Setup::new().set("socket", &beside).start();
     let service = Setup::new().set("socket", &path).launch();
@@ -151,7 +152,7 @@ fn promise_10_a_live_server_keeps_its_path() {
     assert!(error.contains("another process serves it"), "{error}");
     assert_eq!(service.status().pid, service.first().pid);
     // Also one that is no pollflip program, and one that does not accept.
-    let keep = tempfile::tempdir().expect("a directory");
+    let keep = directory();
     let path = keep.path().join("other");
     let _listener = UnixListener::bind(&path).expect("a listener");
     let error = build_error(Setup::new(), &path);
@@ -199,7 +200,7 @@ fn promise_10_what_a_dead_server_left_half_done_is_no_obstacle() {
 }
 
 fn promise_10_of_two_servers_at_the_same_instant_exactly_one_wins() {
-    let keep = tempfile::tempdir().expect("a directory");
+    let keep = directory();
     let path = keep.path().join("restart.sock");
     let competitor = || {
         // It starts with a socket of its own, lets go of it, and from then on wants the one that both want.

@@ -23,6 +23,7 @@ use crate::client::Connection;
 use crate::hub::{DEADLINE, Hub, Process, wait_until};
 use crate::procfs::Snapshot;
 use crate::service;
+use crate::surroundings::directory;
 
 /// How a service is started.
 #[derive(Debug)]
@@ -39,11 +40,8 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Setup {
-        let directory = tempfile::Builder::new().prefix("pollflip-").tempdir().expect("a directory");
-        // For services that give their rights up.
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
         Setup {
-            directory,
+            directory: directory(),
             settings: Vec::new(),
             environment: Vec::new(),
             program: own_program(),
@@ -60,16 +58,17 @@ pub fn own_program() -> PathBuf {
     std::env::current_exe().expect("the path of this program")
 }
 
-/// The same for users who cannot enter the directories that it is in, by another name in that one.
+/// The same for users who may not execute it, or not enter the directories that it is in: by another name in that one, or a copy.
 fn for_everybody(directory: &Path) -> PathBuf {
     let program = own_program();
     let is_open = |path: &Path| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
-    if program.ancestors().skip(1).all(is_open) {
+    if program.ancestors().all(is_open) {
         return program;
     }
     let name = directory.join("program");
-    if fs::hard_link(&program, &name).is_err() {
+    if !is_open(&program) || fs::hard_link(&program, &name).is_err() {
         fs::copy(&program, &name).expect("a copy of this program");
+        fs::set_permissions(&name, fs::Permissions::from_mode(0o755)).expect("permissions");
     }
     name
 }

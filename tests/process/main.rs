@@ -38,20 +38,15 @@ mod requests;
 mod service;
 mod signals;
 mod sockets;
+mod surroundings;
 
 use std::process::ExitCode;
-
-use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     if std::env::var_os(service::ROLE).is_some() {
         return service::main();
     }
-    // Orphans of the services come to this process, which waits for them.
-    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
-    let mut arguments = Arguments::from_args();
-    // They wait more than they work.
-    arguments.test_threads.get_or_insert(4);
+    let arguments = surroundings::prepare();
     let trials = [
         chain::trials(),
         failures::trials(),

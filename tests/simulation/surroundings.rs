@@ -56,7 +56,9 @@ impl Surroundings {
     }
 
     fn new(setting: Setting) -> Surroundings {
-        let place = |name| std::env::temp_dir().join(format!("pollflip-simulation-{}.{name}", std::process::id()));
+        // A socket's path has to be short.
+        let directory = Some(std::env::temp_dir()).filter(|path| path.as_os_str().len() <= 60).unwrap_or_else(|| "/tmp".into());
+        let place = |name| directory.join(format!("pollflip-simulation-{}.{name}", std::process::id()));
         let signal = setting.has(Setting::SIGNAL).then_some(THEIRS as i32);
         let predecessor = || Predecessor::new(setting.may_have_to_prove_itself(), signal);
         let (predecessor, lifeline) = setting.has(Setting::SUCCESSOR).then(predecessor).unzip();

@@ -1,0 +1,37 @@
+//! What the tests take for granted of the machine, however they were started.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use libtest_mimic::Arguments;
+use nix::sys::stat::{Mode, umask};
+use tempfile::{Builder, TempDir};
+
+/// A path of a socket has 107 bytes at the most, and below the directories of tests stand names, and directories of their own.
+const ROOM: usize = 60;
+
+/// How this test program was called, once the process is as its tests need it.
+pub(crate) fn prepare() -> Arguments {
+    // Orphans of the services come to this process, which waits for them.
+    nix::sys::prctl::set_child_subreaper(true).expect("prctl");
+    // Services that give their rights up reach what this process has made.
+    umask(Mode::from_bits_truncate(0o022));
+    let mut arguments = Arguments::from_args();
+    // They wait more than they work.
+    arguments.test_threads.get_or_insert(4);
+    arguments
+}
+
+/// Where directories for tests are made.
+pub(crate) fn temporary() -> PathBuf {
+    Some(env::temp_dir()).filter(|path| path.as_os_str().len() <= ROOM).unwrap_or_else(|| "/tmp".into())
+}
+
+/// A directory for one test, open to services that give their rights up.
+pub(crate) fn directory() -> TempDir {
+    let directory = Builder::new().prefix("pollflip-").tempdir_in(temporary()).expect("a directory");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
+    directory
+}
