@@ -288,7 +288,7 @@ impl Restarter {
         unwatch(self.poll.registry(), current.lifeline.as_fd());
         let process = current.process?;
         unwatch(self.poll.registry(), process.as_fd());
-        Some(Successor::new(process))
+        Some(Successor::new(process, current.words.exit))
     }
 
     /// Says that this process can serve, as [`ready`](Restarter::ready) does, but does not wait for the answer.

@@ -59,8 +59,9 @@ pub struct Successor {
 }
 
 impl Successor {
-    pub(super) fn new(process: Process) -> Successor {
-        Successor { process, exit: None }
+    /// `exit`: how it has ended, if that has been seen already. The kernel tells it once.
+    pub(super) fn new(process: Process, exit: Option<Exit>) -> Successor {
+        Successor { process, exit }
     }
 
     /// Its process id.

@@ -34,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         startup_complete_before_the_build_is_an_error,
         startup_complete_is_ready_from_anywhere,
         the_successor_can_be_watched,
+        a_successor_whose_end_was_told_still_says_how_it_ended,
     ]
 }
 
@@ -341,4 +342,13 @@ fn the_successor_can_be_watched() {
     assert_eq!(old.ask("successor"), format!("{} None", new.pid));
     assert!(!procfs::has_ended(new.pid));
     assert_eq!(service.status().pid, new.pid);
+}
+
+fn a_successor_whose_end_was_told_still_says_how_it_ended() {
+    let service = Setup::new().set("linger", "1").start();
+    let old = service.first();
+    service.plan_next("Committed exit 7");
+    let pid = service.try_restart().expect("a restart");
+    assert_eq!(old.says("event SuccessorGone"), pid.to_string());
+    assert_eq!(old.ask("successor"), format!("{pid} Some(Code(7))"));
 }
