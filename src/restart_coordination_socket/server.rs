@@ -65,6 +65,12 @@ impl Server {
         Ok(Server::inherited(Coordination { path: path.into(), identity, root, listener }, first_token))
     }
 
+    /// Whether a predecessor's socket is the one at `path`: there may be two names for it, where a directory is a link to another.
+    pub(crate) fn is_at(given: &Coordination, path: &Path) -> bool {
+        let is_there = |path| given.identity.is_some() && identity(path) == given.identity;
+        given.path == path || (is_there(path) && is_there(&given.path))
+    }
+
     /// The predecessor's listener, or a fresh one if nobody can get to that one any more. Where the path means something else, in another
     /// root, nothing is known of that.
     pub(crate) fn go_on(given: Coordination, first_token: usize) -> Server {

@@ -19,7 +19,7 @@ use crate::config::{RestartConfig, restart_signal};
 use crate::error::{Error, Refusal};
 use crate::exec::Exec;
 use crate::machine::{Limits, Machine};
-use crate::predecessor::{Claim, Gifts, Link};
+use crate::predecessor::{Claim, Coordination, Gifts, Link};
 use crate::restart_coordination_socket::Server;
 use crate::sockets::Sockets;
 use crate::sys;
@@ -127,9 +127,9 @@ impl RestartConfig {
             link.as_ref().and_then(|link| link.pid_file()).filter(|path| pid_file.as_deref() != Some(*path)).map(PidFile::new);
         // Last: if anything else cannot be had, no path is left behind that names nobody.
         let path = self.absolute_socket()?;
-        let (inherited, retired) = match gifts.coordination {
-            Some(given) if path.as_ref() == Some(&given.path) => (Some(given), None),
-            given => (None, given.map(|given| Server::inherited(given, FIRST_CLIENT))),
+        let (inherited, retired) = match (&path, gifts.coordination) {
+            (Some(path), Some(given)) if Server::is_at(&given, path) => (Some(Coordination { path: path.clone(), ..given }), None),
+            (_, given) => (None, given.map(|given| Server::inherited(given, FIRST_CLIENT))),
         };
         let server = match (path, inherited) {
             (_, Some(given)) => Some(Server::go_on(given, FIRST_CLIENT)),

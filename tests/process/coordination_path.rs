@@ -35,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         promise_10_a_path_that_somebody_replaced_is_not_removed,
         promise_10_a_relative_path_is_that_of_the_build,
         promise_10_a_successor_with_another_path_serves_there,
+        promise_10_a_successor_with_another_name_of_the_path_goes_on_there,
         promise_10_a_path_that_was_taken_away_is_there_again_after_a_restart,
         promise_10_a_path_that_another_service_has_by_now_is_never_taken_from_it,
     ]
@@ -281,6 +282,29 @@ fn promise_10_a_successor_with_another_path_serves_there() {
     let status = pollflip::restart_coordination_socket::request_status(&other, DEADLINE).expect("a status");
     assert_eq!(status.pid, new.pid);
     assert!(service.try_restart().is_err());
+}
+
+fn promise_10_a_successor_with_another_name_of_the_path_goes_on_there() {
+    let service = Service::start();
+    let inode = || fs::symlink_metadata(service.socket()).expect("a socket").ino();
+    let bound = inode();
+    // As `/var/run` is one of `/run`.
+    let link = service.path("link");
+    symlink(service.path("."), &link).expect("a link");
+    let other = link.join("restart.sock");
+    service.plan_next(&format!("set socket={}", other.display()));
+    let second = service.restart();
+    second.says("event Committed");
+    assert_eq!(request_status(&other, DEADLINE).expect("a status").pid, second.pid);
+    let third = service.restart();
+    third.says("event Committed");
+    assert_eq!((service.status().pid, inode()), (third.pid, bound));
+    // It is the last one's to take away, by whichever name.
+    service.plan_next(&format!("set socket={}", other.display()));
+    let last = service.restart();
+    last.says("event Committed");
+    assert_eq!(last.ask("drop"), "dropped");
+    assert!(!service.socket().exists());
 }
 
 fn promise_10_a_path_that_was_taken_away_is_there_again_after_a_restart() {
