@@ -31,6 +31,8 @@ pub(crate) struct Link {
     /// Which socket the lifeline is: its number may come to mean another one, if the program closes what it does not know.
     identity: Option<(u64, u64)>,
     process: Process,
+    /// The same for the descriptor by which the predecessor is held: one that is closed looks to poll as that of a process that has ended.
+    process_identity: Option<(u64, u64)>,
     hello: Hello,
     /// Never held for long, unlike the inbox. Of the two, this one is locked last.
     said: Mutex<Said>,
@@ -75,8 +77,8 @@ enum State {
 
 impl Link {
     pub(super) fn new(line: Lifeline, process: Process, hello: Hello) -> Link {
-        let identity = sys::identity(line.as_fd().as_raw_fd());
-        Link { line, identity, process, hello, said: Mutex::default(), inbox: Mutex::default() }
+        let [identity, process_identity] = [line.as_fd(), process.as_fd()].map(|fd| sys::identity(fd.as_raw_fd()));
+        Link { line, identity, process, process_identity, hello, said: Mutex::default(), inbox: Mutex::default() }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -147,6 +149,11 @@ impl Link {
         sys::identity(self.line.as_fd().as_raw_fd()) == self.identity
     }
 
+    /// Whether the predecessor can be watched: this program may have closed the descriptor for that.
+    fn is_the_process(&self) -> bool {
+        sys::identity(self.process.as_fd().as_raw_fd()) == self.process_identity
+    }
+
     /// Sends what has waited, and says whether something still waits.
     fn flush(&self) -> bool {
         if self.line.waiting() > 0 && !self.is_the_lifeline() {
@@ -187,7 +194,10 @@ impl Link {
     fn wait_for_news(&self, inbox: &Inbox, deadline: Option<Instant>) {
         let unsent = self.flush();
         let interest = if unsent { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
-        let mut fds = vec![PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
+        let mut fds = Vec::with_capacity(2);
+        if self.is_the_process() {
+            fds.push(PollFd::new(self.process.as_fd(), PollFlags::POLLIN));
+        }
         let mut limit = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if inbox.closed.is_none() {
             fds.push(PollFd::new(self.line.as_fd(), interest));
@@ -263,7 +273,7 @@ impl Link {
 
     /// The lifeline first: what the predecessor said before it ended counts.
     fn read(&self, inbox: &mut Inbox) {
-        let ended = self.process.has_ended();
+        let ended = self.process.has_ended() && self.is_the_process();
         inbox.looked = Some(sys::now());
         // Those are the last that there is to say.
         let is_over = |inbox: &Inbox| inbox.closed.is_some() || (inbox.granted.is_some() && inbox.committed);

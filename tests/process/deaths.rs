@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         promise_07_the_new_one_dead_at_once_on_probation_gives_the_service_back,
         promise_07_the_new_one_killed_later_on_probation_gives_the_service_back,
         promise_07_the_new_one_that_closes_its_lifeline_on_probation_is_killed,
+        promise_07_a_successor_that_closes_what_it_does_not_know_does_not_serve,
         promise_10_the_number_of_a_closed_lifeline_is_the_programs,
         promise_07_a_probation_that_ends_well_commits,
         promise_07_the_end_of_the_old_one_is_told_after_its_commit,
@@ -179,6 +180,23 @@ fn promise_07_the_new_one_killed_later_on_probation_gives_the_service_back() {
 
 fn promise_07_the_new_one_that_closes_its_lifeline_on_probation_is_killed() {
     fails_on_probation("granted close-lifeline\ngranted hang", "HungUp", "closed its lifeline");
+}
+
+fn promise_07_a_successor_that_closes_what_it_does_not_know_does_not_serve() {
+    let service = Service::start();
+    let old = service.first();
+    service.plan_next("claimed close-lifeline\nclaimed close-pidfd");
+    let reason = service.fail_to_restart();
+    assert!(reason.contains("closed its lifeline"), "{reason}");
+    let new = service.hub.nth(1);
+    assert_eq!(new.said("did"), ["close-lifeline: closed", "close-pidfd: closed"]);
+    assert_eq!(new.said("ready"), Vec::<String>::new());
+    assert_eq!(service.connect().pid, old.pid);
+    // One that has its lifeline is told there.
+    service.plan_next("claimed close-pidfd");
+    let new = service.restart();
+    new.says("event Committed");
+    assert_eq!(service.connect().pid, new.pid);
 }
 
 fn promise_10_the_number_of_a_closed_lifeline_is_the_programs() {

@@ -20,6 +20,7 @@ use nix::unistd::ForkResult;
 use pollflip::{Restarter, fixup_systemd_env};
 
 use super::report::{self, say};
+use crate::procfs;
 
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -105,6 +106,12 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
         }
         ("close-lifeline", _) => {
             nix::unistd::close(lifeline()).expect("an open lifeline");
+            "closed".into()
+        }
+        // What tells of the end of the predecessor.
+        ("close-pidfd", _) => {
+            let pidfd = procfs::descriptors(std::process::id()).into_iter().find(|(_, what)| what.contains("pidfd"));
+            nix::unistd::close(pidfd.expect("a pidfd").0).expect("an open pidfd");
             "closed".into()
         }
         // Under its number the program gets a connection of its own.
