@@ -32,14 +32,15 @@ mod server;
 
 use std::borrow::Cow;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::SockType;
+use nix::sys::socket::{MsgFlags, SockType, send};
 
 use crate::config::RestartConfig;
 use crate::error::RequestError;
@@ -118,6 +119,11 @@ impl RestartConfig {
 const MARGIN: Duration = Duration::from_secs(10);
 /// How soon a service that hung up, or its successor, is asked again.
 const RETRY: Duration = Duration::from_millis(5);
+
+/// Writes as much as there is room for. std's own does it with SIGPIPE before Rust 1.90, and that kills a program that does not ignore it.
+fn send_part(stream: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(send(stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
+}
 
 struct Client {
     stream: UnixStream,
@@ -212,7 +218,15 @@ impl Client {
     fn write(&mut self, request: &Request) -> Result<(), Lost> {
         self.stream.set_write_timeout(self.left()?).map_err(RequestError::Unreachable)?;
         let frame = Coordination::Request(request.clone()).encode();
-        self.stream.write_all(&frame).map_err(|error| self.lost(error))
+        let mut left = &frame[..];
+        while !left.is_empty() {
+            match send_part(&self.stream, left) {
+                Ok(count) => left = &left[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.lost(error)),
+            }
+        }
+        Ok(())
     }
 
     fn answer(&mut self) -> Result<Response, Lost> {

@@ -1,6 +1,6 @@
 //! One client of the server: what it has said, what it is being told, and whether it waits.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::time::Duration;
 
 use mio::net::UnixStream;
@@ -9,6 +9,8 @@ use nix::libc;
 use crate::machine::Ticket;
 use crate::sys;
 use crate::wire::{Coordination, Frames, Request, Response};
+
+use super::send_part;
 
 /// It is neither waited for nor trusted.
 #[derive(Debug)]
@@ -45,7 +47,7 @@ impl Client {
 
     pub(super) fn write(&mut self) {
         while !self.out.is_empty() {
-            match sys::writable_part(&self.out).and_then(|bytes| self.stream.write(bytes)) {
+            match sys::writable_part(&self.out).and_then(|bytes| send_part(&self.stream, bytes)) {
                 Ok(count) => drop(self.out.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

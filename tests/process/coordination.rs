@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         promise_10_the_sixty_fifth_client_takes_the_place_of_the_first_and_the_others_go_on,
         promise_10_clients_that_come_in_one_instant_are_all_answered,
         promise_10_a_client_that_leaves_does_not_end_its_restart,
+        promise_10_a_client_that_leaves_unanswered_kills_no_program_that_minds_sigpipe,
     ]
 }
 
@@ -211,4 +212,18 @@ fn promise_10_a_client_that_leaves_does_not_end_its_restart() {
     let new = service.hub.nth(1);
     new.says("event Committed");
     assert_eq!(service.connect().pid, new.pid);
+}
+
+fn promise_10_a_client_that_leaves_unanswered_kills_no_program_that_minds_sigpipe() {
+    // One whose main function is not Rust's, or that asks for what shells expect.
+    let service = Setup::new().plan("born default SIGPIPE").start();
+    let first = service.first();
+    first.tell("wait");
+    first.says("waits");
+    let mut client = Raw::connect(&service.socket());
+    client.send(STATUS);
+    drop(client);
+    first.tell("go");
+    assert_eq!(first.says("answer"), "gone on");
+    assert_eq!(service.status().pid, first.pid);
 }

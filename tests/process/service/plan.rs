@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signal::{SigHandler, SigSet, Signal, raise};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
@@ -75,6 +75,7 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             let number = rest.parse::<Signal>().expect("a signal") as i32;
             signal_hook::flag::register(number, Arc::default()).map_or_else(|error| error.to_string(), |_| "handled".into())
         }
+        ("default", _) => set_to_default(rest.parse().expect("a signal")),
         ("block", _) => {
             let signals: SigSet = [rest.parse::<Signal>().expect("a signal")].into_iter().collect();
             signals.thread_block().map_or_else(|error| error.to_string(), |()| "blocked".into())
@@ -183,6 +184,13 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
         (_, None) => "there is no restarter".into(),
         _ => format!("unknown: {action}"),
     }
+}
+
+#[allow(unsafe_code, reason = "std ignores SIGPIPE before main, and has no call to take that back")]
+fn set_to_default(signal: Signal) -> String {
+    // SAFETY: no handler is installed.
+    let set = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+    set.map_or_else(|error| error.to_string(), |_| "set".into())
 }
 
 #[allow(unsafe_code, reason = "a worker that some programs have")]
