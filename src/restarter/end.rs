@@ -60,7 +60,7 @@ impl Restarter {
             self.feed(Input::Exited(attempt));
             self.carry_out_the_rest();
         }
-        self.manager.still_here("the restart was given up");
+        self.still_here("the restart was given up");
     }
 
     fn hand_over(&mut self) {

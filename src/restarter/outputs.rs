@@ -261,7 +261,7 @@ impl Restarter {
             Notice::Broken => {
                 let error = Error::Final(Refusal::Broken);
                 log::error!(target: "pollflip", "{error}");
-                self.manager.still_here("no restart is possible any more");
+                self.still_here("no restart is possible any more");
                 Event::Broken(error)
             }
             Notice::Committed => {
@@ -275,10 +275,18 @@ impl Restarter {
         let failure = self.failure(cause);
         self.called_off = None;
         let text = failure.to_string();
-        self.manager.still_here(&text);
+        self.still_here(&text);
         self.chronicle.end(false, &text, self.now());
         self.last_failure = Some(text);
         failure
+    }
+
+    /// Tells systemd that a restart is over. It goes by what it was told last: if this process is ending, it is told so once more.
+    pub(super) fn still_here(&mut self, why: &str) {
+        self.manager.still_here(why);
+        if self.stopping.is_some() {
+            self.manager.stopping();
+        }
     }
 
     fn log(&self, level: Level, text: &str) {

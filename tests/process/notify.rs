@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         systemd_is_told_one_line_whatever_the_reason_has_in_it,
         systemd_is_told_of_progress,
         systemd_is_told_that_the_service_stops,
+        systemd_is_told_last_that_the_service_stops_in_the_middle_of_a_restart,
         systemd_is_told_nothing_new_by_a_release_that_fails_on_probation,
         nothing_more_happens_until_systemd_has_answered,
         systemd_that_never_answers_is_not_waited_for_forever,
@@ -181,6 +182,23 @@ fn systemd_is_told_that_the_service_stops() {
     let (manager, service) = start(Setup::new());
     service.first().ask("stop");
     manager.expect(&["STOPPING=1"]);
+}
+
+fn systemd_is_told_last_that_the_service_stops_in_the_middle_of_a_restart() {
+    let (manager, service) = start(Setup::new());
+    let old = service.first();
+    service.plan_next("built hang");
+    let asker = service.restart_meanwhile();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    service.hub.nth(1).says("hangs");
+    old.ask("stop");
+    manager.expect(&["STOPPING=1"]);
+    asker.join().expect("a thread").expect_err("a restart that was called off");
+    // The reload is over, and what was said before that is not: a unit that is ready again would be called active to its end.
+    manager.expect(&["READY=1", "STATUS=the restart was called off because this process is stopping"]);
+    manager.expect(&["STOPPING=1"]);
+    assert_eq!(old.ask("drop"), "dropped");
+    manager.expect_nothing();
 }
 
 fn systemd_is_told_nothing_new_by_a_release_that_fails_on_probation() {

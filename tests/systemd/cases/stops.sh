@@ -83,3 +83,26 @@ case_a_crash_while_the_old_process_still_works() {
   await 20 "the unit is active" property_is ActiveState active
   contains greeting "$(ask 7000)" "pid $(show MainPID) generation 0"
 }
+
+# A program that ends by itself while a restart is under way calls that one off. That the reload is over, and that the service ends, are two
+# messages, and systemd goes by the last one.
+case_a_stop_of_its_own_in_the_middle_of_a_reload_is_seen() {
+  install_unit restarter.service
+  start restarter.service
+  local pid
+  pid=$(show MainPID)
+  in_box timeout 60 bash -c '
+    exec 3<>/dev/tcp/127.0.0.1/7000; IFS= read -r _ <&3; touch /srv/connected
+    until [ -e /srv/seen ]; do sleep 0.05; done' &
+  local client=$!
+  await 20 "the client is connected" in_box test -e /srv/connected
+  printf '#!/bin/sh\nexec sleep 60\n' | release restarter
+  in_box kill -USR1 "$pid"
+  await 20 "the unit is reloading" property_is ActiveState reloading
+  in_box kill -TERM "$pid"
+  await 20 "the unit is deactivating" property_is ActiveState deactivating
+  in_box touch /srv/seen
+  wait "$client"
+  await 20 "the unit has ended" property_is ActiveState inactive
+  is Result "$(show Result)" success
+}
