@@ -66,9 +66,10 @@ const BUDGET: Duration = Duration::from_millis(2);
 ///
 /// There can be one at a time in a process, and none after one that has handed the service over. **Dropping** it gives up what is under
 /// way: a successor that is not ready yet is killed, one on probation gets the service for good. The restart signal does nothing afterwards.
-/// Dropping waits for the child's end, for the restart thread and for the kernel to take the last message to a successor, which takes a
-/// moment, and 5 s at the most for each. A copy of it in a forked child is not the restarter: dropping that closes its descriptors and does
-/// nothing else. It must not be polled there: what is ready is the parent's as well, and would be taken from it.
+/// Dropping waits for the child's end, for the restart thread, for the kernel to take the last message to a successor and for systemd to take
+/// the new main process in, which takes a moment, and 5 s at the most for each. A copy of it in a forked child is not the restarter: dropping
+/// that closes its descriptors and does nothing else. It must not be polled there: what is ready is the parent's as well, and would be taken
+/// from it.
 #[must_use = "a restarter that is dropped restarts nothing"]
 pub struct Restarter {
     poll: Poll,
