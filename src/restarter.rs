@@ -244,10 +244,18 @@ impl Restarter {
         let ends = !matches!(self.machine.state(), State::Handoff { .. });
         self.feed(Input::Stop);
         if ends {
+            self.tell_of_the_end();
+        }
+        self.wake();
+    }
+
+    /// Tells systemd that the service ends. As long as the predecessor can take it back it does not, nor does systemd listen to this process:
+    /// then that is told when it is this one's.
+    fn tell_of_the_end(&mut self) {
+        if self.link.is_none() || self.heard.ours {
             self.manager.stopping();
             self.stopping = systemd::is_there().then(|| self.now() + systemd::EXTENSION);
         }
-        self.wake();
     }
 
     /// Where the restarter stands.

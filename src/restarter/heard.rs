@@ -62,6 +62,9 @@ impl Restarter {
             {
                 file.remove(self.link.as_ref().map(|link| link.pid()));
             }
+            if self.link.is_some() && self.is_stopped() {
+                self.tell_of_the_end();
+            }
         }
         if self.link.is_some() && committed {
             self.feed(Input::Committed);

@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         systemd_is_told_of_progress,
         systemd_is_told_that_the_service_stops,
         systemd_is_told_last_that_the_service_stops_in_the_middle_of_a_restart,
+        systemd_is_not_told_that_the_service_stops_by_one_that_does_not_have_it,
         systemd_is_told_nothing_new_by_a_release_that_fails_on_probation,
         nothing_more_happens_until_systemd_has_answered,
         systemd_that_never_answers_is_not_waited_for_forever,
@@ -199,6 +200,25 @@ fn systemd_is_told_last_that_the_service_stops_in_the_middle_of_a_restart() {
     manager.expect(&["STOPPING=1"]);
     assert_eq!(old.ask("drop"), "dropped");
     manager.expect_nothing();
+}
+
+fn systemd_is_not_told_that_the_service_stops_by_one_that_does_not_have_it() {
+    let (manager, service) = start(Setup::new().set("probation_ms", "120000"));
+    let old = service.first();
+    let asker = service.restart_meanwhile();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    old.says("event HandedOff");
+    let new = service.hub.nth(1);
+    new.says("serving");
+    // It would not listen to this one yet, or it would, and take the end of this one for that of the service.
+    assert_eq!(new.ask("stop"), "stopped");
+    manager.expect_nothing();
+    // It has the service after all, and ends.
+    assert_eq!(old.ask("stop"), "stopped");
+    manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
+    Manager::answer(manager.expect_barrier());
+    assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
+    manager.expect(&["STOPPING=1"]);
 }
 
 fn systemd_is_told_nothing_new_by_a_release_that_fails_on_probation() {

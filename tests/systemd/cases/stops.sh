@@ -106,3 +106,28 @@ case_a_stop_of_its_own_in_the_middle_of_a_reload_is_seen() {
   await 20 "the unit has ended" property_is ActiveState inactive
   is Result "$(show Result)" success
 }
+
+# systemd does not listen to the new process before the commit.
+case_a_stop_on_probation_is_seen_after_the_commit() {
+  install_unit restarter.service
+  add_unit restarter.service.d/probation.conf <<'UNIT'
+[Service]
+ExecStart=
+ExecStart=/srv/bin/restarter --listen 127.0.0.1:7000 --socket ${RUNTIME_DIRECTORY}/restart.sock --probation 3
+UNIT
+  start restarter.service
+  in_box kill -USR1 "$(show MainPID)"
+  in_box timeout 60 bash -c '
+    until exec 3<>/dev/tcp/127.0.0.1/7000; read -r _ pid _ generation <&3; [ "$generation" = 1 ]; do sleep 0.05; done
+    echo "$pid" >/srv/new.tmp; mv /srv/new.tmp /srv/new
+    until [ -e /srv/seen ]; do sleep 0.05; done' &
+  local client=$! new
+  await 20 "the new process serves" in_box test -e /srv/new
+  new=$(in_box cat /srv/new)
+  in_box kill -TERM "$new"
+  await 20 "it is the main process" property_is MainPID "$new"
+  await 20 "the unit is deactivating" property_is ActiveState deactivating
+  in_box touch /srv/seen
+  wait "$client"
+  await 20 "the unit has ended" property_is ActiveState inactive
+}
