@@ -61,6 +61,7 @@ pub(crate) struct Job {
 #[derive(Debug)]
 enum Order {
     Spawn(Job),
+    Kill(Process),
     Reap(Process),
 }
 
@@ -129,6 +130,14 @@ impl Exec {
         }
         for process in late.into_iter().filter_map(|(_, result)| result.ok()) {
             self.discard(process);
+        }
+    }
+
+    /// Has a child killed that this thread may not kill: the restart thread has rights that others may have given up. Whoever watches the
+    /// child reaps it.
+    pub(crate) fn kill(&self, process: &Process) {
+        if !process.try_clone().is_ok_and(|process| self.order(Order::Kill(process)).is_ok()) {
+            log::error!("process {} is to be killed, and this thread may not", process.pid());
         }
     }
 
@@ -237,6 +246,12 @@ impl Work {
 
     fn carry_out(&self, order: Order) {
         let late = match order {
+            Order::Kill(process) => {
+                if !process.kill() {
+                    log::error!("process {} is to be killed, and this one may not", process.pid());
+                }
+                None
+            }
             Order::Reap(process) => Some(process),
             Order::Spawn(job) => self.spawn(job),
         };
@@ -291,9 +306,11 @@ impl Drop for Work {
                 break;
             };
             drop(desk);
-            // What nobody wants is to be reaped even if nothing more is started.
-            if let Order::Reap(process) = order {
-                process.wait(Duration::MAX);
+            match order {
+                Order::Spawn(_) => {}
+                Order::Kill(process) => _ = process.kill(),
+                // What nobody wants is to be reaped even if nothing more is started.
+                Order::Reap(process) => _ = process.wait(Duration::MAX),
             }
         }
         self.shared.changed.notify_all();

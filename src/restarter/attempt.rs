@@ -243,11 +243,10 @@ impl Current {
         self.dying.is_some() || self.is_dying() || (self.closed.is_some() && !self.told_closed)
     }
 
-    pub(super) fn kill(&mut self) {
+    /// Returns it if this thread may not kill it.
+    pub(super) fn kill(&mut self) -> Option<&Process> {
         self.granting = None;
-        if let Some(process) = &self.process {
-            process.kill();
-        }
+        self.process.as_ref().filter(|process| !process.kill())
     }
 
     /// The failure for people: the cause that the machine names, with the words for it.

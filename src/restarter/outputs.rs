@@ -105,8 +105,9 @@ impl Restarter {
             }
             Action::Abandon(attempt) => self.exec.abandon(attempt),
             Action::Kill(_) => {
-                if let Some(current) = &mut self.current {
-                    current.kill();
+                if let Some(process) = self.current.as_mut().and_then(Current::kill) {
+                    // It has become another user, over whom the loop has given its power up.
+                    self.exec.kill(process);
                 }
             }
             Action::Grant(attempt) => {

@@ -47,15 +47,20 @@ impl Process {
         self.pid
     }
 
-    /// SIGKILL. That it is dead already is no error.
-    pub(crate) fn kill(&self) {
+    /// SIGKILL. That it is dead already is no error; `false`: this thread may not.
+    pub(crate) fn kill(&self) -> bool {
         if simulation::kill(self.pid).is_some() {
-            return;
+            return true;
         }
         // SAFETY: pidfd_send_signal takes a descriptor that is open, a number, a null for the defaults, and no flags.
-        unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), libc::SIGKILL, ptr::null::<libc::siginfo_t>(), 0);
-        }
+        let result =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), libc::SIGKILL, ptr::null::<libc::siginfo_t>(), 0) };
+        result == 0 || Errno::last() != Errno::EPERM
+    }
+
+    /// The same process, held by another descriptor.
+    pub(crate) fn try_clone(&self) -> io::Result<Process> {
+        super::duplicate(&self.pidfd, 3).map(|pidfd| Process { pid: self.pid, pidfd })
     }
 
     /// Reaps the child if it has ended.

@@ -13,6 +13,7 @@ use crate::surroundings::directory;
 trials![
     promise_11_a_seccomp_filter_on_the_other_threads_leaves_the_right_to_restart,
     promise_11_threads_without_capabilities_and_new_privileges_leave_the_right_to_restart,
+    promise_11_a_successor_of_another_user_can_be_killed_without_capabilities,
     promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away,
     promise_11_setuid_reaches_the_restart_thread_and_the_successor,
     a_path_that_was_given_to_the_new_user_lets_that_one_ask,
@@ -103,6 +104,24 @@ fn promise_11_threads_without_capabilities_and_new_privileges_leave_the_right_to
     }
     service.plan_next("built close-lifeline\nbuilt hang");
     assert!(service.fail_to_restart().contains("closed its lifeline"));
+    service.restart();
+}
+
+fn promise_11_a_successor_of_another_user_can_be_killed_without_capabilities() {
+    if !is_root("the one of another user's successor") {
+        return;
+    }
+    let service = Setup::new().set("confine", "capabilities").start();
+    let old = service.first();
+    // Root without capabilities has no power over others.
+    service.plan_next(&format!("set uid={NOBODY}\nbuilt hang"));
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("hangs");
+    assert_eq!(old.ask("cancel"), "true");
+    let why = asker.join().expect("a thread").expect_err("a restart that was called off");
+    assert_eq!(why.to_string(), "restart failed: the restart was called off");
+    new.ends();
     service.restart();
 }
 
