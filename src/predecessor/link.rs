@@ -113,6 +113,11 @@ impl Link {
         &self.process
     }
 
+    /// The predecessor, if it still lives and can be watched.
+    pub(crate) fn living(&self) -> Option<&Process> {
+        (self.is_the_process() && !self.process.has_ended()).then_some(&self.process)
+    }
+
     /// Tells the predecessor who this is.
     pub(crate) fn introduce(&self) {
         self.say(&Message::Here { version: wire::VERSION, oldest: wire::OLDEST, pid: std::process::id() });

@@ -35,8 +35,8 @@ impl Restarter {
             let [file, root] = server.identities().map(|identity| identity.map_or(vec![], |(device, inode)| vec![device, inode]));
             gifts.push((Given::Coordination { path: path.into(), file, root }, listener));
         }
-        let predecessor = self.link.iter().map(|link| link.process());
-        for process in self.draining.iter().chain(predecessor).filter(|process| !process.has_ended()) {
+        let predecessor = self.link.as_ref().and_then(|link| link.living());
+        for process in self.draining.iter().filter(|process| !process.has_ended()).chain(predecessor) {
             gifts.push((Given::Draining { pid: process.pid() }, process.as_fd()));
         }
         gifts.extend(self.sockets.given().map(|(name, socket)| (Given::Socket { name: name.into() }, socket)));

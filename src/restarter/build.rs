@@ -74,7 +74,7 @@ impl RestartConfig {
         if self.ready_timeout.is_zero() {
             return Err(Error::rule("a ready timeout of zero would fail every restart"));
         }
-        if link.as_ref().is_some_and(|link| !link.process().has_ended()) && ends_with_parent() {
+        if link.as_ref().is_some_and(|link| link.living().is_some()) && ends_with_parent() {
             return Err(Error::rule(
                 "the end of its parent would kill this process (PR_SET_PDEATHSIG), and its parent is the predecessor: set that only where \
                  there is none",

@@ -23,7 +23,7 @@ pub(super) fn leads_terminal() -> bool {
 impl Restarter {
     pub(super) fn look_for_obstacles(&mut self) {
         self.forget_the_ended();
-        let predecessor = self.link.as_ref().map(|link| link.process()).filter(|process| !process.has_ended());
+        let predecessor = self.link.as_ref().and_then(|link| link.living());
         let count = self.draining.len() + usize::from(predecessor.is_some());
         let oldest = self.draining.first().or(predecessor).map_or(0, Process::pid);
         let draining = (count > self.max_draining).then_some(Refusal::Draining { count: count as u32, oldest });

@@ -7,7 +7,7 @@ use pollflip::RequestError;
 use crate::client::Load;
 use crate::harness::{Service, Setup};
 use crate::hub::wait_until;
-use crate::procfs::Snapshot;
+use crate::procfs::{self, Snapshot};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         promise_07_the_new_one_killed_later_on_probation_gives_the_service_back,
         promise_07_the_new_one_that_closes_its_lifeline_on_probation_is_killed,
         promise_07_a_successor_that_closes_what_it_does_not_know_does_not_serve,
+        promise_10_the_number_of_a_closed_pidfd_is_the_programs,
         promise_10_the_number_of_a_closed_lifeline_is_the_programs,
         promise_07_a_probation_that_ends_well_commits,
         promise_07_the_end_of_the_old_one_is_told_after_its_commit,
@@ -197,6 +198,17 @@ fn promise_07_a_successor_that_closes_what_it_does_not_know_does_not_serve() {
     let new = service.restart();
     new.says("event Committed");
     assert_eq!(service.connect().pid, new.pid);
+}
+
+fn promise_10_the_number_of_a_closed_pidfd_is_the_programs() {
+    let service = Service::start();
+    service.plan_next("Committed reuse-pidfd");
+    let new = service.restart();
+    new.says("did reuse-pidfd: reused");
+    // What the program has there is not given away as a process that still finishes its work.
+    let last = service.restart();
+    let pipes: Vec<_> = procfs::descriptors(last.pid).into_iter().filter(|(_, what)| what.starts_with("pipe:")).collect();
+    assert!(pipes.is_empty(), "{pipes:?}");
 }
 
 fn promise_10_the_number_of_a_closed_lifeline_is_the_programs() {

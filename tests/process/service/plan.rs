@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::mem;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -111,9 +112,20 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
         }
         // What tells of the end of the predecessor.
         ("close-pidfd", _) => {
-            let pidfd = procfs::descriptors(std::process::id()).into_iter().find(|(_, what)| what.contains("pidfd"));
-            nix::unistd::close(pidfd.expect("a pidfd").0).expect("an open pidfd");
+            nix::unistd::close(pidfd()).expect("an open pidfd");
             "closed".into()
+        }
+        // Under its number the program gets a pipe of its own.
+        ("reuse-pidfd", _) => {
+            let (mut between, number) = (Vec::new(), pidfd());
+            nix::unistd::close(number).expect("an open pidfd");
+            while !between.iter().any(|end: &OwnedFd| end.as_raw_fd() == number) {
+                let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+                between.extend([read, write]);
+            }
+            // The number is the restarter's to close.
+            mem::forget(between);
+            "reused".into()
         }
         // Under its number the program gets a connection of its own.
         ("reuse-lifeline", Some(restarter)) => reuse_lifeline(restarter).unwrap_or_else(|error| error.to_string()),
@@ -228,6 +240,12 @@ fn reuse_lifeline(restarter: &mut Restarter) -> io::Result<String> {
     mem::forget(own);
     mem::forget(other);
     Ok(format!("{requested}, {answered}"))
+}
+
+/// That of the predecessor, which comes first.
+fn pidfd() -> i32 {
+    let all = procfs::descriptors(std::process::id()).into_iter().filter(|(_, what)| what.contains("pidfd"));
+    all.map(|(number, _)| number).min().expect("a pidfd")
 }
 
 fn lifeline() -> i32 {
