@@ -29,6 +29,7 @@
 //! | the successor says how far it is | `STATUS` | its line |
 //! | it has taken over for good | `MAINPID`, `READY`, then `BARRIER` | active, another main PID |
 //! | the restart has failed | `READY`, `STATUS` | active, the same main PID, the reason |
+//! | a signal asks for one that cannot be | `RELOADING`, `READY`, `STATUS` | the same |
 //! | the service ends | `STOPPING`, `EXTEND_TIMEOUT_USEC` again and again | deactivating |
 //!
 //! The old process does not learn that a restart is final before systemd has taken the new main PID in, or 5 s have passed: so it does
@@ -36,7 +37,7 @@
 //!
 //! **How to ask.** `ExecReload=… restart --socket …` waits for the outcome and passes it on as the exit status of `systemctl reload`: the
 //! one to deploy with. `ExecReload=kill -USR1 $MAINPID` needs no socket and always succeeds. `Type=notify-reload` (253) waits, but succeeds
-//! after a failed restart too, since the service did answer; the reason is in `systemctl status`. A unit that is stopped while
+//! after a failed or refused restart too, since the service did answer; the reason is in `systemctl status`. A unit that is stopped while
 //! `ExecReload=… restart` waits is called failed for that command's end; it stays stopped.
 //!
 //! **If nobody listens** (no `Type=notify`, or `NotifyAccess=none`), systemd would take the end of the old process for the end of the

@@ -4,6 +4,7 @@ use std::io;
 use std::mem;
 use std::os::fd::AsFd;
 use std::process;
+use std::time::Duration;
 
 use log::Level;
 
@@ -184,9 +185,25 @@ impl Restarter {
             Some(Asker::Signal) => {
                 if let Reply::Refused(refusal) = reply {
                     log::warn!(target: "pollflip", "the restart signal came in vain: {refusal}");
+                    self.answer_systemd(refusal);
                 }
             }
             Some(Asker::Program) | None => {}
+        }
+    }
+
+    /// With Type=notify-reload it is systemd that has sent the signal, and it waits for an answer. Not if it has yet to get one, about the
+    /// restart under way, nor if the service is another process by now or ends.
+    fn answer_systemd(&mut self, refusal: Refusal) {
+        let is_answered = match refusal {
+            Refusal::Draining { .. } | Refusal::Terminal | Refusal::ContainerInit | Refusal::Unheard | Refusal::Broken => false,
+            Refusal::NotReady | Refusal::UnderWay { .. } | Refusal::OnProbation { .. } | Refusal::HandedOff { .. } | Refusal::Stopping => {
+                true
+            }
+        };
+        if !is_answered {
+            self.manager.reloading(Duration::ZERO);
+            self.still_here(&refusal.to_string());
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use crate::harness::{Service, Setup, own_program};
@@ -17,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         systemd_is_told_that_a_failed_restart_is_over_and_why,
         systemd_is_told_one_line_whatever_the_reason_has_in_it,
         systemd_is_told_of_progress,
+        systemd_is_told_why_a_reload_by_signal_is_refused,
         systemd_is_told_that_the_service_stops,
         systemd_is_told_last_that_the_service_stops_in_the_middle_of_a_restart,
         systemd_is_not_told_that_the_service_stops_by_one_that_does_not_have_it,
@@ -177,6 +179,27 @@ fn systemd_is_told_of_progress() {
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     manager.expect(&["STATUS=40%"]);
     manager.expect(&["READY=1", "STATUS=the successor exited with status 1 before it was ready"]);
+}
+
+fn systemd_is_told_why_a_reload_by_signal_is_refused() {
+    let (manager, service) = start(Setup::new().set("max_draining", "0").set("linger", "1"));
+    let first = service.first();
+    let asker = service.restart_meanwhile();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
+    Manager::answer(manager.expect_barrier());
+    let pid = asker.join().expect("a thread").expect("a restart");
+    let second = service.hub.process(pid);
+    second.says("event Committed");
+    // With Type=notify-reload it waits for the answer to the signal.
+    second.signal(Signal::SIGUSR1);
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    let why =
+        format!("STATUS=1 earlier generation still finishes its work, the oldest as process {}: wait for them, or end them", first.pid);
+    manager.expect(&["READY=1", &why]);
+    // Whoever asks by the socket is answered there.
+    service.try_restart().expect_err("a refusal");
+    manager.expect_nothing();
 }
 
 fn systemd_is_told_that_the_service_stops() {

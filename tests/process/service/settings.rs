@@ -63,6 +63,9 @@ impl Settings {
         if let Some(time) = self.milliseconds("probation_ms") {
             config = config.probation(time);
         }
+        if let Some(count) = self.get("max_draining") {
+            config = config.max_draining(count.parse().expect("a number"));
+        }
         match self.get("signal") {
             Some("none") => config = config.restart_signal(None),
             Some(number) => config = config.restart_signal(Some(number.parse().expect("a number"))),

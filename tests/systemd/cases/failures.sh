@@ -88,6 +88,32 @@ case_notify_reload_to_a_new_version_that_exits() {
   expect_still_here "$old" "exited with status 3"
 }
 
+# A signal that comes in vain is answered too: systemd waits for that, and would call the reload timed out.
+case_notify_reload_that_is_refused() {
+  install_unit restarter.service
+  add_unit restarter.service.d/reload.conf <"$here/../../examples/systemd/notify-reload.conf"
+  add_unit restarter.service.d/short.conf <<'UNIT'
+[Service]
+TimeoutStartSec=10
+UNIT
+  start restarter.service
+  # More generations than may be at work, each with a client.
+  in_box timeout 120 bash -c '
+    for number in $(seq 51); do
+      exec {connection}<>/dev/tcp/127.0.0.1/7000; read -r _ <&"$connection"
+      /srv/bin/restarter restart --socket /run/restarter/restart.sock >/dev/null || exit
+    done
+    touch /srv/many; until [ -e /srv/seen ]; do sleep 0.05; done' &
+  local client=$! old
+  await 60 "there are 52 generations" in_box test -e /srv/many
+  old=$(show MainPID)
+  reload || die "reload has failed with exit status $?"
+  is MainPID "$(show MainPID)" "$old"
+  contains "the status" "$(show StatusText)" "51 earlier generations still finish their work"
+  in_box touch /srv/seen
+  wait "$client"
+}
+
 # stopped: the unit ends soon, with all that was in it, and stays down.
 stopped() {
   local begun=$SECONDS
