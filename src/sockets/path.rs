@@ -53,8 +53,15 @@ impl PathLock {
                 let why = io::Error::new(io::ErrorKind::AlreadyExists, "it is no regular file, and left alone; move it away");
                 return Err(named(why, "cannot use the lock file", &lock));
             }
-            let file =
-                opened.map_err(|error| named(error, "the directory must be there and writable: cannot open the lock file", &lock))?;
+            let file = opened.map_err(|error| {
+                let what = match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                        "the directory must be there and writable: cannot open the lock file"
+                    }
+                    _ => "cannot open the lock file",
+                };
+                named(error, what, &lock)
+            })?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // The one who held it before has removed it: what is locked must be what is there.
                 Ok(held) if same_file(&held.metadata()?, &lock) => return Ok(PathLock { lock, held }),

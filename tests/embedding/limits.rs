@@ -49,7 +49,10 @@ fn a_build_that_runs_out_of_descriptors_is_an_error_and_leaves_nothing(case: &Ca
     let restarter = loop {
         match limited(Resource::RLIMIT_NOFILE, next + failures, || config().build()) {
             Ok(restarter) => break restarter,
-            Err(error) => println!("{failures} descriptors: {error}"),
+            Err(error) => {
+                println!("{failures} descriptors: {error}");
+                assert!(!error.to_string().contains("writable"), "nothing is wrong with the directory: {error}");
+            }
         }
         expect(before);
         assert!(!path("restart.sock").exists());
