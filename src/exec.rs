@@ -309,8 +309,11 @@ impl Drop for Work {
             match order {
                 Order::Spawn(_) => {}
                 Order::Kill(process) => _ = process.kill(),
-                // What nobody wants is to be reaped even if nothing more is started.
-                Order::Reap(process) => _ = process.wait(Duration::MAX),
+                // What nobody wants is to be killed and reaped even if nothing more is started.
+                Order::Reap(process) => {
+                    process.kill();
+                    process.wait(Duration::MAX);
+                }
             }
         }
         self.shared.changed.notify_all();
