@@ -91,6 +91,8 @@ pub struct Restarter {
     sockets: Sockets,
     /// The successor under way, or the one that has taken over.
     current: Option<Current>,
+    /// Successors that have ended and that a debugger keeps from being reaped.
+    held: Vec<Process>,
     askers: Vec<(Ticket, Asker)>,
     tickets: u64,
     /// Processes before the predecessor that still finish their work, the oldest first.

@@ -156,6 +156,7 @@ impl RestartConfig {
             again: Vec::new(),
             sockets,
             current: None,
+            held: Vec::new(),
             askers: Vec::new(),
             tickets: 0,
             draining: gifts.draining,

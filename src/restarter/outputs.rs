@@ -11,6 +11,7 @@ use log::Level;
 use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal};
 use crate::handover::Handover;
 use crate::machine::{Action, Cause, Input, Notice, Output, Phase, Reply, State, Ticket};
+use crate::sys::Process;
 use crate::systemd;
 use crate::wire::{Message, Response};
 
@@ -76,10 +77,12 @@ impl Restarter {
     fn let_go(&mut self) {
         if let Some(current) = self.current.take() {
             unwatch(self.poll.registry(), current.lifeline.as_fd());
-            if let Some(process) = &current.process {
+            if let Some(process) = current.process {
                 unwatch(self.poll.registry(), process.as_fd());
+                self.held.push(process);
             }
         }
+        self.held.retain(Process::is_held);
     }
 
     pub(super) fn act(&mut self, action: Action) {

@@ -82,6 +82,18 @@ impl Process {
         if let Some(exit) = simulation::try_wait(self.pid) {
             return exit;
         }
+        let had_ended = self.has_ended();
+        match self.reap(option) {
+            Ok(Some(exit)) => Some(exit),
+            // A debugger has it, and does not let its parent have it yet: it has ended all the same.
+            Ok(None) => had_ended.then(|| self.dying().unwrap_or(Exit::Unknown)),
+            // Somebody else has reaped it, or will: gone is when its descriptor says so.
+            Err(_) => self.has_ended().then_some(Exit::Unknown),
+        }
+    }
+
+    /// Reaps the child, and says how it has ended, if it has and no debugger has it.
+    fn reap(&self, option: i32) -> Result<Option<Exit>, Errno> {
         // SAFETY: an all-zero siginfo_t is a valid one.
         let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
         loop {
@@ -91,17 +103,21 @@ impl Process {
                 break;
             }
             if Errno::last() != Errno::EINTR {
-                // Somebody else has reaped it, or will: gone is when its descriptor says so.
-                return self.has_ended().then_some(Exit::Unknown);
+                return Err(Errno::last());
             }
         }
         // SAFETY: waitid has filled in the fields of a child that has changed its state, or left zeroes.
         let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-        match (pid, info.si_code) {
+        Ok(match (pid, info.si_code) {
             (0, _) => None,
             (_, libc::CLD_EXITED) => Some(Exit::Code(status)),
             _ => Some(Exit::Signal(status)),
-        }
+        })
+    }
+
+    /// Whether a child that has ended is still there to be reaped: a debugger has it. Reaps it if not.
+    pub(crate) fn is_held(&self) -> bool {
+        !simulation::is_simulated() && self.reap(0) == Ok(None)
     }
 
     /// Waits at most so long for the child to end, and reaps it.

@@ -1,12 +1,15 @@
 //! Promise 7: whoever of the two dies at whatever step, the service remains, or its end is reported.
 
 use libtest_mimic::Trial;
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 use pollflip::RequestError;
 
 use crate::client::Load;
 use crate::harness::{Service, Setup};
-use crate::hub::wait_until;
+use crate::hub::{Process, wait_until};
 use crate::procfs::{self, Snapshot};
 
 pub fn trials() -> Vec<Trial> {
@@ -24,6 +27,8 @@ pub fn trials() -> Vec<Trial> {
         promise_07_the_new_one_that_closes_its_lifeline_on_probation_is_killed,
         promise_07_a_successor_that_closes_what_it_does_not_know_does_not_serve,
         promise_10_the_number_of_a_closed_pidfd_is_the_programs,
+        promise_03_a_successor_that_ends_in_the_hands_of_a_debugger_is_reported,
+        promise_07_the_new_one_dead_on_probation_in_the_hands_of_a_debugger_gives_the_service_back,
         promise_10_the_number_of_a_closed_lifeline_is_the_programs,
         promise_07_a_probation_that_ends_well_commits,
         promise_07_the_end_of_the_old_one_is_told_after_its_commit,
@@ -209,6 +214,55 @@ fn promise_10_the_number_of_a_closed_pidfd_is_the_programs() {
     let last = service.restart();
     let pipes: Vec<_> = procfs::descriptors(last.pid).into_iter().filter(|(_, what)| what.starts_with("pipe:")).collect();
     assert!(pipes.is_empty(), "{pipes:?}");
+}
+
+/// Kills it, and keeps it from its parent: until this thread has waited for it, which debugs it. `None`: nobody may do that here.
+fn killed_in_a_debugger(process: &Process) -> Option<Pid> {
+    let pid = Pid::from_raw(process.pid as i32);
+    if let Err(error) = ptrace::seize(pid, ptrace::Options::empty()) {
+        eprintln!("skipped: a process cannot be debugged here: {error}");
+        return None;
+    }
+    process.signal(Signal::SIGKILL);
+    Some(pid)
+}
+
+fn promise_03_a_successor_that_ends_in_the_hands_of_a_debugger_is_reported() {
+    let service = Service::start();
+    let old = service.first();
+    let before = Snapshot::of(old.pid);
+    service.plan_next("built wait");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    let Some(pid) = killed_in_a_debugger(&new) else { return };
+    let error = asker.join().expect("a thread").expect_err("a dead release");
+    assert!(error.to_string().contains("was killed by SIGKILL before it was ready"), "{error}");
+    // It is still there, and in nobody's way.
+    assert_eq!(procfs::state(new.pid), Some('Z'));
+    service.plan_next("born exit 3");
+    assert!(service.fail_to_restart().contains("exited with status 3"));
+    assert_eq!(waitpid(pid, None), Ok(WaitStatus::Signaled(pid, Signal::SIGKILL, false)));
+    service.plan_next("born exit 4");
+    assert!(service.fail_to_restart().contains("exited with status 4"));
+    service.expect_unchanged(&old, &before);
+    service.restart();
+}
+
+fn promise_07_the_new_one_dead_on_probation_in_the_hands_of_a_debugger_gives_the_service_back() {
+    let service = Setup::new().set("probation_ms", "120000").start();
+    let old = service.first();
+    let asker = service.restart_meanwhile();
+    old.says("event HandedOff");
+    let new = service.hub.nth(1);
+    new.says("serving");
+    let Some(pid) = killed_in_a_debugger(&new) else { return };
+    let told = old.says("event Resumed");
+    assert!(told.starts_with("DiedOnProbation(Signal(9))"), "{told}");
+    assert_eq!(service.connect().pid, old.pid);
+    let error = asker.join().expect("a thread").expect_err("a dead release");
+    assert!(error.to_string().contains("was killed by SIGKILL on probation"), "{error}");
+    assert_eq!(waitpid(pid, None), Ok(WaitStatus::Signaled(pid, Signal::SIGKILL, false)));
 }
 
 fn promise_10_the_number_of_a_closed_lifeline_is_the_programs() {
