@@ -26,7 +26,11 @@
 //!
 //!     let mut events = Events::with_capacity(64);
 //!     loop {
-//!         poll.poll(&mut events, None)?;
+//!         match poll.poll(&mut events, None) {
+//!             // The end of a child and SIGCONT, among others, interrupt it.
+//!             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error),
+//!             _ => {}
+//!         }
 //!         for event in &events {
 //!             match event.token() {
 //!                 LISTENER => while let Ok((connection, _)) = listener.accept() { /* serve it */ drop(connection) },

@@ -37,7 +37,8 @@ impl RestartConfig {
     ///
     /// The restart signal is blocked in this thread, and so in those that it starts later: the restart thread takes it, so that no system
     /// call of theirs is interrupted by it (EINTR). Threads that run already should block it too if they mind, and a helper that
-    /// these threads start, and that wants this very signal, has to unblock it.
+    /// these threads start, and that wants this very signal, has to unblock it. Other things interrupt a loop still, and are no error: a
+    /// stop and SIGCONT, or a successor that ends before it is watched (a script whose interpreter is missing, say).
     ///
     /// A successor should do its slow initialisation after this call, not before, and tell how far it is: see [`Predecessor`](crate::Predecessor).
     ///

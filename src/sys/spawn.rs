@@ -6,8 +6,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
 use nix::sys::signal::SigSet;
+use nix::unistd::{AccessFlags, faccessat};
 
 use super::{may_fail, simulation};
 
@@ -28,6 +31,11 @@ pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<u32> {
     may_fail(&[libc::EAGAIN, libc::ENOMEM, libc::ETXTBSY])?;
     if let Some(result) = simulation::spawn(what.inherited.first().map(|(fd, _)| *fd)) {
         return result;
+    }
+    // A child that cannot go on would end here, and its end (SIGCHLD, which the C library blocks in this thread meanwhile) would interrupt
+    // the system calls of another thread.
+    for path in what.directory.into_iter().chain([what.program]) {
+        may_enter(path)?;
     }
     let mut actions = FileActions::new()?;
     for (fd, number) in what.inherited {
@@ -56,6 +64,14 @@ pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<u32> {
         )
     })?;
     Ok(pid as u32)
+}
+
+/// Whether this thread may execute what is there, or enter it, as far as that can be seen: no error need not mean that it may.
+pub(crate) fn may_enter(path: &CStr) -> io::Result<()> {
+    match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
+        Err(error @ (Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG)) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {

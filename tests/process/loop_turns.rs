@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
     trials![
         promise_05_a_successor_that_hangs_does_not_hold_the_loop_up,
         promise_05_a_successor_that_never_reads_does_not_hold_the_loop_up,
+        promise_05_a_program_that_is_not_there_does_not_interrupt_the_loop,
         promise_05_a_program_that_is_slow_to_start_does_not_hold_the_loop_up,
         promise_05_silent_and_slow_clients_do_not_hold_the_loop_up,
         promise_05_a_client_that_never_reads_does_not_hold_the_loop_up,
@@ -52,6 +53,15 @@ fn promise_05_a_successor_that_never_reads_does_not_hold_the_loop_up() {
     asker.join().expect("a thread").expect_err("a successor that hangs");
     expect_short_turns(&old);
     service.restart_some_time();
+}
+
+/// A loop that passes every error of its poll on would end by EINTR.
+fn promise_05_a_program_that_is_not_there_does_not_interrupt_the_loop() {
+    let service = Setup::new().set("program", "/nobody/is/here").start();
+    for _ in 0..50 {
+        assert!(service.fail_to_restart().contains("there is no such file"));
+    }
+    assert_eq!(service.first().said("interrupted"), [""; 0]);
 }
 
 fn promise_05_a_program_that_is_slow_to_start_does_not_hold_the_loop_up() {

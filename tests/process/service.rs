@@ -114,7 +114,8 @@ impl Running {
         while !self.completed || self.settings.lingers() || self.listeners.has_connections() {
             match self.poll.poll(&mut events, None) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(format!("cannot poll: {error}")),
-                _ => {}
+                Err(_) => say("interrupted"),
+                Ok(()) => {}
             }
             self.turns.begin();
             for event in &events {
