@@ -229,6 +229,7 @@ impl RestartConfig {
             arguments: [name].into_iter().chain(rest).map(|text| c_string(text, "an argument")).collect::<Result<_, _>>()?,
             environment,
             directory: directory.map(|path| c_string(path.into_os_string(), "the directory")).transpose()?,
+            own_directory: if self.directory.is_none() { sys::working_directory() } else { None },
             executable: c_string(program.clone().into_os_string(), "the program")?,
             program,
             mask: SigSet::thread_get_mask().map_err(|error| Error::os("cannot read the signal mask")(error.into()))?,
@@ -244,6 +245,8 @@ pub(crate) struct Launch {
     pub(crate) arguments: Vec<CString>,
     pub(crate) environment: Vec<CString>,
     pub(crate) directory: Option<CString>,
+    /// The device and inode of that, if it is the one in which the restarter was built.
+    pub(crate) own_directory: Option<(u64, u64)>,
     pub(crate) mask: SigSet,
 }
 

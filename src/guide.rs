@@ -231,7 +231,7 @@
 //! | capabilities, by `capset` | the same | work; the successor is born with those of the restart thread |
 //! | `no_new_privs` | the same | work; a successor that is setuid gets its user |
 //! | a seccomp filter with TSYNC | all threads | fail with `Operation not permitted` if it forbids `execve`, `clone` or `vfork` |
-//! | `setuid`, `setgid`, `setgroups` of the C library | all threads | work as the new user: it must be allowed to execute the program, and the successor cannot take the old rights back. Sockets are inherited, so that privileged ports stay |
+//! | `setuid`, `setgid`, `setgroups` of the C library | all threads | work as the new user: it must be allowed to execute the program (and to enter the directory to start in, if that is not where this process is), and the successor cannot take the old rights back. Sockets are inherited, so that privileged ports stay |
 //! | `chroot` | all threads | work if the program, its libraries and the directory to start in ([`current_dir`](crate::RestartConfig::current_dir)) are at the same paths in the new root |
 //! | namespaces, by `setns` or `unshare` | the thread that asks, and threads that it starts | work; the successor is born in those of the restart thread |
 //! | resource limits | the process, and its successors | work; as many descriptors are needed as there are sockets, and a few |

@@ -20,18 +20,18 @@ use std::ptr;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::stat::fstat;
+use nix::sys::stat::{fstat, fstatat};
 
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
 pub(crate) use process::{Process, kill_and_reap};
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};
-pub(crate) use spawn::{Spawn, spawn};
+pub(crate) use spawn::{Spawn, may_enter, spawn};
 
 /// Waits at most so long for the descriptor to become readable, which it also is at its end; says whether it is.
 pub(crate) fn is_readable_within(fd: impl AsFd, limit: Duration) -> bool {
@@ -71,6 +71,12 @@ pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Opt
 #[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
 pub(crate) fn identity(raw: RawFd) -> Option<(u64, u64)> {
     peek(raw, |fd| fstat(fd).ok().map(|stat| (u64::from(stat.st_dev), u64::from(stat.st_ino))))?
+}
+
+/// The device and inode of the directory that this process is in, which it need not be able to enter anew.
+#[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
+pub(crate) fn working_directory() -> Option<(u64, u64)> {
+    fstatat(AT_FDCWD, c"", AtFlags::AT_EMPTY_PATH).ok().map(|stat| (u64::from(stat.st_dev), u64::from(stat.st_ino)))
 }
 
 /// Takes over a descriptor that this process was born with, and makes it CLOEXEC again.

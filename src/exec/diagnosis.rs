@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 
 use crate::config::Launch;
+use crate::sys;
+
+use super::start;
 
 /// So much of a file the kernel looks at: what comes after the name of an interpreter must be in it.
 const HEAD: usize = 256;
@@ -20,10 +23,13 @@ const NAMELESS: &str = "it begins with #!, and no interpreter is named after tha
 /// What a person should know beyond the error itself.
 pub(super) fn of(launch: &Launch, error: &io::Error) -> Option<String> {
     let directory = launch.directory.as_ref().map(|directory| Path::new(OsStr::from_bytes(directory.as_bytes())));
-    if let Some(directory) = directory
-        && !directory.is_dir()
-    {
-        return Some(format!("the directory to start it in, {}, is gone", directory.display()));
+    if let (Some(entered), Some(path)) = (start::directory(launch), directory) {
+        if sys::may_enter(entered).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            return Some(format!("this user may not enter the directory to start it in, {}", path.display()));
+        }
+        if !path.is_dir() {
+            return Some(format!("the directory to start it in, {}, is gone", path.display()));
+        }
     }
     match error.raw_os_error()? {
         libc::ENOENT => Some(missing(&launch.program, directory)),

@@ -1,6 +1,6 @@
 //! The start of one successor: what it is given, and what is said if it cannot be started.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
         program: &launch.executable,
         arguments: &launch.arguments,
         environment: &environment,
-        directory: launch.directory.as_deref(),
+        directory: directory(launch),
         mask,
         inherited: &inherited,
     };
@@ -60,6 +60,15 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
         .map_err(|error| {
             ChildSpawnError::new(&launch.program, &error, Some("it was started but cannot be watched, and has been killed".into()))
         })
+}
+
+/// The directory that the successor is to enter. `None`: it stays in that of this process, where there is no other or its user may not
+/// enter that one anew: it was another user's, who has been given up.
+pub(super) fn directory(launch: &Launch) -> Option<&CStr> {
+    let directory = launch.directory.as_deref()?;
+    let is_there = launch.own_directory.is_some() && launch.own_directory == sys::working_directory();
+    let is_shut = || sys::may_enter(directory).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    (!is_there || !is_shut()).then_some(directory)
 }
 
 /// The environment of one successor.

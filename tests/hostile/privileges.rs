@@ -16,6 +16,7 @@ trials![
     promise_11_a_successor_of_another_user_can_be_killed_without_capabilities,
     promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away,
     promise_11_setuid_reaches_the_restart_thread_and_the_successor,
+    promise_11_a_directory_that_the_new_user_cannot_enter_is_stayed_in,
     a_path_that_was_given_to_the_new_user_lets_that_one_ask,
     promise_11_chroot_hides_a_program_from_the_restart_thread,
     promise_11_a_program_within_the_new_root_is_started_there,
@@ -172,6 +173,31 @@ fn promise_11_setuid_reaches_the_restart_thread_and_the_successor() {
     fs::set_permissions(service.path("server"), fs::Permissions::from_mode(0o700)).expect("a mode");
     let reason = service.fail_to_restart();
     assert!(reason.contains("this user may not execute it"), "{reason}");
+}
+
+fn promise_11_a_directory_that_the_new_user_cannot_enter_is_stayed_in() {
+    if !is_root("the one of a directory that is shut") {
+        return;
+    }
+    let start = |setup: Setup| {
+        let program = public_copy(&setup);
+        let service = setup.program(program).set("confine", "setuid").shell("mkdir -m 700 shut && cd shut && exec \"$0\"").launch();
+        fs::set_permissions(service.path(crate::service::HUB), fs::Permissions::from_mode(0o666)).expect("a mode");
+        service.first().says("serving");
+        service
+    };
+    let service = start(Setup::new());
+    for _ in 0..2 {
+        let new = service.restart();
+        assert_eq!(Path::new(&new.says("directory")), service.path("shut"));
+    }
+    // One that was asked for must be entered.
+    let setup = Setup::new();
+    let directory = setup.path("shut");
+    let service = start(setup.set("current_dir", &directory));
+    let reason = service.fail_to_restart();
+    let told = format!("this user may not enter the directory to start it in, {}", directory.display());
+    assert!(reason.contains(&told), "{reason}");
 }
 
 /// What a process of that user gets for an answer.
