@@ -107,6 +107,17 @@ pub(crate) fn enlarge_descriptor_table(descriptors: RawFd) {
     let _ = memory_file().and_then(|file| duplicate(&file, last));
 }
 
+/// An error if a file may not become so large (RLIMIT_FSIZE): the kernel would kill the process for trying.
+pub(crate) fn may_grow_to(length: impl FnOnce() -> io::Result<u64>) -> io::Result<()> {
+    #[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
+    let limit = u64::from(getrlimit(Resource::RLIMIT_FSIZE)?.0);
+    if limit < i64::MAX as u64 && length()? > limit {
+        let why = format!("it would become larger than this process may make a file ({limit} bytes, RLIMIT_FSIZE)");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(())
+}
+
 /// The path by which this program was executed, as the kernel was given it.
 pub(crate) fn executed_path() -> Option<PathBuf> {
     // SAFETY: getauxval has no preconditions.

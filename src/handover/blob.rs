@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit};
 
 use crate::sys;
 
@@ -95,12 +94,7 @@ struct Limited(File);
 
 impl Write for Limited {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        #[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
-        let limit = u64::from(getrlimit(Resource::RLIMIT_FSIZE)?.0);
-        if limit < i64::MAX as u64 && (&self.0).stream_position()?.saturating_add(bytes.len() as u64) > limit {
-            let why = format!("it would become larger than this process may make a file ({limit} bytes, RLIMIT_FSIZE)");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
-        }
+        sys::may_grow_to(|| Ok((&self.0).stream_position()?.saturating_add(bytes.len() as u64)))?;
         sys::may_fail(&[libc::ENOSPC, libc::ENOMEM])?;
         self.0.write(bytes)
     }

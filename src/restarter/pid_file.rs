@@ -39,6 +39,8 @@ impl PidFile {
                 let text = "something that is no regular file is there; it is left alone: move it away, or set another path";
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
             }
+            let text = format!("{pid}\n");
+            sys::may_grow_to(|| Ok(text.len() as u64))?;
             // Left by one that died here, or put there by somebody else: never followed, never written to.
             if let Err(error) = fs::remove_file(temporary)
                 && error.kind() != io::ErrorKind::NotFound
@@ -46,7 +48,7 @@ impl PidFile {
                 return Err(error);
             }
             sys::may_fail(&[libc::EACCES, libc::ENOSPC])?;
-            File::create_new(temporary)?.write_all(format!("{pid}\n").as_bytes())?;
+            File::create_new(temporary)?.write_all(text.as_bytes())?;
             sys::may_fail(&[libc::EACCES, libc::ENOSPC])?;
             fs::rename(temporary, &self.0)
         };

@@ -23,6 +23,7 @@ trials![
     a_pid_file_that_is_stale_is_written_over,
     a_pid_file_at_another_path_takes_the_place_of_the_old_one,
     a_pid_file_that_goes_by_another_name_stays,
+    a_pid_file_that_may_not_be_written_is_no_end_of_the_service,
     a_pipe_in_the_place_of_the_pid_file_holds_nothing_up,
     a_link_to_a_file_without_end_is_not_read,
     a_pid_file_in_the_place_of_the_coordination_socket_is_an_error,
@@ -141,6 +142,17 @@ fn a_pid_file_that_goes_by_another_name_stays() {
 
 fn is_pipe(path: &Path) -> bool {
     fs::symlink_metadata(path).expect("a pipe").file_type().is_fifo()
+}
+
+/// The kernel kills who makes a file larger than it may.
+fn a_pid_file_that_may_not_be_written_is_no_end_of_the_service() {
+    let (service, path) = start(Setup::new().shell("ulimit -f 0 && exec \"$0\""));
+    let first = service.first();
+    let second = service.restart();
+    first.ends();
+    assert_eq!(service.connect().pid, second.pid);
+    service.restart();
+    assert!(!path.exists());
 }
 
 fn a_pipe_in_the_place_of_the_pid_file_holds_nothing_up() {
