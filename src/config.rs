@@ -4,7 +4,10 @@
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
+use std::fs::OpenOptions;
+use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,7 +75,8 @@ impl RestartConfig {
 
     /// The program to start: a path, taken from the directory in which the restarter is built if it is relative; PATH is not searched.
     /// Unless told otherwise, the path by which this process was started, symbolic links not followed: a `current -> v2` that has been
-    /// switched starts the new release. A wrapper script that execs the program is left out from the second restart on: name it here if it must
+    /// switched starts the new release. If this program was started as the interpreter of a script (`#!`), it is this program that is started, with
+    /// the arguments that it has. A wrapper script that execs the program is left out from the second restart on: name it here if it must
     /// not be.
     pub fn program(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.program = Some(path.into());
@@ -280,12 +284,25 @@ fn c_string(text: OsString, what: &str) -> Result<CString, Error> {
     CString::new(text.into_vec()).map_err(|error| Error::rule(format!("{what} contains a NUL byte: {error}")))
 }
 
-/// The path by which this process was started. One that names a descriptor means nothing to a successor.
+/// The path by which this process was started. One that names a descriptor means nothing to a successor; one of a script, whose interpreter
+/// this process is, would have the arguments of this process doubled.
 fn own_path() -> Result<PathBuf, Error> {
     match sys::executed_path() {
+        Some(path) if is_script(&path) => match env::args_os().next() {
+            // As the first line names it.
+            Some(interpreter) if interpreter.as_bytes().contains(&b'/') => Ok(interpreter.into()),
+            _ => Ok(path),
+        },
         Some(path) if !path.starts_with("/dev/fd") && !path.starts_with("/proc") => Ok(path),
         _ => env::current_exe().map_err(Error::os("cannot find out the path of this program; set it with RestartConfig::program")),
     }
+}
+
+fn is_script(path: &Path) -> bool {
+    let mut head = [0; 2];
+    // What is there by now must not keep anybody waiting.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    file.is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && head == *b"#!"
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {

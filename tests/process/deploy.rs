@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         a_program_that_was_deleted_and_comes_back_can_be_restarted,
         a_program_started_by_a_relative_path_is_found_after_chdir,
         arguments_environment_and_directory_are_those_of_the_build,
+        the_interpreter_of_a_script_keeps_its_arguments,
         arguments_environment_and_directory_can_be_set,
     ]
 }
@@ -104,6 +105,22 @@ fn arguments_environment_and_directory_are_those_of_the_build() {
     assert_eq!(names(&after), names(&before));
     // The values of the test runner's variables are nobody's business.
     assert!(after == before && !before.is_empty());
+}
+
+fn the_interpreter_of_a_script_keeps_its_arguments() {
+    let setup = Setup::new();
+    let (program, script) = (setup.path("server"), setup.path("server.conf"));
+    release(&program);
+    fs::write(&script, format!("#!{} --config\n", program.display())).expect("a script");
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    let service = setup.program(script.clone()).start();
+    let arguments = service.first().says("arguments");
+    assert!(arguments.ends_with(&format!("--config {}", script.display())), "{arguments}");
+    for _ in 0..2 {
+        let new = service.restart();
+        assert_eq!(new.says("arguments"), arguments);
+        assert_eq!(procfs::executable(new.pid), fs::canonicalize(&program).expect("a path"));
+    }
 }
 
 fn arguments_environment_and_directory_can_be_set() {
