@@ -42,6 +42,8 @@ pub(crate) struct Server {
     /// The root directory in which the path means that.
     root: Option<(u64, u64)>,
     listener: Option<UnixListener>,
+    /// The predecessor has it as well.
+    shared: bool,
     accepts: bool,
     retry_at: Option<Duration>,
     clients: Slab<Client>,
@@ -62,7 +64,8 @@ impl Server {
     pub(crate) fn new(path: &Path, first_token: usize) -> io::Result<Server> {
         let listener = bind_private(path)?;
         let (identity, root) = (identity(path), identity(Path::new("/")));
-        Ok(Server::inherited(Coordination { path: path.into(), identity, root, listener }, first_token))
+        let server = Server::inherited(Coordination { path: path.into(), identity, root, listener }, first_token);
+        Ok(Server { shared: false, ..server })
     }
 
     /// Whether a predecessor's socket is the one at `path`: there may be two names for it, where a directory is a link to another.
@@ -98,6 +101,7 @@ impl Server {
             root: given.root,
             path: given.path,
             listener: Some(UnixListener::from_std(given.listener.into())),
+            shared: true,
             accepts: false,
             retry_at: None,
             clients: Slab::new(),
@@ -108,6 +112,11 @@ impl Server {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the predecessor takes in who asks here, as long as it lives.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// What the path names, and the root directory in which it does.

@@ -8,6 +8,7 @@ use std::process;
 use crate::error::Error;
 use crate::machine::Input;
 use crate::predecessor::{Standing, opened};
+use crate::restart_coordination_socket::Server;
 
 use super::{COORDINATION, Event, Restarter};
 
@@ -99,9 +100,10 @@ impl Restarter {
     /// As long as the predecessor can take the service back, only that one takes requests in. A first generation does so from the start:
     /// who asks too early is told. One that has been told to stop does so too, or those who ask would wait in vain; so does one that cannot
     /// hear of the commit, which does not know whether the predecessor still does; and one whose predecessor has ended, ready or not: nobody
-    /// else is left to answer.
+    /// else is left to answer. At a path that the predecessor does not have, this process alone can tell whoever comes.
     pub(super) fn open_server(&mut self) {
-        if self.link.is_some() && !self.heard.ours && !self.heard.lost && !self.heard.gone {
+        let is_the_predecessors = self.server.as_ref().is_some_and(Server::is_shared);
+        if self.link.is_some() && is_the_predecessors && !self.heard.ours && !self.heard.lost && !self.heard.gone {
             return;
         }
         let now = self.now();

@@ -36,6 +36,7 @@ pub fn trials() -> Vec<Trial> {
         promise_10_a_relative_path_is_that_of_the_build,
         promise_10_a_successor_with_another_path_serves_there,
         promise_10_a_successor_with_another_name_of_the_path_goes_on_there,
+        promise_04_whoever_asks_at_another_path_than_the_predecessors_is_told_at_once,
         promise_10_a_path_that_was_taken_away_is_there_again_after_a_restart,
         promise_10_a_path_that_another_service_has_by_now_is_never_taken_from_it,
     ]
@@ -305,6 +306,29 @@ fn promise_10_a_successor_with_another_name_of_the_path_goes_on_there() {
     last.says("event Committed");
     assert_eq!(last.ask("drop"), "dropped");
     assert!(!service.socket().exists());
+}
+
+fn promise_04_whoever_asks_at_another_path_than_the_predecessors_is_told_at_once() {
+    let service = Setup::new().set("probation_ms", "600000").start();
+    let other = service.path("other.sock");
+    service.plan_next(&format!("set socket={}\nclaimed wait", other.display()));
+    let first = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    // Not before its loop turns.
+    let early = std::thread::spawn({
+        let other = other.clone();
+        move || pollflip::restart_coordination_socket::request_restart(other, DEADLINE, |_| {})
+    });
+    new.tell("go");
+    new.says("serving");
+    let error = early.join().expect("a thread").expect_err("a refusal");
+    assert!(error.to_string().contains("has not committed yet"), "{error}");
+    assert_eq!(request_status(&other, DEADLINE).expect("a status").state, "on probation");
+    service.first().ask("stop");
+    assert_eq!(first.join().expect("a thread").expect("a restart"), new.pid);
+    new.says("event Committed");
+    assert_eq!(request_status(&other, DEADLINE).expect("a status").state, "idle");
 }
 
 fn promise_10_a_path_that_was_taken_away_is_there_again_after_a_restart() {
