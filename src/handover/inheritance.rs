@@ -35,7 +35,7 @@ impl Inheritance {
     ///
     /// # Errors
     ///
-    /// It cannot be read. It stays, and can be taken as something else.
+    /// It cannot be read, or is no file. It stays, and can be taken as something else.
     pub fn bytes(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.fd::<File>(name) else { return Ok(None) };
         let result = read(&file);
@@ -142,7 +142,12 @@ impl Collected {
 
 /// All that a file holds, whatever its offset.
 fn read(file: &File) -> io::Result<Vec<u8>> {
-    let length = usize::try_from(file.metadata()?.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        let why = "it is a connection, a pipe or a device, and no file; take it as a descriptor";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let length = usize::try_from(found.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
     // What cannot be had is an error; then asked for as zeroes, which the kernel has at hand and nobody writes.
     Vec::<u8>::new().try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     let mut bytes = vec![0; length];

@@ -13,6 +13,7 @@ trials![
     a_rehearsal_can_be_filled_on_another_thread,
     a_rehearsal_takes_more_than_the_kernel_takes_at_once,
     what_was_taken_is_gone_and_what_was_not_is_listed,
+    a_connection_has_no_bytes_and_stays,
 ];
 
 fn a_rehearsal_returns_what_was_given() {
@@ -99,4 +100,21 @@ fn what_was_taken_is_gone_and_what_was_not_is_listed() {
     assert_eq!(inheritance.names(), ["a", "c"]);
     assert_eq!(inheritance.drain().map(|(name, _)| name).collect::<Vec<_>>(), ["a", "c"]);
     assert!(inheritance.names().is_empty());
+}
+
+fn a_connection_has_no_bytes_and_stays() {
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let (end, _other) = std::io::pipe().expect("a pipe");
+    let mut inheritance = Handover::rehearse(|mut handover| {
+        handover.fd("connection", &ours).expect("a good name");
+        handover.fd("pipe", &end).expect("a good name");
+        handover.send();
+    })
+    .expect("nothing to fail");
+    drop((ours, theirs));
+    for name in ["connection", "pipe"] {
+        let error = inheritance.bytes(name).expect_err("no file");
+        assert!(error.to_string().contains("take it as a descriptor"), "{error}");
+        assert!(inheritance.fd::<OwnedFd>(name).is_some());
+    }
 }
