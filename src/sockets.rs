@@ -152,8 +152,10 @@ impl Sockets {
             entry.claimed = true;
             return duplicate(name, &entry.socket);
         }
-        let socket = bind().map_err(Error::os(format!("cannot make {name:?}")))?;
-        self.insert(name, socket.into())
+        let socket: OwnedFd = bind().map_err(Error::os(format!("cannot make {name:?}")))?.into();
+        // It goes to successors by its name, and to nobody as something that is there and has none.
+        fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|error| Error::os(format!("cannot make {name:?}"))(error.into()))?;
+        self.insert(name, socket)
     }
 
     /// Closes what is kept under that name, so that it is not passed on any more; says whether there was something. The duplicate that

@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
     trials![
         sockets_of_every_kind_are_the_same_after_restarts,
         four_hundred_descriptors_pass_through_a_restart,
+        a_descriptor_that_was_made_without_cloexec_comes_by_its_name_alone,
         a_name_with_another_kind_behind_it_is_an_error_that_says_both,
         a_name_with_another_address_behind_it_is_an_error_that_says_both,
         what_the_new_version_does_not_claim_is_closed_at_ready,
@@ -122,6 +123,17 @@ fn four_hundred_descriptors_pass_through_a_restart() {
         // 401 that are kept, and the duplicate of one.
         assert_eq!(nulls, 402);
         assert_eq!(service.connect().pid, new.pid);
+    }
+}
+
+fn a_descriptor_that_was_made_without_cloexec_comes_by_its_name_alone() {
+    let service = Setup::new().set("listen", "tcp echo 127.0.0.1:0").set("listen", "inheritable null").start();
+    for _ in 0..2 {
+        let new = service.restart();
+        new.says("event PredecessorGone");
+        let nulls = procfs::descriptors(new.pid).iter().filter(|(number, what)| *number > 2 && what == "/dev/null").count();
+        // What is kept, and its duplicate.
+        assert_eq!(nulls, 2);
     }
 }
 

@@ -74,6 +74,15 @@ impl Listeners {
                 let bind = || std::net::TcpListener::bind(address).map(OwnedFd::from);
                 Socket::Other(sockets.or_insert_with(name, bind).map_err(text)?)
             }
+            // From a library that does not know of CLOEXEC.
+            "inheritable" => {
+                let open = || {
+                    let file = std::fs::File::open("/dev/null").map(OwnedFd::from)?;
+                    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+                    Ok(file)
+                };
+                Socket::Other(sockets.or_insert_with(name, open).map_err(text)?)
+            }
             // So many descriptors.
             "many" => {
                 for number in 0..address.parse().unwrap_or(0) {
