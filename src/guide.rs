@@ -101,6 +101,14 @@
 //! (`nohup`), handled by the program, or blocked when the restarter is built. Otherwise start it from a shell that stays, or with `setsid`.
 //! A shell that leads the session and ends with the service does the same harm, and is not noticed.
 //!
+//! **A new process that is stopped** (SIGSTOP, Ctrl-Z) at the moment the old one ends is sent SIGHUP by the kernel, and dies of it unless it
+//! ignores or handles that: if the service was started by a process of the same session and another process group, such as a shell with
+//! job control, nobody is left then to continue it. With `setsid`, and under systemd, there is no such signal.
+//!
+//! **A program that puts itself into the background** (`daemon`, a fork whose parent exits) must not do so as a successor: the process that
+//! was started would end, and another one answer in its place, which fails the restart. Leave that to `setsid` or a supervisor, or give
+//! successors other arguments ([`RestartConfig::args`](crate::RestartConfig::args)).
+//!
 //! **A program that asks for a signal at the end of its parent** (`PR_SET_PDEATHSIG`) would be killed by each restart, since the parent of
 //! a successor is its predecessor. A successor that has asked for one before `build`, in the same thread, is an error there, and the old
 //! process serves on: ask after `build`, where there is no [`predecessor`](crate::Restarter::predecessor). Later than in `build` it is not
