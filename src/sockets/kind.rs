@@ -50,7 +50,7 @@ impl Kind {
     pub(crate) fn serves_as(&self, wanted: &Kind) -> bool {
         match (self, wanted) {
             (Kind::Tcp(found), Kind::Tcp(wanted)) | (Kind::Udp(found), Kind::Udp(wanted)) => {
-                found.iter().any(|found| wanted.iter().any(|wanted| wanted == found || wanted.port() == 0 && wanted.ip() == found.ip()))
+                found.iter().any(|found| wanted.iter().any(|wanted| is_at(found, wanted)))
             }
             _ => self == wanted,
         }
@@ -68,6 +68,15 @@ impl fmt::Display for Kind {
             Kind::Other(what) => f.write_str(what),
         }
     }
+}
+
+fn is_at(found: &SocketAddr, wanted: &SocketAddr) -> bool {
+    // The kernel keeps the zone of an address only where that needs one, and says nothing of flows.
+    let zone = match (found, wanted) {
+        (SocketAddr::V6(found), SocketAddr::V6(wanted)) => found.scope_id() == 0 || found.scope_id() == wanted.scope_id(),
+        _ => true,
+    };
+    zone && found.ip() == wanted.ip() && (wanted.port() == 0 || wanted.port() == found.port())
 }
 
 struct Listed<'a>(&'a [SocketAddr]);

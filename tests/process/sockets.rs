@@ -1,7 +1,7 @@
 //! Named sockets through restarts, and promise 9: nobody's flags are changed, and a path stays connectable.
 
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         a_descriptor_that_was_made_without_cloexec_comes_by_its_name_alone,
         a_name_with_another_kind_behind_it_is_an_error_that_says_both,
         a_name_with_another_address_behind_it_is_an_error_that_says_both,
+        an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart,
         what_the_new_version_does_not_claim_is_closed_at_ready,
         what_was_removed_is_not_passed_on,
         a_socket_asked_for_after_the_handoff_is_an_error,
@@ -170,6 +171,17 @@ fn a_name_with_another_address_behind_it_is_an_error_that_says_both() {
     let answer = new.ask(&format!("claim unix stream {}", other.display()));
     assert!(answer.contains("/stream") && answer.contains("/other was asked for"), "{answer}");
     assert!(!other.exists());
+}
+
+fn an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return println!("no IPv6 here");
+    }
+    let service = Setup::new().set("listen", "tcp echo [::1%1]:0").start();
+    let new = service.restart();
+    // As it is with a port that was named from the start.
+    assert_eq!(new.ask(&format!("claim tcp echo [::1%1]:{}", service.address().port())), "ok");
+    assert_eq!(service.connect().pid, new.pid);
 }
 
 fn what_the_new_version_does_not_claim_is_closed_at_ready() {
