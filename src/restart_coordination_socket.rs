@@ -160,7 +160,7 @@ impl Client {
                 Ok(response) => return Ok((client, response)),
                 Err(Lost::HungUp { unread, .. }) if unread || request == Request::Status => thread::sleep(RETRY),
                 // shellflip hangs up on what it does not know, and has not tried it then.
-                Err(Lost::HungUp { .. }) if matches!(request, Request::Restart { .. }) && Client::is_plain(path) => {
+                Err(Lost::HungUp { .. }) if matches!(request, Request::Restart { .. }) && Client::is_plain(path, deadline) => {
                     request = Request::TryRestart;
                 }
                 Err(lost) => return Err(Client::gone(lost)),
@@ -175,9 +175,9 @@ impl Client {
     }
 
     /// Whether whoever serves there hangs up on a question that every service of ours answers.
-    fn is_plain(path: &Path) -> bool {
+    fn is_plain(path: &Path, deadline: Option<Instant>) -> bool {
         let limit = Duration::from_secs(1);
-        let deadline = Instant::now().checked_add(limit);
+        let deadline = [deadline, Instant::now().checked_add(limit)].into_iter().flatten().min();
         let asked = Client::connect(path, limit, deadline).map(|mut client| client.ask_once(&Request::Status));
         matches!(asked, Ok(Err(Lost::HungUp { unread: false, .. })))
     }

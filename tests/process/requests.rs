@@ -1,13 +1,16 @@
 //! Promise 4: one restart at a time; who else asks is told at once what is going on.
 
+use std::io::Read;
+use std::os::unix::net::UnixListener;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use pollflip::RequestError;
 
 use crate::client::Raw;
 use crate::harness::{Service, Setup};
-use crate::hub::DEADLINE;
+use crate::hub::{DEADLINE, wait_until};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -21,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         the_client_says_why_nobody_answers,
         the_configuration_of_a_service_can_ask_it_for_a_restart,
         the_client_gives_up_at_its_deadline,
+        the_client_of_a_service_that_hangs_up_and_then_hangs_gives_up_at_its_deadline,
     ]
 }
 
@@ -157,7 +161,7 @@ fn the_client_says_why_nobody_answers() {
     let error = pollflip::restart_coordination_socket::request_restart(&nobody, DEADLINE, |_| {}).expect_err("nobody");
     assert!(error.to_string().contains("is the service running"), "{error}");
     let stale = setup.path("stale");
-    drop(std::os::unix::net::UnixListener::bind(&stale));
+    drop(UnixListener::bind(&stale));
     let error = pollflip::restart_coordination_socket::request_status(&stale, DEADLINE).expect_err("nobody");
     assert!(error.to_string().contains("nobody serves it any more"), "{error}");
 }
@@ -174,7 +178,7 @@ fn the_configuration_of_a_service_can_ask_it_for_a_restart() {
 fn the_client_gives_up_at_its_deadline() {
     let service = Service::start();
     service.plan_next("built wait");
-    let limit = std::time::Duration::from_millis(300);
+    let limit = Duration::from_millis(300);
     match pollflip::restart_coordination_socket::request_restart(service.socket(), limit, |_| {}) {
         Err(RequestError::TimedOut(time)) => assert_eq!(time, limit),
         other => panic!("{other:?}"),
@@ -185,4 +189,27 @@ fn the_client_gives_up_at_its_deadline() {
     new.tell("go");
     new.says("event Committed");
     assert_eq!(service.connect().pid, new.pid);
+}
+
+/// Hung up on, it finds out whether that one knows shellflip's requests alone.
+fn the_client_of_a_service_that_hangs_up_and_then_hangs_gives_up_at_its_deadline() {
+    let setup = Setup::new();
+    let path = setup.path("odd");
+    let listener = UnixListener::bind(&path).expect("a listener");
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        loop {
+            let (mut first, _) = listener.accept().expect("a client");
+            let _ = first.read(&mut [0; 100]);
+            drop(first);
+            kept.push(listener.accept());
+        }
+    });
+    // It takes as long as the limit and the machine's load, and never the second that such a question may take.
+    wait_until("an end in time", || {
+        let begun = Instant::now();
+        let error = pollflip::restart_coordination_socket::request_restart(&path, Duration::from_millis(100), |_| {});
+        error.expect_err("no answer");
+        begun.elapsed() < Duration::from_secs(1)
+    });
 }
