@@ -17,6 +17,7 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("any_executor_cuts_what_does_not_end_in_smol", || any_executor_cuts("smol")),
     ("promise_01_zero_downtime_survives_a_bad_release", bad_release),
     ("game_loop_prints_frame_times_across_its_generations", game_loop),
+    ("game_loop_plays_on_when_its_world_cannot_be_handed_over", game_loop_plays_on),
 ];
 
 /// An example, which `cargo test` builds beside the tests.
@@ -134,4 +135,15 @@ fn game_loop() {
     println!("game_loop under test, without and with restarts: p99.9 {p999}");
     assert!(group.says("frames of", 0).ends_with("3 restarts"));
     group.says("longest call into the library with restarts", 0);
+}
+
+/// There is room for less than the world: no restart succeeds, and none does harm.
+fn game_loop_plays_on() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -S -f 100; exec \"$0\" play --restarts 1 --seconds 0.5"]).arg(example("game_loop").get_program());
+    let group = Group::start(command, directory());
+    wait_until("a second restart that fails", || {
+        assert!(!has_ended(group.first()), "the game has ended");
+        group.stderr().matches("RLIMIT_FSIZE").count() > 1
+    });
 }
