@@ -164,7 +164,8 @@ impl Restarter {
         Ok(())
     }
 
-    /// The next event. Does what there is to do, and never blocks; call it until it returns `None`.
+    /// The next event. Does what there is to do, and never blocks; call it until it returns `None`: what is left over is done when it is
+    /// called again, and the descriptor need not become readable for it: a restart can stand still, and beyond its deadline too.
     ///
     /// What a restart consists of is done here, in order, and each event is returned before what follows it is done.
     #[must_use = "an event tells what the program must do now"]
