@@ -8,7 +8,8 @@
 
 use lexopt::{Arg, Parser, ValueExt};
 use pollflip::{
-    Handover, HookResult, LifecycleHandler, RestartConfig, RestartTask, Shutdown, ShutdownCoordinator, ShutdownHandle, startup_complete,
+    Handover, HookResult, LifecycleHandler, Predecessor, RestartConfig, RestartTask, Shutdown, ShutdownCoordinator, ShutdownHandle,
+    startup_complete,
 };
 use std::error::Error;
 use std::io::Write;
@@ -42,6 +43,16 @@ impl LifecycleHandler for Counter {
     }
 }
 
+/// What the predecessor has counted.
+fn count_so_far(predecessor: &Predecessor) -> Result<u64, AnyError> {
+    let bytes = match predecessor.receive(Duration::from_secs(5)) {
+        // It is dead, and its listener is here.
+        Err(pollflip::Error::Alone(_)) => None,
+        inheritance => inheritance?.bytes("count")?,
+    };
+    Ok(bytes.map(|bytes| bytes.as_slice().try_into().map(u64::from_be_bytes)).transpose()?.unwrap_or_default())
+}
+
 /// The part that is the same everywhere: before there is an executor, so that it may block.
 fn start(options: &Options) -> Result<(RestartTask, TcpListener, Arc<AtomicU64>), AnyError> {
     let mut config = RestartConfig::new();
@@ -51,12 +62,11 @@ fn start(options: &Options) -> Result<(RestartTask, TcpListener, Arc<AtomicU64>)
     let mut task = config.try_into_restart_task()?;
     // From the predecessor if there is one, else bound here.
     let listener = task.restarter().sockets().tcp_listener("echo", options.listen)?;
-    let mut count = 0;
-    if let Some(predecessor) = task.restarter().predecessor()
-        && let Some(bytes) = predecessor.receive(Duration::from_secs(5))?.bytes("count")?
-    {
-        count = u64::from_be_bytes(bytes.as_slice().try_into()?);
-    }
+    let count = match task.restarter().predecessor() {
+        // Whoever asked for the restart is told what was wrong.
+        Some(predecessor) => count_so_far(&predecessor).inspect_err(|why| predecessor.refuse(&why.to_string()))?,
+        None => 0,
+    };
     // The first poll of the task would do. This one waits until the predecessor has let go, so that no connection is
     // accepted that could still be its own.
     startup_complete()?;

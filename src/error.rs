@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 #[non_exhaustive]
 pub enum Refusal {
     /// This process has not said yet that it is ready.
-    #[error("not ready: this process is still starting; ask again when it serves")]
+    #[error("not ready: this process has not said yet that it serves, by ready(); ask again when it does")]
     NotReady,
     /// An earlier request is being worked on.
     #[error("a restart is under way since {}; wait for its end", seconds(since))]
@@ -97,7 +97,7 @@ pub enum Failure {
     #[error("the successor {0} on probation")]
     DiedOnProbation(Exit),
     /// The successor was not ready in time and has been given up: killed, if it had been started at all.
-    #[error("the successor was not ready within {} and has been given up", seconds(.0))]
+    #[error("the successor was not ready within {} and has been given up; it has to call ready() by then", seconds(.0))]
     TimedOut(Duration),
     /// The successor said that it will not take over.
     #[error("the successor refused: {0}")]
@@ -173,6 +173,7 @@ pub enum Exit {
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Exit::Code(101) => write!(f, "exited with status 101 (a panic? see its standard error)"),
             Exit::Code(code) => write!(f, "exited with status {code}"),
             Exit::Signal(number) => match Signal::try_from(*number) {
                 Ok(signal) => write!(f, "was killed by {signal}"),

@@ -270,6 +270,9 @@ impl Restarter {
             Notice::Failed(cause) => {
                 let failure = self.failed(cause);
                 self.log(Level::Error, &format!("failed, process {} serves on: {failure}", process::id()));
+                if cause == Cause::TimedOut && self.current.as_ref().is_some_and(|current| current.handover.is_some()) {
+                    self.log(Level::Error, "the successor waited for the state: this program still has the Handover, and has not sent it");
+                }
                 Event::Failed(failure)
             }
             Notice::SuccessorGone(pid) => {

@@ -1,7 +1,7 @@
 //! A handover that fails gives everything back, and says why.
 
 use crate::harness::{Service, Setup};
-use crate::hub::Process;
+use crate::hub::{Process, wait_until};
 use crate::player::Player;
 use crate::procfs::Snapshot;
 
@@ -89,7 +89,7 @@ fn a_successor_that_refuses_gives_its_reason_to_all() {
 
 fn a_successor_that_hangs_is_killed_at_the_deadline() {
     let service = Setup::new().set("take", "hang").set("ready_timeout_ms", "1000").set("give", "many").set("count", "9000").start();
-    assert_eq!(fails(&service), "the successor was not ready within 1.0 s and has been given up");
+    assert_eq!(fails(&service), "the successor was not ready within 1.0 s and has been given up; it has to call ready() by then");
 }
 
 fn what_is_sent_during_the_freeze_is_answered_by_the_old_process_if_it_fails() {
@@ -106,11 +106,13 @@ fn what_is_sent_during_the_freeze_is_answered_by_the_old_process_if_it_fails() {
 }
 
 fn a_handover_that_is_sent_after_the_attempt_has_ended_does_nothing() {
-    let service = Setup::new().set("give", "thread").set("ready_timeout_ms", "3000").start();
+    let setup = Setup::new().set("give", "thread").set("ready_timeout_ms", "3000").env("POLLFLIP_TEST_LOG", "1");
+    let service = setup.start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let why = service.fail_to_restart();
     assert!(why.contains("was not ready within 3.0 s"), "{why}");
+    wait_until("the log", || old.said("log ERROR").iter().any(|line| line.contains("still has the Handover")));
     assert_eq!(player.echo("back"), old.pid);
     // The thread still has it, and goes on with it now.
     old.tell("go");
