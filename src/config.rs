@@ -4,10 +4,10 @@
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -294,8 +294,17 @@ fn own_path() -> Result<PathBuf, Error> {
             _ => Ok(path),
         },
         Some(path) if !path.starts_with("/dev/fd") && !path.starts_with("/proc") => Ok(path),
-        _ => env::current_exe().map_err(Error::os("cannot find out the path of this program; set it with RestartConfig::program")),
+        _ => match env::args_os().next().map(PathBuf::from) {
+            // Whoever executes a descriptor (fexecve) says there what it was opened by: the links on the way are in no other place.
+            Some(path) if path.is_absolute() && is_this_program(&path) => Ok(path),
+            _ => env::current_exe().map_err(Error::os("cannot find out the path of this program; set it with RestartConfig::program")),
+        },
     }
+}
+
+fn is_this_program(path: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    identity(path).is_some_and(|found| Some(found) == identity(Path::new("/proc/self/exe")))
 }
 
 fn is_script(path: &Path) -> bool {

@@ -13,6 +13,7 @@ pub fn trials() -> Vec<Trial> {
     trials![
         a_release_deployed_by_rename_runs_after_a_restart,
         a_current_link_that_was_switched_leads_to_the_new_release,
+        a_program_that_was_executed_by_a_descriptor_follows_the_current_link,
         a_program_that_was_deleted_and_comes_back_can_be_restarted,
         a_program_started_by_a_relative_path_is_found_after_chdir,
         arguments_environment_and_directory_are_those_of_the_build,
@@ -60,6 +61,22 @@ fn a_current_link_that_was_switched_leads_to_the_new_release() {
     assert!(procfs::executable(second.pid).ends_with("releases/2/server"));
     let third = service.restart();
     assert!(procfs::executable(third.pid).ends_with("releases/2/server"));
+}
+
+fn a_program_that_was_executed_by_a_descriptor_follows_the_current_link() {
+    let setup = Setup::new();
+    let root = fs::canonicalize(setup.path(".")).expect("a directory");
+    for number in ["1", "2"] {
+        release(&root.join("releases").join(number).join("server"));
+    }
+    symlink("releases/1", root.join("current")).expect("a link");
+    let service = setup.plan(&format!("born execute-by-descriptor {}", root.join("current/server").display())).start();
+    let second = service.restart();
+    assert_eq!(procfs::executable(second.pid), root.join("releases/1/server"));
+    symlink("releases/2", root.join("next")).expect("a link");
+    fs::rename(root.join("next"), root.join("current")).expect("a rename");
+    let third = service.restart();
+    assert_eq!(procfs::executable(third.pid), root.join("releases/2/server"));
 }
 
 fn a_program_that_was_deleted_and_comes_back_can_be_restarted() {

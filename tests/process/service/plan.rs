@@ -3,9 +3,11 @@
 //! Steps: `born` (before the build), `built`, `claimed` (it has its sockets), `granted` (it is ready and has been granted the service),
 //! and the name of each event. A line is used once.
 
+use std::ffi::{CString, OsString};
 use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -95,6 +97,16 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
         ("fork", _) => {
             let status = Command::new(std::env::current_exe().expect("a path")).status().expect("a process");
             std::process::exit(status.code().unwrap_or(99));
+        }
+        ("execute-by-descriptor", _) => {
+            let file = std::fs::File::open(rest).expect("a program");
+            let variable = |(mut name, value): (OsString, OsString)| {
+                name.push("=");
+                name.push(value);
+                CString::new(name.into_vec()).expect("no NUL")
+            };
+            let environment: Vec<_> = std::env::vars_os().map(variable).collect();
+            format!("{:?}", nix::unistd::fexecve(file, &[CString::new(rest).expect("no NUL")], &environment))
         }
         // It keeps all that this process was born with.
         ("helper", _) => {
