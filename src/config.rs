@@ -75,8 +75,8 @@ impl RestartConfig {
 
     /// The program to start: a path, taken from the directory in which the restarter is built if it is relative; PATH is not searched.
     /// Unless told otherwise, the path by which this process was started, symbolic links not followed: a `current -> v2` that has been
-    /// switched starts the new release. If this program was started as the interpreter of a script (`#!`), it is this program that is started, with
-    /// the arguments that it has. A wrapper script that execs the program is left out from the second restart on: name it here if it must
+    /// switched starts the new release. If this program was started as the interpreter of a script (`#!`), it is this program that is
+    /// started, with the arguments that it has. A wrapper script that execs the program is left out from the second restart on: name it here if it must
     /// not be.
     pub fn program(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.program = Some(path.into());

@@ -101,8 +101,8 @@
 //! (`nohup`), handled by the program, or blocked when the restarter is built. Otherwise start it from a shell that stays, or with `setsid`.
 //! A shell that leads the session and ends with the service does the same harm, and is not noticed.
 //!
-//! **A new process that is stopped** (SIGSTOP, Ctrl-Z) at the moment the old one ends is sent SIGHUP by the kernel, and dies of it unless it
-//! ignores or handles that: if the service was started by a process of the same session and another process group, such as a shell with
+//! **A new process that is stopped** (SIGSTOP, Ctrl-Z) at the moment the old one ends is sent SIGHUP by the kernel, and dies of it unless
+//! it ignores or handles that: if the service was started by a process of the same session and another process group, such as a shell with
 //! job control, nobody is left then to continue it. With `setsid`, and under systemd, there is no such signal.
 //!
 //! **A program that puts itself into the background** (`daemon`, a fork whose parent exits) must not do so as a successor: the process that

@@ -193,7 +193,10 @@ impl Current {
                     return self.garbage(why, said);
                 }
                 if self.process.as_ref().is_some_and(|process| process.pid() != pid) {
-                    let why = format!("process {pid} answers in place of the one that was started; a wrapper must exec the program, which must not put itself into the background");
+                    let why = format!(
+                        "process {pid} answers in place of the one that was started; a wrapper must exec the program, which must not put \
+                         itself into the background"
+                    );
                     self.words.violation.get_or_insert(why);
                 }
                 Said::Input(Input::Here(attempt, pid))
