@@ -1,0 +1,125 @@
+//! What a successor is started as: as this process was, with what the settings change of that.
+//!
+//! Knows: the path, the arguments, the environment and the directory of this process. Does not know: how it is started.
+
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{self, OpenOptions};
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::sys::signal::SigSet;
+
+use crate::error::Error;
+use crate::sys;
+use crate::systemd::FOR_ONE_PROCESS;
+use crate::wire::LIFELINE_VARIABLE;
+
+use super::{RestartConfig, absolute};
+
+/// What a successor is started as.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) program: PathBuf,
+    pub(crate) executable: CString,
+    pub(crate) arguments: Vec<CString>,
+    pub(crate) environment: Vec<CString>,
+    pub(crate) directory: Option<CString>,
+    /// The device and inode of that, if it is the one in which the restarter was built.
+    pub(crate) own_directory: Option<(u64, u64)>,
+    pub(crate) mask: SigSet,
+}
+
+impl RestartConfig {
+    /// What a successor is started as, with the path, environment and directory of now.
+    pub(crate) fn launch(&self) -> Result<Launch, Error> {
+        let program = absolute(&match &self.program {
+            Some(path) => path.clone(),
+            None => own_path()?,
+        })?;
+        let mut arguments = env::args_os();
+        let name = arguments.next().filter(|_| self.program.is_none()).unwrap_or_else(|| program.clone().into());
+        let rest = self.arguments.clone().unwrap_or_else(|| arguments.collect());
+
+        let mut environment = Vec::new();
+        for (name, value) in env::vars_os() {
+            if !is_for_one_process(&name) && !self.environment.iter().any(|(changed, _)| *changed == name) {
+                environment.push(variable(&name, &value)?);
+            }
+        }
+        for (name, value) in &self.environment {
+            if value.is_some() && is_for_one_process(name) {
+                let why = "it is about one process, and a successor gets its own; leave it to the restarter";
+                return Err(Error::rule(format!("{name:?} cannot be set for a successor: {why}")));
+            }
+            environment.extend(value.as_ref().map(|value| variable(name, value)).transpose()?);
+        }
+        let directory = match &self.directory {
+            Some(directory) => Some(absolute(directory)?),
+            // A directory that is gone cannot be gone back to.
+            None => env::current_dir().ok(),
+        };
+        Ok(Launch {
+            arguments: [name].into_iter().chain(rest).map(|text| c_string(text, "an argument")).collect::<Result<_, _>>()?,
+            environment,
+            directory: directory.map(|path| c_string(path.into_os_string(), "the directory")).transpose()?,
+            own_directory: if self.directory.is_none() { sys::working_directory() } else { None },
+            executable: c_string(program.clone().into_os_string(), "the program")?,
+            program,
+            mask: SigSet::thread_get_mask().map_err(|error| Error::os("cannot read the signal mask")(error.into()))?,
+        })
+    }
+}
+
+/// Whether a variable is never handed down as it is, nor set by the program.
+fn is_for_one_process(name: &OsStr) -> bool {
+    FOR_ONE_PROCESS.iter().chain([&LIFELINE_VARIABLE]).any(|own| name == *own)
+}
+
+/// The form that an environment has.
+pub(crate) fn variable(name: &OsStr, value: &OsStr) -> Result<CString, Error> {
+    if name.is_empty() || name.as_bytes()[1..].contains(&b'=') {
+        return Err(Error::rule(format!("{name:?} cannot be the name of an environment variable")));
+    }
+    let mut text = name.to_owned();
+    text.push("=");
+    text.push(value);
+    c_string(text, "an environment variable")
+}
+
+fn c_string(text: OsString, what: &str) -> Result<CString, Error> {
+    CString::new(text.into_vec()).map_err(|error| Error::rule(format!("{what} contains a NUL byte: {error}")))
+}
+
+/// The path by which this process was started. One that names a descriptor means nothing to a successor; one of a script, whose interpreter
+/// this process is, would have the arguments of this process doubled.
+fn own_path() -> Result<PathBuf, Error> {
+    match sys::executed_path() {
+        Some(path) if is_script(&path) => match env::args_os().next() {
+            // As the first line names it.
+            Some(interpreter) if interpreter.as_bytes().contains(&b'/') => Ok(interpreter.into()),
+            _ => Ok(path),
+        },
+        Some(path) if !path.starts_with("/dev/fd") && !path.starts_with("/proc") => Ok(path),
+        _ => match env::args_os().next().map(PathBuf::from) {
+            // Whoever executes a descriptor (fexecve) says there what it was opened by: the links on the way are in no other place.
+            Some(path) if path.is_absolute() && is_this_program(&path) => Ok(path),
+            _ => env::current_exe().map_err(Error::os("cannot find out the path of this program; set it with RestartConfig::program")),
+        },
+    }
+}
+
+fn is_this_program(path: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    identity(path).is_some_and(|found| Some(found) == identity(Path::new("/proc/self/exe")))
+}
+
+fn is_script(path: &Path) -> bool {
+    let mut head = [0; 2];
+    // What is there by now must not keep anybody waiting.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    file.is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && head == *b"#!"
+}
