@@ -275,6 +275,10 @@ impl Direction {
                 to.write(&self.waiting).map(|length| drop(self.waiting.drain(..length)))
             } else if self.ended {
                 if !self.shut {
+                    if to.peer_addr().is_err() {
+                        // Not connected yet, and this would end the try; or not any more.
+                        return to.take_error()?.map_or(Ok(()), Err);
+                    }
                     to.shutdown(net::Shutdown::Write)?;
                     self.shut = true;
                 }

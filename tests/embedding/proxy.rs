@@ -1,22 +1,26 @@
 //! The proxy in front of an HTTP server, restarted under load.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, socket};
 use pollflip::restart_coordination_socket::request_restart;
 
 use crate::examples::{example, listening};
-use crate::harness::{DEADLINE, Group, has_ended, signal, wait_until};
+use crate::harness::{DEADLINE, Group, has_ended, signal, state, wait_until};
 use crate::surroundings::directory;
 
 pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("tcp_proxy_restarts_under_load_without_a_failed_request", restarts_under_load),
     ("tcp_proxy_cuts_what_does_not_end_in_time", cuts),
     ("tcp_proxy_passes_half_closed_connections_on", half_closed),
+    ("tcp_proxy_passes_on_that_a_client_is_silent_when_the_server_is_reached", silent),
 ];
 
 const RESTARTS: usize = 10;
@@ -96,6 +100,34 @@ fn half_closed() {
     stream.read_to_end(&mut received).expect("everything");
     writing.join().expect("no panic");
     assert!(received == sent, "{} bytes of {}", received.len(), sent.len());
+}
+
+/// A client that has nothing to say ends its half while the server, which speaks first, has yet to be reached.
+fn silent() {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("an address");
+    // Its queue takes one, and who comes after that tries again and again.
+    listen(&socket, Backlog::new(0).expect("a length")).expect("a listener");
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().expect("an address");
+    let _first = TcpStream::connect(address).expect("a connection");
+    let group = start(address, "600");
+    let mut stream = TcpStream::connect(listening(&group, 0).0).expect("a connection");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a limit");
+    stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+    // It sleeps when it has seen that, and the kernel is still trying.
+    let trying = format!("{:04X} 02 ", address.port());
+    wait_until("the proxy to wait for the server", || {
+        fs::read_to_string("/proc/net/tcp").is_ok_and(|table| table.contains(&trying)) && state(group.first()) == Some('S')
+    });
+    let _first = listener.accept().expect("the first");
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        stream.write_all(b"hello").expect("it is read");
+    });
+    let mut received = String::new();
+    stream.read_to_string(&mut received).expect("everything");
+    assert_eq!(received, "hello");
 }
 
 // ---- an HTTP server, as small as one can be ----
