@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -69,7 +70,8 @@ impl Moments {
         // A waker is foreign code: it may poll or drop what comes back to this lock.
         drop(waiting);
         for (_, waker) in tasks {
-            waker.wake();
+            // One that panics has told so by itself, and nobody else would wake the others.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 

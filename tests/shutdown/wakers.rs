@@ -111,3 +111,26 @@ fn a_waker_may_come_back_to_what_wakes_it() {
     })
     .finish();
 }
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_from_being_woken() {
+    struct Panicking;
+    impl Wake for Panicking {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker of the test's");
+        }
+    }
+    let coordinator = ShutdownCoordinator::new();
+    let handle = coordinator.handle();
+    let panicking = || Waker::from(Arc::new(Panicking));
+    let mut futures = [coordinator.signal().begun(), coordinator.signal().begun()];
+    let waking = Waking::new();
+    assert!(Pin::new(&mut futures[0]).poll(&mut Context::from_waker(&panicking())).is_pending());
+    assert!(poll(&mut futures[1], &waking).is_pending());
+    let mut shutdown = coordinator.shutdown();
+    assert_eq!(waking.count(), 1);
+    assert!(Pin::new(&mut shutdown).poll(&mut Context::from_waker(&panicking())).is_pending());
+    // In a drop, which may be one of a panic's.
+    drop(handle);
+    assert!(shutdown.poll().is_ready());
+}
