@@ -14,7 +14,7 @@ mod world;
 
 use lexopt::{Arg, Parser, ValueExt};
 use measure::{Clock, Measurements};
-use pollflip::{Blob, Event, Handover, Inheritance, RestartConfig};
+use pollflip::{Blob, Error, Event, Handover, Inheritance, RestartConfig};
 use std::io::{self, Read, Write};
 use std::process::{self, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -81,11 +81,13 @@ fn play(options: &Options) -> io::Result<()> {
     let mut restarter = RestartConfig::new().build()?;
     let mut game = match restarter.predecessor() {
         // A game with much to load does it here, before it asks: the old process freezes the world from now on.
-        Some(predecessor) => match predecessor.receive(Duration::from_secs(5)).map_err(io::Error::from).and_then(Game::load) {
-            Ok(game) => game,
+        Some(predecessor) => match predecessor.receive(Duration::from_secs(5)) {
+            Ok(state) => Game::load(state).inspect_err(|error| predecessor.refuse(&error.to_string()))?,
+            // It has ended, and its world with it: nobody else is left to play.
+            Err(Error::Alone(_)) => Game::new(),
             Err(error) => {
                 predecessor.refuse(&error.to_string());
-                return Err(error);
+                return Err(error.into());
             }
         },
         None => Game::new(),

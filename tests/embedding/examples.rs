@@ -1,9 +1,13 @@
 //! The examples do what they say.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, IoSlice, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
+use nix::sys::stat::fstat;
+use pollflip::internals::wire::{Given, Hello, Message, OLDEST, VERSION};
 use pollflip::restart_coordination_socket::request_restart;
 
 use crate::harness::{DEADLINE, Group, has_ended, wait_until};
@@ -18,6 +22,12 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("promise_01_zero_downtime_survives_a_bad_release", bad_release),
     ("game_loop_prints_frame_times_across_its_generations", game_loop),
     ("game_loop_plays_on_when_its_world_cannot_be_handed_over", game_loop_plays_on),
+    ("promise_07_game_loop_goes_on_when_its_predecessor_dies_at_the_handover", || {
+        goes_on_alone(example("game_loop").args(["play", "--restarts", "1", "--seconds", "0.1"]), "frames of");
+    }),
+    ("promise_07_any_executor_goes_on_when_its_predecessor_dies_at_the_handover", || {
+        goes_on_alone(example("any_executor").args(["tokio", "--listen", "127.0.0.1:0"]), "listening on");
+    }),
 ];
 
 /// An example, which `cargo test` builds beside the tests.
@@ -146,4 +156,41 @@ fn game_loop_plays_on() {
         assert!(!has_ended(group.first()), "the game has ended");
         group.stderr().matches("RLIMIT_FSIZE").count() > 1
     });
+}
+
+/// As a successor, whose predecessor ends when it has been asked for the state: nobody else is left then.
+fn goes_on_alone(command: &mut Command, says: &str) {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("a pair");
+    let place = fstat(&theirs).map(|stat| format!("0:{}:{}", stat.st_dev, stat.st_ino)).expect("a socket");
+    // It looks to poll as the pidfd of a process that ends when the other end is closed.
+    let (life, end) = std::io::pipe().expect("a pipe");
+    let hello = Message::Hello(Hello {
+        version: VERSION,
+        oldest: OLDEST,
+        pid: std::process::id(),
+        generation: 1,
+        probation_ms: None,
+        signal: None,
+        pid_file: None,
+        given: vec![Given::Predecessor],
+        more: false,
+        outcomes: Vec::new(),
+    });
+    let rights = [life.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&rights)];
+    sendmsg::<()>(ours.as_raw_fd(), &[IoSlice::new(&hello.encode())], &rights, MsgFlags::empty(), None).expect("room");
+    let mut child = command.env("POLLFLIP_LIFELINE", place).stdin(theirs).stdout(Stdio::piped()).spawn().expect("the example");
+    loop {
+        let mut packet = [0; 1000];
+        let length = recv(ours.as_raw_fd(), &mut packet, MsgFlags::empty()).expect("a message");
+        if Message::decode(&packet[..length]) == Ok(Message::Pull) {
+            break;
+        }
+    }
+    drop((ours, end));
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    let said = lines.any(|line| line.starts_with(says));
+    child.kill().expect("it is ours");
+    child.wait().expect("it is ours");
+    assert!(said, "it has ended");
 }
