@@ -30,6 +30,9 @@ usage: any_executor tokio|smol [OPTIONS]
 
 The exit status is 0 for success, 1 for failure, 2 for wrong usage.";
 
+/// Until who could not be taken in is tried again: there are no descriptors left, most likely.
+const PAUSE: Duration = Duration::from_millis(100);
+
 type AnyError = Box<dyn Error + Send + Sync>;
 
 /// What goes to the next process.
@@ -85,9 +88,13 @@ fn in_tokio(options: &Options) -> Result<(), AnyError> {
         let shutdown = ShutdownCoordinator::new();
         loop {
             tokio::select! {
-                accepted = listener.accept() => {
-                    tokio::spawn(echo_in_tokio(accepted?.0, shutdown.handle(), count.clone()));
-                }
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => drop(tokio::spawn(echo_in_tokio(stream, shutdown.handle(), count.clone()))),
+                    Err(error) => {
+                        log(&format!("cannot accept now: {error}"));
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
                 restarted = &mut task => match restarted {
                     Ok(successor) => break log(&format!("process {} serves now", successor.pid())),
                     Err(why) => log(&format!("no more restarts: {why}")), // from now on it stays pending
@@ -133,7 +140,11 @@ fn in_smol(options: &Options) -> Result<(), AnyError> {
             // Whichever is first; the other is dropped, and asked again in the next turn.
             let accepted = smol::future::or(async { Ok(listener.accept().await) }, async { Err((&mut task).await) });
             match accepted.await {
-                Ok(accepted) => smol::spawn(echo_in_smol(accepted?.0, shutdown.handle(), count.clone())).detach(),
+                Ok(Ok((stream, _))) => smol::spawn(echo_in_smol(stream, shutdown.handle(), count.clone())).detach(),
+                Ok(Err(error)) => {
+                    log(&format!("cannot accept now: {error}"));
+                    smol::Timer::after(PAUSE).await;
+                }
                 Err(Ok(successor)) => break log(&format!("process {} serves now", successor.pid())),
                 Err(Err(why)) => log(&format!("no more restarts: {why}")),
             }

@@ -19,6 +19,8 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("any_executor_keeps_connections_and_count_in_smol", || any_executor("smol")),
     ("any_executor_cuts_what_does_not_end_in_tokio", || any_executor_cuts("tokio")),
     ("any_executor_cuts_what_does_not_end_in_smol", || any_executor_cuts("smol")),
+    ("any_executor_outlives_a_want_of_descriptors_in_tokio", || any_executor_runs_out("tokio")),
+    ("any_executor_outlives_a_want_of_descriptors_in_smol", || any_executor_runs_out("smol")),
     ("promise_01_zero_downtime_survives_a_bad_release", bad_release),
     ("game_loop_prints_frame_times_across_its_generations", game_loop),
     ("game_loop_plays_on_when_its_world_cannot_be_handed_over", game_loop_plays_on),
@@ -117,6 +119,17 @@ fn any_executor_cuts(executor: &str) {
     wait_until("the old process to end", || has_ended(first));
     let stderr = group.stderr();
     assert!(stderr.contains("1 connections have not ended in time and are cut"), "{stderr}");
+}
+
+fn any_executor_runs_out(executor: &str) {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 50; exec \"$0\" \"$1\" --listen 127.0.0.1:0"]).arg(example("any_executor").get_program()).arg(executor);
+    let group = Group::start(command, directory());
+    let (address, pid) = listening(&group, 0);
+    let clients: Vec<_> = (0..60).map(|_| Client::connect(address)).collect();
+    wait_until("a want of descriptors", || has_ended(pid) || group.stderr().contains("cannot accept now"));
+    drop(clients);
+    Client::connect(address).echo("there is room again");
 }
 
 /// The demonstration: the line at its end says what a person would look for.
