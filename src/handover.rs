@@ -220,6 +220,9 @@ impl Handover {
         let mut collected = Collected::default();
         loop {
             ours.flush();
+            if let Some(error) = ours.take_failure() {
+                return Err(Failure::Handover(format!("the kernel does not take what was given: {error}")));
+            }
             while let Some(incoming) = theirs.receive() {
                 let complete = match incoming {
                     Incoming::Message(message, descriptors) => collected.take_in(message, descriptors),

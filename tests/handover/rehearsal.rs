@@ -6,12 +6,16 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 
 use pollflip::{Blob, Failure, Handover};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+use crate::hub::wait_until;
 
 trials![
     a_rehearsal_returns_what_was_given,
     a_rehearsal_that_fails_says_why,
     a_rehearsal_can_be_filled_on_another_thread,
     a_rehearsal_takes_more_than_the_kernel_takes_at_once,
+    a_rehearsal_of_what_the_kernel_refuses_in_the_end_says_so,
     what_was_taken_is_gone_and_what_was_not_is_listed,
     a_connection_has_no_bytes_and_stays,
 ];
@@ -84,6 +88,34 @@ fn a_rehearsal_takes_more_than_the_kernel_takes_at_once() {
     });
     let names = inheritance.expect("nothing to fail").names();
     assert!(names.into_iter().eq((0..6000).map(name)));
+}
+
+/// As it does a descriptor of io_uring, in a packet that had to wait.
+fn a_rehearsal_of_what_the_kernel_refuses_in_the_end_says_so() {
+    let rehearsal = thread::spawn(|| {
+        Handover::rehearse(|mut handover| {
+            for number in 0..6000 {
+                handover.fd(&format!("{number:0>255}"), std::io::stdin()).expect("a good name");
+            }
+            handover.send();
+            forbid_sendmsg();
+        })
+    });
+    wait_until("the end of the rehearsal", || rehearsal.is_finished());
+    match rehearsal.join().expect("no panic") {
+        Err(Failure::Handover(why)) => assert!(why.starts_with("the kernel does not take what was given: "), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// In this thread.
+fn forbid_sendmsg() {
+    let rules = [(nix::libc::SYS_sendmsg, vec![])].into_iter().collect();
+    let machine = std::env::consts::ARCH.try_into().expect("a machine that seccompiler knows");
+    let refused = SeccompAction::Errno(nix::libc::EINVAL as u32);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, machine).expect("a filter");
+    let program: BpfProgram = filter.try_into().expect("a program");
+    seccompiler::apply_filter(&program).expect("seccomp");
 }
 
 fn what_was_taken_is_gone_and_what_was_not_is_listed() {
