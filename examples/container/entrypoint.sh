@@ -1,7 +1,7 @@
 #!/bin/sh
 # entrypoint.sh PID_FILE PROGRAM ARGUMENT…: runs a service that writes PID_FILE, and stays as long as the file names a live process.
-# SIGTERM and SIGUSR1 go to the process that the file names. After a SIGTERM, so does one to each that comes after it: a process that is
-# told to end while its successor is on probation leaves the service to that one.
+# SIGTERM and SIGUSR1 go to the process that the file names; a SIGTERM before it names one, to the first. After a SIGTERM, so does one to
+# each that comes after it: a process that is told to end while its successor is on probation leaves the service to that one.
 set -u
 pid_file=$1
 shift
@@ -15,19 +15,23 @@ serving() {
 }
 told=
 ending=
+first=
 end() {
-    [ "$pid" = "$told" ] || kill -TERM "$pid"
+    serving || pid=$first
+    [ -z "$pid" ] || [ "$pid" = "$told" ] || kill -TERM "$pid"
     told=$pid
 }
-trap 'ending=1; serving && end' TERM
+trap 'ending=1; end' TERM
 trap 'serving && kill -USR1 "$pid"' USR1
 "$@" &
 first=$!
+[ -z "$ending" ] || end
 # A signal interrupts `wait`; the status of the first process counts if it is the only one.
 while kill -0 "$first" 2>/dev/null; do
     wait "$first"
     status=$?
 done
+first=
 while serving; do
     status=0
     [ -z "$ending" ] || end

@@ -1,5 +1,6 @@
 //! In a PID namespace: its first process must not hand over, since all others end with it.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -9,12 +10,14 @@ use pollflip::RequestError;
 use crate::harness::Setup;
 use crate::hub::wait_until;
 use crate::procfs;
+use crate::surroundings::directory;
 
 trials![
     the_first_process_of_a_container_refuses_to_restart_and_serves_on,
     a_service_under_another_first_process_restarts,
     the_entry_point_of_the_guide_keeps_a_container_alive,
     the_entry_point_of_the_guide_ends_with_one_signal_during_a_probation,
+    the_entry_point_of_the_guide_ends_with_one_signal_before_anybody_is_ready,
 ];
 
 /// A new PID namespace with its own /proc.
@@ -103,4 +106,20 @@ fn the_entry_point_of_the_guide_ends_with_one_signal_during_a_probation() {
     wait_until("the container to end", || procfs::has_ended(service.launched()));
     // Nobody is left to answer.
     asked.join().expect("no panic").expect_err("it was answered");
+}
+
+/// A service that is slow to start: no file names it yet. That takes no container.
+fn the_entry_point_of_the_guide_ends_with_one_signal_before_anybody_is_ready() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/container/entrypoint.sh");
+    let directory = directory();
+    let mut command = Command::new("/bin/sh");
+    command.arg(script).arg(directory.path().join("pid")).args(["/bin/sh", "-c", "echo started; exec sleep 100"]);
+    // The shell tells that its child was terminated.
+    let mut entry_point = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a shell");
+    let mut started = String::new();
+    BufReader::new(entry_point.stdout.take().expect("a pipe")).read_line(&mut started).expect("a line");
+    assert_eq!(started, "started\n");
+    kill(Pid::from_raw(entry_point.id() as i32), Signal::SIGTERM).expect("it is there");
+    wait_until("the container to end", || entry_point.try_wait().expect("its status").is_some());
+    assert_eq!(entry_point.wait().expect("its status").code(), Some(128 + Signal::SIGTERM as i32));
 }
