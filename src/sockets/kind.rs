@@ -1,10 +1,12 @@
 //! What a socket is: its kind and its address, read from the socket itself.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
@@ -52,7 +54,10 @@ impl Kind {
             (Kind::Tcp(found), Kind::Tcp(wanted)) | (Kind::Udp(found), Kind::Udp(wanted)) => {
                 found.iter().any(|found| wanted.iter().any(|wanted| is_at(found, wanted)))
             }
-            _ => self == wanted,
+            (Kind::UnixStream(found), Kind::UnixStream(wanted))
+            | (Kind::UnixDatagram(found), Kind::UnixDatagram(wanted))
+            | (Kind::UnixSeqpacket(found), Kind::UnixSeqpacket(wanted)) => found == wanted || is_same_file(found, wanted),
+            _ => false,
         }
     }
 }
@@ -77,6 +82,12 @@ fn is_at(found: &SocketAddr, wanted: &SocketAddr) -> bool {
         _ => true,
     };
     zone && found.ip() == wanted.ip() && (wanted.port() == 0 || wanted.port() == found.port())
+}
+
+/// There may be two names for it, where a directory is a link to another.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path| fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 struct Listed<'a>(&'a [SocketAddr]);

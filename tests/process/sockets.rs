@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_name_with_another_kind_behind_it_is_an_error_that_says_both,
         a_name_with_another_address_behind_it_is_an_error_that_says_both,
         an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart,
+        a_path_by_another_way_to_it_is_the_same,
         what_the_new_version_does_not_claim_is_closed_at_ready,
         what_was_removed_is_not_passed_on,
         a_socket_asked_for_after_the_handoff_is_an_error,
@@ -182,6 +183,17 @@ fn an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart() 
     // As it is with a port that was named from the start.
     assert_eq!(new.ask(&format!("claim tcp echo [::1%1]:{}", service.address().port())), "ok");
     assert_eq!(service.connect().pid, new.pid);
+}
+
+/// As /var/run is to /run.
+fn a_path_by_another_way_to_it_is_the_same() {
+    let service = all_kinds(Setup::new()).start();
+    let way = service.path("way");
+    std::os::unix::fs::symlink(".", &way).expect("a link");
+    let new = service.restart();
+    for (kind, name, file) in [("unix", "stream", "stream"), ("datagram", "datagram", "datagram"), ("seqpacket", "packet", "packet")] {
+        assert_eq!(new.ask(&format!("claim {kind} {name} {}", way.join(file).display())), "ok");
+    }
 }
 
 fn what_the_new_version_does_not_claim_is_closed_at_ready() {
