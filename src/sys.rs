@@ -1,4 +1,4 @@
-//! The one room with `unsafe` in it: what neither std nor nix offer as safe calls.
+//! The one room with `unsafe` in it: what neither std nor nix offer as safe calls, and what goes with that.
 //!
 //! Knows: system calls. Does not know: what they are for. Every descriptor leaves here owned or borrowed, never as a bare number.
 #![allow(unsafe_code, reason = "this is the room for it; each block says why it is sound")]
@@ -11,11 +11,13 @@ pub(crate) mod simulation;
 mod spawn;
 
 use std::ffi::{CStr, OsStr, OsString};
+use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::time::{Duration, Instant};
 
@@ -71,6 +73,16 @@ pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Opt
 #[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
 pub(crate) fn identity(raw: RawFd) -> Option<(u64, u64)> {
     peek(raw, |fd| fstat(fd).ok().map(|stat| (u64::from(stat.st_dev), u64::from(stat.st_ino))))?
+}
+
+/// The device and inode of what a path names, be it a link; `None` if nothing can be seen there.
+pub(crate) fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// The same with links followed.
+pub(crate) fn identity_behind(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// The device and inode of the directory that this process is in, which it need not be able to enter anew.

@@ -4,10 +4,10 @@
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -113,8 +113,7 @@ fn own_path() -> Result<PathBuf, Error> {
 }
 
 fn is_this_program(path: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
-    identity(path).is_some_and(|found| Some(found) == identity(Path::new("/proc/self/exe")))
+    sys::identity_behind(path).is_some_and(|found| Some(found) == sys::identity_behind(Path::new("/proc/self/exe")))
 }
 
 fn is_script(path: &Path) -> bool {

@@ -43,10 +43,6 @@ pub(super) fn bind_private(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
-}
-
 /// Whether the path names another file by now, or none. One that may not be looked at is believed to be there.
 pub(super) fn is_taken_away(path: &Path, own: (u64, u64)) -> bool {
     match fs::symlink_metadata(path) {

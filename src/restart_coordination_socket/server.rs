@@ -19,7 +19,7 @@ use crate::wire::{MAX_FRAME, Request, Response};
 
 use super::client::{Client, Waits};
 use super::door::Door;
-use super::place::{bind_private, identity, is_taken_away};
+use super::place::{bind_private, is_taken_away};
 
 /// How many clients are talked to at a time.
 const MOST_CLIENTS: usize = 64;
@@ -63,14 +63,14 @@ impl Server {
     /// A fresh listener at `path`.
     pub(crate) fn new(path: &Path, first_token: usize) -> io::Result<Server> {
         let listener = bind_private(path)?;
-        let (identity, root) = (identity(path), identity(Path::new("/")));
+        let (identity, root) = (sys::identity_of(path), sys::identity_of(Path::new("/")));
         let server = Server::inherited(Coordination { path: path.into(), identity, root, listener }, first_token);
         Ok(Server { shared: false, ..server })
     }
 
     /// Whether a predecessor's socket is the one at `path`: there may be two names for it, where a directory is a link to another.
     pub(crate) fn is_at(given: &Coordination, path: &Path) -> bool {
-        let is_there = |path| given.identity.is_some() && identity(path) == given.identity;
+        let is_there = |path| given.identity.is_some() && sys::identity_of(path) == given.identity;
         given.path == path || (is_there(path) && is_there(&given.path))
     }
 
@@ -78,7 +78,7 @@ impl Server {
     /// root, nothing is known of that.
     pub(crate) fn go_on(given: Coordination, first_token: usize) -> Server {
         let path = given.path.clone();
-        let is_elsewhere = given.root.is_none() || given.root != identity(Path::new("/"));
+        let is_elsewhere = given.root.is_none() || given.root != sys::identity_of(Path::new("/"));
         if is_elsewhere || given.identity.is_none_or(|own| !is_taken_away(&path, own)) {
             return Server::inherited(given, first_token);
         }
@@ -97,7 +97,7 @@ impl Server {
     /// A listener that is there. It is the path's only as long as that is the same one.
     pub(crate) fn inherited(given: Coordination, first_token: usize) -> Server {
         Server {
-            identity: given.identity.or_else(|| identity(&given.path)),
+            identity: given.identity.or_else(|| sys::identity_of(&given.path)),
             root: given.root,
             path: given.path,
             listener: Some(UnixListener::from_std(given.listener.into())),
@@ -171,7 +171,7 @@ impl Server {
     /// Takes the path away, if it is still this server's.
     pub(crate) fn remove_path(&mut self) {
         if let Some(own) = self.identity.take()
-            && identity(&self.path) == Some(own)
+            && sys::identity_of(&self.path) == Some(own)
             && let Err(error) = fs::remove_file(&self.path)
         {
             log::warn!("cannot remove {}: {error}", self.path.display());

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -61,8 +61,7 @@ impl PidFile {
 
     /// Whether both are there, and one file by two names.
     pub(super) fn is_the_same_as(&self, other: &PidFile) -> bool {
-        let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        identity(&self.0).is_some_and(|own| Some(own) == identity(&other.0))
+        sys::identity_behind(&self.0).is_some_and(|own| Some(own) == sys::identity_behind(&other.0))
     }
 
     /// Takes it away, if it names this process, or its predecessor.

@@ -1,17 +1,16 @@
 //! What a socket is: its kind and its address, read from the socket itself.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 
 use crate::error::Error;
+use crate::sys;
 
 /// A kind of socket and where it is bound; for one that is wanted, where it may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,8 +85,7 @@ fn is_at(found: &SocketAddr, wanted: &SocketAddr) -> bool {
 
 /// There may be two names for it, where a directory is a link to another.
 fn is_same_file(one: &Path, other: &Path) -> bool {
-    let identity = |path| fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
-    identity(one).is_some_and(|one| identity(other) == Some(one))
+    sys::identity_of(one).is_some_and(|one| sys::identity_of(other) == Some(one))
 }
 
 struct Listed<'a>(&'a [SocketAddr]);
