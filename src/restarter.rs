@@ -39,7 +39,7 @@ use crate::predecessor::{Claim, Link, Predecessor, opened, startup_complete};
 use crate::restart_coordination_socket::{Server, Status};
 use crate::sockets::Sockets;
 use crate::sys::{self, Process};
-use crate::systemd::{self, Barrier, Manager};
+use crate::systemd::{Barrier, Manager};
 use crate::wire;
 
 use attempt::Current;
@@ -250,15 +250,6 @@ impl Restarter {
             self.tell_of_the_end();
         }
         self.wake();
-    }
-
-    /// Tells systemd that the service ends. As long as the predecessor can take it back it does not, nor does systemd listen to this process:
-    /// then that is told when it is this one's.
-    fn tell_of_the_end(&mut self) {
-        if self.link.is_none() || self.heard.ours {
-            self.manager.stopping();
-            self.stopping = systemd::is_there().then(|| self.now() + systemd::EXTENSION);
-        }
     }
 
     /// Where the restarter stands.

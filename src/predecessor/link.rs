@@ -4,8 +4,9 @@
 //! leaves what it found in one inbox.
 
 mod standing;
+mod state;
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
@@ -14,12 +15,13 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
-use crate::handover::{Collected, Inheritance};
+use crate::handover::Inheritance;
 use crate::lifeline::{DYING, Incoming, Lifeline};
 use crate::sys::{self, Process};
 use crate::wire::{self, Hello, Message, Outcome};
 
 pub(crate) use standing::Standing;
+use state::State;
 
 /// How soon a thread looks again for what another one has.
 const RETRY: Duration = Duration::from_millis(5);
@@ -60,19 +62,6 @@ struct Inbox {
     looked: Option<Instant>,
     gone: bool,
     state: Option<State>,
-}
-
-/// The state, since it was asked for.
-#[derive(Debug)]
-enum State {
-    Coming(Collected),
-    /// It has come, and is held for as long as what is not taken from it must be closed at the grant.
-    Come {
-        collected: Collected,
-        told: bool,
-    },
-    /// It cannot be used, and why.
-    Unusable(String),
 }
 
 impl Link {
@@ -271,11 +260,6 @@ impl Link {
         }
     }
 
-    /// The state for the loop, when it has come; `None` while another thread waits for it.
-    pub(crate) fn inherited(&self) -> Option<Inheritance> {
-        self.take_inherited(&mut *self.inbox.try_lock().ok()?)?.ok()
-    }
-
     /// The lifeline first: what the predecessor said before it ended counts.
     fn read(&self, inbox: &mut Inbox) {
         let ended = self.process.has_ended() && self.is_the_process();
@@ -320,42 +304,6 @@ impl Link {
             // Nobody is left to grant it.
             Some(State::Come { collected, .. }) if inbox.gone && self.said().ready => collected.close(),
             _ => {}
-        }
-    }
-
-    fn take_in(&self, inbox: &mut Inbox, message: Message, descriptors: Vec<OwnedFd>) {
-        if !self.is_coming(inbox) {
-            return log::debug!("the predecessor hands over what was not asked for");
-        }
-        let State::Coming(collected) = inbox.state.get_or_insert_with(|| State::Coming(Collected::default())) else { return };
-        match collected.take_in(message, descriptors) {
-            Ok(false) => {}
-            Ok(true) => inbox.state = Some(State::Come { collected: std::mem::take(collected), told: false }),
-            Err(why) => self.cannot_use(inbox, why),
-        }
-    }
-
-    /// Nothing may be lost in silence: without all of the state this process does not take over.
-    fn cannot_use(&self, inbox: &mut Inbox, why: String) {
-        self.refuse(&format!("the state cannot be taken over: {why}"));
-        inbox.state = Some(State::Unusable(why));
-    }
-
-    /// Whether the state has been asked for, and not all of it has come.
-    fn is_coming(&self, inbox: &Inbox) -> bool {
-        matches!(inbox.state, None | Some(State::Coming(_))) && self.said().pull
-    }
-
-    /// The state, once, or why it cannot be used.
-    fn take_inherited(&self, inbox: &mut Inbox) -> Option<Result<Inheritance, String>> {
-        match &mut inbox.state {
-            Some(State::Come { collected, told: told @ false }) => {
-                *told = true;
-                self.said().served = true;
-                Some(Ok(collected.finish()))
-            }
-            Some(State::Unusable(why)) => Some(Err(why.clone())),
-            Some(State::Coming(_) | State::Come { .. }) | None => None,
         }
     }
 

@@ -7,7 +7,7 @@ use nix::sys::signal::SigSet;
 
 use crate::machine::{Input, KILL_TIMEOUT, Output, Phase, State};
 use crate::sys;
-use crate::systemd::BARRIER_LIMIT;
+use crate::systemd::{self, BARRIER_LIMIT};
 
 use super::Restarter;
 
@@ -18,6 +18,15 @@ const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(10);
 
 impl Restarter {
+    /// Tells systemd that the service ends. As long as the predecessor can take it back it does not, nor does systemd listen to this process:
+    /// then that is told when it is this one's.
+    pub(super) fn tell_of_the_end(&mut self) {
+        if self.link.is_none() || self.heard.ours {
+            self.manager.stopping();
+            self.stopping = systemd::is_there().then(|| self.now() + systemd::EXTENSION);
+        }
+    }
+
     /// Does what is still to be done of a restart that cannot be taken back any more, when nobody will poll again.
     pub(super) fn carry_out_the_rest(&mut self) {
         let deadline = self.now() + COMMIT_LIMIT;
