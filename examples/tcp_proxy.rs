@@ -10,7 +10,7 @@
 
 use lexopt::{Arg, Parser, ValueExt};
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 use pollflip::{Event, RestartConfig, Restarter, Shutdown, ShutdownCoordinator, ShutdownHandle};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
@@ -32,10 +32,14 @@ usage: tcp_proxy --to ADDRESS [OPTIONS]
 SIGTERM and SIGINT end it when its connections have ended, or at once if asked twice.
 The exit status is 0 for success, 1 for failure, 2 for wrong usage. RUST_LOG=debug shows more.";
 
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 const LISTENER: Token = Token(usize::MAX - 1);
 const RESTARTER: Token = Token(usize::MAX - 2);
 const SIGNALS: Token = Token(usize::MAX - 3);
 const DRAINED: Token = Token(usize::MAX - 4);
+
+/// How many reads and writes one connection may have before others have their turn.
+const TURN: usize = 32;
 
 const SIGINT: i32 = signal_hook::consts::SIGINT;
 const SIGTERM: i32 = signal_hook::consts::SIGTERM;
@@ -216,7 +220,7 @@ impl Proxy {
     fn pass_on(&mut self, key: usize) {
         // The event may be older than the pair that has this key by now: that does no harm.
         let Some(pair) = self.pairs.get_mut(key) else { return };
-        let going_on = pair.pass_on().unwrap_or_else(|error| {
+        let going_on = pair.pass_on(self.poll.registry(), key).unwrap_or_else(|error| {
             log::debug!("a connection ended: {error}");
             false
         });
@@ -242,15 +246,20 @@ impl Pair {
         let mut server = TcpStream::connect(to)?;
         for (stream, token) in [(&mut client, 2 * key), (&mut server, 2 * key + 1)] {
             stream.set_nodelay(true)?; // what one side has sent, the other need not wait for
-            poll.registry().register(stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
+            poll.registry().register(stream, Token(token), INTEREST)?;
         }
         Ok(Pair { client, server, to_server: Direction::default(), to_client: Direction::default(), _handle: handle })
     }
 
     /// False once both sides have said all that they have to say.
-    fn pass_on(&mut self) -> io::Result<bool> {
-        self.to_server.pass_on(&mut self.client, &mut self.server)?;
-        self.to_client.pass_on(&mut self.server, &mut self.client)?;
+    fn pass_on(&mut self, registry: &Registry, key: usize) -> io::Result<bool> {
+        let mut more = self.to_server.pass_on(&mut self.client, &mut self.server)?;
+        more |= self.to_client.pass_on(&mut self.server, &mut self.client)?;
+        if more {
+            // Asked for once more, what is ready is told once more: in the next turn of the loop.
+            registry.reregister(&mut self.client, Token(2 * key), INTEREST)?;
+            registry.reregister(&mut self.server, Token(2 * key + 1), INTEREST)?;
+        }
         Ok(!(self.to_server.shut && self.to_client.shut))
     }
 }
@@ -266,23 +275,23 @@ struct Direction {
 }
 
 impl Direction {
-    /// Moves bytes until a stream refuses a read or a write, as edge-triggered readiness demands. Reads on only when all
-    /// is written, so that one who does not read cannot fill the memory.
-    fn pass_on(&mut self, from: &mut TcpStream, to: &mut TcpStream) -> io::Result<()> {
+    /// Moves bytes until a stream refuses a read or a write, as edge-triggered readiness demands, or others have waited for
+    /// long enough: true then. Reads on only when all is written, so that one who does not read cannot fill the memory.
+    fn pass_on(&mut self, from: &mut TcpStream, to: &mut TcpStream) -> io::Result<bool> {
         let mut chunk = [0; 16 * 1024];
-        loop {
+        for _ in 0..TURN {
             let result = if !self.waiting.is_empty() {
                 to.write(&self.waiting).map(|length| drop(self.waiting.drain(..length)))
             } else if self.ended {
                 if !self.shut {
                     if to.peer_addr().is_err() {
                         // Not connected yet, and this would end the try; or not any more.
-                        return to.take_error()?.map_or(Ok(()), Err);
+                        return to.take_error()?.map_or(Ok(false), Err);
                     }
                     to.shutdown(net::Shutdown::Write)?;
                     self.shut = true;
                 }
-                return Ok(());
+                return Ok(false);
             } else {
                 from.read(&mut chunk).map(|length| {
                     self.waiting.extend_from_slice(&chunk[..length]);
@@ -290,11 +299,12 @@ impl Direction {
                 })
             };
             match result {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
         }
+        Ok(true)
     }
 }
 
