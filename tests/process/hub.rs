@@ -38,6 +38,8 @@ struct Seen {
 #[derive(Debug)]
 struct Told {
     pid: u32,
+    /// How many had connected before: their first lines are read by threads of their own, in any order.
+    connection: usize,
     stream: UnixStream,
     lines: Vec<String>,
     hung_up: bool,
@@ -49,12 +51,12 @@ impl Hub {
         let hub = Arc::new(Hub { path: path.into(), seen: Mutex::default(), changed: Condvar::new() });
         let theirs = hub.clone();
         thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            for (connection, stream) in listener.incoming().map_while(Result::ok).enumerate() {
                 if theirs.lock().closed {
                     return;
                 }
                 let hub = theirs.clone();
-                thread::spawn(move || hub.listen(stream));
+                thread::spawn(move || hub.listen(stream, connection));
             }
         });
         hub
@@ -70,7 +72,7 @@ impl Hub {
         self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn listen(&self, stream: UnixStream) {
+    fn listen(&self, stream: UnixStream, connection: usize) {
         let mut index = None;
         let reader = BufReader::new(stream.try_clone().expect("a descriptor"));
         for line in reader.lines().map_while(Result::ok) {
@@ -79,7 +81,7 @@ impl Hub {
             let index = *index.get_or_insert_with(|| {
                 let pid = line.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a process names itself first");
                 let stream = stream.try_clone().expect("a descriptor");
-                seen.processes.push(Told { pid, stream, lines: Vec::new(), hung_up: false });
+                seen.processes.push(Told { pid, connection, stream, lines: Vec::new(), hung_up: false });
                 seen.processes.len() - 1
             });
             let pid = seen.processes[index].pid;
@@ -137,8 +139,8 @@ impl Hub {
 
 impl Seen {
     fn told(&self, pid: u32) -> Option<&Told> {
-        // Later ones first: numbers may come back.
-        self.processes.iter().rev().find(|told| told.pid == pid)
+        // The last one: numbers may come back, and a process that executes a program connects once more.
+        self.processes.iter().filter(|told| told.pid == pid).max_by_key(|told| told.connection)
     }
 }
 
