@@ -117,8 +117,12 @@ fn is_this_program(path: &Path) -> bool {
 }
 
 fn is_script(path: &Path) -> bool {
+    // A path that names a descriptor leads to whatever the program has there by now: what is read of a pipe, its owner does not get.
+    if !fs::metadata(path).is_ok_and(|found| found.is_file()) {
+        return false;
+    }
     let mut head = [0; 2];
-    // What is there by now must not keep anybody waiting.
+    // What has come there just now must not keep anybody waiting.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     file.is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && head == *b"#!"
 }

@@ -7,13 +7,14 @@ use std::path::Path;
 use libtest_mimic::Trial;
 
 use crate::harness::{Setup, own_program};
-use crate::procfs;
+use crate::{procfs, service};
 
 pub fn trials() -> Vec<Trial> {
     trials![
         a_release_deployed_by_rename_runs_after_a_restart,
         a_current_link_that_was_switched_leads_to_the_new_release,
         a_program_that_was_executed_by_a_descriptor_follows_the_current_link,
+        what_a_program_has_under_the_number_by_which_it_was_executed_is_not_read,
         a_program_that_was_deleted_and_comes_back_can_be_restarted,
         a_program_started_by_a_relative_path_is_found_after_chdir,
         arguments_environment_and_directory_are_those_of_the_build,
@@ -77,6 +78,19 @@ fn a_program_that_was_executed_by_a_descriptor_follows_the_current_link() {
     fs::rename(root.join("next"), root.join("current")).expect("a rename");
     let third = service.restart();
     assert_eq!(procfs::executable(third.pid), root.join("releases/2/server"));
+}
+
+fn what_a_program_has_under_the_number_by_which_it_was_executed_is_not_read() {
+    let setup = Setup::new();
+    let program = setup.path("server");
+    release(&program);
+    let next = setup.path(service::NEXT);
+    let leave = |line: &str| format!("born leave-plan {} {line}\n", next.display());
+    let execute = format!("born execute-by-descriptor {}", program.display());
+    let plan = leave("born hold-pipe a request") + &leave("built read-pipe") + &execute;
+    let service = setup.plan(&plan).start();
+    assert_eq!(service.first().says("did read-pipe:"), "a request");
+    service.restart();
 }
 
 fn a_program_that_was_deleted_and_comes_back_can_be_restarted() {

@@ -4,10 +4,12 @@
 //! and the name of each event. A line is used once.
 
 use std::ffi::{CString, OsString};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -107,6 +109,28 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             };
             let environment: Vec<_> = std::env::vars_os().map(variable).collect();
             format!("{:?}", nix::unistd::fexecve(file, &[CString::new(rest).expect("no NUL")], &environment))
+        }
+        // For the program that this one executes.
+        ("leave-plan", _) => {
+            let (path, line) = rest.split_once(' ').expect("a path and a line");
+            let plan = std::fs::read_to_string(path).unwrap_or_default();
+            std::fs::write(path, format!("{plan}{line}\n")).map_or_else(|error| error.to_string(), |()| "left".into())
+        }
+        // Under all the numbers that are free, up to some.
+        ("hold-pipe", _) => {
+            let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+            nix::unistd::write(&write, rest.as_bytes()).expect("room in the pipe");
+            let copies: Vec<_> = std::iter::repeat_with(|| read.try_clone().expect("a descriptor")).take(16).collect();
+            mem::forget((read, write, copies));
+            "held".into()
+        }
+        ("read-pipe", _) => {
+            let all = procfs::descriptors(std::process::id()).into_iter().filter(|(_, what)| what.contains("pipe:"));
+            let number = all.map(|(number, _)| number).max().expect("a pipe");
+            let pipe = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(format!("/proc/self/fd/{number}"));
+            let mut bytes = [0; 100];
+            let length = pipe.and_then(|mut pipe| pipe.read(&mut bytes)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes[..length]).into()
         }
         // It keeps all that this process was born with.
         ("helper", _) => {
