@@ -35,7 +35,10 @@ pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<u32> {
     // A child that cannot go on would end here, and its end (SIGCHLD, which the C library blocks in this thread meanwhile) would interrupt
     // the system calls of another thread.
     for path in what.directory.into_iter().chain([what.program]) {
-        may_enter(path)?;
+        match may_enter(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_denied(path) => {}
+            seen => seen?,
+        }
     }
     let mut actions = FileActions::new()?;
     for (fd, number) in what.inherited {
@@ -72,6 +75,14 @@ pub(crate) fn may_enter(path: &CStr) -> io::Result<()> {
         Err(error @ (Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG)) => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Whether it is the kernel that says that this thread may not. Before Linux 5.8 the C library has to find it out, and asks for a user without
+/// capabilities, who may less.
+fn is_denied(path: &CStr) -> bool {
+    // SAFETY: the path ends with a NUL byte, and the call writes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
+    result < 0 && Errno::last() == Errno::EACCES
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {

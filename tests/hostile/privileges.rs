@@ -17,6 +17,7 @@ trials![
     promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away,
     promise_11_setuid_reaches_the_restart_thread_and_the_successor,
     promise_11_a_directory_that_the_new_user_cannot_enter_is_stayed_in,
+    promise_11_a_program_that_only_capabilities_let_in_is_started_before_linux_5_8,
     a_path_that_was_given_to_the_new_user_lets_that_one_ask,
     promise_11_chroot_hides_a_program_from_the_restart_thread,
     promise_11_a_program_within_the_new_root_is_started_there,
@@ -198,6 +199,18 @@ fn promise_11_a_directory_that_the_new_user_cannot_enter_is_stayed_in() {
     let reason = service.fail_to_restart();
     let told = format!("this user may not enter the directory to start it in, {}", directory.display());
     assert!(reason.contains(&told), "{reason}");
+}
+
+fn promise_11_a_program_that_only_capabilities_let_in_is_started_before_linux_5_8() {
+    if !is_root("the one of a program that others may not execute") || !there_are_filters() {
+        return;
+    }
+    let setup = Setup::new().set("confine", "before-5.8");
+    let program = public_copy(&setup);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("a mode");
+    let service = setup.program(program).start();
+    let new = service.restart();
+    assert_eq!(service.connect().pid, new.pid);
 }
 
 /// What a process of that user gets for an answer.
