@@ -32,16 +32,16 @@ fn there_are_filters() -> bool {
     there
 }
 
-/// One line of the status of each thread, by the thread's name.
+/// One line of the status of each thread, by the thread's name. One that ends meanwhile is none.
 fn threads(pid: u32, line: &str) -> Vec<(String, String)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a live process");
     let look = |task: PathBuf| {
-        let text = fs::read_to_string(task.join("status")).expect("a thread");
+        let text = fs::read_to_string(task.join("status")).ok()?;
         let value =
             |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|text| text.trim().to_owned());
-        (value("Name").expect("a name"), value(line).unwrap_or_default())
+        Some((value("Name").expect("a name"), value(line).unwrap_or_default()))
     };
-    tasks.map(|task| look(task.expect("a thread").path())).collect()
+    tasks.filter_map(|task| look(task.expect("a thread").path())).collect()
 }
 
 /// What that line says for the restart thread, and for all others.
