@@ -91,7 +91,7 @@ pub struct Restarter {
     sockets: Sockets,
     /// The successor under way, or the one that has taken over.
     current: Option<Current>,
-    /// Successors that have ended and that a debugger keeps from being reaped.
+    /// Successors that were given up and cannot be reaped yet: a debugger has them, or they were killed and do not die.
     held: Vec<Process>,
     askers: Vec<(Ticket, Asker)>,
     tickets: u64,

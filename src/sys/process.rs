@@ -115,7 +115,7 @@ impl Process {
         })
     }
 
-    /// Whether a child that has ended is still there to be reaped: a debugger has it. Reaps it if not.
+    /// Whether a child that nobody waits for any more is still to be reaped: it does not die, or a debugger has it. Reaps it if it can be.
     pub(crate) fn is_held(&self) -> bool {
         !simulation::is_simulated() && self.reap(0) == Ok(None)
     }
