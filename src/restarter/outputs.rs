@@ -11,7 +11,6 @@ use log::Level;
 use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal};
 use crate::handover::Handover;
 use crate::machine::{Action, Cause, Input, Notice, Output, Phase, Reply, State, Ticket};
-use crate::sys::Process;
 use crate::systemd;
 use crate::wire::{Message, Response};
 
@@ -69,6 +68,7 @@ impl Restarter {
         {
             self.let_go();
         }
+        self.reap_the_held();
         self.open_server();
         self.rearm();
     }
@@ -77,12 +77,20 @@ impl Restarter {
     fn let_go(&mut self) {
         if let Some(current) = self.current.take() {
             unwatch(self.poll.registry(), current.lifeline.as_fd());
-            if let Some(process) = current.process {
-                unwatch(self.poll.registry(), process.as_fd());
-                self.held.push(process);
-            }
+            self.held.extend(current.process);
         }
-        self.held.retain(Process::is_held);
+    }
+
+    /// They are watched until then: when a debugger lets go of one that has ended, its descriptor tells of that once more.
+    fn reap_the_held(&mut self) {
+        let registry = self.poll.registry();
+        self.held.retain(|process| {
+            let is_held = process.is_held();
+            if !is_held {
+                unwatch(registry, process.as_fd());
+            }
+            is_held
+        });
     }
 
     pub(super) fn act(&mut self, action: Action) {
