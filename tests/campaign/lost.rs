@@ -15,8 +15,8 @@ use crate::judge::{alone, next_restart};
 use crate::trial;
 use crate::world::{UnderWay, World};
 
-/// Of the old one.
-const PROBATION: Duration = Duration::from_millis(500);
+/// Of the old one: shorter than the time that a closed lifeline is given to become an end.
+const PROBATION: Duration = Duration::from_millis(900);
 const CASE: Case = Case { step: Step::Granted, fault: Fault::Close, victim: Victim::New };
 
 pub fn trials() -> Vec<Trial> {
