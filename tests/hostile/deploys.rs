@@ -1,12 +1,12 @@
 //! What can stand at the path of the program after a deploy: the new release runs, or the error says exactly what is there.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::harness::{Service, Setup, own_program};
+use crate::harness::{Service, Setup, install, install_copy, own_program};
 use crate::hub::wait_for;
 use crate::procfs;
 
@@ -22,14 +22,13 @@ trials![
 /// A copy of this program that nobody else has: it can be written to.
 pub fn copy(path: &Path) {
     fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
-    fs::copy(own_program(), path).expect("a copy");
+    install_copy(path);
 }
 
 fn write(path: &Path, bytes: &[u8]) {
     // Beside it, and renamed: a program that runs must not be written to.
     let next = path.with_extension("next");
-    fs::write(&next, bytes).expect("a file");
-    fs::set_permissions(&next, fs::Permissions::from_mode(0o755)).expect("a mode");
+    install(&next, bytes);
     fs::rename(&next, path).expect("a rename");
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::confine::NOBODY;
-use crate::harness::{Service, Setup, own_program};
+use crate::harness::{Service, Setup, install_copy, own_program};
 use crate::hub::wait_for;
 use crate::is_root;
 use crate::surroundings::directory;
@@ -145,8 +145,7 @@ fn promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away() {
 /// This program where everybody may execute it.
 fn public_copy(setup: &Setup) -> PathBuf {
     let program = setup.path("server");
-    fs::copy(own_program(), &program).expect("a copy");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+    install_copy(&program);
     program
 }
 
@@ -276,9 +275,9 @@ fn furnish(root: &Path) {
         // The loader is named by /lib or /lib64, which can be links to where it is.
         [library.to_owned(), format!("/lib64/{name}"), format!("/lib/{name}")].iter().for_each(|to| copy(library, to));
     }
-    let program = own_program();
-    let program = program.to_str().expect("text");
-    copy(program, program);
+    let program = below(own_program().to_str().expect("text"));
+    fs::create_dir_all(program.parent().expect("a directory")).expect("a directory");
+    install_copy(&program);
 }
 
 fn promise_11_a_program_within_the_new_root_is_started_there() {

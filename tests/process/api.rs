@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::harness::{Service, Setup, own_program};
+use crate::harness::{Service, Setup, install, own_program};
 use crate::hub::wait_until;
 use crate::procfs::{self, Snapshot};
 
@@ -62,8 +62,7 @@ fn slow_to_spawn() -> (Service, fs::File) {
     symlink(own_program(), &program).expect("a link");
     let service = setup.set("program", &program).start();
     fs::remove_file(&program).expect("the link");
-    fs::write(&program, format!("#!/bin/sh\nexec '{}' \"$@\"\n", own_program().display())).expect("a file");
-    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    install(&program, format!("#!/bin/sh\nexec '{}' \"$@\"\n", own_program().display()).as_bytes());
     let writer = fs::OpenOptions::new().append(true).open(&program).expect("a file");
     (service, writer)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Setup, own_program};
+use crate::harness::{Setup, install, install_copy, own_program};
 use crate::{procfs, service};
 
 pub fn trials() -> Vec<Trial> {
@@ -27,7 +27,7 @@ pub fn trials() -> Vec<Trial> {
 fn release(path: &Path) {
     fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
     if fs::hard_link(own_program(), path).is_err() {
-        fs::copy(own_program(), path).expect("a copy");
+        install_copy(path);
     }
 }
 
@@ -38,8 +38,7 @@ fn a_release_deployed_by_rename_runs_after_a_restart() {
     let service = setup.program(program.clone()).start();
     // Something else by the same name: a script that names its release.
     let next = service.path("server.next");
-    fs::write(&next, format!("#!/bin/sh\nexport RELEASE=2\nexec '{}' \"$@\"\n", own_program().display())).expect("a file");
-    fs::set_permissions(&next, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    install(&next, format!("#!/bin/sh\nexport RELEASE=2\nexec '{}' \"$@\"\n", own_program().display()).as_bytes());
     fs::rename(&next, &program).expect("a rename");
     let new = service.restart();
     assert_eq!(new.says("variable RELEASE"), "2");
@@ -142,8 +141,7 @@ fn the_interpreter_of_a_script_keeps_its_arguments() {
     let setup = Setup::new();
     let (program, script) = (setup.path("server"), setup.path("server.conf"));
     release(&program);
-    fs::write(&script, format!("#!{} --config\n", program.display())).expect("a script");
-    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    install(&script, format!("#!{} --config\n", program.display()).as_bytes());
     let service = setup.program(script.clone()).start();
     let arguments = service.first().says("arguments");
     assert!(arguments.ends_with(&format!("--config {}", script.display())), "{arguments}");

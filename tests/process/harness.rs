@@ -1,6 +1,7 @@
 //! A service under test: started, restarted, looked at, and at the end killed and reaped with all its generations.
 
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -67,10 +68,25 @@ fn for_everybody(directory: &Path) -> PathBuf {
     }
     let name = directory.join("program");
     if !is_open(&program) || fs::hard_link(&program, &name).is_err() {
-        fs::copy(&program, &name).expect("a copy of this program");
-        fs::set_permissions(&name, fs::Permissions::from_mode(0o755)).expect("permissions");
+        install_copy(&name);
     }
     name
+}
+
+/// Writes a program. By another process: a test that forks while this one has it open would have it open too until it executes, and what is
+/// open for writing cannot be executed.
+pub fn install(path: &Path, content: &[u8]) {
+    let mut shell = Command::new("/bin/sh");
+    let mut writer = shell.args(["-c", r#"cat > "$0" && chmod 755 "$0""#]).arg(path).stdin(Stdio::piped()).spawn().expect("a shell");
+    let mut stdin = writer.stdin.take().expect("a pipe");
+    stdin.write_all(content).expect("it reads on");
+    drop(stdin);
+    assert!(writer.wait().expect("a shell").success(), "cannot write {}", path.display());
+}
+
+/// A copy of this binary.
+pub fn install_copy(path: &Path) {
+    install(path, &fs::read(own_program()).expect("this program"));
 }
 
 impl Setup {
@@ -176,7 +192,7 @@ impl Setup {
             // So is the directory in which it starts its successors.
             command.current_dir(&directory);
         }
-        let child = spawn(&mut command);
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         Service { directory: self.directory, hub, child }
     }
 }
@@ -194,15 +210,6 @@ fn lead_terminal(command: &mut Command) {
     };
     // SAFETY: between fork and exec three system calls are made, and nothing else.
     unsafe { command.pre_exec(begin) };
-}
-
-/// A program that was just written can be busy for a moment: another test that forks holds a copy of the descriptor until it executes.
-fn spawn(command: &mut Command) -> Child {
-    crate::hub::wait_for("the service to start", || match command.spawn() {
-        Ok(child) => Some(child),
-        Err(error) if error.raw_os_error() == Some(Errno::ETXTBSY as i32) => None,
-        Err(error) => panic!("cannot start {command:?}: {error}"),
-    })
 }
 
 /// A service, all its generations. Dropping it kills and reaps them, and checks that they have printed nothing (promise 12).

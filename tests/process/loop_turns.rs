@@ -9,7 +9,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::client::Raw;
-use crate::harness::{Service, Setup, own_program};
+use crate::harness::{Service, Setup, install, own_program};
 use crate::hub::Process;
 
 const LONGEST: Duration = Duration::from_secs(1);
@@ -71,8 +71,7 @@ fn promise_05_a_program_that_is_slow_to_start_does_not_hold_the_loop_up() {
     let service = setup.set("program", &program).start();
     let old = service.first();
     fs::remove_file(&program).expect("the link");
-    fs::write(&program, "#!/bin/sh\n").expect("a file");
-    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    install(&program, b"#!/bin/sh\n");
     // A program that is being written is tried for two seconds.
     let writer = fs::OpenOptions::new().append(true).open(&program).expect("a file");
     let asker = service.restart_meanwhile();

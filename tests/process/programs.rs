@@ -1,14 +1,13 @@
 //! Promise 3 where it is the program that cannot be started, or is none of ours: the reason says what stands at its path.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use libtest_mimic::Trial;
 use nix::sys::stat::Mode;
 
-use crate::harness::{Service, Setup, own_program};
+use crate::harness::{Service, Setup, install, own_program};
 use crate::procfs::Snapshot;
 
 pub fn trials() -> Vec<Trial> {
@@ -73,12 +72,6 @@ fn deploy(service: &Service, program: &Path) {
     fs::rename(next, program).expect("a rename");
 }
 
-/// Writes an executable file.
-fn write(path: &Path, text: &[u8]) {
-    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o755).open(path).expect("a file");
-    file.write_all(text).expect("a file");
-}
-
 fn promise_03_a_program_that_does_not_exist_is_reported() {
     fails(Setup::new(), |_| {}, "errno: Some(2)", &["could not start", "/program", "there is no such file"]);
 }
@@ -90,7 +83,7 @@ fn promise_03_a_dangling_link_is_reported_with_its_target() {
 
 fn promise_03_a_program_that_is_not_executable_is_reported_with_its_mode() {
     let replace = |path: &Path| {
-        write(path, b"#!/bin/sh\n");
+        install(path, b"#!/bin/sh\n");
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("a mode");
     };
     fails(Setup::new(), replace, "errno: Some(13)", &["not executable (mode 644)"]);
@@ -106,15 +99,15 @@ fn promise_03_a_fifo_is_reported() {
 }
 
 fn promise_03_a_script_without_its_interpreter_is_reported() {
-    let replace = |path: &Path| write(path, b"#!/there/is/no/shell -e\n");
+    let replace = |path: &Path| install(path, b"#!/there/is/no/shell -e\n");
     fails(Setup::new(), replace, "errno: Some(2)", &["its interpreter /there/is/no/shell is not there"]);
     // With the ends of lines of another system.
-    let replace = |path: &Path| write(path, b"#!/bin/sh\r\n");
+    let replace = |path: &Path| install(path, b"#!/bin/sh\r\n");
     fails(Setup::new(), replace, "errno: Some(2)", &["its interpreter /bin/sh\\r is not there"]);
     let replace = |path: &Path| {
         let interpreter = path.with_file_name("interpreter");
-        write(&interpreter, b"#!/there/is/no/shell\n");
-        write(path, format!("#!{}\n", interpreter.display()).as_bytes());
+        install(&interpreter, b"#!/there/is/no/shell\n");
+        install(path, format!("#!{}\n", interpreter.display()).as_bytes());
     };
     fails(Setup::new(), replace, "errno: Some(2)", &["/interpreter is there, but what that needs is not"]);
 }
@@ -123,16 +116,16 @@ fn promise_03_what_is_wrong_with_the_first_line_of_a_script_is_said() {
     let lines = [("Some(8)", &b"#!\n"[..]), ("Some(8)", b"#! \t\nexec true\n"), ("Some(13)", b"#!")];
     for (errno, line) in lines {
         let errno = format!("errno: {errno}");
-        fails(Setup::new(), |path| write(path, line), &errno, &["it begins with #!, and no interpreter is named after that"]);
+        fails(Setup::new(), |path| install(path, line), &errno, &["it begins with #!, and no interpreter is named after that"]);
     }
     // The kernel reads 256 bytes, and must see the end of the name. What follows it may be longer.
     let of_length = |name: usize| format!("#!/{}", "a".repeat(name - 1));
     for name in [254, 5000] {
-        let replace = |path: &Path| write(path, format!("{}\n", of_length(name)).as_bytes());
+        let replace = |path: &Path| install(path, format!("{}\n", of_length(name)).as_bytes());
         fails(Setup::new(), replace, "errno: Some(8)", &["the name of its interpreter is too long: it must end within 255 bytes"]);
     }
     for line in [of_length(253) + "\n", format!("#!/aaa {}\n", "a".repeat(5000))] {
-        fails(Setup::new(), |path| write(path, line.as_bytes()), "errno: Some(2)", &["its interpreter /aaa", "a is not there"]);
+        fails(Setup::new(), |path| install(path, line.as_bytes()), "errno: Some(2)", &["its interpreter /aaa", "a is not there"]);
     }
 }
 
@@ -141,7 +134,7 @@ fn promise_03_an_interpreter_that_is_no_program_is_named() {
         let replace = |path: &Path| {
             let interpreter = path.with_file_name("interpreter");
             make(&interpreter);
-            write(path, format!("#!{} -x\n", interpreter.display()).as_bytes());
+            install(path, format!("#!{} -x\n", interpreter.display()).as_bytes());
         };
         fails(Setup::new(), replace, errno, &["it is a script, and its interpreter /", what]);
     };
@@ -150,16 +143,16 @@ fn promise_03_an_interpreter_that_is_no_program_is_named() {
     with_interpreter(&|path| fs::create_dir(path).expect("a directory"), "errno: Some(13)", "is no program: it is a directory");
     let plain = |path: &Path| fs::write(path, "exec true\n").expect("a file");
     with_interpreter(&plain, "errno: Some(13)", "is no program: it is not executable (mode 644)");
-    with_interpreter(&|path| write(path, b""), "errno: Some(8)", "is no program: it is empty");
-    with_interpreter(&|path| write(path, b"#!\n"), "errno: Some(8)", "is no program: it begins with #!, and no interpreter is named");
+    with_interpreter(&|path| install(path, b""), "errno: Some(8)", "is no program: it is empty");
+    with_interpreter(&|path| install(path, b"#!\n"), "errno: Some(8)", "is no program: it begins with #!, and no interpreter is named");
 }
 
 fn promise_03_a_file_of_garbage_is_quoted() {
-    fails(Setup::new(), |path| write(path, b"MZ, a program"), "errno: Some(8)", &["neither a program nor a script", "MZ, a program"]);
+    fails(Setup::new(), |path| install(path, b"MZ, a program"), "errno: Some(8)", &["neither a program nor a script", "MZ, a program"]);
 }
 
 fn promise_03_an_empty_file_is_reported() {
-    fails(Setup::new(), |path| write(path, b""), "errno: Some(8)", &["it is empty"]);
+    fails(Setup::new(), |path| install(path, b""), "errno: Some(8)", &["it is empty"]);
 }
 
 fn promise_03_a_program_for_another_machine_is_reported() {
@@ -170,7 +163,7 @@ fn promise_03_a_program_for_another_machine_is_reported() {
         if cfg!(target_arch = "riscv64") {
             bytes[18..20].copy_from_slice(&62u16.to_ne_bytes());
         }
-        write(path, &bytes);
+        install(path, &bytes);
     };
     fails(Setup::new(), replace, "errno: Some(8)", &["an ELF program for another machine"]);
 }
@@ -188,18 +181,18 @@ fn promise_03_a_directory_to_start_in_that_is_gone_is_reported() {
 }
 
 fn promise_03_a_program_that_only_exits_is_reported() {
-    fails(Setup::new(), |path| write(path, b"#!/bin/sh\nexit 0\n"), "Exited(Code(0))", &["exited with status 0 before it was ready"]);
+    fails(Setup::new(), |path| install(path, b"#!/bin/sh\nexit 0\n"), "Exited(Code(0))", &["exited with status 0 before it was ready"]);
 }
 
 fn promise_03_a_program_that_knows_nothing_of_us_is_killed_at_the_deadline() {
     let setup = Setup::new().set("ready_timeout_ms", "2500");
-    fails(setup, |path| write(path, b"#!/bin/sh\nexec sleep 1000\n"), "TimedOut(2.5s)", &["was not ready within 2.5 s"]);
+    fails(setup, |path| install(path, b"#!/bin/sh\nexec sleep 1000\n"), "TimedOut(2.5s)", &["was not ready within 2.5 s"]);
 }
 
 /// A program that somebody has open for writing.
 fn being_written(path: &Path) -> fs::File {
     fs::remove_file(path).expect("the link");
-    write(path, format!("#!/bin/sh\nexec '{}' \"$@\"\n", own_program().display()).as_bytes());
+    install(path, format!("#!/bin/sh\nexec '{}' \"$@\"\n", own_program().display()).as_bytes());
     fs::OpenOptions::new().append(true).open(path).expect("a file")
 }
 
