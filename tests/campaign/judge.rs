@@ -8,7 +8,7 @@ use crate::asker::{Answer, Asker};
 use crate::case::{Case, Fault, Victim};
 use crate::expected::{Serves, Told};
 use crate::harness::Service;
-use crate::hub::{DEADLINE, Process};
+use crate::hub::{DEADLINE, Process, wait_until};
 use crate::procfs::Snapshot;
 use crate::world::{Outcome, World};
 
@@ -127,23 +127,13 @@ pub fn alone(world: &World, case: Case, owner: Option<&Process>) {
     });
 }
 
-/// What a process has open when all who have left are gone: that it knows when it has answered twice, if the kernel has told it. The end
-/// of a connection may take a moment through the loopback device.
+/// What a process has open when all who have left are gone. The end of a connection takes a moment through the loopback device; what else
+/// has happened it knows when it has answered twice.
 pub fn size(process: &Process) -> Snapshot {
-    let look = || {
-        process.ask("status");
-        process.ask("status");
-        Snapshot::of(process.pid)
-    };
-    let mut before = look();
-    loop {
-        thread::sleep(Duration::from_millis(10));
-        let now = look();
-        if now == before {
-            return now;
-        }
-        before = now;
-    }
+    wait_until("the end of all connections", || process.ask("connections") == "0");
+    process.ask("status");
+    process.ask("status");
+    Snapshot::of(process.pid)
 }
 
 pub fn expect_size(world: &World, case: Case, process: &Process, expected: &Snapshot) {

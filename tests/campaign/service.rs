@@ -160,7 +160,7 @@ impl Running {
             let status = self.restarter.as_ref().expect("a restarter").status();
             return status.state == "stopping";
         }
-        self.completed && !self.listeners.has_connections()
+        self.completed && self.listeners.connections() == 0
     }
 
     fn turn(&mut self, events: &mut Events) -> Result<(), String> {
@@ -186,6 +186,7 @@ impl Running {
                 self.plan.add(rest);
                 "planned".into()
             }
+            None if command == "connections" => self.listeners.connections().to_string(),
             _ => plan::perform(command, &mut self.restarter),
         };
         say(&format!("answer {answer}"));

@@ -111,7 +111,7 @@ impl Running {
 
     fn serve(&mut self, plan: &mut Plan) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
-        while !self.completed || self.settings.lingers() || self.listeners.has_connections() {
+        while !self.completed || self.settings.lingers() || self.listeners.connections() > 0 {
             match self.poll.poll(&mut events, None) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(format!("cannot poll: {error}")),
                 Err(_) => say("interrupted"),

@@ -107,8 +107,8 @@ impl Listeners {
         }
     }
 
-    pub fn has_connections(&self) -> bool {
-        !self.connections.is_empty()
+    pub fn connections(&self) -> usize {
+        self.connections.len()
     }
 
     /// Takes nobody new in.
