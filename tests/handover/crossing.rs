@@ -153,6 +153,10 @@ fn connections_survive_a_chain_of_restarts() {
         }
         let old = service.hub.pids();
         crate::hub::wait_until("the end of the others", || old.iter().filter(|pid| **pid != new.pid).all(|pid| procfs::has_ended(*pid)));
+        // It knows, and has let go of the last of them.
+        new.says("event PredecessorGone");
+        new.ask("holds");
+        new.ask("holds");
         fds.push(procfs::descriptors(new.pid).len());
     }
     fds.dedup();

@@ -140,6 +140,7 @@ fn promise_03_a_held_up_start_that_is_called_off_is_killed_when_it_comes() {
     gate.let_through();
     let pid = asker.join().expect("a thread").expect("a restart");
     assert_eq!(service.connect().pid, pid);
+    service.hub.process(pid).says("serving");
     assert_eq!(service.hub.pids().last(), Some(&pid));
 }
 
