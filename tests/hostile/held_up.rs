@@ -96,23 +96,27 @@ fn promise_05_a_start_that_is_held_up_holds_nothing_else_up() {
 }
 
 fn promise_03_what_is_given_up_while_another_start_is_held_up_is_never_started() {
-    let setup = Setup::new().set("ready_timeout_ms", "100");
+    let setup = Setup::new().set("ready_timeout_ms", "1000");
     let Some((service, mut gate)) = gated("what_is_given_up_while_another_start_is_held_up", setup) else { return };
     let first = service.first();
     let before = Snapshot::of(first.pid);
-    let asker = service.restart_meanwhile();
-    gate.holds();
-    let expect = |why: RequestError| match why {
+    let is_given_up = || match service.try_restart().expect_err("it was not let through") {
         RequestError::Failed(why) => assert!(why.contains("was not ready within"), "{why}"),
         other => panic!("{other:?}"),
     };
-    expect(asker.join().expect("a thread").expect_err("it was not let through"));
-    // These wait behind it: by their deadline, called off, and both at once.
-    expect(service.try_restart().expect_err("the thread is at another"));
+    // On a busy machine one can be given up before the thread has come to it.
+    wait_until("a start that is held up", || {
+        is_given_up();
+        gate.somebody_waits(PollTimeout::ZERO)
+    });
+    gate.holds();
+    // These wait behind it: by their deadline, and called off before that.
+    is_given_up();
+    first.ask("on spawning cancel");
+    let failed = first.said("event Failed").len();
     assert_eq!(first.ask("request"), "ok");
-    first.says_again("event Restarting", 2);
-    assert_eq!(first.ask("cancel"), "true");
-    first.says_again("event Failed", 2);
+    assert_eq!(first.says("did cancel:"), "true");
+    first.says_again("event Failed", failed);
     assert_eq!(service.connect().pid, first.pid);
     gate.let_through();
     wait_until("the late one to be reaped", || has_no_child(first.pid));

@@ -161,13 +161,18 @@ impl Running {
             for event in &events {
                 match event.token() {
                     RESTARTER => {
+                        let mut begins = false;
                         while let Some(event) = self.restarter.as_mut().and_then(Restarter::poll) {
+                            begins |= matches!(event, Event::Restarting);
                             self.happened(event, plan).map_err(|error| format!("cannot register: {error}"))?;
+                        }
+                        if begins {
+                            plan.carry_out("spawning", &mut self.restarter);
                         }
                     }
                     COMMANDS => {
                         for command in report::commands() {
-                            self.obey(&command);
+                            self.obey(&command, plan);
                         }
                     }
                     token => self.listeners.serve(self.poll.registry(), token),
@@ -195,8 +200,12 @@ impl Running {
     }
 
     /// Does what the test wants; each command is answered by one line.
-    fn obey(&mut self, command: &str) {
+    fn obey(&mut self, command: &str, plan: &mut Plan) {
         let answer = match (command, &mut self.restarter) {
+            (on, _) if on.starts_with("on ") => {
+                plan.add(&on[3..]);
+                "planned".into()
+            }
             ("turns", _) => self.turns.longest.as_micros().to_string(),
             ("spawn", _) => spawn_directly(),
             ("build", restarter) => match self.config.build() {

@@ -121,8 +121,13 @@ impl Running {
             for event in &events {
                 match event.token() {
                     RESTARTER => {
+                        let mut begins = false;
                         while let Some(event) = self.restarter.as_mut().and_then(Restarter::poll) {
+                            begins |= matches!(event, Event::Restarting);
                             self.happened(event, plan).map_err(|error| format!("cannot register: {error}"))?;
+                        }
+                        if begins {
+                            plan.carry_out("spawning", &mut self.restarter);
                         }
                     }
                     COMMANDS => {

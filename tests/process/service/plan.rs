@@ -1,7 +1,8 @@
 //! What a process does at which step: lines of `STEP ACTION`, or `set key=value` for a setting of this process alone.
 //!
 //! Steps: `born` (before the build), `built`, `claimed` (it has its sockets), `granted` (it is ready and has been granted the service),
-//! and the name of each event. A line is used once.
+//! the name of each event, and `spawning` (a start is under way; until the step is over, the loop does not look how that went). A line is
+//! used once.
 
 use std::ffi::{CString, OsString};
 use std::fs::OpenOptions;
