@@ -2,6 +2,7 @@
 //! that is not in that list.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,13 +117,19 @@ fn promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_l
         thread::spawn(move || {
             let mut heard = String::new();
             let mut buffer = [0; 4096];
-            while !over.load(Ordering::Relaxed) {
-                if let Ok(length) = manager.recv(&mut buffer) {
-                    heard += &String::from_utf8_lossy(&buffer[..length]);
-                    heard.push('\n');
+            loop {
+                // That it is over counts when nothing more has come.
+                let is_over = over.load(Ordering::Relaxed);
+                match manager.recv(&mut buffer) {
+                    Ok(length) => {
+                        heard += &String::from_utf8_lossy(&buffer[..length]);
+                        heard.push('\n');
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(_) if is_over => return heard,
+                    Err(_) => {}
                 }
             }
-            heard
         })
     };
     let service = start(setup.env("NOTIFY_SOCKET", &path));
