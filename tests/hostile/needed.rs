@@ -117,20 +117,18 @@ fn restarts(without: &str) -> Result<(), Killed> {
 }
 
 fn failures(without: &str) -> Result<(), Killed> {
-    let exercise = start(Setup::new().set("ready_timeout_ms", "2000").set("probation_ms", "60000"), without)?;
+    // None but one that hangs has a short time.
+    let impatient = start(Setup::new().set("ready_timeout_ms", "500"), without)?;
+    impatient.fails("hang", "was not ready")?;
+    drop(impatient);
+    let exercise = start(Setup::new().set("probation_ms", "60000"), without)?;
     let service = &exercise.service;
     let first = service.first();
-    let planned =
-        [("exit", "exited with status 3"), ("refuse", "as planned"), ("hang\nready_timeout_ms=100", "was not ready"), ("die", "status 9")];
-    for (how, expected) in planned {
-        service.plan_next(&format!("fails={how}"));
-        match service.try_restart() {
-            Err(RequestError::Failed(why)) if why.contains(expected) => {}
-            other => return Err(exercise.killed(&format!("{other:?}"))),
-        }
+    for (how, expected) in [("exit", "exited with status 3"), ("refuse", "as planned"), ("die", "status 9")] {
+        exercise.fails(how, expected)?;
     }
     exercise.says(&first, "event Resumed", 0)?;
-    service.plan_next("fails=hang\nready_timeout_ms=60000");
+    service.plan_next("fails=hang");
     let births = service.hub.pids().len();
     let asker = service.restart_meanwhile();
     let hanging = exercise.born(births)?;
@@ -192,6 +190,14 @@ impl Exercise {
         // It may have been killed already: then it does not answer either.
         let _ = process.try_tell(command);
         self.says(process, "answer", before)
+    }
+
+    fn fails(&self, how: &str, expected: &str) -> Result<(), Killed> {
+        self.service.plan_next(&format!("fails={how}"));
+        match self.service.try_restart() {
+            Err(RequestError::Failed(why)) if why.contains(expected) => Ok(()),
+            other => Err(self.killed(&format!("{other:?}"))),
+        }
     }
 
     fn restart(&self) -> Result<Process, Killed> {
