@@ -188,14 +188,31 @@ fn promise_07_the_new_one_that_closes_its_lifeline_on_probation_is_killed() {
     fails_on_probation("granted close-lifeline\ngranted hang", "HungUp", "closed its lifeline");
 }
 
+/// A restart whose successor does this, and has a second for it from when its predecessor sees that the lifeline is closed: that one is held
+/// still meanwhile. Returns it when it has ended, and why the restart failed.
+fn without_a_lifeline(service: &Service, does: &[&str], then: &str) -> (Process, String) {
+    let old = service.first();
+    let plan: String = ["wait"].iter().chain(does).map(|action| format!("claimed {action}\n")).collect();
+    service.plan_next(&(plan + then));
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    old.signal(Signal::SIGSTOP);
+    wait_until("the old one to stand still", || procfs::state(old.pid) == Some('T'));
+    new.tell("go");
+    new.says_again("did", does.len());
+    old.signal(Signal::SIGCONT);
+    let why = asker.join().expect("a thread").expect_err("a successor without a lifeline").to_string();
+    new.ends();
+    (new, why)
+}
+
 fn promise_07_a_successor_that_closes_what_it_does_not_know_does_not_serve() {
     let service = Service::start();
     let old = service.first();
-    service.plan_next("claimed close-lifeline\nclaimed close-pidfd");
-    let reason = service.fail_to_restart();
+    let (new, reason) = without_a_lifeline(&service, &["close-lifeline", "close-pidfd"], "");
     assert!(reason.contains("closed its lifeline"), "{reason}");
-    let new = service.hub.nth(1);
-    assert_eq!(new.said("did"), ["close-lifeline: closed", "close-pidfd: closed"]);
+    assert_eq!(new.said("did"), ["wait: gone on", "close-lifeline: closed", "close-pidfd: closed"]);
     assert_eq!(new.said("ready"), Vec::<String>::new());
     assert_eq!(service.connect().pid, old.pid);
     // One that has its lifeline is told there.
@@ -269,10 +286,9 @@ fn promise_10_the_number_of_a_closed_lifeline_is_the_programs() {
     // What its owner reads there, and what the other side of that connection does.
     let kept = "reuse-lifeline: a request, WouldBlock";
     let service = Service::start();
-    service.plan_next("claimed reuse-lifeline\nclaimed hang");
-    let reason = service.fail_to_restart();
+    let (new, reason) = without_a_lifeline(&service, &["reuse-lifeline"], "claimed hang");
     assert!(reason.contains("closed its lifeline"), "{reason}");
-    assert_eq!(service.hub.nth(1).said("did"), [kept]);
+    assert_eq!(new.said("did"), ["wait: gone on", kept]);
     service.plan_next("Committed reuse-lifeline");
     let new = service.restart();
     assert_eq!(new.says("did"), kept);
