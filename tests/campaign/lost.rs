@@ -104,9 +104,15 @@ fn is_given_up(world: &mut World, answer: Answer, old: &Process) {
 fn short() {
     let mut world = World::start(Setup::new().set("probation_ms", PROBATION.as_millis().to_string()), false);
     let old = world.owner.clone();
+    // The old one looks when it is closed, and a probation is not over before somebody looks.
+    old.ask("on HandedOff wait");
     world.service.plan_next("granted close-lifeline");
-    let answer = Asker::ask(&world.service.socket()).answer();
-    is_given_up(&mut world, answer, &old);
+    let births = world.service.hub.pids().len();
+    let asker = Asker::ask(&world.service.socket());
+    old.says("waits");
+    world.service.hub.nth(births).says("did close-lifeline:");
+    old.tell("go");
+    is_given_up(&mut world, asker.answer(), &old);
 }
 
 fn taken_back() {
