@@ -108,7 +108,8 @@ pub fn calm(world: &World, births: usize) {
         if world.has_long_probation {
             // A restart more that a signal has begun ends as the one before.
             let old = left.iter().find(|process| !process.said("event HandedOff").is_empty() && process.said("event Completed").is_empty());
-            old.iter().for_each(|old| old.tell("stop"));
+            // It may have ended since it was looked at.
+            old.iter().for_each(|old| drop(old.try_tell("stop")));
         }
         // A signal that was sent may not have been seen yet, and the next restart begins with it.
         left.len() == 1
