@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use crate::harness::{Service, Setup, install, own_program};
-use crate::hub::wait_until;
+use crate::hub::{Process, wait_until};
 use crate::procfs::{self, Snapshot};
 
 pub fn trials() -> Vec<Trial> {
@@ -55,7 +55,7 @@ fn a_cancel_at_restarting_prevents_the_spawn() {
     service.restart();
 }
 
-/// A service whose program is being written, so that a start of it takes long; and who writes.
+/// A service whose program is being written, so that a start of it takes long, but no more than two seconds; and who writes.
 fn slow_to_spawn() -> (Service, fs::File) {
     let setup = Setup::new();
     let program = setup.path("program");
@@ -67,14 +67,32 @@ fn slow_to_spawn() -> (Service, fs::File) {
     (service, writer)
 }
 
+/// Has it do something in the turn of its loop that has begun a start, so that it does not see before that how the start went. Returns how
+/// often the restart thread has waited so far.
+fn while_it_is_tried(old: &Process, action: &str) -> u64 {
+    for action in ["wait", "status", action] {
+        old.ask(&format!("on spawning {action}"));
+    }
+    procfs::restart_thread_waits(old.pid)
+}
+
+/// Lets it when the program has been tried, and was found to be written.
+fn go_on_when_it_was_tried(old: &Process, before: u64) {
+    old.says("waits");
+    // For the child that tries it, and for the time of the next try.
+    wait_until("the restart thread to wait for the writer", || procfs::restart_thread_waits(old.pid) >= before + 2);
+    old.tell("go");
+    assert!(old.says("did status:").contains("spawning"));
+}
+
 fn a_cancel_while_spawning_gives_the_start_up() {
     let (service, writer) = slow_to_spawn();
     let old = service.first();
     let before = Snapshot::of(old.pid);
+    let waits = while_it_is_tried(&old, "cancel");
     let asker = service.restart_meanwhile();
-    old.says("event Restarting");
-    assert!(old.ask("status").contains("spawning"));
-    assert_eq!(old.ask("cancel"), "true");
+    go_on_when_it_was_tried(&old, waits);
+    assert_eq!(old.says("did cancel:"), "true");
     let error = asker.join().expect("a thread").expect_err("a restart that was called off");
     assert_eq!(error.to_string(), "restart failed: the restart was called off");
     drop(writer);
@@ -179,9 +197,10 @@ fn a_drop_at_restarting_leaves_nothing() {
 fn a_drop_while_spawning_leaves_nothing() {
     let (service, writer) = slow_to_spawn();
     let old = service.first();
+    let waits = while_it_is_tried(&old, "drop");
     old.ask("request");
-    assert!(old.ask("status").contains("spawning"));
-    assert_eq!(old.ask("drop"), "dropped");
+    go_on_when_it_was_tried(&old, waits);
+    assert_eq!(old.says("did drop:"), "dropped");
     drop(writer);
     expect_dropped(&service);
     assert_eq!(service.hub.pids(), [old.pid]);
@@ -261,13 +280,15 @@ fn a_restarter_can_be_built_again_after_a_drop() {
 fn a_copy_that_a_forked_child_drops_is_not_the_restarter() {
     let service = Service::start();
     let old = service.first();
-    assert_eq!(old.ask("drop-in-a-fork"), "Ok(true)");
+    // It takes as long as the machine's load, and never the seconds that it could wait for a thread.
+    let drops_a_copy = || wait_until("a drop that waits for nobody", || old.ask("drop-in-a-fork") == "Ok(true)");
+    drops_a_copy();
     assert_eq!(service.status().state, "idle");
     service.plan_next("built hang");
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("hangs");
-    assert_eq!(old.ask("drop-in-a-fork"), "Ok(true)");
+    drops_a_copy();
     assert!(new.lives());
     let status = service.status();
     assert_eq!((status.state.as_str(), status.successor), ("awaiting ready", Some(new.pid)));

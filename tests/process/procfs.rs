@@ -112,11 +112,20 @@ pub fn has_signal(pid: u32, mask: &str, signal: i32) -> bool {
 
 /// Whether the restart thread takes a signal: `None` if there is no such thread.
 pub fn restart_thread_takes(pid: u32, signal: i32) -> Option<bool> {
+    Some(!is_in(status_at(&restart_thread(pid)?, "SigBlk"), signal))
+}
+
+/// How often the restart thread has waited for something.
+pub fn restart_thread_waits(pid: u32) -> u64 {
+    let waits = restart_thread(pid).and_then(|path| status_at(&path, "voluntary_ctxt_switches"));
+    waits.and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// The status file of the restart thread.
+fn restart_thread(pid: u32) -> Option<String> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    let of_thread = |name: &str, id: &str| status_at(&format!("/proc/{pid}/task/{id}/status"), name);
-    let mut ids = threads.filter_map(|thread| thread.ok()?.file_name().into_string().ok());
-    let id = ids.find(|id| of_thread("Name", id).as_deref() == Some("pollflip-restar"))?;
-    Some(!is_in(of_thread("SigBlk", &id), signal))
+    let mut paths = threads.filter_map(|thread| Some(thread.ok()?.path().join("status").to_str()?.to_owned()));
+    paths.find(|path| status_at(path, "Name").as_deref() == Some("pollflip-restar"))
 }
 
 /// Whether every one of these signals that was sent to a process has been taken in: none is pending, and no thread is in a handler, which
