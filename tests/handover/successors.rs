@@ -1,6 +1,7 @@
 //! Successors with bad manners, or slow ones.
 
 use crate::harness::{Service, Setup};
+use crate::hub::Process;
 use crate::player::Player;
 use crate::procfs::{self, Snapshot};
 
@@ -59,18 +60,31 @@ fn a_successor_that_talks_nonsense_is_killed() {
 
 fn a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline() {
     let count = 9000;
-    let service = Setup::new().set("give", "many").set("count", count.to_string()).set("ready_timeout_ms", "3000").start();
+    let give_many = || Setup::new().set("give", "many").set("count", count.to_string());
+    let lets_go = |old: &Process, before: usize| {
+        let has_let_go = || procfs::descriptors(old.pid).len() <= before + 1;
+        crate::hub::wait_until("the old process to let go of what waited", has_let_go);
+    };
+    // What the kernel has taken is not held here any more.
+    let service = give_many().start();
     let old = service.first();
     let before = procfs::descriptors(old.pid).len();
     service.plan_next("successor=never_reads");
     let asked = service.restart_meanwhile();
     old.says("given");
     let during = procfs::descriptors(old.pid).len();
-    // What the kernel has taken is not held here any more.
     assert!(during > before && during < before + count, "{before}, {during}");
-    let why = asked.join().expect("no panic").expect_err("it fails").to_string();
-    assert!(why.contains("was not ready within 3.0 s"), "{why}");
-    crate::hub::wait_until("the old process to let go of what waited", || procfs::descriptors(old.pid).len() <= before + 1);
+    assert_eq!(old.ask("cancel"), "true");
+    asked.join().expect("no panic").expect_err("called off");
+    lets_go(&old, before);
+
+    let service = give_many().set("ready_timeout_ms", "1500").start();
+    let old = service.first();
+    let before = procfs::descriptors(old.pid).len();
+    service.plan_next("successor=never_reads");
+    let why = service.fail_to_restart();
+    assert!(why.contains("was not ready within 1.5 s"), "{why}");
+    lets_go(&old, before);
 }
 
 fn gets_everything(service: &Service, how: &str) {
