@@ -15,7 +15,7 @@ use crate::case::{Case, Step, Victim};
 use crate::client::Connection;
 use crate::expected::{self, Serves, Told};
 use crate::harness::{Service, Setup};
-use crate::hub::{Process, wait_until};
+use crate::hub::{Process, wait_for, wait_until};
 use crate::procfs::{self, Snapshot};
 use crate::watchdog::Watchdog;
 use crate::{judge, strike};
@@ -87,7 +87,7 @@ impl World {
     /// The same with other outcomes.
     pub fn suffer_to(&mut self, case: Case, expected: &[(Serves, Told)]) -> bool {
         let _watchdog = Watchdog::new(case.to_string(), &self.service);
-        let under_way = self.reach(case.step, case.has_state());
+        let under_way = if case.is_impatient() { self.reach_with_a_deadline(case) } else { self.reach(case.step, case.has_state()) };
         self.strike(case, &under_way);
         let outcome = self.let_go(case, under_way);
         judge::judge(self, case, outcome, expected)
@@ -95,9 +95,23 @@ impl World {
 
     /// Asks for a restart and brings it to a step.
     pub fn reach(&self, step: Step, has_state: bool) -> UnderWay {
+        self.reach_in_time(step, has_state, false, &mut false).expect("a restart that has time")
+    }
+
+    /// The same with a short time to become ready. Where that is over too soon, which a busy machine may do, the case has not begun. The old
+    /// one waits then, so that the time is not over for it before it is struck.
+    fn reach_with_a_deadline(&self, case: Case) -> UnderWay {
+        let mut is_planned = false;
+        wait_for(&format!("{case} to be reached in time"), || self.reach_in_time(case.step, case.has_state(), true, &mut is_planned))
+    }
+
+    /// `None`: its time was over before. `is_planned`: the old one has been told already where to wait.
+    fn reach_in_time(&self, step: Step, has_state: bool, has_deadline: bool, is_planned: &mut bool) -> Option<UnderWay> {
         let (service, old) = (&self.service, self.owner.clone());
-        let births = service.hub.pids().len();
+        // What it has said so far is here with the answer.
+        old.ask("status");
         let waits = old.said("waits").len();
+        let (births, failures) = (old.said("event Spawned").len(), old.said("event Failed").len());
         let (old_waits_at, new_plan) = match step {
             BeforeSpawn => (Some("Restarting"), ""),
             AfterSpawn => (Some("Spawned"), "born wait\n"),
@@ -112,51 +126,88 @@ impl World {
             Commit => (Some("Completed"), ""),
         };
         service.plan_next(&format!("{new_plan}{}", if has_state { "set pulls=1\n" } else { "" }));
-        if let Some(event) = old_waits_at {
+        if let Some(event) = old_waits_at.filter(|_| !*is_planned) {
             old.ask(&format!("on {event} wait"));
+            *is_planned = true;
         }
         // One who is served: an old process with work left lives on.
         let kept = service.connect();
         assert_eq!(kept.pid, old.pid);
         let asker = Asker::ask(&service.socket());
         let mut under_way = UnderWay { old: old.clone(), new: None, old_waits: old_waits_at.is_some(), new_waits: false, kept, asker };
-        if under_way.old_waits {
+        let is_too_late = || old.said("event Failed").len() > failures;
+        let in_time =
+            |what: &str, look: &dyn Fn() -> bool| wait_for(what, || if look() { Some(true) } else { is_too_late().then_some(false) });
+        let says = |process: &Process, line: &str, after: usize| {
+            in_time(&format!("{line:?} of process {}", process.pid), &|| process.said(line).len() > after)
+        };
+        // What it does not do any more when it has been told to wait, and has said so.
+        let waits_in_time = || {
+            // All that was said to it before has been read when the second of these is answered.
+            old.ask("status");
+            old.ask("status");
+            old.tell("wait");
             old.says_again("waits", waits);
+            let is_too_late = is_too_late();
+            if is_too_late {
+                old.tell("go");
+            }
+            !is_too_late
+        };
+        if under_way.old_waits && !says(&old, "waits", waits) {
+            return self.is_too_late(under_way);
         }
         if step == BeforeSpawn {
-            return under_way;
+            return Some(under_way);
         }
-        let new = service.hub.nth(births);
+        let spawned = || old.said("event Spawned").get(births).and_then(|pid| pid.parse::<u32>().ok());
+        if !in_time("a birth", &|| spawned().is_some_and(|pid| service.hub.pids().contains(&pid))) {
+            return self.is_too_late(under_way);
+        }
+        let new = service.hub.process(spawned().expect("it was spawned"));
         under_way.new = Some(new.clone());
-        match step {
-            AfterSpawn | Here | End => {
-                new.says("waits");
+        let is_reached = match step {
+            AfterSpawn => {
                 under_way.new_waits = true;
+                says(&new, "waits", 0)
             }
-            Hello => drop(new.says("hello")),
-            Pull => drop(new.says("pulls")),
-            Half => wait_until("the first part", || procfs::descriptors(new.pid).len() > 250),
+            Here | End => {
+                under_way.new_waits = true;
+                under_way.old_waits = has_deadline;
+                says(&new, "waits", 0) && (!has_deadline || waits_in_time())
+            }
+            Hello => says(&new, "hello", 0),
+            Pull => says(&new, "pulls", 0),
+            Half => in_time("the first part", &|| procfs::descriptors(new.pid).len() > 250),
             Ready => {
-                new.says("waits");
-                // All that it had said before has been read when the second of these is answered.
-                old.ask("status");
-                old.ask("status");
-                old.tell("wait");
-                old.says_again("waits", waits);
                 under_way.old_waits = true;
-                new.tell("go");
-                new.says("readies");
-                self.strike_with(&old, "unread down");
+                let is_reached = says(&new, "waits", 0) && waits_in_time();
+                if is_reached {
+                    new.tell("go");
+                    new.says("readies");
+                    self.strike_with(&old, "unread down");
+                }
+                is_reached
             }
-            Granted | Probation => drop(new.says("serving")),
+            Granted | Probation => says(&new, "serving", 0),
             Commit | Drain => {
                 new.says("serving");
                 new.says("event Committed");
                 old.says("event Completed");
+                true
             }
-            BeforeSpawn => {}
+            BeforeSpawn => true,
+        };
+        if is_reached { Some(under_way) } else { self.is_too_late(under_way) }
+    }
+
+    /// Waits until a restart whose time was over is over itself.
+    fn is_too_late(&self, under_way: UnderWay) -> Option<UnderWay> {
+        match under_way.asker.answer() {
+            Answer::Failed(why) => assert!(why.contains("was not ready within"), "{why}\n{}", self.service.hub.story()),
+            other => panic!("{other:?}\n{}", self.service.hub.story()),
         }
-        under_way
+        None
     }
 
     /// Has something done by the thread that does such things, and waits until it has been done.
@@ -225,6 +276,11 @@ impl World {
         let is_killed = new_is_struck && (dies || (case.fault == Garbage && !old_waits));
         if let Some(new) = new.as_ref().filter(|_| new_waits && !is_left_waiting(case) && !is_killed) {
             new.tell("go");
+        }
+        if let Some(new) = new.as_ref().filter(|_| new_waits && old_is_struck && case.fault == Suspend) {
+            // What it says in time is there; then it sleeps until it is granted the service.
+            new.says("readies");
+            wait_until("the new one to wait for its grant", || procfs::state(new.pid) == Some('S'));
         }
         if case.is_long() && old_is_struck {
             // The clock is what this is about.
