@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
@@ -67,7 +68,13 @@ impl Manager {
         let mut control = nix::cmsg_space!([i32; 4]);
         let mut part = [std::io::IoSliceMut::new(&mut buffer)];
         let raw = std::os::fd::AsRawFd::as_raw_fd(&self.0);
-        let message = recvmsg::<()>(raw, &mut part, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC).expect("a notification");
+        let message = loop {
+            match recvmsg::<()>(raw, &mut part, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
+                // A machine that was paused goes on with that.
+                Err(Errno::EINTR) => {}
+                result => break result.expect("a notification"),
+            }
+        };
         let descriptors = message
             .cmsgs()
             .expect("whole control messages")
