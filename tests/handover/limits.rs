@@ -51,7 +51,9 @@ fn too_many_descriptors_on_their_way_are_waited_for() {
     }
     let setup = Setup::new();
     fs::set_permissions(setup.path(""), Permissions::from_mode(0o777)).expect("permissions");
-    let service = setup.set("coordination", "none").set("uid", "54321").plan("nofile=1100\ngive=many\ncount=1700").launch();
+    // These tests may run more than once at a time.
+    let user = 20_000 + std::process::id() % 40_000;
+    let service = setup.set("coordination", "none").set("uid", user.to_string()).plan("nofile=1100\ngive=many\ncount=1700").launch();
     fs::set_permissions(service.path(service::HUB), Permissions::from_mode(0o777)).expect("permissions");
     let old = service.first();
     old.says("serving");
