@@ -175,22 +175,30 @@ fn promise_05_clients_that_have_been_answered_make_room() {
     service.plan_next("built wait");
     let asker = service.restart_meanwhile();
     service.hub.nth(1).says("waits");
-    let ask = |_| {
-        let mut client = Raw::connect(&service.socket());
-        client.send(STATUS);
-        assert!(client.receive().contains(r#""state":"awaiting ready""#));
-        client
-    };
-    // They stay; so there are 63 places for 300.
-    let mut answered: Vec<_> = (0..300).map(ask).collect();
-    answered[..300 - 63].iter_mut().for_each(Raw::expect_end);
-    // The others are still talked to, and so is the one that waits.
-    for client in &mut answered[300 - 63..] {
-        client.send(STATUS);
-        assert!(client.receive().contains(r#""state":"awaiting ready""#));
+    let deadline = Instant::now() + DEADLINE;
+    // One that is silent for five seconds is hung up on, which a busy machine may be late for.
+    while let Err(error) = three_hundred_clients(&service) {
+        assert!(Instant::now() < deadline, "{error}");
     }
     service.hub.nth(1).tell("go");
     assert_eq!(asker.join().expect("a thread").expect("the restart"), service.hub.nth(1).pid);
+}
+
+fn three_hundred_clients(service: &Service) -> std::io::Result<()> {
+    let ask = |client: &mut Raw| {
+        client.try_send(STATUS)?;
+        assert!(client.try_receive()?.contains(r#""state":"awaiting ready""#));
+        Ok(())
+    };
+    // They stay; so there are 63 places for 300.
+    let answered = |_| {
+        let mut client = Raw::connect(&service.socket());
+        ask(&mut client).map(|()| client)
+    };
+    let mut answered = (0..300).map(answered).collect::<std::io::Result<Vec<_>>>()?;
+    answered[..300 - 63].iter_mut().for_each(Raw::expect_end);
+    // The others are still talked to, and so is the one that waits.
+    answered[300 - 63..].iter_mut().try_for_each(ask)
 }
 
 fn promise_05_askers_among_a_crowd_that_came_in_one_instant_are_all_answered() {

@@ -129,13 +129,22 @@ impl Raw {
         self.write(&frame(json));
     }
 
+    /// The same to a service that may have hung up, on one that was silent for too long.
+    pub fn try_send(&mut self, json: &str) -> std::io::Result<()> {
+        self.0.write_all(&frame(json))
+    }
+
     /// The JSON of the next frame.
     pub fn receive(&mut self) -> String {
+        self.try_receive().expect("an answer")
+    }
+
+    pub fn try_receive(&mut self) -> std::io::Result<String> {
         let mut length = [0; 4];
-        self.0.read_exact(&mut length).expect("an answer");
+        self.0.read_exact(&mut length)?;
         let mut json = vec![0; u32::from_be_bytes(length) as usize];
-        self.0.read_exact(&mut json).expect("a whole answer");
-        String::from_utf8(json).expect("text")
+        self.0.read_exact(&mut json)?;
+        Ok(String::from_utf8(json).expect("text"))
     }
 
     /// Waits until the service has hung up without saying more.

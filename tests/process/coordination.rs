@@ -161,29 +161,35 @@ fn promise_10_the_sixty_fifth_client_takes_the_place_of_the_first_and_the_others
     let service = Service::start();
     let first = service.first();
     let before = Snapshot::of(first.pid);
+    let deadline = Instant::now() + DEADLINE;
+    // One that is silent for five seconds is hung up on, which a busy machine may be late for.
+    while let Err(error) = sixty_five_clients(&service) {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+    service.expect_unchanged(&first, &before);
+    service.restart();
+}
+
+fn sixty_five_clients(service: &Service) -> std::io::Result<()> {
     let mut silent: Vec<_> = (0..64).map(|_| Raw::connect(&service.socket())).collect();
     // One by one: who comes in one turn of the loop is of one age.
     let answered = |_| {
         let mut client = Raw::connect(&service.socket());
-        client.send(STATUS);
-        assert!(client.receive().contains(r#""state":"idle""#));
-        client
+        client.try_send(STATUS)?;
+        assert!(client.try_receive()?.contains(r#""state":"idle""#));
+        Ok(client)
     };
-    let mut clients: Vec<_> = (0..64).map(answered).collect();
+    let mut clients = (0..64).map(answered).collect::<std::io::Result<Vec<_>>>()?;
     silent.iter_mut().for_each(Raw::expect_end);
     let mut one_more = Raw::connect(&service.socket());
-    one_more.send(STATUS);
-    assert!(one_more.receive().contains(r#""state":"idle""#));
+    one_more.try_send(STATUS)?;
+    assert!(one_more.try_receive()?.contains(r#""state":"idle""#));
     clients.remove(0).expect_end();
+    clients.iter_mut().try_for_each(|client| client.try_send(STATUS))?;
     for client in &mut clients {
-        client.send(STATUS);
+        assert!(client.try_receive()?.contains(r#""state":"idle""#));
     }
-    for client in &mut clients {
-        assert!(client.receive().contains(r#""state":"idle""#));
-    }
-    drop((clients, one_more));
-    service.expect_unchanged(&first, &before);
-    service.restart();
+    Ok(())
 }
 
 fn promise_10_clients_that_come_in_one_instant_are_all_answered() {
