@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use crate::harness::{Service, Setup, own_program};
-use crate::hub::DEADLINE;
+use crate::hub::{DEADLINE, wait_until};
 use crate::procfs;
 
 pub fn trials() -> Vec<Trial> {
@@ -262,20 +262,33 @@ fn systemd_is_told_nothing_new_by_a_release_that_fails_on_probation() {
 }
 
 fn nothing_more_happens_until_systemd_has_answered() {
-    let (manager, service) = start(Setup::new());
+    // It is waited for five seconds at the most, more than which a busy machine may take to come here.
+    wait_until("a look in time", is_held_up_by_systemd);
+}
+
+/// Whether it was looked at in time.
+fn is_held_up_by_systemd() -> bool {
+    let (manager, service) = start(Setup::new().set("linger", "1"));
     let old = service.first();
+    let began = Instant::now();
     let asker = service.restart_meanwhile();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
     let barrier = manager.expect_barrier();
     // It still runs its loop, and has not been told that it may end.
     service.hub.nth(1).says("serving");
-    assert!(old.ask("status").contains("handed off"));
-    assert_eq!(old.said("event Completed"), Vec::<String>::new());
-    assert!(!asker.is_finished());
+    let status = old.ask("status");
+    let (completed, is_answered) = (old.said("event Completed"), asker.is_finished());
+    let is_in_time = began.elapsed() < Duration::from_secs(5);
+    if is_in_time {
+        assert!(status.contains("handed off"), "{status}");
+        assert_eq!(completed, Vec::<String>::new());
+        assert!(!is_answered);
+    }
     Manager::answer(barrier);
     old.says("event Completed");
     asker.join().expect("a thread").expect("a restart");
+    is_in_time
 }
 
 fn systemd_that_never_answers_is_not_waited_for_forever() {
