@@ -1,5 +1,6 @@
 //! Where the processes of a service tell what they do, and are told what to do: one connection each, lines both ways.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -30,6 +31,8 @@ pub struct Hub {
 #[derive(Debug, Default)]
 struct Seen {
     processes: Vec<Told>,
+    /// The connections of those who have yet to name themselves.
+    unnamed: BTreeSet<usize>,
     /// All lines of all processes in the order in which they came, for a failed test.
     story: String,
     closed: bool,
@@ -52,9 +55,11 @@ impl Hub {
         let theirs = hub.clone();
         thread::spawn(move || {
             for (connection, stream) in listener.incoming().map_while(Result::ok).enumerate() {
-                if theirs.lock().closed {
+                let mut seen = theirs.lock();
+                if seen.closed {
                     return;
                 }
+                seen.unnamed.insert(connection);
                 let hub = theirs.clone();
                 thread::spawn(move || hub.listen(stream, connection));
             }
@@ -81,6 +86,7 @@ impl Hub {
             let index = *index.get_or_insert_with(|| {
                 let pid = line.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a process names itself first");
                 let stream = stream.try_clone().expect("a descriptor");
+                seen.unnamed.remove(&connection);
                 seen.processes.push(Told { pid, connection, stream, lines: Vec::new(), hung_up: false });
                 seen.processes.len() - 1
             });
@@ -91,10 +97,12 @@ impl Hub {
             seen.processes[index].lines.push(line);
             self.changed.notify_all();
         }
+        let mut seen = self.lock();
+        seen.unnamed.remove(&connection);
         if let Some(index) = index {
-            self.lock().processes[index].hung_up = true;
-            self.changed.notify_all();
+            seen.processes[index].hung_up = true;
         }
+        self.changed.notify_all();
     }
 
     /// Waits until `look` finds something in what the processes have told.
@@ -121,12 +129,16 @@ impl Hub {
 
     /// All processes that have named themselves, in the order of their births.
     pub fn pids(&self) -> Vec<u32> {
-        self.lock().processes.iter().map(|told| told.pid).collect()
+        self.lock().in_order().map(|told| told.pid).collect()
     }
 
     /// Waits for the birth of the process of that number: 0 is the first.
     pub fn nth(self: &Arc<Hub>, number: usize) -> Process {
-        let pid = self.wait(&format!("birth number {number}"), |seen| seen.processes.get(number).map(|told| told.pid));
+        let pid = self.wait(&format!("birth number {number}"), |seen| {
+            let told = seen.in_order().nth(number)?;
+            // One that came before it may have yet to be heard.
+            seen.unnamed.iter().all(|connection| *connection > told.connection).then_some(told.pid)
+        });
         Process { pid, hub: self.clone() }
     }
 
@@ -138,6 +150,13 @@ impl Hub {
 }
 
 impl Seen {
+    /// Those who have named themselves, in the order in which they connected.
+    fn in_order(&self) -> impl Iterator<Item = &Told> {
+        let mut all: Vec<_> = self.processes.iter().collect();
+        all.sort_by_key(|told| told.connection);
+        all.into_iter()
+    }
+
     fn told(&self, pid: u32) -> Option<&Told> {
         // The last one: numbers may come back, and a process that executes a program connects once more.
         self.processes.iter().filter(|told| told.pid == pid).max_by_key(|told| told.connection)
