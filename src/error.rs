@@ -210,7 +210,7 @@ pub enum Error {
     /// serving.
     #[error("no further restart is possible: {0}")]
     Final(Refusal),
-    /// The predecessor lives and has given this process up. It serves on; this process should end.
+    /// The predecessor has given this process up. It serves on, or another one that it has started since; this process should end.
     #[error("the predecessor (process {0}) has given this process up and serves on")]
     GivenUp(u32),
 }

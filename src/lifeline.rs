@@ -117,6 +117,18 @@ impl Lifeline {
         Some(queue.tried.map_or(Duration::ZERO, |tried| RETRY.saturating_sub(sys::now() - tried)))
     }
 
+    /// Sends this in the place of what waits, and nothing after it.
+    pub(crate) fn send_last(&self, message: &Message) {
+        let mut queue = self.queue();
+        queue.waiting.clear();
+        if !std::mem::replace(&mut queue.broken, true)
+            && let Err(error) = sys::send(&self.socket, &message.encode(), &[])
+            && !is_closed(&error)
+        {
+            log::debug!("the last message does not get onto the lifeline: {error}");
+        }
+    }
+
     /// Nothing more is sent, nor what waits.
     pub(crate) fn give_up(&self) {
         let mut queue = self.queue();

@@ -86,6 +86,7 @@ fn wire_seeds() -> Vec<Seed> {
         ("ready", r#"{"type":"ready"}"#),
         ("granted", r#"{"type":"granted"}"#),
         ("commit", r#"{"type":"commit"}"#),
+        ("given_up", r#"{"type":"given_up"}"#),
         ("later", r#"{"type":"later","and":["more",null,true,1.5]}"#),
         ("twice", r#"{"type":"ready","type":"commit"}"#),
         ("no-type", r#"{"text":"x"}"#),
@@ -155,7 +156,7 @@ fn any_packet_is_a_message_or_an_error_and_every_message_is_in_the_corpus() {
         let kind = |message: Message| format!("{message:?}").split([' ', '(']).next().map(str::to_owned);
         kinds.extend(bytes::wire(&packet).and_then(kind));
     }
-    let all = ["Commit", "End", "Granted", "Hello", "Here", "Items", "More", "Progress", "Pull", "Ready", "Refuse", "Unknown"];
+    let all = ["Commit", "End", "GivenUp", "Granted", "Hello", "Here", "Items", "More", "Progress", "Pull", "Ready", "Refuse", "Unknown"];
     assert!(kinds.iter().eq(all), "{kinds:?}");
 }
 

@@ -65,6 +65,7 @@ fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
             }
             (Message::More { given, more }, descriptors) if first.is_some() => (given, more, descriptors),
             (Message::Unknown, _) => continue,
+            (Message::GivenUp, _) => return Err(unusable("the predecessor has given this process up")),
             (message, _) => return Err(unusable(format!("the predecessor begins with {message:?}"))),
         };
         for (given, descriptor) in given.into_iter().zip(descriptors) {

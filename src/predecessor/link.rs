@@ -55,6 +55,8 @@ struct Said {
 struct Inbox {
     granted: Option<Instant>,
     committed: bool,
+    /// It has said so, before it granted anything.
+    given_up: bool,
     closed: Option<Instant>,
     /// It was this process that closed it, or another socket has its number.
     strayed: bool,
@@ -174,11 +176,11 @@ impl Link {
         loop {
             self.read(&mut inbox);
             let standing = self.standing(&inbox);
-            if standing.granted || standing.gone {
-                return Ok(());
-            }
             if standing.gave_up {
                 return Err(Error::GivenUp(self.pid()));
+            }
+            if standing.granted || standing.gone {
+                return Ok(());
             }
             self.wait_for_news(&inbox, None);
         }
@@ -231,11 +233,11 @@ impl Link {
                 Some(Err(why)) => return Err(Error::rule(format!("the state of the predecessor cannot be used: {why}"))),
                 None => {}
             }
-            if inbox.gone {
-                return Err(Error::Alone(self.pid()));
-            }
             if self.standing(&inbox).gave_up {
                 return Err(Error::GivenUp(self.pid()));
+            }
+            if inbox.gone {
+                return Err(Error::Alone(self.pid()));
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(Error::TimedOut(limit));
@@ -280,6 +282,7 @@ impl Link {
                     }
                 }
                 Incoming::Message(Message::Commit, _) => inbox.committed = true,
+                Incoming::Message(Message::GivenUp, _) => inbox.given_up |= inbox.granted.is_none(),
                 Incoming::Message(message @ (Message::Items { .. } | Message::End { .. }), descriptors) => {
                     self.take_in(inbox, message, descriptors);
                 }

@@ -246,10 +246,18 @@ impl Current {
         self.dying.is_some() || self.is_dying() || (self.closed.is_some() && !self.told_closed)
     }
 
+    /// Tells whoever has the other end that the service will not be theirs: one that a wrapper has started is out of the reach of a kill. When
+    /// it looks, this process may have ended, after a later restart that succeeded: it would take itself for the only one left.
+    pub(super) fn tell_the_end(&self) {
+        self.lifeline.send_last(&Message::GivenUp);
+    }
+
     /// Returns it if this thread may not kill it.
     pub(super) fn kill(&mut self) -> Option<&Process> {
         self.granting = None;
-        self.process.as_ref().filter(|process| !process.kill())
+        let left = self.process.as_ref().filter(|process| !process.kill());
+        self.tell_the_end();
+        left
     }
 
     /// The failure for people: the cause that the machine names, with the words for it.

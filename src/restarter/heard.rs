@@ -83,7 +83,7 @@ impl Restarter {
             self.told.push_back(Event::Granted);
         }
         self.told.extend(link.inherited().map(Event::Inherited));
-        if standing.said_ready && (standing.granted || standing.gone) && !self.claim.is_ready() {
+        if standing.said_ready && (standing.granted || standing.gone) && !standing.gave_up && !self.claim.is_ready() {
             opened();
         }
         if standing.gave_up && !mem::replace(&mut self.heard.gave_up, true) {
@@ -103,7 +103,8 @@ impl Restarter {
     /// else is left to answer. At a path that the predecessor does not have, this process alone can tell whoever comes.
     pub(super) fn open_server(&mut self) {
         let is_the_predecessors = self.server.as_ref().is_some_and(Server::is_shared);
-        if self.link.is_some() && is_the_predecessors && !self.heard.ours && !self.heard.lost && !self.heard.gone {
+        let is_left_alone = self.heard.gone && !self.heard.gave_up;
+        if self.link.is_some() && is_the_predecessors && !self.heard.ours && !self.heard.lost && !is_left_alone {
             return;
         }
         let now = self.now();

@@ -76,6 +76,7 @@ impl Restarter {
     /// Drops what is left of an attempt that has ended.
     fn let_go(&mut self) {
         if let Some(current) = self.current.take() {
+            current.tell_the_end();
             unwatch(self.poll.registry(), current.lifeline.as_fd());
             self.held.extend(current.process);
         }

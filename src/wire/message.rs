@@ -58,6 +58,8 @@ pub enum Message {
     Granted,
     /// Predecessor: for good.
     Commit,
+    /// Predecessor: you are given up, and nothing of this is yours, whatever becomes of me.
+    GivenUp,
     /// Something a later version says.
     Unknown,
 }
@@ -181,6 +183,7 @@ impl DisplayJson for Message {
             Message::Ready => object(f, &[("type", &"ready")]),
             Message::Granted => object(f, &[("type", &"granted")]),
             Message::Commit => object(f, &[("type", &"commit")]),
+            Message::GivenUp => object(f, &[("type", &"given_up")]),
             Message::Unknown => object(f, &[("type", &"unknown")]),
         }
     }
@@ -203,6 +206,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Message {
             "ready" => Message::Ready,
             "granted" => Message::Granted,
             "commit" => Message::Commit,
+            "given_up" => Message::GivenUp,
             _ => Message::Unknown,
         })
     }

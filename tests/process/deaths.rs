@@ -34,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         promise_07_the_end_of_the_old_one_is_told_after_its_commit,
         promise_07_the_end_of_the_new_one_after_commit_is_reported,
         promise_07_a_successor_given_up_by_the_old_one_is_told,
+        promise_07_a_successor_given_up_before_the_end_of_the_old_one_does_not_serve,
     ]
 }
 
@@ -346,4 +347,23 @@ fn promise_07_a_successor_given_up_by_the_old_one_is_told() {
     assert!(told.contains(&format!("the predecessor (process {}) has given this process up", service.first().pid)), "{told}");
     program.ends();
     assert_eq!(program.said("serving"), Vec::<String>::new());
+}
+
+fn promise_07_a_successor_given_up_before_the_end_of_the_old_one_does_not_serve() {
+    // The one behind the wrapper initialises itself for so long that a later restart has succeeded meanwhile, and the old one has ended.
+    let service = Service::start();
+    let next = service.path(crate::service::NEXT);
+    service.plan_next(&format!("born leave-plan {} built wait\nborn fork", next.display()));
+    service.fail_to_restart();
+    let either = [service.hub.nth(1), service.hub.nth(2)];
+    wait_until("the one that is getting ready", || either.iter().any(|process| !process.said("waits").is_empty()));
+    let late = either.iter().find(|process| !process.said("waits").is_empty()).expect("one of them");
+    let new = service.restart();
+    service.first().ends();
+    late.tell("go");
+    late.ends();
+    assert!(!late.said("ready-error").is_empty());
+    assert_eq!(late.said("serving"), Vec::<String>::new());
+    assert_eq!(service.connect().pid, new.pid);
+    service.restart();
 }

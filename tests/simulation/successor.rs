@@ -24,6 +24,7 @@ pub struct Successor {
     pub greeted: bool,
     pub granted: bool,
     pub committed: bool,
+    given_up: bool,
     /// It has all that it was given.
     pub served: bool,
     /// What it has said, by kind.
@@ -50,7 +51,7 @@ impl Successor {
     /// It ended before anybody could look at it.
     pub fn stillborn(pid: u32) -> Successor {
         let (line, packet, said) = (None, Vec::new(), Vec::new());
-        Successor { pid, line, packet, greeted: true, granted: false, committed: false, served: false, said }
+        Successor { pid, line, packet, greeted: true, granted: false, committed: false, given_up: false, served: false, said }
     }
 
     pub fn close(&mut self) {
@@ -114,6 +115,10 @@ impl Successor {
                 Message::Commit => {
                     assert!(self.granted, "for good without a grant");
                     assert!(!std::mem::replace(&mut self.committed, true), "one commitment");
+                }
+                Message::GivenUp => {
+                    assert!(!self.committed, "it has been told that it is for good");
+                    assert!(!std::mem::replace(&mut self.given_up, true), "one end");
                 }
                 other => panic!("{other:?} is not for a successor"),
             }

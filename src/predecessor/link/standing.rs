@@ -23,7 +23,8 @@ pub(crate) struct Standing {
     pub(crate) committed: bool,
     /// It has ended.
     pub(crate) gone: bool,
-    /// It lives, and the lifeline was closed before it granted anything: by it, or by this process, which it then kills.
+    /// It has said so, whether or not it still lives; or it lives, and the lifeline was closed before it granted anything: by it, or by this
+    /// process, which it then kills.
     pub(crate) gave_up: bool,
     /// The lifeline was lost between the grant and the commit, and it lives: nothing more will be heard of it but its end.
     pub(crate) lost: bool,
@@ -74,7 +75,7 @@ impl Link {
             // been replaced in its turn: two would serve.
             committed: inbox.committed || (lost && self.probation().is_none()),
             gone: inbox.gone,
-            gave_up: !granted && closed_for(inbox.patience()),
+            gave_up: inbox.given_up || (!granted && closed_for(inbox.patience())),
             lost,
         }
     }
