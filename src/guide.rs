@@ -244,6 +244,9 @@
 //! | namespaces, by `setns` or `unshare` | the thread that asks, and threads that it starts | work; the successor is born in those of the restart thread |
 //! | resource limits | the process, and its successors | work; as many descriptors are needed as there are sockets, and a few |
 //!
+//! A program that is setuid or setgid, or has capabilities of its file, can be started by anybody, with any lifeline. It goes on only for a
+//! predecessor that is root, or has the same user and group in effect: one that has given its rights up for good cannot be followed by it.
+//!
 //! So a thread that talks to strangers can be forbidden to execute anything while the service can still be replaced.
 //!
 //! # The coordination socket under attack

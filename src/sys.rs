@@ -142,6 +142,13 @@ pub(crate) fn executed_path() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
 }
 
+/// Whether this process has rights that the one which executed its program did not have: the program is setuid or setgid, or the file has
+/// capabilities.
+pub(crate) fn has_gained_rights() -> bool {
+    // SAFETY: getauxval has no preconditions.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// Whether a signal does what the kernel does of itself: this process neither handles nor ignores it.
 pub(crate) fn is_at_default(signal: Signal) -> bool {
     // SAFETY: an all-zero sigaction is a valid one.

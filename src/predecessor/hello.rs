@@ -7,9 +7,12 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::{getegid, geteuid};
+
 use crate::error::Error;
 use crate::lifeline::{Incoming, Lifeline};
-use crate::sys::Process;
+use crate::sys::{self, Process};
 use crate::wire::{self, Given, Hello, Message};
 
 use super::Link;
@@ -39,7 +42,7 @@ pub(crate) struct Coordination {
 impl Link {
     /// Reads the first message, whole. A predecessor that cannot be understood is told so.
     pub(super) fn read_hello(line: Lifeline) -> Result<(Link, Gifts), Error> {
-        match first_messages(&line) {
+        match check_origin(&line).and_then(|()| first_messages(&line)) {
             Ok((hello, process, gifts)) => Ok((Link::new(line, process, hello), gifts)),
             Err(error) => {
                 // If it is gone, nobody needs to be told.
@@ -48,6 +51,24 @@ impl Link {
             }
         }
     }
+}
+
+/// A program that gains rights by being executed can be started by anybody, with any lifeline: what comes over it names files that are taken
+/// away, and brings the state. So it must come from somebody who has those rights.
+fn check_origin(line: &Lifeline) -> Result<(), Error> {
+    if !sys::has_gained_rights() {
+        return Ok(());
+    }
+    let made_by =
+        getsockopt(line, sockopt::PeerCredentials).map_err(|error| unusable(format!("its origin cannot be found out: {error}")))?;
+    let is_own = (made_by.uid(), made_by.gid()) == (geteuid().as_raw(), getegid().as_raw());
+    if made_by.uid() == 0 || is_own {
+        return Ok(());
+    }
+    let uid = made_by.uid();
+    Err(unusable(format!(
+        "user {uid} has made it, whose rights this process exceeds: the program is setuid or setgid, or has capabilities"
+    )))
 }
 
 fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {

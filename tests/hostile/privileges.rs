@@ -16,6 +16,7 @@ trials![
     promise_11_a_successor_of_another_user_can_be_killed_without_capabilities,
     promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away,
     promise_11_setuid_reaches_the_restart_thread_and_the_successor,
+    promise_10_a_program_that_is_setuid_goes_on_for_nobody_who_has_not_its_rights,
     promise_11_a_directory_that_the_new_user_cannot_enter_is_stayed_in,
     promise_11_a_program_that_only_capabilities_let_in_is_started_before_linux_5_8,
     a_path_that_was_given_to_the_new_user_lets_that_one_ask,
@@ -173,6 +174,33 @@ fn promise_11_setuid_reaches_the_restart_thread_and_the_successor() {
     fs::set_permissions(service.path("server"), fs::Permissions::from_mode(0o700)).expect("a mode");
     let reason = service.fail_to_restart();
     assert!(reason.contains("this user may not execute it"), "{reason}");
+}
+
+fn promise_10_a_program_that_is_setuid_goes_on_for_nobody_who_has_not_its_rights() {
+    if !is_root("the one of a program that is setuid") {
+        return;
+    }
+    let start = |setup: Setup| {
+        let program = public_copy(&setup);
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).expect("a mode");
+        let service = setup.program(program).launch();
+        fs::set_permissions(service.path(crate::service::HUB), fs::Permissions::from_mode(0o666)).expect("a mode");
+        service.first().says("serving");
+        service
+    };
+    // Anybody can say to such a program what a predecessor says: which files to take away, say.
+    let service = start(Setup::new().set("confine", "setuid"));
+    let flags = nix::sys::statvfs::statvfs(service.path("server").as_path()).expect("a file system").flags();
+    if flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID) {
+        return eprintln!("skipped: the one of a program that is setuid, where there is none");
+    }
+    let reason = service.fail_to_restart();
+    assert!(reason.contains(&format!("user {NOBODY} has made it, whose rights this process exceeds")), "{reason}");
+    assert_eq!(service.connect().pid, service.first().pid);
+
+    let service = start(Setup::new());
+    let new = service.restart();
+    assert_eq!(service.connect().pid, new.pid);
 }
 
 fn promise_11_a_directory_that_the_new_user_cannot_enter_is_stayed_in() {
