@@ -83,6 +83,8 @@ struct Desk {
     starting: Option<Arc<OwnedFd>>,
     done: VecDeque<(Attempt, Result<Process, ChildSpawnError>)>,
     ended: bool,
+    /// Given up and ended, but a debugger has them: the loop reaps them when it lets go.
+    held: Vec<Process>,
     /// Killed when the thread was gone, and not dead in time: looked for once more at the end.
     undying: Vec<Process>,
 }
@@ -156,6 +158,11 @@ impl Exec {
     /// How a start went, if one has been tried.
     pub(crate) fn take(&self) -> Option<(Attempt, Result<Process, ChildSpawnError>)> {
         self.shared.desk().done.pop_front()
+    }
+
+    /// Those that were given up and have ended, and cannot be reaped yet.
+    pub(crate) fn take_held(&self) -> Vec<Process> {
+        mem::take(&mut self.shared.desk().held)
     }
 
     /// Whether this is the copy that a forked child has: neither the thread nor what it has started is that one's.
@@ -258,6 +265,16 @@ impl Work {
         if let Some(process) = late {
             process.kill();
             process.wait(Duration::MAX);
+            if process.is_held() {
+                self.shared.desk().held.push(process);
+                self.wake_loop();
+            }
+        }
+    }
+
+    fn wake_loop(&self) {
+        if let Err(error) = self.shared.waker.wake() {
+            log::warn!("cannot wake the loop: {error}");
         }
     }
 
@@ -287,9 +304,7 @@ impl Work {
         }
         desk.done.push_back((attempt, result));
         drop(desk);
-        if let Err(error) = self.shared.waker.wake() {
-            log::warn!("cannot wake the loop: {error}");
-        }
+        self.wake_loop();
         // What is handed over may be held twice while it waits for the successor, which takes a while to ask for it.
         sys::enlarge_descriptor_table(descriptors.saturating_mul(2));
         None

@@ -149,6 +149,13 @@ impl Restarter {
             };
             self.feed(input);
         }
+        for process in self.exec.take_held() {
+            // If it cannot be watched, it is looked at all the same when something else has happened.
+            if let Err(error) = watch(self.poll.registry(), process.as_fd(), SUCCESSOR) {
+                log::warn!("process {} has ended and waits to be reaped: {error}", process.pid());
+            }
+            self.held.push(process);
+        }
         if self.exec.is_lost() {
             self.lose_thread();
         }

@@ -7,7 +7,10 @@ use std::path::Path;
 use nix::fcntl::AT_FDCWD;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response};
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 use pollflip::RequestError;
 
 use crate::deploys::copy;
@@ -19,6 +22,7 @@ trials![
     promise_05_a_start_that_is_held_up_holds_nothing_else_up,
     promise_03_what_is_given_up_while_another_start_is_held_up_is_never_started,
     promise_03_a_held_up_start_that_is_called_off_is_killed_when_it_comes,
+    promise_03_a_held_up_start_that_is_called_off_in_the_hands_of_a_debugger_is_reaped,
     promise_07_a_start_that_is_held_up_until_its_process_has_died_takes_over,
     promise_07_a_start_that_is_held_up_until_its_process_has_stopped_takes_nothing_over,
     promise_07_a_start_that_is_held_up_until_its_restarter_is_gone_takes_nothing_over,
@@ -146,6 +150,34 @@ fn promise_03_a_held_up_start_that_is_called_off_is_killed_when_it_comes() {
     assert_eq!(service.connect().pid, pid);
     service.hub.process(pid).says("serving");
     assert_eq!(service.hub.pids().last(), Some(&pid));
+}
+
+fn promise_03_a_held_up_start_that_is_called_off_in_the_hands_of_a_debugger_is_reaped() {
+    let test = "a_held_up_start_that_is_called_off_in_the_hands_of_a_debugger";
+    let Some((service, mut gate)) = gated(test, Setup::new()) else { return };
+    let first = service.first();
+    let before = Snapshot::of(first.pid);
+    assert_eq!(first.ask("request"), "ok");
+    gate.holds();
+    let child = procfs::children(first.pid)[0];
+    let pid = Pid::from_raw(child as i32);
+    if let Err(error) = ptrace::seize(pid, ptrace::Options::empty()) {
+        gate.let_through();
+        return eprintln!("skipped {test}: a process cannot be debugged here: {error}");
+    }
+    assert_eq!(first.ask("cancel"), "true");
+    gate.let_through();
+    wait_until("the end of it", || procfs::state(child) == Some('Z'));
+    // It is in nobody's way.
+    assert_eq!(first.ask("request"), "ok");
+    gate.holds();
+    assert_eq!(first.ask("cancel"), "true");
+    gate.let_through();
+    wait_until("the end of the other", || procfs::children(first.pid) == [child]);
+    // The debugger lets it go.
+    assert!(matches!(waitpid(pid, None), Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))));
+    wait_until("it to be reaped", || has_no_child(first.pid));
+    service.expect_unchanged(&first, &before);
 }
 
 /// Ends the process; what was held up comes into the world as an orphan, learns that it is not wanted, and ends.
