@@ -87,6 +87,7 @@ impl RestartConfig {
         sys::enlarge_descriptor_table(0);
         // Before this process opens descriptors of its own.
         let passed = systemd::passed(link.is_some());
+        let is_deaf = systemd::is_deaf();
         let poll = sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])
             .and_then(|()| Poll::new())
             .map_err(Error::os("cannot make an epoll"))?;
@@ -162,7 +163,7 @@ impl RestartConfig {
             tickets: 0,
             draining: gifts.draining,
             max_draining: self.max_draining,
-            forbidden: self.forbidden(),
+            forbidden: self.forbidden(is_deaf),
             leads_terminal,
             told: VecDeque::new(),
             link,
@@ -187,12 +188,8 @@ impl RestartConfig {
     }
 
     /// Whether the end of this process would be the end of the service.
-    fn forbidden(&self) -> Option<Refusal> {
-        if process::id() == 1 {
-            Some(Refusal::ContainerInit)
-        } else {
-            (self.pid_file.is_none() && systemd::is_deaf()).then_some(Refusal::Unheard)
-        }
+    fn forbidden(&self, is_deaf: bool) -> Option<Refusal> {
+        if process::id() == 1 { Some(Refusal::ContainerInit) } else { (self.pid_file.is_none() && is_deaf).then_some(Refusal::Unheard) }
     }
 
     fn handle_signals(&self, registry: &Registry, handled: &[Signal]) -> Result<Option<Signals>, Error> {

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -200,8 +201,11 @@ impl AsFd for Barrier {
     }
 }
 
+/// As it was when the first restarter was built: what else tells the manager that the service is ready may take the variable away at once.
 fn address() -> Option<OsString> {
-    sys::simulation::manager().unwrap_or_else(|| env::var_os(NOTIFY_SOCKET)).filter(|address| !address.is_empty())
+    static ADDRESS: OnceLock<Option<OsString>> = OnceLock::new();
+    let known = || ADDRESS.get_or_init(|| env::var_os(NOTIFY_SOCKET)).clone();
+    sys::simulation::manager().unwrap_or_else(known).filter(|address| !address.is_empty())
 }
 
 fn to_address(text: &OsString) -> io::Result<SocketAddr> {

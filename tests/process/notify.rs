@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         systemd_that_is_busy_is_told_of_the_start_later_and_holds_nothing_up,
         systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready,
         systemd_that_is_not_there_does_no_harm,
+        systemd_is_told_though_the_program_forgets_where_it_listens,
         systemd_is_left_the_crash_of_a_process_that_has_taken_over,
     ]
 }
@@ -153,6 +154,18 @@ fn systemd_is_told_of_a_start_and_of_a_restart() {
         service.hub.nth(generation).says("event PredecessorGone");
         manager.expect_nothing();
     }
+}
+
+fn systemd_is_told_though_the_program_forgets_where_it_listens() {
+    // Libraries that tell it that a service is ready can take the variable out of the environment at once.
+    let (manager, service) = start(Setup::new().plan("built forget-variable NOTIFY_SOCKET"));
+    let asker = service.restart_meanwhile();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    let message = manager.receive();
+    let new = service.hub.nth(1);
+    assert_eq!(message.lines, [format!("MAINPID={}", new.pid), "READY=1".into(), "STATUS=".into()]);
+    Manager::answer(manager.expect_barrier());
+    assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
 }
 
 fn systemd_is_told_that_a_failed_restart_is_over_and_why() {

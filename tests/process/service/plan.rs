@@ -81,6 +81,7 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             let number = rest.parse::<Signal>().expect("a signal") as i32;
             signal_hook::flag::register(number, Arc::default()).map_or_else(|error| error.to_string(), |_| "handled".into())
         }
+        ("forget-variable", _) => forget_variable(rest),
         ("default", _) => set_to_default(rest.parse().expect("a signal")),
         ("block", _) => {
             let signals: SigSet = [rest.parse::<Signal>().expect("a signal")].into_iter().collect();
@@ -240,6 +241,13 @@ fn set_to_default(signal: Signal) -> String {
     // SAFETY: no handler is installed.
     let set = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
     set.map_or_else(|error| error.to_string(), |_| "set".into())
+}
+
+#[allow(unsafe_code, reason = "what some libraries do")]
+fn forget_variable(name: &str) -> String {
+    // SAFETY: the restart thread, the only other one, waits for orders.
+    unsafe { std::env::remove_var(name) };
+    "forgotten".into()
 }
 
 #[allow(unsafe_code, reason = "a worker that some programs have")]
