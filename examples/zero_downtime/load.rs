@@ -281,7 +281,13 @@ impl Connection {
     fn read(&mut self, input: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
         self.stream.set_read_timeout(Some(remaining(deadline)))?;
         let mut chunk = [0; 16 * 1024];
-        let length = self.stream.read(&mut chunk)?;
+        let length = loop {
+            match self.stream.read(&mut chunk) {
+                // A program that was stopped for a while goes on with that.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
         input.extend_from_slice(&chunk[..length]);
         Ok(length)
     }

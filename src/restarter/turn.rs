@@ -236,13 +236,13 @@ impl Restarter {
 
     fn look_at_clients(&mut self, news: &News) {
         let now = self.now();
-        let Some(server) = &mut self.server else { return };
-        let accept = server.expire(now) || news.accept;
-        // One request of each client in a turn, so that none of them keeps the others waiting.
+        // One request of each client in a turn, so that none of them keeps the others waiting. Before the clock: what they have said came in
+        // time, although this process may have been stopped since.
         let again = mem::take(&mut self.again);
         self.serve_clients(again.into_iter().chain(news.clients.iter().copied()));
+        let Some(server) = &mut self.server else { return };
         // Those who have left have made room.
-        if let (true, Some(server)) = (accept, &mut self.server) {
+        if server.expire(now) || news.accept {
             let newcomers = server.accept(self.poll.registry(), now);
             self.serve_clients(newcomers);
         }

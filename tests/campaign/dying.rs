@@ -156,7 +156,7 @@ fn at_its_end(end: End, stopped: bool) {
 }
 
 fn when_ready() {
-    let mut world = World::start(Setup::new(), false);
+    let mut world = World::start(Setup::new().set("ready_timeout_ms", "5000"), false);
     let under_way = world.reach(Step::Ready, false);
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
     let Some(held) = hold_in_its_end(&new, End::Crash) else { return };

@@ -1,15 +1,16 @@
 //! Promise 10 for the clients of the coordination socket: whoever talks nonsense is told so and dropped, and nobody else notices.
 
 use std::net::Shutdown;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use crate::client::{Raw, frame};
 use crate::harness::{Service, Setup};
-use crate::hub::DEADLINE;
-use crate::procfs::Snapshot;
+use crate::hub::{DEADLINE, wait_until};
+use crate::procfs::{self, Snapshot};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -25,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         promise_10_requests_in_one_packet_are_answered_in_order,
         promise_10_a_request_byte_by_byte_is_answered,
         promise_10_a_silent_client_is_dropped,
+        a_client_that_has_asked_in_time_is_answered_however_late_the_service_looks,
         promise_10_the_sixty_fifth_client_takes_the_place_of_the_first_and_the_others_go_on,
         promise_10_clients_that_come_in_one_instant_are_all_answered,
         promise_10_a_client_that_leaves_does_not_end_its_restart,
@@ -190,6 +192,21 @@ fn sixty_five_clients(service: &Service) -> std::io::Result<()> {
         assert!(client.try_receive()?.contains(r#""state":"idle""#));
     }
     Ok(())
+}
+
+fn a_client_that_has_asked_in_time_is_answered_however_late_the_service_looks() {
+    let service = Service::start();
+    let first = service.first();
+    let mut client = Raw::connect(&service.socket());
+    // The one before it has been taken in when another is answered.
+    service.status();
+    first.signal(Signal::SIGSTOP);
+    wait_until("the service to stand still", || procfs::state(first.pid) == Some('T'));
+    client.send(STATUS);
+    // The clock is what this is about: silence is borne for five seconds.
+    thread::sleep(Duration::from_millis(5200));
+    first.signal(Signal::SIGCONT);
+    assert!(client.receive().contains(r#""state":"idle""#));
 }
 
 fn promise_10_clients_that_come_in_one_instant_are_all_answered() {
