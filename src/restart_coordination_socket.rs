@@ -34,7 +34,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
@@ -186,6 +186,9 @@ impl Client {
         let stream = unix_client(path, SockType::Stream, deadline).map(UnixStream::from).map_err(|error| {
             let hint = match error.kind() {
                 io::ErrorKind::NotFound => "is the service running, with this coordination socket?".into(),
+                io::ErrorKind::ConnectionRefused if fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket()) => {
+                    "it is no socket; is that the path of a coordination socket?".into()
+                }
                 io::ErrorKind::ConnectionRefused => "nobody serves it any more; is the service running?".into(),
                 io::ErrorKind::PermissionDenied => Client::who_can_reach(path),
                 io::ErrorKind::TimedOut => "the service does not take connections in; is it stopped or overloaded?".into(),
@@ -231,7 +234,8 @@ impl Client {
 
     fn answer(&mut self) -> Result<Response, Lost> {
         loop {
-            if let Some(frame) = self.frames.next_frame().map_err(RequestError::Protocol)? {
+            let no_frame = |why| RequestError::Protocol(format!("{why}; is that the path of a coordination socket?"));
+            if let Some(frame) = self.frames.next_frame().map_err(no_frame)? {
                 return match Coordination::decode(&frame).map_err(RequestError::Protocol)? {
                     Coordination::Response(response) => Ok(response),
                     Coordination::Request(_) => Err(RequestError::Protocol("a request came as an answer".into()).into()),

@@ -187,15 +187,18 @@ impl Sockets {
             other = other.or(Some(found));
         }
         if let Some(found) = other {
-            let advice = "remove it first, or give the new one another name";
-            return Err(Error::rule(format!("socket {name:?} is {found}, and {wanted} was asked for: {advice}")));
+            return Err(Error::rule(format!(
+                "socket {name:?} is {found}, and {wanted} was asked for: call remove({name:?}) first, or give the new one another name"
+            )));
         }
         let socket = bind().map_err(|error| {
-            let hint = match error.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "; if no service has it, one that a failed release left behind may: its environment has POLLFLIP_LIFELINE"
+            let holder = || self.entries.iter().find(|(_, held)| held.iter().any(|entry| Kind::of(&entry.socket).serves_as(wanted)));
+            let hint = match (error.kind(), holder()) {
+                (io::ErrorKind::AddrInUse, Some((holder, _))) => format!("; this process has it already, under the name {holder:?}"),
+                (io::ErrorKind::AddrInUse, None) => {
+                    "; if no service has it, one that a failed release left behind may: its environment has POLLFLIP_LIFELINE".into()
                 }
-                _ => "",
+                _ => String::new(),
             };
             Error::os(format!("cannot bind {name:?} as {wanted}{hint}"))(error)
         })?;
@@ -210,7 +213,9 @@ impl Sockets {
 
     fn check(&self, name: &str) -> Result<(), Error> {
         if self.closed {
-            return Err(Error::rule(format!("socket {name:?} is asked for too late: this process has handed over for good")));
+            return Err(Error::rule(format!(
+                "socket {name:?} is asked for too late: this process has handed over for good, or is stopping"
+            )));
         }
         wire::check_name(name).map_err(|why| Error::rule(format!("socket {name:?}: {why}")))
     }
@@ -251,7 +256,7 @@ impl Sockets {
         });
     }
 
-    /// The successor has them.
+    /// The successor has them, or there will be none.
     pub(crate) fn close(&mut self) {
         self.entries.clear();
         self.untouched.clear();

@@ -1,6 +1,6 @@
 //! Promise 4: one restart at a time; who else asks is told at once what is going on.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use pollflip::RequestError;
 
 use crate::client::Raw;
-use crate::harness::{Service, Setup};
+use crate::harness::{Service, Setup, own_program};
 use crate::hub::{DEADLINE, wait_until};
 
 pub fn trials() -> Vec<Trial> {
@@ -164,6 +164,22 @@ fn the_client_says_why_nobody_answers() {
     drop(UnixListener::bind(&stale));
     let error = pollflip::restart_coordination_socket::request_status(&stale, DEADLINE).expect_err("nobody");
     assert!(error.to_string().contains("nobody serves it any more"), "{error}");
+    for none in [setup.path("."), own_program()] {
+        let error = pollflip::restart_coordination_socket::request_status(&none, DEADLINE).expect_err("no socket");
+        assert!(error.to_string().contains("it is no socket; is that the path of a coordination socket?"), "{error}");
+    }
+    // One that speaks first, and something else.
+    let other = setup.path("other");
+    let listener = UnixListener::bind(&other).expect("a socket");
+    let greeter = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        stream.write_all(b"220 mail.example ESMTP\r\n").expect("it reads");
+        // Until it has read that.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let error = pollflip::restart_coordination_socket::request_status(&other, DEADLINE).expect_err("another service");
+    assert!(error.to_string().ends_with("is that the path of a coordination socket?"), "{error}");
+    greeter.join().expect("no panic");
 }
 
 fn the_configuration_of_a_service_can_ask_it_for_a_restart() {

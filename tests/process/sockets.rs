@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         a_path_by_another_way_to_it_is_the_same,
         what_the_new_version_does_not_claim_is_closed_at_ready,
         what_was_removed_is_not_passed_on,
+        an_address_that_is_there_under_another_name_is_told_with_that,
         a_socket_asked_for_after_the_handoff_is_an_error,
         names_are_checked,
         an_empty_path_is_an_error,
@@ -249,6 +250,13 @@ fn a_socket_asked_for_after_the_handoff_is_an_error() {
     assert!(answer.contains("asked for too late: this process has handed over for good"), "{answer}");
 }
 
+fn an_address_that_is_there_under_another_name_is_told_with_that() {
+    let service = Service::start();
+    // As a release meets it that has renamed its socket.
+    let answer = service.first().ask(&format!("claim tcp other {}", service.address()));
+    assert!(answer.contains(r#"this process has it already, under the name "echo""#), "{answer}");
+}
+
 fn names_are_checked() {
     let service = Service::start();
     let first = service.first();
@@ -276,7 +284,8 @@ fn an_empty_path_is_an_error() {
 
 fn an_address_that_somebody_has_is_an_error_that_says_who_may() {
     let service = Service::start();
-    let answer = service.first().ask(&format!("claim tcp other {}", service.address()));
+    let other = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let answer = service.first().ask(&format!("claim tcp other {}", other.local_addr().expect("an address")));
     assert!(answer.contains("cannot bind \"other\"") && answer.contains("its environment has POLLFLIP_LIFELINE"), "{answer}");
 }
 
