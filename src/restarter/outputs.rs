@@ -7,9 +7,11 @@ use std::process;
 use std::time::Duration;
 
 use log::Level;
+use nix::libc;
 
 use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal};
 use crate::handover::Handover;
+use crate::lifeline;
 use crate::machine::{Action, Cause, Input, Notice, Output, Phase, Reply, State, Ticket};
 use crate::systemd;
 use crate::wire::{Message, Response};
@@ -69,6 +71,10 @@ impl Restarter {
             self.let_go();
         }
         self.reap_the_held();
+        if self.is_stopped() {
+            // Nobody comes to whom they could be passed on.
+            self.sockets.close();
+        }
         self.open_server();
         self.rearm();
     }
@@ -106,7 +112,11 @@ impl Restarter {
                         !self.exec.spawn(job)
                     }
                     Err(error) => {
-                        let note = "nothing was started: its lifeline cannot be made".into();
+                        let hint = match error.raw_os_error() {
+                            Some(libc::EMFILE) => format!("; {}", lifeline::descriptor_limit()),
+                            _ => String::new(),
+                        };
+                        let note = format!("nothing was started: its lifeline cannot be made{hint}");
                         self.not_started = Some(ChildSpawnError::new(&self.program, &error, Some(note)));
                         self.feed(Input::SpawnFailed(attempt));
                         false
@@ -298,7 +308,7 @@ impl Restarter {
                 Event::Broken(error)
             }
             Notice::Committed => {
-                log::info!(target: "pollflip", "the predecessor has committed: process {} serves", process::id());
+                log::info!(target: "pollflip", "final, the predecessor has committed or ended: process {} serves", process::id());
                 Event::Committed
             }
         })

@@ -169,7 +169,7 @@ fn stop(step: Step) {
             let case = Case { step, fault: Fault::Pause, victim: Victim::Old };
             // No orphan, and it serves until it ends by itself.
             alone(&world, case, Some(&old));
-            expect_size(&world, case, &old, &world.before);
+            expect_size(&world, case, &old, &world.before.clone().without_a_kept_socket());
             assert_eq!(world.service.connect().pid, old.pid);
             assert!(matches!(world.service.try_restart(), Err(RequestError::Refused(why)) if why.contains("stopping")));
         }

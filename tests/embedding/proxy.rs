@@ -18,6 +18,7 @@ use crate::surroundings::directory;
 
 pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("tcp_proxy_restarts_under_load_without_a_failed_request", restarts_under_load),
+    ("tcp_proxy_that_drains_refuses_who_comes", refuses),
     ("tcp_proxy_cuts_what_does_not_end_in_time", cuts),
     ("tcp_proxy_passes_half_closed_connections_on", half_closed),
     ("tcp_proxy_passes_on_that_a_client_is_silent_when_the_server_is_reached", silent),
@@ -59,6 +60,19 @@ fn restarts_under_load() {
         wait_until("every generation to end", || has_ended(pid));
     }
     assert_eq!(group.stderr(), "");
+}
+
+/// Nobody waits in a queue that nobody looks at any more.
+fn refuses() {
+    let group = start(http_server(), "600");
+    let (address, pid) = listening(&group, 0);
+    let mut kept = Client::connect(address).expect("a connection");
+    kept.get("/before").expect("an answer");
+    signal(pid, Signal::SIGTERM);
+    wait_until("a refusal", || Client::connect(address).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused));
+    kept.get("/while it drains").expect("an answer");
+    drop(kept);
+    wait_until("its end", || has_ended(pid));
 }
 
 fn cuts() {

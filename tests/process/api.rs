@@ -134,6 +134,8 @@ fn a_stop_refuses_what_comes_later() {
     old.signal(Signal::SIGUSR1);
     assert_eq!(service.status().state, "stopping");
     service.connect().echo("it serves until it ends");
+    // What was kept for a successor is closed, and the program alone has the listener.
+    assert!(old.ask("claim tcp other 127.0.0.1:0").contains("asked for too late"));
     assert_eq!(service.hub.pids(), [old.pid]);
 }
 
@@ -150,7 +152,7 @@ fn a_stop_at_restarting_prevents_the_spawn() {
 fn a_stop_while_the_successor_gets_ready_kills_it() {
     let service = Service::start();
     let old = service.first();
-    let before = Snapshot::of(old.pid);
+    let before = Snapshot::of(old.pid).without_a_kept_socket();
     service.plan_next("built hang");
     old.ask("on Spawned stop");
     assert!(service.fail_to_restart().contains("because this process is stopping"));

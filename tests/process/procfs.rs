@@ -25,6 +25,14 @@ impl Snapshot {
             children: children.len(),
         }
     }
+
+    /// The same once what was kept of one socket for successors is closed: nobody comes any more.
+    #[allow(dead_code, reason = "not in all test programs")]
+    pub fn without_a_kept_socket(mut self) -> Snapshot {
+        let index = self.descriptors.iter().position(|what| what == "socket").expect("a socket");
+        self.descriptors.remove(index);
+        self
+    }
 }
 
 /// The descriptors of a process: numbers and what they are.
