@@ -49,6 +49,8 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
         }
     };
     Process::open(pid)
+        // Whoever waits for any child may have reaped it by then, and its number may have gone to a process that is none of ours.
+        .and_then(|process| if process.is_child() { Ok(process) } else { Process::gone(pid) })
         .or_else(|error| match error.raw_os_error() {
             // SIGCHLD is ignored, or somebody waits for any child: it has ended and nobody knows how.
             Some(libc::ESRCH) => Process::gone(pid),

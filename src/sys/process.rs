@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use crate::error::Exit;
 
@@ -115,6 +116,11 @@ impl Process {
         })
     }
 
+    /// Whether it is a child of this process that nobody has reaped.
+    pub(crate) fn is_child(&self) -> bool {
+        simulation::is_simulated() || self.reap(libc::WNOWAIT) != Err(Errno::ECHILD)
+    }
+
     /// Whether a child that nobody waits for any more is still to be reaped: it does not die, or a debugger has it. Reaps it if it can be.
     pub(crate) fn is_held(&self) -> bool {
         !simulation::is_simulated() && self.reap(0) == Ok(None)
@@ -161,6 +167,11 @@ pub(crate) fn kill_and_reap(pid: u32) {
         return;
     }
     let pid = nix::unistd::Pid::from_raw(pid as i32);
+    let looking = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    if waitid(Id::Pid(pid), looking) == Err(Errno::ECHILD) {
+        // Somebody else has reaped it, and its number can be anybody's.
+        return;
+    }
     // If somebody else has reaped it, it is gone, which is what is wanted.
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     let _ = nix::sys::wait::waitpid(pid, None);

@@ -46,6 +46,8 @@ mod held_up;
 mod listed;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 mod needed;
+#[cfg(target_arch = "x86_64")]
+mod numbers;
 mod pid_file;
 mod privileges;
 mod races;
@@ -74,6 +76,8 @@ fn main() -> ExitCode {
         draining::trials(),
         held_up::trials(),
         pid_file::trials(),
+        #[cfg(target_arch = "x86_64")]
+        numbers::trials(),
         races::trials(),
         terminals::trials(),
         #[cfg(target_pointer_width = "64")]
