@@ -25,10 +25,10 @@ pub(super) fn exit_of(pid: u32) -> Option<Exit> {
     let is_dying = if first.is_killed() {
         true
     } else if first.flags & EXITING != 0 {
-        // The others may go on without it, or all be on their way.
+        // The others may go on without it, or all be on their way; without a descriptor to look at them with, that is not seen.
         let threads = fs::read_dir(format!("{process}/task")).into_iter().flatten().flatten();
         let all: Vec<_> = threads.filter_map(|thread| look_at(&format!("{}/stat", thread.path().display()))).collect();
-        all.iter().any(Thread::is_killed) || all.iter().all(|thread| thread.flags & EXITING != 0)
+        all.iter().any(Thread::is_killed) || (!all.is_empty() && all.iter().all(|thread| thread.flags & EXITING != 0))
     } else {
         false
     };

@@ -30,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         promise_03_a_successor_that_ends_in_the_hands_of_a_debugger_is_reported,
         promise_07_the_new_one_dead_on_probation_in_the_hands_of_a_debugger_gives_the_service_back,
         promise_10_the_number_of_a_closed_lifeline_is_the_programs,
+        promise_03_a_successor_whose_first_thread_has_ended_is_not_taken_for_dead,
         promise_07_a_probation_that_ends_well_commits,
         promise_07_the_end_of_the_old_one_is_told_after_its_commit,
         promise_07_the_end_of_the_new_one_after_commit_is_reported,
@@ -294,6 +295,21 @@ fn promise_10_the_number_of_a_closed_lifeline_is_the_programs() {
     let new = service.restart();
     assert_eq!(new.says("did"), kept);
     service.restart();
+}
+
+fn promise_03_a_successor_whose_first_thread_has_ended_is_not_taken_for_dead() {
+    // Of the old one, which has no descriptors left to look at the other threads with.
+    let service = Service::start();
+    let old = service.first();
+    service.plan_next("set leave_first_thread=1\nbuilt wait");
+    assert_eq!(old.ask("request"), "ok");
+    let new = service.hub.nth(1);
+    new.says("waits");
+    wait_until("the end of its first thread", || procfs::state(new.pid) == Some('Z'));
+    assert_eq!(old.ask("spare-descriptors 1"), "held");
+    new.tell("go");
+    new.says("serving");
+    old.says("event Completed");
 }
 
 fn promise_07_a_probation_that_ends_well_commits() {

@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -42,18 +43,34 @@ pub fn main() -> ExitCode {
     let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory"));
     report::open(&directory.join(HUB));
     birth.report();
-    let (mut plan, changes) = Plan::take(&directory.join(NEXT));
+    let (plan, changes) = Plan::take(&directory.join(NEXT));
     let settings = Settings::read(&directory, changes);
+    if !settings.leaves_first_thread() {
+        return ExitCode::from(run(settings, plan));
+    }
+    thread::spawn(|| process::exit(i32::from(run(settings, plan))));
+    end_thread();
+    ExitCode::SUCCESS
+}
+
+fn run(settings: Settings, mut plan: Plan) -> u8 {
     match Running::start(settings, &mut plan).and_then(|mut running| running.serve(&mut plan)) {
         Ok(()) => {
             say("ends");
-            ExitCode::SUCCESS
+            0
         }
         Err(error) => {
             say(&error);
-            ExitCode::from(2)
+            2
         }
     }
+}
+
+/// Ends this thread, and not the process.
+#[allow(unsafe_code, reason = "std has no such call")]
+fn end_thread() {
+    // SAFETY: nothing that this thread owns is needed by another one.
+    unsafe { nix::libc::syscall(nix::libc::SYS_exit, 0) };
 }
 
 /// The service from the moment on at which its restarter is built.

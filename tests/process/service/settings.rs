@@ -95,6 +95,11 @@ impl Settings {
         self.get("linger").is_some()
     }
 
+    /// It goes on in another thread than its first, which ends.
+    pub fn leaves_first_thread(&self) -> bool {
+        self.get("leave_first_thread").is_some()
+    }
+
     /// `uid`: runs as that user from here on.
     pub fn give_up_rights(&self) {
         if let Some(uid) = self.get("uid") {
