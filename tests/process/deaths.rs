@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use pollflip::RequestError;
 
 use crate::client::Load;
-use crate::harness::{Service, Setup};
+use crate::harness::{Service, Setup, install, own_program};
 use crate::hub::{Process, wait_until};
 use crate::procfs::{self, Snapshot};
 
@@ -36,6 +36,7 @@ pub fn trials() -> Vec<Trial> {
         promise_07_the_end_of_the_new_one_after_commit_is_reported,
         promise_07_a_successor_given_up_by_the_old_one_is_told,
         promise_07_a_successor_given_up_before_the_end_of_the_old_one_does_not_serve,
+        promise_07_a_successor_that_goes_into_the_background_does_not_serve_later,
     ]
 }
 
@@ -382,4 +383,25 @@ fn promise_07_a_successor_given_up_before_the_end_of_the_old_one_does_not_serve(
     assert_eq!(late.said("serving"), Vec::<String>::new());
     assert_eq!(service.connect().pid, new.pid);
     service.restart();
+}
+
+fn promise_07_a_successor_that_goes_into_the_background_does_not_serve_later() {
+    let setup = Setup::new();
+    let program = setup.path("server");
+    let into = |line: &str| {
+        install(&program, format!("#!/bin/sh\n{}\n", line.replace("PROGRAM", &own_program().display().to_string())).as_bytes())
+    };
+    into("PROGRAM & exit 0");
+    let service = setup.set("program", &program).start();
+    service.plan_next("born wait");
+    assert!(service.fail_to_restart().contains("exited with status 0"));
+    let late = service.hub.nth(1);
+    late.says("waits");
+    into("exec PROGRAM");
+    let new = service.restart();
+    service.first().ends();
+    late.tell("go");
+    late.ends();
+    assert!(!late.said("ready-error").is_empty());
+    assert_eq!(service.connect().pid, new.pid);
 }
