@@ -26,11 +26,17 @@ trap 'serving && kill -USR1 "$pid"' USR1
 "$@" &
 first=$!
 [ -z "$ending" ] || end
-# A signal interrupts `wait`; the status of the first process counts if it is the only one.
-while kill -0 "$first" 2>/dev/null; do
+# The status of the first process counts if it is the only one. A signal interrupts `wait`, and the shell may learn of the end of that
+# process while it deals with the signal: so it is asked once more in the end, and says 127 where it does not know any more.
+status=1
+has_ended() {
     wait "$first"
-    status=$?
-done
+    result=$?
+    [ "$result" = 127 ] || status=$result
+    ! kill -0 "$first" 2>/dev/null
+}
+until has_ended; do :; done
+has_ended
 first=
 while serving; do
     status=0
