@@ -91,7 +91,12 @@ pub enum Failure {
     #[error(transparent)]
     Spawn(#[from] ChildSpawnError),
     /// The successor ended before it was ready.
-    #[error("the successor {0} before it was ready{hint}", hint = if *.0 == Exit::Code(0) { "; does that program call ready()?" } else { "" })]
+    #[error("the successor {0} before it was ready{hint}", hint = match .0 {
+        Exit::Code(0) => "; does that program call ready()?",
+        // A panic has its hint by itself.
+        Exit::Code(101) | Exit::Signal(_) | Exit::Unknown => "",
+        Exit::Code(_) => "; its standard error may say why, and Predecessor::refuse() can",
+    })]
     Exited(Exit),
     /// The successor ended after it had taken over, within its probation.
     #[error("the successor {0} on probation")]

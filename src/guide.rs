@@ -36,7 +36,8 @@
 //! not end too early. With a probation the restart is final, and the unit active again, when that is over.
 //!
 //! **How to ask.** `ExecReload=… restart --socket …` waits for the outcome and passes it on as the exit status of `systemctl reload`: the
-//! one to deploy with. `ExecReload=kill -USR1 $MAINPID` needs no socket and always succeeds. `Type=notify-reload` (253) waits, but succeeds
+//! one to deploy with. `ExecReload=kill -USR1 $MAINPID` needs no socket and always succeeds: a signal that comes while a restart is not
+//! final yet, be it for a millisecond, is in vain, and only the log says so. `Type=notify-reload` (253) waits, but succeeds
 //! after a failed or refused restart too, since the service did answer; the reason is in `systemctl status`. A unit that is stopped while
 //! `ExecReload=… restart` waits is called failed for that command's end; it stays stopped.
 //!
@@ -242,6 +243,7 @@
 //! | `setuid`, `setgid`, `setgroups` of the C library | all threads | work as the new user: it must be allowed to execute the program (and to enter the directory to start in, if that is not where this process is), and the successor cannot take the old rights back. Sockets are inherited, so that privileged ports stay |
 //! | `chroot` | all threads | work if the program, its libraries and the directory to start in ([`current_dir`](crate::RestartConfig::current_dir)) are at the same paths in the new root |
 //! | namespaces, by `setns` or `unshare` | the thread that asks, and threads that it starts | work; the successor is born in those of the restart thread |
+//! | the shared descriptor table, by `unshare(CLONE_FILES)` | the thread that asks | fail with `Bad file descriptor` if that is the loop's: the restart thread has the other table |
 //! | resource limits | the process, and its successors | work; as many descriptors are needed as there are sockets, and a few |
 //!
 //! A program that is setuid or setgid, or has capabilities of its file, can be started by anybody, with any lifeline. It goes on only for a

@@ -149,10 +149,11 @@ impl Restarter {
     }
 
     /// Says that this process can serve: to systemd, and to the predecessor, which then gives the service to this process. Sockets that
-    /// were inherited and not asked for are closed. Once is enough, more often is harmless.
+    /// were inherited and not asked for are closed. Once is enough, more often is harmless. Whatever is to be served can be registered before,
+    /// and is not to be read, written or accepted from until this has returned.
     ///
-    /// Blocks until the predecessor has answered, which takes it one turn of its loop. Until then it serves. Without one it does not
-    /// block: a systemd that is too busy to be told is told by the next calls of [`poll`](Restarter::poll).
+    /// Blocks until the predecessor has answered, which takes that one turn of its loop; the predecessor serves until then. Without one it does
+    /// not block: a systemd that is too busy to be told is told by the next calls of [`poll`](Restarter::poll).
     ///
     /// # Errors
     ///

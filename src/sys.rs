@@ -19,6 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -46,7 +47,8 @@ pub(crate) fn is_readable_within(fd: impl AsFd, limit: Duration) -> bool {
         match poll(&mut fds, PollTimeout::try_from(whole).unwrap_or(PollTimeout::MAX)) {
             Ok(1..) => return true,
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return false,
+            // The kernel lets nobody wait, and this one is not to spin.
+            Err(_) => thread::sleep(left.min(Duration::from_millis(10))),
         }
         left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_zero() {

@@ -9,11 +9,15 @@ use std::process;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
+
+/// How soon it is tried again, if the kernel does not let anybody wait: where a process may have no descriptor at all, say.
+const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Watcher {
@@ -108,7 +112,11 @@ impl Shared {
             let mut fds = [PollFd::new(watched.as_fd(), PollFlags::POLLIN), PollFd::new(self.end.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => log::error!("cannot wait for the restarter: {error}"),
+                Err(error) => {
+                    log::error!("cannot wait for the restarter: {error}; trying again");
+                    // Or until it is told to end.
+                    drop(self.armed.wait_timeout(self.state(), RETRY));
+                }
             }
             if fds[0].any() == Some(true) {
                 let mut state = self.state();
