@@ -95,7 +95,7 @@ pub enum Failure {
         Exit::Code(0) => "; does that program call ready()?",
         // A panic has its hint by itself.
         Exit::Code(101) | Exit::Signal(_) | Exit::Unknown => "",
-        Exit::Code(_) => "; its standard error may say why, and Predecessor::refuse() can",
+        Exit::Code(_) => "; its standard error may say why",
     })]
     Exited(Exit),
     /// The successor ended after it had taken over, within its probation.

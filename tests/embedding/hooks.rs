@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pollflip::{Failure, Handover, HookResult, LifecycleHandler, RestartTask};
+use pollflip::{Exit, Failure, Handover, HookResult, LifecycleHandler, RestartTask};
 
 use crate::case::{Case, drive, expect, finish, holdings};
 use crate::child::path;
@@ -110,7 +110,7 @@ fn hooks_are_called_in_order_and_the_state_arrives(case: &Case) {
     task.restarter().request().expect("a restart");
     assert!(drive(&mut task, || recorder.calls().len() == 2).is_pending());
     restart_with_state(case, &mut task);
-    let failed = "failed: the successor exited with status 3 before it was ready";
+    let failed = &format!("failed: {}", Failure::Exited(Exit::Code(3)));
     assert_eq!(recorder.calls(), ["pre", failed, "pre", "send", "ready"]);
 }
 

@@ -79,7 +79,7 @@ fn a_thread_that_panics_with_the_handover_fails_the_attempt() {
 }
 
 fn a_successor_that_exits_with_everything_gives_everything_back() {
-    assert_eq!(fails_with("exit"), "the successor exited with status 3 before it was ready");
+    assert_eq!(fails_with("exit"), "the successor exited with status 3 before it was ready; its standard error may say why");
 }
 
 fn a_successor_that_crashes_with_everything_gives_everything_back() {
@@ -172,7 +172,7 @@ fn a_successor_that_is_too_impatient_to_wait_is_not_granted_anything() {
     let mut player = Player::tcp(&service);
     service.plan_next("limit_ms=50");
     let why = service.fail_to_restart();
-    assert_eq!(why, "the successor exited with status 2 before it was ready");
+    assert_eq!(why, "the successor exited with status 2 before it was ready; its standard error may say why");
     let new = service.hub.nth(1);
     assert_eq!(new.says("receive-error"), "no state has come from the predecessor within 0.1 s; refuse, or end");
     // Which is what it should do; it tries to be ready.

@@ -115,7 +115,7 @@ fn a_successor_that_closes_its_end_half_way_is_killed() {
 
 fn a_successor_that_exits_half_way_is_reported_as_such() {
     let why = fails("exits_half_way", "many", LONG);
-    assert_eq!(why, "the successor exited with status 7 before it was ready");
+    assert_eq!(why, "the successor exited with status 7 before it was ready; its standard error may say why");
 }
 
 fn a_refusal_half_way_is_heard_before_the_end() {

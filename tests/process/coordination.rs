@@ -52,7 +52,10 @@ fn promise_10_a_failure_has_the_bytes_of_shellflip_too() {
     service.plan_next("born exit 3");
     let mut client = Raw::connect(&service.socket());
     client.send(RESTART);
-    assert_eq!(client.receive(), r#"{"Response":{"RestartFailed":"the successor exited with status 3 before it was ready"}}"#);
+    assert_eq!(
+        client.receive(),
+        r#"{"Response":{"RestartFailed":"the successor exited with status 3 before it was ready; its standard error may say why"}}"#
+    );
 }
 
 /// One client that writes something, is told what is wrong with it, and is dropped; the service goes on.

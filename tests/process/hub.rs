@@ -1,10 +1,11 @@
 //! Where the processes of a service tell what they do, and are told what to do: one connection each, lines both ways.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use crate::procfs;
 /// How long anything is waited for: the machine may be busy with something else.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// What one who is no process says to the hub, with a number.
+const MARK: &str = "mark ";
 /// What is left out of a story.
 const BORING: [&str; 3] = ["variable", "arguments", "directory"];
 
@@ -33,6 +36,8 @@ struct Seen {
     processes: Vec<Told>,
     /// The connections of those who have yet to name themselves.
     unnamed: BTreeSet<usize>,
+    /// The connections by which somebody asks how far the hub is, by who asks.
+    marks: BTreeMap<usize, usize>,
     /// All lines of all processes in the order in which they came, for a failed test.
     story: String,
     closed: bool,
@@ -82,6 +87,11 @@ impl Hub {
         let reader = BufReader::new(stream.try_clone().expect("a descriptor"));
         for line in reader.lines().map_while(Result::ok) {
             let mut seen = self.lock();
+            if let Some(mark) = line.strip_prefix(MARK) {
+                seen.unnamed.remove(&connection);
+                seen.marks.insert(mark.parse().expect("a number"), connection);
+                return self.changed.notify_all();
+            }
             // The first line is "born PID …".
             let index = *index.get_or_insert_with(|| {
                 let pid = line.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a process names itself first");
@@ -127,9 +137,17 @@ impl Hub {
         self.lock().story.clone()
     }
 
-    /// All processes that have named themselves, in the order of their births.
+    /// All processes that have been born so far, in that order: those that have connected, whether they have been heard yet or not.
     pub fn pids(&self) -> Vec<u32> {
-        self.lock().in_order().map(|told| told.pid).collect()
+        static MARKS: AtomicUsize = AtomicUsize::new(0);
+        let number = MARKS.fetch_add(1, Ordering::Relaxed);
+        // Connections are accepted in the order in which they came.
+        let mut stream = UnixStream::connect(&self.path).expect("the hub");
+        stream.write_all(format!("{MARK}{number}\n").as_bytes()).expect("the hub");
+        self.wait("all that have connected to be heard", |seen| {
+            let mark = seen.marks.get(&number)?;
+            seen.unnamed.iter().all(|connection| connection > mark).then(|| seen.in_order().map(|told| told.pid).collect())
+        })
     }
 
     /// Waits for the birth of the process of that number: 0 is the first.

@@ -173,7 +173,7 @@ fn systemd_is_told_that_a_failed_restart_is_over_and_why() {
     service.plan_next("born exit 3");
     service.fail_to_restart();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
-    manager.expect(&["READY=1", "STATUS=the successor exited with status 3 before it was ready"]);
+    manager.expect(&["READY=1", "STATUS=the successor exited with status 3 before it was ready; its standard error may say why"]);
     service.first().says("event Failed");
     manager.expect_nothing();
 }
@@ -198,7 +198,7 @@ fn systemd_is_told_of_progress() {
     service.fail_to_restart();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     manager.expect(&["STATUS=40%"]);
-    manager.expect(&["READY=1", "STATUS=the successor exited with status 1 before it was ready"]);
+    manager.expect(&["READY=1", "STATUS=the successor exited with status 1 before it was ready; its standard error may say why"]);
 }
 
 fn systemd_is_told_why_a_reload_by_signal_is_refused() {
