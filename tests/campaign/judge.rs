@@ -9,7 +9,7 @@ use crate::case::{Case, Fault, Victim};
 use crate::expected::{Serves, Told};
 use crate::harness::Service;
 use crate::hub::{DEADLINE, Process, wait_until};
-use crate::procfs::Snapshot;
+use crate::procfs::{self, Snapshot};
 use crate::world::{Outcome, World};
 
 /// Looks at what a case has left. Whoever serves then is the owner, or nobody does: `false`.
@@ -166,8 +166,7 @@ pub fn group(service: &Service) -> Vec<Member> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (head, fields) = text.rsplit_once(')')?;
         let fields: Vec<_> = fields.split_whitespace().collect();
-        let (state, parent) = (fields[0], fields[1]);
-        let counts = fields[2] == group && !(matches!(state, "Z" | "X") && parent == own);
+        let counts = fields[2] == group && !(fields[1] == own && procfs::has_ended(pid));
         counts.then(|| Member { pid, name: head.split_once('(').map_or("", |(_, name)| name).into() })
     };
     pids.filter_map(member).collect()
