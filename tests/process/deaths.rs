@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use pollflip::RequestError;
 
 use crate::client::Load;
-use crate::harness::{Service, Setup, install, own_program};
+use crate::harness::{Service, Setup};
 use crate::hub::{Process, wait_until};
 use crate::procfs::{self, Snapshot};
 
@@ -34,9 +34,6 @@ pub fn trials() -> Vec<Trial> {
         promise_07_a_probation_that_ends_well_commits,
         promise_07_the_end_of_the_old_one_is_told_after_its_commit,
         promise_07_the_end_of_the_new_one_after_commit_is_reported,
-        promise_07_a_successor_given_up_by_the_old_one_is_told,
-        promise_07_a_successor_given_up_before_the_end_of_the_old_one_does_not_serve,
-        promise_07_a_successor_that_goes_into_the_background_does_not_serve_later,
     ]
 }
 
@@ -349,59 +346,4 @@ fn promise_07_the_end_of_the_new_one_after_commit_is_reported() {
     assert_eq!(old.says("event SuccessorGone"), new.pid.to_string());
     wait_until("no zombie", || Snapshot::of(old.pid).children == 0);
     assert_eq!(old.said("event SuccessorGone").len(), 1);
-}
-
-fn promise_07_a_successor_given_up_by_the_old_one_is_told() {
-    // The one behind a wrapper is out of the reach of a kill: it has to end by itself, and does not serve.
-    let service = Service::start();
-    service.plan_next("born fork");
-    service.fail_to_restart();
-    // Which of the two announces itself first is not settled.
-    let either = [service.hub.nth(1), service.hub.nth(2)];
-    wait_until("the one that was given up", || either.iter().any(|process| !process.said("ready-error").is_empty()));
-    let program = either.iter().find(|process| !process.said("ready-error").is_empty()).expect("one of them");
-    let told = program.says("ready-error");
-    assert!(told.contains(&format!("the predecessor (process {}) has given this process up", service.first().pid)), "{told}");
-    program.ends();
-    assert_eq!(program.said("serving"), Vec::<String>::new());
-}
-
-fn promise_07_a_successor_given_up_before_the_end_of_the_old_one_does_not_serve() {
-    // The one behind the wrapper initialises itself for so long that a later restart has succeeded meanwhile, and the old one has ended.
-    let service = Service::start();
-    let next = service.path(crate::service::NEXT);
-    service.plan_next(&format!("born leave-plan {} built wait\nborn fork", next.display()));
-    service.fail_to_restart();
-    let either = [service.hub.nth(1), service.hub.nth(2)];
-    wait_until("the one that is getting ready", || either.iter().any(|process| !process.said("waits").is_empty()));
-    let late = either.iter().find(|process| !process.said("waits").is_empty()).expect("one of them");
-    let new = service.restart();
-    service.first().ends();
-    late.tell("go");
-    late.ends();
-    assert!(!late.said("ready-error").is_empty());
-    assert_eq!(late.said("serving"), Vec::<String>::new());
-    assert_eq!(service.connect().pid, new.pid);
-    service.restart();
-}
-
-fn promise_07_a_successor_that_goes_into_the_background_does_not_serve_later() {
-    let setup = Setup::new();
-    let program = setup.path("server");
-    let into = |line: &str| {
-        install(&program, format!("#!/bin/sh\n{}\n", line.replace("PROGRAM", &own_program().display().to_string())).as_bytes())
-    };
-    into("PROGRAM & exit 0");
-    let service = setup.set("program", &program).start();
-    service.plan_next("born wait");
-    assert!(service.fail_to_restart().contains("exited with status 0"));
-    let late = service.hub.nth(1);
-    late.says("waits");
-    into("exec PROGRAM");
-    let new = service.restart();
-    service.first().ends();
-    late.tell("go");
-    late.ends();
-    assert!(!late.said("ready-error").is_empty());
-    assert_eq!(service.connect().pid, new.pid);
 }

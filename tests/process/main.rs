@@ -26,11 +26,14 @@ mod coordination;
 mod coordination_path;
 mod deaths;
 mod deploy;
+mod drops;
 mod environment;
 mod failures;
+mod given_up;
 mod harness;
 mod hub;
 mod loop_turns;
+mod manager;
 mod notify;
 mod procfs;
 mod programs;
@@ -54,9 +57,11 @@ fn main() -> ExitCode {
         deploy::trials(),
         requests::trials(),
         api::trials(),
+        drops::trials(),
         loop_turns::trials(),
         signals::trials(),
         deaths::trials(),
+        given_up::trials(),
         sockets::trials(),
         activation::trials(),
         environment::trials(),

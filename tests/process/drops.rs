@@ -1,0 +1,163 @@
+//! What becomes of a restarter that is dropped, at each state.
+
+use std::fs;
+
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::api::{go_on_when_it_was_tried, slow_to_spawn, while_it_is_tried};
+use crate::harness::{Service, Setup};
+use crate::hub::wait_until;
+use crate::procfs::Snapshot;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        a_drop_when_idle_leaves_nothing,
+        a_drop_at_restarting_leaves_nothing,
+        a_drop_while_spawning_leaves_nothing,
+        a_drop_while_the_successor_gets_ready_kills_it,
+        a_drop_while_a_successor_is_being_killed_leaves_nothing,
+        a_drop_on_probation_commits,
+        a_drop_after_the_handoff_leaves_the_service_alone,
+        a_restarter_can_be_built_again_after_a_drop,
+        a_copy_that_a_forked_child_drops_is_not_the_restarter,
+    ]
+}
+
+/// Without a restarter: one thread, no child, no socket, and the restart signal does nothing.
+fn expect_dropped(service: &Service) {
+    let old = service.first();
+    wait_until("the end of all children and threads", || {
+        let now = Snapshot::of(old.pid);
+        now.children == 0 && now.threads == 1
+    });
+    let left: Vec<_> = fs::read_dir(service.path(".")).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("restart.sock")), "{left:?}");
+    old.signal(Signal::SIGUSR1);
+    let descriptors = Snapshot::of(old.pid).descriptors;
+    for kind in ["[pidfd]", "[timerfd]", "[eventfd]"] {
+        assert!(!descriptors.iter().any(|what| what.contains(kind)), "{descriptors:?}");
+    }
+    service.connect().echo("it serves");
+    assert_eq!(old.ask("request"), "there is no restarter");
+}
+
+fn a_drop_when_idle_leaves_nothing() {
+    let service = Service::start();
+    assert!(service.socket().exists());
+    assert_eq!(service.first().ask("drop"), "dropped");
+    expect_dropped(&service);
+}
+
+fn a_drop_at_restarting_leaves_nothing() {
+    let service = Service::start();
+    service.plan_next("set listen=none");
+    service.first().ask("on Restarting drop");
+    service.first().ask("request");
+    assert_eq!(service.first().says("did drop:"), "dropped");
+    expect_dropped(&service);
+    assert!(service.next_is_waiting());
+}
+
+fn a_drop_while_spawning_leaves_nothing() {
+    let (service, writer) = slow_to_spawn();
+    let old = service.first();
+    let waits = while_it_is_tried(&old, "drop");
+    old.ask("request");
+    go_on_when_it_was_tried(&old, waits);
+    assert_eq!(old.says("did drop:"), "dropped");
+    drop(writer);
+    expect_dropped(&service);
+    assert_eq!(service.hub.pids(), [old.pid]);
+}
+
+fn a_drop_while_the_successor_gets_ready_kills_it() {
+    let service = Service::start();
+    let old = service.first();
+    service.plan_next("built hang");
+    old.ask("request");
+    let new = service.hub.nth(1);
+    new.says("hangs");
+    assert_eq!(old.ask("drop"), "dropped");
+    new.ends();
+    expect_dropped(&service);
+}
+
+fn a_drop_while_a_successor_is_being_killed_leaves_nothing() {
+    let service = Service::start();
+    let old = service.first();
+    service.plan_next("born hang");
+    old.ask("on Spawned cancel");
+    old.ask("on Spawned drop");
+    old.ask("request");
+    assert_eq!(old.says("did drop:"), "dropped");
+    expect_dropped(&service);
+}
+
+fn a_drop_on_probation_commits() {
+    let service = Setup::new().set("probation_ms", "120000").set("linger", "1").start();
+    let old = service.first();
+    old.ask("on HandedOff drop");
+    old.ask("request");
+    let new = service.hub.nth(1);
+    new.says("event Committed");
+    assert_eq!(service.connect().pid, new.pid);
+    assert_eq!(service.status().pid, new.pid);
+    old.signal(Signal::SIGUSR1);
+    assert_eq!(old.ask("drop"), "there was none");
+    assert!(new.lives());
+}
+
+fn a_drop_after_the_handoff_leaves_the_service_alone() {
+    let service = Setup::new().set("linger", "1").start();
+    let old = service.first();
+    let new = service.restart();
+    old.says("event Completed");
+    assert_eq!(old.ask("drop"), "dropped");
+    assert_eq!(service.status().pid, new.pid);
+    assert_eq!(service.connect().pid, new.pid);
+    old.signal(Signal::SIGUSR1);
+    assert_eq!(service.restart().says("built").split(' ').nth(1), Some("2"));
+    assert!(old.lives());
+}
+
+fn a_restarter_can_be_built_again_after_a_drop() {
+    let service = Setup::new().set("listen", "none").start();
+    let old = service.first();
+    for _ in 0..3 {
+        assert_eq!(old.ask("drop"), "dropped");
+        assert!(!service.socket().exists());
+        assert_eq!(old.ask("build"), "ok");
+        assert_eq!(old.ask("ready"), "ok");
+        assert_eq!(service.status().state, "idle");
+    }
+    let new = service.restart();
+    assert_eq!(new.says("built"), format!("generation 1 predecessor {}", old.pid));
+    // And in a successor.
+    assert_eq!(new.ask("drop"), "dropped");
+    assert_eq!(new.ask("build"), "ok");
+    assert_eq!(new.ask("ready"), "ok");
+    wait_until("a process that can be restarted again", || service.status().state == "idle");
+    service.restart();
+}
+
+/// A worker that fails runs its way out of `main`, over everything that it has inherited.
+fn a_copy_that_a_forked_child_drops_is_not_the_restarter() {
+    let service = Service::start();
+    let old = service.first();
+    // It takes as long as the machine's load, and never the seconds that it could wait for a thread.
+    let drops_a_copy = || wait_until("a drop that waits for nobody", || old.ask("drop-in-a-fork") == "Ok(true)");
+    drops_a_copy();
+    assert_eq!(service.status().state, "idle");
+    service.plan_next("built hang");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("hangs");
+    drops_a_copy();
+    assert!(new.lives());
+    let status = service.status();
+    assert_eq!((status.state.as_str(), status.successor), ("awaiting ready", Some(new.pid)));
+    assert_eq!(old.ask("cancel"), "true");
+    asker.join().expect("a thread").expect_err("a restart that was called off");
+    service.restart();
+}
