@@ -223,7 +223,6 @@ impl Restarter {
     }
 
     /// Calls a restart off that is under way; says whether it was early enough. The end comes as [`Event::Failed`].
-    ///
     /// On probation it is too late for that: to take the service back from a successor that hangs, or is not well, kill the process that
     /// [`Event::HandedOff`] has named. [`Event::Resumed`] comes then.
     pub fn cancel(&mut self) -> bool {
@@ -245,7 +244,6 @@ impl Restarter {
     /// Rules restarts out, since this process is ending: one under way is called off, and one on probation becomes final. systemd is told.
     /// The process goes on serving until it ends by itself. What becomes of a restart under way comes as [`Event::Failed`],
     /// [`Event::Resumed`] or [`Event::Completed`]: go on polling until then.
-    ///
     /// What [`Sockets`] keeps for a successor is closed: who connects is refused from the moment on at which the program closes its own
     /// listeners, however long it finishes its work after that.
     pub fn stop(&mut self) {
