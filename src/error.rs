@@ -216,7 +216,7 @@ pub enum Error {
     #[error("no further restart is possible: {0}")]
     Final(Refusal),
     /// The predecessor has given this process up. It serves on, or another one that it has started since; this process should end.
-    #[error("the predecessor (process {0}) has given this process up and serves on")]
+    #[error("the predecessor (process {0}) has given this process up, and the service goes on without it: end this process")]
     GivenUp(u32),
 }
 

@@ -127,5 +127,5 @@ pub mod internals {
 /// The README's program is compiled too.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-#[allow(missing_debug_implementations)]
+#[allow(missing_debug_implementations, reason = "it is there for its documentation")]
 pub struct Readme;

@@ -33,7 +33,7 @@ pub(crate) use link::{Link, Standing};
 ///
 /// # Errors
 ///
-/// [`Error::GivenUp`]: the predecessor lives and has given this process up, which should then end. [`Error::Rule`]: it is too early, for no
+/// [`Error::GivenUp`]: the predecessor has given this process up, which should then end. [`Error::Rule`]: it is too early, for no
 /// [`Restarter`](crate::Restarter) or [`RestartTask`](crate::RestartTask) has been built yet, or the state that was asked for has not been
 /// taken.
 pub fn startup_complete() -> Result<(), Error> {

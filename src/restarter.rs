@@ -157,7 +157,7 @@ impl Restarter {
     ///
     /// # Errors
     ///
-    /// [`Error::GivenUp`]: the predecessor lives and has given this process up; it serves on, and this process should end. [`Error::Rule`]:
+    /// [`Error::GivenUp`]: the predecessor has given this process up; the service goes on without it, and it should end. [`Error::Rule`]:
     /// the state that was asked for has not been taken yet, which is to be done first.
     pub fn ready(&mut self) -> Result<(), Error> {
         startup_complete()?;

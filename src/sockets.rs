@@ -30,7 +30,7 @@ use path::bind_unix;
 /// Each is asked for by name, in every generation in the same way: a successor gets the one that its predecessor had under that name,
 /// the first generation one that systemd passed under it (`FileDescriptorName=`), and otherwise a fresh one is bound. What is returned is
 /// a duplicate, non-blocking and CLOEXEC; the original stays here to be passed on, so that the kernel goes on listening although the
-/// program closes its own: to stop for good, [`remove`](Sockets::remove) it too.
+/// program closes its own: to stop for good, [`remove`](Sockets::remove) it too, as [`Restarter::stop`](crate::Restarter::stop) does with all.
 ///
 /// What a predecessor or systemd gave and the program has not asked for when it becomes ready is closed. systemd's own numbers stay open,
 /// for programs that read `LISTEN_FDS` by themselves: such a socket is gone for good only with the process.
