@@ -21,6 +21,7 @@ macro_rules! trials {
 mod activation;
 mod api;
 mod chain;
+mod claims;
 mod client;
 mod coordination;
 mod coordination_path;
@@ -35,6 +36,7 @@ mod hub;
 mod loop_turns;
 mod manager;
 mod notify;
+mod path_over_restarts;
 mod procfs;
 mod programs;
 mod requests;
@@ -63,10 +65,12 @@ fn main() -> ExitCode {
         deaths::trials(),
         given_up::trials(),
         sockets::trials(),
+        claims::trials(),
         activation::trials(),
         environment::trials(),
         coordination::trials(),
         coordination_path::trials(),
+        path_over_restarts::trials(),
         notify::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

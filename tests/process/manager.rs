@@ -14,7 +14,7 @@ pub const JUNK: &[u8] = b"X";
 
 /// Stands in for systemd.
 #[derive(Debug)]
-pub struct Manager(pub UnixDatagram);
+pub struct Manager(UnixDatagram);
 
 /// One message: its lines, and the descriptors that came with it.
 #[derive(Debug)]

@@ -21,17 +21,10 @@ pub fn trials() -> Vec<Trial> {
         sockets_of_every_kind_are_the_same_after_restarts,
         four_hundred_descriptors_pass_through_a_restart,
         a_descriptor_that_was_made_without_cloexec_comes_by_its_name_alone,
-        a_name_with_another_kind_behind_it_is_an_error_that_says_both,
-        a_name_with_another_address_behind_it_is_an_error_that_says_both,
         an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart,
         a_path_by_another_way_to_it_is_the_same,
         what_the_new_version_does_not_claim_is_closed_at_ready,
         what_was_removed_is_not_passed_on,
-        an_address_that_is_there_under_another_name_is_told_with_that,
-        a_socket_asked_for_after_the_handoff_is_an_error,
-        names_are_checked,
-        an_empty_path_is_an_error,
-        an_address_that_somebody_has_is_an_error_that_says_who_may,
         promise_09_flags_of_inherited_descriptions_are_unchanged,
         promise_09_a_unix_path_stays_connectable_throughout,
         promise_09_a_unix_listener_replaces_a_stale_path_and_nothing_else,
@@ -39,7 +32,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// One of each kind.
-fn all_kinds(setup: Setup) -> Setup {
+pub fn all_kinds(setup: Setup) -> Setup {
     let path = |name: &str| setup.path(name).display().to_string();
     let (stream, datagram, packet, file) = (path("stream"), path("datagram"), path("packet"), path("file"));
     setup
@@ -149,41 +142,6 @@ fn a_descriptor_that_was_made_without_cloexec_comes_by_its_name_alone() {
     }
 }
 
-fn a_name_with_another_kind_behind_it_is_an_error_that_says_both() {
-    let service = all_kinds(Setup::new()).start();
-    let new = service.restart();
-    let answer = new.ask("claim udp echo 127.0.0.1:0");
-    assert!(
-        answer.contains("\"echo\" is a TCP listener on 127.0.0.1:") && answer.contains("and a UDP socket on 127.0.0.1:0 was asked for"),
-        "{answer}"
-    );
-    let answer = new.ask("claim tcp file 127.0.0.1:0");
-    assert!(answer.contains("\"file\" is no socket, and a TCP listener on 127.0.0.1:0 was asked for"), "{answer}");
-    let path = service.path("stream");
-    let answer = new.ask(&format!("claim datagram stream {}", path.display()));
-    assert!(answer.contains("is a unix listener at") && answer.contains("a unix datagram socket at"), "{answer}");
-    let answer = new.ask(&format!("claim seqpacket stream {}", path.display()));
-    assert!(answer.contains("is a unix listener at") && answer.contains("a unix seqpacket listener at"), "{answer}");
-    // Nothing of that has harmed it.
-    service.restart();
-}
-
-fn a_name_with_another_address_behind_it_is_an_error_that_says_both() {
-    let service = all_kinds(Setup::new()).start();
-    let address = service.address();
-    let new = service.restart();
-    let answer = new.ask("claim tcp echo 127.0.0.2:0");
-    assert!(
-        answer.contains(&format!("is a TCP listener on {address}")) && answer.contains("a TCP listener on 127.0.0.2:0 was asked for"),
-        "{answer}"
-    );
-    assert_eq!(new.ask(&format!("claim tcp echo {address}")), "ok");
-    let other = service.path("other");
-    let answer = new.ask(&format!("claim unix stream {}", other.display()));
-    assert!(answer.contains("/stream") && answer.contains("/other was asked for"), "{answer}");
-    assert!(!other.exists());
-}
-
 fn an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart() {
     if TcpListener::bind("[::1]:0").is_err() {
         return println!("no IPv6 here");
@@ -239,54 +197,6 @@ fn what_was_removed_is_not_passed_on() {
     service.plan_next("set only=tcp echo 127.0.0.1:0\nclaimed unclaimed");
     let new = service.restart();
     assert_eq!(new.says("did unclaimed:"), "datagram file packet stream");
-}
-
-fn a_socket_asked_for_after_the_handoff_is_an_error() {
-    let service = Setup::new().set("linger", "1").start();
-    let old = service.first();
-    service.restart();
-    old.says("event Completed");
-    let answer = old.ask("claim tcp echo 127.0.0.1:0");
-    assert!(answer.contains("asked for too late: this process has handed over for good"), "{answer}");
-}
-
-fn an_address_that_is_there_under_another_name_is_told_with_that() {
-    let service = Service::start();
-    // As a release meets it that has renamed its socket.
-    let answer = service.first().ask(&format!("claim tcp other {}", service.address()));
-    assert!(answer.contains(r#"this process has it already, under the name "echo""#), "{answer}");
-}
-
-fn names_are_checked() {
-    let service = Service::start();
-    let first = service.first();
-    let answer = first.ask("claim tcp  127.0.0.1:0");
-    assert!(answer.contains("must have 1 to 255 bytes, and this one has 0"), "{answer}");
-    let answer = first.ask(&format!("claim tcp {} 127.0.0.1:0", "n".repeat(256)));
-    assert!(answer.contains("this one has 256"), "{answer}");
-    let longest = "n".repeat(255);
-    assert_eq!(first.ask(&format!("claim tcp {longest} 127.0.0.1:0")), "ok");
-    service.plan_next(&format!("set listen=tcp echo 127.0.0.1:0\nset listen=tcp {longest} 127.0.0.1:0"));
-    let new = service.restart();
-    assert_eq!(new.says(&format!("socket {longest}")), first.says(&format!("socket {longest}")));
-    let answer = new.ask("claim tcp web 300.0.0.1:80");
-    assert!(answer.contains("\"web\""), "{answer}");
-}
-
-fn an_empty_path_is_an_error() {
-    let service = Service::start();
-    for kind in ["unix", "datagram", "seqpacket"] {
-        let answer = service.first().ask(&format!("claim {kind} name "));
-        assert!(answer.contains("cannot bind \"name\"") && answer.contains("the path is empty"), "{kind}: {answer}");
-    }
-    service.restart();
-}
-
-fn an_address_that_somebody_has_is_an_error_that_says_who_may() {
-    let service = Service::start();
-    let other = TcpListener::bind("127.0.0.1:0").expect("a listener");
-    let answer = service.first().ask(&format!("claim tcp other {}", other.local_addr().expect("an address")));
-    assert!(answer.contains("cannot bind \"other\"") && answer.contains("its environment has POLLFLIP_LIFELINE"), "{answer}");
 }
 
 fn promise_09_flags_of_inherited_descriptions_are_unchanged() {
