@@ -175,6 +175,8 @@ fn promise_05_clients_that_have_been_answered_make_room() {
     service.plan_next("built wait");
     let asker = service.restart_meanwhile();
     service.hub.nth(1).says("waits");
+    // The successor may have come this far before the restart thread has told its loop of it.
+    service.first().says("event Spawned");
     let deadline = Instant::now() + DEADLINE;
     // One that is silent for five seconds is hung up on, which a busy machine may be late for.
     while let Err(error) = three_hundred_clients(&service) {

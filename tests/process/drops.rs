@@ -153,6 +153,7 @@ fn a_copy_that_a_forked_child_drops_is_not_the_restarter() {
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("hangs");
+    old.says("event Spawned");
     drops_a_copy();
     assert!(new.lives());
     let status = service.status();

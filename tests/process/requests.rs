@@ -146,6 +146,8 @@ fn the_status_follows_a_restart() {
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
+    // The successor may have come this far before the restart thread has told the loop of it.
+    old.says("event Spawned");
     let status = service.status();
     assert_eq!((status.pid, status.state.as_str(), status.successor), (old.pid, "awaiting ready", Some(new.pid)));
     assert!(status.under_way().is_some());

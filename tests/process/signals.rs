@@ -135,6 +135,8 @@ fn promise_06_signals_during_a_restart_are_refused() {
     for _ in 0..50 {
         old.signal(Signal::SIGUSR1);
     }
+    // The successor may have come this far before the restart thread has told the loop of it.
+    old.says("event Spawned");
     assert_eq!(service.status().state, "awaiting ready");
     new.tell("go");
     new.says("event Committed");

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -134,10 +135,12 @@ fn a_limit_is_waited_out_and_not_longer_than_the_work() {
 fn a_forced_phase_follows_the_first() {
     let coordinator = ShutdownCoordinator::new();
     let (handle, signal) = (coordinator.handle(), coordinator.signal());
+    let (tells, told) = mpsc::channel();
     let task = within_deadline(move || {
         let signal = handle.signal();
         block_on(signal.begun());
         assert!(!signal.is_forced());
+        tells.send(()).expect("the test");
         block_on(signal.forced());
         assert!(signal.is_forced());
         drop(handle);
@@ -153,6 +156,7 @@ fn a_forced_phase_follows_the_first() {
     assert_eq!(forced.count(), 0, "the first phase does not wake who waits for the second");
     assert!(poll(&mut on_forced, &forced).is_pending());
     assert_eq!(shutdown.wait(Duration::from_millis(5)), Err(1));
+    told.recv().expect("the task has seen the first phase");
     shutdown.force();
     shutdown.force();
     assert_eq!(shutdown.wait(DEADLINE), Ok(()));
