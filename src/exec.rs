@@ -83,10 +83,8 @@ struct Desk {
     starting: Option<Arc<OwnedFd>>,
     done: VecDeque<(Attempt, Result<Process, ChildSpawnError>)>,
     ended: bool,
-    /// Given up and ended, but a debugger has them: the loop reaps them when it lets go.
+    /// Given up, and cannot be reaped yet: a debugger has them, or they do not die. The loop reaps them when they can be.
     held: Vec<Process>,
-    /// Killed when the thread was gone, and not dead in time: looked for once more at the end.
-    undying: Vec<Process>,
 }
 
 impl Exec {
@@ -151,7 +149,7 @@ impl Exec {
             && process.wait(END_LIMIT).is_none()
         {
             log::warn!("process {} has been killed and does not die", process.pid());
-            self.shared.desk().undying.push(process);
+            self.shared.hold(process);
         }
     }
 
@@ -160,7 +158,7 @@ impl Exec {
         self.shared.desk().done.pop_front()
     }
 
-    /// Those that were given up and have ended, and cannot be reaped yet.
+    /// Those that were given up and cannot be reaped yet.
     pub(crate) fn take_held(&self) -> Vec<Process> {
         mem::take(&mut self.shared.desk().held)
     }
@@ -222,7 +220,7 @@ impl Drop for Exec {
                 log::warn!("the restart thread is still busy after {} s and is left to itself", END_LIMIT.as_secs());
             }
         }
-        for process in &self.shared.desk().undying {
+        for process in &self.shared.desk().held {
             process.try_wait();
         }
     }
@@ -235,6 +233,18 @@ impl Shared {
 
     fn is_abandoned(&self, attempt: Attempt) -> bool {
         self.desk().abandoned >= attempt.0
+    }
+
+    /// Leaves a process to the loop.
+    fn hold(&self, process: Process) {
+        self.desk().held.push(process);
+        self.wake_loop();
+    }
+
+    fn wake_loop(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::warn!("cannot wake the loop: {error}");
+        }
     }
 
     /// Waits for the next order; `None`: there are no more.
@@ -266,15 +276,8 @@ impl Work {
             process.kill();
             process.wait(Duration::MAX);
             if process.is_held() {
-                self.shared.desk().held.push(process);
-                self.wake_loop();
+                self.shared.hold(process);
             }
-        }
-    }
-
-    fn wake_loop(&self) {
-        if let Err(error) = self.shared.waker.wake() {
-            log::warn!("cannot wake the loop: {error}");
         }
     }
 
@@ -304,7 +307,7 @@ impl Work {
         }
         desk.done.push_back((attempt, result));
         drop(desk);
-        self.wake_loop();
+        self.shared.wake_loop();
         // What is handed over may be held twice while it waits for the successor, which takes a while to ask for it.
         sys::enlarge_descriptor_table(descriptors.saturating_mul(2));
         None

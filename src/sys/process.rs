@@ -123,7 +123,7 @@ impl Process {
 
     /// Whether a child that nobody waits for any more is still to be reaped: it does not die, or a debugger has it. Reaps it if it can be.
     pub(crate) fn is_held(&self) -> bool {
-        !simulation::is_simulated() && self.reap(0) == Ok(None)
+        simulation::try_wait(self.pid).map_or_else(|| self.reap(0) == Ok(None), |exit| exit.is_none())
     }
 
     /// Waits at most so long for the child to end, and reaps it.
