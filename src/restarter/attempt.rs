@@ -84,7 +84,7 @@ impl Current {
         }
     }
 
-    /// Looks for the end of the handover, reads the lifeline empty, then the pidfd. The flag says that there may be more.
+    /// Looks for the end of the handover and of the process, then reads the lifeline empty. The flag says that there may be more.
     pub(super) fn read(&mut self, now: Duration) -> (Vec<Said>, bool) {
         let mut said = Vec::new();
         self.lifeline.flush();
@@ -106,6 +106,10 @@ impl Current {
             said.push(Said::Input(Input::HandoverFailed(self.attempt)));
         }
         self.look_at_handover(&mut said);
+        // What it said before it ended counts, all of it: that is there to be read once it has ended.
+        if self.words.exit.is_none() {
+            self.words.exit = self.process.as_ref().and_then(|process| self.end_of(process));
+        }
         let mut more = true;
         for _ in 0..TURN {
             more = false;
@@ -121,13 +125,8 @@ impl Current {
             }
             more = true;
         }
-        // What it said before it ended counts, all of it.
-        if !more
-            && !self.exited
-            && let Some(exit) = self.process.as_ref().and_then(|process| self.end_of(process))
-        {
+        if !more && !self.exited && self.words.exit.is_some() {
             self.exited = true;
-            self.words.exit = Some(exit);
             // It could serve, and cannot any more.
             said.retain(|said| !matches!(said, Said::Input(Input::Ready(_))));
             said.push(Said::Input(Input::Exited(self.attempt)));

@@ -24,6 +24,10 @@ macro_rules! trials {
 #[path = "../process/client.rs"]
 mod client;
 #[allow(dead_code, reason = "shared with tests/process")]
+#[cfg(target_arch = "x86_64")]
+#[path = "../process/debugger.rs"]
+mod debugger;
+#[allow(dead_code, reason = "shared with tests/process")]
 #[path = "../process/harness.rs"]
 mod harness;
 #[allow(dead_code, reason = "shared with tests/process")]

@@ -26,9 +26,13 @@ mod client;
 mod coordination;
 mod coordination_path;
 mod deaths;
+#[cfg(target_arch = "x86_64")]
+mod debugger;
 mod deploy;
 mod drops;
 mod environment;
+#[cfg(target_arch = "x86_64")]
+mod every_call;
 mod failures;
 mod given_up;
 mod harness;
@@ -72,6 +76,8 @@ fn main() -> ExitCode {
         coordination_path::trials(),
         path_over_restarts::trials(),
         notify::trials(),
+        #[cfg(target_arch = "x86_64")]
+        every_call::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
