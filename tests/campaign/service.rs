@@ -187,6 +187,11 @@ impl Running {
                 "planned".into()
             }
             None if command == "connections" => self.listeners.connections().to_string(),
+            None if command == "wait" => {
+                let state = self.restarter.as_ref().map(|restarter| restarter.status().state);
+                say(&format!("comes-to-wait {}", state.unwrap_or_default()));
+                plan::perform(command, &mut self.restarter)
+            }
             _ => plan::perform(command, &mut self.restarter),
         };
         say(&format!("answer {answer}"));

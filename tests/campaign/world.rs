@@ -148,7 +148,8 @@ impl World {
             old.ask("status");
             old.tell("wait");
             old.says_again("waits", waits);
-            let is_too_late = is_too_late();
+            // The successor may have been killed, and not be dead.
+            let is_too_late = is_too_late() || old.said("comes-to-wait").last().is_some_and(|state| state == "killing");
             if is_too_late {
                 old.tell("go");
             }
