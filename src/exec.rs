@@ -300,17 +300,23 @@ impl Work {
         // The lowest number that was free: there are not many more descriptors than that.
         let descriptors = job.lifeline.as_raw_fd();
         let result = start(&self.launch, &mask, job, &self.shared);
+        let mut late = None;
         let mut desk = self.shared.desk();
-        desk.starting = None;
+        let theirs = desk.starting.take();
         if desk.abandoned >= attempt.0 {
-            return result.ok();
+            late = result.ok();
+        } else {
+            desk.done.push_back((attempt, result));
         }
-        desk.done.push_back((attempt, result));
         drop(desk);
-        self.shared.wake_loop();
-        // What is handed over may be held twice while it waits for the successor, which takes a while to ask for it.
-        sys::enlarge_descriptor_table(descriptors.saturating_mul(2));
-        None
+        // The loop need not wait at the desk while the kernel closes that.
+        drop(theirs);
+        if late.is_none() {
+            self.shared.wake_loop();
+            // What is handed over may be held twice while it waits for the successor, which takes a while to ask for it.
+            sys::enlarge_descriptor_table(descriptors.saturating_mul(2));
+        }
+        late
     }
 }
 
