@@ -1,7 +1,6 @@
 //! A new process whose end has begun and is not over when its probation is: it writes a core dump, or gives gigabytes back. Here it is held
 //! there by a debugger.
 
-use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
@@ -66,7 +65,8 @@ impl End {
 fn hold_in_its_end(process: &Process, end: End) -> Option<Held> {
     let pid = match end {
         End::Crash => process.pid,
-        End::Exit => restart_thread(process.pid),
+        // It gives itself its name when it is run first.
+        End::Exit => wait_for("the restart thread", || procfs::restart_thread(process.pid)),
     };
     let pid = Pid::from_raw(pid as i32);
     let (tell, told) = mpsc::channel();
@@ -109,16 +109,6 @@ fn hold_in_its_end(process: &Process, end: End) -> Option<Held> {
             None
         }
     }
-}
-
-fn restart_thread(pid: u32) -> u32 {
-    let find = || {
-        let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads").flatten();
-        let is_it = |path: PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("pollflip-"));
-        threads.find(|thread| is_it(thread.path()))?.file_name().into_string().ok()?.parse().ok()
-    };
-    // It gives itself that name when it is run first.
-    wait_for("the restart thread", find)
 }
 
 impl Held {

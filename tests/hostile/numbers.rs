@@ -13,6 +13,7 @@ use crate::debugger::Stopped;
 use crate::harness::Setup;
 use crate::hub::{wait_for, wait_until};
 use crate::is_root;
+use crate::procfs;
 
 trials![promise_03_a_process_that_has_got_the_number_of_a_dead_successor_is_left_alone];
 
@@ -50,12 +51,7 @@ fn promise_03_a_process_that_has_got_the_number_of_a_dead_successor_is_left_alon
     // Its program waits for any child, as one that starts many does.
     let service = Setup::new().plan("granted reap-any").start();
     let old = service.first();
-    let thread = wait_for("the restart thread", || {
-        let mut threads = fs::read_dir(format!("/proc/{}/task", old.pid)).expect("a live process").flatten();
-        let thread =
-            threads.find(|thread| fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.starts_with("pollflip-restar")))?;
-        thread.file_name().to_str()?.parse().ok()
-    });
+    let thread = wait_for("the restart thread", || procfs::restart_thread(old.pid));
     let Some(stopped) = Stopped::new(thread, test) else { return };
     service.plan_next("born exit 3");
     let asker = service.restart_meanwhile();

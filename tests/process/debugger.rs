@@ -74,6 +74,8 @@ impl Call {
             libc::SYS_epoll_wait | libc::SYS_epoll_pwait => self.0.r10 as i32 != 0,
             libc::SYS_poll => self.0.rdx as i32 != 0,
             libc::SYS_ppoll => true,
+            // Of the operations, with their flags in the other bits.
+            libc::SYS_futex => matches!(self.0.rsi as i32 & 0x7f, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET),
             _ => false,
         }
     }

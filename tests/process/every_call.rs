@@ -1,19 +1,21 @@
 //! What happens between two system calls of a process, at each place where it can happen.
 
+use std::fs;
 use std::os::unix::net::UnixStream;
 
 use libtest_mimic::Trial;
-use nix::libc;
+use nix::libc::{self, c_long};
 use nix::sys::signal::Signal;
 
 use crate::debugger::Stopped;
-use crate::harness::{Service, Setup};
-use crate::hub::{Process, wait_until};
-use crate::procfs;
+use crate::harness::{Service, Setup, install, install_copy};
+use crate::hub::{Process, wait_for, wait_until};
+use crate::procfs::{self, Snapshot};
 
 pub fn trials() -> Vec<Trial> {
     trials![
         promise_03_a_successor_that_refuses_is_heard_at_whatever_call_of_the_old_one_it_ends,
+        promise_03_a_start_that_is_called_off_at_any_call_of_the_restart_thread_leaves_nothing,
         promise_07_the_new_one_killed_at_any_call_of_the_old_one_gives_the_service_back_or_is_reported,
         promise_07_the_new_one_killed_at_any_call_of_the_old_one_on_probation_gives_the_service_back,
         promise_07_the_old_one_killed_at_any_call_of_the_new_one_leaves_it_the_service,
@@ -21,14 +23,14 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Lets a thread make so many calls, or fewer if it has nothing to do any more: it has looked at its lifeline and waits, so many times.
-/// Says whether it has made them all.
-fn makes(calls: usize, stopped: &Stopped, waits: usize) -> bool {
-    let (mut has_read, mut left) = (false, waits);
+/// Lets a thread make so many calls, or fewer if it has nothing to do any more: it has made that one, and waits, so many times. Says whether
+/// it has made them all.
+fn makes(calls: usize, stopped: &Stopped, last: c_long, waits: usize) -> bool {
+    let (mut has_made_it, mut left) = (false, waits);
     for _ in 0..calls {
         let Some(call) = stopped.next_call() else { return false };
-        has_read |= call.number() == libc::SYS_recvmsg;
-        if has_read && call.waits() {
+        has_made_it |= call.number() == last;
+        if has_made_it && call.waits() {
             left -= 1;
             if left == 0 {
                 return false;
@@ -54,7 +56,7 @@ fn promise_03_a_successor_that_refuses_is_heard_at_whatever_call_of_the_old_one_
         let Some(stopped) = Stopped::new(old.pid, "the one of a successor that refuses") else { return };
         // The loop has something to do, and looks at all that it has.
         let client = UnixStream::connect(service.socket()).expect("a connection");
-        let goes_on = makes(calls, &stopped, 1);
+        let goes_on = makes(calls, &stopped, libc::SYS_accept4, 1);
         new.tell("go");
         is_dead(&new);
         drop(stopped);
@@ -66,6 +68,55 @@ fn promise_03_a_successor_that_refuses_is_heard_at_whatever_call_of_the_old_one_
             break;
         }
     }
+    service.restart();
+}
+
+fn promise_03_a_start_that_is_called_off_at_any_call_of_the_restart_thread_leaves_nothing() {
+    let setup = Setup::new();
+    let program = setup.path("server");
+    install_copy(&program);
+    let service = setup.program(program.clone()).start();
+    let old = service.first();
+    let before = Snapshot::of(old.pid);
+    let release = |script: &str| {
+        fs::remove_file(&program).expect("the release before");
+        install(&program, script.as_bytes());
+    };
+    // Whatever comes of it lives until it is killed.
+    release("#!/bin/sh\nexec sleep 1000\n");
+    let thread = wait_for("the restart thread", || procfs::restart_thread(old.pid));
+    for calls in 1.. {
+        let Some(stopped) = Stopped::new(thread, "the one of a start that is called off") else { return };
+        assert_eq!(old.ask("request"), "ok");
+        let (mut left, mut has_started) = (calls, false);
+        let is_done = loop {
+            let call = stopped.next_call().expect("the restart thread");
+            has_started |= call.number() == libc::SYS_pidfd_open;
+            // Then it waits for the next one to start.
+            if has_started && call.waits() {
+                break true;
+            }
+            // The loop may wait for what it is about to wake.
+            left -= usize::from(call.number() != libc::SYS_futex);
+            if left == 0 {
+                break false;
+            }
+        };
+        assert_eq!(old.ask("cancel"), "true");
+        drop(stopped);
+        assert!(old.says_again("event Failed", calls - 1).starts_with("Cancelled"));
+        if is_done {
+            assert!(calls > 4, "no more than {calls} calls");
+            break;
+        }
+    }
+    // What the thread had to do before is done when this has been started.
+    release("#!/bin/sh\nexit 3\n");
+    assert!(service.fail_to_restart().contains("exited with status 3"));
+    service.expect_unchanged(&old, &before);
+    assert_eq!(service.hub.pids(), [old.pid]);
+    fs::remove_file(&program).expect("the last release");
+    install_copy(&program);
     service.restart();
 }
 
@@ -82,7 +133,8 @@ fn killed_when_it_is_ready(setup: impl Fn() -> Setup, check: impl Fn(&Service, &
         let Some(stopped) = Stopped::new(old.pid, "the one of a successor that is killed") else { return };
         new.tell("go");
         new.says("hangs");
-        let goes_on = makes(calls, &stopped, 1);
+        // Its last word is the grant.
+        let goes_on = makes(calls, &stopped, libc::SYS_sendmsg, 1);
         new.signal(Signal::SIGKILL);
         is_dead(&new);
         drop(stopped);
@@ -131,7 +183,8 @@ fn struck_on_its_way(strike: impl Fn(&Process) -> String, check: impl Fn(&Servic
         new.says("waits");
         let Some(stopped) = Stopped::new(new.pid, "the one of a successor on its way") else { return };
         new.tell("go");
-        let goes_on = makes(calls, &stopped, 2);
+        // Its last word is that it is ready; then it waits for the grant, and for something to do.
+        let goes_on = makes(calls, &stopped, libc::SYS_sendmsg, 2);
         let struck = strike(&old);
         drop(stopped);
         // Whoever asked may have lost whom it had asked.

@@ -102,7 +102,7 @@ pub fn stat(pid: u32) -> Option<Vec<String>> {
     Some(fields.split_whitespace().map(String::from).collect())
 }
 
-/// One line of /proc/PID/status.
+/// One line of /proc/PID/status, of a process or a thread.
 pub fn status(pid: u32, name: &str) -> Option<String> {
     status_at(&format!("/proc/{pid}/status"), name)
 }
@@ -120,20 +120,20 @@ pub fn has_signal(pid: u32, mask: &str, signal: i32) -> bool {
 
 /// Whether the restart thread takes a signal: `None` if there is no such thread.
 pub fn restart_thread_takes(pid: u32, signal: i32) -> Option<bool> {
-    Some(!is_in(status_at(&restart_thread(pid)?, "SigBlk"), signal))
+    Some(!is_in(status(restart_thread(pid)?, "SigBlk"), signal))
 }
 
 /// How often the restart thread has waited for something.
 pub fn restart_thread_waits(pid: u32) -> u64 {
-    let waits = restart_thread(pid).and_then(|path| status_at(&path, "voluntary_ctxt_switches"));
+    let waits = restart_thread(pid).and_then(|thread| status(thread, "voluntary_ctxt_switches"));
     waits.and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
-/// The status file of the restart thread.
-fn restart_thread(pid: u32) -> Option<String> {
+/// The number of the restart thread.
+pub fn restart_thread(pid: u32) -> Option<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    let mut paths = threads.filter_map(|thread| Some(thread.ok()?.path().join("status").to_str()?.to_owned()));
-    paths.find(|path| status_at(path, "Name").as_deref() == Some("pollflip-restar"))
+    let mut numbers = threads.filter_map(|thread| thread.ok()?.file_name().to_str()?.parse().ok());
+    numbers.find(|thread| status(*thread, "Name").as_deref() == Some("pollflip-restar"))
 }
 
 /// Whether every one of these signals that was sent to a process has been taken in: none is pending, and no thread is in a handler, which
