@@ -186,6 +186,12 @@ impl Lifeline {
         sys::is_readable_within(&self.socket, limit);
     }
 
+    /// Whether there is room for much more: less than a quarter of it is taken.
+    pub(crate) fn has_room(&self) -> bool {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+        self.waiting() == 0 && matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+    }
+
     fn other_end_closed(&self) -> bool {
         let hung_up = PollFlags::from_bits_retain(libc::POLLRDHUP);
         let mut fds = [PollFd::new(self.socket.as_fd(), hung_up)];

@@ -74,10 +74,11 @@ impl Predecessor {
         self.0.pid()
     }
 
-    /// Tells it, whoever asked for the restart, and systemd how far this process is: a line for people, such as "warming the cache, 40%".
+    /// Tells it, whoever asked for the restart, and systemd how far this process is: a line for people, such as "warming the cache, 40%". What
+    /// comes while some dozens of lines have not been read is left out.
     pub fn progress(&self, text: &str) {
-        // What nobody reads must not pile up.
-        if self.0.line.waiting() < 64 {
+        // What nobody reads must not pile up, nor stand in the way of what this process says last.
+        if self.0.line.has_room() {
             self.0.say(&Message::Progress { text: wire::line(text) });
         }
     }
@@ -101,9 +102,6 @@ impl Predecessor {
     /// [`Error::TimedOut`]: the limit has passed. Anything else: what came cannot be used, for want of descriptors, say, of which the
     /// predecessor is told. This process should then [refuse](Predecessor::refuse), with the reason, or end.
     pub fn receive(&self, limit: Duration) -> Result<Inheritance, Error> {
-        if !self.0.pull() {
-            return Err(Error::rule("receive comes too late: this process has said that it is ready"));
-        }
         let result = self.0.wait_for_state(limit);
         // What else has come meanwhile is the loop's.
         wake_loop(&startup());

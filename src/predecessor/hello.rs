@@ -115,13 +115,14 @@ fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
 /// The next message of the first ones.
 fn next(line: &Lifeline, deadline: Instant) -> Result<(Message, Vec<OwnedFd>), Error> {
     loop {
+        // What has come by then is in time.
+        let left = deadline.saturating_duration_since(Instant::now());
         match line.receive() {
             Some(Incoming::Message(message, descriptors)) => return Ok((message, descriptors)),
             Some(Incoming::Garbage(why)) => return Err(unusable(format!("the predecessor broke the protocol: {why}"))),
             Some(Incoming::Closed) => return Err(unusable("the predecessor closed it before it had said who it is")),
             None => {}
         }
-        let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(unusable(format!("the predecessor did not say who it is within {} s", HELLO_LIMIT.as_secs())));
         }

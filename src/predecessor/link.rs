@@ -63,6 +63,8 @@ struct Inbox {
     /// When somebody last looked.
     looked: Option<Instant>,
     gone: bool,
+    /// Its end has begun, and is not over: it may have to give gigabytes back.
+    dying: bool,
     state: Option<State>,
 }
 
@@ -219,14 +221,20 @@ impl Link {
         true
     }
 
-    /// Waits for the state. Lets go of the inbox only when it is there, so that the loop does not get it first.
+    /// Asks for the state and waits for it. Has the inbox from before the question until the state is there, so that the loop does not get it
+    /// first.
     pub(super) fn wait_for_state(&self, limit: Duration) -> Result<Inheritance, Error> {
         let deadline = Instant::now().checked_add(limit);
         let mut inbox = self.inbox_until(deadline).ok_or(Error::TimedOut(limit))?;
+        if !self.pull() {
+            return Err(Error::rule("receive comes too late: this process has said that it is ready"));
+        }
         if let Some(State::Come { told: true, .. }) = inbox.state {
             return Err(Error::rule("the state of the predecessor has been received already"));
         }
         loop {
+            // What has come by then is in time, although this process may be stopped at any point.
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             self.read(&mut inbox);
             match self.take_inherited(&mut inbox) {
                 Some(Ok(inheritance)) => return Ok(inheritance),
@@ -239,7 +247,7 @@ impl Link {
             if inbox.gone {
                 return Err(Error::Alone(self.pid()));
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if is_over {
                 return Err(Error::TimedOut(limit));
             }
             self.wait_for_news(&inbox, deadline);
@@ -264,8 +272,10 @@ impl Link {
 
     /// The lifeline first: what the predecessor said before it ended counts.
     fn read(&self, inbox: &mut Inbox) {
-        let ended = self.process.has_ended() && self.is_the_process();
+        // Before the look at the process: how long it has lived on without its lifeline is known up to then, whatever stops this one.
         inbox.looked = Some(sys::now());
+        let ended = self.process.has_ended() && self.is_the_process();
+        inbox.dying = !ended && inbox.closed.is_some() && self.is_the_process() && self.process.is_dying_parent();
         // Those are the last that there is to say.
         let is_over = |inbox: &Inbox| inbox.closed.is_some() || (inbox.granted.is_some() && inbox.committed);
         if !is_over(inbox) && !self.is_the_lifeline() {

@@ -1,4 +1,4 @@
-//! A child whose end has begun: it writes a core dump, or gives gigabytes back, and nothing of its program runs any more. Until that is over,
+//! A child or a parent whose end has begun: it writes a core dump, or gives gigabytes back, and nothing of its program runs any more. Until that is over,
 //! only `/proc` tells.
 
 use std::fs;
@@ -13,6 +13,7 @@ const SIGNALED: u64 = 0x400;
 
 /// What is seen of a thread.
 struct Thread {
+    parent: u32,
     flags: u64,
     /// As `wait` would tell it; 0 if this process may not see it.
     status: i32,
@@ -20,7 +21,19 @@ struct Thread {
 
 /// How a child is about to end, if its end has begun.
 pub(super) fn exit_of(pid: u32) -> Option<Exit> {
+    // Where there are several namespaces of processes, the number may be another one's.
+    first_of(pid, |parent| parent == std::process::id()).map(|first| first.exit())
+}
+
+/// Whether the end of that process has begun.
+pub(super) fn has_begun(pid: u32) -> bool {
+    first_of(pid, |_| true).is_some()
+}
+
+/// The first thread of a process with such a parent, if its end has begun.
+fn first_of(pid: u32, is_parent: impl Fn(u32) -> bool) -> Option<Thread> {
     let process = format!("/proc/{pid}");
+    let look_at = |path: &str| look_at(path).filter(|thread| is_parent(thread.parent));
     let first = look_at(&format!("{process}/stat"))?;
     let is_dying = if first.is_killed() {
         true
@@ -32,7 +45,7 @@ pub(super) fn exit_of(pid: u32) -> Option<Exit> {
     } else {
         false
     };
-    is_dying.then(|| first.exit())
+    is_dying.then_some(first)
 }
 
 impl Thread {
@@ -49,15 +62,12 @@ impl Thread {
     }
 }
 
-/// A thread of a child of this process: where there are several namespaces of processes, the number may be another one's.
 fn look_at(path: &str) -> Option<Thread> {
     let text = fs::read(path).ok()?;
     // The name comes before, with anything in it.
     let after = text.iter().rposition(|byte| *byte == b')')? + 1;
     let fields: Vec<_> = text[after..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).collect();
     let field = |number: usize| std::str::from_utf8(fields.get(number - 3)?).ok();
-    if field(4)?.parse() != Ok(std::process::id()) {
-        return None;
-    }
-    Some(Thread { flags: field(9)?.parse().ok()?, status: field(52).and_then(|status| status.parse().ok()).unwrap_or(0) })
+    let parent = field(4)?.parse().ok()?;
+    Some(Thread { parent, flags: field(9)?.parse().ok()?, status: field(52).and_then(|status| status.parse().ok()).unwrap_or(0) })
 }

@@ -1,12 +1,16 @@
-//! A new process whose end has begun and is not over when its probation is: it writes a core dump, or gives gigabytes back. Here it is held
-//! there by a debugger.
+//! A process whose end has begun and is not over when something is decided by whether it lives: it writes a core dump, or gives gigabytes
+//! back. Here it is held there by a debugger.
 
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use libtest_mimic::Trial;
+use nix::libc;
 use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{Shutdown, SockType, getsockopt, shutdown, sockopt};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -34,6 +38,8 @@ pub fn trials() -> Vec<Trial> {
         }),
         trial("promise_03_on_probation::a_restarter_that_is_dropped_tells_how_the_new_one_has_ended".into(), dropped),
         trial("promise_03_at_ready::a_crash_that_is_not_over_keeps_the_service_here".into(), when_ready),
+        trial("promise_03_at_here::a_new_one_whose_killing_is_not_over_is_told_of_as_killed".into(), without_its_lifeline),
+        trial("promise_07_at_here::an_old_one_whose_end_is_not_over_leaves_the_new_one_the_service".into(), old_without_its_lifeline),
     ]
 }
 
@@ -48,6 +54,8 @@ struct Held {
 enum End {
     /// By SIGABRT, in its first thread.
     Crash,
+    /// By SIGKILL.
+    Kill,
     /// Its first thread exits, and another takes its time.
     Exit,
 }
@@ -56,6 +64,7 @@ impl End {
     fn told(self) -> &'static str {
         match self {
             End::Crash => "was killed by SIGABRT",
+            End::Kill => "was killed by SIGKILL",
             End::Exit => "exited with status 3",
         }
     }
@@ -64,7 +73,7 @@ impl End {
 /// Has the process end, and holds it when it has begun to. `None`: nobody may do that here.
 fn hold_in_its_end(process: &Process, end: End) -> Option<Held> {
     let pid = match end {
-        End::Crash => process.pid,
+        End::Crash | End::Kill => process.pid,
         // It gives itself its name when it is run first.
         End::Exit => wait_for("the restart thread", || procfs::restart_thread(process.pid)),
     };
@@ -80,6 +89,7 @@ fn hold_in_its_end(process: &Process, end: End) -> Option<Held> {
         }
         match end {
             End::Crash => process.signal(Signal::SIGABRT),
+            End::Kill => process.signal(Signal::SIGKILL),
             End::Exit => process.tell("exit 3"),
         }
         loop {
@@ -116,9 +126,31 @@ impl Held {
     fn ends_after(self, old: &Process, state: &str) {
         let state = format!(r#""state":"{state}""#);
         wait_until("the old one to decide", || !old.ask("status").contains(&state));
+        self.ends();
+    }
+
+    fn ends(self) {
         self.go.send(()).expect("a debugger");
         self.debugger.join().expect("no panic");
     }
+}
+
+/// Closes the lifeline of a process that can do so no more. The kernel does so first when it holds much else.
+#[allow(unsafe_code, reason = "nix has no call for that")]
+fn shut_lifeline(of: &Process) {
+    // SAFETY: two numbers, or three; what is returned is a new descriptor or -1.
+    let (open, get) = (
+        |pid: u32| unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as RawFd,
+        |pidfd: RawFd, number: i32| unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd, number, 0) } as RawFd,
+    );
+    // SAFETY: nobody else has them.
+    let owned = |raw: RawFd| (raw >= 0).then(|| unsafe { OwnedFd::from_raw_fd(raw) });
+    let pidfd = owned(open(of.pid)).expect("a process");
+    let sockets = procfs::descriptors(of.pid).into_iter().filter(|(_, what)| what.starts_with("socket:"));
+    let lifeline = sockets
+        .filter_map(|(number, _)| owned(get(pidfd.as_raw_fd(), number)))
+        .find(|socket| getsockopt(socket, sockopt::SockType) == Ok(SockType::SeqPacket));
+    shutdown(lifeline.expect("a lifeline").as_raw_fd(), Shutdown::Both).expect("a connected socket");
 }
 
 fn at_its_end(end: End, stopped: bool) {
@@ -160,6 +192,35 @@ fn when_ready() {
     drop(under_way.kept);
     alone(&world, CASE, Some(&old));
     next_restart(&mut world, CASE);
+}
+
+fn without_its_lifeline() {
+    let mut world = World::start(Setup::new(), false);
+    let under_way = world.reach(Step::Here, false);
+    let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    let Some(held) = hold_in_its_end(&new, End::Kill) else { return };
+    shut_lifeline(&new);
+    held.ends_after(&old, "awaiting ready");
+    assert_eq!(under_way.asker.answer(), Answer::Failed("the successor was killed by SIGKILL before it was ready".into()));
+    drop(under_way.kept);
+    alone(&world, CASE, Some(&old));
+    next_restart(&mut world, CASE);
+}
+
+fn old_without_its_lifeline() {
+    let world = World::start(Setup::new(), false);
+    let under_way = world.reach(Step::Here, false);
+    let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    let Some(held) = hold_in_its_end(&old, End::Crash) else { return };
+    shut_lifeline(&old);
+    new.tell("go");
+    // One that lives on so long has closed it on purpose: the clock is what this is about.
+    thread::sleep(Duration::from_millis(2500));
+    assert!(new.lives() && new.said("serving").is_empty());
+    held.ends();
+    new.says("serving");
+    assert_eq!(world.service.connect().pid, new.pid);
+    new.says("event PredecessorGone");
 }
 
 fn dropped() {

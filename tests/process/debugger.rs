@@ -47,6 +47,13 @@ impl Stopped {
         }
     }
 
+    /// Lets the call that it makes end.
+    #[allow(dead_code, reason = "not in all test programs")]
+    pub fn end_call(&self) {
+        ptrace::syscall(self.0, None).expect("a stopped thread");
+        waitpid(self.0, Some(WaitPidFlag::__WALL)).expect("a thread");
+    }
+
     /// Lets it go on until it makes that call.
     #[allow(dead_code, reason = "not in all test programs")]
     pub fn go_on_until(&self, number: c_long) {

@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         promise_07_the_new_one_killed_at_any_call_of_the_old_one_on_probation_gives_the_service_back,
         promise_07_the_old_one_killed_at_any_call_of_the_new_one_leaves_it_the_service,
         promise_07_the_old_one_that_calls_off_at_any_call_of_the_new_one_stays_the_only_owner,
+        the_state_is_the_threads_that_waits_for_it_even_if_it_comes_before_that_one_waits,
     ]
 }
 
@@ -229,4 +230,29 @@ fn promise_07_the_old_one_that_calls_off_at_any_call_of_the_new_one_stays_the_on
             }
         },
     );
+}
+
+fn the_state_is_the_threads_that_waits_for_it_even_if_it_comes_before_that_one_waits() {
+    let service = Setup::new().set("linger", "1").start();
+    let old = service.first();
+    service.plan_next("never ready\nclaimed receive-debugged");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    let receiver = new.says("receiver").parse().expect("a number");
+    let Some(stopped) = Stopped::new(receiver, "the one of a thread that waits for the state") else { return };
+    // It has asked, and goes no further, while the loop has the answer and would look at it.
+    stopped.go_on_until(libc::SYS_sendmsg);
+    stopped.end_call();
+    old.says("gives the state");
+    wait_until("the loop to look at it", || procfs::waits_for_a_lock(new.pid));
+    stopped.next_call().expect("the thread");
+    stopped.end_call();
+    // It looks again before it has answered twice.
+    new.ask("status");
+    new.ask("status");
+    drop(stopped);
+    wait_until("an outcome", || !new.said("received").is_empty() || !new.said("receive-error").is_empty());
+    assert_eq!(new.said("received"), ["from"], "{:?}", new.said("receive-error"));
+    old.ask("cancel");
+    drop(asker.join().expect("a thread"));
 }

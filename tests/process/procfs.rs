@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use nix::libc;
+
 /// What must be the same before and after, and from one generation to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -134,6 +136,13 @@ pub fn restart_thread(pid: u32) -> Option<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let mut numbers = threads.filter_map(|thread| thread.ok()?.file_name().to_str()?.parse().ok());
     numbers.find(|thread| status(*thread, "Name").as_deref() == Some("pollflip-restar"))
+}
+
+/// Whether the first thread waits for another one to let go of something.
+#[allow(dead_code, reason = "not in all test programs")]
+pub fn waits_for_a_lock(pid: u32) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next() == Some(&libc::SYS_futex.to_string())
 }
 
 /// Whether every one of these signals that was sent to a process has been taken in: none is pending, and no thread is in a handler, which

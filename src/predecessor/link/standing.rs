@@ -47,6 +47,8 @@ impl Link {
         }
         let now = sys::now();
         match (inbox.closed, inbox.granted) {
+            // Its descriptor tells when that is over.
+            (Some(_), _) if inbox.dying => Some(inbox.looked.map_or(DYING, |looked| DYING.saturating_sub(now - looked))),
             (Some(since), None) => Some(inbox.patience().saturating_sub(now - since)),
             (Some(since), Some(_)) => Some(LOST.saturating_sub(now - since)),
             // A lifeline that this process closed itself does not announce its end. Nothing is missed as long as the commit is not due. It is
@@ -66,7 +68,10 @@ impl Link {
 
     pub(super) fn standing(&self, inbox: &Inbox) -> Standing {
         let granted = inbox.granted.is_some();
-        let closed_for = |time| !inbox.gone && inbox.closed.is_some_and(|since| sys::now() - since >= time);
+        let closed_for = |time| {
+            let lived_on = inbox.closed.zip(inbox.looked).map(|(since, looked)| looked.saturating_duration_since(since));
+            !inbox.gone && !inbox.dying && lived_on.is_some_and(|lived_on| lived_on >= time)
+        };
         let lost = granted && !inbox.committed && closed_for(LOST);
         Standing {
             said_ready: self.said().ready,

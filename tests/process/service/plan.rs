@@ -200,6 +200,12 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             Ok(status) => status.state,
             Err(error) => error.to_string(),
         },
+        ("restart-of", _) => {
+            let (millis, path) = rest.split_once(' ').expect("a time and a path");
+            let limit = Duration::from_millis(millis.parse().expect("a number"));
+            pollflip::restart_coordination_socket::request_restart(path, limit, |_| {})
+                .map_or_else(|error| error.to_string(), |pid| pid.to_string())
+        }
         ("startup-complete", _) => pollflip::startup_complete().map_or_else(|error| error.to_string(), |()| "ok".into()),
         ("startup-complete-elsewhere", _) => {
             let said = thread::spawn(pollflip::startup_complete).join().expect("no panic");
@@ -212,6 +218,22 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
         ("progress", Some(restarter)) => {
             restarter.predecessor().expect("a predecessor").progress(rest);
             "told".into()
+        }
+        // In a thread that waits until somebody debugs it.
+        ("receive-debugged", Some(restarter)) => {
+            let predecessor = restarter.predecessor().expect("a predecessor");
+            thread::spawn(move || {
+                let thread = nix::unistd::gettid().as_raw() as u32;
+                say(&format!("receiver {thread}"));
+                while procfs::status(thread, "TracerPid").as_deref() == Some("0") {
+                    thread::yield_now();
+                }
+                match predecessor.receive(Duration::from_secs(120)) {
+                    Ok(state) => say(&format!("received {}", state.names().join(" "))),
+                    Err(error) => say(&format!("receive-error {error}")),
+                }
+            });
+            "started".into()
         }
         // The state, from the one who gives it.
         ("receive", Some(restarter)) => match restarter.predecessor().expect("a predecessor").receive(Duration::from_secs(120)) {
