@@ -7,6 +7,7 @@ mod attempt;
 mod birth;
 mod build;
 mod chronicle;
+mod commit;
 mod end;
 mod event;
 mod heard;
@@ -40,7 +41,6 @@ use crate::restart_coordination_socket::{Server, Status};
 use crate::sockets::Sockets;
 use crate::sys::{self, Process};
 use crate::systemd::{Barrier, Manager};
-use crate::wire;
 
 use attempt::Current;
 use chronicle::Chronicle;
@@ -236,7 +236,7 @@ impl Restarter {
     pub(crate) fn cancel_because(&mut self, why: &str) -> bool {
         let early = self.cancel();
         if early {
-            self.called_off = Some(wire::line(why));
+            self.called_off = Some(crate::wire::line(why));
         }
         early
     }

@@ -34,6 +34,8 @@ pub(super) struct Current {
     pub(super) granted: bool,
     /// A service manager takes it for the service, and is to learn how it ends.
     pub(super) supervised: bool,
+    /// When it is told at the latest that it is final: not before systemd has been sent its number.
+    pub(super) commit_due: Option<Duration>,
     closed: Option<Duration>,
     /// Its end had begun when it was given up: how it was about to end.
     dying: Option<Exit>,
@@ -76,6 +78,7 @@ impl Current {
             granting: None,
             granted: false,
             supervised: false,
+            commit_due: None,
             closed: None,
             dying: None,
             deaf: false,
@@ -84,9 +87,13 @@ impl Current {
         }
     }
 
-    /// Looks for the end of the handover and of the process, then reads the lifeline empty. The flag says that there may be more.
+    /// Looks for the end of the process and of the handover, then reads the lifeline empty. The flag says that there may be more.
     pub(super) fn read(&mut self, now: Duration) -> (Vec<Said>, bool) {
         let mut said = Vec::new();
+        // Before all else: what was said and done before it ended counts, and is there once it has.
+        if self.words.exit.is_none() {
+            self.words.exit = self.process.as_ref().and_then(|process| self.end_of(process));
+        }
         self.lifeline.flush();
         if let Some(error) = self.lifeline.take_failure() {
             if self.granted {
@@ -106,10 +113,6 @@ impl Current {
             said.push(Said::Input(Input::HandoverFailed(self.attempt)));
         }
         self.look_at_handover(&mut said);
-        // What it said before it ended counts, all of it: that is there to be read once it has ended.
-        if self.words.exit.is_none() {
-            self.words.exit = self.process.as_ref().and_then(|process| self.end_of(process));
-        }
         let mut more = true;
         for _ in 0..TURN {
             more = false;
@@ -132,6 +135,8 @@ impl Current {
             said.push(Said::Input(Input::Exited(self.attempt)));
         } else if !self.told_closed && !self.exited && self.closed.is_some_and(|since| now >= since + DYING) {
             self.told_closed = true;
+            // It may have gigabytes to give back before it has ended.
+            self.is_dying();
             said.push(Said::Input(Input::LifelineClosed(self.attempt)));
         }
         (said, more)

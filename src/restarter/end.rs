@@ -1,21 +1,18 @@
 //! How a restarter ends.
 
-use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 
 use crate::machine::{Input, KILL_TIMEOUT, Output, Phase, State};
-use crate::sys;
 use crate::systemd::{self, BARRIER_LIMIT};
 
 use super::Restarter;
+use super::commit::RETRY;
 
 /// How long the kernel may take to take the last message to the successor when nobody will poll again. Without it the successor learns of
 /// the commit by the end of this process.
 const COMMIT_LIMIT: Duration = Duration::from_secs(5);
-/// How soon it is tried again.
-const RETRY: Duration = Duration::from_millis(10);
 
 impl Restarter {
     /// Tells systemd that the service ends. As long as the predecessor can take it back it does not, nor does systemd listen to this process:
@@ -35,19 +32,6 @@ impl Restarter {
             let Some(output) = self.next_output() else { return };
             if let Output::Action(action) = output {
                 self.act(action);
-            }
-        }
-    }
-
-    /// Whoever waits is told of the end only when the successor is, and the lifeline closes after that.
-    fn see_commit_off(&self, deadline: Duration) {
-        while self.commit_waits()
-            && self.now() < deadline
-            && let Some(current) = &self.current
-            && current.lifeline.flush()
-        {
-            if !sys::has_waited(RETRY) {
-                thread::sleep(RETRY);
             }
         }
     }
@@ -77,9 +61,13 @@ impl Restarter {
         self.carry_out_the_rest();
         if let Some((barrier, _)) = self.barrier.take() {
             let deadline = self.now() + BARRIER_LIMIT;
-            // The manager may have been too busy to be asked yet.
-            while !barrier.answers_within(Duration::from_millis(10)) && self.now() < deadline {
+            loop {
+                let is_over = self.now() >= deadline;
+                // The manager may have been too busy to be asked yet.
                 self.manager.flush();
+                if barrier.answers_within(RETRY) || is_over {
+                    break;
+                }
             }
         }
     }
@@ -95,6 +83,8 @@ impl Drop for Restarter {
             log::warn!(target: "pollflip", "cannot unblock the restart signal: {error}");
         }
         self.look_at_probation();
+        // It may have committed, and nobody has looked since.
+        self.look_at_predecessor();
         match self.machine.state() {
             // It may have been called off just now, and whoever asked has yet to be told.
             State::Closed(_) | State::Idle => self.carry_out_the_rest(),

@@ -1,6 +1,5 @@
 //! What the machine puts out: actions are done, notices become events.
 
-use std::io;
 use std::mem;
 use std::os::fd::AsFd;
 use std::process;
@@ -12,12 +11,11 @@ use nix::libc;
 use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal};
 use crate::handover::Handover;
 use crate::lifeline;
-use crate::machine::{Action, Cause, Input, Notice, Output, Phase, Reply, State, Ticket};
-use crate::systemd;
-use crate::wire::{Message, Response};
+use crate::machine::{Action, Cause, Input, Notice, Output, Reply, State, Ticket};
+use crate::wire::Response;
 
 use super::attempt::Current;
-use super::{Asker, BARRIER, Event, Restarter, unwatch, watch};
+use super::{Asker, Event, Restarter, unwatch};
 
 /// What comes out, in order.
 impl Restarter {
@@ -51,9 +49,12 @@ impl Restarter {
         if self.commit_waits() {
             return true;
         }
+        let now = self.now();
         let Some((barrier, limit)) = &self.barrier else { return false };
+        // The manager may have been too busy to be asked yet, and this process stopped since.
+        self.manager.flush();
         if !barrier.has_answered() {
-            if self.now() < *limit {
+            if now < *limit {
                 return true;
             }
             log::warn!(target: "pollflip", "systemd has not answered in time; it may not know the new main process");
@@ -126,7 +127,12 @@ impl Restarter {
                     self.lose_thread();
                 }
             }
-            Action::Abandon(attempt) => self.exec.abandon(attempt),
+            Action::Abandon(attempt) => {
+                self.exec.abandon(attempt);
+                if let Some(current) = &self.current {
+                    current.tell_the_end();
+                }
+            }
             Action::Kill(_) => {
                 if let Some(process) = self.current.as_mut().and_then(Current::kill) {
                     // It has become another user, over whom the loop has given its power up.
@@ -141,7 +147,7 @@ impl Restarter {
                         // The program stands still: nobody waits for its core dump.
                         return self.feed(Input::LifelineClosed(attempt));
                     }
-                    self.look_at_successor();
+                    _ = self.look_at_successor();
                 } else if current.has_taken_the_grant() {
                     self.feed(Input::Granted(attempt));
                 }
@@ -151,43 +157,11 @@ impl Restarter {
         }
     }
 
-    /// Whether the successor has yet to be told that it is final. There is room for so small a packet if it has read what came before, so that
-    /// this takes longer than a moment only if the kernel lacks memory; it ends with the successor in any case.
-    pub(super) fn commit_waits(&self) -> bool {
-        let committed = matches!(self.machine.state(), State::Handoff { phase: Phase::Committed, .. });
-        committed && self.current.as_ref().is_some_and(|current| !current.has_exited() && current.lifeline.waiting() > 0)
-    }
-
-    /// The service is the successor's for good. It is told so last: from then on it may do all this in its turn.
-    fn commit(&mut self) {
-        if let Some(current) = &mut self.current
-            && let Some(process) = &current.process
-        {
-            self.manager.handed_over(process.pid());
-            current.supervised = systemd::is_there();
-            if let Some(file) = &self.pid_file {
-                file.write(process.pid());
-            }
-        }
-        if let Some(barrier) = self.manager.barrier()
-            && watch(self.poll.registry(), barrier.as_fd(), BARRIER).is_ok()
-        {
-            self.barrier = Some((barrier, self.now() + systemd::BARRIER_LIMIT));
-        }
-        if let Some(server) = &mut self.server {
-            server.hand_over(self.poll.registry());
-        }
-        if let Some(current) = &self.current
-            && let Err(error) = current.lifeline.send(&Message::Commit, &[])
-        {
-            // If it has gone, that is told by its end.
-            let level = if error.kind() == io::ErrorKind::BrokenPipe { Level::Debug } else { Level::Warn };
-            log::log!(target: "pollflip", level, "the successor cannot be told that the restart is final: {error}");
-        }
-        self.rearm();
-    }
-
     fn reply(&mut self, ticket: Ticket, reply: Reply) {
+        if let (Reply::Failed(_), Some(current)) = (&reply, &self.current) {
+            // Before anybody knows: who is told may end this process at once.
+            current.tell_the_end();
+        }
         let failure = match reply {
             Reply::Failed(cause) => Some(self.failure(cause)),
             _ => None,

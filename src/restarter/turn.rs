@@ -23,6 +23,9 @@ use super::{
 /// How often lines of progress are passed on: a successor that has much to say must not hold this loop up.
 const PROGRESS: Duration = Duration::from_millis(50);
 
+/// How often a lifeline is looked at for more when a deadline has passed: it holds some 300 messages, all of which have come in time.
+const LOOKS: usize = 8;
+
 /// What a turn of the loop has found.
 #[derive(Debug, Default)]
 struct News {
@@ -54,15 +57,20 @@ impl Restarter {
     /// Takes in what the inner poll has, and deals with it in a fixed order: what the restart thread, signals and clients bring, then the
     /// successor (its lifeline, its end), then the predecessor, then the clock. `false`: there was nothing.
     pub(super) fn turn(&mut self) -> bool {
+        // The time by which deadlines are judged is that before anything is read: this process may be stopped at any point, and what has been
+        // said meanwhile came in time.
+        let now = self.now();
         let news = self.collect();
         if !news.any {
             return false;
         }
-        // The time by which deadlines are judged is that before the lifeline is read: this process may be stopped at any point, and what has
-        // been said meanwhile came in time.
-        let now = self.now();
         self.look_at_thread();
-        self.look_at_successor();
+        let is_due = self.machine.poll_timeout().is_some_and(|deadline| now >= deadline);
+        for _ in 0..LOOKS {
+            if !self.look_at_successor() || !is_due {
+                break;
+            }
+        }
         self.look_at_predecessor();
         if news.drained {
             self.forget_the_ended();
@@ -70,7 +78,7 @@ impl Restarter {
         if news.signals {
             self.look_at_signals();
         }
-        self.look_at_clients(&news);
+        self.look_at_clients(&news, now);
         if self.machine.poll_timeout().is_some_and(|deadline| now >= deadline) {
             self.look_at_probation();
         }
@@ -171,9 +179,10 @@ impl Restarter {
         self.feed(Input::ThreadLost);
     }
 
-    pub(super) fn look_at_successor(&mut self) {
+    /// Takes in what the successor has said and done. Says whether there may be more.
+    pub(super) fn look_at_successor(&mut self) -> bool {
         let now = self.now();
-        let Some(current) = &mut self.current else { return };
+        let Some(current) = &mut self.current else { return false };
         let (said, more) = current.read(now);
         for said in said {
             match said {
@@ -194,6 +203,7 @@ impl Restarter {
         if more {
             self.wake();
         }
+        more
     }
 
     /// A probation is about to end: not well, if the successor has failed and that would only be seen later. What it writes of its core is
@@ -234,8 +244,7 @@ impl Restarter {
         }
     }
 
-    fn look_at_clients(&mut self, news: &News) {
-        let now = self.now();
+    fn look_at_clients(&mut self, news: &News, now: Duration) {
         // One request of each client in a turn, so that none of them keeps the others waiting. Before the clock: what they have said came in
         // time, although this process may have been stopped since.
         let again = mem::take(&mut self.again);

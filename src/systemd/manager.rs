@@ -149,12 +149,12 @@ impl Manager {
         }
     }
 
-    /// Sends what can be sent.
-    pub(crate) fn flush(&mut self) {
+    /// Sends what can be sent. Says whether something still waits.
+    pub(crate) fn flush(&mut self) -> bool {
         if READY_UNSENT.load(Ordering::Acquire) {
             if send_ready().is_err() {
                 self.tried = Some(sys::now());
-                return;
+                return true;
             }
             READY_UNSENT.store(false, Ordering::Release);
         }
@@ -162,7 +162,7 @@ impl Manager {
             match send(first) {
                 Err(error) if has_to_wait(&error) => {
                     self.tried = Some(sys::now());
-                    return;
+                    return true;
                 }
                 Err(error) => unreachable_manager(&error),
                 Ok(()) => {}
@@ -170,6 +170,7 @@ impl Manager {
             self.waiting.pop_front();
         }
         self.tried = None;
+        false
     }
 
     /// How long until [`Manager::flush`] is needed.

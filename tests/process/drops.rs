@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         a_drop_while_a_successor_is_being_killed_leaves_nothing,
         a_drop_on_probation_commits,
         a_drop_after_the_handoff_leaves_the_service_alone,
+        a_drop_with_the_commit_unread_takes_the_path_away,
         a_restarter_can_be_built_again_after_a_drop,
         a_copy_that_a_forked_child_drops_is_not_the_restarter,
     ]
@@ -119,6 +120,20 @@ fn a_drop_after_the_handoff_leaves_the_service_alone() {
     old.signal(Signal::SIGUSR1);
     assert_eq!(service.restart().says("built").split(' ').nth(1), Some("2"));
     assert!(old.lives());
+}
+
+fn a_drop_with_the_commit_unread_takes_the_path_away() {
+    let service = Service::start();
+    let old = service.first();
+    service.plan_next("granted wait\ngranted drop");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    asker.join().expect("a thread").expect("a restart");
+    old.ends();
+    new.tell("go");
+    assert_eq!(new.says("did drop:"), "dropped");
+    assert!(!service.socket().exists());
 }
 
 fn a_restarter_can_be_built_again_after_a_drop() {

@@ -3,13 +3,17 @@
 use libtest_mimic::Trial;
 
 use crate::harness::{Service, Setup, install, own_program};
-use crate::hub::wait_until;
+use crate::hub::{Process, wait_until};
 
 pub fn trials() -> Vec<Trial> {
     trials![
         promise_07_a_successor_given_up_by_the_old_one_is_told,
         promise_07_a_successor_given_up_before_the_end_of_the_old_one_does_not_serve,
         promise_07_a_successor_that_goes_into_the_background_does_not_serve_later,
+        promise_07_a_successor_in_the_background_does_not_serve_when_the_old_one_ends_at_the_failure,
+        promise_07_a_successor_in_the_background_does_not_serve_when_the_restarter_is_dropped_at_the_failure,
+        promise_07_a_successor_of_a_drop_while_spawning_does_not_serve,
+        promise_07_a_successor_of_a_stop_while_spawning_does_not_serve,
     ]
 }
 
@@ -66,4 +70,66 @@ fn promise_07_a_successor_that_goes_into_the_background_does_not_serve_later() {
     late.ends();
     assert!(!late.said("ready-error").is_empty());
     assert_eq!(service.connect().pid, new.pid);
+}
+
+/// The program ends by itself, or has the restarter dropped, when it hears of the failure.
+fn ends_at_the_failure(how: &str) {
+    let setup = Setup::new();
+    let program = setup.path("server");
+    install(&program, format!("#!/bin/sh\n{} & exit 0\n", own_program().display()).as_bytes());
+    let service = setup.set("program", &program).start();
+    let old = service.first();
+    service.plan_next("born wait");
+    old.ask(&format!("on Failed {how}"));
+    assert!(service.fail_to_restart().contains("exited with status 0"));
+    let late = service.hub.nth(1);
+    late.says("waits");
+    old.says("event Failed");
+    if how == "drop" {
+        assert_eq!(old.says("did drop:"), "dropped");
+        old.tell("exit 0");
+    }
+    does_not_serve(&old, &late);
+}
+
+/// It goes on when the old one has ended.
+fn does_not_serve(old: &Process, late: &Process) {
+    old.ends();
+    late.tell("go");
+    late.ends();
+    assert_eq!(late.said("serving"), Vec::<String>::new());
+}
+
+fn promise_07_a_successor_in_the_background_does_not_serve_when_the_old_one_ends_at_the_failure() {
+    ends_at_the_failure("exit 0");
+}
+
+fn promise_07_a_successor_in_the_background_does_not_serve_when_the_restarter_is_dropped_at_the_failure() {
+    ends_at_the_failure("drop");
+}
+
+/// What is behind the wrapper has come far when the program, which has not polled since, does this.
+fn ends_while_spawning(how: &[&str]) {
+    let service = Service::start();
+    let old = service.first();
+    let next = service.path(crate::service::NEXT);
+    service.plan_next(&format!("born leave-plan {} built wait\nborn fork", next.display()));
+    old.ask("on spawning wait");
+    how.iter().for_each(|what| assert_eq!(old.ask(&format!("on spawning {what}")), "planned"));
+    old.ask("request");
+    let either = [service.hub.nth(1), service.hub.nth(2)];
+    wait_until("the one that is getting ready", || either.iter().any(|process| !process.said("waits").is_empty()));
+    let late = either.iter().find(|process| !process.said("waits").is_empty()).expect("one of them");
+    old.tell("go");
+    old.says("did drop:");
+    old.tell("exit 0");
+    does_not_serve(&old, late);
+}
+
+fn promise_07_a_successor_of_a_drop_while_spawning_does_not_serve() {
+    ends_while_spawning(&["drop"]);
+}
+
+fn promise_07_a_successor_of_a_stop_while_spawning_does_not_serve() {
+    ends_while_spawning(&["stop", "drop"]);
 }

@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         nothing_more_happens_until_systemd_has_answered,
         systemd_that_never_answers_is_not_waited_for_forever,
         systemd_that_is_busy_is_told_of_the_start_later_and_holds_nothing_up,
+        promise_07_the_successor_is_not_told_that_it_is_final_before_systemd_has_been_sent_its_number,
         systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready,
         systemd_that_is_not_there_does_no_harm,
         systemd_is_told_though_the_program_forgets_where_it_listens,
@@ -236,6 +237,24 @@ fn systemd_that_is_busy_is_told_of_the_start_later_and_holds_nothing_up() {
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
     Manager::answer(manager.expect_barrier());
+    asker.join().expect("a thread").expect("a restart");
+}
+
+fn promise_07_the_successor_is_not_told_that_it_is_final_before_systemd_has_been_sent_its_number() {
+    let (manager, setup) = Manager::new(Setup::new().set("linger", "1"));
+    let service = setup.start();
+    manager.expect(&["READY=1"]);
+    manager.is_kept_busy();
+    let old = service.first();
+    let asker = service.restart_meanwhile();
+    let new = service.hub.process(old.says("event HandedOff").parse().expect("a pid"));
+    // It would have been told by now, and would restart in its turn: what is sent of that one could overtake what waits here.
+    old.ask("status");
+    assert!(new.ask("request").starts_with("OnProbation"));
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
+    Manager::answer(manager.expect_barrier());
+    new.says("event Committed");
     asker.join().expect("a thread").expect("a restart");
 }
 
