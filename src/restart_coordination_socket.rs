@@ -119,6 +119,8 @@ impl RestartConfig {
 const MARGIN: Duration = Duration::from_secs(10);
 /// How soon a service that hung up, or its successor, is asked again.
 const RETRY: Duration = Duration::from_millis(5);
+/// For what is there already: std refuses a limit of zero.
+const LAST_LOOK: Duration = Duration::from_micros(1);
 
 /// Writes as much as there is room for. std's own does it with SIGPIPE before Rust 1.90, and that kills a program that does not ignore it.
 fn send_part(stream: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
@@ -241,7 +243,9 @@ impl Client {
                     Coordination::Request(_) => Err(RequestError::Protocol("a request came as an answer".into()).into()),
                 };
             }
-            self.stream.set_read_timeout(self.left()?).map_err(RequestError::Unreachable)?;
+            // What has come by the deadline is in time, although this process may have been stopped: a last look.
+            let left = self.left().unwrap_or(Some(LAST_LOOK));
+            self.stream.set_read_timeout(left).map_err(RequestError::Unreachable)?;
             let mut buffer = [0; 4096];
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),

@@ -38,9 +38,10 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
     };
     let since = sys::now();
     let pid = loop {
+        let is_last = sys::now() - since >= BUSY_LIMIT;
         match sys::spawn(&what) {
             Ok(pid) => break pid,
-            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && sys::now() - since < BUSY_LIMIT => {
+            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && !is_last => {
                 if !wait_a_little(shared, job.attempt) {
                     return Err(failed(&error));
                 }

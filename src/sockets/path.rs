@@ -44,6 +44,7 @@ impl PathLock {
         let lock = beside(path, LOCK);
         let deadline = Instant::now() + LOCK_LIMIT;
         loop {
+            let is_last = Instant::now() >= deadline;
             let opened = sys::may_fail(&[libc::EACCES, libc::EMFILE, libc::ENOSPC]).and_then(|()| {
                 // A pipe would keep whoever opens it waiting.
                 let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -69,7 +70,7 @@ impl PathLock {
                 Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => thread::sleep(Duration::from_millis(2)),
                 Err((_, error)) => return Err(named(error.into(), "cannot lock", &lock)),
             }
-            if Instant::now() >= deadline {
+            if is_last {
                 return Err(named(io::ErrorKind::TimedOut.into(), "another process holds the lock file", &lock));
             }
         }

@@ -37,6 +37,7 @@ mod failures;
 mod given_up;
 mod harness;
 mod hub;
+mod in_time;
 mod loop_turns;
 mod manager;
 mod notify;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         signals::trials(),
         deaths::trials(),
         given_up::trials(),
+        in_time::trials(),
         sockets::trials(),
         claims::trials(),
         activation::trials(),
