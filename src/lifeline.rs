@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt};
 
 use crate::sys;
 use crate::wire::{MAX_PACKET, Message};
@@ -186,10 +186,10 @@ impl Lifeline {
         sys::is_readable_within(&self.socket, limit);
     }
 
-    /// Whether there is room for much more: less than a quarter of it is taken.
+    /// Whether there is room for more than a few last words: a quarter of all that can be sent and not read.
     pub(crate) fn has_room(&self) -> bool {
-        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
-        self.waiting() == 0 && matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+        let room = getsockopt(&self.socket, sockopt::SndBuf).unwrap_or_default();
+        self.waiting() == 0 && sys::unread(&self.socket).is_some_and(|unread| unread < room - room / 4)
     }
 
     fn other_end_closed(&self) -> bool {

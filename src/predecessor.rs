@@ -75,7 +75,7 @@ impl Predecessor {
     }
 
     /// Tells it, whoever asked for the restart, and systemd how far this process is: a line for people, such as "warming the cache, 40%". What
-    /// comes while some dozens of lines have not been read is left out.
+    /// comes while some two hundred lines have not been read is left out.
     pub fn progress(&self, text: &str) {
         // What nobody reads must not pile up, nor stand in the way of what this process says last.
         if self.0.line.has_room() {

@@ -121,6 +121,8 @@ const MARGIN: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(5);
 /// For what is there already: std refuses a limit of zero.
 const LAST_LOOK: Duration = Duration::from_micros(1);
+/// How many of them: more than what the kernel holds takes.
+const LAST_LOOKS: u32 = 128;
 
 /// Writes as much as there is room for. std's own does it with SIGPIPE before Rust 1.90, and that kills a program that does not ignore it.
 fn send_part(stream: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
@@ -132,6 +134,8 @@ struct Client {
     frames: Frames,
     limit: Duration,
     deadline: Option<Instant>,
+    /// After the deadline, for what has come before it.
+    last_looks: u32,
 }
 
 /// Why there is no answer.
@@ -200,7 +204,7 @@ impl Client {
             RequestError::Unreachable(io::Error::new(error.kind(), text))
         })?;
         stream.set_nonblocking(false).map_err(RequestError::Unreachable)?;
-        Ok(Client { stream, frames: Frames::default(), limit, deadline })
+        Ok(Client { stream, frames: Frames::default(), limit, deadline, last_looks: LAST_LOOKS })
     }
 
     /// The user of the service need not be able to: the path is of the one that it had when it was made.
@@ -243,8 +247,14 @@ impl Client {
                     Coordination::Request(_) => Err(RequestError::Protocol("a request came as an answer".into()).into()),
                 };
             }
-            // What has come by the deadline is in time, although this process may have been stopped: a last look.
-            let left = self.left().unwrap_or(Some(LAST_LOOK));
+            // What has come by the deadline is in time, although this process may have been stopped.
+            let left = match self.left() {
+                Err(_) if self.last_looks > 0 => {
+                    self.last_looks -= 1;
+                    Some(LAST_LOOK)
+                }
+                left => left?,
+            };
             self.stream.set_read_timeout(left).map_err(RequestError::Unreachable)?;
             let mut buffer = [0; 4096];
             match self.stream.read(&mut buffer) {

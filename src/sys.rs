@@ -14,7 +14,7 @@ use std::ffi::{CStr, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -110,6 +110,14 @@ pub(crate) fn duplicate(fd: impl AsFd, at_least: RawFd) -> io::Result<OwnedFd> {
     let new = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(at_least))?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(new) })
+}
+
+/// How much of what was sent on a unix socket has not been read, as the kernel counts it.
+pub(crate) fn unread(socket: &impl AsFd) -> Option<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the call writes nothing but one int.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    usize::try_from(bytes).ok().filter(|_| result == 0)
 }
 
 /// Has the kernel enlarge the table of descriptors to hold so many and [`SPARE`] more, or as many as it may. In a process with threads

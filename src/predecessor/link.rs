@@ -35,6 +35,8 @@ pub(crate) struct Link {
     process: Process,
     /// The same for the descriptor by which the predecessor is held: one that is closed looks to poll as that of a process that has ended.
     process_identity: Option<(u64, u64)>,
+    /// It was the parent of this process when this one began. The thread that has started this one may be gone before the others.
+    was_parent: bool,
     hello: Hello,
     /// Never held for long, unlike the inbox. Of the two, this one is locked last.
     said: Mutex<Said>,
@@ -71,7 +73,8 @@ struct Inbox {
 impl Link {
     pub(super) fn new(line: Lifeline, process: Process, hello: Hello) -> Link {
         let [identity, process_identity] = [line.as_fd(), process.as_fd()].map(|fd| sys::identity(fd.as_raw_fd()));
-        Link { line, identity, process, process_identity, hello, said: Mutex::default(), inbox: Mutex::default() }
+        let was_parent = process.is_parent();
+        Link { line, identity, process, process_identity, was_parent, hello, said: Mutex::default(), inbox: Mutex::default() }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -275,7 +278,7 @@ impl Link {
         // Before the look at the process: how long it has lived on without its lifeline is known up to then, whatever stops this one.
         inbox.looked = Some(sys::now());
         let ended = self.process.has_ended() && self.is_the_process();
-        inbox.dying = !ended && inbox.closed.is_some() && self.is_the_process() && self.process.is_dying_parent();
+        inbox.dying = !ended && inbox.closed.is_some() && self.is_the_process() && self.was_parent && self.process.has_begun_to_die();
         // Those are the last that there is to say.
         let is_over = |inbox: &Inbox| inbox.closed.is_some() || (inbox.granted.is_some() && inbox.committed);
         if !is_over(inbox) && !self.is_the_lifeline() {

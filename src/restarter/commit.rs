@@ -37,6 +37,10 @@ impl Restarter {
         if self.manager.flush() && now < due {
             return;
         }
+        // Until the successor is told, it takes nobody in.
+        if let Some(server) = &mut self.server {
+            server.hand_over(self.poll.registry());
+        }
         if let Some(current) = &mut self.current {
             current.commit_due = None;
             if let Err(error) = current.lifeline.send(&Message::Commit, &[]) {
@@ -45,6 +49,7 @@ impl Restarter {
                 log::log!(target: "pollflip", level, "the successor cannot be told that the restart is final: {error}");
             }
         }
+        self.rearm();
     }
 
     /// The service is the successor's for good. It is told so last: from then on it may do all this in its turn.
@@ -58,19 +63,17 @@ impl Restarter {
                 file.write(process.pid());
             }
         }
+        let due = self.now() + systemd::BARRIER_LIMIT;
         if let Some(barrier) = self.manager.barrier()
             && watch(self.poll.registry(), barrier.as_fd(), BARRIER).is_ok()
         {
-            self.barrier = Some((barrier, self.now() + systemd::BARRIER_LIMIT));
+            self.barrier = Some((barrier, due));
         }
-        if let Some(server) = &mut self.server {
-            server.hand_over(self.poll.registry());
-        }
-        let due = self.now() + systemd::BARRIER_LIMIT;
         if let Some(current) = &mut self.current {
             current.commit_due = Some(due);
         }
         self.tell_commit();
+        // If it has yet to be told, the time for that.
         self.rearm();
     }
 
@@ -83,6 +86,13 @@ impl Restarter {
             if !sys::has_waited(RETRY) {
                 thread::sleep(RETRY);
             }
+        }
+        // Nobody will poll again, and systemd has had its time.
+        if self.now() >= deadline
+            && let Some(due) = self.current.as_mut().and_then(|current| current.commit_due.as_mut())
+        {
+            *due = deadline;
+            self.tell_commit();
         }
     }
 }

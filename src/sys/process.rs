@@ -140,11 +140,15 @@ impl Process {
         if simulation::is_simulated() { None } else { dying::exit_of(self.pid) }
     }
 
-    /// Whether this is the parent and its end has begun, and is not over. Where that cannot be seen, it has not.
-    pub(crate) fn is_dying_parent(&self) -> bool {
-        let is_parent = || nix::unistd::getppid().as_raw() as u32 == self.pid;
+    /// Whether this is the parent: then `/proc` knows it by the same number.
+    pub(crate) fn is_parent(&self) -> bool {
+        nix::unistd::getppid().as_raw() as u32 == self.pid
+    }
+
+    /// Whether the end of a process that was the parent has begun, and is not over. Where that cannot be seen, it has not.
+    pub(crate) fn has_begun_to_die(&self) -> bool {
         // Only if it has not ended by now was the number its own.
-        !simulation::is_simulated() && is_parent() && dying::has_begun(self.pid) && !self.has_ended()
+        !simulation::is_simulated() && dying::has_begun(self.pid) && !self.has_ended()
     }
 
     /// Whether the process, child or not, has ended.

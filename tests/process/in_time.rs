@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use pollflip::RequestError;
 
 use crate::harness::{Service, Setup};
+use crate::hub::wait_until;
 use crate::procfs;
 
 pub fn trials() -> Vec<Trial> {
@@ -16,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         promise_03_a_refusal_behind_much_progress_is_heard_after_the_deadline,
         a_successor_that_was_ready_in_time_behind_much_progress_takes_over,
         promise_03_a_refusal_behind_too_much_progress_is_heard,
+        the_last_line_of_many_that_come_at_once_is_told,
         promise_04_a_client_that_was_stopped_past_its_deadline_reads_its_answer,
     ]
 }
@@ -68,10 +70,21 @@ fn promise_03_a_refusal_behind_too_much_progress_is_heard() {
     old.says("event Spawned");
     old.signal(Signal::SIGSTOP);
     new.tell("go");
-    crate::hub::wait_until("the end of it", || procfs::has_ended(new.pid));
+    wait_until("the end of it", || procfs::has_ended(new.pid));
     old.signal(Signal::SIGCONT);
     let why = asker.join().expect("a thread").expect_err("a refusal").to_string();
     assert_eq!(why, "restart failed: the successor refused: not this one");
+}
+
+fn the_last_line_of_many_that_come_at_once_is_told() {
+    let service = Service::start();
+    service.plan_next(&format!("{}claimed wait", progress(100)));
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    wait_until("the last line", || service.status().progress.as_deref() == Some("line 99"));
+    new.tell("go");
+    asker.join().expect("a thread").expect("a restart");
 }
 
 fn promise_04_a_client_that_was_stopped_past_its_deadline_reads_its_answer() {
