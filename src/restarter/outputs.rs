@@ -147,7 +147,7 @@ impl Restarter {
                         // The program stands still: nobody waits for its core dump.
                         return self.feed(Input::LifelineClosed(attempt));
                     }
-                    _ = self.look_at_successor();
+                    self.look_at_successor();
                 } else if current.has_taken_the_grant() {
                     self.feed(Input::Granted(attempt));
                 }

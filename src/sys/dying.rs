@@ -1,5 +1,5 @@
-//! A child or a parent whose end has begun: it writes a core dump, or gives gigabytes back, and nothing of its program runs any more. Until that is over,
-//! only `/proc` tells.
+//! A child or a parent whose end has begun: it writes a core dump, or gives gigabytes back, and nothing of its program runs any more. Until
+//! that is over, only `/proc` tells.
 
 use std::fs;
 

@@ -1,7 +1,7 @@
 //! What came in time counts, however late it is looked at: a process can be stopped at any point. The clock is what this is about.
 
 use std::fmt::Write as _;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use pollflip::RequestError;
 
 use crate::harness::{Service, Setup};
-use crate::hub::wait_until;
+use crate::hub::{Process, wait_until};
 use crate::procfs;
 
 pub fn trials() -> Vec<Trial> {
@@ -24,20 +24,26 @@ pub fn trials() -> Vec<Trial> {
 
 const LIMIT: Duration = Duration::from_secs(8);
 
-/// A successor that says so much and then this, while its predecessor is stopped for longer than it has time. What the asker is told.
-fn told_late(last: &str) -> Result<u32, RequestError> {
-    let service = Setup::new().set("ready_timeout_ms", LIMIT.as_millis().to_string()).set("linger", "1").start();
+/// Asks for a restart whose successor does all this while the old one is stopped.
+fn with_the_old_one_stopped(service: &Service, plan: &str) -> (JoinHandle<Result<u32, RequestError>>, Process) {
     let old = service.first();
-    service.plan_next(&format!("claimed wait\n{}claimed {last}\nclaimed hang", progress(100)));
+    service.plan_next(&format!("claimed wait\n{plan}"));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
     old.says("event Spawned");
     old.signal(Signal::SIGSTOP);
     new.tell("go");
+    (asker, new)
+}
+
+/// A successor that says so much and then this, while its predecessor is stopped for longer than it has time. What the asker is told.
+fn told_late(last: &str) -> Result<u32, RequestError> {
+    let service = Setup::new().set("ready_timeout_ms", LIMIT.as_millis().to_string()).set("linger", "1").start();
+    let (asker, new) = with_the_old_one_stopped(&service, &format!("{}claimed {last}\nclaimed hang", progress(100)));
     new.says("hangs");
     thread::sleep(LIMIT);
-    old.signal(Signal::SIGCONT);
+    service.first().signal(Signal::SIGCONT);
     let answer = asker.join().expect("a thread");
     assert!(answer.is_err() || answer.as_ref().is_ok_and(|pid| *pid == new.pid));
     answer
@@ -61,17 +67,10 @@ fn a_successor_that_was_ready_in_time_behind_much_progress_takes_over() {
 
 fn promise_03_a_refusal_behind_too_much_progress_is_heard() {
     let service = Service::start();
-    let old = service.first();
     // More than there is room for.
-    service.plan_next(&format!("claimed wait\n{}claimed refuse not this one\nclaimed exit 3", progress(600)));
-    let asker = service.restart_meanwhile();
-    let new = service.hub.nth(1);
-    new.says("waits");
-    old.says("event Spawned");
-    old.signal(Signal::SIGSTOP);
-    new.tell("go");
+    let (asker, new) = with_the_old_one_stopped(&service, &format!("{}claimed refuse not this one\nclaimed exit 3", progress(600)));
     wait_until("the end of it", || procfs::has_ended(new.pid));
-    old.signal(Signal::SIGCONT);
+    service.first().signal(Signal::SIGCONT);
     let why = asker.join().expect("a thread").expect_err("a refusal").to_string();
     assert_eq!(why, "restart failed: the successor refused: not this one");
 }
