@@ -75,6 +75,13 @@ impl Call {
         self.0.orig_rax as c_long
     }
 
+    /// Whether the thread may have a lock meanwhile that others wait for: it waits for one or leaves it, or it is the allocator that calls.
+    #[allow(dead_code, reason = "not in all test programs")]
+    pub fn may_hold_a_lock(&self) -> bool {
+        let of_memory = [libc::SYS_brk, libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_madvise];
+        self.number() == libc::SYS_futex || of_memory.contains(&self.number())
+    }
+
     /// Whether it waits for something that is yet to come.
     pub fn waits(&self) -> bool {
         match self.number() {

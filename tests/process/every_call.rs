@@ -87,22 +87,24 @@ fn promise_03_a_start_that_is_called_off_at_any_call_of_the_restart_thread_leave
     release("#!/bin/sh\nexec sleep 1000\n");
     let thread = wait_for("the restart thread", || procfs::restart_thread(old.pid));
     for calls in 1.. {
+        wait_until("the end of the one before", || procfs::children(old.pid).is_empty());
         let Some(stopped) = Stopped::new(thread, "the one of a start that is called off") else { return };
-        assert_eq!(old.ask("request"), "ok");
-        let (mut left, mut has_started) = (calls, false);
+        // Its answer may have to wait for what the thread has at this moment.
+        old.tell("request");
+        let (mut left, mut has_told) = (calls, false);
         let is_done = loop {
             let call = stopped.next_call().expect("the restart thread");
-            has_started |= call.number() == libc::SYS_pidfd_open;
-            // Then it waits for the next one to start.
-            if has_started && call.waits() {
+            // It wakes the loop. Then it waits for the next one to start.
+            has_told |= call.number() == libc::SYS_write;
+            if has_told && call.waits() {
                 break true;
             }
-            // The loop may wait for what it is about to wake.
-            left -= usize::from(call.number() != libc::SYS_futex);
+            left -= usize::from(!call.may_hold_a_lock());
             if left == 0 {
                 break false;
             }
         };
+        old.says_again("event Restarting", calls - 1);
         assert_eq!(old.ask("cancel"), "true");
         drop(stopped);
         assert!(old.says_again("event Failed", calls - 1).starts_with("Cancelled"));
@@ -245,9 +247,10 @@ fn the_state_is_the_threads_that_waits_for_it_even_if_it_comes_before_that_one_w
     stopped.end_call();
     old.says("gives the state");
     wait_until("the loop to look at it", || procfs::waits_for_a_lock(new.pid));
-    stopped.next_call().expect("the thread");
+    // The thread lets go of that.
+    stopped.go_on_until(libc::SYS_futex);
     stopped.end_call();
-    // It looks again before it has answered twice.
+    // The loop looks again before it has answered twice.
     new.ask("status");
     new.ask("status");
     drop(stopped);
