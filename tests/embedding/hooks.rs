@@ -9,7 +9,7 @@ use pollflip::{Exit, Failure, Handover, HookResult, LifecycleHandler, RestartTas
 
 use crate::case::{Case, drive, expect, finish, holdings};
 use crate::child::path;
-use crate::harness::{has_ended, signal, wait_until};
+use crate::harness::{has_ended, signal, wait_for, wait_until};
 
 cases![
     hooks_are_called_in_order_and_the_state_arrives,
@@ -168,7 +168,11 @@ fn a_panic_in_the_undo_hook_does_not_call_the_next_restart_off(case: &Case) {
     case.plan("hang");
     task.restarter().request().expect("a restart");
     assert!(drive(&mut task, || path("hangs").exists()).is_pending());
-    let hung = task.restarter().status().successor.expect("a successor");
+    // It may have come this far before the restart thread has told the loop of it.
+    let hung = wait_for("the successor", || {
+        assert!(task.poll().is_pending());
+        task.restarter().status().successor
+    });
     signal(hung, Signal::SIGKILL);
     wait_until("its end", || has_ended(hung));
     kill(Pid::this(), Signal::SIGUSR1).expect("a signal");
