@@ -118,8 +118,12 @@ async fn echo_in_tokio(mut stream: tokio::net::TcpStream, handle: ShutdownHandle
     loop {
         tokio::select! {
             read = stream.read(&mut buffer) => match read {
-                Ok(length) if length > 0 && stream.write_all(&buffer[..length]).await.is_ok() => {
+                Ok(length) if length > 0 => {
+                    // Before the client hears of it: what it has heard is in the state of the next process.
                     count.fetch_add(1, Ordering::Relaxed);
+                    if stream.write_all(&buffer[..length]).await.is_err() {
+                        return;
+                    }
                 }
                 _ => return,
             },
@@ -173,8 +177,12 @@ async fn echo_in_smol(mut stream: smol::net::TcpStream, handle: ShutdownHandle, 
             None
         });
         match read.await {
-            Some(Ok(length)) if length > 0 && stream.write_all(&buffer[..length]).await.is_ok() => {
+            Some(Ok(length)) if length > 0 => {
+                // As above.
                 count.fetch_add(1, Ordering::Relaxed);
+                if stream.write_all(&buffer[..length]).await.is_err() {
+                    return;
+                }
             }
             None if !signal.is_forced() => {}
             _ => return,

@@ -51,6 +51,10 @@ pub fn outcomes(case: Case) -> Vec<(Serves, Told)> {
         }
         // The new one finds itself given up, and ends.
         (Close, Victim::Old) if step < Granted => failed(&["exited with status 2"]),
+        // One without a lifeline gives up by itself after a while: whoever is first.
+        (Close, Victim::New) if matches!(step, Here | End | Ready) => {
+            return vec![failed(&["closed its lifeline"]), failed(&["exited with status 2"])];
+        }
         (Close, Victim::New) if step < Granted || step == Probation => failed(&["closed its lifeline"]),
         // It was asked for, and may be a part of the state.
         (Garbage, Victim::Old) if matches!(step, Pull | Half) => failed(&["refused", "the state cannot be taken over"]),

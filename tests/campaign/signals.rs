@@ -70,19 +70,23 @@ fn has_state(step: Step) -> bool {
     Case { step, fault: Fault::Pause, victim: Victim::Old }.has_state()
 }
 
+/// To one that may end meanwhile, and be reaped by its predecessor; nobody else gets its number as fast as that.
+fn send(process: &Process, signal: Signal) {
+    let _ = kill(Pid::from_raw(process.pid as i32), signal);
+}
+
 fn storm(step: Step, whom: &str, own_handler: bool) {
     let world = world(step, own_handler.then_some("own-handler"));
     let old = world.owner.clone();
     let under_way = world.reach(step, has_state(step));
+    let new = under_way.new.iter();
+    let struck: Vec<_> = match whom {
+        "the_old_one" => vec![&old],
+        "the_new_one" if under_way.new.is_some() => new.collect(),
+        _ => new.chain([&old]).collect(),
+    };
     for _ in 0..20 {
-        match (whom, &under_way.new) {
-            ("the_old_one", _) => old.signal(Signal::SIGUSR1),
-            ("the_new_one", Some(new)) => new.signal(Signal::SIGUSR1),
-            _ => {
-                old.signal(Signal::SIGUSR1);
-                under_way.new.iter().for_each(|new| new.signal(Signal::SIGUSR1));
-            }
-        }
+        struck.iter().for_each(|process| send(process, Signal::SIGUSR1));
     }
     if let Some(new) = under_way.new.as_ref().filter(|_| under_way.new_waits) {
         new.tell("go");
@@ -219,8 +223,7 @@ fn storm_of_all(step: Step) {
     for number in 0..60 {
         let signal = [Signal::SIGUSR1, Signal::SIGTERM, Signal::SIGINT][number % 3];
         for process in struck.iter().filter(|process| process.lives()) {
-            // It may end meanwhile; nobody else gets its number as fast as that.
-            let _ = kill(Pid::from_raw(process.pid as i32), signal);
+            send(process, signal);
         }
     }
     for (process, waits) in [(Some(&under_way.old), under_way.old_waits), (under_way.new.as_ref(), under_way.new_waits)] {
@@ -239,6 +242,10 @@ fn storm_of_all(step: Step) {
         assert!(matches!(signal, 0 | libc::SIGKILL), "process {} was killed by signal {signal}\n{}", process.pid, story());
     }
     let is_whole = |pid: u32| {
+        // One that ends before it has named itself never will.
+        if !world.service.hub.pids().contains(&pid) {
+            return false;
+        }
         let process = world.service.hub.process(pid);
         !process.lives() || request_status(world.service.socket(), DEADLINE).is_ok_and(|status| status.state == "idle")
     };

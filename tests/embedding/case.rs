@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pollflip::{Error, Event, RestartTask, Successor};
 
 use crate::child::{config, path};
-use crate::harness::{DEADLINE, entries};
+use crate::harness::{DEADLINE, entries, wait_for};
 use crate::{executors, hooks, limits, task, threads};
 
 /// What a case is given.
@@ -167,6 +167,11 @@ pub(crate) fn holdings() -> Holdings {
         .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok())
         .collect();
     Holdings { descriptors: entries("/proc/self/fd"), threads: entries("/proc/self/task"), children: children.split_whitespace().count() }
+}
+
+/// The same, once this thread is the only one: one that has ended and been joined can be seen for a moment more.
+pub(crate) fn holdings_alone() -> Holdings {
+    wait_for("the end of all other threads", || Some(holdings()).filter(|holdings| holdings.threads == 1))
 }
 
 /// Waits until this process has again what it had.

@@ -201,7 +201,9 @@ fn goes_on_alone(command: &mut Command, says: &str) {
             break;
         }
     }
-    drop((ours, end));
+    // In this order: one that lives on without its lifeline has given the new one up.
+    drop(end);
+    drop(ours);
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
     let said = lines.any(|line| line.starts_with(says));
     child.kill().expect("it is ours");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::case::{Case, expect, holdings};
+use crate::case::{Case, expect, holdings, holdings_alone};
 use crate::child::path;
 use crate::harness::wait_until;
 
@@ -14,7 +14,7 @@ cases![
 
 fn a_runtime_that_shuts_down_half_way_through_a_restart_leaves_nothing(case: &Case) {
     drop(case.task());
-    let before = holdings();
+    let before = holdings_alone();
     for _ in 0..3 {
         let mut task = case.task();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
@@ -32,7 +32,7 @@ fn a_runtime_that_shuts_down_half_way_through_a_restart_leaves_nothing(case: &Ca
 fn a_cancelled_smol_task_leaves_nothing(case: &Case) {
     let executor = smol::Executor::new();
     drop(case.task());
-    let before = holdings();
+    let before = holdings_alone();
     let mut task = case.task();
     case.plan("hang");
     task.restarter().request().expect("a restart");

@@ -12,7 +12,7 @@ use nix::unistd::{Uid, setuid};
 use pollflip::restart_coordination_socket::request_status;
 use pollflip::{ChildSpawnError, Event, Failure, RestartConfig, Restarter};
 
-use crate::case::{Alarm, Case, expect, holdings, poll_with, ready};
+use crate::case::{Alarm, Case, expect, holdings, holdings_alone, poll_with, ready};
 use crate::child::{config, path};
 use crate::harness::DEADLINE;
 
@@ -43,7 +43,7 @@ fn next_descriptor() -> u64 {
 
 fn a_build_that_runs_out_of_descriptors_is_an_error_and_leaves_nothing(case: &Case) {
     drop(case.task());
-    let before = holdings();
+    let before = holdings_alone();
     let next = next_descriptor();
     let mut failures = 0;
     let restarter = loop {

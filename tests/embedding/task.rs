@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pollflip::{Error, Event, Failure, Refusal, RestartTask, spawn_restart_task, startup_complete};
 
-use crate::case::{Alarm, Case, comes_to_rest, drive, expect, finish, holdings, poll_with, ready};
+use crate::case::{Alarm, Case, comes_to_rest, drive, expect, finish, holdings, holdings_alone, poll_with, ready};
 use crate::child::{config, path};
 use crate::harness::wait_until;
 
@@ -156,7 +156,7 @@ fn reach(task: &mut RestartTask, wanted: &str) {
 fn a_task_dropped_at_any_step_leaves_nothing(case: &Case) {
     // What the process keeps of the first signal handler is there from now on.
     drop(case.task());
-    let before = holdings();
+    let before = holdings_alone();
     for step in ["", "Restarting", "Spawned", "Failed"] {
         for as_a_future in [false, true] {
             let mut task = case.task();

@@ -14,7 +14,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, getpid};
 use pollflip::{Event, RestartTask, Restarter};
 
-use crate::case::{Alarm, Case, expect, holdings, poll_with};
+use crate::case::{Alarm, Case, comes_to_rest, expect, holdings, holdings_alone, poll_with};
 use crate::child::{config, path};
 use crate::harness::{DEADLINE, wait_until};
 
@@ -117,6 +117,7 @@ fn a_build_that_fails_leaves_the_signal_mask_as_it_was(_: &Case) {
 
 fn only_the_last_waker_is_woken_and_no_other_is_kept(case: &Case) {
     let mut task = case.task();
+    assert!(comes_to_rest(&mut task));
     let alarms: Vec<_> = (0..10).map(|_| Alarm::new()).collect();
     for alarm in &alarms {
         assert!(poll_with(&mut task, alarm).is_pending());
@@ -155,8 +156,9 @@ fn a_waker_may_drop_the_task_that_it_wakes(case: &Case) {
         }
     }
     drop(case.task());
-    let before = holdings();
+    let before = holdings_alone();
     let mut task = case.task();
+    assert!(comes_to_rest(&mut task));
     let owner = Arc::new(Owner(Mutex::new(None)));
     let waker = Waker::from(owner.clone());
     assert!(Future::poll(std::pin::Pin::new(&mut task), &mut std::task::Context::from_waker(&waker)).is_pending());
@@ -181,7 +183,7 @@ fn a_waker_may_be_called_while_the_task_is_dropped(case: &Case) {
         }
     }
     drop(case.task());
-    let before = holdings();
+    let before = holdings_alone();
     for _ in 0..20 {
         let mut task = case.task();
         let queue = Arc::new(Queue { task: Mutex::new(None), called: Alarm::new() });

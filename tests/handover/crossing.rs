@@ -178,5 +178,6 @@ fn the_old_process_keeps_nothing_of_what_it_gave() {
     new.signal(nix::sys::signal::Signal::SIGKILL);
     // With a copy in the old process the peer would never see this.
     player.expect_end();
-    assert!(!inodes().iter().any(|what| what.contains("memfd")), "{:?}", inodes());
+    // The restart thread makes its table of descriptors larger with one, some time after the start.
+    crate::hub::wait_until("the end of all memory files", || !inodes().iter().any(|what| what.contains("memfd")));
 }

@@ -6,7 +6,7 @@ use pollflip::restart_coordination_socket::request_status;
 
 use crate::harness::{Service, Setup};
 use crate::hub::{DEADLINE, wait_for};
-use crate::surroundings::directory;
+use crate::surroundings::{directory, stale_socket};
 
 trials![
     promise_10_of_two_processes_started_in_the_same_instant_exactly_one_wins_each_of_200_times,
@@ -51,5 +51,5 @@ fn promise_10_of_two_processes_started_in_the_same_instant_exactly_one_wins_each
 }
 
 fn promise_10_of_two_processes_that_find_a_stale_socket_exactly_one_wins_each_of_200_times() {
-    race(|path| drop(std::os::unix::net::UnixListener::bind(path).expect("a socket")));
+    race(stale_socket);
 }

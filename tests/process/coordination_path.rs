@@ -12,7 +12,7 @@ use nix::unistd::mkfifo;
 
 use crate::harness::{Service, Setup};
 use crate::hub::DEADLINE;
-use crate::surroundings::directory;
+use crate::surroundings::{directory, stale_socket};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -71,7 +71,7 @@ fn promise_10_a_symbolic_link_at_the_path_is_left_alone() {
     let (path, target) = (keep.path().join("link"), keep.path().join("target"));
     for exists in [false, true] {
         if exists {
-            drop(UnixListener::bind(&target).expect("a socket"));
+            stale_socket(&target);
         }
         symlink(&target, &path).expect("a link");
         let error = build_error(Setup::new(), &path);
@@ -177,7 +177,7 @@ fn promise_10_a_path_in_a_directory_without_the_right_to_write_is_an_error() {
 fn promise_10_a_stale_socket_is_replaced() {
     let setup = Setup::new();
     let path = setup.path("restart.sock");
-    drop(UnixListener::bind(&path).expect("a socket"));
+    stale_socket(&path);
     let stale = fs::symlink_metadata(&path).expect("a socket").ino();
     let service = setup.start();
     assert_ne!(fs::symlink_metadata(&path).expect("a socket").ino(), stale);
@@ -187,7 +187,7 @@ fn promise_10_a_stale_socket_is_replaced() {
 fn promise_10_what_a_dead_server_left_half_done_is_no_obstacle() {
     let setup = Setup::new();
     fs::write(setup.path("restart.sock.lock"), "").expect("a file");
-    drop(UnixListener::bind(setup.path("restart.sock.new")).expect("a socket"));
+    stale_socket(&setup.path("restart.sock.new"));
     let service = setup.start();
     service.restart();
     assert!(!service.path("restart.sock.lock").exists());
@@ -208,7 +208,7 @@ fn promise_10_of_two_servers_at_the_same_instant_exactly_one_wins() {
     let processes = [both[0].first(), both[1].first()];
     for round in 0..50 {
         if round % 2 == 0 {
-            drop(UnixListener::bind(&path).expect("a stale socket"));
+            stale_socket(&path);
         }
         let before = processes[0].said("answer").len();
         assert_eq!(processes[1].said("answer").len(), before);

@@ -237,11 +237,13 @@ fn promise_07_the_old_one_that_calls_off_at_any_call_of_the_new_one_stays_the_on
 fn the_state_is_the_threads_that_waits_for_it_even_if_it_comes_before_that_one_waits() {
     let service = Setup::new().set("linger", "1").start();
     let old = service.first();
-    service.plan_next("never ready\nclaimed receive-debugged");
+    let go = service.path("go");
+    service.plan_next(&format!("never ready\nclaimed receive-after {}", go.display()));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     let receiver = new.says("receiver").parse().expect("a number");
     let Some(stopped) = Stopped::new(receiver, "the one of a thread that waits for the state") else { return };
+    fs::write(go, "").expect("a file");
     // It has asked, and goes no further, while the loop has the answer and would look at it.
     stopped.go_on_until(libc::SYS_sendmsg);
     stopped.end_call();

@@ -147,7 +147,7 @@ pub fn waits_for_a_lock(pid: u32) -> bool {
 
 /// Whether every one of these signals that was sent to a process has been taken in: none is pending, and no thread is in a handler, which
 /// does not sleep. Nobody may send more meanwhile.
-#[allow(dead_code, reason = "for the campaign")]
+#[allow(dead_code, reason = "not in all test programs")]
 pub fn has_taken_in(pid: u32, signal: i32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
     let threads: Vec<_> = threads.filter_map(|thread| Some(thread.ok()?.path().join("status").to_str()?.to_owned())).collect();

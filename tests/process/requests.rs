@@ -11,6 +11,7 @@ use pollflip::RequestError;
 use crate::client::Raw;
 use crate::harness::{Service, Setup, own_program};
 use crate::hub::{DEADLINE, wait_until};
+use crate::surroundings::stale_socket;
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -163,7 +164,7 @@ fn the_client_says_why_nobody_answers() {
     let error = pollflip::restart_coordination_socket::request_restart(&nobody, DEADLINE, |_| {}).expect_err("nobody");
     assert!(error.to_string().contains("is the service running"), "{error}");
     let stale = setup.path("stale");
-    drop(UnixListener::bind(&stale));
+    stale_socket(&stale);
     let error = pollflip::restart_coordination_socket::request_status(&stale, DEADLINE).expect_err("nobody");
     assert!(error.to_string().contains("nobody serves it any more"), "{error}");
     for none in [setup.path("."), own_program()] {

@@ -113,7 +113,11 @@ fn promise_06_a_storm_of_signals_kills_nothing_and_starts_one_at_a_time() {
     let processes = || service.hub.pids().into_iter().map(|pid| service.hub.process(pid));
     wait_until("one process that serves, all others ended", || {
         let left: Vec<_> = processes().filter(Process::lives).collect();
-        left.len() == 1 && service.status().state == "idle" && service.hub.pids().len() == processes().count()
+        // What it has been sent is a restart that has begun, or is none.
+        left.len() == 1
+            && procfs::has_taken_in(left[0].pid, libc::SIGUSR1)
+            && service.status().state == "idle"
+            && service.hub.pids().len() == processes().count()
     });
     // Each had one successor at most: a generation has one process.
     let generations: Vec<_> = processes().map(|process| process.says("built")).collect();

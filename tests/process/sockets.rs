@@ -15,6 +15,7 @@ use crate::client::{Connection, greeting};
 use crate::harness::{Service, Setup};
 use crate::hub::{DEADLINE, Process, wait_until};
 use crate::procfs;
+use crate::surroundings::stale_socket;
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -259,7 +260,7 @@ fn promise_09_a_unix_path_stays_connectable_throughout() {
 fn promise_09_a_unix_listener_replaces_a_stale_path_and_nothing_else() {
     let setup = Setup::new();
     let (stale, file, served) = (setup.path("stale"), setup.path("regular"), setup.path("served"));
-    drop(std::os::unix::net::UnixListener::bind(&stale));
+    stale_socket(&stale);
     fs::write(&file, "precious").expect("a file");
     let _listener = std::os::unix::net::UnixListener::bind(&served).expect("a listener");
     let service = setup.start();

@@ -2,10 +2,12 @@
 
 use std::env;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use libtest_mimic::Arguments;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use nix::sys::stat::{Mode, umask};
 use tempfile::{Builder, TempDir};
 
@@ -27,6 +29,13 @@ pub(crate) fn prepare() -> Arguments {
 /// Where directories for tests are made.
 pub(crate) fn temporary() -> PathBuf {
     Some(env::temp_dir()).filter(|path| path.as_os_str().len() <= ROOM).unwrap_or_else(|| "/tmp".into())
+}
+
+/// A socket that nobody serves any more. Nobody ever has: a process that another test starts has a copy of a listener for a moment.
+#[allow(dead_code, reason = "not in all test programs")]
+pub(crate) fn stale_socket(path: &Path) {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    bind(socket.as_raw_fd(), &UnixAddr::new(path).expect("a short path")).expect("a free path");
 }
 
 /// A directory for one test, open to services that give their rights up.

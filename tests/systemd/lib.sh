@@ -137,6 +137,11 @@ replaced() {
   in_box test -d "/proc/$(show MainPID)" || die "the main process $(show MainPID) is not there"
 }
 
+# takes_over SOCKET: the process that answers there is the main process, which has heard by then that it may restart in its turn.
+takes_over() {
+  in_box /srv/bin/restarter status --socket "$1" | grep -q "process $(show MainPID),"
+}
+
 # Between two cases: nothing of the one before.
 clean_up() {
   in_box sh -c '
@@ -147,7 +152,9 @@ clean_up() {
     [ -z "$units" ] || systemctl reset-failed $units 2>/dev/null
     rm -rf /run/systemd/system/*
     rm -rf /srv; mkdir -p /srv/bin
-    systemctl daemon-reload'
+    systemctl daemon-reload
+    # What it has said is before what is said from now on.
+    journalctl --sync'
   since=$EPOCHREALTIME
   local program
   for program in restarter zero_downtime socket_activation; do good_release "$program"; done

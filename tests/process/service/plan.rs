@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -219,13 +219,12 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             restarter.predecessor().expect("a predecessor").progress(rest);
             "told".into()
         }
-        // In a thread that waits until somebody debugs it.
-        ("receive-debugged", Some(restarter)) => {
-            let predecessor = restarter.predecessor().expect("a predecessor");
+        // In a thread that waits until there is a file.
+        ("receive-after", Some(restarter)) => {
+            let (predecessor, file) = (restarter.predecessor().expect("a predecessor"), PathBuf::from(rest));
             thread::spawn(move || {
-                let thread = nix::unistd::gettid().as_raw() as u32;
-                say(&format!("receiver {thread}"));
-                while procfs::status(thread, "TracerPid").as_deref() == Some("0") {
+                say(&format!("receiver {}", nix::unistd::gettid()));
+                while !file.exists() {
                     thread::yield_now();
                 }
                 match predecessor.receive(Duration::from_secs(120)) {

@@ -15,6 +15,15 @@ expect_both() {
   is admin "$(ask 8002)" "admin pid $(show MainPID) generation $1"
 }
 
+# restarts: once, and the next one may come: until the old process has ended, it may not have said so.
+restarts() {
+  local old
+  old=$(show MainPID)
+  reload
+  replaced "$old"
+  await 20 "the old process ends" processes_are 1
+}
+
 # The sockets of the service are those that systemd holds, and no others.
 expect_those_of_systemd() {
   local there
@@ -28,11 +37,9 @@ case_socket_activation_by_name() {
   # The first who connects waits until it serves.
   contains admin "$(ask 8002)" "admin pid"
   expect_both 0
-  local old generation
+  local generation
   for generation in 1 2 3; do
-    old=$(show MainPID)
-    reload
-    replaced "$old"
+    restarts
     expect_both "$generation"
   done
   expect_those_of_systemd
@@ -64,11 +71,9 @@ UNIT
   unit=socket-activation.service
   contains web "$(ask 8001)" "web pid"
   expect_both 0
-  local old generation
+  local generation
   for generation in 1 2 3; do
-    old=$(show MainPID)
-    reload
-    replaced "$old"
+    restarts
     expect_both "$generation"
   done
   is LISTEN_FDNAMES "$(listen_names)" LISTEN_FDNAMES=socket-activation.socket:socket-activation.socket
@@ -82,7 +87,7 @@ case_socket_activation_by_listenfd_from_two_units() {
 ExecStart=
 ExecStart=/srv/bin/socket_activation --listenfd
 UNIT
-  local first second names old generation
+  local first second names generation
   first=$(ask 8001)
   second=$(ask 8002)
   contains "the answers" "$first, $second" web
@@ -91,9 +96,7 @@ UNIT
   contains LISTEN_FDNAMES "$names" web
   contains LISTEN_FDNAMES "$names" admin
   for generation in 1 2 3; do
-    old=$(show MainPID)
-    reload
-    replaced "$old"
+    restarts
     is "the answer of the one socket" "$(ask 8001)" "${first%% *} pid $(show MainPID) generation $generation"
     is "the answer of the other" "$(ask 8002)" "${second%% *} pid $(show MainPID) generation $generation"
     is LISTEN_FDNAMES "$(listen_names)" "$names"

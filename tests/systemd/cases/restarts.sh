@@ -43,6 +43,7 @@ load_and_reload() {
     sleep 0.1
     reload
     replaced "$old"
+    await 20 "it takes over" takes_over /run/web/restart.sock
     new=$(show MainPID)
     old=$new
   done

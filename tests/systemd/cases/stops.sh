@@ -7,21 +7,21 @@ talks() {
   in_box timeout 60 bash -c '
     exec 3<>/dev/tcp/127.0.0.1/7000; IFS= read -r line <&3; echo "$line" >"/srv/$1.greeting"
     until [ "$(systemctl show --value -p ActiveState restarter)" = deactivating ]; do sleep 0.05; done
-    sleep 4; echo still here >&3; IFS= read -r line <&3; [ "$line" = "still here" ]' - "$1" &
+    sleep 8; echo still here >&3; IFS= read -r line <&3; [ "$line" = "still here" ]' - "$1" &
   await 20 "client $1 is connected" in_box test -s "/srv/$1.greeting"
 }
 
 # A drain takes longer than TimeoutStopSec, which is a limit for silence only.
-silent_for_two_seconds() {
+silent_for_five_seconds() {
   add_unit restarter.service.d/short.conf <<'UNIT'
 [Service]
-TimeoutStopSec=2
+TimeoutStopSec=5
 UNIT
 }
 
 case_a_long_drain_is_waited_for() {
   install_unit restarter.service
-  silent_for_two_seconds
+  silent_for_five_seconds
   start restarter.service
   talks one
   local client=$!
@@ -33,7 +33,7 @@ case_a_long_drain_is_waited_for() {
 # The same in a process that systemd has not started, beside nothing and beside an older one that is still at work.
 case_a_long_drain_after_reloads_is_waited_for() {
   install_unit restarter.service
-  silent_for_two_seconds
+  silent_for_five_seconds
   start restarter.service
   reload
   reload
@@ -48,7 +48,7 @@ case_a_long_drain_after_reloads_is_waited_for() {
 
 case_drains_of_two_generations_are_waited_for() {
   install_unit restarter.service
-  silent_for_two_seconds
+  silent_for_five_seconds
   start restarter.service
   talks old
   local old=$! new
