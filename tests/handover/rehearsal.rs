@@ -9,6 +9,7 @@ use pollflip::{Blob, Failure, Handover};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::hub::wait_until;
+use crate::surroundings::are_many_descriptors_allowed;
 
 trials![
     a_rehearsal_returns_what_was_given,
@@ -65,6 +66,9 @@ fn a_rehearsal_that_fails_says_why() {
 }
 
 fn a_rehearsal_can_be_filled_on_another_thread() {
+    if !are_many_descriptors_allowed("a_rehearsal_can_be_filled_on_another_thread") {
+        return;
+    }
     let mut threads = Vec::new();
     let inheritance = Handover::rehearse(|mut handover| {
         threads.push(thread::spawn(move || {
@@ -79,6 +83,9 @@ fn a_rehearsal_can_be_filled_on_another_thread() {
 }
 
 fn a_rehearsal_takes_more_than_the_kernel_takes_at_once() {
+    if !are_many_descriptors_allowed("a_rehearsal_takes_more_than_the_kernel_takes_at_once") {
+        return;
+    }
     let name = |number: usize| format!("{number:0>255}");
     let inheritance = Handover::rehearse(|mut handover| {
         for number in 0..6000 {
@@ -92,6 +99,9 @@ fn a_rehearsal_takes_more_than_the_kernel_takes_at_once() {
 
 /// As it does a descriptor of io_uring, in a packet that had to wait.
 fn a_rehearsal_of_what_the_kernel_refuses_in_the_end_says_so() {
+    if !are_many_descriptors_allowed("a_rehearsal_of_what_the_kernel_refuses_in_the_end_says_so") {
+        return;
+    }
     let rehearsal = thread::spawn(|| {
         Handover::rehearse(|mut handover| {
             for number in 0..6000 {

@@ -1,9 +1,10 @@
 //! Successors with bad manners, or slow ones.
 
-use crate::harness::{Service, Setup};
+use crate::harness::Setup;
 use crate::hub::Process;
 use crate::player::Player;
 use crate::procfs::{self, Snapshot};
+use crate::surroundings::are_many_descriptors_allowed;
 
 trials![
     a_successor_that_pulls_twice_is_killed,
@@ -59,6 +60,9 @@ fn a_successor_that_talks_nonsense_is_killed() {
 }
 
 fn a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline() {
+    if !are_many_descriptors_allowed("a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline") {
+        return;
+    }
     let count = 9000;
     let give_many = || Setup::new().set("give", "many").set("count", count.to_string());
     let lets_go = |old: &Process, before: usize| {
@@ -87,7 +91,11 @@ fn a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline() {
     lets_go(&old, before);
 }
 
-fn gets_everything(service: &Service, how: &str) {
+fn gets_everything(how: &str) {
+    if !are_many_descriptors_allowed(&format!("a_successor_that_{how}_gets_everything")) {
+        return;
+    }
+    let service = Setup::new().set("give", "many").set("count", "5000").start();
     service.plan_next(&format!("successor={how}"));
     let asked = service.restart_meanwhile();
     service.first().says("given");
@@ -101,11 +109,11 @@ fn gets_everything(service: &Service, how: &str) {
 }
 
 fn a_successor_that_reads_late_gets_everything() {
-    gets_everything(&Setup::new().set("give", "many").set("count", "5000").start(), "reads_late");
+    gets_everything("reads_late");
 }
 
 fn a_successor_that_reads_slowly_gets_everything() {
-    gets_everything(&Setup::new().set("give", "many").set("count", "5000").start(), "reads_slowly");
+    gets_everything("reads_slowly");
 }
 
 fn a_successor_that_closes_its_end_half_way_is_killed() {

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::Arguments;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use nix::sys::stat::{Mode, umask};
 use tempfile::{Builder, TempDir};
@@ -14,16 +15,34 @@ use tempfile::{Builder, TempDir};
 /// A path of a socket has 107 bytes at the most, and below the directories of tests stand names, and directories of their own.
 const ROOM: usize = 60;
 
+/// How many descriptors a process of these tests may have open at a time, where the machine allows that.
+const DESCRIPTORS: u64 = 20_000;
+
 /// How this test program was called, once the process is as its tests need it.
 pub(crate) fn prepare() -> Arguments {
     // Orphans of the services come to this process, which waits for them.
     nix::sys::prctl::set_child_subreaper(true).expect("prctl");
     // Services that give their rights up reach what this process has made.
     umask(Mode::from_bits_truncate(0o022));
+    // On many machines a process has 1,024 of them until it asks for more.
+    let (now, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    if now < DESCRIPTORS.min(most) {
+        setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS.min(most), most).expect("a limit that is allowed");
+    }
     let mut arguments = Arguments::from_args();
     // They wait more than they work.
     arguments.test_threads.get_or_insert(4);
     arguments
+}
+
+/// Whether that many are allowed; says aloud which test is skipped if they are not.
+#[allow(dead_code, reason = "not in all test programs")]
+pub(crate) fn are_many_descriptors_allowed(test: &str) -> bool {
+    let (now, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    if now < DESCRIPTORS {
+        eprintln!("skipped {test}: a process may have no more than {now} descriptors here");
+    }
+    now >= DESCRIPTORS
 }
 
 /// Where directories for tests are made.
