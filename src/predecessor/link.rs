@@ -48,7 +48,7 @@ pub(crate) struct Link {
 struct Said {
     ready: bool,
     pull: bool,
-    /// The state it asked for has been taken, or cannot come any more.
+    /// The program has the state that it asked for, or it cannot come any more.
     served: bool,
 }
 
@@ -310,7 +310,7 @@ impl Link {
             }
         }
         inbox.gone |= ended;
-        if inbox.gone {
+        if inbox.gone && !matches!(inbox.state, Some(State::Come { .. })) {
             // What it has not given it will not give.
             self.said().served = true;
         }

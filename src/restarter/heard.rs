@@ -82,7 +82,6 @@ impl Restarter {
         if standing.granted && !mem::replace(&mut self.heard.granted, true) {
             self.told.push_back(Event::Granted);
         }
-        self.told.extend(link.inherited().map(Event::Inherited));
         if standing.said_ready && (standing.granted || standing.gone) && !standing.gave_up && !self.claim.is_ready() {
             opened();
         }

@@ -22,6 +22,10 @@ impl Restarter {
     /// Does what the machine wants done, up to the next thing to tell.
     pub(super) fn next_event(&mut self) -> Option<Event> {
         loop {
+            // Not before it goes to the program: with the state taken, that may be ready.
+            if let Some(inheritance) = self.link.as_ref().and_then(|link| link.inherited()) {
+                return Some(Event::Inherited(inheritance));
+            }
             if let Some(event) = self.told.pop_front() {
                 return Some(event);
             }

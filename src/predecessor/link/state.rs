@@ -24,7 +24,7 @@ pub(super) enum State {
 }
 
 impl Link {
-    /// The state for the loop, when it has come; `None` while another thread waits for it.
+    /// The state for the loop, when it has come; `None` while another thread waits for it. Whoever has it may be ready.
     pub(crate) fn inherited(&self) -> Option<Inheritance> {
         self.take_inherited(&mut *self.inbox.try_lock().ok()?)?.ok()
     }
