@@ -17,9 +17,6 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair
 use crate::sys;
 use crate::wire::{MAX_PACKET, Message};
 
-/// Between the moment a dying process closes its descriptors and the moment it is dead, on a busy machine: one that lives on longer has
-/// closed its lifeline on purpose.
-pub(crate) const DYING: Duration = Duration::from_secs(1);
 /// How soon a message that the kernel does not take is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 

@@ -12,6 +12,7 @@
 
 mod edges;
 mod state;
+mod takeover;
 mod words;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use crate::error::Refusal;
 
 pub use state::{Closed, Handover, Phase, State};
+pub use takeover::{DYING, Inbound, LOST, Line, Prompt, Stage, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput};
 pub use words::{Action, Attempt, Cause, Input, Notice, Output, Reply, Ticket, Violation};
 
 /// How long a killed successor may take to die before its asker is told.
@@ -82,7 +84,8 @@ impl Machine {
         }
     }
 
-    /// From now on a process that could restart does not, for a reason that lies outside of the machine; `None`: it does.
+    /// From now on a process that could restart does not, for a reason that lies outside of the machine; `None`: it does. One that is not
+    /// open refuses in any case, and for that reason if there is one.
     pub fn set_obstacle(&mut self, why: Option<Refusal>) {
         self.obstacle = why;
     }
@@ -91,8 +94,7 @@ impl Machine {
     pub fn refusal(&self, now: Duration) -> Option<Refusal> {
         match self.state {
             State::Idle => self.obstacle,
-            State::Closed(Closed::NotReady) => Some(Refusal::NotReady),
-            State::Closed(Closed::OnProbation) => Some(Refusal::OnProbation { successor: None }),
+            State::Closed(Closed::NotReady) => Some(self.obstacle.unwrap_or(Refusal::NotReady)),
             State::Closed(Closed::Stopping) => Some(Refusal::Stopping),
             State::Closed(Closed::Broken) => Some(Refusal::Broken),
             State::Spawning { since, .. } | State::AwaitingReady { since, .. } | State::Killing { since, .. } => {
@@ -106,8 +108,7 @@ impl Machine {
     /// Takes one thing in.
     pub fn handle(&mut self, now: Duration, input: Input) {
         match input {
-            Input::Opened { on_probation } => self.opened(on_probation),
-            Input::Committed | Input::PredecessorGone => self.committed_to(),
+            Input::Opened => self.opened(),
             Input::Request(ticket) => self.request(now, ticket),
             Input::Spawned(attempt, pid) => self.spawned(attempt, pid),
             Input::SpawnFailed(attempt) => self.spawn_failed(attempt),

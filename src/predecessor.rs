@@ -1,11 +1,12 @@
 //! The successor's side of the lifeline, and the one moment that every process has: when it is ready.
 //!
-//! Knows: the lifeline that this process was born with, adopted once into one process-wide slot, and whether the program has said that
-//! it is ready. Does not know: sockets, the state machine, the loop. Whoever reads the lifeline, the loop or a thread that waits, leaves
-//! what it found in one inbox and wakes the loop.
+//! Knows: the lifeline that this process was born with, adopted once into one process-wide slot, and the takeover machine that decides
+//! what follows from what comes over it. Does not know: sockets, restarts, the loop. The loop reads the lifeline, or a thread that waits,
+//! which then wakes the loop.
 
 mod hello;
 mod link;
+mod takeover;
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,12 +18,14 @@ use nix::sys::socket::{SockType, getsockopt, sockopt};
 use crate::error::Error;
 use crate::handover::Inheritance;
 use crate::lifeline::Lifeline;
+use crate::machine::{Prompt, Takeover, TakeoverInput};
 use crate::sys;
 use crate::systemd;
 use crate::wire::{self, LIFELINE_VARIABLE, Message, Place};
 
 pub(crate) use hello::{Coordination, Gifts};
-pub(crate) use link::{Link, Standing};
+pub(crate) use link::Link;
+pub(crate) use takeover::SharedTakeover;
 
 /// Tells systemd and the predecessor that this process can serve: the same as [`Restarter::ready`](crate::Restarter::ready), from
 /// anywhere, any number of times.
@@ -37,25 +40,35 @@ pub(crate) use link::{Link, Standing};
 /// [`Restarter`](crate::Restarter) or [`RestartTask`](crate::RestartTask) has been built yet, or the state that was asked for has not been
 /// taken.
 pub fn startup_complete() -> Result<(), Error> {
-    let link = {
+    let (takeover, link) = {
         let startup = startup();
-        if !startup.built {
-            return Err(Error::rule("startup_complete comes too early: build the Restarter first"));
+        match &startup.takeover {
+            Some(takeover) if startup.built => (takeover.clone(), startup.link.clone()),
+            _ => return Err(Error::rule("startup_complete comes too early: build the Restarter first")),
         }
-        startup.link.clone()
     };
-    if let Some(link) = link {
-        if !link.say_ready() {
-            let why = "the state that was asked for has not been taken yet: wait for Event::Inherited, or receive it, before this process is ready";
-            return Err(Error::rule(why));
-        }
-        let result = link.wait_until_granted();
-        // What else has come meanwhile is the loop's.
-        wake_loop(&startup());
-        result?;
+    if !say_ready(&takeover, link.as_deref()) {
+        let why =
+            "the state that was asked for has not been taken yet: wait for Event::Inherited, or receive it, before this process is ready";
+        return Err(Error::rule(why));
     }
-    opened();
-    Ok(())
+    let result = link.map_or(Ok(()), |link| link.wait_until_granted());
+    // What has come meanwhile is the loop's; it is also the loop that tells systemd later, if that was busy.
+    wake_loop(&startup());
+    result
+}
+
+/// Says that this process can serve, once; `false`: not yet, for the state that it has asked for has not been taken.
+pub(crate) fn say_ready(takeover: &SharedTakeover, link: Option<&Link>) -> bool {
+    match link {
+        Some(link) => link.say_ready(),
+        None => takeover.feed_if(Takeover::may_be_ready, TakeoverInput::SayReady, |prompt| {
+            if prompt == Prompt::TellManager {
+                // Under the lock: a restart that the loop begins must come second. Nobody waits for the manager meanwhile.
+                systemd::ready();
+            }
+        }),
+    }
 }
 
 /// The process that started this one. It serves until [`startup_complete`] or [`Restarter::ready`](crate::Restarter::ready).
@@ -122,12 +135,12 @@ struct Startup {
     /// Why the lifeline could not be used: this process is a successor all the same, and no first generation.
     unusable: Option<String>,
     link: Option<Arc<Link>>,
+    /// From the first restarter on.
+    takeover: Option<Arc<SharedTakeover>>,
     /// Whether a restarter lives in this process.
     claimed: bool,
     /// Whether one has been built, ever.
     built: bool,
-    /// Whether the program has said that it is ready and, with a predecessor, has been granted the service.
-    ready: bool,
     /// The service is a successor's for good.
     handed_over: bool,
     waker: Option<Arc<Waker>>,
@@ -136,8 +149,16 @@ struct Startup {
 static STARTUP: Mutex<Startup> = Mutex::new(Startup::NEW);
 
 impl Startup {
-    const NEW: Startup =
-        Startup { adopted: false, unusable: None, link: None, claimed: false, built: false, ready: false, handed_over: false, waker: None };
+    const NEW: Startup = Startup {
+        adopted: false,
+        unusable: None,
+        link: None,
+        takeover: None,
+        claimed: false,
+        built: false,
+        handed_over: false,
+        waker: None,
+    };
 }
 
 fn startup() -> MutexGuard<'static, Startup> {
@@ -187,21 +208,20 @@ impl Claim {
         startup().built
     }
 
-    /// From now on this process can be ready; the loop is woken when it is.
-    pub(crate) fn built(&self, waker: Arc<Waker>) {
+    /// From now on this process can be ready; the loop is woken when it is. Returns the machine of this process.
+    pub(crate) fn built(&self, waker: Arc<Waker>) -> Arc<SharedTakeover> {
         let mut startup = startup();
         startup.built = true;
         startup.waker = Some(waker);
+        let link = startup.link.as_ref().map(|link| link.takeover().clone());
+        let takeover = startup.takeover.get_or_insert_with(|| link.unwrap_or_else(|| Arc::new(SharedTakeover::new(Takeover::first()))));
+        takeover.feed(takeover.now(), TakeoverInput::Attach, |_| {});
+        takeover.clone()
     }
 
     /// There will be no other restarter in this process: two would have successors.
     pub(crate) fn hand_over(&self) {
         startup().handed_over = true;
-    }
-
-    /// Whether the program is ready and has been granted the service.
-    pub(crate) fn is_ready(&self) -> bool {
-        startup().ready
     }
 }
 
@@ -217,26 +237,6 @@ impl Drop for Claim {
         startup.claimed = false;
         startup.waker = None;
     }
-}
-
-/// The program is ready, and its predecessor, if it lives, has granted it the service.
-pub(crate) fn opened() {
-    // One thread at a time says so to systemd, and the rest goes on when that is done: a restart that the loop begins must come second.
-    // Nobody waits for the manager meanwhile, nor does the loop for this lock, if it is not the one who says so.
-    static SAYING: Mutex<()> = Mutex::new(());
-    let _one = SAYING.lock().unwrap_or_else(PoisonError::into_inner);
-    let first = {
-        let startup = startup();
-        !startup.ready && startup.link.is_none()
-    };
-    if first {
-        // For a successor the predecessor tells it, which systemd still takes for the service.
-        systemd::ready();
-    }
-    let mut startup = startup();
-    startup.ready = true;
-    // It is also the loop that tells systemd later, if that was busy.
-    wake_loop(&startup);
 }
 
 fn wake_loop(startup: &Startup) {

@@ -3,6 +3,7 @@
 //! Knows: readiness → `Input` (`turn`), `Action` → call and `Notice` → [`Event`] (`outputs`). Does not know: why the one leads to the
 //! other; that is the machine's.
 
+mod ancestry;
 mod attempt;
 mod birth;
 mod build;
@@ -10,7 +11,6 @@ mod chronicle;
 mod commit;
 mod end;
 mod event;
-mod heard;
 mod obstacles;
 mod outputs;
 mod pid_file;
@@ -35,8 +35,8 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::error::{ChildSpawnError, Error, Refusal};
 use crate::exec::Exec;
-use crate::machine::{Closed, Input, Limits, Machine, Phase, State, Ticket};
-use crate::predecessor::{Claim, Link, Predecessor, opened, startup_complete};
+use crate::machine::{Closed, Input, Limits, Machine, Phase, Stage, State, Ticket};
+use crate::predecessor::{Claim, Link, Predecessor, SharedTakeover, say_ready, startup_complete};
 use crate::restart_coordination_socket::{Server, Status};
 use crate::sockets::Sockets;
 use crate::sys::{self, Process};
@@ -45,7 +45,6 @@ use crate::systemd::{Barrier, Manager};
 use attempt::Current;
 use chronicle::Chronicle;
 pub use event::{Event, Successor};
-use heard::Heard;
 use pid_file::PidFile;
 use simulation::Step;
 use timer::Timer;
@@ -102,10 +101,10 @@ pub struct Restarter {
     forbidden: Option<Refusal>,
     /// A hang-up comes with the end of this process, to a successor that is not born deaf to it.
     leads_terminal: bool,
-    /// What the predecessor had to say, for the program.
-    told: VecDeque<Event>,
+    /// What the program has yet to be told of the predecessor.
+    pending_events: VecDeque<Event>,
     link: Option<Arc<Link>>,
-    heard: Heard,
+    takeover: Arc<SharedTakeover>,
     manager: Manager,
     barrier: Option<(Barrier, Duration)>,
     /// Why an attempt was called off, if the program said so.
@@ -260,8 +259,8 @@ impl Restarter {
     /// Where the restarter stands.
     pub fn status(&self) -> Status {
         let (state, successor) = match self.machine.state() {
+            State::Closed(Closed::NotReady) if matches!(self.takeover.stage(), Stage::Granted { .. }) => ("on probation", None),
             State::Closed(Closed::NotReady) => ("not ready", None),
-            State::Closed(Closed::OnProbation) => ("on probation", None),
             State::Closed(Closed::Stopping) => ("stopping", None),
             State::Closed(Closed::Broken) => ("broken", None),
             State::Idle => ("idle", None),
@@ -301,12 +300,9 @@ impl Restarter {
 
     /// Says that this process can serve, as [`ready`](Restarter::ready) does, but does not wait for the answer.
     pub(crate) fn begin_ready(&mut self) {
-        if !self.heard.opened {
-            match &self.link {
-                // Not yet, if the program still has to take the state: it is asked again.
-                Some(link) => _ = link.say_ready(),
-                None => opened(),
-            }
+        if self.machine.state() == State::Closed(Closed::NotReady) {
+            // Not yet, if the program still has to take the state: it is asked again.
+            say_ready(&self.takeover, self.link.as_deref());
             self.look_at_predecessor();
         }
     }

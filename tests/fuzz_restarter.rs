@@ -44,15 +44,13 @@ fn seed(name: &str, setting: Setting, parts: &[&[(Kind, u8)]]) -> Seed {
 
 /// One for each row of the table, by the name of it.
 fn rows() -> Vec<Seed> {
-    use Kind::{Asks, Closes, Connects, Gives, Predecessor, Says, Sends, Thread};
+    use Kind::{Asks, Closes, Connects, Gives, Says, Sends, Thread};
     let plain = |name, acts: &[(Kind, u8)]| seed(name, Setting::PLAIN, &[OPEN, acts]);
     let begun = |name, acts: &[(Kind, u8)]| seed(name, Setting::PLAIN, &[OPEN, BEGUN, acts]);
     let started = |name, acts: &[(Kind, u8)]| seed(name, Setting::PLAIN, &[OPEN, BEGUN, STARTED, acts, &[POLL]]);
     let proving = |name, acts: &[(Kind, u8)]| seed(name, Setting::PROBATION, &[OPEN, BEGUN, STARTED, SAYS_READY, acts, &[POLL]]);
     vec![
         plain("opened", &[]),
-        seed("opened-on-probation", Setting::SUCCESSOR, &[&[GRANTS], OPEN]),
-        seed("own-probation-over", Setting::SUCCESSOR, &[&[GRANTS], OPEN, &[(Predecessor, 1), POLL]]),
         plain("request", BEGUN),
         seed("refusal", Setting::SOCKET, &[&[POLL, (Connects, 0), (Asks, 0), POLL]]),
         started("spawned", &[]),
@@ -120,6 +118,8 @@ fn between() -> Vec<Seed> {
             Setting::SOCKET.and(Setting::MANAGER).and(Setting::PROBATION),
             &[OPEN, &[(Connects, 0), POLL], BEGUN, STARTED, SAYS_READY, &[(Asks, 3), STOP, POLL, READS, POLL]],
         ),
+        seed("between-opened-on-probation", Setting::SUCCESSOR, &[&[GRANTS], OPEN]),
+        seed("between-own-probation-over", Setting::SUCCESSOR, &[&[GRANTS], OPEN, &[(Predecessor, 1), POLL]]),
         seed("between-asked-when-left-alone", Setting::SOCKET.and(Setting::SUCCESSOR), &[&[(Predecessor, 6), POLL], asked]),
         seed("between-stopped-unopened", Setting::SOCKET, &[&[STOP], asked]),
         seed(

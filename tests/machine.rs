@@ -24,23 +24,19 @@ mod starting {
     }
 
     #[test]
-    fn a_process_whose_predecessor_has_not_committed_refuses_until_it_has() {
-        let mut process = after(&[On::OpenedOnProbation]);
+    fn a_process_that_is_not_open_refuses_for_the_reason_that_it_is_given() {
+        let mut process = after(&[]);
+        process.obstruct(Some(Refusal::OnProbation { successor: None }));
         assert_eq!(process.meets(On::Request), refused(1, Refusal::OnProbation { successor: None }));
-        assert_eq!(meets(process, On::Committed), (outputs![Notice::Committed], Room::Idle));
+        process.obstruct(None);
+        assert_eq!(process.meets(On::Request), refused(2, Refusal::NotReady));
+        assert_eq!(meets(process, On::Opened), (vec![], Room::Idle));
     }
 
     #[test]
-    fn a_predecessor_that_dies_uncommitted_has_committed() {
-        assert_eq!(meets(after(&[On::OpenedOnProbation]), On::PredecessorGone), (outputs![Notice::Committed], Room::Idle));
-    }
-
-    #[test]
-    fn what_is_opened_twice_or_committed_unasked_changes_nothing() {
-        assert_eq!(meets(after(IDLE), On::OpenedOnProbation), (vec![], Room::Idle));
-        assert_eq!(meets(after(IDLE), On::Committed), (vec![], Room::Idle));
-        assert_eq!(meets(after(&[]), On::Committed), (vec![], Room::NotReady));
-        assert_eq!(meets(after(&[On::OpenedOnProbation]), On::Opened), (vec![], Room::OnProbation));
+    fn what_is_opened_twice_changes_nothing() {
+        assert_eq!(meets(after(IDLE), On::Opened), (vec![], Room::Idle));
+        assert_eq!(meets(after(&[On::Stop]), On::Opened), (vec![], Room::Stopping));
     }
 }
 
@@ -309,7 +305,7 @@ mod committed {
     #[test]
     fn the_end_of_the_successor_is_reported_and_nothing_else_happens() {
         assert_eq!(meets(after(GRANTED), On::Exited), (outputs![Notice::SuccessorGone(PID)], Room::Committed));
-        for on in [On::LifelineClosed, On::Garbage, On::Ready, On::Refused, On::Stop, On::ThreadLost, On::Timeout, On::Committed] {
+        for on in [On::LifelineClosed, On::Garbage, On::Ready, On::Refused, On::Stop, On::ThreadLost, On::Timeout, On::Opened] {
             assert_eq!(meets(after(GRANTED), on), (vec![], Room::Committed), "{on:?}");
         }
     }

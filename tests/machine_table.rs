@@ -29,7 +29,6 @@ struct Place {
 fn places() -> Vec<Place> {
     let names = [
         (Room::NotReady, "Closed", "NotReady"),
-        (Room::OnProbation, "Closed", "OnProbation"),
         (Room::Idle, "Idle", ""),
         (Room::Spawning, "Spawning", ""),
         (Room::Waiting, "AwaitingReady", "NotAsked"),
@@ -69,7 +68,6 @@ fn effect(limits: Limits, place: &Place, on: On) -> Option<Effect> {
     let then = match checked.room() {
         _ if unchanged => "same".into(),
         Room::NotReady => "Closed(NotReady)".into(),
-        Room::OnProbation => "Closed(OnProbation)".into(),
         Room::Stopping => "Closed(Stopping)".into(),
         Room::Broken => "Closed(Broken)".into(),
         Room::Waiting => "AwaitingReady(NotAsked)".into(),
@@ -93,7 +91,7 @@ fn output_name(output: Output) -> String {
         Output::Action(Action::Reply(_, Reply::Failed(_))) => "Reply(Failed)".into(),
         Output::Action(Action::Reply(_, Reply::Refused(refusal))) => format!("Reply({})", word(format!("{refusal:?}"))),
         Output::Action(action) => word(format!("{action:?}")),
-        Output::Notice(notice @ (Notice::Restarting | Notice::Broken | Notice::Committed)) => format!("{notice:?}"),
+        Output::Notice(notice @ (Notice::Restarting | Notice::Broken)) => format!("{notice:?}"),
         Output::Notice(notice) => word(format!("{notice:?}")),
     }
 }
@@ -101,11 +99,8 @@ fn output_name(output: Output) -> String {
 fn input_name(on: On) -> &'static str {
     match on {
         On::Opened => "Opened",
-        On::OpenedOnProbation => "Opened on probation",
         On::HereAnother => "Here with another pid",
         On::HereItself => "Here",
-        On::Committed => "Committed",
-        On::PredecessorGone => "PredecessorGone",
         On::Request => "Request",
         On::Spawned => "Spawned",
         On::SpawnFailed => "SpawnFailed",

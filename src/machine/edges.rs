@@ -10,19 +10,8 @@ use super::{
 use crate::error::Refusal;
 
 impl Machine {
-    pub(super) fn opened(&mut self, on_probation: bool) {
+    pub(super) fn opened(&mut self) {
         if self.state == State::Closed(Closed::NotReady) {
-            if on_probation {
-                self.state = State::Closed(Closed::OnProbation);
-            } else {
-                self.rest();
-            }
-        }
-    }
-
-    pub(super) fn committed_to(&mut self) {
-        if self.state == State::Closed(Closed::OnProbation) {
-            self.tell(Notice::Committed);
             self.rest();
         }
     }
@@ -150,7 +139,7 @@ impl Machine {
 
     pub(super) fn stop(&mut self, now: Duration) {
         match self.state {
-            State::Closed(Closed::NotReady | Closed::OnProbation) | State::Idle => self.state = State::Closed(Closed::Stopping),
+            State::Closed(Closed::NotReady) | State::Idle => self.state = State::Closed(Closed::Stopping),
             State::Closed(Closed::Stopping | Closed::Broken) => {}
             State::Spawning { .. } => {
                 self.stopping = true;
@@ -178,7 +167,7 @@ impl Machine {
                 self.tell(Notice::Failed(Cause::SpawnFailed));
                 self.broken();
             }
-            State::Closed(Closed::NotReady | Closed::OnProbation)
+            State::Closed(Closed::NotReady)
             | State::AwaitingReady { .. }
             | State::Handoff { phase: Phase::Probation { .. }, .. }
             | State::Killing { .. } => self.thread_lost = true,

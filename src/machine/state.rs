@@ -29,8 +29,6 @@ use super::words::{Attempt, Cause, Ticket};
 /// | in                                  | input                          | then                    | out |
 /// | ---                                 | ---                            | ---                     | --- |
 /// | Closed(NotReady)                    | Opened                         | Idle                    | |
-/// | Closed(NotReady)                    | Opened on probation            | Closed(OnProbation)     | |
-/// | Closed(OnProbation)                 | Committed, PredecessorGone     | Idle                    | Committed |
 /// | Idle                                | Request                        | Spawning                | Restarting, Spawn |
 /// | Idle                                | ThreadLost                     | Closed(Broken)          | Broken |
 /// | Spawning                            | Spawned                        | AwaitingReady(NotAsked) | Spawned |
@@ -63,17 +61,15 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Killing(ungranted)                  | Timeout                        | same, overdue           | Reply(Failed), Failed |
 /// | Killing(granted)                    | Timeout                        | same, overdue           | Reply(Failed) |
 /// | Closed(NotReady)                    | Request                        | same                    | Reply(NotReady) |
-/// | Closed(OnProbation)                 | Request                        | same                    | Reply(OnProbation) |
-/// | Handoff(Probation)                  | Request                        | same                    | Reply(OnProbation) |
 /// | Closed(Stopping)                    | Request                        | same                    | Reply(Stopping) |
 /// | Closed(Broken)                      | Request                        | same                    | Reply(Broken) |
 /// | Spawning, AwaitingReady             | Request                        | same                    | Reply(UnderWay) |
 /// | Killing                             | Request                        | same                    | Reply(UnderWay) |
+/// | Handoff(Probation)                  | Request                        | same                    | Reply(OnProbation) |
 /// | Handoff(Committed)                  | Request                        | same                    | Reply(HandedOff) |
-/// | Closed(NotReady, OnProbation)       | Stop                           | Closed(Stopping)        | |
-/// | Idle                                | Stop                           | Closed(Stopping)        | |
+/// | Closed(NotReady), Idle              | Stop                           | Closed(Stopping)        | |
 /// | Killing                             | Stop                           | same, remembered        | |
-/// | Closed(NotReady, OnProbation)       | ThreadLost                     | same, remembered        | |
+/// | Closed(NotReady)                    | ThreadLost                     | same, remembered        | |
 /// | AwaitingReady                       | ThreadLost                     | same, remembered        | |
 /// | Handoff(Probation), Killing         | ThreadLost                     | same, remembered        | |
 // table:end
@@ -82,12 +78,13 @@ use super::words::{Attempt, Cause, Ticket};
 /// granted the service, nothing is told before, since it may still be at it. A `Stop` while a child is being killed is remembered, and so
 /// is a `ThreadLost` while a child exists or before the process is open: what is under way goes on, and where it would have ended in `Idle`
 /// it ends in `Closed`. What a successor on probation says is not listened to: it has been granted the service, and only its end, its
-/// silence or garbage can take that back. A process that was told to stop while on probation does not hear of the commit any more.
+/// silence or garbage can take that back.
 ///
 /// A successor that is ready may be dead before it can be granted the service: it has it only when the driver says `Granted`, and has no
 /// deadline till then but the driver's, who says `HandoverFailed` if the kernel does not take the grant. If it is given up or ends first, a
 /// `Grant` that nobody has carried out is taken back; so is such a `Spawn`, in place of an `Abandon`. An obstacle
-/// ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, and does nothing elsewhere.
+/// ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, is the reason in `Closed(NotReady)`, and does
+/// nothing elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// No restart can be asked for.
@@ -162,10 +159,8 @@ impl State {
 /// Why no restart can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
-    /// The process is starting.
+    /// The service is not this process's yet: see [`Takeover`](super::Takeover).
     NotReady,
-    /// The predecessor of this process can still take the service back.
-    OnProbation,
     /// The process is ending.
     Stopping,
     /// The restart thread is lost.

@@ -53,15 +53,8 @@ pub enum Violation {
 /// What comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// The program is ready, and its predecessor, if it lives, has granted it the service.
-    Opened {
-        /// Whether a predecessor lives that has not committed.
-        on_probation: bool,
-    },
-    /// The predecessor has committed.
-    Committed,
-    /// The predecessor has ended.
-    PredecessorGone,
+    /// The service is this process's.
+    Opened,
     /// Somebody asks for a restart.
     Request(Ticket),
     /// The restart thread has started the successor.
@@ -142,7 +135,6 @@ pub enum Notice {
     Failed(Cause),
     SuccessorGone(u32),
     Broken,
-    Committed,
 }
 
 /// What goes out.

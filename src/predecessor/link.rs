@@ -1,27 +1,24 @@
-//! This end of the lifeline to the predecessor, and what has come over it.
+//! This end of the lifeline to the predecessor: what comes over it is fed to the takeover machine, and what that prompts is sent.
 //!
-//! Knows: the messages between the two. Does not know: what the program does with them. Whoever reads, the loop or a thread that waits,
-//! leaves what it found in one inbox.
-
-mod standing;
-mod state;
+//! Knows: the messages between the two, and which of them is which input. Does not know: what follows from an input; that is the
+//! machine's. The loop reads the lifeline, or a thread that waits; never both.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
-use crate::handover::Inheritance;
-use crate::lifeline::{DYING, Incoming, Lifeline};
+use crate::handover::{Collected, Inheritance};
+use crate::lifeline::{Incoming, Lifeline};
+use crate::machine::{Inbound, Line, Prompt, Stage, Takeover, TakeoverInput};
 use crate::sys::{self, Process};
 use crate::wire::{self, Hello, Message, Outcome};
 
-pub(crate) use standing::Standing;
-use state::State;
+use super::takeover::SharedTakeover;
 
 /// How soon a thread looks again for what another one has.
 const RETRY: Duration = Duration::from_millis(5);
@@ -38,43 +35,37 @@ pub(crate) struct Link {
     /// It was the parent of this process when this one began. The thread that has started this one may be gone before the others.
     was_parent: bool,
     hello: Hello,
-    /// Never held for long, unlike the inbox. Of the two, this one is locked last.
-    said: Mutex<Said>,
-    inbox: Mutex<Inbox>,
+    takeover: Arc<SharedTakeover>,
+    /// Held by the one that reads: for as long as it waits, unlike the machine's lock.
+    reader: Mutex<()>,
+    /// Locked last.
+    received: Mutex<Received>,
 }
 
-/// What this process has said.
+/// What has come of the state.
 #[derive(Debug, Default)]
-struct Said {
-    ready: bool,
-    pull: bool,
-    /// The program has the state that it asked for, or it cannot come any more.
-    served: bool,
-}
-
-/// What has come from the predecessor since its first message.
-#[derive(Debug, Default)]
-struct Inbox {
-    granted: Option<Instant>,
-    committed: bool,
-    /// It has said so, before it granted anything.
-    given_up: bool,
-    closed: Option<Instant>,
-    /// It was this process that closed it, or another socket has its number.
-    strayed: bool,
-    /// When somebody last looked.
-    looked: Option<Instant>,
-    gone: bool,
-    /// Its end has begun, and is not over: it may have to give gigabytes back.
-    dying: bool,
-    state: Option<State>,
+struct Received {
+    collected: Collected,
+    /// Why it cannot be used.
+    unusable: Option<String>,
 }
 
 impl Link {
     pub(super) fn new(line: Lifeline, process: Process, hello: Hello) -> Link {
         let [identity, process_identity] = [line.as_fd(), process.as_fd()].map(|fd| sys::identity(fd.as_raw_fd()));
         let was_parent = process.is_parent();
-        Link { line, identity, process, process_identity, was_parent, hello, said: Mutex::default(), inbox: Mutex::default() }
+        let takeover = Takeover::successor(hello.probation_ms.map(Duration::from_millis));
+        Link {
+            line,
+            identity,
+            process,
+            process_identity,
+            was_parent,
+            hello,
+            takeover: Arc::new(SharedTakeover::new(takeover)),
+            reader: Mutex::default(),
+            received: Mutex::default(),
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -109,6 +100,10 @@ impl Link {
         &self.process
     }
 
+    pub(super) fn takeover(&self) -> &Arc<SharedTakeover> {
+        &self.takeover
+    }
+
     /// The predecessor, if it still lives and can be watched.
     pub(crate) fn living(&self) -> Option<&Process> {
         (self.is_the_process() && !self.process.has_ended()).then_some(&self.process)
@@ -119,20 +114,42 @@ impl Link {
         self.say(&Message::Here { version: wire::VERSION, oldest: wire::OLDEST, pid: std::process::id() });
     }
 
+    /// Tells the predecessor that this process will not take over.
     pub(crate) fn refuse(&self, reason: &str) {
-        self.say(&Message::Refuse { reason: wire::line(reason) });
+        self.feed_because(TakeoverInput::SayRefuse, reason);
     }
 
     /// Says that this process can serve, once; `false`: not yet, for the state that it has asked for has not been taken.
     pub(crate) fn say_ready(&self) -> bool {
-        let mut said = self.said();
-        if said.pull && !said.served {
-            return false;
+        self.takeover.feed_if(Takeover::may_be_ready, TakeoverInput::SayReady, |prompt| self.carry_out(prompt, ""))
+    }
+
+    /// Asks for the state, once; `false`: too late, this process has said that it is ready.
+    pub(super) fn pull(&self) -> bool {
+        let is_early = |takeover: &Takeover| {
+            matches!(takeover.stage(), Stage::Starting { .. } | Stage::Alone { ready: false, .. } | Stage::GivenUp { .. })
+        };
+        self.takeover.feed_if(is_early, TakeoverInput::Pull, |prompt| self.carry_out(prompt, ""))
+    }
+
+    fn feed(&self, input: TakeoverInput) {
+        self.feed_because(input, "");
+    }
+
+    /// The reason is for the predecessor, should it be told one.
+    fn feed_because(&self, input: TakeoverInput, reason: &str) {
+        self.takeover.feed(self.takeover.now(), input, |prompt| self.carry_out(prompt, reason));
+    }
+
+    fn carry_out(&self, prompt: Prompt, reason: &str) {
+        match prompt {
+            Prompt::SendPull => self.say(&Message::Pull),
+            Prompt::SendReady => self.say(&Message::Ready),
+            Prompt::SendRefuse => self.say(&Message::Refuse { reason: wire::line(reason) }),
+            Prompt::CloseUntaken => self.received().collected.close(),
+            // The predecessor tells it, which the manager still takes for the service.
+            Prompt::TellManager => {}
         }
-        if !std::mem::replace(&mut said.ready, true) {
-            self.say(&Message::Ready);
-        }
-        true
     }
 
     /// Without descriptors nothing can fail but what the other side's end explains.
@@ -163,107 +180,185 @@ impl Link {
         self.line.flush()
     }
 
-    /// Reads what has come. `None` while another thread waits for it: that one will wake the loop.
-    pub(crate) fn look(&self) -> Option<Standing> {
+    /// Reads what has come; `false`: another thread waits for it, and wakes the loop when it is done.
+    pub(crate) fn look(&self) -> bool {
         self.flush();
-        let mut inbox = match self.inbox.try_lock() {
-            Ok(inbox) => inbox,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        self.read(&mut inbox);
-        Some(self.standing(&inbox))
+        let Some(_reader) = self.try_reader() else { return false };
+        self.read();
+        true
+    }
+
+    /// How long until [`Link::look`] is needed although nothing came; `None` while another thread waits.
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        let _reader = self.try_reader()?;
+        self.takeover.next_timeout()
     }
 
     /// Blocks until the service is this process's: granted, or left to it by a predecessor that has ended.
     pub(super) fn wait_until_granted(&self) -> Result<(), Error> {
-        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let _reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            self.read(&mut inbox);
-            let standing = self.standing(&inbox);
-            if standing.gave_up {
-                return Err(Error::GivenUp(self.pid()));
+            self.read();
+            match self.takeover.stage() {
+                Stage::GivenUp { .. } => return Err(Error::GivenUp(self.pid())),
+                Stage::Granted { .. } | Stage::Final { .. } | Stage::Alone { .. } => return Ok(()),
+                Stage::Starting { .. } | Stage::ReadySent { .. } => self.wait_for_news(None),
             }
-            if standing.granted || standing.gone {
-                return Ok(());
-            }
-            self.wait_for_news(&inbox, None);
         }
     }
 
+    /// Asks for the state and waits for it. Reads from before the question until the state is there, so that the loop does not get it
+    /// first.
+    pub(super) fn wait_for_state(&self, limit: Duration) -> Result<Inheritance, Error> {
+        let deadline = Instant::now().checked_add(limit);
+        let _reader = self.reader_until(deadline).ok_or(Error::TimedOut(limit))?;
+        if !self.pull() {
+            return Err(Error::rule("receive comes too late: this process has said that it is ready"));
+        }
+        if let Stage::Starting { state: Inbound::Taken, .. } | Stage::Alone { state: Inbound::Taken, .. } = self.takeover.stage() {
+            return Err(Error::rule("the state of the predecessor has been received already"));
+        }
+        loop {
+            // What has come by then is in time, although this process may be stopped at any point.
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            self.read();
+            if let Some(inheritance) = self.take_state() {
+                return Ok(inheritance);
+            }
+            match self.takeover.stage() {
+                Stage::Starting { state: Inbound::Unusable, .. } | Stage::Alone { state: Inbound::Unusable, .. } => {
+                    let why = self.received().unusable.clone().unwrap_or_default();
+                    return Err(Error::rule(format!("the state of the predecessor cannot be used: {why}")));
+                }
+                Stage::GivenUp { .. } => return Err(Error::GivenUp(self.pid())),
+                Stage::Alone { .. } => return Err(Error::Alone(self.pid())),
+                _ if is_over => return Err(Error::TimedOut(limit)),
+                _ => self.wait_for_news(deadline),
+            }
+        }
+    }
+
+    /// The state for the loop, when it has come; `None` while another thread waits for it. Whoever has it may be ready.
+    pub(crate) fn inherited(&self) -> Option<Inheritance> {
+        if !self.takeover.has_state() {
+            return None;
+        }
+        let _reader = self.try_reader()?;
+        self.take_state()
+    }
+
+    /// The state, once.
+    fn take_state(&self) -> Option<Inheritance> {
+        let taken = self.takeover.feed_if(Takeover::has_state, TakeoverInput::StateTaken, |prompt| self.carry_out(prompt, ""));
+        taken.then(|| self.received().collected.finish())
+    }
+
     /// Waits until the lifeline or the predecessor's end has something to say, or the deadline passes.
-    fn wait_for_news(&self, inbox: &Inbox, deadline: Option<Instant>) {
+    fn wait_for_news(&self, deadline: Option<Instant>) {
         let unsent = self.flush();
         let interest = if unsent { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
         let mut fds = Vec::with_capacity(2);
         if self.is_the_process() {
             fds.push(PollFd::new(self.process.as_fd(), PollFlags::POLLIN));
         }
-        let mut limit = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if inbox.closed.is_none() {
+        if self.reads() {
             fds.push(PollFd::new(self.line.as_fd(), interest));
-        } else {
-            limit = Some(limit.unwrap_or(DYING).min(DYING));
         }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let limit = left.into_iter().chain(self.takeover.next_timeout()).min();
         let timeout = limit.map_or(PollTimeout::NONE, |limit| PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
         // Interrupted or failed: the caller looks again.
         let _ = poll(&mut fds, timeout);
     }
 
-    /// Asks for the state, once; `false`: too late, this process has said that it is ready without it.
-    pub(super) fn pull(&self) -> bool {
-        let mut said = self.said();
-        if said.ready && !said.pull {
-            return false;
+    /// The lifeline first: what the predecessor said before it ended counts. The caller is the reader.
+    fn read(&self) {
+        // Before the look at the process: how long it has lived on without its lifeline is known up to then, whatever stops this one.
+        let now = self.takeover.now();
+        let ended = self.process.has_ended() && self.is_the_process();
+        if self.reads() && !self.is_the_lifeline() {
+            self.feed(TakeoverInput::LineClosed { by_us: true });
         }
-        let first = !std::mem::replace(&mut said.pull, true);
-        drop(said);
-        if first {
-            self.say(&Message::Pull);
+        while self.reads()
+            && let Some(incoming) = self.line.receive()
+        {
+            self.hear(incoming);
         }
-        true
+        if ended {
+            self.feed(TakeoverInput::PredecessorEnded);
+        } else if self.was_parent && self.is_lost() && self.is_the_process() && self.process.has_begun_to_die() {
+            self.feed(TakeoverInput::PredecessorDying);
+        }
+        self.takeover.feed(now, TakeoverInput::Timeout, |prompt| self.carry_out(prompt, ""));
     }
 
-    /// Asks for the state and waits for it. Has the inbox from before the question until the state is there, so that the loop does not get it
-    /// first.
-    pub(super) fn wait_for_state(&self, limit: Duration) -> Result<Inheritance, Error> {
-        let deadline = Instant::now().checked_add(limit);
-        let mut inbox = self.inbox_until(deadline).ok_or(Error::TimedOut(limit))?;
-        if !self.pull() {
-            return Err(Error::rule("receive comes too late: this process has said that it is ready"));
-        }
-        if let Some(State::Come { told: true, .. }) = inbox.state {
-            return Err(Error::rule("the state of the predecessor has been received already"));
-        }
-        loop {
-            // What has come by then is in time, although this process may be stopped at any point.
-            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            self.read(&mut inbox);
-            match self.take_inherited(&mut inbox) {
-                Some(Ok(inheritance)) => return Ok(inheritance),
-                Some(Err(why)) => return Err(Error::rule(format!("the state of the predecessor cannot be used: {why}"))),
-                None => {}
+    fn hear(&self, incoming: Incoming) {
+        match incoming {
+            Incoming::Message(Message::Granted, _) => self.feed(TakeoverInput::Granted),
+            Incoming::Message(Message::Commit, _) => self.feed(TakeoverInput::Commit),
+            Incoming::Message(Message::GivenUp, _) => self.feed(TakeoverInput::GivenUp),
+            Incoming::Message(message @ (Message::Items { .. } | Message::End { .. }), _) if !self.is_coming() => {
+                log::debug!("the predecessor hands over what was not asked for: {message:?}");
             }
-            if self.standing(&inbox).gave_up {
-                return Err(Error::GivenUp(self.pid()));
+            Incoming::Message(message @ (Message::Items { .. } | Message::End { .. }), descriptors) => {
+                let result = self.received().collected.take_in(message, descriptors);
+                match result {
+                    Ok(false) => {}
+                    Ok(true) => self.feed(TakeoverInput::StateComplete),
+                    Err(why) => self.cannot_use(why),
+                }
             }
-            if inbox.gone {
-                return Err(Error::Alone(self.pid()));
+            Incoming::Message(message, _) => log::debug!("the predecessor says what means nothing here: {message:?}"),
+            Incoming::Garbage(why) => {
+                log::warn!("the predecessor broke the protocol: {why}");
+                if self.is_coming() {
+                    self.cannot_use(why);
+                }
             }
-            if is_over {
-                return Err(Error::TimedOut(limit));
-            }
-            self.wait_for_news(&inbox, deadline);
+            Incoming::Closed => self.feed(TakeoverInput::LineClosed { by_us: false }),
         }
     }
 
-    /// The inbox. Another thread has it for as long as that one waits, and lets go of it without a sign.
-    fn inbox_until(&self, deadline: Option<Instant>) -> Option<MutexGuard<'_, Inbox>> {
+    fn cannot_use(&self, why: String) {
+        let reason = format!("the state cannot be taken over: {why}");
+        self.received().unusable = Some(why);
+        self.feed_because(TakeoverInput::StateUnusable, &reason);
+    }
+
+    /// Whether what comes over the lifeline matters.
+    fn reads(&self) -> bool {
+        match self.takeover.stage() {
+            Stage::Starting { line, .. } | Stage::ReadySent { line } | Stage::Granted { line, .. } => line == Line::Open,
+            Stage::Final { .. } | Stage::Alone { .. } | Stage::GivenUp { .. } => false,
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        match self.takeover.stage() {
+            Stage::Starting { line, .. } | Stage::ReadySent { line } | Stage::Granted { line, .. } => matches!(line, Line::Lost { .. }),
+            Stage::Final { .. } | Stage::Alone { .. } | Stage::GivenUp { .. } => false,
+        }
+    }
+
+    /// Whether the state has been asked for, and not all of it has come.
+    fn is_coming(&self) -> bool {
+        matches!(self.takeover.stage(), Stage::Starting { state: Inbound::Asked, .. })
+    }
+
+    /// The right to read, if no other thread has it.
+    fn try_reader(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.reader.try_lock() {
+            Ok(reader) => Some(reader),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// The right to read. Another thread has it for as long as that one waits, and lets go of it without a sign.
+    fn reader_until(&self, deadline: Option<Instant>) -> Option<MutexGuard<'_, ()>> {
         loop {
-            match self.inbox.try_lock() {
-                Ok(inbox) => return Some(inbox),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => {}
+            if let Some(reader) = self.try_reader() {
+                return Some(reader);
             }
             let left = deadline.map_or(RETRY, |deadline| deadline.saturating_duration_since(Instant::now()).min(RETRY));
             if left.is_zero() {
@@ -273,57 +368,7 @@ impl Link {
         }
     }
 
-    /// The lifeline first: what the predecessor said before it ended counts.
-    fn read(&self, inbox: &mut Inbox) {
-        // Before the look at the process: how long it has lived on without its lifeline is known up to then, whatever stops this one.
-        inbox.looked = Some(sys::now());
-        let ended = self.process.has_ended() && self.is_the_process();
-        inbox.dying = !ended && inbox.closed.is_some() && self.is_the_process() && self.was_parent && self.process.has_begun_to_die();
-        // Those are the last that there is to say.
-        let is_over = |inbox: &Inbox| inbox.closed.is_some() || (inbox.granted.is_some() && inbox.committed);
-        if !is_over(inbox) && !self.is_the_lifeline() {
-            (inbox.closed, inbox.strayed) = (Some(sys::now()), true);
-        }
-        while !is_over(inbox)
-            && let Some(incoming) = self.line.receive()
-        {
-            match incoming {
-                Incoming::Message(Message::Granted, _) => {
-                    inbox.granted.get_or_insert(sys::now());
-                    if let Some(State::Come { collected, .. }) = &inbox.state {
-                        collected.close();
-                    }
-                }
-                Incoming::Message(Message::Commit, _) => inbox.committed = true,
-                Incoming::Message(Message::GivenUp, _) => inbox.given_up |= inbox.granted.is_none(),
-                Incoming::Message(message @ (Message::Items { .. } | Message::End { .. }), descriptors) => {
-                    self.take_in(inbox, message, descriptors);
-                }
-                Incoming::Message(message, _) => log::debug!("the predecessor says what means nothing here: {message:?}"),
-                Incoming::Garbage(why) => {
-                    log::warn!("the predecessor broke the protocol: {why}");
-                    if self.is_coming(inbox) {
-                        self.cannot_use(inbox, why);
-                    }
-                }
-                Incoming::Closed => inbox.closed = Some(sys::now()),
-            }
-        }
-        inbox.gone |= ended;
-        if inbox.gone && !matches!(inbox.state, Some(State::Come { .. })) {
-            // What it has not given it will not give.
-            self.said().served = true;
-        }
-        match &inbox.state {
-            // The rest will not come, and whoever is at the other end of what has must learn that nobody is here.
-            Some(State::Coming(collected)) if inbox.gone || inbox.closed.is_some() => collected.close(),
-            // Nobody is left to grant it.
-            Some(State::Come { collected, .. }) if inbox.gone && self.said().ready => collected.close(),
-            _ => {}
-        }
-    }
-
-    fn said(&self) -> MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    fn received(&self) -> MutexGuard<'_, Received> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct Server {
     /// The root directory in which the path means that.
     root: Option<(u64, u64)>,
     listener: Option<UnixListener>,
-    /// The predecessor has it as well.
+    /// The predecessor has it as well, and answers there.
     shared: bool,
     accepts: bool,
     retry_at: Option<Duration>,
@@ -117,6 +117,11 @@ impl Server {
     /// Whether the predecessor takes in who asks here, as long as it lives.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    /// The predecessor does not, any more.
+    pub(crate) fn answers_alone(&mut self) {
+        self.shared = false;
     }
 
     /// What the path names, and the root directory in which it does.

@@ -7,8 +7,8 @@ use nix::libc;
 
 use crate::error::{ChildSpawnError, Exit, Failure};
 use crate::handover::{Ending, Mailbox};
-use crate::lifeline::{DYING, Incoming, Lifeline};
-use crate::machine::{Attempt, Cause, Input, Violation};
+use crate::lifeline::{Incoming, Lifeline};
+use crate::machine::{Attempt, Cause, DYING, Input, Violation};
 use crate::sys::Process;
 use crate::wire::{self, Message};
 

@@ -29,7 +29,7 @@ use super::chronicle::Chronicle;
 use super::obstacles::leads_terminal;
 use super::pid_file::PidFile;
 use super::timer::Timer;
-use super::{CAPACITY, DRAINING, FIRST_CLIENT, Heard, PREDECESSOR, Restarter, SIGNALS, TIMER, WAKER, watch};
+use super::{CAPACITY, DRAINING, FIRST_CLIENT, PREDECESSOR, Restarter, SIGNALS, TIMER, WAKER, watch};
 
 impl RestartConfig {
     /// Makes the restarter: adopts the lifeline if this process is a successor, installs the signal's handler, starts the restart
@@ -138,7 +138,7 @@ impl RestartConfig {
             (Some(path), None) => Some(Server::new(&path, FIRST_CLIENT).map_err(cannot_bind(&path))?),
             (None, None) => None,
         };
-        claim.built(waker.clone());
+        let takeover = claim.built(waker.clone());
         let sockets = Sockets::new(gifts.sockets, passed);
         let chronicle = Chronicle::new(link.as_ref().map(|link| link.outcomes()).unwrap_or_default());
         let limits = Limits { ready: self.ready_timeout, probation: self.probation };
@@ -165,9 +165,9 @@ impl RestartConfig {
             max_draining: self.max_draining,
             forbidden: self.forbidden(is_deaf),
             leads_terminal,
-            told: VecDeque::new(),
+            pending_events: VecDeque::new(),
             link,
-            heard: Heard::default(),
+            takeover,
             manager: Manager::default(),
             barrier: None,
             called_off: None,

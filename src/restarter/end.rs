@@ -18,7 +18,7 @@ impl Restarter {
     /// Tells systemd that the service ends. As long as the predecessor can take it back it does not, nor does systemd listen to this process:
     /// then that is told when it is this one's.
     pub(super) fn tell_of_the_end(&mut self) {
-        if self.link.is_none() || self.heard.ours {
+        if self.takeover.is_sole() {
             self.manager.stopping();
             self.stopping = systemd::is_there().then(|| self.now() + systemd::EXTENSION);
         }
@@ -97,7 +97,7 @@ impl Drop for Restarter {
                 return;
             }
         }
-        if self.link.is_none() || self.heard.ours {
+        if self.takeover.is_sole() {
             if let Some(server) = &mut self.server {
                 server.remove_path();
             }

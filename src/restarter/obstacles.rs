@@ -29,7 +29,7 @@ impl Restarter {
         let draining = (count > self.max_draining).then_some(Refusal::Draining { count: count as u32, oldest });
         // A successor is born with a signal ignored that this process ignores, and if this one handles it, so will that one.
         let terminal = (self.leads_terminal && sys::is_at_default(Signal::SIGHUP)).then_some(Refusal::Terminal);
-        self.obstruct(self.forbidden.or(terminal).or(draining));
+        self.obstruct(self.takeover.refusal().or(self.forbidden).or(terminal).or(draining));
     }
 
     /// Lets go of earlier generations that have ended. No longer watched first: a successor may have their descriptors too.

@@ -1,6 +1,5 @@
 //! What the machine puts out: actions are done, notices become events.
 
-use std::mem;
 use std::os::fd::AsFd;
 use std::process;
 use std::time::Duration;
@@ -26,7 +25,7 @@ impl Restarter {
             if let Some(inheritance) = self.link.as_ref().and_then(|link| link.inherited()) {
                 return Some(Event::Inherited(inheritance));
             }
-            if let Some(event) = self.told.pop_front() {
+            if let Some(event) = self.pending_events.pop_front() {
                 return Some(event);
             }
             if self.is_held_up() {
@@ -34,7 +33,7 @@ impl Restarter {
             }
             let Some(output) = self.next_output() else {
                 self.settle();
-                return mem::take(&mut self.heard.end_untold).then_some(Event::PredecessorGone);
+                return None;
             };
             match output {
                 Output::Action(action) => self.act(action),
@@ -284,10 +283,6 @@ impl Restarter {
                 log::error!(target: "pollflip", "{error}");
                 self.still_here("no restart is possible any more");
                 Event::Broken(error)
-            }
-            Notice::Committed => {
-                log::info!(target: "pollflip", "final, the predecessor has committed or ended: process {} serves", process::id());
-                Event::Committed
             }
         })
     }

@@ -312,11 +312,7 @@ impl Restarter {
             self.machine.poll_timeout(),
             self.current.as_ref().and_then(|current| current.next_timeout(now)),
             self.server.as_ref().and_then(Server::next_timeout),
-            self.link
-                .as_ref()
-                .filter(|_| !self.heard.gave_up && !self.heard.lost)
-                .and_then(|link| link.next_timeout())
-                .map(|left| now + left),
+            self.link.as_ref().and_then(|link| link.next_timeout()).map(|left| now + left),
             self.barrier.as_ref().map(|(_, limit)| *limit),
             self.stopping,
             self.link.as_ref().and_then(|link| link.line().retry_in()).map(|left| now + left),

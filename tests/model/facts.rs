@@ -107,7 +107,7 @@ impl Facts {
 
     pub fn timeout(&self) -> Option<Duration> {
         match self.room {
-            Room::NotReady | Room::OnProbation | Room::Stopping | Room::Broken => None,
+            Room::NotReady | Room::Stopping | Room::Broken => None,
             Room::Idle | Room::Granting | Room::Committed | Room::Undying | Room::UndyingGranted => None,
             _ => Some(self.until),
         }
@@ -117,8 +117,7 @@ impl Facts {
         let since = now.saturating_sub(self.asked);
         match self.room {
             Room::Idle => self.obstacle,
-            Room::NotReady => Some(Refusal::NotReady),
-            Room::OnProbation => Some(Refusal::OnProbation { successor: None }),
+            Room::NotReady => self.obstacle.or(Some(Refusal::NotReady)),
             Room::Stopping => Some(Refusal::Stopping),
             Room::Broken => Some(Refusal::Broken),
             Room::Proving => Some(Refusal::OnProbation { successor: Some(self.pid) }),
@@ -131,7 +130,7 @@ impl Facts {
         let (attempt, asker, pid) = (Some(self.attempt()), Some(self.asker), Some(self.pid));
         let bare = View::bare(self.room);
         match self.room {
-            Room::NotReady | Room::OnProbation | Room::Stopping | Room::Broken | Room::Idle => bare,
+            Room::NotReady | Room::Stopping | Room::Broken | Room::Idle => bare,
             Room::Committed => View { attempt, pid, ..bare },
             Room::Spawning => View { attempt, ticket: asker, since: Some(self.asked), deadline: self.timeout(), ..bare },
             Room::Waiting | Room::Giving | Room::Given | Room::Granting | Room::Proving => {
@@ -214,7 +213,6 @@ impl Facts {
             Out::Resumed => Notice::Resumed(cause).into(),
             Out::SuccessorGone => Notice::SuccessorGone(pid).into(),
             Out::Broken => Notice::Broken.into(),
-            Out::Committed => Notice::Committed.into(),
         };
         self.queue.push_back(output);
     }
@@ -241,7 +239,7 @@ fn attempt_of(input: Input) -> Option<Attempt> {
         | Input::LifelineClosed(attempt)
         | Input::Garbage(attempt)
         | Input::Exited(attempt) => Some(attempt),
-        Input::Opened { .. } | Input::Committed | Input::PredecessorGone | Input::Request(_) => None,
+        Input::Opened | Input::Request(_) => None,
         Input::Cancel | Input::Stop | Input::ThreadLost | Input::Timeout => None,
     }
 }

@@ -53,7 +53,6 @@ pub struct Laws {
     thread_lost: bool,
     completed: Option<u32>,
     broken: bool,
-    own_commit: bool,
 }
 
 type Verdict = Result<(), &'static str>;
@@ -221,10 +220,6 @@ impl Laws {
                 law(!self.broken && self.thread_lost, "Broken is told once, when the thread is lost")?;
                 law(of.over, "Broken is told while a restart is under way")?;
                 self.broken = true;
-            }
-            Notice::Committed => {
-                law(told == 0 && !self.own_commit, "the predecessor commits once, before any restart")?;
-                self.own_commit = true;
             }
         }
         Ok(())

@@ -8,9 +8,6 @@ use super::Room;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum On {
     Opened,
-    OpenedOnProbation,
-    Committed,
-    PredecessorGone,
     Request,
     Spawned,
     SpawnFailed,
@@ -33,11 +30,8 @@ pub enum On {
 }
 
 impl On {
-    pub const ALL: [On; 23] = [
+    pub const ALL: [On; 20] = [
         On::Opened,
-        On::OpenedOnProbation,
-        On::Committed,
-        On::PredecessorGone,
         On::Request,
         On::Spawned,
         On::SpawnFailed,
@@ -62,10 +56,7 @@ impl On {
     /// Which kind an input is to somebody who knows the successor by this pid.
     pub fn of(input: Input, successor: u32) -> On {
         match input {
-            Input::Opened { on_probation: false } => On::Opened,
-            Input::Opened { on_probation: true } => On::OpenedOnProbation,
-            Input::Committed => On::Committed,
-            Input::PredecessorGone => On::PredecessorGone,
+            Input::Opened => On::Opened,
             Input::Request(_) => On::Request,
             Input::Spawned(..) => On::Spawned,
             Input::SpawnFailed(_) => On::SpawnFailed,
@@ -91,10 +82,7 @@ impl On {
     /// An input of this kind.
     pub fn input(self, attempt: Attempt, ticket: Ticket, pid: u32) -> Input {
         match self {
-            On::Opened => Input::Opened { on_probation: false },
-            On::OpenedOnProbation => Input::Opened { on_probation: true },
-            On::Committed => Input::Committed,
-            On::PredecessorGone => Input::PredecessorGone,
+            On::Opened => Input::Opened,
             On::Request => Input::Request(ticket),
             On::Spawned => Input::Spawned(attempt, pid),
             On::SpawnFailed => Input::SpawnFailed(attempt),

@@ -8,7 +8,6 @@ use pollflip::internals::machine::{Attempt, Cause, Closed, Handover, Phase, Stat
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Room {
     NotReady,
-    OnProbation,
     Stopping,
     Broken,
     Idle,
@@ -35,9 +34,8 @@ pub enum Room {
 }
 
 impl Room {
-    pub const ALL: [Room; 16] = [
+    pub const ALL: [Room; 15] = [
         Room::NotReady,
-        Room::OnProbation,
         Room::Stopping,
         Room::Broken,
         Room::Idle,
@@ -77,7 +75,6 @@ impl From<State> for View {
     fn from(state: State) -> View {
         match state {
             State::Closed(Closed::NotReady) => View::bare(Room::NotReady),
-            State::Closed(Closed::OnProbation) => View::bare(Room::OnProbation),
             State::Closed(Closed::Stopping) => View::bare(Room::Stopping),
             State::Closed(Closed::Broken) => View::bare(Room::Broken),
             State::Idle => View::bare(Room::Idle),

@@ -42,7 +42,6 @@ pub enum Out {
     Resumed,
     SuccessorGone,
     Broken,
-    Committed,
     /// To the asker of the attempt: the new process serves,
     ReplyCompleted,
     /// it does not,
@@ -78,7 +77,6 @@ const UNREADY: &[Room] = &[Room::Waiting, Room::Giving, Room::Given];
 const GIVEN_UP: &[Room] = &[Room::Killing, Room::KillingGranted, Room::Undying, Room::UndyingGranted];
 const BUSY: &[Room] = &[
     Room::NotReady,
-    Room::OnProbation,
     Room::Stopping,
     Room::Broken,
     Room::Spawning,
@@ -95,7 +93,6 @@ const BUSY: &[Room] = &[
 ];
 const LOSS_CAN_WAIT: &[Room] = &[
     Room::NotReady,
-    Room::OnProbation,
     Room::Waiting,
     Room::Giving,
     Room::Given,
@@ -113,8 +110,6 @@ const DONE: &[Out] = &[Out::Commit, Out::ReplyCompleted, Out::Completed];
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
     row("opened", &[Room::NotReady], &[On::Opened], Then::Rest, &[]),
-    row("opened-on-probation", &[Room::NotReady], &[On::OpenedOnProbation], Then::To(Room::OnProbation), &[]),
-    row("own-probation-over", &[Room::OnProbation], &[On::Committed, On::PredecessorGone], Then::Rest, &[Out::Committed]),
     row("request", &[Room::Idle], &[On::Request], Then::To(Room::Spawning), &[Out::Restarting, Out::Spawn]),
     row("refusal", BUSY, &[On::Request], Then::Stay, &[Out::Refuse]),
     row("spawned", &[Room::Spawning], &[On::Spawned], Then::To(Room::Waiting), &[Out::Spawned]),
@@ -149,7 +144,7 @@ pub const ROWS: &[Row] = &[
     row("died-at-last", &[Room::Undying], &[On::Exited], Then::Rest, &[]),
     row("died-at-last-after-grant", &[Room::UndyingGranted], &[On::Exited], Then::Rest, &[Out::Resumed]),
     row("successor-gone", &[Room::Committed], &[On::Exited], Then::Stay, &[Out::SuccessorGone]),
-    row("stopped", &[Room::NotReady, Room::OnProbation, Room::Idle], &[On::Stop], Then::To(Room::Stopping), &[]),
+    row("stopped", &[Room::NotReady, Room::Idle], &[On::Stop], Then::To(Room::Stopping), &[]),
     row("stopped-killing", GIVEN_UP, &[On::Stop], Then::Stay, &[]),
     row("broken", &[Room::Idle], &[On::ThreadLost], Then::To(Room::Broken), &[Out::Broken]),
     row("broken-spawning", &[Room::Spawning], &[On::ThreadLost], Then::To(Room::Broken),

@@ -22,7 +22,6 @@ pub const KILLING_GRANTED: &[On] = &[On::Opened, On::Request, On::Spawned, On::R
 pub fn way_to(room: Room) -> Vec<On> {
     let (way, last): (&[On], &[On]) = match room {
         Room::NotReady => (&[], &[]),
-        Room::OnProbation => (&[On::OpenedOnProbation], &[]),
         Room::Stopping => (&[On::Stop], &[]),
         Room::Broken => (IDLE, &[On::ThreadLost]),
         Room::Idle => (IDLE, &[]),

@@ -114,8 +114,8 @@ impl Judge {
         let is_line = |notice: &Notice| matches!(notice, Notice::Progress(_));
         let notices = std::mem::take(&mut self.notices);
         let told = match (event, notices.as_slice()) {
-            // Of the other side the machine knows nothing.
-            (None | Some(Event::Inherited(_) | Event::Granted | Event::PredecessorGone | Event::Broken(_)), []) => true,
+            // Of the other side that machine knows nothing.
+            (None | Some(Event::Inherited(_) | Event::Granted | Event::Committed | Event::PredecessorGone | Event::Broken(_)), []) => true,
             // Lines that a later one has overtaken.
             (None, overtaken) => overtaken.iter().all(is_line),
             (Some(event), [overtaken @ .., notice]) => overtaken.iter().all(is_line) && self.means(event, *notice),
@@ -129,8 +129,7 @@ impl Judge {
             (Event::Restarting, Notice::Restarting)
             | (Event::StateRequested(_), Notice::StateRequested(_))
             | (Event::Progress(_), Notice::Progress(_))
-            | (Event::Broken(_), Notice::Broken)
-            | (Event::Committed, Notice::Committed) => true,
+            | (Event::Broken(_), Notice::Broken) => true,
             (Event::Spawned(pid), Notice::Spawned(of))
             | (Event::HandedOff(pid), Notice::HandedOff(of))
             | (Event::Completed(pid), Notice::Completed(of))

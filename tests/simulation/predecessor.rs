@@ -14,8 +14,8 @@ pub struct Predecessor {
     line: Option<UnixStream>,
     /// It lives as long as this is open.
     life: Option<OwnedFd>,
-    pub granted: bool,
-    pub committed: bool,
+    /// It grants the service when it is asked to.
+    grants: bool,
 }
 
 impl Predecessor {
@@ -41,13 +41,13 @@ impl Predecessor {
         let descriptors = [pidfd.as_raw_fd()];
         let control = [ControlMessage::ScmRights(&descriptors)];
         sendmsg::<()>(ours.as_raw_fd(), &[IoSlice::new(&bytes)], &control, MsgFlags::empty(), None).expect("room for one message");
-        (Predecessor { line: Some(ours.into()), life: Some(life), granted: false, committed: false }, theirs)
+        (Predecessor { line: Some(ours.into()), life: Some(life), grants: false }, theirs)
     }
 
     pub fn does(&mut self, what: u8) {
         match what % 8 {
-            0 => self.granted |= self.says(&Message::Granted),
-            1 => self.committed |= self.says(&Message::Commit),
+            0 => self.grants |= self.line.is_some(),
+            1 => drop(self.says(&Message::Commit)),
             2 => drop(self.says(&Message::End { items: 0 })),
             3 => drop(self.says(&Message::Ready)),
             4 => drop(self.says(&Message::Unknown)),
@@ -56,9 +56,16 @@ impl Predecessor {
         }
     }
 
-    /// Whether a process that is ready need not wait for it: it has said so and been heard, or is dead.
+    /// Whether a process that is ready need not wait for it: it grants and can be heard, or is dead.
     pub fn has_decided(&self, faulty: bool) -> bool {
-        self.granted && !faulty || self.life.is_none()
+        self.grants && self.line.is_some() && !faulty || self.life.is_none()
+    }
+
+    /// The new process is about to say that it is ready, and reads the answer in the same call.
+    pub fn answers(&mut self) {
+        if self.grants {
+            self.says(&Message::Granted);
+        }
     }
 
     /// Whether it has been told that the new process will not take over.

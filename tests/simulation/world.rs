@@ -16,6 +16,7 @@ use super::act::{OURS, Setting, THEIRS};
 use super::client::Client;
 use super::judge::Judge;
 use super::manager::Manager;
+use super::predecessor::Predecessor;
 use super::successor::Successor;
 use super::surroundings::{Surroundings, open_descriptors, strike, wants_to_be_polled};
 use super::{Act, Kind};
@@ -137,6 +138,7 @@ impl World {
             Kind::Ready => {
                 // It may wait for room.
                 self.around.manager.iter_mut().for_each(Manager::reads_on);
+                self.around.predecessor.iter_mut().for_each(Predecessor::answers);
                 let result = self.restarter.ready();
                 assert!(result.is_ok() || self.pulled, "{result:?}");
             }
