@@ -1,57 +1,64 @@
-//! The restarter: the state machine with a mio loop around it.
+//! The restarter: the two machines with a mio loop around them.
 //!
-//! Knows: readiness → `Input` (`turn`), `Action` → call and `Notice` → [`Event`] (`outputs`). Does not know: why the one leads to the
-//! other; that is the machine's.
+//! Knows: its parts, readiness → `Input` (`turn`), `Action` → call and `Notice` → [`Event`] (`carry_out`). Does not know: why the one
+//! leads to the other; that is the machines'.
+//!
+//! | part | owns |
+//! | --- | --- |
+//! | `Reactor` | the inner poll, the waker, the timer |
+//! | `Driver` | the restart machine |
+//! | `Succession` | the restart thread, the successor and its lifeline, how restarts have ended |
+//! | `Ancestry` | the lifeline to the predecessor and the takeover machine, earlier generations |
+//! | `Requests` | signals, the coordination socket, tickets |
+//! | `Manager` | what the service manager has to be told, and has to answer |
+//! | `Preconditions` | why a restart cannot be |
+//! | `OwnedPaths` | the pid file, paths of before |
+//! | `Sockets` | the named sockets |
 
 mod ancestry;
-mod attempt;
 mod birth;
 mod build;
-mod chronicle;
+mod carry_out;
 mod commit;
+mod driver;
 mod end;
 mod event;
-mod obstacles;
-mod outputs;
-mod pid_file;
+mod manager;
+mod owned_paths;
+mod preconditions;
+mod reactor;
+mod requests;
 pub(crate) mod simulation;
-mod timer;
+mod succession;
 mod turn;
-mod watching;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
-use nix::sys::signal::Signal;
-use signal_hook_mio::v1_0::Signals;
+use mio::{Interest, Registry, Token};
 
-use crate::error::{ChildSpawnError, Error, Refusal};
-use crate::exec::Exec;
-use crate::machine::{Closed, Input, Limits, Machine, Phase, Stage, State, Ticket};
-use crate::predecessor::{Claim, Link, Predecessor, SharedTakeover, say_ready, startup_complete};
-use crate::restart_coordination_socket::{Server, Status};
+use crate::error::{Error, Refusal};
+use crate::machine::{Closed, Input, Phase, State};
+use crate::predecessor::{Claim, Predecessor, startup_complete};
+use crate::restart_coordination_socket::Status;
 use crate::sockets::Sockets;
-use crate::sys::{self, Process};
-use crate::systemd::{Barrier, Manager};
+use crate::sys;
 
-use attempt::Current;
-use chronicle::Chronicle;
+use ancestry::Ancestry;
+use driver::Driver;
 pub use event::{Event, Successor};
-use pid_file::PidFile;
-use simulation::Step;
-use timer::Timer;
-use watching::{BARRIER, COORDINATION, DRAINING, FIRST_CLIENT, LIFELINE, PREDECESSOR, SIGNALS, SUCCESSOR, TIMER, WAKER, unwatch, watch};
+use manager::Manager;
+use owned_paths::OwnedPaths;
+use preconditions::Preconditions;
+use reactor::Reactor;
+use requests::{Asker, Requests};
+use succession::Succession;
 
-/// How many events the inner poll takes at a time.
-const CAPACITY: usize = 64;
 /// How many turns one call of `poll` may take: a flood from outside must not hold the caller's loop up.
 const TURNS: usize = 16;
 /// So long it goes on with them: the last one may end some milliseconds later.
@@ -71,64 +78,18 @@ const BUDGET: Duration = Duration::from_millis(2);
 /// from it.
 #[must_use = "a restarter that is dropped restarts nothing"]
 pub struct Restarter {
-    poll: Poll,
-    events: Events,
-    waker: Arc<Waker>,
-    timer: Timer,
-    epoch: Instant,
-    machine: Machine,
-    limits: Limits,
-    program: PathBuf,
-    exec: Exec,
-    signals: Option<Signals>,
-    signal: Option<Signal>,
-    server: Option<Server>,
-    /// The predecessor's coordination socket, if this process has it elsewhere: the path goes when the predecessor has committed.
-    retired: Option<Server>,
-    /// Clients that were answered and may have asked again already.
-    again: Vec<Token>,
+    reactor: Reactor,
+    driver: Driver,
+    succession: Succession,
+    ancestry: Ancestry,
+    requests: Requests,
+    manager: Manager,
+    preconditions: Preconditions,
+    paths: OwnedPaths,
     sockets: Sockets,
-    /// The successor under way, or the one that has taken over.
-    current: Option<Current>,
-    /// Successors that were given up and cannot be reaped yet: a debugger has them, or they were killed and do not die.
-    held: Vec<Process>,
-    askers: Vec<(Ticket, Asker)>,
-    tickets: u64,
-    /// Processes before the predecessor that still finish their work, the oldest first.
-    draining: Vec<Process>,
-    max_draining: usize,
-    /// What has forbidden restarts from the start.
-    forbidden: Option<Refusal>,
-    /// A hang-up comes with the end of this process, to a successor that is not born deaf to it.
-    leads_terminal: bool,
     /// What the program has yet to be told of the predecessor.
     pending_events: VecDeque<Event>,
-    link: Option<Arc<Link>>,
-    takeover: Arc<SharedTakeover>,
-    manager: Manager,
-    barrier: Option<(Barrier, Duration)>,
-    /// Why an attempt was called off, if the program said so.
-    called_off: Option<String>,
-    /// Why nothing could be started.
-    not_started: Option<ChildSpawnError>,
-    last_failure: Option<String>,
-    chronicle: Chronicle,
-    pid_file: Option<PidFile>,
-    /// The predecessor's, if it is another one: taken away when the service is this process's.
-    retired_pid_file: Option<PidFile>,
-    /// When systemd is to be told next that the end of this process takes longer.
-    stopping: Option<Duration>,
     claim: Claim,
-    /// What a test is to see of the machine.
-    witness: Option<Vec<Step>>,
-}
-
-/// Who waits for the outcome of an attempt.
-#[derive(Debug, Clone, Copy)]
-enum Asker {
-    Program,
-    Signal,
-    Client,
 }
 
 impl Restarter {
@@ -139,12 +100,12 @@ impl Restarter {
 
     /// The process that started this one, if one did. It is still named here when it has ended.
     pub fn predecessor(&self) -> Option<Predecessor> {
-        self.link.clone().map(Predecessor::new)
+        self.ancestry.predecessor()
     }
 
     /// How many restarts lie behind this process.
     pub fn generation(&self) -> u32 {
-        self.link.as_ref().map_or(0, |link| link.generation())
+        self.ancestry.generation()
     }
 
     /// Says that this process can serve: to systemd, and to the predecessor, which then gives the service to this process. Sockets that
@@ -160,7 +121,7 @@ impl Restarter {
     /// the state that was asked for has not been taken yet, which is to be done first.
     pub fn ready(&mut self) -> Result<(), Error> {
         startup_complete()?;
-        self.look_at_predecessor();
+        self.poll_ancestry();
         Ok(())
     }
 
@@ -183,7 +144,7 @@ impl Restarter {
             }
         }
         // More is there, but others have waited long enough. An edge-triggered outer poll needs a new edge.
-        self.wake();
+        self.reactor.wake();
         None
     }
 
@@ -211,11 +172,12 @@ impl Restarter {
     /// No restart can be begun now; nothing has changed.
     pub fn request(&mut self) -> Result<(), Refusal> {
         self.look_for_obstacles();
-        match self.machine.refusal(self.now()) {
+        match self.driver.refusal(self.reactor.now()) {
             Some(refusal) => Err(refusal),
             None => {
-                self.ask(Asker::Program);
-                self.wake();
+                let request = self.requests.request(Asker::Program);
+                self.feed(request);
+                self.reactor.wake();
                 Ok(())
             }
         }
@@ -225,9 +187,9 @@ impl Restarter {
     /// On probation it is too late for that: to take the service back from a successor that hangs, or is not well, kill the process that
     /// [`Event::HandedOff`] has named. [`Event::Resumed`] comes then.
     pub fn cancel(&mut self) -> bool {
-        let early = matches!(self.machine.state(), State::Spawning { .. } | State::AwaitingReady { .. });
+        let early = matches!(self.driver.state(), State::Spawning { .. } | State::AwaitingReady { .. });
         self.feed(Input::Cancel);
-        self.wake();
+        self.reactor.wake();
         early
     }
 
@@ -235,7 +197,7 @@ impl Restarter {
     pub(crate) fn cancel_because(&mut self, why: &str) -> bool {
         let early = self.cancel();
         if early {
-            self.called_off = Some(crate::wire::line(why));
+            self.succession.cancelled_because(why);
         }
         early
     }
@@ -246,20 +208,20 @@ impl Restarter {
     /// What [`Sockets`] keeps for a successor is closed: who connects is refused from the moment on at which the program closes its own
     /// listeners, however long it finishes its work after that.
     pub fn stop(&mut self) {
-        self.look_at_probation();
+        self.poll_probation();
         // The service goes on in a successor, if it has one.
-        let ends = !matches!(self.machine.state(), State::Handoff { .. });
+        let ends = !matches!(self.driver.state(), State::Handoff { .. });
         self.feed(Input::Stop);
         if ends {
             self.tell_of_the_end();
         }
-        self.wake();
+        self.reactor.wake();
     }
 
     /// Where the restarter stands.
     pub fn status(&self) -> Status {
-        let (state, successor) = match self.machine.state() {
-            State::Closed(Closed::NotReady) if matches!(self.takeover.stage(), Stage::Granted { .. }) => ("on probation", None),
+        let (state, successor) = match self.driver.state() {
+            State::Closed(Closed::NotReady) if self.ancestry.is_on_probation() => ("on probation", None),
             State::Closed(Closed::NotReady) => ("not ready", None),
             State::Closed(Closed::Stopping) => ("stopping", None),
             State::Closed(Closed::Broken) => ("broken", None),
@@ -272,62 +234,58 @@ impl Restarter {
         };
         let mut status = Status::new(std::process::id(), self.generation(), state);
         status.successor = successor;
-        if let Some(since) = self.machine.state().under_way_since() {
-            status.under_way_ms = Some(self.now().saturating_sub(since).as_millis() as u64);
-            status.progress = self.current.as_ref().and_then(|current| current.words.progress.clone());
+        if let Some(since) = self.driver.state().under_way_since() {
+            status.under_way_ms = Some(self.reactor.now().saturating_sub(since).as_millis() as u64);
+            status.progress = self.succession.progress();
         }
-        status.last_failure = self.last_failure.clone();
-        status.outcomes = self.chronicle.outcomes();
+        status.last_failure = self.succession.last_failure();
+        status.outcomes = self.succession.outcomes();
         status
     }
 
     /// The process that has taken over, once [`Event::Completed`] has come; to watch it, or to hold its end off this process's.
     pub fn into_successor(mut self) -> Option<Successor> {
-        if let State::Handoff { phase: Phase::Committed, .. } = self.machine.state() {
+        if let State::Handoff { phase: Phase::Committed, .. } = self.driver.state() {
             self.carry_out_the_rest();
         }
         self.take_successor()
     }
 
     pub(crate) fn take_successor(&mut self) -> Option<Successor> {
-        let State::Handoff { phase: Phase::Committed, .. } = self.machine.state() else { return None };
-        let current = self.current.take()?;
-        unwatch(self.poll.registry(), current.lifeline.as_fd());
-        let process = current.process?;
-        unwatch(self.poll.registry(), process.as_fd());
-        Some(Successor::new(process, current.words.exit))
+        let State::Handoff { phase: Phase::Committed, .. } = self.driver.state() else { return None };
+        self.succession.take_successor(&self.reactor)
     }
 
     /// Says that this process can serve, as [`ready`](Restarter::ready) does, but does not wait for the answer.
     pub(crate) fn begin_ready(&mut self) {
-        if self.machine.state() == State::Closed(Closed::NotReady) {
+        if self.driver.state() == State::Closed(Closed::NotReady) {
             // Not yet, if the program still has to take the state: it is asked again.
-            say_ready(&self.takeover, self.link.as_deref());
-            self.look_at_predecessor();
+            self.ancestry.say_ready();
+            self.poll_ancestry();
         }
     }
 
     /// Whether the program has ruled restarts out.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.machine.state() == State::Closed(Closed::Stopping)
+        self.driver.state() == State::Closed(Closed::Stopping)
     }
 }
 
 impl fmt::Debug for Restarter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Restarter").field("state", &self.machine.state()).field("generation", &self.generation()).finish_non_exhaustive()
+        f.debug_struct("Restarter").field("state", &self.driver.state()).field("generation", &self.generation()).finish_non_exhaustive()
     }
 }
 
 impl AsFd for Restarter {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.poll.registry().as_fd()
+        self.reactor.as_fd()
     }
 }
 
 impl AsRawFd for Restarter {
     fn as_raw_fd(&self) -> RawFd {
-        self.poll.as_raw_fd()
+        self.reactor.as_raw_fd()
     }
 }
 

@@ -12,7 +12,6 @@ use mio::{Interest, Registry, Token};
 use nix::libc;
 use slab::Slab;
 
-use crate::machine::Ticket;
 use crate::predecessor::Coordination;
 use crate::sys;
 use crate::wire::{MAX_FRAME, Request, Response};
@@ -47,16 +46,25 @@ pub(crate) struct Server {
     accepts: bool,
     retry_at: Option<Duration>,
     clients: Slab<Client>,
+    /// How many have been taken in.
+    admitted: u64,
     door: Door,
     /// The tokens of the clients begin here.
     first_token: usize,
 }
 
-/// What a client asks for; the number is its key.
+/// One client: its slot, and what tells it from a later one there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClientId {
+    key: usize,
+    number: u64,
+}
+
+/// What a client asks for.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    Restart(usize),
-    Status(usize),
+    Restart(ClientId),
+    Status(ClientId),
 }
 
 impl Server {
@@ -105,6 +113,7 @@ impl Server {
             accepts: false,
             retry_at: None,
             clients: Slab::new(),
+            admitted: 0,
             door: Door::new(),
             first_token,
         }
@@ -234,7 +243,8 @@ impl Server {
 
     /// Takes a client in, in the place of the one `leaving`, or tells it why not.
     fn admit(&mut self, stream: UnixStream, leaving: Option<usize>, registry: &Registry, now: Duration) -> Option<Token> {
-        let mut client = Client::new(stream, now, now + PATIENCE);
+        self.admitted += 1;
+        let mut client = Client::new(stream, self.admitted, now, now + PATIENCE);
         if let Some(why) = self.door.refusal(&client.stream, now) {
             client.tell(&Response::RestartRefused(why));
             return None;
@@ -268,13 +278,14 @@ impl Server {
             client.deadline = Some(now + PATIENCE);
             None
         });
+        let id = ClientId { key, number: client.number };
         let asked = request.map(|request| match request {
-            Request::Status => Asked::Status(key),
+            Request::Status => Asked::Status(id),
             Request::TryRestart | Request::Restart { .. } => {
                 let progress = request == Request::Restart { progress: true };
-                client.waits = Some(Waits { ticket: None, progress, plain: request == Request::TryRestart });
+                client.waits = Some(Waits { progress, plain: request == Request::TryRestart });
                 client.deadline = None;
-                Asked::Restart(key)
+                Asked::Restart(id)
             }
         });
         if client.is_over() {
@@ -283,16 +294,9 @@ impl Server {
         asked
     }
 
-    /// Remembers for what the client waits.
-    pub(crate) fn wait_for(&mut self, key: usize, ticket: Ticket) {
-        if let Some(waits) = self.clients.get_mut(key).and_then(|client| client.waits.as_mut()) {
-            waits.ticket = Some(ticket);
-        }
-    }
-
-    /// Answers the client of that key. Returns its token if it may have asked for something else already.
-    pub(crate) fn answer(&mut self, key: usize, response: Response, now: Duration) -> Option<Token> {
-        let client = self.clients.get_mut(key)?;
+    /// Answers that client, if it has not left. Returns its token if it may have asked for something else already.
+    pub(crate) fn answer(&mut self, ClientId { key, number }: ClientId, response: Response, now: Duration) -> Option<Token> {
+        let client = self.clients.get_mut(key).filter(|client| client.number == number)?;
         let plain = client.waits.take().is_some_and(|waits| waits.plain);
         client.tell(&match response {
             Response::RestartRefused(why) if plain => Response::RestartFailed(why),
@@ -304,11 +308,6 @@ impl Server {
             return None;
         }
         Some(Token(self.first_token + key))
-    }
-
-    /// The client that waits with that ticket; it may have left.
-    pub(crate) fn waiting(&self, ticket: Ticket) -> Option<usize> {
-        self.clients.iter().find(|(_, client)| client.waits.as_ref().is_some_and(|waits| waits.ticket == Some(ticket))).map(|(key, _)| key)
     }
 
     /// Tells all who want to know how far the restart is.

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::SigSet;
-
-use crate::machine::{Input, KILL_TIMEOUT, Output, Phase, State};
-use crate::systemd::{self, BARRIER_LIMIT};
+use crate::machine::{Input, Output, Phase, State};
 
 use super::Restarter;
 use super::commit::RETRY;
@@ -18,92 +15,67 @@ impl Restarter {
     /// Tells systemd that the service ends. As long as the predecessor can take it back it does not, nor does systemd listen to this process:
     /// then that is told when it is this one's.
     pub(super) fn tell_of_the_end(&mut self) {
-        if self.takeover.is_sole() {
-            self.manager.stopping();
-            self.stopping = systemd::is_there().then(|| self.now() + systemd::EXTENSION);
+        if self.ancestry.is_sole() {
+            self.manager.stopping(self.reactor.now());
         }
     }
 
     /// Does what is still to be done of a restart that cannot be taken back any more, when nobody will poll again.
     pub(super) fn carry_out_the_rest(&mut self) {
-        let deadline = self.now() + COMMIT_LIMIT;
+        let deadline = self.reactor.now() + COMMIT_LIMIT;
         loop {
             self.see_commit_off(deadline);
-            let Some(output) = self.next_output() else { return };
+            let Some(output) = self.driver.next_output() else { return };
             if let Output::Action(action) = output {
-                self.act(action);
+                self.carry_out(action);
             }
         }
     }
 
     /// A successor that is not ready is killed. Before the lifeline closes, so that it does not take this process for dead and the service
-    /// for its own. Whoever waits is told.
+    /// for its own. Those who wait are told.
     fn give_up(&mut self) {
         self.feed(Input::Stop);
         self.carry_out_the_rest();
-        if let State::Killing { attempt, pid, .. } = self.machine.state()
-            && let Some(current) = &mut self.current
-            && let Some(process) = &current.process
-        {
-            process.kill();
-            current.words.exit = process.wait(KILL_TIMEOUT);
-            if current.words.exit.is_none() {
-                log::warn!(target: "pollflip", "the successor (process {pid}) does not die");
-            }
+        if let State::Killing { attempt, .. } = self.driver.state() {
+            self.succession.kill_and_wait();
             self.feed(Input::Exited(attempt));
             self.carry_out_the_rest();
         }
-        self.still_here("the restart was given up");
+        self.manager.still_here("the restart was given up");
     }
 
     fn hand_over(&mut self) {
         self.feed(Input::Stop);
         self.carry_out_the_rest();
-        if let Some((barrier, _)) = self.barrier.take() {
-            let deadline = self.now() + BARRIER_LIMIT;
-            loop {
-                let is_over = self.now() >= deadline;
-                // The manager may have been too busy to be asked yet.
-                self.manager.flush();
-                if barrier.answers_within(RETRY) || is_over {
-                    break;
-                }
-            }
-        }
+        self.manager.wait_for_barrier(&self.reactor, RETRY);
     }
 }
 
 impl Drop for Restarter {
     fn drop(&mut self) {
-        if self.exec.is_anothers() {
+        if self.succession.is_anothers() {
             return;
         }
-        // It was blocked for the restart thread's sake; its handler stays and does nothing.
-        if let Err(error) = self.signal.into_iter().collect::<SigSet>().thread_unblock() {
-            log::warn!(target: "pollflip", "cannot unblock the restart signal: {error}");
-        }
-        self.look_at_probation();
+        self.requests.unblock_signal();
+        self.poll_probation();
         // It may have committed, and nobody has looked since.
-        self.look_at_predecessor();
-        match self.machine.state() {
-            // It may have been called off just now, and whoever asked has yet to be told.
+        self.poll_ancestry();
+        match self.driver.state() {
+            // It may have been called off just now, and the one who asked has yet to be told.
             State::Closed(_) | State::Idle => self.carry_out_the_rest(),
             State::Spawning { .. } | State::AwaitingReady { .. } | State::Killing { .. } => self.give_up(),
             State::Handoff { .. } => {
                 self.hand_over();
-                if let State::Handoff { phase: Phase::Committed, .. } = self.machine.state() {
+                if let State::Handoff { phase: Phase::Committed, .. } = self.driver.state() {
                     self.claim.hand_over();
                 }
                 return;
             }
         }
-        if self.takeover.is_sole() {
-            if let Some(server) = &mut self.server {
-                server.remove_path();
-            }
-            if let Some(file) = &self.pid_file {
-                file.remove(None);
-            }
+        if self.ancestry.is_sole() {
+            self.requests.remove_path();
+            self.paths.remove();
         }
     }
 }

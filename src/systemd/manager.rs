@@ -46,7 +46,7 @@ pub(crate) fn listens() -> bool {
     connected.is_err() || connected.is_ok_and(|result| result.is_ok())
 }
 
-/// What the manager had no room for when the service became ready: whoever has a [`Manager`] sends it, before anything else.
+/// What the manager had no room for when the service became ready: the [`Notifier`] sends it, before anything else.
 static READY_UNSENT: AtomicBool = AtomicBool::new(false);
 
 /// The service serves, for the first time: whichever thread says so, and whether or not there is a loop.
@@ -70,9 +70,9 @@ fn send_ready() -> io::Result<()> {
     Ok(())
 }
 
-/// The service manager, and what it has yet to be told.
+/// What the service manager has yet to be told.
 #[derive(Debug, Default)]
-pub(crate) struct Manager {
+pub(crate) struct Notifier {
     waiting: VecDeque<Waiting>,
     tried: Option<Instant>,
 }
@@ -83,7 +83,7 @@ struct Waiting {
     descriptor: Option<OwnedFd>,
 }
 
-impl Manager {
+impl Notifier {
     /// A restart has begun, which may take so long, and then a while to end one that hangs.
     pub(crate) fn reloading(&mut self, limit: Duration) {
         match NotifyState::monotonic_usec_now() {
@@ -173,7 +173,7 @@ impl Manager {
         false
     }
 
-    /// How long until [`Manager::flush`] is needed.
+    /// How long until [`Notifier::flush`] is needed.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         self.tried.map(|tried| RETRY.saturating_sub(sys::now() - tried))
     }

@@ -12,6 +12,8 @@ use crate::machine::{Attempt, Cause, DYING, Input, Violation};
 use crate::sys::Process;
 use crate::wire::{self, Message};
 
+use super::super::reactor::{Deadline, Due, earliest};
+
 /// How long the kernel may take to take the grant: the program stands still meanwhile, and the successor waits.
 const GRANTING: Duration = Duration::from_secs(5);
 /// How many messages are read before others have their turn.
@@ -222,13 +224,21 @@ impl Current {
         said.push(Said::Input(Input::Garbage(self.attempt)));
     }
 
+    /// The last line that the successor said of itself, for the machine; the next one is passed on at that moment at the earliest.
+    pub(super) fn pass_on_progress(&mut self, next_line: Duration) -> Option<Input> {
+        self.words.untold = Some(self.words.heard.take()?);
+        self.next_line = next_line;
+        Some(Input::Progress(self.attempt))
+    }
+
     /// When [`Current::read`] is next needed although nothing came.
-    pub(super) fn next_timeout(&self, now: Duration) -> Option<Duration> {
-        let dying = self.closed.filter(|_| !self.told_closed && !self.exited).map(|since| since + DYING);
-        let unsent = self.lifeline.retry_in().map(|left| now + left);
-        let granting = self.granting.map(|since| since + GRANTING);
-        let line = self.words.heard.as_ref().map(|_| self.next_line);
-        dying.into_iter().chain(unsent).chain(granting).chain(line).min()
+    pub(super) fn next_deadline(&self, now: Duration) -> Option<Due> {
+        earliest([
+            self.closed.filter(|_| !self.told_closed && !self.exited).map(|since| (since + DYING, Deadline::Dying)),
+            self.lifeline.retry_in().map(|left| (now + left, Deadline::Unsent)),
+            self.granting.map(|since| (since + GRANTING, Deadline::Grant)),
+            self.words.heard.as_ref().map(|_| (self.next_line, Deadline::Progress)),
+        ])
     }
 
     /// Whether the successor has ended and been reaped.

@@ -13,21 +13,21 @@ const LONGEST: usize = 200;
 
 /// The restarts of this process, and the last ones of those before it.
 #[derive(Debug, Default)]
-pub(super) struct Chronicle {
+pub(super) struct History {
     attempt: u64,
     began: Duration,
     outcomes: VecDeque<Outcome>,
 }
 
-impl Chronicle {
+impl History {
     /// Goes on with what the predecessor has handed down.
-    pub(super) fn new(handed_down: Vec<Outcome>) -> Chronicle {
-        let mut chronicle = Chronicle::default();
+    pub(super) fn new(handed_down: Vec<Outcome>) -> History {
+        let mut history = History::default();
         for mut outcome in handed_down {
             outcome.text = line(&outcome.text).chars().take(LONGEST).collect();
-            chronicle.push(outcome);
+            history.push(outcome);
         }
-        chronicle
+        history
     }
 
     /// An attempt begins.

@@ -25,14 +25,15 @@ impl Timer {
         Ok(Timer { timer, armed: None })
     }
 
-    /// Arms it for that moment; a system call only if it is another one than before.
-    pub(super) fn arm(&mut self, at: Option<Duration>, now: Duration) {
+    /// Arms it for that moment; a system call only if it is another one than before, which is returned.
+    pub(super) fn arm(&mut self, at: Option<Duration>, now: Duration) -> bool {
         if self.armed == at {
-            return;
+            return false;
         }
         if sys::is_simulated() {
             self.armed = at;
-            return self.time_has_passed(now);
+            self.time_has_passed(now);
+            return true;
         }
         let result = match at {
             // A time of zero would disarm it.
@@ -46,6 +47,7 @@ impl Timer {
             Ok(()) => self.armed = at,
             Err(error) => log::warn!("cannot set the timer: {error}"),
         }
+        true
     }
 
     /// In a simulation, whose time it does not know, it fires when it is told.
