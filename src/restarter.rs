@@ -19,7 +19,6 @@ mod ancestry;
 mod birth;
 mod build;
 mod carry_out;
-mod commit;
 mod driver;
 mod end;
 mod event;
@@ -208,7 +207,6 @@ impl Restarter {
     /// What [`Sockets`] keeps for a successor is closed: who connects is refused from the moment on at which the program closes its own
     /// listeners, however long it finishes its work after that.
     pub fn stop(&mut self) {
-        self.poll_probation();
         // The service goes on in a successor, if it has one.
         let ends = !matches!(self.driver.state(), State::Handoff { .. });
         self.feed(Input::Stop);
@@ -228,8 +226,8 @@ impl Restarter {
             State::Idle => ("idle", None),
             State::Spawning { .. } => ("spawning", None),
             State::AwaitingReady { pid, .. } => ("awaiting ready", Some(pid)),
-            State::Handoff { pid, phase: Phase::Probation { .. }, .. } => ("handing off", Some(pid)),
-            State::Handoff { pid, phase: Phase::Committed, .. } => ("handed off", Some(pid)),
+            State::Handoff { pid, phase: Phase::Probation { .. } | Phase::Checking { .. }, .. } => ("handing off", Some(pid)),
+            State::Handoff { pid, phase: Phase::Committing { .. } | Phase::Committed, .. } => ("handed off", Some(pid)),
             State::Killing { pid, .. } => ("killing", Some(pid)),
         };
         let mut status = Status::new(std::process::id(), self.generation(), state);
@@ -245,7 +243,7 @@ impl Restarter {
 
     /// The process that has taken over, once [`Event::Completed`] has come; to watch it, or to hold its end off this process's.
     pub fn into_successor(mut self) -> Option<Successor> {
-        if let State::Handoff { phase: Phase::Committed, .. } = self.driver.state() {
+        if let State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } = self.driver.state() {
             self.carry_out_the_rest();
         }
         self.take_successor()

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::sys;
 use crate::wire::{self, LIFELINE_VARIABLE, Place};
 
-pub(crate) use manager::{BARRIER_LIMIT, Barrier, EXTENSION, Notifier, begin_anew, is_there, ready};
+pub(crate) use manager::{Barrier, EXTENSION, Notifier, begin_anew, is_there, ready};
 
 const LISTEN_PID: &str = "LISTEN_PID";
 const LISTEN_FDS: &str = "LISTEN_FDS";

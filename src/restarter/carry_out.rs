@@ -9,6 +9,7 @@ use log::Level;
 
 use crate::error::{Error, Exit, Refusal};
 use crate::machine::{Action, Cause, Input, Notice, Output, Reply, State, TakeoverNotice, TakeoverOutput, Ticket};
+use crate::systemd;
 use crate::wire::Response;
 
 use super::requests::Asker;
@@ -24,9 +25,6 @@ impl Restarter {
             }
             if let Some(event) = self.pending_events.pop_front() {
                 return Some(event);
-            }
-            if self.is_held_up() {
-                return None;
             }
             let Some(output) = self.driver.next_output() else {
                 self.settle();
@@ -68,7 +66,20 @@ impl Restarter {
             Action::Abandon(attempt) => self.succession.abandon(attempt),
             Action::Kill(_) => self.succession.kill(),
             Action::Grant(attempt) => self.succession.grant(attempt, &self.reactor, &mut inputs),
-            Action::Commit(_) => self.commit(),
+            Action::Check(attempt) => inputs.push(self.succession.check(attempt)),
+            Action::Commit(_) => {
+                if let Some(pid) = self.succession.successor_becomes_main(systemd::is_there()) {
+                    self.manager.name_main_pid(pid);
+                    self.paths.name(pid);
+                }
+                self.manager.begin_commit(&self.reactor);
+                self.manager.poll(&self.reactor, &mut inputs);
+            }
+            Action::TellCommit(_) => {
+                // Until the successor is told, it takes nobody in.
+                self.requests.hand_over(&self.reactor);
+                inputs.extend(self.succession.tell_commit());
+            }
             Action::Reply(ticket, reply) => self.reply(ticket, reply),
         }
         self.feed_all(inputs);
@@ -81,28 +92,17 @@ impl Restarter {
         }
         let response = || match reply {
             Reply::Completed(pid) => Response::RestartComplete(pid),
-            Reply::Refused(refusal) => Response::RestartRefused(refusal.to_string()),
+            Reply::Refused(refusal) | Reply::Forbidden(refusal) => Response::RestartRefused(refusal.to_string()),
             Reply::Failed(cause) => Response::RestartFailed(self.succession.failure(cause).to_string()),
         };
         let asker = self.requests.reply(ticket, response, &self.reactor);
-        if let (Some(Asker::Signal), Reply::Refused(refusal)) = (asker, reply) {
-            log::warn!(target: "pollflip", "the restart signal came in vain: {refusal}");
-            self.answer_systemd(refusal);
-        }
-    }
-
-    /// With Type=notify-reload it is systemd that has sent the signal, and it waits for an answer. Not if it has yet to get one, about the
-    /// restart under way, nor if the service is another process by now or ends.
-    fn answer_systemd(&mut self, refusal: Refusal) {
-        let is_answered = match refusal {
-            Refusal::Draining { .. } | Refusal::Terminal | Refusal::ContainerInit | Refusal::Unheard | Refusal::Broken => false,
-            Refusal::NotReady | Refusal::UnderWay { .. } | Refusal::OnProbation { .. } | Refusal::HandedOff { .. } | Refusal::Stopping => {
-                true
+        if let (Some(Asker::Signal), Reply::Refused(refusal) | Reply::Forbidden(refusal)) = (asker, reply) {
+            log::warn!(target: "pollflip", "the restart signal does nothing: {refusal}");
+            if let Reply::Forbidden(_) = reply {
+                // With Type=notify-reload it is systemd that has sent the signal, and it waits for an answer.
+                self.manager.reloading(Duration::ZERO);
+                self.manager.still_here(&refusal.to_string());
             }
-        };
-        if !is_answered {
-            self.manager.reloading(Duration::ZERO);
-            self.manager.still_here(&refusal.to_string());
         }
     }
 
@@ -147,7 +147,8 @@ impl Restarter {
                 Event::Resumed(failure)
             }
             Notice::Completed(pid) => {
-                // Not before who asked has been answered: there can be many.
+                self.manager.end_commit(&self.reactor);
+                // Not before those who asked have been answered: there can be many.
                 self.sockets.close();
                 self.log(Level::Info, &format!("final, process {pid} serves"));
                 Event::Completed(pid)

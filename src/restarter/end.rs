@@ -1,15 +1,18 @@
 //! How a restarter ends.
 
+use std::thread;
 use std::time::Duration;
 
-use crate::machine::{Input, Output, Phase, State};
+use crate::machine::{COMMIT_TIMEOUT, Input, Output, Phase, State};
+use crate::sys;
 
 use super::Restarter;
-use super::commit::RETRY;
 
-/// How long the kernel may take to take the last message to the successor when nobody will poll again. Without it the successor learns of
-/// the commit by the end of this process.
-const COMMIT_LIMIT: Duration = Duration::from_secs(5);
+/// How long a restart that is final may take to its end when nobody will poll again: longer than the service manager is waited for. A
+/// successor that the kernel cannot tell learns of the commit by the end of this process.
+const END_LIMIT: Duration = COMMIT_TIMEOUT.saturating_add(Duration::from_millis(100));
+/// How soon it is tried again.
+const RETRY: Duration = Duration::from_millis(10);
 
 impl Restarter {
     /// Tells systemd that the service ends. As long as the predecessor can take it back it does not, nor does systemd listen to this process:
@@ -20,15 +23,27 @@ impl Restarter {
         }
     }
 
-    /// Does what is still to be done of a restart that cannot be taken back any more, when nobody will poll again.
+    /// Does what is still to be done, when nobody will poll again: a restart that cannot be taken back any more comes to its end.
     pub(super) fn carry_out_the_rest(&mut self) {
-        let deadline = self.reactor.now() + COMMIT_LIMIT;
+        let deadline = self.reactor.now() + END_LIMIT;
         loop {
-            self.see_commit_off(deadline);
-            let Some(output) = self.driver.next_output() else { return };
-            if let Output::Action(action) = output {
-                self.carry_out(action);
+            while let Some(output) = self.driver.next_output() {
+                if let Output::Action(action) = output {
+                    self.carry_out(action);
+                }
             }
+            let now = self.reactor.now();
+            if !matches!(self.driver.state(), State::Handoff { phase: Phase::Committing { .. }, .. }) || now >= deadline {
+                return;
+            }
+            if !sys::has_waited(RETRY) {
+                thread::sleep(RETRY);
+            }
+            let mut inputs = Vec::new();
+            self.succession.poll(&self.reactor, &mut inputs);
+            self.manager.poll(&self.reactor, &mut inputs);
+            self.feed_all(inputs);
+            self.driver.feed(now, Input::Timeout);
         }
     }
 
@@ -44,12 +59,6 @@ impl Restarter {
         }
         self.manager.still_here("the restart was given up");
     }
-
-    fn hand_over(&mut self) {
-        self.feed(Input::Stop);
-        self.carry_out_the_rest();
-        self.manager.wait_for_barrier(&self.reactor, RETRY);
-    }
 }
 
 impl Drop for Restarter {
@@ -58,7 +67,6 @@ impl Drop for Restarter {
             return;
         }
         self.requests.unblock_signal();
-        self.poll_probation();
         // It may have committed, and nobody has looked since.
         self.poll_ancestry();
         match self.driver.state() {
@@ -66,8 +74,9 @@ impl Drop for Restarter {
             State::Closed(_) | State::Idle => self.carry_out_the_rest(),
             State::Spawning { .. } | State::AwaitingReady { .. } | State::Killing { .. } => self.give_up(),
             State::Handoff { .. } => {
-                self.hand_over();
-                if let State::Handoff { phase: Phase::Committed, .. } = self.driver.state() {
+                self.feed(Input::Stop);
+                self.carry_out_the_rest();
+                if let State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } = self.driver.state() {
                     self.claim.hand_over();
                 }
                 return;

@@ -5,7 +5,8 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::systemd::{self, BARRIER_LIMIT, Barrier, EXTENSION, Notifier};
+use crate::machine::Input;
+use crate::systemd::{self, Barrier, EXTENSION, Notifier};
 
 use super::reactor::{BARRIER, Deadline, Due, Reactor, earliest};
 
@@ -13,27 +14,34 @@ use super::reactor::{BARRIER, Deadline, Due, Reactor, earliest};
 #[derive(Debug, Default)]
 pub(super) struct Manager {
     notifier: Notifier,
-    /// It has been asked to say that it knows the new main PID, and how long it is waited for.
-    barrier: Option<(Barrier, Duration)>,
+    /// It is being told the new main PID, and that is not known yet to have been sent.
+    is_naming: bool,
+    /// It has been asked to say that it knows that, and has not.
+    barrier: Option<Barrier>,
+    is_barred: bool,
     /// This process is ending: when the manager is told next that it takes longer.
     stopping: Option<Duration>,
 }
 
 impl Manager {
-    /// As long as the loop turns, the end of this process may take longer.
-    pub(super) fn poll(&mut self, now: Duration) {
+    /// Sends what can be sent, and looks for answers. As long as the loop turns, the end of this process may take longer.
+    pub(super) fn poll(&mut self, reactor: &Reactor, inputs: &mut Vec<Input>) {
+        let now = reactor.now();
         if let Some(at) = &mut self.stopping
             && now >= *at
         {
             *at = now + EXTENSION;
             self.notifier.still_stopping();
         }
-        self.notifier.flush();
-    }
-
-    /// Sends what can be sent. Says whether something still waits.
-    pub(super) fn flush(&mut self) -> bool {
-        self.notifier.flush()
+        let waits = self.notifier.flush();
+        if self.is_naming && !waits {
+            self.is_naming = false;
+            inputs.push(Input::ManagerTold);
+        }
+        if self.is_barred && self.barrier.as_ref().is_none_or(Barrier::has_answered) {
+            self.is_barred = false;
+            inputs.push(Input::BarrierPassed);
+        }
     }
 
     /// A restart has begun, which may take so long.
@@ -66,50 +74,25 @@ impl Manager {
         self.notifier.handed_over(pid);
     }
 
-    /// Asks for a sign that it knows. Returns until when that is waited for at the most.
-    pub(super) fn begin_barrier(&mut self, reactor: &Reactor) -> Duration {
-        let limit = reactor.now() + BARRIER_LIMIT;
-        if let Some(barrier) = self.notifier.barrier()
-            && reactor.watch(barrier.as_fd(), BARRIER).is_ok()
-        {
-            self.barrier = Some((barrier, limit));
-        }
-        limit
+    /// It has to be sent the main PID, and asked for a sign that it knows that.
+    pub(super) fn begin_commit(&mut self, reactor: &Reactor) {
+        (self.is_naming, self.is_barred) = (true, true);
+        self.barrier = self.notifier.barrier().filter(|barrier| reactor.watch(barrier.as_fd(), BARRIER).is_ok());
     }
 
-    /// Whether that sign is still to come.
-    pub(super) fn awaits_barrier(&mut self, reactor: &Reactor) -> bool {
-        let Some((barrier, limit)) = &self.barrier else { return false };
-        // The manager may have been too busy to be asked yet, and this process stopped since.
-        self.notifier.flush();
-        if !barrier.has_answered() {
-            if reactor.now() < *limit {
-                return true;
-            }
-            log::warn!(target: "pollflip", "systemd has not answered in time; it may not know the new main process");
-        }
-        reactor.unwatch(barrier.as_fd());
-        self.barrier = None;
-        false
-    }
-
-    /// Waits for it, since nobody will poll again; looks every so often.
-    pub(super) fn wait_for_barrier(&mut self, reactor: &Reactor, interval: Duration) {
-        let Some((barrier, _)) = self.barrier.take() else { return };
-        let deadline = reactor.now() + BARRIER_LIMIT;
-        loop {
-            let is_over = reactor.now() >= deadline;
-            // The manager may have been too busy to be asked yet.
-            self.notifier.flush();
-            if barrier.answers_within(interval) || is_over {
-                return;
+    /// It is not waited for any longer.
+    pub(super) fn end_commit(&mut self, reactor: &Reactor) {
+        if let Some(barrier) = self.barrier.take() {
+            reactor.unwatch(barrier.as_fd());
+            if self.is_barred {
+                log::warn!(target: "pollflip", "systemd has not answered in time; it may not know the new main process");
             }
         }
+        (self.is_naming, self.is_barred) = (false, false);
     }
 
     pub(super) fn next_deadline(&self, now: Duration) -> Option<Due> {
         earliest([
-            self.barrier.as_ref().map(|(_, limit)| (*limit, Deadline::Barrier)),
             self.stopping.map(|at| (at, Deadline::Stopping)),
             self.notifier.next_timeout().map(|left| (now + left, Deadline::Unnotified)),
         ])

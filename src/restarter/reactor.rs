@@ -36,12 +36,10 @@ const CAPACITY: usize = 64;
 /// For what the loop must turn although nothing is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deadline {
-    /// The machine's: the successor must be ready, has proved itself, or must have died.
+    /// The machine's: the successor must be ready, has proved itself, or must have died; all others must know.
     Restart,
     /// A message to the successor that the kernel did not take is tried again.
     Unsent,
-    /// The kernel must have taken the grant.
-    Grant,
     /// A process whose lifeline is closed must have ended.
     Dying,
     /// The next line of progress may be passed on.
@@ -52,8 +50,6 @@ pub(super) enum Deadline {
     Takeover,
     /// A message to the predecessor that the kernel did not take is tried again.
     UnsentUp,
-    /// systemd must have taken the new main PID in.
-    Barrier,
     /// systemd is told again that the end takes longer.
     Stopping,
     /// A message to systemd is tried again.

@@ -20,7 +20,7 @@ use crate::handover::Handover;
 use crate::lifeline::{self, Lifeline};
 use crate::machine::{Attempt, Cause, Input, KILL_TIMEOUT};
 use crate::sys::Process;
-use crate::wire::{self, Message, Outcome};
+use crate::wire::{self, Outcome};
 
 use super::event::Successor;
 use super::reactor::{Due, LIFELINE, Reactor, SUCCESSOR};
@@ -164,10 +164,10 @@ impl Succession {
     /// Tells the successor that the service is its own.
     pub(super) fn grant(&mut self, attempt: Attempt, reactor: &Reactor, inputs: &mut Vec<Input>) {
         let Some(current) = &mut self.current else { return };
-        if !current.grant(reactor.now()) {
+        if !current.grant() {
             if current.is_dying() {
                 // The program stands still: nobody waits for its core dump.
-                return inputs.push(Input::LifelineClosed(attempt));
+                return inputs.push(Input::Dying(attempt));
             }
             self.poll(reactor, inputs);
         } else if current.has_taken_the_grant() {
@@ -188,47 +188,22 @@ impl Succession {
         self.current.as_ref().is_some_and(|current| current.handover.is_some())
     }
 
-    /// The successor becomes the main process at the commit, which it is told at that moment at the latest: not before the service manager has
-    /// been sent its number. Returns that.
-    pub(super) fn begin_commit(&mut self, is_supervised: bool, due: Duration) -> Option<u32> {
+    /// The successor becomes the main process, and a service manager that is there learns how it ends.
+    pub(super) fn successor_becomes_main(&mut self, is_supervised: bool) -> Option<u32> {
         let current = self.current.as_mut()?;
-        current.commit_due = Some(due);
-        let process = current.process.as_ref()?;
         current.supervised = is_supervised;
-        Some(process.pid())
+        Some(current.process.as_ref()?.pid())
     }
 
-    /// When the successor is told at the latest that the restart is final, if it has yet to be.
-    pub(super) fn commit_due(&self) -> Option<Duration> {
-        self.current.as_ref()?.commit_due
+    /// Tells the successor that the restart is final.
+    pub(super) fn tell_commit(&mut self) -> Option<Input> {
+        self.current.as_mut()?.tell_commit()
     }
 
-    /// It is told now, if the kernel takes it.
-    pub(super) fn send_commit(&mut self) {
-        if let Some(current) = &mut self.current {
-            current.commit_due = None;
-            if let Err(error) = current.lifeline.send(&Message::Commit, &[]) {
-                // If it has gone, that is told by its end.
-                let level = if error.kind() == io::ErrorKind::BrokenPipe { log::Level::Debug } else { log::Level::Warn };
-                log::log!(target: "pollflip", level, "the successor cannot be told that the restart is final: {error}");
-            }
-        }
-    }
-
-    /// Whether the successor has yet to be told that it is final, and can be.
-    pub(super) fn commit_waits(&self) -> bool {
-        let waits = |current: &Current| !current.has_exited() && (current.commit_due.is_some() || current.lifeline.waiting() > 0);
-        self.current.as_ref().is_some_and(waits)
-    }
-
-    /// Sends what waits; says whether something still does, or is not due yet.
-    pub(super) fn flush_commit(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| current.commit_due.is_some() || current.lifeline.flush())
-    }
-
-    /// Whether the successor has failed without that having been told yet.
-    pub(super) fn has_failed_in_silence(&mut self) -> bool {
-        self.current.as_mut().is_some_and(Current::has_failed_in_silence)
+    /// A probation is about to end: has the successor failed without that having been told yet?
+    pub(super) fn check(&mut self, attempt: Attempt) -> Input {
+        let has_failed = self.current.as_mut().is_some_and(Current::has_failed_in_silence);
+        if has_failed { Input::Dying(attempt) } else { Input::Sound(attempt) }
     }
 
     /// Kills the successor and waits for its end, since nobody will poll again.

@@ -1,6 +1,6 @@
 //! One turn of the loop: what is ready becomes input.
 
-use crate::machine::{Input, Phase, State};
+use crate::machine::Input;
 
 use super::Restarter;
 use super::reactor::{DRAINING, earliest};
@@ -10,7 +10,7 @@ const LOOKS: usize = 8;
 
 impl Restarter {
     /// Takes in what the inner poll has, and deals with it in a fixed order: the restart thread, the successor (its lifeline, its end), the
-    /// predecessor, those who ask, the clock. `false`: there was nothing.
+    /// predecessor, those who ask, the service manager, the clock. `false`: there was nothing.
     pub(super) fn turn(&mut self) -> bool {
         // The time by which deadlines are judged is that before anything is read: this process may be stopped at any point, and what has been
         // said meanwhile came in time.
@@ -35,11 +35,9 @@ impl Restarter {
         self.take_up(&mut inputs);
         self.requests.admit(now, &ready, &self.reactor, &mut inputs);
         self.take_up(&mut inputs);
-        if self.driver.is_due(now) {
-            self.poll_probation();
-        }
+        self.manager.poll(&self.reactor, &mut inputs);
+        self.feed_all(inputs);
         self.driver.feed(now, Input::Timeout);
-        self.manager.poll(self.reactor.now());
         self.rearm();
         true
     }
@@ -59,16 +57,6 @@ impl Restarter {
                 self.carry_out_takeover(output);
             }
             self.requests.open(&self.reactor);
-        }
-    }
-
-    /// A probation is about to end: not well, if the successor has failed and that would only be seen later. What it writes of its core is
-    /// cut off: nobody serves meanwhile.
-    pub(super) fn poll_probation(&mut self) {
-        if let State::Handoff { attempt, phase: Phase::Probation { .. }, .. } = self.driver.state()
-            && self.succession.has_failed_in_silence()
-        {
-            self.feed(Input::LifelineClosed(attempt));
         }
     }
 

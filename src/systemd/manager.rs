@@ -28,8 +28,6 @@ use super::unit::warn_of_deafness;
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// How often the manager is told that the end takes longer. Each time it is asked for twice that: a loop that hangs is killed.
 pub(crate) const EXTENSION: Duration = Duration::from_secs(10);
-/// How long a [`Barrier`] is waited for.
-pub(crate) const BARRIER_LIMIT: Duration = Duration::from_secs(5);
 /// How soon a message that the manager had no room for is sent again.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -186,13 +184,7 @@ pub(crate) struct Barrier(OwnedFd);
 impl Barrier {
     /// Whether the manager has hung up.
     pub(crate) fn has_answered(&self) -> bool {
-        self.answers_within(Duration::ZERO)
-    }
-
-    /// Waits for that.
-    pub(crate) fn answers_within(&self, limit: Duration) -> bool {
-        let limit = if sys::has_waited(limit) { Duration::ZERO } else { limit };
-        sys::is_readable_within(&self.0, limit)
+        sys::is_readable_within(&self.0, Duration::ZERO)
     }
 }
 

@@ -83,6 +83,11 @@ impl Judge {
                 let pid = self.births.get(&attempt);
                 successors.iter().any(|successor| Some(&successor.pid) == pid && (successor.granted || !successor.is_open()))
             }
+            Input::CommitTaken(attempt) => {
+                let pid = self.births.get(&attempt);
+                self.lost_for_good
+                    || successors.iter().any(|successor| Some(&successor.pid) == pid && (successor.committed || !successor.is_open()))
+            }
             Input::Refused(attempt) => said(attempt, Said::Refuse),
             Input::Garbage(attempt) => said(attempt, Said::Nonsense),
             Input::Here(attempt, pid) => self.births.get(&attempt) == Some(&pid) || said(attempt, Said::AnotherPid),
@@ -149,7 +154,7 @@ impl Judge {
             | (Failure::Cancelled, Cause::Cancelled)
             | (Failure::Stopping, Cause::Stopping) => true,
             (Failure::Refused(reason), Cause::Refused) => !reason.is_empty(),
-            (Failure::Handover(reason), Cause::HandoverFailed) => !reason.is_empty(),
+            (Failure::Handover(reason), Cause::HandoverFailed | Cause::GrantNotTaken) => !reason.is_empty(),
             (Failure::Exited(exit), Cause::Exited | Cause::HungUp)
             | (Failure::DiedOnProbation(exit), Cause::DiedOnProbation | Cause::HungUp) => Some(exit) == last,
             _ => false,

@@ -1,5 +1,6 @@
 //! The attempt under way as the driver holds it: what the state machine only names.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +9,12 @@ use nix::libc;
 use crate::error::{ChildSpawnError, Exit, Failure};
 use crate::handover::{Ending, Mailbox};
 use crate::lifeline::{Incoming, Lifeline};
-use crate::machine::{Attempt, Cause, DYING, Input, Violation};
+use crate::machine::{Attempt, Cause, DYING, GRANT_TIMEOUT, Input, Violation};
 use crate::sys::Process;
 use crate::wire::{self, Message};
 
 use super::super::reactor::{Deadline, Due, earliest};
 
-/// How long the kernel may take to take the grant: the program stands still meanwhile, and the successor waits.
-const GRANTING: Duration = Duration::from_secs(5);
 /// How many messages are read before others have their turn.
 const TURN: usize = 64;
 
@@ -30,14 +29,14 @@ pub(super) struct Current {
     pub(super) words: Words,
     /// When the next line is passed on, at the earliest.
     pub(super) next_line: Duration,
-    /// Since when it is being told that the service is its own.
-    granting: Option<Duration>,
+    /// It is being told that the service is its own.
+    granting: bool,
     /// It has been told: the kernel has taken it.
     pub(super) granted: bool,
     /// A service manager takes it for the service, and is to learn how it ends.
     pub(super) supervised: bool,
-    /// When it is told at the latest that it is final: not before systemd has been sent its number.
-    pub(super) commit_due: Option<Duration>,
+    /// It is being told that this is final.
+    committing: bool,
     closed: Option<Duration>,
     /// Its end had begun when it was given up: how it was about to end.
     dying: Option<Exit>,
@@ -77,10 +76,10 @@ impl Current {
             process: None,
             words: Words::default(),
             next_line: Duration::ZERO,
-            granting: None,
+            granting: false,
             granted: false,
             supervised: false,
-            commit_due: None,
+            committing: false,
             closed: None,
             dying: None,
             deaf: false,
@@ -102,18 +101,15 @@ impl Current {
                 log::warn!(target: "pollflip", "the successor cannot be told that the restart is final, and takes no request for one while this process lives: {error}");
                 self.deaf = true;
             } else {
-                self.granting = None;
+                self.granting = false;
                 self.words.handover.get_or_insert_with(|| format!("the kernel does not take what was given: {error}"));
                 said.push(Said::Input(Input::HandoverFailed(self.attempt)));
             }
         }
         if self.has_taken_the_grant() {
             said.push(Said::Input(Input::Granted(self.attempt)));
-        } else if self.granting.is_some_and(|since| now >= since + GRANTING) {
-            self.granting = None;
-            self.words.handover.get_or_insert_with(|| format!("the kernel has not taken the grant for {GRANTING:?}"));
-            said.push(Said::Input(Input::HandoverFailed(self.attempt)));
         }
+        said.extend(self.has_taken_the_commit().map(Said::Input));
         self.look_at_handover(&mut said);
         let mut more = true;
         for _ in 0..TURN {
@@ -132,8 +128,6 @@ impl Current {
         }
         if !more && !self.exited && self.words.exit.is_some() {
             self.exited = true;
-            // It could serve, and cannot any more.
-            said.retain(|said| !matches!(said, Said::Input(Input::Ready(_))));
             said.push(Said::Input(Input::Exited(self.attempt)));
         } else if !self.told_closed && !self.exited && self.closed.is_some_and(|since| now >= since + DYING) {
             self.told_closed = true;
@@ -145,10 +139,10 @@ impl Current {
     }
 
     /// Tells it that the service is its own; `false`: it takes nothing any more.
-    pub(super) fn grant(&mut self, now: Duration) -> bool {
+    pub(super) fn grant(&mut self) -> bool {
         // It may have died since it said that it is ready: then the service stays here.
         let told = !self.has_ended() && !self.is_dying() && self.lifeline.send(&Message::Granted, &[]).is_ok();
-        self.granting = told.then_some(now);
+        self.granting = told;
         // If it does not end, that is as good as a closed lifeline.
         self.deaf |= !told;
         told
@@ -162,11 +156,29 @@ impl Current {
 
     /// Says once that the grant has left this process: one that only waits to be sent would be lost with it.
     pub(super) fn has_taken_the_grant(&mut self) -> bool {
-        let taken = self.granting.is_some() && self.lifeline.has_sent_all();
+        let taken = self.granting && self.lifeline.has_sent_all();
         if taken {
-            (self.granting, self.granted) = (None, true);
+            (self.granting, self.granted) = (false, true);
         }
         taken
+    }
+
+    /// Tells it that this is final.
+    pub(super) fn tell_commit(&mut self) -> Option<Input> {
+        self.committing = true;
+        if let Err(error) = self.lifeline.send(&Message::Commit, &[]) {
+            // If it has gone, that is told by its end.
+            let level = if error.kind() == io::ErrorKind::BrokenPipe { log::Level::Debug } else { log::Level::Warn };
+            log::log!(target: "pollflip", level, "the successor cannot be told that the restart is final: {error}");
+        }
+        self.has_taken_the_commit()
+    }
+
+    /// Says once that the commit has left this process, or never will.
+    fn has_taken_the_commit(&mut self) -> Option<Input> {
+        let taken = self.committing && self.lifeline.waiting() == 0;
+        self.committing &= !taken;
+        taken.then_some(Input::CommitTaken(self.attempt))
     }
 
     fn end_of(&self, process: &Process) -> Option<Exit> {
@@ -236,7 +248,6 @@ impl Current {
         earliest([
             self.closed.filter(|_| !self.told_closed && !self.exited).map(|since| (since + DYING, Deadline::Dying)),
             self.lifeline.retry_in().map(|left| (now + left, Deadline::Unsent)),
-            self.granting.map(|since| (since + GRANTING, Deadline::Grant)),
             self.words.heard.as_ref().map(|_| (self.next_line, Deadline::Progress)),
         ])
     }
@@ -268,7 +279,7 @@ impl Current {
 
     /// Returns it if this thread may not kill it.
     pub(super) fn kill(&mut self) -> Option<&Process> {
-        self.granting = None;
+        self.granting = false;
         let left = self.process.as_ref().filter(|process| !process.kill());
         self.tell_the_end();
         left
@@ -287,6 +298,7 @@ impl Current {
             Cause::DiedOnProbation => Failure::DiedOnProbation(exit),
             Cause::TimedOut => Failure::TimedOut(ready_timeout),
             Cause::Refused => Failure::Refused(words.refusal.clone().unwrap_or_default()),
+            Cause::GrantNotTaken => Failure::Handover(format!("the kernel has not taken the grant for {GRANT_TIMEOUT:?}")),
             Cause::HandoverFailed => Failure::Handover(words.handover.clone().unwrap_or_default()),
             // It was on its way out when it was killed: then the way it ended says more, or how it was about to.
             Cause::HungUp => match (self.dying, words.exit) {
