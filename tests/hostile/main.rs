@@ -55,6 +55,7 @@ mod numbers;
 mod pid_file;
 mod privileges;
 mod races;
+mod secrets;
 mod service;
 #[cfg(target_pointer_width = "64")]
 mod syscalls;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         #[cfg(target_arch = "x86_64")]
         numbers::trials(),
         races::trials(),
+        secrets::trials(),
         terminals::trials(),
         #[cfg(target_pointer_width = "64")]
         syscalls::trials(),
