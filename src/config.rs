@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use crate::error::Error;
 use crate::sockets::{LOCK, TEMPORARY, beside};
 
-pub(crate) use launch::{Launch, variable};
+pub(crate) use launch::{Launch, Program, variable};
 
 /// How a process restarts itself. Made with [`new`](RestartConfig::new), filled from command-line values or left at its defaults, and
 /// turned into a [`Restarter`](crate::Restarter) with [`build`](RestartConfig::build) or into a
@@ -74,6 +74,11 @@ impl RestartConfig {
     /// switched starts the new release. If this program was started as the interpreter of a script (`#!`), it is this program that is
     /// started, with the arguments that it has. A wrapper script that execs the program is left out from the second restart on: name it
     /// here if it must not be.
+    ///
+    /// A relative path by which this process was started counts only if it leads to the file that
+    /// runs when the restarter is built: the program may have changed its directory. Otherwise the
+    /// path of that file itself is started, links followed. If that file has been deleted, every
+    /// restart is refused ([`Refusal::UnknownProgram`](crate::Refusal::UnknownProgram)).
     pub fn program(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.program = Some(path.into());
         self

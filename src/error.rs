@@ -78,6 +78,14 @@ pub enum Refusal {
         /// The process id of the oldest.
         oldest: u32,
     },
+    /// This process was started by a path that leads to another file now, or to none, and its own
+    /// file has no path any more. Every restart is refused. It was a relative path and the
+    /// directory is another one, or it named a descriptor.
+    #[error(
+        "the path that this process was started by is relative or names a descriptor, and does not lead to the file that runs: that file has \
+         been deleted, or /proc is not there; name the program by an absolute path, with RestartConfig::program"
+    )]
+    UnknownProgram,
     /// No further restart is possible in this process, see [`Event::Broken`](crate::Event::Broken).
     #[error("the restart thread of this process is gone: stop and start the service")]
     Broken,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
-use crate::config::Launch;
+use crate::config::{Launch, Program};
 use crate::sys;
 
 use super::{public, start};
@@ -26,7 +26,7 @@ const NOT_ALLOWED: &str = "this user may not execute it or its interpreter, or t
 const UNTOLD: &str = "what is in it is not told: not everybody may read it, or this process has rights that its caller need not have";
 
 /// What a person should know beyond the error itself.
-pub(super) fn of(launch: &Launch, error: &io::Error) -> Option<String> {
+pub(super) fn of(program: &Program, launch: &Launch, error: &io::Error) -> Option<String> {
     let directory = launch.directory.as_ref().map(|directory| Path::new(OsStr::from_bytes(directory.as_bytes())));
     if let (Some(entered), Some(path)) = (start::directory(launch), directory) {
         if sys::may_enter(entered).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
@@ -37,9 +37,9 @@ pub(super) fn of(launch: &Launch, error: &io::Error) -> Option<String> {
         }
     }
     match error.raw_os_error()? {
-        libc::ENOENT => Some(missing(&launch.program, directory)),
-        libc::EACCES => Some(forbidden(&launch.program, directory)),
-        libc::ENOEXEC => Some(unfit(&launch.program, directory, DEPTH)),
+        libc::ENOENT => Some(missing(&program.path, directory)),
+        libc::EACCES => Some(forbidden(&program.path, directory)),
+        libc::ENOEXEC => Some(unfit(&program.path, directory, DEPTH)),
         libc::ETXTBSY => Some("it is still being written; deploy by rename".into()),
         libc::EPERM => Some("a rule of the system forbids it (a seccomp filter that reaches the restart thread, a security module)".into()),
         libc::EAGAIN => Some("this user or control group may not have more processes (RLIMIT_NPROC, pids.max)".into()),

@@ -114,7 +114,11 @@ impl RestartConfig {
             forget_pending(signal);
         }
         let leads_terminal = leads_terminal() && !launch.mask.contains(Signal::SIGHUP);
-        let program = launch.program.clone();
+        let unstartable = launch.program.as_ref().err().copied();
+        if let Some(refusal) = unstartable.filter(|_| !claim.has_built()) {
+            log::warn!(target: "pollflip", "every restart of this process will be refused: {refusal}");
+        }
+        let program = launch.program.as_ref().map(|program| program.path.clone()).unwrap_or_default();
         let exec = Exec::start(launch, signal, waker.clone()).map_err(Error::os("cannot start the restart thread"))?;
         arrange(signal, blocked)?;
         if let Some(link) = &link {
@@ -163,7 +167,7 @@ impl RestartConfig {
             tickets: 0,
             draining: gifts.draining,
             max_draining: self.max_draining,
-            forbidden: self.forbidden(is_deaf),
+            forbidden: unstartable.or_else(|| self.forbidden(is_deaf)),
             leads_terminal,
             told: VecDeque::new(),
             link,

@@ -55,6 +55,7 @@ mod numbers;
 mod pid_file;
 mod privileges;
 mod races;
+mod relative;
 mod secrets;
 mod service;
 #[cfg(target_pointer_width = "64")]
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         #[cfg(target_arch = "x86_64")]
         numbers::trials(),
         races::trials(),
+        relative::trials(),
         secrets::trials(),
         terminals::trials(),
         #[cfg(target_pointer_width = "64")]

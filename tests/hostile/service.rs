@@ -55,7 +55,7 @@ pub fn clock() -> u64 {
     now.as_nanos() as u64
 }
 
-/// `confine`, `give_path`, `pid_file`, `max_draining`: lines of `key=value` that only this service knows.
+/// `confine`, `give_path`, `pid_file`, `max_draining`, `chdir_first`: lines of `key=value` that only this service knows.
 pub struct Extras(Vec<(String, String)>);
 
 impl Extras {
@@ -116,6 +116,9 @@ impl Running {
     fn start(settings: Settings, extras: &Extras, plan: &mut Plan) -> Result<Running, String> {
         plan.carry_out("born", &mut None);
         settings.give_up_rights();
+        if let Some(path) = extras.get("chdir_first") {
+            std::env::set_current_dir(path).expect("a directory");
+        }
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let config = extras.complete(settings.config());
         let restarter = config.build().map_err(|error| format!("build-error {error}"))?;
