@@ -1,6 +1,7 @@
 //! What a successor is started as: as this process was, with what the settings change of that.
 //!
-//! Knows: the path, the arguments, the environment and the directory of this process. Does not know: how it is started.
+//! Knows: the path, the arguments, the environment and the directory of this process, and which of
+//! them its caller may have chosen. Does not know: how it is started.
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
@@ -15,10 +16,10 @@ use nix::sys::signal::SigSet;
 
 use crate::error::{Error, Refusal};
 use crate::sys;
-use crate::systemd::FOR_ONE_PROCESS;
+use crate::systemd::{self, FOR_ONE_PROCESS};
 use crate::wire::LIFELINE_VARIABLE;
 
-use super::{RestartConfig, absolute};
+use super::{RestartConfig, absolute, settled};
 
 /// What a successor is started as.
 #[derive(Debug)]
@@ -41,30 +42,36 @@ pub(crate) struct Program {
 }
 
 impl RestartConfig {
-    /// What a successor is started as, with the path, environment and directory of now.
+    /// What a successor is started as, with the path, environment and directory of now. In a
+    /// process that has gained rights, its caller may have chosen these, and none of them is taken.
     pub(crate) fn launch(&self) -> Result<Launch, Error> {
         let program = match self.program_to_start()? {
             Ok(path) => Ok(self.called(path)?),
             Err(refusal) => Err(refusal),
         };
         let directory = match &self.directory {
-            Some(directory) => Some(absolute(directory)?),
+            Some(directory) => Some(settled(directory, "the directory to start in")?),
+            None if sys::has_gained_rights() => Some("/".into()),
             // A directory that is gone cannot be gone back to.
             None => env::current_dir().ok(),
         };
+        let stays = self.directory.is_none() && !sys::has_gained_rights();
         Ok(Launch {
             program,
             environment: self.environment_to_start()?,
             directory: directory.map(|path| c_string(path.into_os_string(), "the directory")).transpose()?,
-            own_directory: if self.directory.is_none() { sys::working_directory() } else { None },
+            own_directory: if stays { sys::working_directory() } else { None },
             mask: SigSet::thread_get_mask().map_err(|error| Error::os("cannot read the signal mask")(error.into()))?,
         })
     }
 
-    /// The path of the program, or why none can be believed.
+    /// The path of the program, or why none can be believed: in a process that has gained rights
+    /// not even that of the file that runs, which may be a hard link of its caller's.
     fn program_to_start(&self) -> Result<Result<PathBuf, Refusal>, Error> {
         Ok(match &self.program {
+            Some(path) if path.is_relative() && sys::has_gained_rights() => Err(Refusal::Privileged),
             Some(path) => Ok(absolute(path)?),
+            None if sys::has_gained_rights() => Err(Refusal::Privileged),
             None => own_path().ok_or(Refusal::UnknownProgram),
         })
     }
@@ -82,8 +89,9 @@ impl RestartConfig {
     }
 
     fn environment_to_start(&self) -> Result<Vec<CString>, Error> {
+        let inherited = if sys::has_gained_rights() { systemd::handed_down() } else { env::vars_os().collect() };
         let mut environment = Vec::new();
-        for (name, value) in env::vars_os() {
+        for (name, value) in inherited {
             if !is_for_one_process(&name) && !self.environment.iter().any(|(changed, _)| *changed == name) {
                 environment.push(variable(&name, &value)?);
             }

@@ -52,7 +52,9 @@ impl RestartConfig {
     /// # Errors
     ///
     /// Another restarter lives in this process, or has handed the service over; the configuration makes no sense; the end of the predecessor
-    /// would kill this process (`PR_SET_PDEATHSIG`); the coordination socket cannot be bound; a descriptor or the thread cannot be had. A
+    /// would kill this process (`PR_SET_PDEATHSIG`); a path of the configuration is relative in a
+    /// process that has [more rights than its caller](crate::guide#more-rights-than-the-caller);
+    /// the coordination socket cannot be bound; a descriptor or the thread cannot be had. A
     /// predecessor is told why.
     pub fn build(&self) -> Result<Restarter, Error> {
         let claim = Claim::new()?;

@@ -197,7 +197,7 @@ impl Restarter {
     fn answer_systemd(&mut self, refusal: Refusal) {
         let is_answered = match refusal {
             Refusal::Draining { .. } | Refusal::Terminal | Refusal::ContainerInit | Refusal::Unheard | Refusal::Broken => false,
-            Refusal::UnknownProgram => false,
+            Refusal::Privileged | Refusal::UnknownProgram => false,
             Refusal::NotReady | Refusal::UnderWay { .. } | Refusal::OnProbation { .. } | Refusal::HandedOff { .. } | Refusal::Stopping => {
                 true
             }

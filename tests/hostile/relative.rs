@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use pollflip::{Refusal, RequestError};
 
+use crate::callers::{Call, Rights};
 use crate::deploys::copy;
-use crate::harness::{Service, Setup, install};
+use crate::harness::{Service, Setup, install, own_program};
 use crate::procfs;
 
 trials![
@@ -18,6 +19,7 @@ trials![
     promise_10_a_relative_path_to_a_file_that_was_replaced_forbids_restarts,
     promise_10_a_relative_path_in_the_same_directory_follows_a_switched_link,
     promise_10_a_relative_interpreter_is_not_taken_for_a_file_of_that_name_in_another_directory,
+    promise_10_the_name_of_a_program_is_not_taken_for_it_when_a_script_has_replaced_it,
 ];
 
 /// A directory for this program, `bin/server` in it, and another directory.
@@ -129,4 +131,20 @@ fn promise_10_a_relative_interpreter_is_not_taken_for_a_file_of_that_name_in_ano
     assert_eq!(service.first().says("arguments"), arguments);
     goes_on(&service, &directories);
     assert_eq!(service.hub.nth(2).says("arguments"), arguments);
+}
+
+fn promise_10_the_name_of_a_program_is_not_taken_for_it_when_a_script_has_replaced_it() {
+    let Some(call) = Call::new("the one of a name that leads elsewhere", Rights::None) else { return };
+    let (program, other, next) = (call.program(), call.path("other"), call.path("next-release"));
+    copy(&other);
+    let service = call.wish("name", &other).with(|setup| setup.plan("born wait")).launch();
+    let first = service.first();
+    first.says("waits");
+    install(&next, format!("#!/bin/sh\nexport RELEASE=2\nexec '{}' \"$@\"\n", own_program().display()).as_bytes());
+    fs::rename(&next, &program).expect("a rename");
+    first.tell("go");
+    first.says("serving");
+    let new = service.restart();
+    assert_eq!(new.says("variable RELEASE"), "2");
+    assert_ne!(procfs::executable(new.pid), other.canonicalize().expect("a path"));
 }

@@ -55,7 +55,8 @@ pub fn clock() -> u64 {
     now.as_nanos() as u64
 }
 
-/// `confine`, `give_path`, `pid_file`, `max_draining`, `chdir_first`: lines of `key=value` that only this service knows.
+/// `confine`, `give_path`, `pid_file`, `max_draining`, `keep`, `chdir_first`: lines of `key=value`
+/// that only this service knows.
 pub struct Extras(Vec<(String, String)>);
 
 impl Extras {
@@ -75,6 +76,12 @@ impl Extras {
         }
         if let Some(count) = self.get("max_draining") {
             config = config.max_draining(count.parse().expect("a number"));
+        }
+        // What makes a successor this service, where it inherits nothing.
+        if self.get("keep").is_some() {
+            for name in [ROLE, DIRECTORY, SETTINGS] {
+                config = config.env(name, std::env::var_os(name).expect("a variable of this test"));
+            }
         }
         config
     }
