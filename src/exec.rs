@@ -5,6 +5,7 @@
 //! the thread that waits, so that the loop does not: for a program that is being written, for a slow file system, for a killed child.
 
 mod diagnosis;
+mod public;
 mod start;
 
 use std::collections::VecDeque;

@@ -152,8 +152,8 @@ pub(crate) fn executed_path() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
 }
 
-/// Whether this process has rights that the one which executed its program did not have: the program is setuid or setgid, or the file has
-/// capabilities.
+/// Whether this process has rights that the one which executed its program need not have: the
+/// program is setuid or setgid, or the file has capabilities, or a security module says so.
 pub(crate) fn has_gained_rights() -> bool {
     // SAFETY: getauxval has no preconditions.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }

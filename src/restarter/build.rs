@@ -54,7 +54,9 @@ impl RestartConfig {
     /// # Errors
     ///
     /// Another restarter lives in this process, or has handed the service over; the configuration makes no sense; the end of the predecessor
-    /// would kill this process (`PR_SET_PDEATHSIG`); the coordination socket cannot be bound; a descriptor or the thread cannot be had. A
+    /// would kill this process (`PR_SET_PDEATHSIG`); a path of the configuration is relative in a
+    /// process that has [more rights than its caller](crate::guide#more-rights-than-the-caller);
+    /// the coordination socket cannot be bound; a descriptor or the thread cannot be had. A
     /// predecessor is told why.
     pub fn build(&self) -> Result<Restarter, Error> {
         let claim = Claim::new()?;
@@ -105,8 +107,12 @@ impl RestartConfig {
         {
             forget_pending(signal);
         }
-        let preconditions = Preconditions::new(self, is_deaf, &launch.mask);
-        let program = launch.program.clone();
+        let unstartable = launch.program.as_ref().err().copied();
+        if let Some(refusal) = unstartable.filter(|_| !claim.has_built()) {
+            log::warn!(target: "pollflip", "every restart of this process will be refused: {refusal}");
+        }
+        let preconditions = Preconditions::new(self, unstartable, is_deaf, &launch.mask);
+        let program = launch.program.as_ref().map(|program| program.path.clone()).unwrap_or_default();
         let exec = Exec::start(launch, signal, reactor.waker().clone()).map_err(Error::os("cannot start the restart thread"))?;
         arrange(signal, blocked)?;
         Ancestry::watch(link.as_deref(), &gifts.draining, &reactor)?;

@@ -47,9 +47,10 @@ impl Restarter {
         }
     }
 
-    /// A successor that is not ready is killed. Before the lifeline closes, so that it does not take this process for dead and the service
-    /// for its own. Those who wait are told.
-    fn give_up(&mut self) {
+    /// Ends what is under way, when nobody will poll again. A successor that is not ready is killed: before the lifeline closes, so that it
+    /// does not take this process for dead and the service for its own. Those who wait are told.
+    fn end(&mut self) {
+        let is_under_way = self.driver.state().under_way_since().is_some();
         self.feed(Input::Stop);
         self.carry_out_the_rest();
         if let State::Killing { attempt, .. } = self.driver.state() {
@@ -57,7 +58,9 @@ impl Restarter {
             self.feed(Input::Exited(attempt));
             self.carry_out_the_rest();
         }
-        self.manager.still_here("the restart was given up");
+        if is_under_way && !matches!(self.driver.state(), State::Handoff { .. }) {
+            self.manager.still_here("the restart was given up");
+        }
     }
 }
 
@@ -69,18 +72,9 @@ impl Drop for Restarter {
         self.requests.unblock_signal();
         // It may have committed, and nobody has looked since.
         self.poll_ancestry();
-        match self.driver.state() {
-            // It may have been called off just now, and the one who asked has yet to be told.
-            State::Closed(_) | State::Idle => self.carry_out_the_rest(),
-            State::Spawning { .. } | State::AwaitingReady { .. } | State::Killing { .. } => self.give_up(),
-            State::Handoff { .. } => {
-                self.feed(Input::Stop);
-                self.carry_out_the_rest();
-                if let State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } = self.driver.state() {
-                    self.claim.hand_over();
-                }
-                return;
-            }
+        self.end();
+        if let State::Handoff { .. } = self.driver.state() {
+            return self.claim.hand_over();
         }
         if self.ancestry.is_sole() {
             self.requests.remove_path();

@@ -25,14 +25,12 @@ pub(super) struct Preconditions {
 }
 
 impl Preconditions {
-    /// `is_deaf`: a service manager takes no notifications from this service; `mask`: the signals that a successor is born with blocked.
-    pub(super) fn new(config: &RestartConfig, is_deaf: bool, mask: &SigSet) -> Preconditions {
+    /// `unstartable`: why nothing can be started; `is_deaf`: a service manager takes no notifications from this service; `mask`: the signals that a successor is born with blocked.
+    pub(super) fn new(config: &RestartConfig, unstartable: Option<Refusal>, is_deaf: bool, mask: &SigSet) -> Preconditions {
         // The end of this process would be the end of the service.
-        let forbidden = if process::id() == 1 {
-            Some(Refusal::ContainerInit)
-        } else {
-            (config.pid_file.is_none() && is_deaf).then_some(Refusal::Unheard)
-        };
+        let container = (process::id() == 1).then_some(Refusal::ContainerInit);
+        let deaf = (config.pid_file.is_none() && is_deaf).then_some(Refusal::Unheard);
+        let forbidden = unstartable.or(container).or(deaf);
         let leads_terminal = leads_terminal() && !mask.contains(Signal::SIGHUP);
         Preconditions { forbidden, leads_terminal, max_draining: config.max_draining }
     }

@@ -4,7 +4,6 @@
 //! its own way of sending waits when the manager is busy, and the loop must not.
 
 use std::collections::VecDeque;
-use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,9 +22,9 @@ use sd_notify::NotifyState;
 use crate::sys;
 use crate::wire;
 
+use super::environment::{NOTIFY_SOCKET, believed};
 use super::unit::warn_of_deafness;
 
-const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// How often the manager is told that the end takes longer. Each time it is asked for twice that: a loop that hangs is killed.
 pub(crate) const EXTENSION: Duration = Duration::from_secs(10);
 /// How soon a message that the manager had no room for is sent again.
@@ -197,7 +196,7 @@ impl AsFd for Barrier {
 /// As it was when the first restarter was built: what else tells the manager that the service is ready may take the variable away at once.
 fn address() -> Option<OsString> {
     static ADDRESS: OnceLock<Option<OsString>> = OnceLock::new();
-    let known = || ADDRESS.get_or_init(|| env::var_os(NOTIFY_SOCKET)).clone();
+    let known = || ADDRESS.get_or_init(|| believed(NOTIFY_SOCKET)).clone();
     sys::simulation::manager().unwrap_or_else(known).filter(|address| !address.is_empty())
 }
 

@@ -23,6 +23,12 @@ pub fn this_thread(how: &str) {
             nix::sys::prctl::set_no_new_privs().expect("no new privileges");
         }
         "setuid" => become_nobody(),
+        // Of a program that is setuid: nobody can see from then on that it was started by another
+        // user.
+        "root" => {
+            setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).expect("another group");
+            setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).expect("another user");
+        }
         // As one who is root in effect alone, on a kernel that cannot be asked what that one may.
         "before-5.8" => {
             let program = filter([libc::SYS_faccessat2], SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32));
