@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::error::Error;
 use crate::handover::Inheritance;
 use crate::lifeline::{DYING, Incoming, Lifeline};
-use crate::sys::{self, Process};
+use crate::sys::{self, Origin, Process};
 use crate::wire::{self, Hello, Message, Outcome};
 
 pub(crate) use standing::Standing;
@@ -29,6 +29,8 @@ const RETRY: Duration = Duration::from_millis(5);
 /// This end of the lifeline to the predecessor.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// The process that has the predecessor. A forked child has a copy of this.
+    pub(super) origin: Origin,
     pub(super) line: Lifeline,
     /// Which socket the lifeline is: its number may come to mean another one, if the program closes what it does not know.
     identity: Option<(u64, u64)>,
@@ -74,7 +76,8 @@ impl Link {
     pub(super) fn new(line: Lifeline, process: Process, hello: Hello) -> Link {
         let [identity, process_identity] = [line.as_fd(), process.as_fd()].map(|fd| sys::identity(fd.as_raw_fd()));
         let was_parent = process.is_parent();
-        Link { line, identity, process, process_identity, was_parent, hello, said: Mutex::default(), inbox: Mutex::default() }
+        let (said, inbox) = Default::default();
+        Link { origin: Origin::here(), line, identity, process, process_identity, was_parent, hello, said, inbox }
     }
 
     pub(crate) fn pid(&self) -> u32 {

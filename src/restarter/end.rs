@@ -1,5 +1,6 @@
 //! How a restarter ends.
 
+use std::mem;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
@@ -75,8 +76,9 @@ impl Restarter {
 
 impl Drop for Restarter {
     fn drop(&mut self) {
-        if self.exec.is_anothers() {
-            return;
+        if self.is_anothers() {
+            // Its drop takes the handler away, and waits for a thread that was in one at the fork.
+            return mem::forget(self.signals.take());
         }
         // It was blocked for the restart thread's sake; its handler stays and does nothing.
         if let Err(error) = self.signal.into_iter().collect::<SigSet>().thread_unblock() {

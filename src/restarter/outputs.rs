@@ -196,7 +196,12 @@ impl Restarter {
     /// restart under way, nor if the service is another process by now or ends.
     fn answer_systemd(&mut self, refusal: Refusal) {
         let is_answered = match refusal {
-            Refusal::Draining { .. } | Refusal::Terminal | Refusal::ContainerInit | Refusal::Unheard | Refusal::Broken => false,
+            Refusal::Draining { .. }
+            | Refusal::Terminal
+            | Refusal::ContainerInit
+            | Refusal::Unheard
+            | Refusal::Broken
+            | Refusal::Forked => false,
             Refusal::NotReady | Refusal::UnderWay { .. } | Refusal::OnProbation { .. } | Refusal::HandedOff { .. } | Refusal::Stopping => {
                 true
             }
