@@ -98,6 +98,9 @@ pub enum Refusal {
     /// No further restart is possible in this process, see [`Event::Broken`](crate::Event::Broken).
     #[error("the restart thread of this process is gone: stop and start the service")]
     Broken,
+    /// This process is a forked child, and was asked through its copy of the [`Restarter`](crate::Restarter).
+    #[error("this is a forked child's copy of a Restarter: ask the process that built it, or build one here")]
+    Forked,
 }
 
 /// Why an attempt to restart has failed. The old process goes on serving.

@@ -23,7 +23,7 @@ use crate::config::Launch;
 use crate::error::ChildSpawnError;
 use crate::lifeline;
 use crate::machine::Attempt;
-use crate::sys::{self, Process};
+use crate::sys::{self, Origin, Process};
 
 use start::start;
 
@@ -36,7 +36,7 @@ pub(crate) struct Exec {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// The process that the thread is in: a child that was forked has a copy of this, and no thread.
-    process: u32,
+    origin: Origin,
     /// In a simulation: what the thread would be at. There is none.
     work: Option<Work>,
 }
@@ -93,10 +93,10 @@ impl Exec {
     pub(crate) fn start(launch: Launch, signal: Option<Signal>, waker: Arc<Waker>) -> io::Result<Exec> {
         let shared = Arc::new(Shared { desk: Mutex::default(), changed: Condvar::new(), waker });
         let work = Work { launch, signal, shared: shared.clone() };
-        let process = std::process::id();
+        let origin = Origin::here();
         sys::may_fail(&[libc::EAGAIN])?;
         if sys::is_simulated() {
-            return Ok(Exec { shared, thread: None, process, work: Some(work) });
+            return Ok(Exec { shared, thread: None, origin, work: Some(work) });
         }
         let thread = thread::Builder::new().name("pollflip-restart".into()).spawn(move || {
             // The program's signals are for the program's threads.
@@ -109,7 +109,7 @@ impl Exec {
             }
             work.serve();
         })?;
-        Ok(Exec { shared, thread: Some(thread), process, work: None })
+        Ok(Exec { shared, thread: Some(thread), origin, work: None })
     }
 
     /// Has a successor started. `false`: the thread is gone.
@@ -165,8 +165,8 @@ impl Exec {
     }
 
     /// Whether this is the copy that a forked child has: neither the thread nor what it has started is that one's.
-    pub(crate) fn is_anothers(&self) -> bool {
-        std::process::id() != self.process
+    fn is_anothers(&self) -> bool {
+        !self.origin.is_here()
     }
 
     /// Whether the thread has ended, which it does by itself only in a panic.

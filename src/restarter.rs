@@ -72,9 +72,18 @@ const BUDGET: Duration = Duration::from_millis(2);
 /// There can be one at a time in a process, and none after one that has handed the service over. **Dropping** it gives up what is under
 /// way: a successor that is not ready yet is killed, one on probation gets the service for good. The restart signal does nothing afterwards.
 /// Dropping waits for the child's end, for the restart thread, for the kernel to take the last message to a successor and for systemd to take
-/// the new main process in, which takes a moment, and 5 s at the most for each. A copy of it in a forked child is not the restarter: dropping
-/// that closes its descriptors and does nothing else. It must not be polled there: what is ready is the parent's as well, and would be taken
-/// from it.
+/// the new main process in, which takes a moment, and 5 s at the most for each.
+///
+/// # In a forked child
+///
+/// A copy of it in a forked child is not the restarter: dropping that closes descriptors of the child, waits for nothing, and does nothing
+/// that the parent can notice. [`poll`](Restarter::poll) and [`wait`](Restarter::wait) return `None` there at once,
+/// [`ready`](Restarter::ready), [`request`](Restarter::request) and registering it an error, and [`cancel`](Restarter::cancel) and
+/// [`stop`](Restarter::stop) do nothing. Its descriptor is the parent's as well, becomes readable with that, and stays so: do not watch it.
+/// So a program that puts itself into the background does that first.
+///
+/// A child can build a restarter of its own, which knows no predecessor; its coordination socket needs another path. A restart signal that
+/// is sent to the child wakes the loop of the parent, which finds nothing to do.
 #[must_use = "a restarter that is dropped restarts nothing"]
 pub struct Restarter {
     reactor: Reactor,
@@ -119,6 +128,7 @@ impl Restarter {
     /// [`Error::GivenUp`]: the predecessor has given this process up; the service goes on without it, and it should end. [`Error::Rule`]:
     /// the state that was asked for has not been taken yet, which is to be done first.
     pub fn ready(&mut self) -> Result<(), Error> {
+        self.check_here().map_err(Error::os("cannot say that this process can serve"))?;
         startup_complete()?;
         self.poll_ancestry();
         Ok(())
@@ -130,6 +140,9 @@ impl Restarter {
     /// What a restart consists of is done here, in order, and each event is returned before what follows it is done.
     #[must_use = "an event tells what the program must do now"]
     pub fn poll(&mut self) -> Option<Event> {
+        if self.is_anothers() {
+            return None;
+        }
         let begun = sys::now();
         for _ in 0..TURNS {
             if let Some(event) = self.next_event() {
@@ -157,7 +170,7 @@ impl Restarter {
                 return Some(event);
             }
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(sys::now()));
-            if left.is_zero() {
+            if left.is_zero() || self.is_anothers() {
                 return None;
             }
             sys::is_readable_within(&*self, left);
@@ -170,6 +183,9 @@ impl Restarter {
     ///
     /// No restart can be begun now; nothing has changed.
     pub fn request(&mut self) -> Result<(), Refusal> {
+        if self.is_anothers() {
+            return Err(Refusal::Forked);
+        }
         self.look_for_obstacles();
         match self.driver.refusal(self.reactor.now()) {
             Some(refusal) => Err(refusal),
@@ -186,6 +202,9 @@ impl Restarter {
     /// On probation it is too late for that: to take the service back from a successor that hangs, or is not well, kill the process that
     /// [`Event::HandedOff`] has named. [`Event::Resumed`] comes then.
     pub fn cancel(&mut self) -> bool {
+        if self.is_anothers() {
+            return false;
+        }
         let early = matches!(self.driver.state(), State::Spawning { .. } | State::AwaitingReady { .. });
         self.feed(Input::Cancel);
         self.reactor.wake();
@@ -207,6 +226,9 @@ impl Restarter {
     /// What [`Sockets`] keeps for a successor is closed: who connects is refused from the moment on at which the program closes its own
     /// listeners, however long it finishes its work after that.
     pub fn stop(&mut self) {
+        if self.is_anothers() {
+            return;
+        }
         // The service goes on in a successor, if it has one.
         let ends = !matches!(self.driver.state(), State::Handoff { .. });
         self.feed(Input::Stop);
@@ -243,6 +265,9 @@ impl Restarter {
 
     /// The process that has taken over, once [`Event::Completed`] has come; to watch it, or to hold its end off this process's.
     pub fn into_successor(mut self) -> Option<Successor> {
+        if self.is_anothers() {
+            return None;
+        }
         if let State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } = self.driver.state() {
             self.carry_out_the_rest();
         }
@@ -261,6 +286,15 @@ impl Restarter {
             self.ancestry.say_ready();
             self.poll_ancestry();
         }
+    }
+
+    /// Whether this is the copy that a forked child has.
+    pub(crate) fn is_anothers(&self) -> bool {
+        !self.claim.is_here()
+    }
+
+    fn check_here(&self) -> io::Result<()> {
+        self.claim.check_here()
     }
 
     /// Whether the program has ruled restarts out.
@@ -289,14 +323,18 @@ impl AsRawFd for Restarter {
 
 impl Source for Restarter {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.check_here()?;
         SourceFd(&self.as_raw_fd()).register(registry, token, interests)
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.check_here()?;
         SourceFd(&self.as_raw_fd()).reregister(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        // The poll may be the parent's as well.
+        self.check_here()?;
         SourceFd(&self.as_raw_fd()).deregister(registry)
     }
 }

@@ -4,6 +4,7 @@
 #![allow(unsafe_code, reason = "this is the room for it; each block says why it is sound")]
 
 mod dying;
+mod fork;
 mod memory;
 mod packet;
 mod process;
@@ -30,6 +31,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{fstat, fstatat};
 
+pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
 pub(crate) use process::{Process, kill_and_reap};

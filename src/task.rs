@@ -61,7 +61,7 @@ impl RestartConfig {
 ///
 /// It is a [`Future`] for any executor, has [`poll`](RestartTask::poll) for loops that poll by hand, and like the [`Restarter`] is a
 /// `mio::event::Source` and a descriptor. It is `Unpin`: `&mut task` goes into a `select!`. Dropped, it leaves nothing behind, as the
-/// restarter does.
+/// restarter does. A forked child's copy stays pending, is never woken, and calls no hook.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), pollflip::Error> {
@@ -103,6 +103,9 @@ impl RestartTask {
 
     /// Does what there is to do, without blocking: for loops that poll by hand, once a tick or when the descriptor is readable.
     pub fn poll(&mut self) -> Poll<Result<Successor, Error>> {
+        if self.restarter.is_anothers() {
+            return Poll::Pending;
+        }
         self.restarter.begin_ready();
         while let Some(event) = self.restarter.poll() {
             let event = match self.hooks.run(&mut self.restarter, event) {
@@ -152,6 +155,9 @@ impl RestartTask {
     /// No event is lost when the future is dropped.
     pub fn next_event(&mut self) -> impl Future<Output = Event> + Send + Unpin {
         poll_fn(|context| {
+            if self.restarter.is_anothers() {
+                return Poll::Pending;
+            }
             self.restarter.begin_ready();
             while let Some(event) = self.restarter.poll() {
                 if let Some(event) = self.hooks.run(&mut self.restarter, event) {
@@ -168,6 +174,9 @@ impl RestartTask {
 
     /// Has the waker woken when the descriptor is readable.
     fn wake_later(&mut self, context: &Context<'_>) -> Result<(), Error> {
+        if self.restarter.is_anothers() {
+            return Ok(());
+        }
         let watcher = match &mut self.watcher {
             Some(watcher) => watcher,
             none => none.insert(Watcher::new(self.restarter.as_fd()).map_err(Error::os("cannot start the thread that wakes the task"))?),

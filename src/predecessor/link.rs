@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::handover::{Collected, Inheritance};
 use crate::lifeline::{Incoming, Lifeline};
 use crate::machine::{Inbound, Line, Prompt, Stage, Takeover, TakeoverInput};
-use crate::sys::{self, Process};
+use crate::sys::{self, Origin, Process};
 use crate::wire::{self, Hello, Message, Outcome};
 
 use super::takeover::SharedTakeover;
@@ -26,6 +26,8 @@ const RETRY: Duration = Duration::from_millis(5);
 /// This end of the lifeline to the predecessor.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// The process that has the predecessor. A forked child has a copy of this.
+    pub(super) origin: Origin,
     pub(super) line: Lifeline,
     /// Which socket the lifeline is: its number may come to mean another one, if the program closes what it does not know.
     identity: Option<(u64, u64)>,
@@ -56,6 +58,7 @@ impl Link {
         let was_parent = process.is_parent();
         let takeover = Takeover::successor(hello.probation_ms.map(Duration::from_millis));
         Link {
+            origin: Origin::here(),
             line,
             identity,
             process,

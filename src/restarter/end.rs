@@ -66,8 +66,8 @@ impl Restarter {
 
 impl Drop for Restarter {
     fn drop(&mut self) {
-        if self.succession.is_anothers() {
-            return;
+        if self.is_anothers() {
+            return self.requests.forget_handler();
         }
         self.requests.unblock_signal();
         // It may have committed, and nobody has looked since.

@@ -179,6 +179,11 @@ impl Requests {
         }
     }
 
+    /// The drop of the handler takes it away, and waits for a thread that was in one when this process was forked.
+    pub(super) fn forget_handler(&mut self) {
+        mem::forget(self.signals.take());
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Due> {
         Some((self.server.as_ref()?.next_timeout()?, Deadline::Client))
     }

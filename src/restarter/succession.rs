@@ -333,11 +333,6 @@ impl Succession {
         &self.program
     }
 
-    /// Whether this is the copy that a forked child has.
-    pub(super) fn is_anothers(&self) -> bool {
-        self.exec.is_anothers()
-    }
-
     /// In a simulation: what the restart thread does next, if it has something to do.
     pub(super) fn run_thread(&mut self) -> bool {
         self.exec.carry_out_one()

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 
-use crate::sys;
+use crate::sys::{self, Origin};
 
 /// How long to wait for another process that binds the same path: it takes that one some microseconds.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
@@ -29,7 +30,9 @@ pub(crate) const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub(crate) struct PathLock {
     lock: PathBuf,
-    held: Flock<File>,
+    /// There until it is dropped.
+    held: Option<Flock<File>>,
+    origin: Origin,
 }
 
 /// A path with something added to its last name.
@@ -65,7 +68,7 @@ impl PathLock {
             })?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // The one who held it before has removed it: what is locked must be what is there.
-                Ok(held) if same_file(&held.metadata()?, &lock) => return Ok(PathLock { lock, held }),
+                Ok(held) if same_file(&held.metadata()?, &lock) => return Ok(PathLock { lock, held: Some(held), origin: Origin::here() }),
                 Ok(_) => {}
                 Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => thread::sleep(Duration::from_millis(2)),
                 Err((_, error)) => return Err(named(error.into(), "cannot lock", &lock)),
@@ -79,8 +82,13 @@ impl PathLock {
 
 impl Drop for PathLock {
     fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        if !self.origin.is_here() {
+            // A forked child has the same lock, and to drop it would unlock the path for all.
+            return mem::forget(held);
+        }
         // Ours is empty; a file with something in it was there before, and is somebody's.
-        if self.held.metadata().is_ok_and(|held| held.len() == 0) {
+        if held.metadata().is_ok_and(|held| held.len() == 0) {
             // Still locked: whoever waits for it sees that it is gone, and makes a new one.
             let _ = fs::remove_file(&self.lock);
         }

@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use nix::libc;
 use nix::unistd::pipe2;
 use sd_notify::NotifyState;
 
-use crate::sys;
+use crate::sys::{self, PerProcess};
 use crate::wire;
 
 use super::environment::{NOTIFY_SOCKET, believed};
@@ -43,18 +42,19 @@ pub(crate) fn listens() -> bool {
     connected.is_err() || connected.is_ok_and(|result| result.is_ok())
 }
 
-/// What the manager had no room for when the service became ready: the [`Notifier`] sends it, before anything else.
-static READY_UNSENT: AtomicBool = AtomicBool::new(false);
+/// What the manager had no room for when the service became ready: the [`Notifier`] sends it, before anything else. A forked child owes it
+/// nothing.
+static READY_UNSENT: PerProcess<AtomicBool> = PerProcess::new(AtomicBool::default);
 
 /// The service serves, for the first time: whichever thread says so, and whether or not there is a loop.
 pub(crate) fn ready() {
     warn_of_deafness(is_there());
-    READY_UNSENT.store(send_ready().is_err(), Ordering::Release);
+    READY_UNSENT.get().store(send_ready().is_err(), Ordering::Release);
 }
 
 /// A test goes on as another process would begin.
 pub(crate) fn begin_anew() {
-    READY_UNSENT.store(false, Ordering::Release);
+    READY_UNSENT.get().store(false, Ordering::Release);
 }
 
 /// An error: the manager is busy.
@@ -148,12 +148,12 @@ impl Notifier {
 
     /// Sends what can be sent. Says whether something still waits.
     pub(crate) fn flush(&mut self) -> bool {
-        if READY_UNSENT.load(Ordering::Acquire) {
+        if READY_UNSENT.get().load(Ordering::Acquire) {
             if send_ready().is_err() {
                 self.tried = Some(sys::now());
                 return true;
             }
-            READY_UNSENT.store(false, Ordering::Release);
+            READY_UNSENT.get().store(false, Ordering::Release);
         }
         while let Some(first) = self.waiting.front() {
             match send(first) {
@@ -193,10 +193,11 @@ impl AsFd for Barrier {
     }
 }
 
-/// As it was when the first restarter was built: what else tells the manager that the service is ready may take the variable away at once.
+/// As it was when the first restarter of this process was built: what else tells the manager that the service is ready may take the variable
+/// away at once.
 fn address() -> Option<OsString> {
-    static ADDRESS: OnceLock<Option<OsString>> = OnceLock::new();
-    let known = || ADDRESS.get_or_init(|| believed(NOTIFY_SOCKET)).clone();
+    static ADDRESS: PerProcess<Option<OsString>> = PerProcess::new(|| believed(NOTIFY_SOCKET));
+    let known = || ADDRESS.get().clone();
     sys::simulation::manager().unwrap_or_else(known).filter(|address| !address.is_empty())
 }
 
