@@ -102,7 +102,7 @@ impl Drop for Restarter {
                 server.remove_path();
             }
             if let Some(file) = &self.pid_file {
-                file.remove(None);
+                file.remove();
             }
         }
     }

@@ -60,8 +60,9 @@ impl Restarter {
             }
             if let Some(file) = self.retired_pid_file.take()
                 && self.pid_file.as_ref().is_none_or(|own| !file.is_the_same_as(own))
+                && let Some(link) = &self.link
             {
-                file.remove(self.link.as_ref().map(|link| link.pid()));
+                file.remove_retired(link.pid());
             }
             if self.link.is_some() && self.is_stopped() {
                 self.tell_of_the_end();
@@ -113,7 +114,7 @@ impl Restarter {
         if self.heard.ours
             && let Some(mut retired) = self.retired.take()
         {
-            retired.remove_path();
+            retired.remove_retired_path();
         }
     }
 }

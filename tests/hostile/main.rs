@@ -52,6 +52,7 @@ mod listed;
 mod needed;
 #[cfg(target_arch = "x86_64")]
 mod numbers;
+mod paths;
 mod pid_file;
 mod privileges;
 mod races;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         deploys::trials(),
         draining::trials(),
         held_up::trials(),
+        paths::trials(),
         pid_file::trials(),
         #[cfg(target_arch = "x86_64")]
         numbers::trials(),
