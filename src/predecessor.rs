@@ -6,6 +6,7 @@
 
 mod hello;
 mod link;
+mod origin;
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

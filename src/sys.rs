@@ -7,6 +7,7 @@ mod dying;
 mod memory;
 mod packet;
 mod process;
+mod rights;
 pub(crate) mod simulation;
 mod spawn;
 
@@ -33,6 +34,7 @@ use nix::sys::stat::{fstat, fstatat};
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
 pub(crate) use process::{Process, kill_and_reap};
+pub(crate) use rights::{Maker, Thread, own_capabilities, threads_with};
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};
 pub(crate) use spawn::{Spawn, may_enter, spawn};
 

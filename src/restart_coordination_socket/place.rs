@@ -56,12 +56,11 @@ pub(super) fn bind_private(path: &Path) -> io::Result<(OwnedFd, (u64, u64))> {
             _ => error,
         })?;
         match directory.look_at(name)? {
-            Some(found) if found == made => Ok(()),
+            Some(found) if found.identity == made.identity => Ok(()),
             _ => Err(swapped()),
         }
     };
-    let is_made = |found: &_| *found == made;
-    finish().inspect_err(|_| drop(directory.remove(temporary_name, is_made)))?;
+    finish().inspect_err(|_| drop(directory.remove(temporary_name, |found| found.identity == made.identity)))?;
     Ok((socket, made.identity))
 }
 

@@ -78,9 +78,10 @@ impl Server {
     /// root, nothing is known of that.
     pub(crate) fn go_on(given: Coordination, first_token: usize) -> Server {
         let path = given.path.clone();
-        // This process is configured with the path: what is there is taken for the predecessor's if that one could not look at it.
-        let given = Coordination { identity: given.identity.or_else(|| sys::identity_of(&path)), ..given };
         let is_elsewhere = given.root.is_none() || given.root != sys::identity_of(Path::new("/"));
+        // This process is configured with the path: what is there is taken for the predecessor's if that one could not look at it.
+        let seen = || if is_elsewhere { None } else { sys::identity_of(&path) };
+        let given = Coordination { identity: given.identity.or_else(seen), ..given };
         if is_elsewhere || given.identity.is_none_or(|own| !is_taken_away(&path, own)) {
             return Server::inherited(given, first_token);
         }

@@ -93,8 +93,8 @@ impl Directory {
     /// Moves it to a name under which nothing is: an error if there is something.
     pub(crate) fn rename_to_free(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         match sys::rename_to_free(&self.0, from, to) {
-            // The file system cannot do that in one step.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => match self.look_at(to)? {
+            // The file system, or what stands for the kernel here, cannot do that in one step.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => match self.look_at(to)? {
                 Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
                 None => self.rename(from, to),
             },

@@ -1,8 +1,8 @@
 //! A world that means no good: threads without rights, clients that attack, containers, terminals, crowds of old generations, odd deploys.
 //!
 //! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the service under test (`service`), a service
-//! whose loop may make no system call but those of the guide (`listed`), or one who attacks (`attacker`). Parts are those of
-//! `tests/process`.
+//! whose loop may make no system call but those of the guide (`listed`), or one who attacks (`attacker`, `forger`, `idle`). Parts are
+//! those of `tests/process`.
 //!
 //! Tests that need root or a namespace say so when they skip: `cargo test --test hostile -- --nocapture`. The same prints the figures.
 
@@ -52,6 +52,7 @@ mod listed;
 mod needed;
 #[cfg(target_arch = "x86_64")]
 mod numbers;
+mod origin;
 mod paths;
 mod pid_file;
 mod privileges;
@@ -69,6 +70,8 @@ fn main() -> ExitCode {
         #[cfg(target_pointer_width = "64")]
         Ok("listed") => return listed::main(),
         Ok("attacker") => return attacker::main(),
+        Ok(origin::FORGER) => return origin::main(),
+        Ok(origin::IDLE) => origin::idle(),
         Ok(other) => panic!("no such role: {other}"),
         Err(_) => {}
     }
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         deploys::trials(),
         draining::trials(),
         held_up::trials(),
+        origin::trials(),
         paths::trials(),
         pid_file::trials(),
         #[cfg(target_arch = "x86_64")]
