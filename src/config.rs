@@ -4,7 +4,7 @@
 
 mod launch;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 
 use crate::error::Error;
-use crate::sockets::{LOCK, TEMPORARY, beside};
+use crate::sockets::{TEMPORARY, beside, lock_name, temporary_name};
 use crate::sys;
 
 pub(crate) use launch::{Launch, Program, variable};
@@ -137,7 +137,7 @@ impl RestartConfig {
     /// Root and the user that the service runs as may ask there. The path belongs to the user of the moment of
     /// [`build`](RestartConfig::build), and opens to no other: a program that gives up root afterwards can give the path to its new user
     /// ([`chown`](std::os::unix::fs::chown)); or else only root reaches it. Should somebody take the path away, the next generation binds it
-    /// again.
+    /// again. A release that has it at another path takes the old one away if that belongs to the user that the release runs as.
     pub fn coordination_socket(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.socket = Some(path.into());
         self
@@ -145,8 +145,8 @@ impl RestartConfig {
 
     /// A file that names the process which serves. It is written when the first generation is ready and when a restart becomes final, by
     /// the old process, and removed when the restarter of the last one is dropped. What is there and is no file (a pipe, a socket, a
-    /// device) is left alone, with a warning. A release that has it at another path takes the old one away. Unless told otherwise, there is
-    /// none.
+    /// device) is left alone, with a warning. A release that has it at another path takes the old one away if that belongs to the user that
+    /// the release runs as. Unless told otherwise, there is none.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.pid_file = Some(path.into());
         self
@@ -196,9 +196,10 @@ impl RestartConfig {
         let path = self.pid_file.as_deref().map(|path| settled(path, "the pid file")).transpose()?;
         if let (Some(file), Some(socket)) = (&path, self.absolute_socket()?) {
             // Each is made beside its path, and moved there; the socket under a lock.
-            let conflict = if *file == socket || beside(file, TEMPORARY) == socket {
+            let with_name = |path: &Path, name: fn(&OsStr) -> OsString| path.file_name().map(|last| path.with_file_name(name(last)));
+            let conflict = if *file == socket || with_name(file, temporary_name).as_ref() == Some(&socket) {
                 Some("would be written over")
-            } else if *file == beside(&socket, TEMPORARY) || *file == beside(&socket, LOCK) {
+            } else if *file == beside(&socket, TEMPORARY) || Some(file) == with_name(&socket, lock_name).as_ref() {
                 Some("would take a name that is needed to make")
             } else {
                 None

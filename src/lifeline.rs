@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socketpair, sockopt};
 
 use crate::sys;
 use crate::wire::{MAX_PACKET, Message};
@@ -146,6 +146,22 @@ impl Lifeline {
 
     /// What has come, if anything has.
     pub(crate) fn receive(&self) -> Option<Incoming> {
+        self.receive_from().map(|(incoming, _)| incoming)
+    }
+
+    /// The same with the process that has sent it, if [`Lifeline::name_senders`] had been called by then.
+    pub(crate) fn receive_from(&self) -> Option<(Incoming, Option<u32>)> {
+        let mut sender = None;
+        let incoming = self.receive_any(&mut sender)?;
+        Some((incoming, sender))
+    }
+
+    /// Whether the kernel is to say of each message which process sends it.
+    pub(crate) fn name_senders(&self, named: bool) -> io::Result<()> {
+        Ok(setsockopt(&self.socket, sockopt::PassCred, &named)?)
+    }
+
+    fn receive_any(&self, sender: &mut Option<u32>) -> Option<Incoming> {
         loop {
             let packet = match sys::receive(&self.socket) {
                 Ok(packet) => packet,
@@ -157,6 +173,7 @@ impl Lifeline {
                     return Some(Incoming::Closed);
                 }
             };
+            *sender = packet.sender;
             if packet.truncated && packet.bytes.len() <= MAX_PACKET {
                 return Some(Incoming::Garbage(format!("a message came without all of its descriptors: {}", descriptor_limit())));
             }

@@ -6,6 +6,7 @@
 
 mod hello;
 mod link;
+mod provenance;
 mod takeover;
 
 use std::io;

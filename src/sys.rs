@@ -8,10 +8,11 @@ mod fork;
 mod memory;
 mod packet;
 mod process;
+mod rights;
 pub(crate) mod simulation;
 mod spawn;
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::mem;
@@ -35,6 +36,7 @@ pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
 pub(crate) use process::{Process, kill_and_reap};
+pub(crate) use rights::{Maker, Thread, own_capabilities, threads_with};
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};
 pub(crate) use spawn::{Spawn, may_enter, spawn};
 
@@ -167,6 +169,16 @@ pub(crate) fn is_at_default(signal: Signal) -> bool {
     let mut now: libc::sigaction = unsafe { mem::zeroed() };
     // SAFETY: without a new action nothing changes, and the call writes nothing but `now`.
     unsafe { libc::sigaction(signal as libc::c_int, ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_DFL }
+}
+
+/// Gives what one name of a directory names another name, under which nothing may be.
+pub(crate) fn rename_to_free(directory: impl AsFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    let [from, to] = [CString::new(from.as_bytes())?, CString::new(to.as_bytes())?];
+    let directory = directory.as_fd().as_raw_fd();
+    // By its number: not every C library has it.
+    // SAFETY: the descriptor is open, and both names are NUL-terminated and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_renameat2, directory, from.as_ptr(), directory, to.as_ptr(), libc::RENAME_NOREPLACE) };
+    Ok(Errno::result(result).map(drop)?)
 }
 
 /// Sets an environment variable if this process has one thread only; says whether it did.

@@ -78,6 +78,8 @@ fn wire_seeds() -> Vec<Seed> {
         ("more", r#"{"type":"more","given":[{"is":"socket","name":"\u00fc\"\n"}],"more":false}"#),
         ("here", r#"{"type":"here","version":1,"oldest":1,"pid":4294967295}"#),
         ("here-out-of-range", r#"{"type":"here","version":-1,"oldest":1e99,"pid":4294967296}"#),
+        ("challenge", r#"{"type":"challenge","number":18446744073709551615}"#),
+        ("proof", r#"{"type":"proof","number":18446744073709551615}"#),
         ("pull", r#"{"type":"pull"}"#),
         ("items", r#"{"type":"items","items":[{"name":"a","kind":"descriptor"},{"name":"b","kind":"blob"},{"name":"c","kind":"x"}]}"#),
         ("end", r#"{"type":"end","items":18446744073709551615}"#),
@@ -156,7 +158,23 @@ fn any_packet_is_a_message_or_an_error_and_every_message_is_in_the_corpus() {
         let kind = |message: Message| format!("{message:?}").split([' ', '(']).next().map(str::to_owned);
         kinds.extend(bytes::wire(&packet).and_then(kind));
     }
-    let all = ["Commit", "End", "GivenUp", "Granted", "Hello", "Here", "Items", "More", "Progress", "Pull", "Ready", "Refuse", "Unknown"];
+    let all = [
+        "Challenge",
+        "Commit",
+        "End",
+        "GivenUp",
+        "Granted",
+        "Hello",
+        "Here",
+        "Items",
+        "More",
+        "Progress",
+        "Proof",
+        "Pull",
+        "Ready",
+        "Refuse",
+        "Unknown",
+    ];
     assert!(kinds.iter().eq(all), "{kinds:?}");
 }
 

@@ -1,6 +1,5 @@
 //! The server: a listener and a slab of clients, never blocking, bounded in what it holds.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use nix::libc;
 use slab::Slab;
 
 use crate::predecessor::Coordination;
+use crate::sockets::{Directory, Found};
 use crate::sys;
 use crate::wire::{MAX_FRAME, Request, Response};
 
@@ -70,9 +70,9 @@ pub(crate) enum Asked {
 impl Server {
     /// A fresh listener at `path`.
     pub(crate) fn new(path: &Path, first_token: usize) -> io::Result<Server> {
-        let listener = bind_private(path)?;
-        let (identity, root) = (sys::identity_of(path), sys::identity_of(Path::new("/")));
-        let server = Server::inherited(Coordination { path: path.into(), identity, root, listener }, first_token);
+        let (listener, identity) = bind_private(path)?;
+        let root = sys::identity_of(Path::new("/"));
+        let server = Server::inherited(Coordination { path: path.into(), identity: Some(identity), root, listener }, first_token);
         Ok(Server { shared: false, ..server })
     }
 
@@ -87,6 +87,9 @@ impl Server {
     pub(crate) fn go_on(given: Coordination, first_token: usize) -> Server {
         let path = given.path.clone();
         let is_elsewhere = given.root.is_none() || given.root != sys::identity_of(Path::new("/"));
+        // This process is configured with the path: what is there is taken for the predecessor's if that one could not look at it.
+        let seen = || if is_elsewhere { None } else { sys::identity_of(&path) };
+        let given = Coordination { identity: given.identity.or_else(seen), ..given };
         if is_elsewhere || given.identity.is_none_or(|own| !is_taken_away(&path, own)) {
             return Server::inherited(given, first_token);
         }
@@ -105,7 +108,7 @@ impl Server {
     /// A listener that is there. It is the path's only as long as that is the same one.
     pub(crate) fn inherited(given: Coordination, first_token: usize) -> Server {
         Server {
-            identity: given.identity.or_else(|| sys::identity_of(&given.path)),
+            identity: given.identity,
             root: given.root,
             path: given.path,
             listener: Some(UnixListener::from_std(given.listener.into())),
@@ -184,11 +187,24 @@ impl Server {
 
     /// Takes the path away, if it is still this server's.
     pub(crate) fn remove_path(&mut self) {
-        if let Some(own) = self.identity.take()
-            && sys::identity_of(&self.path) == Some(own)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            log::warn!("cannot remove {}: {error}", self.path.display());
+        self.remove_path_if(|_| true);
+    }
+
+    /// The same for a path that the predecessor has named and that this process is not configured with: if the socket belongs to this user,
+    /// too. Anybody could have named it.
+    pub(crate) fn remove_retired_path(&mut self) {
+        self.remove_path_if(Found::is_own);
+    }
+
+    fn remove_path_if(&mut self, may_go: impl FnOnce(&Found) -> bool) {
+        let Some(own) = self.identity.take() else { return };
+        let is_ours = |found: &Found| found.identity == own && found.is_socket() && may_go(found);
+        match Directory::of(&self.path).and_then(|(directory, name)| directory.remove(name, is_ours)) {
+            Ok(true) => {}
+            Ok(false) => log::info!("{} is left alone: it is not this service's socket any more, or another user's", self.path.display()),
+            // Nor is the directory there any more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => log::warn!("cannot remove {}: {error}", self.path.display()),
         }
     }
 

@@ -37,11 +37,12 @@ impl OwnedPaths {
         self.name(process::id());
         if let Some(file) = self.retired_pid_file.take()
             && self.pid_file.as_ref().is_none_or(|own| !file.is_the_same_as(own))
+            && let Some(predecessor) = predecessor
         {
-            file.remove(predecessor);
+            file.remove_retired(predecessor);
         }
         if let Some(mut socket) = self.retired_socket.take() {
-            socket.remove_path();
+            socket.remove_retired_path();
         }
     }
 
@@ -55,7 +56,7 @@ impl OwnedPaths {
     /// Nobody serves any more.
     pub(super) fn remove(&self) {
         if let Some(file) = &self.pid_file {
-            file.remove(None);
+            file.remove();
         }
     }
 }

@@ -12,7 +12,7 @@
 //! | `SYSTEMD_EXEC_PID` | a number | restarts are refused |
 //! | `INVOCATION_ID` | 32 hexadecimal digits | the same |
 //! | `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES` | that there are descriptors; each must be a socket that root has made | names for sockets that root has given to the caller |
-//! | `POLLFLIP_LIFELINE` | that there is a lifeline; its other end must prove that it has the rights of this process | nothing |
+//! | `POLLFLIP_LIFELINE` | that there is a lifeline; its other end must prove that it has the rights of this process | no more than a refused start |
 //!
 //! The first three are handed down to a successor, and nothing else is: the rest of them are about
 //! one process.

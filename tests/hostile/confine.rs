@@ -66,7 +66,7 @@ pub fn filter(calls: impl IntoIterator<Item = libc::c_long>, otherwise: SeccompA
 }
 
 /// The C library's calls, as programs make them: they reach all threads.
-fn become_nobody() {
+pub fn become_nobody() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // A successor is nobody from birth.

@@ -1,9 +1,8 @@
 //! A world that means no good: threads without rights, clients that attack, containers, terminals, crowds of old generations, odd deploys.
 //!
 //! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the service under test (`service`), a service
-//! whose loop may make no system call but those of the guide (`listed`), one who attacks
-//! (`attacker`), or one who starts a service that has more rights than its caller (`caller`). Parts
-//! are those of `tests/process`.
+//! whose loop may make no system call but those of the guide (`listed`), one who attacks (`attacker`, `forger`, `idle`), or one who starts
+//! a service that has more rights than its caller (`caller`). Parts are those of `tests/process`.
 //!
 //! Tests that need root or a namespace say so when they skip: `cargo test --test hostile -- --nocapture`. The same prints the figures.
 
@@ -58,6 +57,8 @@ mod listed;
 mod needed;
 #[cfg(target_arch = "x86_64")]
 mod numbers;
+mod origin;
+mod paths;
 mod pid_file;
 mod privileges;
 mod races;
@@ -77,6 +78,8 @@ fn main() -> ExitCode {
         Ok("listed") => return listed::main(),
         Ok("attacker") => return attacker::main(),
         Ok("caller") => return callers::main(),
+        Ok(origin::FORGER) => return origin::main(),
+        Ok(origin::IDLE) => origin::idle(),
         Ok(other) => panic!("no such role: {other}"),
         Err(_) => {}
     }
@@ -89,6 +92,8 @@ fn main() -> ExitCode {
         draining::trials(),
         held_up::trials(),
         launch::trials(),
+        origin::trials(),
+        paths::trials(),
         pid_file::trials(),
         #[cfg(target_arch = "x86_64")]
         numbers::trials(),

@@ -1,6 +1,7 @@
 //! The attempt under way as the driver holds it: what the state machine only names.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -218,6 +219,13 @@ impl Current {
                     self.words.violation.get_or_insert(why);
                 }
                 Said::Input(Input::Here(attempt, pid))
+            }
+            Message::Challenge { number } => {
+                if let Some(process) = &self.process {
+                    // If it is gone, that is told by its end.
+                    let _ = self.lifeline.send(&Message::Proof { number }, &[process.as_fd()]);
+                }
+                return;
             }
             Message::Pull => Said::Input(Input::StateRequested(attempt)),
             Message::Refuse { reason } => {
