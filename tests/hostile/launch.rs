@@ -54,7 +54,7 @@ fn refuses(service: &Service) {
     assert_eq!(first.ask("request"), format!("Privileged :: {refusal}"));
     first.signal(Signal::SIGUSR1);
     let warning = first.says_again("log WARN", 1);
-    assert!(warning.contains("the restart signal came in vain") && warning.ends_with(&refusal), "{warning}");
+    assert!(warning.contains("the restart signal does nothing") && warning.ends_with(&refusal), "{warning}");
     assert_eq!(first.said("log WARN")[0], format!("every restart of this process will be refused: {refusal}"));
     assert_eq!(service.status().state, "idle");
     assert_eq!(service.connect().pid, first.pid);
