@@ -26,6 +26,10 @@ use state::State;
 /// How soon a thread looks again for what another one has.
 const RETRY: Duration = Duration::from_millis(5);
 
+/// How long the state is waited for beyond its time, if it may have come and cannot be read for a
+/// moment.
+const UNREAD: Duration = Duration::from_secs(1);
+
 /// This end of the lifeline to the predecessor.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -194,6 +198,9 @@ impl Link {
     /// Waits until the lifeline or the predecessor's end has something to say, or the deadline passes.
     fn wait_for_news(&self, inbox: &Inbox, deadline: Option<Instant>) {
         let unsent = self.flush();
+        if self.line.wait_in_shortage(Duration::MAX) {
+            return;
+        }
         let interest = if unsent { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
         let mut fds = Vec::with_capacity(2);
         if self.is_the_process() {
@@ -250,7 +257,7 @@ impl Link {
             if inbox.gone {
                 return Err(Error::Alone(self.pid()));
             }
-            if is_over {
+            if is_over && !self.line.is_short_for_less_than(UNREAD) {
                 return Err(Error::TimedOut(limit));
             }
             self.wait_for_news(&inbox, deadline);
@@ -283,6 +290,7 @@ impl Link {
         let is_over = |inbox: &Inbox| inbox.closed.is_some() || (inbox.granted.is_some() && inbox.committed);
         if !is_over(inbox) && !self.is_the_lifeline() {
             (inbox.closed, inbox.strayed) = (Some(sys::now()), true);
+            self.line.read_no_more();
         }
         while !is_over(inbox)
             && let Some(incoming) = self.line.receive()
@@ -309,7 +317,8 @@ impl Link {
                 Incoming::Closed => inbox.closed = Some(sys::now()),
             }
         }
-        inbox.gone |= ended;
+        // What it may have said last decides whose the service is.
+        inbox.gone |= ended && !self.line.is_short();
         if inbox.gone && !matches!(inbox.state, Some(State::Come { .. })) {
             // What it has not given it will not give.
             self.said().served = true;

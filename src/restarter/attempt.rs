@@ -16,6 +16,8 @@ use crate::wire::{self, Message};
 const GRANTING: Duration = Duration::from_secs(5);
 /// How many messages are read before others have their turn.
 const TURN: usize = 64;
+/// How long the words of the successor are waited for, if they cannot be read for a moment.
+const UNREAD: Duration = Duration::from_secs(1);
 
 /// One try at a restart, from the spawn until the successor has ended.
 #[derive(Debug)]
@@ -120,6 +122,7 @@ impl Current {
                 break;
             }
             match self.lifeline.receive() {
+                None if self.has_unread() => break,
                 None if self.deaf => self.closed = Some(now),
                 None => break,
                 Some(Incoming::Message(message, _)) => self.hear(message, &mut said),
@@ -128,8 +131,11 @@ impl Current {
             }
             more = true;
         }
-        if !more && !self.exited && self.words.exit.is_some() {
+        if !more && !self.exited && self.words.exit.is_some() && !self.has_unread() {
             self.exited = true;
+            // Nothing more is read of what it has said.
+            self.lifeline.read_no_more();
+            self.closed.get_or_insert(now);
             // It could serve, and cannot any more.
             said.retain(|said| !matches!(said, Said::Input(Input::Ready(_))));
             said.push(Said::Input(Input::Exited(self.attempt)));
@@ -140,6 +146,11 @@ impl Current {
             said.push(Said::Input(Input::LifelineClosed(self.attempt)));
         }
         (said, more)
+    }
+
+    /// Whether it may have said something in time that cannot be read yet.
+    pub(super) fn has_unread(&self) -> bool {
+        self.lifeline.is_short_for_less_than(UNREAD)
     }
 
     /// Tells it that the service is its own; `false`: it takes nothing any more.

@@ -79,10 +79,10 @@ impl Restarter {
             self.look_at_signals();
         }
         self.look_at_clients(&news, now);
-        if self.machine.poll_timeout().is_some_and(|deadline| now >= deadline) {
+        if self.next_deadline().is_some_and(|deadline| now >= deadline) {
             self.look_at_probation();
+            self.take_in(now, Input::Timeout);
         }
-        self.take_in(now, Input::Timeout);
         self.ask_systemd_for_time();
         self.manager.flush();
         self.rearm();
@@ -306,10 +306,18 @@ impl Restarter {
         ticket
     }
 
+    /// When the next deadline of the machine passes. `None` as long as something may have come in time that
+    /// cannot be read yet: it is read first.
+    fn next_deadline(&self) -> Option<Duration> {
+        let listens = matches!(self.machine.state(), State::AwaitingReady { .. } | State::Handoff { .. });
+        let waits = listens && self.current.as_ref().is_some_and(Current::has_unread);
+        self.machine.poll_timeout().filter(|_| !waits)
+    }
+
     pub(super) fn rearm(&mut self) {
         let now = self.now();
         let deadlines = [
-            self.machine.poll_timeout(),
+            self.next_deadline(),
             self.current.as_ref().and_then(|current| current.next_timeout(now)),
             self.server.as_ref().and_then(Server::next_timeout),
             self.link

@@ -57,8 +57,8 @@ impl Predecessor {
     }
 
     /// Whether a process that is ready need not wait for it: it has said so and been heard, or is dead.
-    pub fn has_decided(&self, faulty: bool) -> bool {
-        self.granted && !faulty || self.life.is_none()
+    pub fn has_decided(&self, is_unheard: bool) -> bool {
+        self.granted && !is_unheard || self.life.is_none()
     }
 
     /// Whether it has been told that the new process will not take over.
@@ -77,6 +77,11 @@ impl Predecessor {
                 _ => return false,
             }
         }
+    }
+
+    /// Whether its end of the lifeline is open.
+    pub fn is_open(&self) -> bool {
+        self.line.is_some()
     }
 
     pub fn is_gone(&self) -> bool {
