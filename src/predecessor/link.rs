@@ -285,7 +285,7 @@ impl Link {
         // Before the look at the process: how long it has lived on without its lifeline is known up to then, whatever stops this one.
         inbox.looked = Some(sys::now());
         let ended = self.process.has_ended() && self.is_the_process();
-        inbox.dying = !ended && inbox.closed.is_some() && self.is_the_process() && self.was_parent && self.process.has_begun_to_die();
+        inbox.dying = !ended && inbox.closed.is_some() && self.is_the_process() && self.was_parent && self.process.may_have_begun_to_die();
         // Those are the last that there is to say.
         let is_over = |inbox: &Inbox| inbox.closed.is_some() || (inbox.granted.is_some() && inbox.committed);
         if !is_over(inbox) && !self.is_the_lifeline() {

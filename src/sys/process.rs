@@ -145,10 +145,11 @@ impl Process {
         nix::unistd::getppid().as_raw() as u32 == self.pid
     }
 
-    /// Whether the end of a process that was the parent has begun, and is not over. Where that cannot be seen, it has not.
-    pub(crate) fn has_begun_to_die(&self) -> bool {
+    /// Whether the end of a process that was the parent has begun, and is not over. Where that cannot
+    /// be seen, it has not; where it cannot be seen for a moment, it may have.
+    pub(crate) fn may_have_begun_to_die(&self) -> bool {
         // Only if it has not ended by now was the number its own.
-        !simulation::is_simulated() && dying::has_begun(self.pid) && !self.has_ended()
+        !simulation::is_simulated() && dying::may_have_begun(self.pid) && !self.has_ended()
     }
 
     /// Whether the process, child or not, has ended.
