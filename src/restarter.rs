@@ -92,7 +92,9 @@ pub struct Restarter {
     /// The successor under way, or the one that has taken over.
     current: Option<Current>,
     /// Successors that were given up and cannot be reaped yet: a debugger has them, or they were killed and do not die.
-    held: Vec<Process>,
+    held: Vec<Arc<Process>>,
+    /// One of them cannot be watched: the timer has them looked at.
+    held_unwatched: bool,
     askers: Vec<(Ticket, Asker)>,
     tickets: u64,
     /// Processes before the predecessor that still finish their work, the oldest first.

@@ -26,7 +26,7 @@ pub(super) struct Current {
     pub(super) lifeline: Arc<Lifeline>,
     /// How the handover ends, while it is open.
     pub(super) handover: Option<Arc<Mailbox>>,
-    pub(super) process: Option<Process>,
+    pub(super) process: Option<Arc<Process>>,
     pub(super) words: Words,
     /// When the next line is passed on, at the earliest.
     pub(super) next_line: Duration,
@@ -165,7 +165,7 @@ impl Current {
 
     /// Whether its end has begun, and is not over.
     pub(super) fn is_dying(&mut self) -> bool {
-        self.dying = self.process.as_ref().filter(|process| !process.has_ended()).and_then(Process::dying);
+        self.dying = self.process.as_ref().filter(|process| !process.has_ended()).and_then(|process| process.dying());
         self.dying.is_some()
     }
 
@@ -249,7 +249,7 @@ impl Current {
 
     /// Whether it has ended, reaped or not.
     fn has_ended(&self) -> bool {
-        self.process.as_ref().is_some_and(Process::has_ended)
+        self.process.as_ref().is_some_and(|process| process.has_ended())
     }
 
     /// Whether it has not proved itself although its time has passed: its end has begun, or its lifeline is closed, and it is only that
@@ -268,7 +268,7 @@ impl Current {
     }
 
     /// Returns it if this thread may not kill it.
-    pub(super) fn kill(&mut self) -> Option<&Process> {
+    pub(super) fn kill(&mut self) -> Option<&Arc<Process>> {
         self.granting = None;
         let left = self.process.as_ref().filter(|process| !process.kill());
         self.tell_the_end();

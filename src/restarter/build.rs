@@ -159,6 +159,7 @@ impl RestartConfig {
             sockets,
             current: None,
             held: Vec::new(),
+            held_unwatched: false,
             askers: Vec::new(),
             tickets: 0,
             draining: gifts.draining,

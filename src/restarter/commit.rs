@@ -64,9 +64,11 @@ impl Restarter {
             }
         }
         let due = self.now() + systemd::BARRIER_LIMIT;
-        if let Some(barrier) = self.manager.barrier()
-            && watch(self.poll.registry(), barrier.as_fd(), BARRIER).is_ok()
-        {
+        if let Some(barrier) = self.manager.barrier() {
+            // Without that it is looked at when its time is over, or something else happens.
+            if let Err(error) = watch(self.poll.registry(), barrier.as_fd(), BARRIER) {
+                log::warn!(target: "pollflip", "the answer of systemd may be seen late: {error}");
+            }
             self.barrier = Some((barrier, due));
         }
         if let Some(current) = &mut self.current {

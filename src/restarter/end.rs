@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 
+use crate::exec::KILL_AGAIN;
 use crate::machine::{Input, KILL_TIMEOUT, Output, Phase, State};
+use crate::sys;
 use crate::systemd::{self, BARRIER_LIMIT};
 
 use super::Restarter;
@@ -45,8 +47,16 @@ impl Restarter {
             && let Some(current) = &mut self.current
             && let Some(process) = &current.process
         {
-            process.kill();
-            current.words.exit = process.wait(KILL_TIMEOUT);
+            if process.kill() {
+                current.words.exit = process.wait(KILL_TIMEOUT);
+            } else {
+                // The restart thread has been told to, and tries again.
+                let deadline = sys::now() + KILL_TIMEOUT;
+                while current.words.exit.is_none() && sys::now() < deadline {
+                    current.words.exit = process.wait(KILL_AGAIN);
+                    self.exec.kill_again();
+                }
+            }
             if current.words.exit.is_none() {
                 log::warn!(target: "pollflip", "the successor (process {pid}) does not die");
             }

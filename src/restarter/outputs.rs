@@ -103,6 +103,7 @@ impl Restarter {
             }
             is_held
         });
+        self.held_unwatched &= !self.held.is_empty();
     }
 
     pub(super) fn act(&mut self, action: Action) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Token;
@@ -25,6 +26,11 @@ const PROGRESS: Duration = Duration::from_millis(50);
 
 /// How often a lifeline is looked at for more when a deadline has passed: it holds some 300 messages, all of which have come in time.
 const LOOKS: usize = 8;
+
+/// How often a child that waits to be reaped is looked at where it cannot be watched.
+const UNWATCHED: Duration = Duration::from_secs(1);
+/// How soon a timer that cannot be set is tried again.
+const TIMER_RETRY: Duration = Duration::from_millis(100);
 
 /// What a turn of the loop has found.
 #[derive(Debug, Default)]
@@ -83,6 +89,7 @@ impl Restarter {
             self.look_at_probation();
             self.take_in(now, Input::Timeout);
         }
+        self.exec.kill_again();
         self.ask_systemd_for_time();
         self.manager.flush();
         self.rearm();
@@ -138,7 +145,7 @@ impl Restarter {
                     match watched {
                         Ok(()) => {
                             let pid = process.pid();
-                            current.process = Some(process);
+                            current.process = Some(Arc::new(process));
                             Input::Spawned(attempt, pid)
                         }
                         Err(error) => {
@@ -158,9 +165,9 @@ impl Restarter {
             self.feed(input);
         }
         for process in self.exec.take_held() {
-            // If it cannot be watched, it is looked at all the same when something else has happened.
             if let Err(error) = watch(self.poll.registry(), process.as_fd(), SUCCESSOR) {
-                log::warn!("process {} has ended and waits to be reaped: {error}", process.pid());
+                log::warn!("process {} has been given up and waits to be reaped: {error}", process.pid());
+                self.held_unwatched = true;
             }
             self.held.push(process);
         }
@@ -329,7 +336,12 @@ impl Restarter {
             self.stopping,
             self.link.as_ref().and_then(|link| link.line().retry_in()).map(|left| now + left),
             self.manager.next_timeout().map(|left| now + left),
+            self.exec.next_timeout().map(|left| now + left),
+            self.held_unwatched.then(|| now + UNWATCHED),
         ];
-        self.timer.arm(deadlines.into_iter().flatten().min(), now);
+        let next = deadlines.into_iter().flatten().min();
+        if !self.timer.arm(next, now) {
+            self.exec.wake_loop_in(next.map_or(TIMER_RETRY, |at| at.saturating_sub(now).min(TIMER_RETRY)));
+        }
     }
 }
