@@ -25,6 +25,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task;
 use std::time::{Duration, Instant};
 
 use mio::event::Source;
@@ -311,6 +312,17 @@ impl Restarter {
             }
             self.look_at_predecessor();
         }
+    }
+
+    /// Has the restart thread call this waker, and no earlier one, after so long: for a task that cannot
+    /// have a thread of its own. `false`: the restart thread is gone.
+    pub(crate) fn wake_in(&self, time: Duration, waker: &task::Waker) -> bool {
+        self.exec.wake_in(time, waker)
+    }
+
+    /// Has the restart thread call no waker any more.
+    pub(crate) fn wake_nobody(&self) {
+        self.exec.wake_nobody();
     }
 
     /// Whether the program has ruled restarts out.
