@@ -159,7 +159,7 @@ fn of_nobody_with_a_program_of_root(test: &str) -> Option<Service> {
     if !is_root(test) {
         return None;
     }
-    let setup = Setup::new().set("confine", "setuid");
+    let setup = Setup::new().set("confine", "setuid").env("POLLFLIP_TEST_LOG", "1");
     let program = public_copy(&setup);
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).expect("a mode");
     let service = setup.program(program).launch();
@@ -199,6 +199,8 @@ fn promise_11_a_successor_that_nobody_may_kill_is_killed_when_somebody_may() {
     wait_until("the end of that", || service.status().state == "idle");
     assert!(procfs::children(old.pid).is_empty());
     assert_eq!(service.connect().pid, old.pid);
+    let errors = old.said("log ERROR");
+    assert_eq!(errors.iter().filter(|error| error.contains("must end, and this process may not kill it")).count(), 1, "{errors:?}");
 }
 
 /// It is left to the loop, and the restart thread starts the next one.
