@@ -10,10 +10,11 @@ mod start;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
-use std::{io, mem};
+use std::time::{Duration, Instant};
+use std::{io, mem, task};
 
 use mio::Waker;
 use nix::libc;
@@ -27,8 +28,12 @@ use crate::sys::{self, Origin, Process};
 
 use start::start;
 
-/// How long the end of the thread is waited for when the restarter is dropped.
+/// How long the end of the thread is waited for when the restarter is dropped, and the end of a killed
+/// child before it is left to the loop.
 const END_LIMIT: Duration = Duration::from_secs(5);
+/// How soon a process that must die, and that no thread was allowed to kill, is killed again. It may
+/// become another user.
+pub(crate) const KILL_AGAIN: Duration = Duration::from_millis(500);
 
 /// The restart thread.
 #[derive(Debug)]
@@ -62,8 +67,16 @@ pub(crate) struct Job {
 #[derive(Debug)]
 enum Order {
     Spawn(Job),
-    Kill(Process),
-    Reap(Process),
+    Kill(Condemned),
+    Reap(Arc<Process>),
+}
+
+/// A process that must die.
+#[derive(Debug)]
+struct Condemned {
+    process: Arc<Process>,
+    /// It has been said that nobody here may kill it.
+    is_told: bool,
 }
 
 #[derive(Debug)]
@@ -85,7 +98,19 @@ struct Desk {
     done: VecDeque<(Attempt, Result<Process, ChildSpawnError>)>,
     ended: bool,
     /// Given up, and cannot be reaped yet: a debugger has them, or they do not die. The loop reaps them when they can be.
-    held: Vec<Process>,
+    held: Vec<Arc<Process>>,
+    /// Given up, and neither the loop nor the thread was allowed to kill them. That is tried again until
+    /// they have ended.
+    condemned: Vec<Condemned>,
+    /// When that is tried next.
+    next_kill: Option<Instant>,
+    /// When the thread wakes the loop, if no timer can be set for that.
+    alarm: Option<Instant>,
+    /// When the thread wakes a task, if there is no other thread for that.
+    sleeper: Option<(Instant, task::Waker)>,
+    /// The thread is just waking it. That is foreign code, which may drop the restarter, or wait for the
+    /// thread that drops it.
+    waking: bool,
 }
 
 impl Exec {
@@ -134,24 +159,85 @@ impl Exec {
         }
     }
 
-    /// Has a child killed that this thread may not kill: the restart thread has rights that others may have given up. Whoever watches the
-    /// child reaps it.
-    pub(crate) fn kill(&self, process: &Process) {
-        if !process.try_clone().is_ok_and(|process| self.order(Order::Kill(process)).is_ok()) {
-            log::error!("process {} is to be killed, and this thread may not", process.pid());
+    /// Has a child killed that this thread may not kill: the restart thread has rights that others may
+    /// have given up. If the restart thread may not kill it either, or is gone, the kill is tried
+    /// [again](Exec::kill_again) until the child has ended. The one who watches the child reaps it.
+    pub(crate) fn kill(&self, process: &Arc<Process>) {
+        self.order_to_kill(Condemned { process: process.clone(), is_told: false });
+    }
+
+    /// Kills those that no thread was allowed to kill, if it is time to try again.
+    pub(crate) fn kill_again(&self) {
+        let condemned = {
+            let mut desk = self.shared.desk();
+            if desk.next_kill.take_if(|at| sys::now() >= *at).is_none() {
+                return;
+            }
+            mem::take(&mut desk.condemned)
+        };
+        for condemned in condemned.into_iter().filter(|Condemned { process, .. }| !process.has_ended() && !process.kill()) {
+            self.order_to_kill(condemned);
         }
+    }
+
+    fn order_to_kill(&self, condemned: Condemned) {
+        if let Err(Order::Kill(condemned)) = self.order(Order::Kill(condemned)) {
+            self.shared.condemn(condemned);
+        }
+    }
+
+    /// How long until [`Exec::kill_again`] is needed.
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        self.shared.desk().next_kill.map(|at| at.saturating_duration_since(sys::now()))
     }
 
     /// Has a child killed and reaped that nobody wants.
     pub(crate) fn discard(&self, process: Process) {
-        process.kill();
+        let process = Arc::new(process);
+        let is_killed = process.kill();
         // If the thread is gone it is reaped here, which takes a killed process a moment.
-        if let Err(Order::Reap(process)) = self.order(Order::Reap(process))
-            && process.wait(END_LIMIT).is_none()
-        {
-            log::warn!("process {} has been killed and does not die", process.pid());
-            self.shared.hold(process);
+        if let Err(Order::Reap(process)) = self.order(Order::Reap(process)) {
+            if !is_killed {
+                self.shared.condemn(Condemned { process: process.clone(), is_told: false });
+                self.shared.hold(process);
+            } else if process.wait(END_LIMIT).is_none() {
+                log::warn!("process {} has been killed and does not die", process.pid());
+                self.shared.hold(process);
+            }
         }
+    }
+
+    /// Has the thread wake the loop after so long, since no timer can be set: at once if the thread is
+    /// gone.
+    pub(crate) fn wake_loop_in(&self, time: Duration) {
+        let mut desk = self.shared.desk();
+        if desk.ended || self.thread.is_none() {
+            drop(desk);
+            return self.shared.wake_loop();
+        }
+        desk.alarm = Some(Instant::now() + time);
+        drop(desk);
+        self.shared.changed.notify_all();
+    }
+
+    /// Has the thread call this waker, and no earlier one, after so long. It runs with the rights of the
+    /// thread. `false`: the thread is gone.
+    pub(crate) fn wake_in(&self, time: Duration, waker: &task::Waker) -> bool {
+        // A waker is foreign code: it is cloned and dropped without the lock.
+        let sleeper = (Instant::now() + time, waker.clone());
+        let mut desk = self.shared.desk();
+        let is_there = !desk.ended && self.thread.is_some();
+        let unwanted = if is_there { desk.sleeper.replace(sleeper) } else { Some(sleeper) };
+        drop(desk);
+        self.shared.changed.notify_all();
+        drop(unwanted);
+        is_there
+    }
+
+    /// Has the thread call no waker any more.
+    pub(crate) fn wake_nobody(&self) {
+        let sleeper = self.shared.desk().sleeper.take();
+        drop(sleeper);
     }
 
     /// How a start went, if one has been tried.
@@ -160,7 +246,7 @@ impl Exec {
     }
 
     /// Those that were given up and cannot be reaped yet.
-    pub(crate) fn take_held(&self) -> Vec<Process> {
+    pub(crate) fn take_held(&self) -> Vec<Arc<Process>> {
         mem::take(&mut self.shared.desk().held)
     }
 
@@ -205,9 +291,15 @@ impl Drop for Exec {
             // Not even the lock: the thread may have held it at the fork.
             return mem::forget(self.thread.take());
         }
+        self.wake_nobody();
         self.abandon(Attempt(u64::MAX));
         self.shared.desk().closed = true;
         self.shared.changed.notify_all();
+        if self.shared.desk().waking {
+            // The waker may be what drops this, or wait for it. The thread ends when the waker has
+            // returned and the orders are carried out.
+            return drop(self.thread.take());
+        }
         while self.carry_out_one() {}
         self.work = None;
         let desk = self.shared.desk();
@@ -221,7 +313,11 @@ impl Drop for Exec {
                 log::warn!("the restart thread is still busy after {} s and is left to itself", END_LIMIT.as_secs());
             }
         }
-        for process in &self.shared.desk().held {
+        let desk = self.shared.desk();
+        for Condemned { process, .. } in &desk.condemned {
+            process.kill();
+        }
+        for process in &desk.held {
             process.try_wait();
         }
     }
@@ -237,8 +333,22 @@ impl Shared {
     }
 
     /// Leaves a process to the loop.
-    fn hold(&self, process: Process) {
+    fn hold(&self, process: Arc<Process>) {
         self.desk().held.push(process);
+        self.wake_loop();
+    }
+
+    /// Has a process killed again a little later that must die and that may not be killed now.
+    fn condemn(&self, mut condemned: Condemned) {
+        if !mem::replace(&mut condemned.is_told, true) {
+            let pid = condemned.process.pid();
+            log::error!("process {pid} must end, and this process may not kill it; it is tried again until process {pid} has ended");
+        }
+        let mut desk = self.desk();
+        desk.next_kill.get_or_insert_with(|| sys::now() + KILL_AGAIN);
+        desk.condemned.push(condemned);
+        drop(desk);
+        // For the timer.
         self.wake_loop();
     }
 
@@ -248,10 +358,40 @@ impl Shared {
         }
     }
 
-    /// Waits for the next order; `None`: there are no more.
+    /// Waits for the next order, and meanwhile wakes the loop and the task when their time has come.
+    /// `None`: there are no more orders.
     fn next_order(&self) -> Option<Order> {
-        let desk = self.changed.wait_while(self.desk(), |desk| desk.orders.is_empty() && !desk.closed);
-        desk.unwrap_or_else(PoisonError::into_inner).orders.pop_front()
+        let mut desk = self.desk();
+        loop {
+            if let Some(order) = desk.orders.pop_front() {
+                return Some(order);
+            }
+            if desk.closed {
+                return None;
+            }
+            let now = Instant::now();
+            if desk.alarm.take_if(|at| now >= *at).is_some() {
+                self.wake_loop();
+            }
+            if let Some((_, waker)) = desk.sleeper.take_if(|(at, _)| now >= *at) {
+                desk.waking = true;
+                drop(desk);
+                // One that panics has told so by itself, and this thread is still needed.
+                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+                desk = self.desk();
+                desk.waking = false;
+                continue;
+            }
+            let next = desk.alarm.into_iter().chain(desk.sleeper.as_ref().map(|(at, _)| *at)).min();
+            // Woken early or late, what matters is what is there then.
+            desk = match next {
+                Some(at) => match self.changed.wait_timeout(desk, at.saturating_duration_since(now)) {
+                    Ok((desk, _)) => desk,
+                    Err(poisoned) => poisoned.into_inner().0,
+                },
+                None => self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
     }
 }
 
@@ -264,21 +404,30 @@ impl Work {
 
     fn carry_out(&self, order: Order) {
         let late = match order {
-            Order::Kill(process) => {
-                if !process.kill() {
-                    log::error!("process {} is to be killed, and this one may not", process.pid());
+            Order::Kill(condemned) => {
+                if !condemned.process.kill() {
+                    self.shared.condemn(condemned);
                 }
                 None
             }
             Order::Reap(process) => Some(process),
-            Order::Spawn(job) => self.spawn(job),
+            Order::Spawn(job) => self.spawn(job).map(Arc::new),
         };
         if let Some(process) = late {
-            process.kill();
-            process.wait(Duration::MAX);
-            if process.is_held() {
-                self.shared.hold(process);
-            }
+            self.reap(process);
+        }
+    }
+
+    /// Kills and reaps a child that nobody wants. One that takes longer is left to the loop: the next
+    /// restart waits for this thread.
+    fn reap(&self, process: Arc<Process>) {
+        if process.kill() {
+            process.wait(END_LIMIT);
+        } else {
+            self.shared.condemn(Condemned { process: process.clone(), is_told: false });
+        }
+        if process.is_held() {
+            self.shared.hold(process);
         }
     }
 
@@ -324,25 +473,24 @@ impl Work {
 /// Tells that the thread has ended, however it did.
 impl Drop for Work {
     fn drop(&mut self) {
-        loop {
+        let sleeper = loop {
             let mut desk = self.shared.desk();
             let Some(order) = desk.orders.pop_front() else {
                 desk.ended = true;
-                break;
+                break desk.sleeper.take();
             };
             drop(desk);
             match order {
                 Order::Spawn(_) => {}
-                Order::Kill(process) => _ = process.kill(),
                 // What nobody wants is to be killed and reaped even if nothing more is started.
-                Order::Reap(process) => {
-                    process.kill();
-                    process.wait(Duration::MAX);
-                }
+                order @ (Order::Kill(_) | Order::Reap(_)) => self.carry_out(order),
             }
-        }
+        };
         self.shared.changed.notify_all();
         // A loop that is gone need not be woken.
         let _ = self.shared.waker.wake();
+        if let Some((_, waker)) = sleeper {
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
     }
 }

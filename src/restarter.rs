@@ -35,6 +35,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::task;
 use std::time::Duration;
 
 use mio::event::Source;
@@ -295,6 +296,17 @@ impl Restarter {
 
     fn check_here(&self) -> io::Result<()> {
         self.claim.check_here()
+    }
+
+    /// Has the restart thread call this waker, and no earlier one, after so long: for a task that cannot
+    /// have a thread of its own. `false`: the restart thread is gone.
+    pub(crate) fn wake_in(&self, time: Duration, waker: &task::Waker) -> bool {
+        self.succession.wake_in(time, waker)
+    }
+
+    /// Has the restart thread call no waker any more.
+    pub(crate) fn wake_nobody(&self) {
+        self.succession.wake_nobody();
     }
 
     /// Whether the program has ruled restarts out.

@@ -7,6 +7,9 @@ mod model;
 mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use nix::libc;
 
 use model::corpus::{Seed, bless, corpus, is_seed};
 use model::rows::ROWS;
@@ -14,6 +17,9 @@ use simulation::act::Setting;
 use simulation::seams::{Plan, Seam, seams};
 use simulation::successor::{ANOTHER, GARBAGE, HERE, PROGRESS, PULL, READY, REFUSE};
 use simulation::{Act, Happening, Kind};
+
+/// A process has one life at a time: it counts its descriptors.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Up to where the program is ready,
 const OPEN: &[(Kind, u8)] = &[(Kind::Ready, 0), POLL];
@@ -242,6 +248,7 @@ fn sends_that_fail(seed: &str) -> Option<usize> {
 
 #[test]
 fn every_life_is_one_that_the_model_knows_and_every_row_is_reached() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut reached = BTreeSet::new();
     let mut happened = BTreeSet::new();
     bless("restarter", &faults());
@@ -269,4 +276,27 @@ fn every_life_is_one_that_the_model_knows_and_every_row_is_reached() {
     println!("{} lives, {} of {} rows", files.len(), reached.len(), ROWS.len());
     let missing: Vec<_> = ROWS.iter().map(|row| row.name).filter(|name| !reached.contains(name)).collect();
     assert!(missing.is_empty(), "no file reaches {missing:?}");
+}
+
+/// Each message of a lifeline, on both sides of it, cannot be read once for want of memory, and can be
+/// read a moment later.
+#[test]
+fn a_lifeline_that_cannot_be_read_for_a_moment_ends_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let a_moment: &[(Kind, u8)] = &[(Kind::Pass, 3), POLL];
+    let mut lives = 0;
+    for plan in plans() {
+        let acts = plan.acts.iter().flat_map(|act| std::iter::once(*act).chain(a_moment.iter().filter(|_| *act == POLL).copied()));
+        let plan = Plan { acts: acts.collect(), ..plan };
+        let rows =
+            |bytes: &[u8]| -> BTreeSet<_> { simulation::life(bytes).checked.cells().iter().map(|(row, ..)| ROWS[*row].name).collect() };
+        let undisturbed = rows(&plan.to_bytes());
+        for (bytes, struck) in plan.live_through_all_faults() {
+            if struck.file.ends_with("sys/packet.rs") && struck.error == libc::ENOMEM {
+                lives += 1;
+                assert_eq!(rows(&bytes), undisturbed, "{}: {struck:?}", plan.name);
+            }
+        }
+    }
+    assert!(lives > 30, "it has failed {lives} times");
 }

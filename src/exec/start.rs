@@ -58,14 +58,14 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
         .and_then(|process| if process.is_child() { Ok(process) } else { Process::gone(pid) })
         .or_else(|error| match error.raw_os_error() {
             // SIGCHLD is ignored, or somebody waits for any child: it has ended and nobody knows how.
-            Some(libc::ESRCH) => Process::gone(pid),
+            Some(libc::ESRCH) => Process::gone(pid).map_err(|error| (error, "has ended")),
             _ => {
-                sys::kill_and_reap(pid);
-                Err(error)
+                let end = if sys::kill_and_reap(pid) { "has been killed" } else { "may not be killed: it is told to end" };
+                Err((error, end))
             }
         })
-        .map_err(|error| {
-            ChildSpawnError::new(&program.path, &error, Some("it was started but cannot be watched, and has been killed".into()))
+        .map_err(|(error, end)| {
+            ChildSpawnError::new(&program.path, &error, Some(format!("it was started but cannot be watched, and {end}")))
         })
 }
 

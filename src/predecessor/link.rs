@@ -23,6 +23,10 @@ use super::takeover::SharedTakeover;
 /// How soon a thread looks again for what another one has.
 const RETRY: Duration = Duration::from_millis(5);
 
+/// How long the state is waited for beyond its time, if it may have come and cannot be read for a
+/// moment.
+const UNREAD: Duration = Duration::from_secs(1);
+
 /// This end of the lifeline to the predecessor.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -235,7 +239,7 @@ impl Link {
                 }
                 Stage::GivenUp { .. } => return Err(Error::GivenUp(self.pid())),
                 Stage::Alone { .. } => return Err(Error::Alone(self.pid())),
-                _ if is_over => return Err(Error::TimedOut(limit)),
+                _ if is_over && !self.line.is_short_for_less_than(UNREAD) => return Err(Error::TimedOut(limit)),
                 _ => self.wait_for_news(deadline),
             }
         }
@@ -259,6 +263,9 @@ impl Link {
     /// Waits until the lifeline or the predecessor's end has something to say, or the deadline passes.
     fn wait_for_news(&self, deadline: Option<Instant>) {
         let unsent = self.flush();
+        if self.line.wait_in_shortage(Duration::MAX) {
+            return;
+        }
         let interest = if unsent { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
         let mut fds = Vec::with_capacity(2);
         if self.is_the_process() {
@@ -280,6 +287,7 @@ impl Link {
         let now = self.takeover.now();
         let ended = self.process.has_ended() && self.is_the_process();
         if self.reads() && !self.is_the_lifeline() {
+            self.line.read_no_more();
             self.feed(TakeoverInput::LineClosed { by_us: true });
         }
         while self.reads()
@@ -287,9 +295,10 @@ impl Link {
         {
             self.hear(incoming);
         }
-        if ended {
+        // What it may have said last decides whose the service is.
+        if ended && !self.line.is_short() {
             self.feed(TakeoverInput::PredecessorEnded);
-        } else if self.was_parent && self.is_lost() && self.is_the_process() && self.process.has_begun_to_die() {
+        } else if !ended && self.was_parent && self.is_lost() && self.is_the_process() && self.process.may_have_begun_to_die() {
             self.feed(TakeoverInput::PredecessorDying);
         }
         self.takeover.feed(now, TakeoverInput::Timeout, |prompt| self.carry_out(prompt, ""));

@@ -77,7 +77,13 @@ impl Manager {
     /// It has to be sent the main PID, and asked for a sign that it knows that.
     pub(super) fn begin_commit(&mut self, reactor: &Reactor) {
         (self.is_naming, self.is_barred) = (true, true);
-        self.barrier = self.notifier.barrier().filter(|barrier| reactor.watch(barrier.as_fd(), BARRIER).is_ok());
+        self.barrier = self.notifier.barrier();
+        if let Some(barrier) = &self.barrier
+            // Without that it is looked at when its time is over, or something else happens.
+            && let Err(error) = reactor.watch(barrier.as_fd(), BARRIER)
+        {
+            log::warn!(target: "pollflip", "the answer of systemd may be seen late: {error}");
+        }
     }
 
     /// It is not waited for any longer.

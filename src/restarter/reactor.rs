@@ -42,6 +42,10 @@ pub(super) enum Deadline {
     Unsent,
     /// A process whose lifeline is closed must have ended.
     Dying,
+    /// A process that nobody here was allowed to kill is killed again.
+    Kill,
+    /// A child that waits to be reaped and cannot be watched is looked at.
+    Unreaped,
     /// The next line of progress may be passed on.
     Progress,
     /// A client of the coordination socket must have spoken, or read; or its listener is tried again.
@@ -176,14 +180,18 @@ impl Reactor {
         ready.is_any().then_some(ready)
     }
 
-    /// Has the descriptor become readable at that moment.
-    pub(super) fn arm(&mut self, due: Option<Due>) {
+    /// Has the descriptor become readable at that moment; a system call only if it is another one than before. `false`: no timer can be set
+    /// for that.
+    pub(super) fn arm(&mut self, due: Option<Due>) -> bool {
+        let at = due.map(|(at, _)| at);
+        if self.timer.is_armed(at) {
+            return true;
+        }
         let now = self.now();
-        if self.timer.arm(due.map(|(at, _)| at), now)
-            && let Some((at, deadline)) = due
-        {
+        if let Some((at, deadline)) = due {
             log::trace!("{deadline:?} is due in {:?}", at.saturating_sub(now));
         }
+        self.timer.arm(at, now)
     }
 
     /// In a simulation: time has passed.

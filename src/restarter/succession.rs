@@ -9,27 +9,30 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task;
 use std::time::Duration;
 
 use mio::Waker;
 use nix::libc;
 
 use crate::error::{ChildSpawnError, Exit, Failure, Refusal};
-use crate::exec::{Exec, Job};
+use crate::exec::{Exec, Job, KILL_AGAIN};
 use crate::handover::Handover;
 use crate::lifeline::{self, Lifeline};
 use crate::machine::{Attempt, Cause, Input, KILL_TIMEOUT};
-use crate::sys::Process;
+use crate::sys::{self, Process};
 use crate::wire::{self, Outcome};
 
 use super::event::Successor;
-use super::reactor::{Due, LIFELINE, Reactor, SUCCESSOR};
+use super::reactor::{Deadline, Due, LIFELINE, Reactor, SUCCESSOR, earliest};
 
 use attempt::{Current, Said};
 use history::History;
 
 /// How often lines of progress are passed on: a successor that has much to say must not hold this loop up.
 const PROGRESS: Duration = Duration::from_millis(50);
+/// How often a child that waits to be reaped is looked at where it cannot be watched.
+const UNWATCHED: Duration = Duration::from_secs(1);
 
 /// What comes after this process.
 #[derive(Debug)]
@@ -40,7 +43,9 @@ pub(super) struct Succession {
     /// The successor under way, or the one that has taken over.
     current: Option<Current>,
     /// Successors that were given up and cannot be reaped yet: a debugger has them, or they were killed and do not die.
-    unreaped: Vec<Process>,
+    unreaped: Vec<Arc<Process>>,
+    /// One of them cannot be watched: it is looked at every now and then.
+    is_unwatched: bool,
     /// Why an attempt was called off, if the program said so.
     cancel_reason: Option<String>,
     /// Why nothing could be started.
@@ -57,6 +62,7 @@ impl Succession {
             ready_timeout,
             current: None,
             unreaped: Vec::new(),
+            is_unwatched: false,
             cancel_reason: None,
             spawn_error: None,
             last_failure: None,
@@ -71,7 +77,7 @@ impl Succession {
                 Some(current) => match result.and_then(|process| watched(process, current, reactor, &self.exec, &self.program)) {
                     Ok(process) => {
                         inputs.push(Input::Spawned(attempt, process.pid()));
-                        current.process = Some(process);
+                        current.process = Some(Arc::new(process));
                     }
                     Err(error) => {
                         current.words.spawn = Some(error);
@@ -83,15 +89,16 @@ impl Succession {
             }
         }
         for process in self.exec.take_held() {
-            // If it cannot be watched, it is looked at all the same when something else has happened.
             if let Err(error) = reactor.watch(process.as_fd(), SUCCESSOR) {
-                log::warn!("process {} has ended and waits to be reaped: {error}", process.pid());
+                log::warn!("process {} has been given up and waits to be reaped: {error}", process.pid());
+                self.is_unwatched = true;
             }
             self.unreaped.push(process);
         }
         if self.exec.is_lost() {
             inputs.push(self.thread_lost());
         }
+        self.exec.kill_again();
     }
 
     /// Nothing can be started any more, nor what was about to be.
@@ -210,8 +217,16 @@ impl Succession {
     pub(super) fn kill_and_wait(&mut self) {
         let Some(current) = &mut self.current else { return };
         let Some(process) = &current.process else { return };
-        process.kill();
-        current.words.exit = process.wait(KILL_TIMEOUT);
+        if process.kill() {
+            current.words.exit = process.wait(KILL_TIMEOUT);
+        } else {
+            // The restart thread has been told to, and tries again.
+            let deadline = sys::now() + KILL_TIMEOUT;
+            while current.words.exit.is_none() && sys::now() < deadline {
+                current.words.exit = process.wait(KILL_AGAIN);
+                self.exec.kill_again();
+            }
+        }
         if current.words.exit.is_none() {
             log::warn!(target: "pollflip", "the successor (process {}) does not die", process.pid());
         }
@@ -248,6 +263,7 @@ impl Succession {
             }
             is_held
         });
+        self.is_unwatched &= !self.unreaped.is_empty();
     }
 
     /// The successor, which is the caller's from now on.
@@ -343,8 +359,32 @@ impl Succession {
         self.exec.lose();
     }
 
+    /// Whether the successor may have said something in time that cannot be read yet.
+    pub(super) fn has_unread(&self) -> bool {
+        self.current.as_ref().is_some_and(Current::has_unread)
+    }
+
+    /// Has the restart thread wake the loop after so long.
+    pub(super) fn wake_loop_in(&self, time: Duration) {
+        self.exec.wake_loop_in(time);
+    }
+
+    /// Has the restart thread call this waker, and no earlier one, after so long. `false`: the thread is gone.
+    pub(super) fn wake_in(&self, time: Duration, waker: &task::Waker) -> bool {
+        self.exec.wake_in(time, waker)
+    }
+
+    /// Has the restart thread call no waker any more.
+    pub(super) fn wake_nobody(&self) {
+        self.exec.wake_nobody();
+    }
+
     pub(super) fn next_deadline(&self, now: Duration) -> Option<Due> {
-        self.current.as_ref()?.next_deadline(now)
+        earliest([
+            self.current.as_ref().and_then(|current| current.next_deadline(now)),
+            self.exec.next_timeout().map(|left| (now + left, Deadline::Kill)),
+            self.is_unwatched.then(|| (now + UNWATCHED, Deadline::Unreaped)),
+        ])
     }
 }
 

@@ -1,5 +1,7 @@
 //! One turn of the loop: what is ready becomes input.
 
+use std::time::Duration;
+
 use crate::machine::Input;
 
 use super::Restarter;
@@ -7,6 +9,9 @@ use super::reactor::{DRAINING, earliest};
 
 /// How often a lifeline is looked at for more when a deadline has passed: it holds some 300 messages, all of which have come in time.
 const LOOKS: usize = 8;
+
+/// How soon a timer that cannot be set is tried again.
+const TIMER_RETRY: Duration = Duration::from_millis(100);
 
 impl Restarter {
     /// Takes in what the inner poll has, and deals with it in a fixed order: the restart thread, the successor (its lifeline, its end), the
@@ -37,7 +42,9 @@ impl Restarter {
         self.take_up(&mut inputs);
         self.manager.poll(&self.reactor, &mut inputs);
         self.feed_all(inputs);
-        self.driver.feed(now, Input::Timeout);
+        if !self.succession.has_unread() {
+            self.driver.feed(now, Input::Timeout);
+        }
         self.rearm();
         true
     }
@@ -81,12 +88,17 @@ impl Restarter {
 
     pub(super) fn rearm(&mut self) {
         let now = self.reactor.now();
-        self.reactor.arm(earliest([
-            self.driver.next_deadline(),
+        // What may have come in time is read first.
+        let of_the_machine = self.driver.next_deadline().filter(|_| !self.succession.has_unread());
+        let due = earliest([
+            of_the_machine,
             self.succession.next_deadline(now),
             self.ancestry.next_deadline(now),
             self.requests.next_deadline(),
             self.manager.next_deadline(now),
-        ]));
+        ]);
+        if !self.reactor.arm(due) {
+            self.succession.wake_loop_in(due.map_or(TIMER_RETRY, |(at, _)| at.saturating_sub(now).min(TIMER_RETRY)));
+        }
     }
 }

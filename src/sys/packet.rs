@@ -71,7 +71,7 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Packet> {
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = mem::size_of_val(&control) as _;
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-    may_fail(&[libc::ECONNRESET, libc::ENOMEM])?;
+    may_fail(&[libc::ECONNRESET, libc::ENOMEM, libc::EBADF])?;
     // SAFETY: the message points to buffers that outlive the call, and their lengths are theirs.
     let received = retry(|| unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &mut message, flags) })?;
     // SAFETY: the kernel has written so many bytes, and no more than it was told there is room for.

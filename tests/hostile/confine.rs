@@ -29,6 +29,11 @@ pub fn this_thread(how: &str) {
             setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).expect("another group");
             setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).expect("another user");
         }
+        // No timer can be set by this thread.
+        "timer" => {
+            let program = filter([libc::SYS_timerfd_settime], SeccompAction::Allow, SeccompAction::Errno(libc::ENOMEM as u32));
+            apply_filter(&program).expect("a filter");
+        }
         // As one who is root in effect alone, on a kernel that cannot be asked what that one may.
         "before-5.8" => {
             let program = filter([libc::SYS_faccessat2], SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32));

@@ -21,6 +21,8 @@ pub struct Judge {
     pub exits: BTreeMap<u32, Exit>,
     /// The kernel has refused to take something, and not for a while.
     pub lost_for_good: bool,
+    /// The lifeline could not be read any more, and not for a while.
+    pub unreadable: bool,
 }
 
 impl Judge {
@@ -31,6 +33,7 @@ impl Judge {
             births: BTreeMap::new(),
             exits: BTreeMap::new(),
             lost_for_good: false,
+            unreadable: false,
         }
     }
 
@@ -87,6 +90,12 @@ impl Judge {
                 let pid = self.births.get(&attempt);
                 self.lost_for_good
                     || successors.iter().any(|successor| Some(&successor.pid) == pid && (successor.committed || !successor.is_open()))
+            }
+            // What passes does not end a lifeline.
+            Input::LifelineClosed(attempt) => {
+                let pid = self.births.get(&attempt);
+                let closed = successors.iter().any(|successor| Some(&successor.pid) == pid && !successor.is_open());
+                closed || self.unreadable || self.lost_for_good
             }
             Input::Refused(attempt) => said(attempt, Said::Refuse),
             Input::Garbage(attempt) => said(attempt, Said::Nonsense),

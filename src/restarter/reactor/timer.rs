@@ -1,6 +1,7 @@
 //! A deadline that an epoll can see.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -16,20 +17,24 @@ use crate::sys;
 pub(super) struct Timer {
     timer: TimerFd,
     armed: Option<Duration>,
+    /// It has been said that it cannot be set.
+    is_told: bool,
 }
 
 impl Timer {
     pub(super) fn new() -> io::Result<Timer> {
         sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
-        Ok(Timer { timer, armed: None })
+        Ok(Timer { timer, armed: None, is_told: false })
     }
 
-    /// Arms it for that moment; a system call only if it is another one than before, which is returned.
+    /// Whether it is armed for that moment.
+    pub(super) fn is_armed(&self, at: Option<Duration>) -> bool {
+        self.armed == at
+    }
+
+    /// Arms it for that moment. `false`: it cannot be set, and stays as it was.
     pub(super) fn arm(&mut self, at: Option<Duration>, now: Duration) -> bool {
-        if self.armed == at {
-            return false;
-        }
         if sys::is_simulated() {
             self.armed = at;
             self.time_has_passed(now);
@@ -44,10 +49,14 @@ impl Timer {
             None => self.timer.unset(),
         };
         match result {
-            Ok(()) => self.armed = at,
-            Err(error) => log::warn!("cannot set the timer: {error}"),
+            Ok(()) => (self.armed, self.is_told) = (at, false),
+            Err(error) => {
+                if !mem::replace(&mut self.is_told, true) {
+                    log::warn!("cannot set the timer: {error}; it is tried again, and the restart thread wakes the loop meanwhile");
+                }
+            }
         }
-        true
+        result.is_ok()
     }
 
     /// In a simulation, whose time it does not know, it fires when it is told.

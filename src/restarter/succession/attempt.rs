@@ -18,6 +18,8 @@ use super::super::reactor::{Deadline, Due, earliest};
 
 /// How many messages are read before others have their turn.
 const TURN: usize = 64;
+/// How long the words of the successor are waited for, if they cannot be read for a moment.
+const UNREAD: Duration = Duration::from_secs(1);
 
 /// One try at a restart, from the spawn until the successor has ended.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub(super) struct Current {
     pub(super) lifeline: Arc<Lifeline>,
     /// How the handover ends, while it is open.
     pub(super) handover: Option<Arc<Mailbox>>,
-    pub(super) process: Option<Process>,
+    pub(super) process: Option<Arc<Process>>,
     pub(super) words: Words,
     /// When the next line is passed on, at the earliest.
     pub(super) next_line: Duration,
@@ -119,6 +121,7 @@ impl Current {
                 break;
             }
             match self.lifeline.receive() {
+                None if self.has_unread() => break,
                 None if self.deaf => self.closed = Some(now),
                 None => break,
                 Some(Incoming::Message(message, _)) => self.hear(message, &mut said),
@@ -127,8 +130,11 @@ impl Current {
             }
             more = true;
         }
-        if !more && !self.exited && self.words.exit.is_some() {
+        if !more && !self.exited && self.words.exit.is_some() && !self.has_unread() {
             self.exited = true;
+            // Nothing more is read of what it has said.
+            self.lifeline.read_no_more();
+            self.closed.get_or_insert(now);
             said.push(Said::Input(Input::Exited(self.attempt)));
         } else if !self.told_closed && !self.exited && self.closed.is_some_and(|since| now >= since + DYING) {
             self.told_closed = true;
@@ -137,6 +143,11 @@ impl Current {
             said.push(Said::Input(Input::LifelineClosed(self.attempt)));
         }
         (said, more)
+    }
+
+    /// Whether it may have said something in time that cannot be read yet.
+    pub(super) fn has_unread(&self) -> bool {
+        self.lifeline.is_short_for_less_than(UNREAD)
     }
 
     /// Tells it that the service is its own; `false`: it takes nothing any more.
@@ -151,7 +162,7 @@ impl Current {
 
     /// Whether its end has begun, and is not over.
     pub(super) fn is_dying(&mut self) -> bool {
-        self.dying = self.process.as_ref().filter(|process| !process.has_ended()).and_then(Process::dying);
+        self.dying = self.process.as_ref().filter(|process| !process.has_ended()).and_then(|process| process.dying());
         self.dying.is_some()
     }
 
@@ -267,7 +278,7 @@ impl Current {
 
     /// Whether it has ended, reaped or not.
     fn has_ended(&self) -> bool {
-        self.process.as_ref().is_some_and(Process::has_ended)
+        self.process.as_ref().is_some_and(|process| process.has_ended())
     }
 
     /// Whether it has not proved itself although its time has passed: its end has begun, or its lifeline is closed, and it is only that
@@ -286,7 +297,7 @@ impl Current {
     }
 
     /// Returns it if this thread may not kill it.
-    pub(super) fn kill(&mut self) -> Option<&Process> {
+    pub(super) fn kill(&mut self) -> Option<&Arc<Process>> {
         self.granting = false;
         let left = self.process.as_ref().filter(|process| !process.kill());
         self.tell_the_end();
