@@ -115,18 +115,20 @@ fn grant(program: &Path, rights: Rights) -> std::io::Result<()> {
             chown(program, None, Some(GROUP))?;
             fs::set_permissions(program, fs::Permissions::from_mode(0o2755))
         }
-        Rights::Capabilities => give_capabilities(program),
+        // To bind ports below 1024.
+        Rights::Capabilities => give_capabilities(program, &[10]),
         Rights::None => Ok(()),
     }
 }
 
-/// The right to bind ports below 1024, from the moment on at which it is executed.
+/// Gives the program these capabilities, in effect from the moment on at which it is executed, and no others.
 #[allow(unsafe_code, reason = "std has no extended attributes")]
-fn give_capabilities(program: &Path) -> std::io::Result<()> {
+pub fn give_capabilities(program: &Path, capabilities: &[u32]) -> std::io::Result<()> {
     /// VFS_CAP_REVISION_2 and VFS_CAP_FLAGS_EFFECTIVE.
     const HEADER: u32 = 0x0200_0001;
-    const NET_BIND_SERVICE: u32 = 1 << 10;
-    let value: Vec<u8> = [HEADER, NET_BIND_SERVICE, 0, 0, 0].into_iter().flat_map(u32::to_le_bytes).collect();
+    let permitted = capabilities.iter().fold(0u32, |all, one| all | 1 << one);
+    // What is permitted and what can be inherited, in two halves.
+    let value: Vec<u8> = [HEADER, permitted, 0, 0, 0].into_iter().flat_map(u32::to_le_bytes).collect();
     let path = std::ffi::CString::new(program.as_os_str().as_bytes()).expect("no NUL");
     // SAFETY: both names end with a NUL byte, and the kernel reads as many bytes of the value as it
     // has.

@@ -4,12 +4,10 @@
 //! The forger is a user without rights. It makes a lifeline, and says on it what a predecessor would; or a child of it does, while it becomes
 //! something better.
 
-use std::ffi::CString;
 use std::fs;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt;
@@ -19,7 +17,6 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair};
 use nix::sys::stat::fstat;
@@ -27,13 +24,13 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::Pid;
 use pollflip::internals::wire::{Given, Hello, MAX_PACKET, Message, OLDEST, VERSION};
 
-use crate::confine;
 use crate::harness::{Service, Setup, install_copy};
 use crate::hub::{wait_for, wait_until};
 use crate::is_root;
 use crate::procfs;
 use crate::service::{HUB, ROLE};
 use crate::surroundings::stale_socket;
+use crate::{callers, confine};
 
 trials![
     promise_10_a_program_with_capabilities_goes_on_for_nobody_who_has_them_not,
@@ -54,18 +51,11 @@ pub const FORGER: &str = "forger";
 const ALONE: &str = "alone";
 const ANSWER: &str = "answer";
 
-/// Gives the file of a program capabilities; says aloud if that cannot be here.
-#[allow(unsafe_code, reason = "nix has no setxattr")]
+/// `false`: files cannot have capabilities here, which is said aloud.
 fn give_capabilities(program: &Path, capabilities: &[u32]) -> bool {
-    // VFS_CAP_REVISION_2, and that they are in effect from the start; then what is permitted and what can be inherited, in two halves.
-    let permitted = capabilities.iter().fold(0u32, |all, one| all | 1 << one);
-    let value: Vec<u8> = [0x0200_0001, permitted, 0, 0, 0].iter().flat_map(|number: &u32| number.to_le_bytes()).collect();
-    let path = CString::new(program.as_os_str().as_bytes()).expect("a path");
-    // SAFETY: the names are NUL-terminated, and the value has the length that is given.
-    let result = unsafe { libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     let has_no_rights = statvfs(program).expect("a file system").flags().contains(FsFlags::ST_NOSUID);
-    match Errno::result(result) {
-        Ok(_) if !has_no_rights => true,
+    match callers::give_capabilities(program, capabilities) {
+        Ok(()) if !has_no_rights => true,
         other => {
             eprintln!("skipped: files cannot have capabilities here ({other:?})");
             false
@@ -82,6 +72,8 @@ fn furnish(test: &str, capabilities: &[u32]) -> Option<(Setup, PathBuf)> {
     let (program, plain) = (setup.path("server"), setup.path("plain"));
     install_copy(&program);
     install_copy(&plain);
+    // A successor gets nothing of the environment but what is set for it, and the path is named.
+    let setup = setup.set("keep", "1").set("program", &program);
     give_capabilities(&program, capabilities).then(|| (setup.program(program), plain))
 }
 
