@@ -307,8 +307,10 @@ impl Takeover {
         }
     }
 
-    /// A restarter of before, if there was one, has carried its outputs out; this one has its own.
+    /// What holds is said anew to each restarter. The main PID is named once: that is owed until a
+    /// restarter has carried it out.
     fn attach(&mut self) {
+        let name_main_pid = self.outputs.contains(&TakeoverOutput::TakeService { name_main_pid: true });
         self.outputs.retain(|output| matches!(output, TakeoverOutput::Notice(_)));
         match self.stage {
             Stage::Starting { .. } | Stage::ReadySent { .. } | Stage::GivenUp { .. } => {}
@@ -321,7 +323,7 @@ impl Takeover {
             Stage::Alone { ready: false, .. } => self.outputs.push_back(TakeoverOutput::Answer),
             Stage::Alone { ready: true, .. } | Stage::Final { .. } => {
                 self.outputs.push_back(TakeoverOutput::Open);
-                self.take_service(false);
+                self.take_service(name_main_pid);
             }
         }
     }
