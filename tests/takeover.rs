@@ -17,3 +17,14 @@ fn the_main_pid_that_the_first_restarter_has_not_named_is_named_by_the_next_and_
     let outputs = attach(&[TakeoverInput::Attach]);
     assert!(outputs.contains(&TakeoverOutput::TakeService { name_main_pid: false }), "{outputs:?}");
 }
+
+#[test]
+fn a_state_whose_lifeline_was_lost_does_not_come_any_more() {
+    for by_us in [false, true] {
+        let mut process = Takeover::successor(None);
+        for input in [TakeoverInput::Pull, TakeoverInput::LineClosed { by_us }, TakeoverInput::StateComplete] {
+            process.handle(Duration::ZERO, input);
+        }
+        assert!(!process.has_state() && !process.may_be_ready());
+    }
+}

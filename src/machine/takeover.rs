@@ -336,7 +336,7 @@ impl Takeover {
     }
 
     fn state_came(&mut self, how: Inbound) {
-        if let Stage::Starting { state: state @ Inbound::Asked, .. } = &mut self.stage {
+        if let Stage::Starting { line: Line::Open, state: state @ Inbound::Asked } = &mut self.stage {
             *state = how;
             if how == Inbound::Unusable {
                 // Nothing may be lost in silence: without all of the state this process does not take over.
