@@ -18,7 +18,7 @@ use pollflip::internals::machine::{DYING, TakeoverInput};
 enum Happens {
     /// So much time passes, and then this comes in.
     Input(Duration, TakeoverInput),
-    /// The time was looked at a second ago: the one who hands it in has been stopped since.
+    /// The clock was read a second ago: the process has been stopped since.
     StaleTimeout,
     /// The loop carries out one output.
     Output,

@@ -29,7 +29,7 @@ pub struct Cell {
     pub input: usize,
     pub name: String,
     pub effect: Effect,
-    /// It is to be said of many states, and comes last.
+    /// The row holds for many states, and comes last.
     pub general: bool,
 }
 
@@ -56,7 +56,7 @@ struct Row {
 }
 
 impl Row {
-    /// By states and inputs; what is to be said of many states by inputs and states.
+    /// By states and inputs; general rows by inputs and states.
     fn order(&self, places: &[Place]) -> (Option<usize>, usize, usize) {
         let first = self.places.first().map_or("", |place| places[*place].state);
         let input = self.inputs[0].0;

@@ -200,7 +200,7 @@ impl TakeoverLaws {
         }
     }
 
-    /// Judges what is to be done at once.
+    /// Judges a prompt.
     pub fn prompts(&mut self, prompt: Prompt) -> Verdict {
         let (owed, otherwise) = match prompt {
             Prompt::SendPull => (&mut self.owes_pull, TakeoverLaw::PullOnce),

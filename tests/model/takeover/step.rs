@@ -16,7 +16,7 @@ use crate::model::operation::{After, DRAIN, at};
 pub struct TakeoverStep {
     pub input: TakeoverInput,
     pub after: After,
-    /// The time was looked at a second before it is handed in: whoever does so may have been stopped.
+    /// The clock was read a second ago: the process may have been stopped since.
     pub stale: bool,
     pub drain: usize,
 }
