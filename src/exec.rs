@@ -4,6 +4,8 @@
 //! and keeps the rights it is born with: what other threads give up later (a seccomp filter, capabilities) it still has. It is also
 //! the thread that waits, so that the loop does not: for a program that is being written, for a slow file system, for a killed child.
 
+mod alarm;
+mod condemned;
 mod diagnosis;
 mod public;
 mod start;
@@ -26,14 +28,13 @@ use crate::lifeline;
 use crate::machine::Attempt;
 use crate::sys::{self, Origin, Process};
 
+use condemned::Condemned;
+pub(crate) use condemned::KILL_AGAIN;
 use start::start;
 
 /// How long the end of the thread is waited for when the restarter is dropped, and the end of a killed
 /// child before it is left to the loop.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// How soon a process that must die, and that no thread was allowed to kill, is killed again. It may
-/// become another user.
-pub(crate) const KILL_AGAIN: Duration = Duration::from_millis(500);
 
 /// The restart thread.
 #[derive(Debug)]
@@ -69,14 +70,6 @@ enum Order {
     Spawn(Job),
     Kill(Condemned),
     Reap(Arc<Process>),
-}
-
-/// A process that must die.
-#[derive(Debug)]
-struct Condemned {
-    process: Arc<Process>,
-    /// It has been said that nobody here may kill it.
-    is_told: bool,
 }
 
 #[derive(Debug)]
@@ -159,38 +152,6 @@ impl Exec {
         }
     }
 
-    /// Has a child killed that this thread may not kill: the restart thread has rights that others may
-    /// have given up. If the restart thread may not kill it either, or is gone, the kill is tried
-    /// [again](Exec::kill_again) until the child has ended. The one who watches the child reaps it.
-    pub(crate) fn kill(&self, process: &Arc<Process>) {
-        self.order_to_kill(Condemned { process: process.clone(), is_told: false });
-    }
-
-    /// Kills those that no thread was allowed to kill, if it is time to try again.
-    pub(crate) fn kill_again(&self) {
-        let condemned = {
-            let mut desk = self.shared.desk();
-            if desk.next_kill.take_if(|at| sys::now() >= *at).is_none() {
-                return;
-            }
-            mem::take(&mut desk.condemned)
-        };
-        for condemned in condemned.into_iter().filter(|Condemned { process, .. }| !process.has_ended() && !process.kill()) {
-            self.order_to_kill(condemned);
-        }
-    }
-
-    fn order_to_kill(&self, condemned: Condemned) {
-        if let Err(Order::Kill(condemned)) = self.order(Order::Kill(condemned)) {
-            self.shared.condemn(condemned);
-        }
-    }
-
-    /// How long until [`Exec::kill_again`] is needed.
-    pub(crate) fn next_timeout(&self) -> Option<Duration> {
-        self.shared.desk().next_kill.map(|at| at.saturating_duration_since(sys::now()))
-    }
-
     /// Has a child killed and reaped that nobody wants.
     pub(crate) fn discard(&self, process: Process) {
         let process = Arc::new(process);
@@ -198,46 +159,13 @@ impl Exec {
         // If the thread is gone it is reaped here, which takes a killed process a moment.
         if let Err(Order::Reap(process)) = self.order(Order::Reap(process)) {
             if !is_killed {
-                self.shared.condemn(Condemned { process: process.clone(), is_told: false });
+                self.shared.condemn(Condemned::new(process.clone()));
                 self.shared.hold(process);
             } else if process.wait(END_LIMIT).is_none() {
                 log::warn!("process {} has been killed and does not die", process.pid());
                 self.shared.hold(process);
             }
         }
-    }
-
-    /// Has the thread wake the loop after so long, since no timer can be set: at once if the thread is
-    /// gone.
-    pub(crate) fn wake_loop_in(&self, time: Duration) {
-        let mut desk = self.shared.desk();
-        if desk.ended || self.thread.is_none() {
-            drop(desk);
-            return self.shared.wake_loop();
-        }
-        desk.alarm = Some(Instant::now() + time);
-        drop(desk);
-        self.shared.changed.notify_all();
-    }
-
-    /// Has the thread call this waker, and no earlier one, after so long. It runs with the rights of the
-    /// thread. `false`: the thread is gone.
-    pub(crate) fn wake_in(&self, time: Duration, waker: &task::Waker) -> bool {
-        // A waker is foreign code: it is cloned and dropped without the lock.
-        let sleeper = (Instant::now() + time, waker.clone());
-        let mut desk = self.shared.desk();
-        let is_there = !desk.ended && self.thread.is_some();
-        let unwanted = if is_there { desk.sleeper.replace(sleeper) } else { Some(sleeper) };
-        drop(desk);
-        self.shared.changed.notify_all();
-        drop(unwanted);
-        is_there
-    }
-
-    /// Has the thread call no waker any more.
-    pub(crate) fn wake_nobody(&self) {
-        let sleeper = self.shared.desk().sleeper.take();
-        drop(sleeper);
     }
 
     /// How a start went, if one has been tried.
@@ -338,20 +266,6 @@ impl Shared {
         self.wake_loop();
     }
 
-    /// Has a process killed again a little later that must die and that may not be killed now.
-    fn condemn(&self, mut condemned: Condemned) {
-        if !mem::replace(&mut condemned.is_told, true) {
-            let pid = condemned.process.pid();
-            log::error!("process {pid} must end, and this process may not kill it; it is tried again until process {pid} has ended");
-        }
-        let mut desk = self.desk();
-        desk.next_kill.get_or_insert_with(|| sys::now() + KILL_AGAIN);
-        desk.condemned.push(condemned);
-        drop(desk);
-        // For the timer.
-        self.wake_loop();
-    }
-
     fn wake_loop(&self) {
         if let Err(error) = self.waker.wake() {
             log::warn!("cannot wake the loop: {error}");
@@ -424,7 +338,7 @@ impl Work {
         if process.kill() {
             process.wait(END_LIMIT);
         } else {
-            self.shared.condemn(Condemned { process: process.clone(), is_told: false });
+            self.shared.condemn(Condemned::new(process.clone()));
         }
         if process.is_held() {
             self.shared.hold(process);
