@@ -32,6 +32,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{fstat, fstatat};
 
+use crate::wire::FileId;
+
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
@@ -75,26 +77,26 @@ pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Opt
     fstat(fd).is_ok().then(|| look(fd))
 }
 
-/// The device and inode of an open descriptor, given by number; `None` if there is none of that number.
+/// The file of an open descriptor, given by number; `None` if there is none of that number.
 #[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
-pub(crate) fn identity(raw: RawFd) -> Option<(u64, u64)> {
-    peek(raw, |fd| fstat(fd).ok().map(|stat| (u64::from(stat.st_dev), u64::from(stat.st_ino))))?
+pub(crate) fn identity(raw: RawFd) -> Option<FileId> {
+    peek(raw, |fd| fstat(fd).ok().map(|stat| FileId { device: u64::from(stat.st_dev), inode: u64::from(stat.st_ino) }))?
 }
 
-/// The device and inode of what a path names, be it a link; `None` if nothing can be seen there.
-pub(crate) fn identity_of(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+/// What a path names, be it a link; `None` if nothing can be seen there.
+pub(crate) fn identity_of(path: &Path) -> Option<FileId> {
+    fs::symlink_metadata(path).ok().map(|found| FileId { device: found.dev(), inode: found.ino() })
 }
 
 /// The same with links followed.
-pub(crate) fn identity_behind(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+pub(crate) fn identity_behind(path: &Path) -> Option<FileId> {
+    fs::metadata(path).ok().map(|found| FileId { device: found.dev(), inode: found.ino() })
 }
 
-/// The device and inode of the directory that this process is in, which it need not be able to enter anew.
+/// The working directory of this process, which it need not be able to enter anew.
 #[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
-pub(crate) fn working_directory() -> Option<(u64, u64)> {
-    fstatat(AT_FDCWD, c"", AtFlags::AT_EMPTY_PATH).ok().map(|stat| (u64::from(stat.st_dev), u64::from(stat.st_ino)))
+pub(crate) fn working_directory() -> Option<FileId> {
+    fstatat(AT_FDCWD, c"", AtFlags::AT_EMPTY_PATH).ok().map(|stat| FileId { device: u64::from(stat.st_dev), inode: u64::from(stat.st_ino) })
 }
 
 /// Takes over a descriptor that this process was born with, and makes it CLOEXEC again.

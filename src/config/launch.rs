@@ -17,7 +17,7 @@ use nix::sys::signal::SigSet;
 use crate::error::{Error, Refusal};
 use crate::sys;
 use crate::systemd::{self, FOR_ONE_PROCESS};
-use crate::wire::LIFELINE_VARIABLE;
+use crate::wire::{FileId, LIFELINE_VARIABLE};
 
 use super::{RestartConfig, absolute, settled};
 
@@ -29,7 +29,7 @@ pub(crate) struct Launch {
     pub(crate) environment: Vec<CString>,
     pub(crate) directory: Option<CString>,
     /// The device and inode of that, if it is the one in which the restarter was built.
-    pub(crate) own_directory: Option<(u64, u64)>,
+    pub(crate) own_directory: Option<FileId>,
     pub(crate) mask: SigSet,
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::lifeline::{Incoming, Lifeline};
 use crate::sys::{self, Process};
-use crate::wire::{self, Given, Hello, Message};
+use crate::wire::{self, FileId, Given, Hello, Message};
 
 use super::Link;
 use super::provenance::Provenance;
@@ -32,8 +32,8 @@ pub(crate) struct Gifts {
 pub(crate) struct Coordination {
     pub(crate) path: PathBuf,
     /// The device and the inode of that path, if they are known, and of the root directory in which it means that.
-    pub(crate) identity: Option<(u64, u64)>,
-    pub(crate) root: Option<(u64, u64)>,
+    pub(crate) identity: Option<FileId>,
+    pub(crate) root: Option<FileId>,
     pub(crate) listener: OwnedFd,
 }
 
@@ -84,7 +84,8 @@ fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
                 Given::Predecessor => process = Some(descriptor),
                 Given::Coordination { path, file, root } => {
                     let (path, listener) = (path.into(), descriptor);
-                    gifts.coordination = Some(Coordination { path, identity: identity(&file), root: identity(&root), listener });
+                    gifts.coordination =
+                        Some(Coordination { path, identity: FileId::from_numbers(&file), root: FileId::from_numbers(&root), listener });
                 }
                 Given::Draining { pid } => gifts.draining.push(Process::from((pid, descriptor))),
                 Given::Socket { name } => gifts.sockets.push((name, descriptor)),
@@ -122,13 +123,6 @@ pub(super) fn next_from(line: &Lifeline, deadline: Instant) -> Result<(Message, 
             return Err(unusable(format!("the predecessor did not say who it is within {} s", HELLO_LIMIT.as_secs())));
         }
         line.wait(left);
-    }
-}
-
-fn identity(numbers: &[u64]) -> Option<(u64, u64)> {
-    match numbers {
-        [device, inode] => Some((*device, *inode)),
-        _ => None,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::handover::{Collected, Inheritance};
 use crate::lifeline::{Incoming, Lifeline};
 use crate::machine::{Inbound, Line, Prompt, Stage, Takeover, TakeoverInput};
 use crate::sys::{self, Origin, Process};
-use crate::wire::{self, Hello, Message, Outcome};
+use crate::wire::{self, FileId, Hello, Message, Outcome};
 
 use super::takeover::SharedTakeover;
 
@@ -34,10 +34,10 @@ pub(crate) struct Link {
     pub(super) origin: Origin,
     pub(super) line: Lifeline,
     /// Which socket the lifeline is: its number may come to mean another one, if the program closes what it does not know.
-    identity: Option<(u64, u64)>,
+    identity: Option<FileId>,
     process: Process,
     /// The same for the descriptor by which the predecessor is held: one that is closed looks to poll as that of a process that has ended.
-    process_identity: Option<(u64, u64)>,
+    process_identity: Option<FileId>,
     /// It was the parent of this process when this one began. The thread that has started this one may be gone before the others.
     was_parent: bool,
     hello: Hello,

@@ -12,10 +12,11 @@ use nix::sys::stat::{Mode, fchmod};
 
 use crate::sockets::{Directory, Found, LONGEST_PATH, PathLock, TEMPORARY, beside, find_stale, named, unix_socket};
 use crate::sys;
+use crate::wire::FileId;
 
 /// A listener at `path` for this user alone, and the identity of its file. It is made under another name and moved there when it listens,
 /// so that a client finds either nobody or somebody who answers. Its file opens to nobody else from the first moment on.
-pub(super) fn bind_private(path: &Path) -> io::Result<(OwnedFd, (u64, u64))> {
+pub(super) fn bind_private(path: &Path) -> io::Result<(OwnedFd, FileId)> {
     let length = path.as_os_str().len();
     let longest = LONGEST_PATH - TEMPORARY.len();
     if length > longest {
@@ -70,9 +71,9 @@ fn swapped() -> io::Error {
 }
 
 /// Whether the path names another file by now, or none. One that may not be looked at is believed to be there.
-pub(super) fn is_taken_away(path: &Path, own: (u64, u64)) -> bool {
+pub(super) fn is_taken_away(path: &Path, own: FileId) -> bool {
     match fs::symlink_metadata(path) {
-        Ok(found) => (found.dev(), found.ino()) != own,
+        Ok(found) => FileId { device: found.dev(), inode: found.ino() } != own,
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }

@@ -14,7 +14,7 @@ use slab::Slab;
 use crate::predecessor::Coordination;
 use crate::sockets::{Directory, Found};
 use crate::sys;
-use crate::wire::{MAX_FRAME, Request, Response};
+use crate::wire::{FileId, MAX_FRAME, Request, Response};
 
 use super::client::{Client, Waits};
 use super::door::Door;
@@ -37,9 +37,9 @@ const RETRY: Duration = Duration::from_millis(100);
 pub(crate) struct Server {
     path: PathBuf,
     /// What the path names: removed at the end if it still does.
-    identity: Option<(u64, u64)>,
+    identity: Option<FileId>,
     /// The root directory in which the path means that.
-    root: Option<(u64, u64)>,
+    root: Option<FileId>,
     listener: Option<UnixListener>,
     /// The predecessor has it as well, and answers there.
     shared: bool,
@@ -137,7 +137,7 @@ impl Server {
     }
 
     /// What the path names, and the root directory in which it does.
-    pub(crate) fn identities(&self) -> [Option<(u64, u64)>; 2] {
+    pub(crate) fn identities(&self) -> [Option<FileId>; 2] {
         [self.identity, self.root]
     }
 

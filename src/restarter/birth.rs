@@ -31,7 +31,7 @@ impl Restarter {
         if let Some((path, identities, listener)) = self.requests.listener()
             && let Some(path) = path.to_str()
         {
-            let [file, root] = identities.map(|identity| identity.map_or(vec![], |(device, inode)| vec![device, inode]));
+            let [file, root] = identities.map(|identity| identity.map_or(vec![], |file| file.to_numbers().into()));
             gifts.push((Given::Coordination { path: path.into(), file, root }, listener));
         }
         gifts.extend(self.ancestry.living().map(|process| (Given::Draining { pid: process.pid() }, process.as_fd())));

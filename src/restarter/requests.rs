@@ -13,7 +13,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::machine::{Input, Ticket};
 use crate::restart_coordination_socket::{Asked, ClientId, Server, Status};
-use crate::wire::Response;
+use crate::wire::{FileId, Response};
 
 use super::reactor::{COORDINATION, Deadline, Due, Reactor, Ready, SIGNALS};
 
@@ -162,7 +162,7 @@ impl Requests {
     }
 
     /// The listener for the successor: its path, what that names in which root directory, and itself.
-    pub(super) fn listener(&self) -> Option<(&Path, [Option<(u64, u64)>; 2], BorrowedFd<'_>)> {
+    pub(super) fn listener(&self) -> Option<(&Path, [Option<FileId>; 2], BorrowedFd<'_>)> {
         let server = self.server.as_ref()?;
         Some((server.path(), server.identities(), server.listener()?))
     }

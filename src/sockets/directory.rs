@@ -19,6 +19,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use crate::sys;
+use crate::wire::FileId;
 
 /// The directory.
 #[derive(Debug)]
@@ -27,8 +28,7 @@ pub(crate) struct Directory(OwnedFd);
 /// What a name names, or what a descriptor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The device and the inode.
-    pub(crate) identity: (u64, u64),
+    pub(crate) identity: FileId,
     /// The type alone.
     kind: libc::mode_t,
     owner: u32,
@@ -134,7 +134,7 @@ impl Found {
 #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "narrower on 32-bit machines")]
 impl From<FileStat> for Found {
     fn from(stat: FileStat) -> Found {
-        let identity = (u64::from(stat.st_dev), u64::from(stat.st_ino));
+        let identity = FileId { device: u64::from(stat.st_dev), inode: u64::from(stat.st_ino) };
         Found { identity, kind: stat.st_mode & libc::S_IFMT, owner: stat.st_uid, names: stat.st_nlink as u64 }
     }
 }
