@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Refusal};
 use crate::handover::Inheritance;
-use crate::machine::{Stage, TakeoverOutput};
+use crate::machine::{Stage, TakeoverNotice, TakeoverOutput};
 use crate::predecessor::{Link, Predecessor, SharedTakeover, say_ready};
 use crate::sys::Process;
 use crate::wire::Outcome;
@@ -46,6 +46,17 @@ impl Ancestry {
     /// The next thing that the takeover machine has for the loop.
     pub(super) fn next_output(&mut self) -> Option<TakeoverOutput> {
         self.takeover.poll_output()
+    }
+
+    /// The program is told of this when it asks for the next event.
+    pub(super) fn tell_later(&self, notice: TakeoverNotice) {
+        self.takeover.tell_later(notice);
+    }
+
+    /// The next thing to tell the program, and of which predecessor.
+    pub(super) fn next_untold(&self) -> Option<(TakeoverNotice, u32)> {
+        let pid = self.predecessor_pid()?;
+        Some((self.takeover.next_untold()?, pid))
     }
 
     /// The state, when it has come.

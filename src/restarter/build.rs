@@ -1,6 +1,5 @@
 //! How a restarter is made.
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -128,6 +127,7 @@ impl RestartConfig {
             (Some(path), None) => Some(Server::new(&path, FIRST_CLIENT).map_err(cannot_bind(&path))?),
             (None, None) => None,
         };
+        let is_another = claim.has_built();
         let takeover = claim.built(reactor.waker().clone());
         let limits = Limits { ready: self.ready_timeout, probation: self.probation };
         let mut restarter = Restarter {
@@ -139,13 +139,16 @@ impl RestartConfig {
             paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
             sockets: Sockets::new(gifts.sockets, passed),
             ancestry: Ancestry::new(link, takeover, gifts.draining),
-            pending_events: VecDeque::new(),
             claim,
             reactor,
         };
         // Nothing wakes a loop before the program is ready but those who ask too early.
         restarter.requests.open(&restarter.reactor);
         restarter.rearm();
+        if is_another {
+            // What holds already, and what an earlier one has not told.
+            restarter.reactor.wake();
+        }
         Ok(restarter)
     }
 

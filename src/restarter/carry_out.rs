@@ -23,8 +23,14 @@ impl Restarter {
             if let Some(inheritance) = self.ancestry.inherited() {
                 return Some(Event::Inherited(inheritance));
             }
-            if let Some(event) = self.pending_events.pop_front() {
-                return Some(event);
+            if let Some((notice, predecessor)) = self.ancestry.next_untold() {
+                match notice {
+                    TakeoverNotice::Granted => return Some(Event::Granted),
+                    TakeoverNotice::Committed => return Some(Event::Committed),
+                    TakeoverNotice::GivenUp => return Some(Event::Broken(Error::GivenUp(predecessor))),
+                    TakeoverNotice::PredecessorGone => return Some(Event::PredecessorGone),
+                    TakeoverNotice::LineLost => continue,
+                }
             }
             let Some(output) = self.driver.next_output() else {
                 self.settle();
@@ -188,8 +194,20 @@ impl Restarter {
             TakeoverOutput::Answer => self.requests.answer_alone(),
             TakeoverOutput::TakeService { name_main_pid } => self.take_service(name_main_pid),
             TakeoverOutput::Notice(notice) => {
-                let event = self.takeover_event(notice);
-                self.pending_events.extend(event);
+                let (own, predecessor) = (process::id(), self.ancestry.predecessor_pid().unwrap_or_default());
+                match notice {
+                    TakeoverNotice::Committed => {
+                        log::info!(target: "pollflip", "final, the predecessor has committed or ended: process {own} serves");
+                    }
+                    TakeoverNotice::LineLost => {
+                        log::warn!(
+                            target: "pollflip",
+                            "the lifeline to the predecessor (process {predecessor}) is lost: nothing more is heard of it but its end"
+                        );
+                    }
+                    TakeoverNotice::Granted | TakeoverNotice::GivenUp | TakeoverNotice::PredecessorGone => {}
+                }
+                self.ancestry.tell_later(notice);
             }
         }
     }
@@ -215,25 +233,5 @@ impl Restarter {
         if predecessor.is_some() && self.is_stopped() {
             self.tell_of_the_end();
         }
-    }
-
-    fn takeover_event(&mut self, notice: TakeoverNotice) -> Option<Event> {
-        let predecessor = self.ancestry.predecessor_pid()?;
-        Some(match notice {
-            TakeoverNotice::Granted => Event::Granted,
-            TakeoverNotice::Committed => {
-                log::info!(target: "pollflip", "final, the predecessor has committed or ended: process {} serves", process::id());
-                Event::Committed
-            }
-            TakeoverNotice::GivenUp => Event::Broken(Error::GivenUp(predecessor)),
-            TakeoverNotice::LineLost => {
-                log::warn!(
-                    target: "pollflip",
-                    "the lifeline to the predecessor (process {predecessor}) is lost: nothing more is heard of it but its end"
-                );
-                return None;
-            }
-            TakeoverNotice::PredecessorGone => Event::PredecessorGone,
-        })
     }
 }
