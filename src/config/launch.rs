@@ -4,9 +4,9 @@
 //! them its caller may have chosen. Does not know: how it is started.
 
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{self, OpenOptions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -28,9 +28,20 @@ pub(crate) struct Launch {
     pub(crate) program: Result<Program, Refusal>,
     pub(crate) environment: Vec<CString>,
     pub(crate) directory: Option<CString>,
-    /// The device and inode of that, if it is the one in which the restarter was built.
+    /// What tells that one from others, if it is the one in which the restarter was built.
     pub(crate) own_directory: Option<FileId>,
     pub(crate) mask: SigSet,
+}
+
+impl Launch {
+    /// The directory that the successor is to enter. `None`: it stays in that of this process, where there is no other or its user may not
+    /// enter that one anew: it was another user's, who has been given up.
+    pub(crate) fn directory_to_enter(&self) -> Option<&CStr> {
+        let directory = self.directory.as_deref()?;
+        let is_there = self.own_directory.is_some() && self.own_directory == sys::working_directory();
+        let is_shut = || sys::may_enter(directory).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        (!is_there || !is_shut()).then_some(directory)
+    }
 }
 
 /// The program, and what it is called with.

@@ -1,6 +1,6 @@
 //! The start of one successor: what it is given, and what is said if it cannot be started.
 
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
@@ -36,7 +36,7 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
         program: &program.executable,
         arguments: &program.arguments,
         environment: &environment,
-        directory: directory(launch),
+        directory: launch.directory_to_enter(),
         mask,
         inherited: &inherited,
     };
@@ -67,15 +67,6 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
         .map_err(|(error, end)| {
             ChildSpawnError::new(&program.path, &error, Some(format!("it was started but cannot be watched, and {end}")))
         })
-}
-
-/// The directory that the successor is to enter. `None`: it stays in that of this process, where there is no other or its user may not
-/// enter that one anew: it was another user's, who has been given up.
-pub(super) fn directory(launch: &Launch) -> Option<&CStr> {
-    let directory = launch.directory.as_deref()?;
-    let is_there = launch.own_directory.is_some() && launch.own_directory == sys::working_directory();
-    let is_shut = || sys::may_enter(directory).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
-    (!is_there || !is_shut()).then_some(directory)
 }
 
 /// The environment of one successor.

@@ -1,7 +1,10 @@
 //! A system that a test plays, for the thread that wants one: time, the processes that this thread starts, and calls that fail.
 //!
 //! Knows: what the rest of this room asks the kernel for. Does not know: what it is asked for. Threads without a simulation have the real
-//! system, and a release build has no other: there [`POSSIBLE`] is false, and all of this comes to nothing.
+//! system, and what users build has no other: there [`POSSIBLE`] is false, and all of this comes to nothing.
+//!
+//! A call can be made to fail where it stands ([`may_fail`]), be it outside of this room: what fails there is a library's (mio's, nix's,
+//! that of the signals), and to wrap each of them here would be more than it hides.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -17,7 +20,7 @@ use nix::unistd::pipe2;
 use crate::error::Exit;
 
 /// Whether this build has simulations.
-const POSSIBLE: bool = cfg!(debug_assertions);
+const POSSIBLE: bool = cfg!(all(feature = "simulation", debug_assertions));
 /// Above the numbers that the kernel gives to processes.
 const FIRST_PID: u32 = 1 << 30;
 
@@ -92,7 +95,7 @@ impl Simulation {
     ///
     /// # Panics
     ///
-    /// A release build has no simulations; a thread has one at a time.
+    /// Without the feature `simulation` and in a release build there are none; a thread has one at a time.
     pub fn new(lifeline: Option<OwnedFd>, manager: Option<OsString>) -> Simulation {
         if !POSSIBLE {
             panic!("this build has no simulations");

@@ -137,7 +137,8 @@ pub struct Item {
     pub kind: ItemKind,
 }
 
-/// What a descriptor of a handover is.
+/// What a descriptor of a handover is. The one who takes it knows that by its name, so nothing depends on it here; the first version
+/// demands it, and it tells whoever reads a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ItemKind {
     /// A connection, file or the like, for what it is.
