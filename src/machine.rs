@@ -12,6 +12,7 @@
 
 mod edges;
 mod state;
+pub mod supervision;
 mod words;
 
 use std::collections::VecDeque;

@@ -1,0 +1,76 @@
+//! The guard's machine in a small world of processes that die, hand over and are told to end, and the laws that hold there.
+//!
+//! `tests/supervision_table.rs` and `tests/supervision_search.rs` use it, and the fuzz target `supervision`.
+
+#![allow(dead_code, unreachable_pub, reason = "not everything is used by each of those who use it")]
+
+pub mod faults;
+pub mod laws;
+pub mod world;
+
+use std::time::Duration;
+
+use pollflip::internals::machine::supervision::{Deed, Fact, Policy, Rules, Stage, Strikes, Supervision};
+
+pub use laws::Law;
+pub use world::{Step, World};
+
+/// A second in the world.
+pub const SECOND: Duration = Duration::from_secs(1);
+
+/// What a world runs: the machine, or one with a planted fault.
+pub trait Machine {
+    fn handle(&mut self, now: Duration, fact: Fact);
+    fn poll_deed(&mut self) -> Option<Deed>;
+    fn poll_timeout(&self) -> Option<Duration>;
+    fn stage(&self) -> Stage;
+    fn inner(&self) -> &Supervision;
+    fn status(&self) -> Option<pollflip::Exit> {
+        self.inner().status()
+    }
+}
+
+impl Machine for Supervision {
+    fn handle(&mut self, now: Duration, fact: Fact) {
+        Supervision::handle(self, now, fact);
+    }
+
+    fn poll_deed(&mut self) -> Option<Deed> {
+        Supervision::poll_deed(self)
+    }
+
+    fn poll_timeout(&self) -> Option<Duration> {
+        Supervision::poll_timeout(self)
+    }
+
+    fn stage(&self) -> Stage {
+        Supervision::stage(self)
+    }
+
+    fn inner(&self) -> &Supervision {
+        self
+    }
+}
+
+/// Rules with times of a few seconds, but for strikes: all others together do not come to so much.
+pub fn rules(policy: Policy, ready: bool) -> Rules {
+    Rules { policy, strikes: Strikes { count: 2, within: 100_000 * SECOND }, delay: SECOND, ready: ready.then_some(3 * SECOND) }
+}
+
+/// All that a search goes through.
+pub fn all_rules() -> Vec<Rules> {
+    [Policy::No, Policy::OnFailure, Policy::Always].into_iter().flat_map(|policy| [false, true].map(|ready| rules(policy, ready))).collect()
+}
+
+/// Any bytes as a life: the first chooses the rules, each other a step. Ends with the first broken law.
+pub fn life(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else { return };
+    let rules = all_rules()[usize::from(*first) % 6];
+    let mut world = World::new(Supervision::new(rules), rules);
+    for byte in rest {
+        world.take(Step::ALL[usize::from(*byte) % Step::ALL.len()]);
+        assert_eq!(world.broken, None, "after {:?}", world.story);
+    }
+    world.everything_ends();
+    assert_eq!(world.broken, None, "after {:?}", world.story);
+}
