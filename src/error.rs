@@ -175,6 +175,16 @@ pub enum Exit {
     Unknown,
 }
 
+impl Exit {
+    /// As `wait` tells it.
+    pub(crate) fn of_wait_status(status: i32) -> Exit {
+        match (status & 0x7f, status >> 8 & 0xff) {
+            (0, code) => Exit::Code(code),
+            (signal, _) => Exit::Signal(signal),
+        }
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

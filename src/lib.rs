@@ -82,6 +82,7 @@ mod error;
 mod machine;
 mod wire;
 mod sys;
+mod notify;
 mod systemd;
 mod lifeline;
 mod handover;
@@ -92,6 +93,7 @@ mod exec;
 pub mod restart_coordination_socket;
 mod restarter;
 mod task;
+pub mod guard;
 pub mod shutdown;
 pub mod guide;
 pub mod migrating;
@@ -117,6 +119,10 @@ pub mod internals {
     /// The messages.
     pub mod wire {
         pub use crate::wire::*;
+    }
+    /// What a service tells its guard.
+    pub mod notify {
+        pub use crate::notify::*;
     }
     /// A restarter on a simulated system.
     pub mod simulation {

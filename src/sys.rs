@@ -4,6 +4,7 @@
 #![allow(unsafe_code, reason = "this is the room for it; each block says why it is sound")]
 
 mod dying;
+mod guarding;
 mod memory;
 mod packet;
 mod process;
@@ -30,6 +31,11 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{fstat, fstatat};
 
+pub(crate) use dying::parent_of;
+pub(crate) use guarding::{
+    Datagram, Execution, end_by, ended_child, exit_of_another, fork_and_execute, pass_credentials, reap, receive_datagram, set_to_default,
+    signal_child,
+};
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
 pub(crate) use process::{Process, kill_and_reap};

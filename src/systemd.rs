@@ -18,6 +18,10 @@ use crate::wire::{self, LIFELINE_VARIABLE, Place};
 
 pub(crate) use manager::{BARRIER_LIMIT, Barrier, EXTENSION, Manager, begin_anew, is_there, ready};
 
+/// Where whoever watches over this process listens.
+pub(crate) const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+/// The process id of the [guard](crate::guard) above this process, if there is one.
+pub(crate) const GUARDED: &str = "POLLFLIP_GUARDED";
 const LISTEN_PID: &str = "LISTEN_PID";
 const LISTEN_FDS: &str = "LISTEN_FDS";
 const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use pollflip::internals::machine::supervision::{Policy, Rules, Stage, Supervision};
 use supervision::faults::{Fault, Faulty};
-use supervision::{Law, Machine, Step, World, life, rules};
+use supervision::{Law, Machine, Step, World, life, notification, rules};
 
 /// What a search has found.
 struct Found {
@@ -92,6 +92,17 @@ fn the_corpus_of_the_fuzzer_breaks_no_law() {
     let mut count = 0;
     for entry in fs::read_dir(corpus).expect("the corpus") {
         life(&fs::read(entry.expect("an entry").path()).expect("a file"));
+        count += 1;
+    }
+    assert!(count > 0, "the corpus is empty");
+}
+
+#[test]
+fn the_corpus_of_notifications_is_understood_or_left_out() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/notification");
+    let mut count = 0;
+    for entry in fs::read_dir(corpus).expect("the corpus") {
+        notification(&fs::read(entry.expect("an entry").path()).expect("a file"));
         count += 1;
     }
     assert!(count > 0, "the corpus is empty");

@@ -23,9 +23,9 @@ use sd_notify::NotifyState;
 use crate::sys;
 use crate::wire;
 
+use super::NOTIFY_SOCKET;
 use super::unit::warn_of_deafness;
 
-const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// How often the manager is told that the end takes longer. Each time it is asked for twice that: a loop that hangs is killed.
 pub(crate) const EXTENSION: Duration = Duration::from_secs(10);
 /// How long a [`Barrier`] is waited for.

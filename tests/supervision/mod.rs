@@ -11,6 +11,7 @@ pub mod world;
 use std::time::Duration;
 
 use pollflip::internals::machine::supervision::{Deed, Fact, Policy, Rules, Stage, Strikes, Supervision};
+use pollflip::internals::notify::{MAX_MESSAGE, Message};
 
 pub use laws::Law;
 pub use world::{Step, World};
@@ -73,4 +74,27 @@ pub fn life(data: &[u8]) {
     }
     world.everything_ends();
     assert_eq!(world.broken, None, "after {:?}", world.story);
+}
+
+/// Any bytes as a message of a service.
+pub fn notification(data: &[u8]) {
+    let Some(message) = Message::new(data) else {
+        let inside = data.strip_suffix(b"\0").unwrap_or(data);
+        let is_garbage = inside.len() > MAX_MESSAGE || inside.contains(&0) || std::str::from_utf8(inside).is_err();
+        return assert!(is_garbage, "a text was left out");
+    };
+    let text = String::from_utf8_lossy(data);
+    let told = message.notification();
+    assert!(told.main.is_none_or(|pid| pid > 0 && pid <= i32::MAX as u32));
+    for (word, said) in
+        [("READY", told.ready), ("RELOADING", told.reloading), ("STOPPING", told.stopping), ("BARRIER", message.is_barrier())]
+    {
+        assert!(!said || text.contains(&format!("{word}=1")), "{word} was not said");
+    }
+    for line in message.lines_for_manager() {
+        assert!(text.contains(line) && line.contains('=') && !line.contains('\n'));
+        for ours in ["MAINPID=", "FDSTORE=", "BARRIER=", "STOPPING="] {
+            assert!(!line.starts_with(ours), "{line:?} is not for a manager above");
+        }
+    }
 }

@@ -1,0 +1,354 @@
+//! The loop of a guard: signals, notifications and ends of processes become facts, and deeds are carried out.
+//!
+//! Knows: what the system has to tell, and in which order it is told. Does not know: what comes of it; that is the machine's.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::libc;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, setsockopt, socket, sockopt};
+use nix::unistd::{Pid, getpgid, getpgrp};
+use std::os::fd::OwnedFd;
+
+use crate::error::{Error, Exit};
+use crate::machine::supervision::{Deed, Fact, Remark, Rules, Stage, Supervision};
+use crate::notify::{MAX_MESSAGE, Message};
+use crate::sys::{self, Datagram, Process};
+
+use super::command::Command;
+use super::manager::{Manager, RETRY};
+use super::{family, watched_signals};
+
+const SIGNALS: Token = Token(0);
+const NOTIFICATIONS: Token = Token(1);
+const PROCESSES: Token = Token(2);
+/// So many messages are taken in before anything else is looked at.
+const TURN: usize = 64;
+/// So many are, before the end of a process is: more than a queue holds, and no flood keeps the guard from that.
+const QUEUE: usize = 4096;
+/// So many strangers are told of.
+const STRANGERS: u32 = 10;
+/// How long a loop rests that cannot wait, and how soon what there was no descriptor for is tried again.
+const REST: Duration = Duration::from_millis(10);
+/// A terminal has sent a signal, and not a process.
+const BY_KERNEL: i32 = 0x80;
+
+#[derive(Debug)]
+pub(super) struct Driver {
+    command: Command,
+    machine: Supervision,
+    manager: Manager,
+    poll: Poll,
+    signals: SignalFd,
+    socket: OwnedFd,
+    /// The main process, and earlier ones that live.
+    watched: Vec<Process>,
+    epoch: Instant,
+    own_group: bool,
+    strangers: u32,
+    /// There may be more to hear.
+    unheard: bool,
+    /// Why the last start has failed.
+    failure: Option<io::Error>,
+}
+
+impl Driver {
+    pub(super) fn new(mut command: Command, rules: Rules) -> Result<Driver, Error> {
+        let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
+        let signals = SignalFd::with_flags(&watched_signals(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(|error| Error::os("cannot make a signalfd")(error.into()))?;
+        let (socket, address) = notify_socket().map_err(Error::os("cannot make a socket for notifications"))?;
+        command.set_notify_socket(&address)?;
+        let watch = |fd: i32, token| poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
+        watch(signals.as_fd().as_raw_fd(), SIGNALS).map_err(Error::os("cannot watch signals"))?;
+        watch(socket.as_raw_fd(), NOTIFICATIONS).map_err(Error::os("cannot watch notifications"))?;
+        Ok(Driver {
+            command,
+            machine: Supervision::new(rules),
+            manager: Manager::new(),
+            poll,
+            signals,
+            socket,
+            watched: Vec::new(),
+            epoch: Instant::now(),
+            own_group: !has_terminal(),
+            strangers: 0,
+            unheard: false,
+            failure: None,
+        })
+    }
+
+    /// Until no generation is left.
+    pub(super) fn run(mut self) -> Result<Exit, Error> {
+        let mut events = Events::with_capacity(16);
+        self.carry_out();
+        loop {
+            if self.machine.stage() == Stage::Over {
+                let failure = self.failure.take().unwrap_or_else(|| io::ErrorKind::Other.into());
+                let step = format!("cannot start {}", self.command.name().display());
+                return self.machine.status().ok_or_else(|| Error::os(step)(failure));
+            }
+            let manager_waits = self.manager.flush();
+            let timeout = if self.unheard {
+                Some(Duration::ZERO)
+            } else {
+                let due = self.machine.poll_timeout().map(|deadline| deadline.saturating_sub(self.now()));
+                let retry = manager_waits.then_some(RETRY);
+                [due, retry].into_iter().flatten().min()
+            };
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                // It is not known for what the kernel has no room. What has happened is looked at all the same.
+                thread::sleep(REST);
+            }
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        self.hear(TURN);
+        self.take_signals();
+        self.reap();
+        self.look_at_others();
+        // Each may leave strays behind, whose end is a turn of its own.
+        if self.machine.awaits_strays() && self.strays().is_empty() {
+            self.feed(Fact::Alone);
+        }
+        self.feed(Fact::Timeout);
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    fn feed(&mut self, fact: Fact) {
+        self.machine.handle(self.now(), fact);
+        self.carry_out();
+    }
+
+    // --- what comes in ---
+
+    /// Takes messages in, so many at the most.
+    fn hear(&mut self, most: usize) {
+        let mut buffer = [0; MAX_MESSAGE + 1];
+        for _ in 0..most {
+            match sys::receive_datagram(&self.socket, &mut buffer) {
+                Ok(datagram) => self.heard(&datagram, &buffer[..datagram.length.min(buffer.len())]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.unheard = false;
+                    return;
+                }
+            }
+        }
+        self.unheard = true;
+    }
+
+    fn heard(&mut self, datagram: &Datagram, bytes: &[u8]) {
+        if !self.knows(datagram) {
+            self.strangers = self.strangers.saturating_add(1);
+            if self.strangers <= STRANGERS {
+                let why = if datagram.sender == 0 { "is in another PID namespace" } else { "is no descendant of this guard" };
+                log::warn!("a message of process {} is left out: it {why}", datagram.sender);
+            }
+            return;
+        }
+        let message = if datagram.truncated { None } else { Message::new(bytes) };
+        let Some(message) = message else {
+            return log::warn!("a message of process {} is left out: it is no text, or too long", datagram.sender);
+        };
+        let mut notification = message.notification();
+        notification.main = notification.main.filter(|pid| self.is_main_or_may_be(datagram.sender, *pid));
+        let concerns = self.machine.listens_to(datagram.sender);
+        self.feed(Fact::Notified(datagram.sender, notification));
+        if concerns {
+            let stopping = notification.stopping && self.machine.ends_with_main();
+            self.manager.pass_on(&message, stopping);
+        }
+    }
+
+    /// Whether a message comes from this family. One that is the main process, or was, is known even when it has ended: its number is
+    /// still its own.
+    fn knows(&self, datagram: &Datagram) -> bool {
+        if datagram.sender == 0 {
+            return false;
+        }
+        if self.watched.iter().any(|process| process.pid() == datagram.sender) {
+            return true;
+        }
+        // A number is looked up: if the sender has ended by then, it may be another's.
+        let lives = || datagram.process.as_ref().is_none_or(|process| !sys::is_readable_within(process, Duration::ZERO));
+        family::descends_from(datagram.sender, process::id()) && (lives() || self.strays().contains(&datagram.sender))
+    }
+
+    /// Whether that process can be the main one, which is watched from now on if it is another.
+    fn is_main_or_may_be(&mut self, from: u32, pid: u32) -> bool {
+        if self.watched.iter().any(|process| process.pid() == pid) {
+            return true;
+        }
+        if !self.machine.listens_to(from) {
+            return false;
+        }
+        let watched = Process::open(pid).and_then(|process| {
+            // Looked at after it was opened: if it is one of ours by then, it is the one that was opened.
+            if family::descends_from(pid, process::id()) { self.watch(process) } else { Err(io::Error::other("it is no descendant")) }
+        });
+        watched.inspect_err(|error| log::warn!("process {from} names {pid} the main process, which is left out: {error}")).is_ok()
+    }
+
+    fn watch(&mut self, process: Process) -> io::Result<()> {
+        let fd = process.as_fd().as_raw_fd();
+        self.poll.registry().register(&mut SourceFd(&fd), PROCESSES, Interest::READABLE)?;
+        self.watched.push(process);
+        Ok(())
+    }
+
+    fn forget(&mut self, pid: u32) {
+        let registry = self.poll.registry();
+        self.watched.retain(|process| {
+            if process.pid() == pid {
+                // It may be watched no more for another reason, and is closed now in any case.
+                let _ = registry.deregister(&mut SourceFd(&process.as_fd().as_raw_fd()));
+            }
+            process.pid() != pid
+        });
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let signal = info.ssi_signo as i32;
+            let by_terminal = info.ssi_code == BY_KERNEL && self.shares_group();
+            match signal {
+                libc::SIGCHLD => {}
+                libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => self.feed(Fact::Told { signal, heard: by_terminal }),
+                libc::SIGWINCH if by_terminal => {}
+                _ => self.feed(Fact::Signalled(signal)),
+            }
+        }
+    }
+
+    /// Whether a terminal that signals the foreground reaches the service as it does the guard.
+    fn shares_group(&self) -> bool {
+        self.machine.main().is_some_and(|main| getpgid(Some(Pid::from_raw(main as i32))) == Ok(getpgrp()))
+    }
+
+    /// Each child that has ended, orphans too. What it has said before comes first.
+    fn reap(&mut self) {
+        while let Some(pid) = sys::ended_child() {
+            self.hear(QUEUE);
+            let exit = sys::reap(pid);
+            self.has_ended(pid, exit);
+        }
+    }
+
+    /// Generations that are no children of this process: their predecessor lives.
+    fn look_at_others(&mut self) {
+        while let Some(index) = self.watched.iter().position(|process| process.has_ended() && !process.is_child()) {
+            self.hear(QUEUE);
+            let Some(process) = self.watched.get(index) else { return };
+            let (pid, exit) = (process.pid(), sys::exit_of_another(process));
+            self.has_ended(pid, exit);
+        }
+    }
+
+    fn has_ended(&mut self, pid: u32, exit: Exit) {
+        if self.watched.iter().any(|process| process.pid() == pid) {
+            log::info!("process {pid} {exit}");
+            self.forget(pid);
+            self.feed(Fact::Ended(pid, exit));
+        }
+    }
+
+    /// Children that are no generation of the service.
+    fn strays(&self) -> Vec<u32> {
+        let mut children = family::children();
+        children.retain(|pid| self.watched.iter().all(|process| process.pid() != *pid));
+        children
+    }
+
+    // --- what goes out ---
+
+    fn carry_out(&mut self) {
+        while let Some(deed) = self.machine.poll_deed() {
+            match deed {
+                Deed::Start => self.start(),
+                Deed::Signal(pid, signal) => {
+                    let process = self.watched.iter().find(|process| process.pid() == pid);
+                    match process.map(|process| process.signal(signal)) {
+                        Some(Err(error)) if error.raw_os_error() != Some(libc::ESRCH) => {
+                            log::warn!("cannot send signal {signal} to process {pid}: {error}");
+                        }
+                        _ => {}
+                    }
+                }
+                Deed::SignalStrays(signal) => self.strays().into_iter().for_each(|pid| sys::signal_child(pid, signal)),
+                Deed::Tell(remark) => self.tell(remark),
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        let started = self.command.start(self.own_group).and_then(|pid| {
+            let watched = Process::open(pid).and_then(|process| self.watch(process));
+            watched.inspect_err(|_| sys::kill_and_reap(pid)).map(|()| pid)
+        });
+        let fact = match started {
+            Ok(pid) => Fact::Started(pid),
+            Err(error) => {
+                // The first one is told by whoever called.
+                if self.machine.status().is_some() {
+                    log::error!("cannot start {}: {error}", self.command.name().display());
+                }
+                self.failure = Some(error);
+                Fact::StartFailed
+            }
+        };
+        self.machine.handle(self.now(), fact);
+    }
+
+    fn tell(&self, remark: Remark) {
+        match remark {
+            Remark::Main(pid) => log::info!("the service is process {pid}"),
+            Remark::AwaitsSuccessor => log::warn!("the main process has ended in the middle of a restart; its successor may go on"),
+            Remark::NotReady(pid) => {
+                log::error!("process {pid} has not said in time that it is ready, and is killed; does it call ready()?")
+            }
+            Remark::KillsStrays => log::warn!(
+                "what the service has left behind does not end, and is killed: {:?}; a service must stay in the foreground",
+                self.strays()
+            ),
+            Remark::StraysStay => log::error!("what was killed does not die, and is left to itself: {:?}", self.strays()),
+            Remark::StartsAgain => log::warn!("the service is started again"),
+            Remark::StruckOut => log::error!("the service has ended too often, and is not started again; its own messages say why"),
+        }
+    }
+}
+
+/// A socket whose name the kernel finds, so that no directory is needed, and the name.
+fn notify_socket() -> io::Result<(OwnedFd, OsString)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    sys::pass_credentials(&socket)?;
+    // Room for bursts; what a queue may hold besides is the system's affair.
+    let _ = setsockopt(&socket, sockopt::RcvBuf, &(1 << 20));
+    bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
+    let address: UnixAddr = getsockname(socket.as_raw_fd())?;
+    let name = address.as_abstract().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((socket, OsString::from_vec([b"@", name].concat())))
+}
+
+/// Whether this process has a terminal, which signals its foreground group.
+fn has_terminal() -> bool {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open("/dev/tty").is_ok()
+}

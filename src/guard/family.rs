@@ -1,0 +1,48 @@
+//! Who descends from whom, as `/proc` tells.
+//!
+//! Knows: the files of `/proc`. Does not know: what a process is to the guard.
+
+use std::fs;
+use std::process;
+
+use crate::sys;
+
+/// How far up parents are followed.
+const DEPTH: u32 = 1000;
+
+/// Whether `/proc` shows the processes that this process sees, by the same numbers.
+pub(super) fn proc_is_ours() -> bool {
+    let own = process::id().to_string();
+    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str()) && sys::parent_of(process::id()).is_some()
+}
+
+/// How many threads this process has.
+pub(super) fn threads() -> Option<usize> {
+    fs::read_dir("/proc/self/task").ok().map(Iterator::count)
+}
+
+/// Whether the one is a descendant of the other.
+pub(super) fn descends_from(pid: u32, ancestor: u32) -> bool {
+    let mut pid = pid;
+    for _ in 0..DEPTH {
+        match sys::parent_of(pid) {
+            Some(parent) if parent == ancestor => return true,
+            Some(parent) if parent > 0 => pid = parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// The children of this process, those included that have ended and are not reaped.
+pub(super) fn children() -> Vec<u32> {
+    let own = process::id();
+    match fs::read_to_string(format!("/proc/{own}/task/{own}/children")) {
+        Ok(text) => text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
+        // A kernel without that file: all processes are looked at.
+        Err(_) => {
+            let names = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+            names.filter_map(|name| name.parse().ok()).filter(|pid| sys::parent_of(*pid) == Some(own)).collect()
+        }
+    }
+}
