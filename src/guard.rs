@@ -200,7 +200,7 @@ fn watched_signals() -> SigSet {
 /// Whether this process is the service of a guard, or was started by one that is.
 fn is_guarded() -> bool {
     let guard = env::var(GUARDED).ok().and_then(|pid| pid.parse().ok());
-    env::var_os(LIFELINE_VARIABLE).is_some() || guard.is_some_and(|guard| family::descends_from(process::id(), guard))
+    env::var_os(LIFELINE_VARIABLE).is_some() || guard.is_some_and(|guard| sys::descends_from(process::id(), guard))
 }
 
 /// How the service has ended. Returned from `main`, it ends this process in the same way.

@@ -10,6 +10,7 @@ mod chronicle;
 mod commit;
 mod end;
 mod event;
+mod guarded;
 mod heard;
 mod obstacles;
 mod outputs;
@@ -45,6 +46,7 @@ use crate::systemd::{Barrier, Manager};
 use attempt::Current;
 use chronicle::Chronicle;
 pub use event::{Event, Successor};
+use guarded::Guarded;
 use heard::Heard;
 use pid_file::PidFile;
 use simulation::Step;
@@ -120,6 +122,7 @@ pub struct Restarter {
     /// When systemd is to be told next that the end of this process takes longer.
     stopping: Option<Duration>,
     claim: Claim,
+    guarded: Guarded,
     /// What a test is to see of the machine.
     witness: Option<Vec<Step>>,
 }
@@ -155,12 +158,15 @@ impl Restarter {
     /// Blocks until the predecessor has answered, which takes that one turn of its loop; the predecessor serves until then. Without one it does
     /// not block: a systemd that is too busy to be told is told by the next calls of [`poll`](Restarter::poll).
     ///
+    /// Under a [guard](crate::guard), asks once more for SIGTERM at the guard's end: a change of user has taken that away.
+    ///
     /// # Errors
     ///
     /// [`Error::GivenUp`]: the predecessor has given this process up; the service goes on without it, and it should end. [`Error::Rule`]:
     /// the state that was asked for has not been taken yet, which is to be done first.
     pub fn ready(&mut self) -> Result<(), Error> {
         startup_complete()?;
+        self.guarded.stay();
         self.look_at_predecessor();
         Ok(())
     }

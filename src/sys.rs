@@ -31,7 +31,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{fstat, fstatat};
 
-pub(crate) use dying::parent_of;
+pub(crate) use dying::{descends_from, parent_of};
 pub(crate) use guarding::{
     Datagram, Execution, end_by, ended_child, exit_of_another, fork_and_execute, pass_credentials, reap, receive_datagram, set_to_default,
     signal_child,

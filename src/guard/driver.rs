@@ -189,7 +189,7 @@ impl Driver {
         }
         // A number is looked up: if the sender has ended by then, it may be another's.
         let lives = || datagram.process.as_ref().is_none_or(|process| !sys::is_readable_within(process, Duration::ZERO));
-        family::descends_from(datagram.sender, process::id()) && (lives() || self.strays().contains(&datagram.sender))
+        sys::descends_from(datagram.sender, process::id()) && (lives() || self.strays().contains(&datagram.sender))
     }
 
     /// Whether that process can be the main one, which is watched from now on if it is another.
@@ -202,7 +202,7 @@ impl Driver {
         }
         let watched = Process::open(pid).and_then(|process| {
             // Looked at after it was opened: if it is one of ours by then, it is the one that was opened.
-            if family::descends_from(pid, process::id()) { self.watch(process) } else { Err(io::Error::other("it is no descendant")) }
+            if sys::descends_from(pid, process::id()) { self.watch(process) } else { Err(io::Error::other("it is no descendant")) }
         });
         watched.inspect_err(|error| log::warn!("process {from} names {pid} the main process, which is left out: {error}")).is_ok()
     }

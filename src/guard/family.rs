@@ -7,9 +7,6 @@ use std::process;
 
 use crate::sys;
 
-/// How far up parents are followed.
-const DEPTH: u32 = 1000;
-
 /// Whether `/proc` shows the processes that this process sees, by the same numbers.
 pub(super) fn proc_is_ours() -> bool {
     let own = process::id().to_string();
@@ -19,19 +16,6 @@ pub(super) fn proc_is_ours() -> bool {
 /// How many threads this process has.
 pub(super) fn threads() -> Option<usize> {
     fs::read_dir("/proc/self/task").ok().map(Iterator::count)
-}
-
-/// Whether the one is a descendant of the other.
-pub(super) fn descends_from(pid: u32, ancestor: u32) -> bool {
-    let mut pid = pid;
-    for _ in 0..DEPTH {
-        match sys::parent_of(pid) {
-            Some(parent) if parent == ancestor => return true,
-            Some(parent) if parent > 0 => pid = parent,
-            _ => return false,
-        }
-    }
-    false
 }
 
 /// The children of this process, those included that have ended and are not reaped.

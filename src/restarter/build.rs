@@ -26,6 +26,7 @@ use crate::sys;
 use crate::systemd::{self, Manager};
 
 use super::chronicle::Chronicle;
+use super::guarded::Guarded;
 use super::obstacles::leads_terminal;
 use super::pid_file::PidFile;
 use super::timer::Timer;
@@ -178,10 +179,12 @@ impl RestartConfig {
             retired_pid_file,
             stopping: None,
             claim,
+            guarded: Guarded::new(),
             witness: None,
             poll,
         };
         // Nothing wakes a loop before the program is ready but whoever asks too early.
+        restarter.guarded.stay();
         restarter.open_server();
         restarter.rearm();
         Ok(restarter)

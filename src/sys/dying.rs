@@ -41,6 +41,22 @@ pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     look_at(&format!("/proc/{pid}/stat")).map(|thread| thread.parent)
 }
 
+/// How far up parents are followed.
+const DEPTH: u32 = 1000;
+
+/// Whether the one is a descendant of the other.
+pub(crate) fn descends_from(pid: u32, ancestor: u32) -> bool {
+    let mut pid = pid;
+    for _ in 0..DEPTH {
+        match parent_of(pid) {
+            Some(parent) if parent == ancestor => return true,
+            Some(parent) if parent > 0 => pid = parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
 /// The first thread of a process with such a parent, if its end has begun.
 fn first_of(pid: u32, is_parent: impl Fn(u32) -> bool) -> Option<Thread> {
     let process = format!("/proc/{pid}");
