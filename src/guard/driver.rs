@@ -187,9 +187,9 @@ impl Driver {
         if self.watched.iter().any(|process| process.pid() == datagram.sender) {
             return true;
         }
-        // A number is looked up: if the sender has ended by then, it may be another's.
-        let lives = || datagram.process.as_ref().is_none_or(|process| !sys::is_readable_within(process, Duration::ZERO));
-        sys::descends_from(datagram.sender, process::id()) && (lives() || self.strays().contains(&datagram.sender))
+        // The number was looked up: if it still is the sender's now, be that a zombie, it was then.
+        let is_its_own = || datagram.process.as_ref().is_none_or(|process| process.signal(0).map_or_else(exists, |()| true));
+        sys::descends_from(datagram.sender, process::id()) && is_its_own()
     }
 
     /// Whether that process can be the main one, which is watched from now on if it is another.
@@ -346,6 +346,11 @@ fn notify_socket() -> io::Result<(OwnedFd, OsString)> {
     let address: UnixAddr = getsockname(socket.as_raw_fd())?;
     let name = address.as_abstract().ok_or(io::ErrorKind::AddrNotAvailable)?;
     Ok((socket, OsString::from_vec([b"@", name].concat())))
+}
+
+/// Whether there was a process to signal.
+fn exists(error: io::Error) -> bool {
+    error.raw_os_error() != Some(libc::ESRCH)
 }
 
 /// Whether this process has a terminal, which signals its foreground group.

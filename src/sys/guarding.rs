@@ -33,8 +33,8 @@ pub(crate) struct Datagram {
     pub(crate) length: usize,
     /// The process that sent it, as the kernel says; 0: one of another PID namespace.
     pub(crate) sender: u32,
-    /// The same as a pidfd, where the kernel has that.
-    pub(crate) process: Option<OwnedFd>,
+    /// The same, held by a pidfd, where the kernel has that.
+    pub(crate) process: Option<Process>,
     /// Bytes or descriptors were left out.
     pub(crate) truncated: bool,
 }
@@ -65,6 +65,7 @@ pub(crate) fn receive_datagram(socket: &impl AsFd, buffer: &mut [u8]) -> io::Res
     let length = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
     let mut datagram =
         Datagram { length, sender: 0, process: None, truncated: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 };
+    let mut pidfd = None;
     // SAFETY: the kernel has written whole headers into the buffer, and the CMSG_ functions do not step beyond its end. The numbers behind
     // a header of SCM_RIGHTS or SCM_PIDFD are descriptors that the kernel has just made for this process, and each is taken once. What is
     // behind a header need not be aligned.
@@ -82,7 +83,7 @@ pub(crate) fn receive_datagram(socket: &impl AsFd, buffer: &mut [u8]) -> io::Res
                 (libc::SOL_SOCKET, SCM_PIDFD) if bytes >= mem::size_of::<RawFd>() => {
                     // A sender that is gone by now has none.
                     let number = data.cast::<RawFd>().read_unaligned();
-                    datagram.process = (number >= 0).then(|| OwnedFd::from_raw_fd(number));
+                    pidfd = (number >= 0).then(|| OwnedFd::from_raw_fd(number));
                 }
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if bytes >= mem::size_of::<libc::ucred>() => {
                     datagram.sender = u32::try_from(data.cast::<libc::ucred>().read_unaligned().pid).unwrap_or(0);
@@ -92,6 +93,7 @@ pub(crate) fn receive_datagram(socket: &impl AsFd, buffer: &mut [u8]) -> io::Res
             header = libc::CMSG_NXTHDR(&message, header);
         }
     }
+    datagram.process = pidfd.map(|pidfd| Process::from((datagram.sender, pidfd)));
     Ok(datagram)
 }
 
