@@ -50,15 +50,15 @@ pub enum Refusal {
     Stopping,
     /// This process is PID 1 of a container, which would end with it.
     #[error(
-        "this process is PID 1 of its container, which would end with it: start it from a parent that outlives it, see the guide in the \
-         documentation"
+        "this process is PID 1 of its container, which would end with it: start it from a parent that outlives it, such as \
+         `pollflip guard`, see the guide in the documentation"
     )]
     ContainerInit,
     /// This process leads the session of a terminal, and does not ignore or handle SIGHUP: the end of this process would hang the terminal
     /// up, and that would kill the successor.
     #[error(
         "this process leads the session of a terminal, which its end would hang up, and that would kill the successor: start it from a shell \
-         or supervisor that outlives it, or with setsid, or with nohup"
+         or supervisor that outlives it, or with `pollflip guard`, setsid or nohup"
     )]
     Terminal,
     /// systemd takes no notifications from this service, and would end it with this process.

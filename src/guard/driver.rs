@@ -292,7 +292,15 @@ impl Driver {
                         _ => {}
                     }
                 }
-                Deed::SignalStrays(signal) => self.strays().into_iter().for_each(|pid| sys::signal_child(pid, signal)),
+                Deed::SignalStrays(signal) => {
+                    let strays = self.strays();
+                    if !strays.is_empty() {
+                        log::warn!(
+                            "the main process has ended, and left {strays:?}: signal {signal} to each; a service stays in the foreground"
+                        );
+                    }
+                    strays.into_iter().for_each(|pid| sys::signal_child(pid, signal));
+                }
                 Deed::Tell(remark) => self.tell(remark),
             }
         }
@@ -324,10 +332,7 @@ impl Driver {
             Remark::NotReady(pid) => {
                 log::error!("process {pid} has not said in time that it is ready, and is killed; does it call ready()?")
             }
-            Remark::KillsStrays => log::warn!(
-                "what the service has left behind does not end, and is killed: {:?}; a service must stay in the foreground",
-                self.strays()
-            ),
+            Remark::KillsStrays => log::warn!("what the service has left behind does not end, and is killed"),
             Remark::StraysStay => log::error!("what was killed does not die, and is left to itself: {:?}", self.strays()),
             Remark::StartsAgain => log::warn!("the service is started again"),
             Remark::StruckOut => log::error!("the service has ended too often, and is not started again; its own messages say why"),

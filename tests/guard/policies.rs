@@ -111,6 +111,7 @@ fn a_program_that_goes_into_the_background_is_ended() {
     let (end, out, said) = run(&[], "sh -c 'trap \"echo told; exit\" TERM; echo $$; while :; do sleep 0.01; done' & sleep 0.2; exit 0");
     assert_eq!(end, End::Code(0), "{said}");
     assert!(out.ends_with("told\n"), "{out}");
+    assert!(said.contains("a service stays in the foreground"), "{said}");
 }
 
 fn what_does_not_end_when_told_is_killed() {
