@@ -67,6 +67,11 @@
 //!   returns `None`. There is no timeout to compute: deadlines make the descriptor readable too.
 //! - In a loop that ticks: call [`Restarter::poll`] once a tick until it returns `None`. Idle, that is one system call.
 //!
+//! # Where one pid is known
+//!
+//! A container, runit, s6, supervisord and a terminal take the end of the first process for the end of the service. There the [`guard`] is
+//! the pid that stays: a part of the program, or the program `pollflip guard -- PROGRAM`.
+//!
 //! # The order of a start
 //!
 //! [`fixup_systemd_env`] (only if something else reads systemd's sockets) · [`RestartConfig::build`] · [`Restarter::sockets`] · give

@@ -53,6 +53,8 @@ pub(super) struct Driver {
     socket: OwnedFd,
     /// The main process, and earlier ones that live.
     watched: Vec<Process>,
+    /// Children that this process had before it became a guard: a script has started them, and then executed this.
+    others: Vec<u32>,
     epoch: Instant,
     own_group: bool,
     strangers: u32,
@@ -80,6 +82,7 @@ impl Driver {
             signals,
             socket,
             watched: Vec::new(),
+            others: family::children(),
             epoch: Instant::now(),
             own_group: !has_terminal(),
             strangers: 0,
@@ -248,6 +251,8 @@ impl Driver {
         while let Some(pid) = sys::ended_child() {
             self.hear(QUEUE);
             let exit = sys::reap(pid);
+            // Its number can be another's from here on.
+            self.others.retain(|other| *other != pid);
             self.has_ended(pid, exit);
         }
     }
@@ -270,10 +275,10 @@ impl Driver {
         }
     }
 
-    /// Children that are no generation of the service.
+    /// Children that are no generation of the service, and come from it.
     fn strays(&self) -> Vec<u32> {
         let mut children = family::children();
-        children.retain(|pid| self.watched.iter().all(|process| process.pid() != *pid));
+        children.retain(|pid| self.watched.iter().all(|process| process.pid() != *pid) && !self.others.contains(pid));
         children
     }
 

@@ -22,6 +22,8 @@ trials![
     a_guard_that_is_stopped_meanwhile_takes_the_new_process_in,
     a_restart_that_fails_changes_nothing,
     nobody_is_left_when_the_guard_is_killed,
+    a_status_that_the_predecessor_has_taken_is_known,
+    nobody_is_left_when_the_guard_is_killed_after_a_change_of_user,
     nobody_is_left_when_the_guard_is_killed_and_an_earlier_one_drains,
 ];
 
@@ -185,4 +187,39 @@ fn nobody_is_left_when_the_guard_is_killed_and_an_earlier_one_drains() {
     first.ends();
     new.ends();
     request_restart(service.socket(), DEADLINE, |_| {}).expect_err("nobody serves");
+}
+
+/// The kernel knows it when the parent has reaped it, from Linux 6.15 on.
+fn a_status_that_the_predecessor_has_taken_is_known() {
+    let release = nix::sys::utsname::uname().expect("a name").release().to_string_lossy().into_owned();
+    let version: Vec<u32> = release.split(['.', '-']).take(2).filter_map(|part| part.parse().ok()).collect();
+    if version < vec![6, 15] {
+        eprintln!("skipped: this kernel ({release}) tells nobody but the parent");
+        return;
+    }
+    let service = guarded(Setup::new(), "").start();
+    let first = service.first();
+    let connection = service.connect();
+    let new = service.restart();
+    assert_eq!(first.ask("reap-any"), "started");
+    new.tell("exit 9");
+    wait_until("its predecessor to reap it", || procfs::state(new.pid).is_none());
+    wait_until("the guard to know", || log(&service).contains(&format!("process {} exited with status 9", new.pid)));
+    drop(connection);
+    assert_eq!(how(end_of(&service)), End::Code(9));
+}
+
+/// That takes the death signal away, which the guard has arranged for.
+fn nobody_is_left_when_the_guard_is_killed_after_a_change_of_user() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: it needs root, to become another user");
+        return;
+    }
+    let setup = Setup::new().set("uid", "64998");
+    std::fs::set_permissions(setup.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("permissions");
+    let service = guarded(setup, "").start();
+    let first = service.first();
+    assert_eq!(procfs::status(first.pid, "Uid").expect("a process").split_whitespace().next(), Some("64998"));
+    signal(service.launched(), Signal::SIGKILL);
+    first.ends();
 }

@@ -1,7 +1,8 @@
 //! Programs that know nothing of the guard: statuses, strikes, what they leave behind; and the command line.
 
 use std::fs;
-use std::process::Command;
+use std::io::Read;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -21,6 +22,7 @@ trials![
     without_a_limit_it_need_not_say_anything,
     a_program_that_goes_into_the_background_is_ended,
     what_does_not_end_when_told_is_killed,
+    what_a_script_has_started_before_the_guard_is_left_alone,
     wrong_usage_is_64,
     nobody_to_ask_is_3,
 ];
@@ -120,6 +122,23 @@ fn what_does_not_end_when_told_is_killed() {
     assert_eq!(end, End::Code(3), "{said}");
     assert!(said.contains("is killed"), "{said}");
     assert!(began.elapsed() >= Duration::from_secs(5), "it has a moment for that");
+}
+
+/// `helper & exec pollflip guard -- service`: the helper is a child of the guard, and none of the service.
+fn what_a_script_has_started_before_the_guard_is_left_alone() {
+    let script = "sh -c 'trap \"echo told\" TERM; while [ -e \"$1\" ]; do sleep 0.01; done; echo kept' - \"$1\" & \
+                  exec \"$0\" guard --restart on-failure --strikes 3/60 --delay 1 -- sh -c 'exit 5'";
+    let directory = directory();
+    let flag = directory.path().join("flag");
+    fs::write(&flag, "").expect("a file");
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, POLLFLIP]).arg(&flag).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut guard = command.spawn().expect("a process");
+    assert_eq!(guard.wait().expect("its status").code(), Some(5));
+    fs::remove_file(&flag).expect("a file");
+    let mut out = String::new();
+    guard.stdout.take().expect("a pipe").read_to_string(&mut out).expect("text");
+    assert_eq!(out, "kept\n");
 }
 
 fn wrong_usage_is_64() {
