@@ -1,14 +1,17 @@
 //! One who tells the guard nonsense: this test program, in that role. A descendant of the guard, or a stranger.
 
-use std::io::IoSlice;
+use std::fs::OpenOptions;
+use std::io::{IoSlice, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::ExitCode;
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-/// What is said, with semicolons between; `flood` says much.
+/// What is said, with semicolons between; `flood` says much, `some` less.
 pub const WORDS: &str = "POLLFLIP_TEST_WORDS";
 
 pub fn main() -> ExitCode {
@@ -17,6 +20,7 @@ pub fn main() -> ExitCode {
     for line in words.split(';') {
         match line {
             "flood" => flood(&address, 10_000),
+            "some" => flood(&address, 100),
             "descriptors" => descriptors(&address),
             "garbage" => garbage(&address),
             text => say(&address, text.as_bytes()),
@@ -69,5 +73,25 @@ pub fn garbage(address: &str) {
     ];
     for word in words {
         socket.send(word).expect("room");
+    }
+}
+
+/// Where the counter notes each signal that it gets.
+pub const NOTES: &str = "POLLFLIP_TEST_NOTES";
+
+/// A service that notes the signals that it gets, each by its number and by who has sent it: the kernel, or a process. SIGUSR2 ends it.
+pub fn count_signals() -> ExitCode {
+    let mut notes = OpenOptions::new().create(true).append(true).open(std::env::var_os(NOTES).expect("a path")).expect("a file");
+    let all = SigSet::all();
+    all.thread_block().expect("a mask");
+    let signals = SignalFd::new(&all).expect("a signalfd");
+    writeln!(notes, "ready").expect("room");
+    loop {
+        let info = signals.read_signal().expect("a signal").expect("it waits for one");
+        let who = if info.ssi_code == nix::libc::SI_USER { "process" } else { "kernel" };
+        writeln!(notes, "{} {who}", Signal::try_from(info.ssi_signo as i32).expect("a signal")).expect("room");
+        if info.ssi_signo == Signal::SIGUSR2 as u32 {
+            return ExitCode::SUCCESS;
+        }
     }
 }

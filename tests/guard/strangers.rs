@@ -1,13 +1,13 @@
 //! Notifications of those who mean no good, and of those who make mistakes.
 
 use std::os::fd::AsRawFd;
-use std::process;
+use std::process::{self, Command, Stdio};
 
 use nix::sys::signal::Signal;
 
 use crate::harness::{Service, Setup, own_program};
 use crate::hub::wait_until;
-use crate::kit::{End, contained, end_of, guarded, how, init_of, log, own_descriptors, signal, there_are_containers};
+use crate::kit::{End, POLLFLIP, contained, end_of, guarded, how, init_of, log, own_descriptors, signal, there_are_containers};
 use crate::procfs;
 use crate::service::ROLE;
 use crate::speaker::{self, WORDS};
@@ -20,6 +20,7 @@ trials![
     a_helper_cannot_make_a_stranger_the_service,
     a_flood_of_a_helper_does_no_harm,
     what_an_earlier_generation_says_is_left_out,
+    what_was_said_before_an_end_is_heard_before_it,
 ];
 
 /// Where a service tells its guard, as its environment says.
@@ -120,5 +121,30 @@ fn what_an_earlier_generation_says_is_left_out() {
     new.tell("exit 12");
     new.ends();
     first.signal(Signal::SIGKILL);
+    assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
+}
+
+/// A guard that was stopped finds much that was said, and behind it who the service is, and that the one before has ended.
+fn what_was_said_before_an_end_is_heard_before_it() {
+    let mut probe = Command::new("unshare");
+    let probe = probe.args(["--net", "/bin/sh", "-c", "echo 512 >/proc/sys/net/unix/max_dgram_qlen"]).stderr(Stdio::null());
+    if !probe.status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: it needs root and a network namespace, in which a socket's queue is long");
+        return;
+    }
+    let setup = Setup::new().set("listen", "none");
+    let log_path = setup.path("guard.log");
+    let script = "echo 512 >/proc/sys/net/unix/max_dgram_qlen; exec \"$POLLFLIP\" guard -- \"$0\" 2>>\"$LOG\"";
+    let shell = format!("exec unshare --net /bin/sh -c '{script}' \"$0\"");
+    let service = setup.env("POLLFLIP", POLLFLIP).env("LOG", log_path).env("POLLFLIP_LOG", "info").shell(&shell).start();
+    let first = service.first();
+    signal(service.launched(), Signal::SIGSTOP);
+    wait_until("it to stop", || procfs::state(service.launched()) == Some('T'));
+    helper_says(&first, "some");
+    let new = service.restart();
+    first.ends();
+    signal(service.launched(), Signal::SIGCONT);
+    wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
+    new.tell("exit 12");
     assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
 }

@@ -9,10 +9,13 @@ use crate::harness::{Service, Setup};
 use crate::hub::wait_until;
 use crate::kit::{End, end_of, guarded, how, log, signal, terminal};
 use crate::procfs;
+use crate::service::ROLE;
+use crate::speaker::NOTES;
 
 trials![
     under_a_guard_that_leads_a_terminal_restarts_are_not_refused,
     an_interrupt_of_the_terminal_reaches_the_service_once,
+    what_is_sent_to_the_guard_reaches_the_service,
     a_quit_of_the_terminal_ends_both,
     a_stop_and_going_on_reach_both,
     a_hang_up_ends_both,
@@ -39,22 +42,51 @@ fn under_a_guard_that_leads_a_terminal_restarts_are_not_refused() {
     assert_eq!(how(end_of(&service)), End::Code(4));
 }
 
-/// The service handles it, and is counted on to see it as one.
-fn an_interrupt_of_the_terminal_reaches_the_service_once() {
-    let Some((service, master)) = on_terminal(Setup::new().set("signal", (Signal::SIGINT as i32).to_string()), "--restart always") else {
-        return;
+/// What the service gets when these keys are pressed on a terminal, or a window changes, in the order in which it gets it.
+fn notes(setup: Setup, happens: impl FnOnce(&Service, Option<&OwnedFd>, &dyn Fn() -> String)) -> Vec<String> {
+    let path = setup.path("notes");
+    let notes = || std::fs::read_to_string(&path).unwrap_or_default();
+    let setup = guarded(setup.env(ROLE, "counter").env(NOTES, &path), "");
+    let (service, master) = match terminal() {
+        Some((master, slave)) => (setup.terminal(slave).launch(), Some(master)),
+        None => (setup.launch(), None),
     };
-    service.restart().says("event PredecessorGone");
-    press(&master, 3);
-    // Here a signal is a request for a restart, and the guard remembers that the service was told to end: so is the new one.
-    let told = service.hub.nth(2);
-    told.says("built");
-    wait_until("all to be told", || log(&service).contains(&format!("the service is process {}", told.pid)));
-    assert_eq!(service.first().said("event Restarting").len(), 1);
-    service.hub.nth(1).says("event Restarting");
-    assert_eq!(service.hub.nth(1).said("event Restarting").len(), 1);
-    signal(service.launched(), Signal::SIGTERM);
-    end_of(&service);
+    wait_until("the service", || notes().starts_with("ready"));
+    happens(&service, master.as_ref(), &notes);
+    // By then all that came before has been passed on, or has not.
+    signal(service.launched(), Signal::SIGUSR2);
+    assert_eq!(how(end_of(&service)), End::Code(0), "{}", log(&service));
+    notes().lines().skip(1).map(String::from).collect()
+}
+
+fn an_interrupt_of_the_terminal_reaches_the_service_once() {
+    let mut notes = notes(Setup::new(), |service, master, notes| {
+        let Some(master) = master else { return };
+        // One that is pending already would hide another.
+        signal(service.launched(), Signal::SIGSTOP);
+        press(master, 3);
+        wait_until("the service to have it", || notes().contains("SIGINT kernel"));
+        signal(service.launched(), Signal::SIGCONT);
+        wait_until("the guard to have it", || !procfs::has_signal(service.launched(), "ShdPnd", Signal::SIGINT as i32));
+        // For the guard alone.
+        signal(service.launched(), Signal::SIGTERM);
+        wait_until("the service to have that", || notes().contains("SIGTERM process"));
+    });
+    notes.retain(|note| note != "SIGCONT process");
+    assert!(notes.len() == 1 || notes == ["SIGINT kernel", "SIGTERM process", "SIGUSR2 process"], "{notes:?}");
+}
+
+fn what_is_sent_to_the_guard_reaches_the_service() {
+    let all = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGWINCH, Signal::SIGALRM, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGABRT];
+    let notes = notes(Setup::new(), |service, _, _| {
+        for name in all {
+            signal(service.launched(), name);
+            let is_pending = || procfs::has_signal(service.launched(), "ShdPnd", name as i32);
+            wait_until("the guard to have it", || !is_pending());
+        }
+    });
+    let expected: Vec<_> = all.into_iter().chain([Signal::SIGUSR2]).map(|name| format!("{name} process")).collect();
+    assert_eq!(notes, expected);
 }
 
 fn a_quit_of_the_terminal_ends_both() {
