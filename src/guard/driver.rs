@@ -3,7 +3,7 @@
 //! Knows: what the system has to tell, and in which order it is told. Does not know: what comes of it; that is the machine's.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
@@ -38,7 +38,9 @@ const TURN: usize = 64;
 const QUEUE: usize = 4096;
 /// So many strangers are told of.
 const STRANGERS: u32 = 10;
-/// How long a loop rests that cannot wait, and how soon what there was no descriptor for is tried again.
+/// The sender of a message, the process that it names, and a look into `/proc`.
+const SPARES: usize = 3;
+/// How long a loop rests that cannot wait.
 const REST: Duration = Duration::from_millis(10);
 /// A terminal has sent a signal, and not a process.
 const BY_KERNEL: i32 = 0x80;
@@ -60,6 +62,8 @@ pub(super) struct Driver {
     strangers: u32,
     /// There may be more to hear.
     unheard: bool,
+    /// Their places are for what a turn needs, should there be no others.
+    spares: Vec<File>,
     /// Why the last start has failed.
     failure: Option<io::Error>,
 }
@@ -82,11 +86,12 @@ impl Driver {
             signals,
             socket,
             watched: Vec::new(),
-            others: family::children(),
+            others: family::children().map_err(Error::os("cannot see the children of this process"))?,
             epoch: Instant::now(),
             own_group: !has_terminal(),
             strangers: 0,
             unheard: false,
+            spares: Vec::with_capacity(SPARES),
             failure: None,
         })
     }
@@ -94,6 +99,7 @@ impl Driver {
     /// Until no generation is left.
     pub(super) fn run(mut self) -> Result<Exit, Error> {
         let mut events = Events::with_capacity(16);
+        self.reserve();
         self.carry_out();
         loop {
             if self.machine.stage() == Stage::Over {
@@ -120,15 +126,17 @@ impl Driver {
     }
 
     fn turn(&mut self) {
+        self.spares.clear();
         self.hear(TURN);
         self.take_signals();
         self.reap();
         self.look_at_others();
         // Each may leave strays behind, whose end is a turn of its own.
-        if self.machine.awaits_strays() && self.strays().is_empty() {
+        if self.machine.awaits_strays() && self.strays().is_ok_and(|strays| strays.is_empty()) {
             self.feed(Fact::Alone);
         }
         self.feed(Fact::Timeout);
+        self.reserve();
     }
 
     fn now(&self) -> Duration {
@@ -210,6 +218,16 @@ impl Driver {
         watched.inspect_err(|error| log::warn!("process {from} names {pid} the main process, which is left out: {error}")).is_ok()
     }
 
+    /// Without a descriptor for it, a new main process would not be known, and the end of the one before would be taken for that of the
+    /// service.
+    fn reserve(&mut self) {
+        while self.spares.len() < SPARES
+            && let Ok(file) = File::open("/dev/null")
+        {
+            self.spares.push(file);
+        }
+    }
+
     fn watch(&mut self, process: Process) -> io::Result<()> {
         let fd = process.as_fd().as_raw_fd();
         self.poll.registry().register(&mut SourceFd(&fd), PROCESSES, Interest::READABLE)?;
@@ -275,11 +293,11 @@ impl Driver {
         }
     }
 
-    /// Children that are no generation of the service, and come from it.
-    fn strays(&self) -> Vec<u32> {
-        let mut children = family::children();
+    /// Children that are no generation of the service, and come from it. An error: it cannot be seen whether there are any.
+    fn strays(&self) -> io::Result<Vec<u32>> {
+        let mut children = family::children()?;
         children.retain(|pid| self.watched.iter().all(|process| process.pid() != *pid) && !self.others.contains(pid));
-        children
+        Ok(children)
     }
 
     // --- what goes out ---
@@ -298,7 +316,7 @@ impl Driver {
                     }
                 }
                 Deed::SignalStrays(signal) => {
-                    let strays = self.strays();
+                    let strays = self.strays().unwrap_or_default();
                     if !strays.is_empty() {
                         log::warn!(
                             "the main process has ended, and left {strays:?}: signal {signal} to each; a service stays in the foreground"
@@ -338,7 +356,9 @@ impl Driver {
                 log::error!("process {pid} has not said in time that it is ready, and is killed; does it call ready()?")
             }
             Remark::KillsStrays => log::warn!("what the service has left behind does not end, and is killed"),
-            Remark::StraysStay => log::error!("what was killed does not die, and is left to itself: {:?}", self.strays()),
+            Remark::StraysStay => {
+                log::error!("what was killed does not die, and is left to itself: {:?}", self.strays().unwrap_or_default())
+            }
             Remark::StartsAgain => log::warn!("the service is started again"),
             Remark::StruckOut => log::error!("the service has ended too often, and is not started again; its own messages say why"),
         }

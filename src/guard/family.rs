@@ -3,6 +3,7 @@
 //! Knows: the files of `/proc`. Does not know: what a process is to the guard.
 
 use std::fs;
+use std::io;
 use std::process;
 
 use crate::sys;
@@ -19,14 +20,15 @@ pub(super) fn threads() -> Option<usize> {
 }
 
 /// The children of this process, those included that have ended and are not reaped.
-pub(super) fn children() -> Vec<u32> {
+pub(super) fn children() -> io::Result<Vec<u32>> {
     let own = process::id();
     match fs::read_to_string(format!("/proc/{own}/task/{own}/children")) {
-        Ok(text) => text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
+        Ok(text) => Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()),
         // A kernel without that file: all processes are looked at.
-        Err(_) => {
-            let names = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
-            names.filter_map(|name| name.parse().ok()).filter(|pid| sys::parent_of(*pid) == Some(own)).collect()
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let names = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            Ok(names.filter_map(|name| name.parse().ok()).filter(|pid| sys::parent_of(*pid) == Some(own)).collect())
         }
+        Err(error) => Err(error),
     }
 }

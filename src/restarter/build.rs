@@ -125,6 +125,7 @@ impl RestartConfig {
         for process in &gifts.draining {
             watch(registry, process.as_fd(), DRAINING)?;
         }
+        let guarded = Guarded::new(registry)?;
         let pid_file = self.absolute_pid_file()?;
         let retired_pid_file =
             link.as_ref().and_then(|link| link.pid_file()).filter(|path| pid_file.as_deref() != Some(*path)).map(PidFile::new);
@@ -179,12 +180,11 @@ impl RestartConfig {
             retired_pid_file,
             stopping: None,
             claim,
-            guarded: Guarded::new(),
+            guarded,
             witness: None,
             poll,
         };
         // Nothing wakes a loop before the program is ready but whoever asks too early.
-        restarter.guarded.stay();
         restarter.open_server();
         restarter.rearm();
         Ok(restarter)

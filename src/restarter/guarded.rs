@@ -1,61 +1,64 @@
 //! Under a [guard](crate::guard): this process ends with it, so that no orphan keeps the addresses of a service that is started again.
 //!
 //! Knows: which process is the guard, as the environment says. Does not know: what a guard does.
+//!
+//! The kernel sends a signal at the end of a parent, whatever the program does at that moment. The guard is the parent of the first
+//! generation, and of a later one when its predecessor has ended. Until then the loop watches the guard.
 
 use std::env;
+use std::os::fd::AsFd;
 use std::process;
 
+use mio::Registry;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{getpid, getppid};
 
-use crate::sys;
+use crate::error::Error;
+use crate::sys::{self, Process};
 use crate::systemd::GUARDED;
 
-/// The guard above this process, if there is one.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Guarded(Option<u32>);
+use super::{DRAINING, unwatch, watch};
+
+/// The guard above this process, if there is one that lives.
+#[derive(Debug, Default)]
+pub(super) struct Guarded(Option<Process>);
 
 impl Guarded {
     /// Looks for it among the ancestors of this process: others may have the variable too.
-    pub(super) fn new() -> Guarded {
-        let guard = env::var(GUARDED).ok().and_then(|pid| pid.parse().ok());
-        Guarded(guard.filter(|guard| !sys::is_simulated() && sys::descends_from(process::id(), *guard)))
+    pub(super) fn new(registry: &Registry) -> Result<Guarded, Error> {
+        let guard = env::var(GUARDED).ok().and_then(|pid| pid.parse().ok()).filter(|_| !sys::is_simulated());
+        let Some(process) = guard.map(Process::open).transpose().ok().flatten() else { return Ok(Guarded(None)) };
+        // Looked for after it was opened: if it is an ancestor by then, it is the one that was opened.
+        if !sys::descends_from(process::id(), process.pid()) {
+            return Ok(Guarded(None));
+        }
+        watch(registry, process.as_fd(), DRAINING)?;
+        let guarded = Guarded(Some(process));
+        guarded.stay();
+        Ok(guarded)
     }
 
-    /// Asks for SIGTERM at the end of the guard, if that is the parent of this process: before, the predecessor is. A change of user
-    /// takes that away, and whoever has asked for a signal before gets that one.
-    pub(super) fn stay(self) {
-        let Some(guard) = self.0 else { return };
-        if !is_parent(guard) || !matches!(prctl::get_pdeathsig(), Ok(None)) {
-            return;
-        }
-        if let Err(error) = prctl::set_pdeathsig(Signal::SIGTERM) {
-            log::warn!(target: "pollflip", "cannot ask for a signal at the end of the guard (process {guard}): {error}");
-        }
-        if !is_parent(guard) {
-            end(guard);
-        }
-    }
-
-    /// The same once the predecessor has ended. If the guard is no ancestor any more, it has ended before it could be stayed with.
-    pub(super) fn stay_alone(self) {
-        self.stay();
-        if let Some(guard) = self.0
-            && !sys::descends_from(process::id(), guard)
-            && sys::parent_of(process::id()).is_some()
+    /// Asks for SIGTERM at the end of the guard, if that is the parent of this process. A change of user takes that away, and whoever
+    /// has asked for a signal before gets that one.
+    pub(super) fn stay(&self) {
+        let is_parent = self.0.as_ref().is_some_and(|guard| getppid().as_raw() as u32 == guard.pid());
+        if is_parent
+            && matches!(prctl::get_pdeathsig(), Ok(None))
+            && let Err(error) = prctl::set_pdeathsig(Signal::SIGTERM)
         {
-            end(guard);
+            log::warn!(target: "pollflip", "cannot ask for a signal at the end of the guard: {error}");
         }
     }
-}
 
-fn is_parent(guard: u32) -> bool {
-    getppid().as_raw() as u32 == guard
-}
-
-fn end(guard: u32) {
-    log::error!(target: "pollflip", "the guard (process {guard}) is gone, and with it what would start this service again: SIGTERM");
-    // A signal to oneself is always allowed.
-    let _ = kill(getpid(), Signal::SIGTERM);
+    /// Ends this process if the guard has ended.
+    pub(super) fn look(&mut self, registry: &Registry) {
+        if let Some(guard) = self.0.take_if(|guard| guard.has_ended()) {
+            unwatch(registry, guard.as_fd());
+            let pid = guard.pid();
+            log::error!(target: "pollflip", "the guard (process {pid}) is gone, and with it what would start this service again: SIGTERM");
+            // A signal to oneself is always allowed.
+            let _ = kill(getpid(), Signal::SIGTERM);
+        }
+    }
 }

@@ -93,7 +93,7 @@ impl Restarter {
         }
         if standing.gone && !mem::replace(&mut self.heard.gone, true) {
             self.heard.end_untold = true;
-            self.guarded.stay_alone();
+            self.guarded.stay();
         }
     }
 

@@ -35,6 +35,7 @@ impl Restarter {
     /// Lets go of earlier generations that have ended. No longer watched first: a successor may have their descriptors too.
     pub(super) fn forget_the_ended(&mut self) {
         let registry = self.poll.registry();
+        self.guarded.look(registry);
         self.draining.retain(|process| {
             let lives = !process.has_ended();
             if !lives {

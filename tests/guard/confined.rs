@@ -12,6 +12,7 @@ trials![
     with_the_proc_of_others_there_is_no_guard,
     a_read_only_root_and_nobody_as_user_are_enough,
     a_full_process_table_is_told_of,
+    a_guard_without_descriptors_takes_a_new_process_in,
     a_standard_error_that_is_gone_does_not_end_it,
 ];
 
@@ -101,4 +102,22 @@ fn a_standard_error_that_is_gone_does_not_end_it() {
     let service = setup.env("POLLFLIP", POLLFLIP).env("POLLFLIP_LOG", "info").shell(shell).start();
     service.restart().says("event PredecessorGone");
     wait_until("the first to be reaped", || procfs::children(service.launched()).len() == 1);
+}
+
+fn a_guard_without_descriptors_takes_a_new_process_in() {
+    let service = crate::kit::guarded(Setup::new(), "").start();
+    let guard = service.launched();
+    let used: Vec<i32> = procfs::descriptors(guard).into_iter().map(|(number, _)| number).collect();
+    let free = (0..).find(|number| !used.contains(number)).expect("a number");
+    let mut limit = Command::new("prlimit");
+    limit.args([&format!("--pid={guard}"), &format!("--nofile={free}:{free}")]);
+    assert_eq!(end_of_command(limit).0, End::Code(0));
+    for _ in 0..3 {
+        let new = service.restart();
+        new.says("event PredecessorGone");
+        wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
+        wait_until("the one before to be reaped", || procfs::children(guard) == [new.pid]);
+    }
+    service.hub.nth(3).tell("exit 11");
+    assert_eq!(how(end_of(&service)), End::Code(11), "{}", log(&service));
 }

@@ -22,6 +22,7 @@ trials![
     a_guard_that_is_stopped_meanwhile_takes_the_new_process_in,
     a_restart_that_fails_changes_nothing,
     nobody_is_left_when_the_guard_is_killed,
+    a_new_one_ends_with_the_guard_although_an_earlier_one_does_not,
     a_status_that_the_predecessor_has_taken_is_known,
     nobody_is_left_when_the_guard_is_killed_after_a_change_of_user,
     nobody_is_left_when_the_guard_is_killed_and_an_earlier_one_drains,
@@ -221,5 +222,19 @@ fn nobody_is_left_when_the_guard_is_killed_after_a_change_of_user() {
     let first = service.first();
     assert_eq!(procfs::status(first.pid, "Uid").expect("a process").split_whitespace().next(), Some("64998"));
     signal(service.launched(), Signal::SIGKILL);
+    first.ends();
+}
+
+/// The guard is no parent of the new one yet, and that one must not keep the address.
+fn a_new_one_ends_with_the_guard_although_an_earlier_one_does_not() {
+    let service = guarded(Setup::new(), "").start();
+    let first = service.first();
+    assert_eq!(first.ask("handle SIGTERM"), "handled");
+    let mut connection = service.connect();
+    let new = service.restart();
+    signal(service.launched(), Signal::SIGKILL);
+    new.ends();
+    connection.echo("still served");
+    first.signal(Signal::SIGKILL);
     first.ends();
 }
