@@ -40,7 +40,8 @@
 //!   [strikes](Guard::strikes) end.
 //! - The guard ends when no generation is left: with the status of the last one, or by the same signal. PID 1 cannot die of a signal, and
 //!   ends with 128 and its number.
-//! - Each generation is sent SIGTERM when the guard is killed: see [`Restarter::ready`](crate::Restarter::ready).
+//! - Each generation is sent SIGTERM when the guard is killed: see [`Restarter::ready`](crate::Restarter::ready). It knows the guard by
+//!   `POLLFLIP_GUARDED`, the process id of the guard, in its environment.
 //!
 //! Nested in a real service manager (NOTIFY_SOCKET is set), the guard tells that one what the service says, but for what is between the two:
 //! MAINPID, BARRIER and stored descriptors. A unit needs `KillMode=mixed`.
@@ -135,8 +136,8 @@ impl Guard {
         self
     }
 
-    /// Kills a service that has not said within this time that it is ready. Each [`EXTEND_TIMEOUT_USEC`](Guard) moves that. There is no
-    /// limit unless this is set.
+    /// Kills a service that has not said within this time that it is ready. A service that asks for more time (EXTEND_TIMEOUT_USEC) gets
+    /// it. There is no limit unless this is set.
     pub fn ready_timeout(mut self, limit: Duration) -> Guard {
         self.rules.ready = Some(limit);
         self

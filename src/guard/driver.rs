@@ -36,8 +36,8 @@ const PROCESSES: Token = Token(2);
 const TURN: usize = 64;
 /// So many are, before the end of a process is: more than a queue holds, and no flood keeps the guard from that.
 const QUEUE: usize = 4096;
-/// So many strangers are told of.
-const STRANGERS: u32 = 10;
+/// So many messages that are left out are told of.
+const TOLD_OF: u32 = 10;
 /// The sender of a message, the process that it names, and a look into `/proc`.
 const SPARES: usize = 3;
 /// How long a loop rests that cannot wait.
@@ -59,7 +59,8 @@ pub(super) struct Driver {
     others: Vec<u32>,
     epoch: Instant,
     own_group: bool,
-    strangers: u32,
+    /// So many messages meant nothing.
+    left_out: u32,
     /// There may be more to hear.
     unheard: bool,
     /// Their places are for what a turn needs, should there be no others.
@@ -89,7 +90,7 @@ impl Driver {
             others: family::children().map_err(Error::os("cannot see the children of this process"))?,
             epoch: Instant::now(),
             own_group: !has_terminal(),
-            strangers: 0,
+            left_out: 0,
             unheard: false,
             spares: Vec::with_capacity(SPARES),
             failure: None,
@@ -168,24 +169,35 @@ impl Driver {
 
     fn heard(&mut self, datagram: &Datagram, bytes: &[u8]) {
         if !self.knows(datagram) {
-            self.strangers = self.strangers.saturating_add(1);
-            if self.strangers <= STRANGERS {
-                let why = if datagram.sender == 0 { "is in another PID namespace" } else { "is no descendant of this guard" };
-                log::warn!("a message of process {} is left out: it {why}", datagram.sender);
-            }
-            return;
+            let why = if datagram.sender == 0 { "the process is in another PID namespace" } else { "it is no descendant of this guard" };
+            return self.leave_out(datagram.sender, why);
         }
         let message = if datagram.truncated { None } else { Message::new(bytes) };
         let Some(message) = message else {
-            return log::warn!("a message of process {} is left out: it is no text, or too long", datagram.sender);
+            return self.leave_out(datagram.sender, "it is no text, or too long");
         };
         let mut notification = message.notification();
         notification.main = notification.main.filter(|pid| self.is_main_or_may_be(datagram.sender, *pid));
         let concerns = self.machine.listens_to(datagram.sender);
         self.feed(Fact::Notified(datagram.sender, notification));
+        // What has not become the service, since it is being killed, is a stray as before.
+        if let Some(pid) = notification.main
+            && self.machine.main() != Some(pid)
+            && !self.machine.earlier().contains(&pid)
+        {
+            self.forget(pid);
+        }
         if concerns {
             let stopping = notification.stopping && self.machine.ends_with_main();
             self.manager.pass_on(&message, stopping);
+        }
+    }
+
+    /// Tells of a message that means nothing here, as long as there are few.
+    fn leave_out(&mut self, sender: u32, why: &str) {
+        self.left_out = self.left_out.saturating_add(1);
+        if self.left_out <= TOLD_OF {
+            log::warn!("a message of process {sender} is left out: {why}");
         }
     }
 
@@ -213,9 +225,9 @@ impl Driver {
         }
         let watched = Process::open(pid).and_then(|process| {
             // Looked at after it was opened: if it is one of ours by then, it is the one that was opened.
-            if sys::descends_from(pid, process::id()) { self.watch(process) } else { Err(io::Error::other("it is no descendant")) }
+            if sys::descends_from(pid, process::id()) { self.watch(process) } else { Err(io::Error::other("that is no descendant")) }
         });
-        watched.inspect_err(|error| log::warn!("process {from} names {pid} the main process, which is left out: {error}")).is_ok()
+        watched.inspect_err(|error| self.leave_out(from, &format!("it names {pid} the main process, and {error}"))).is_ok()
     }
 
     /// Without a descriptor for it, a new main process would not be known, and the end of the one before would be taken for that of the
@@ -277,10 +289,11 @@ impl Driver {
 
     /// Generations that are no children of this process: their predecessor lives.
     fn look_at_others(&mut self) {
-        while let Some(index) = self.watched.iter().position(|process| process.has_ended() && !process.is_child()) {
+        let has_ended = |process: &&Process| process.has_ended() && !process.is_child();
+        while let Some(pid) = self.watched.iter().find(has_ended).map(Process::pid) {
             self.hear(QUEUE);
-            let Some(process) = self.watched.get(index) else { return };
-            let (pid, exit) = (process.pid(), sys::exit_of_another(process));
+            let Some(process) = self.watched.iter().find(|process| process.pid() == pid) else { continue };
+            let exit = sys::exit_of_another(process);
             self.has_ended(pid, exit);
         }
     }

@@ -72,7 +72,7 @@ fn what_another_pid_namespace_says_is_left_out() {
     let guard = init_of(&service);
     let address = address(procfs::children(guard)[0]);
     speaker::say(&address, b"MAINPID=1\nREADY=1");
-    wait_until("the guard to hear", || log(&service).contains("process 0 is left out: it is in another PID namespace"));
+    wait_until("the guard to hear", || log(&service).contains("process 0 is left out: the process is in another PID namespace"));
     service.restart().tell("exit 12");
     assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
 }
@@ -97,7 +97,7 @@ fn garbage_and_descriptors_of_a_helper_do_nothing() {
 fn a_helper_cannot_make_a_stranger_the_service() {
     let service = guarded(Setup::new(), "").start();
     helper_says(&service.first(), &format!("MAINPID={};MAINPID={};MAINPID=1", process::id(), service.launched()));
-    wait_until("the guard to hear", || log(&service).matches("the main process, which is left out").count() == 3);
+    wait_until("the guard to hear", || log(&service).matches("the main process, and that is no descendant").count() == 3);
     all_is_well(&service);
 }
 

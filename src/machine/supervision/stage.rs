@@ -76,6 +76,8 @@ use std::time::Duration;
 /// | Stopping                               | Told, and it has heard (no more, struck out) | same, remembered   | |
 // table:end
 ///
+/// Where the table says *Stopping*, an earlier generation lives; if none does, it is *Over* at once.
+///
 /// *Told to end* is a state beside these: from then on nothing is started, and each process that becomes the main process is sent the
 /// same signal at once. What former main processes say is not listened to. A stage that has a time limit has it moved by a notification
 /// that asks for more time.
