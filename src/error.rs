@@ -61,10 +61,10 @@ pub enum Refusal {
          or supervisor that outlives it, or with `pollflip guard`, setsid or nohup"
     )]
     Terminal,
-    /// systemd takes no notifications from this service, and would end it with this process.
+    /// systemd, or the [guard](crate::guard), takes no notifications from this service, and would end it with this process.
     #[error(
         "systemd takes no notifications from this service and would end it with this process: set Type=notify or NotifyAccess=main in the \
-         unit, or PIDFile= there and a pid file here"
+         unit, or PIDFile= there and a pid file here; under `pollflip guard`: run it in the network namespace of the guard"
     )]
     Unheard,
     /// More earlier generations than [`RestartConfig::max_draining`](crate::RestartConfig::max_draining) allows still finish their work.

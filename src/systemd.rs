@@ -40,6 +40,11 @@ pub(crate) fn is_deaf() -> bool {
     unit::is_deaf(manager::listens())
 }
 
+/// Whether the guard above this process cannot be told anything, and would end the service with this process.
+pub(crate) fn guard_is_deaf() -> bool {
+    unit::guard_is_deaf(manager::listens)
+}
+
 /// A socket that was passed by socket activation.
 #[derive(Debug)]
 pub(crate) struct Passed {

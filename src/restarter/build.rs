@@ -192,7 +192,10 @@ impl RestartConfig {
 
     /// Whether the end of this process would be the end of the service.
     fn forbidden(&self, is_deaf: bool) -> Option<Refusal> {
-        if process::id() == 1 { Some(Refusal::ContainerInit) } else { (self.pid_file.is_none() && is_deaf).then_some(Refusal::Unheard) }
+        if process::id() == 1 {
+            return Some(Refusal::ContainerInit);
+        }
+        (self.pid_file.is_none() && is_deaf || systemd::guard_is_deaf()).then_some(Refusal::Unheard)
     }
 
     fn handle_signals(&self, registry: &Registry, handled: &[Signal]) -> Result<Option<Signals>, Error> {

@@ -8,6 +8,8 @@ use std::process;
 
 use nix::unistd::getppid;
 
+use super::GUARDED;
+
 /// Names the process that systemd has started; from version 248 on.
 const STARTED: &str = "SYSTEMD_EXEC_PID";
 /// In the environment of each service; from version 232 on.
@@ -21,6 +23,13 @@ pub(super) fn is_deaf(heard: bool) -> bool {
         None => env::var_os(INVOCATION).is_some() && getppid().as_raw() == 1,
     };
     by_systemd && !heard
+}
+
+/// Whether a guard has started this very process and cannot be told anything from here. It would take the end of this process for that of
+/// the service, whatever a pid file says.
+pub(super) fn guard_is_deaf(is_heard: impl FnOnce() -> bool) -> bool {
+    let guard = env::var(GUARDED).ok().and_then(|pid| pid.parse().ok());
+    guard == Some(getppid().as_raw()) && !is_heard()
 }
 
 /// The process that systemd started.

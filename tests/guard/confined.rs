@@ -1,6 +1,8 @@
 //! A guard that may do little: no /proc, that of others, a root that cannot be written, a user without rights, no room for processes.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use pollflip::RequestError;
 
 use crate::harness::Setup;
 use crate::hub::wait_until;
@@ -11,6 +13,7 @@ trials![
     without_proc_there_is_no_guard,
     with_the_proc_of_others_there_is_no_guard,
     a_read_only_root_and_nobody_as_user_are_enough,
+    in_another_network_namespace_restarts_are_refused,
     a_full_process_table_is_told_of,
     a_guard_without_descriptors_takes_a_new_process_in,
     a_standard_error_that_is_gone_does_not_end_it,
@@ -70,6 +73,23 @@ fn a_read_only_root_and_nobody_as_user_are_enough() {
     assert_eq!(procfs::status(inner, "CapEff").map(|text| text.trim().to_owned()).as_deref(), Some("0000000000000000"));
     service.hub.nth(3).tell("exit 6");
     assert_eq!(how(end_of(&service)), End::Code(6), "{}", log(&service));
+}
+
+/// The guard cannot be told there who the service is, and would take the end of the first process for that of the service.
+fn in_another_network_namespace_restarts_are_refused() {
+    let mut probe = Command::new("unshare");
+    if !probe.args(["--net", "true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no network namespace can be had here; it needs root");
+        return;
+    }
+    let shell = "exec \"$POLLFLIP\" guard -- unshare --net \"$0\"";
+    let service = Setup::new().set("listen", "none").env("POLLFLIP", POLLFLIP).shell(shell).start();
+    match service.try_restart() {
+        Err(RequestError::Refused(why)) => assert!(why.contains("in the network namespace of the guard"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    service.first().tell("exit 2");
+    assert_eq!(how(end_of(&service)), End::Code(2));
 }
 
 fn a_full_process_table_is_told_of() {

@@ -21,6 +21,7 @@ trials![
     a_signal_to_the_group_of_the_guard_reaches_the_service_once,
     a_guard_that_is_stopped_meanwhile_takes_the_new_process_in,
     a_restart_that_fails_changes_nothing,
+    a_guard_under_a_guard_is_a_service_like_others,
     nobody_is_left_when_the_guard_is_killed,
     a_new_one_ends_with_the_guard_although_an_earlier_one_does_not,
     a_status_that_the_predecessor_has_taken_is_known,
@@ -237,4 +238,18 @@ fn a_new_one_ends_with_the_guard_although_an_earlier_one_does_not() {
     connection.echo("still served");
     first.signal(Signal::SIGKILL);
     first.ends();
+}
+
+fn a_guard_under_a_guard_is_a_service_like_others() {
+    let service = guarded(Setup::new(), "-- \"$POLLFLIP\" guard").start();
+    for _ in 0..2 {
+        service.restart().says("event PredecessorGone");
+    }
+    service.hub.nth(2).tell("abort");
+    assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGABRT));
+    let service = guarded(Setup::new(), "-- \"$POLLFLIP\" guard").start();
+    let new = service.restart();
+    new.says("event PredecessorGone");
+    signal(service.launched(), Signal::SIGKILL);
+    new.ends();
 }
