@@ -8,12 +8,13 @@ use nix::sys::signal::{Signal, raise};
 use pollflip::guard::Guard;
 
 use crate::harness::{Setup, own_program};
-use crate::kit::{End, end_of, has_children, how};
+use crate::kit::{CONTAINER, End, end_of, has_children, how, there_are_containers};
 use crate::procfs;
 use crate::service;
 
 trials![
     a_program_that_is_asked_for_a_guard_has_one,
+    a_program_that_is_the_first_process_of_a_container_has_one,
     a_program_that_is_not_asked_has_none,
     a_program_that_always_has_one_has_one_only,
     what_is_no_answer_is_an_error,
@@ -77,6 +78,24 @@ fn a_program_that_is_asked_for_a_guard_has_one() {
     has_children(guard, 1);
     service.hub.nth(3).tell("exit 8");
     assert_eq!(how(end_of(&service)), End::Code(8));
+}
+
+fn a_program_that_is_the_first_process_of_a_container_has_one() {
+    if !there_are_containers() {
+        return;
+    }
+    let shell = format!("exec {CONTAINER} \"$0\"");
+    let service = Setup::new().env(service::ROLE, "embedded").shell(&shell).start();
+    assert_ne!(service.first().pid, 1);
+    for _ in 0..3 {
+        service.restart().says("event PredecessorGone");
+    }
+    service.hub.nth(3).tell("raise SIGKILL");
+    assert_eq!(how(end_of(&service)), End::Code(128 + Signal::SIGKILL as i32));
+    // One that is told to have none is the service itself, and refuses restarts.
+    let service = Setup::new().env(service::ROLE, "embedded").env("POLLFLIP_GUARD", "0").shell(&shell).start();
+    assert_eq!(service.first().pid, 1);
+    service.try_restart().expect_err("the container would end");
 }
 
 fn a_program_that_is_not_asked_has_none() {

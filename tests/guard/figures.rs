@@ -27,7 +27,7 @@ fn a_guard_that_has_nothing_to_do_sleeps() {
 }
 
 fn restarts_take_as_long_as_without() {
-    const TIMES: usize = 40;
+    const TIMES: usize = 200;
     let alone = Setup::new().start();
     let under = guarded(Setup::new(), "").start();
     let (mut without, mut with, mut taken) = (Vec::new(), Vec::new(), Vec::new());
