@@ -50,21 +50,21 @@ pub enum Refusal {
     Stopping,
     /// This process is PID 1 of a container, which would end with it.
     #[error(
-        "this process is PID 1 of its container, which would end with it: start it from a parent that outlives it, see the guide in the \
-         documentation"
+        "this process is PID 1 of its container, which would end with it: start it from a parent that outlives it, such as \
+         `pollflip guard`, see the guide in the documentation"
     )]
     ContainerInit,
     /// This process leads the session of a terminal, and does not ignore or handle SIGHUP: the end of this process would hang the terminal
     /// up, and that would kill the successor.
     #[error(
         "this process leads the session of a terminal, which its end would hang up, and that would kill the successor: start it from a shell \
-         or supervisor that outlives it, or with setsid, or with nohup"
+         or supervisor that outlives it, or with `pollflip guard`, setsid or nohup"
     )]
     Terminal,
-    /// systemd takes no notifications from this service, and would end it with this process.
+    /// systemd, or the [guard](crate::guard), takes no notifications from this service, and would end it with this process.
     #[error(
         "systemd takes no notifications from this service and would end it with this process: set Type=notify or NotifyAccess=main in the \
-         unit, or PIDFile= there and a pid file here"
+         unit, or PIDFile= there and a pid file here; under `pollflip guard`: run it in the network namespace of the guard"
     )]
     Unheard,
     /// More earlier generations than [`RestartConfig::max_draining`](crate::RestartConfig::max_draining) allows still finish their work.
@@ -193,6 +193,16 @@ pub enum Exit {
     Signal(i32),
     /// It is gone, and somebody else took the status: SIGCHLD is ignored, or the program waits for any child.
     Unknown,
+}
+
+impl Exit {
+    /// As `wait` tells it.
+    pub(crate) fn of_wait_status(status: i32) -> Exit {
+        match (status & 0x7f, status >> 8 & 0xff) {
+            (0, code) => Exit::Code(code),
+            (signal, _) => Exit::Signal(signal),
+        }
+    }
 }
 
 impl fmt::Display for Exit {

@@ -2,6 +2,7 @@
 //!
 //! - [Under systemd](#under-systemd)
 //! - [In a container](#in-a-container)
+//! - [Under a guard](#under-a-guard)
 //! - [By hand, or under another supervisor](#by-hand-or-under-another-supervisor)
 //! - [A deploy, step by step](#a-deploy-step-by-step)
 //! - [The `restart` subcommand and its exit statuses](#the-restart-subcommand-and-its-exit-statuses)
@@ -77,30 +78,106 @@
 //!
 //! # In a container
 //!
-//! A container ends with the process that it was started with, and the kernel ends all others in it. So that process must not be the
-//! service: a restart is refused where it is (PID 1). An init that ends with its first child is not enough either: `docker run --init`,
-//! tini and catatonit reap, but end as soon as the old process does. What is needed is a parent that lives as long as anybody serves:
-//! a supervisor that follows a pid file, systemd in the container, or this as the entry point:
+//! A container ends with the process that it was started with (PID 1), and the kernel ends all others in it. A service that is that process
+//! refuses restarts. An init that ends with its first child is not enough either: `docker run --init`, tini and catatonit reap, but end
+//! as soon as the old process does. The first process has to be a parent that lives as long as any generation: a [guard](#under-a-guard),
+//! a supervisor that follows a pid file, or systemd in the container.
 //!
-//! ```sh
-#![doc = include_str!("../examples/container/entrypoint.sh")]
+//! ```dockerfile
+#![doc = include_str!("../examples/guard/container/Dockerfile")]
+//! ```
+//!
+//! A pod needs neither a root that can be written nor a capability; one directory for the coordination socket is enough:
+//!
+//! ```yaml
+#![doc = include_str!("../examples/guard/container/pod.yaml")]
 //! ```
 //!
 //! In most fleets of containers the new version is a new image, and a rolling update replaces the container: then graceful
 //! [`shutdown`](crate::shutdown) is what is needed, and a restart in place serves configuration and certificates.
+//!
+//! # Under a guard
+//!
+//! The [guard](crate::guard) is a pid that stays. It starts the service, lives as long as any generation does, passes signals on, and ends as
+//! the last generation did. It is the program `pollflip guard -- PROGRAM ARGUMENT…` (`cargo install pollflip`), or a part of the service
+//! itself: [`Guard::from_env`](crate::guard::Guard::from_env) on the first line of `main`, which is active as PID 1 and with
+//! `POLLFLIP_GUARD=1`.
+//!
+//! The program guards any service that speaks systemd's notify protocol. It has nothing to set for a service that is restarted by its
+//! operator alone. It can also start a service again that has crashed:
+//!
+//! | option | meaning |
+//! | --- | --- |
+//! | `--restart no` | the end of the service is the end of the guard; the default |
+//! | `--restart on-failure` | a service is started again that ended with another status than 0, or by another signal than HUP, INT, PIPE and TERM |
+//! | `--restart always` | a service is started again however it ended, unless the guard was told to end |
+//! | `--strikes N/SECONDS` | a service that has ended N times within so long is not started again (5/60) |
+//! | `--delay MS` | so long after its end it is started again (100) |
+//! | `--ready SECONDS` | a service that has not said by then that it is ready is killed |
+//!
+//! A service that is started again is started by the same path. After a failed deploy that is the broken file, until strikes end it: put
+//! the old file back when a restart has failed.
+//!
+//! | what ends | what the guard does | how the guard ends |
+//! | --- | --- | --- |
+//! | the last generation exits | it exits | with the same status |
+//! | the last generation is killed by a signal | it dies | by the same signal; as PID 1 with 128 and its number |
+//! | the main process, while earlier generations finish their work | it waits for them, or starts the service again beside them | as the main process has ended |
+//! | the main process, in the middle of a restart | it waits until the successor names itself | as the last generation ends |
+//! | the guard is told to end (TERM, INT, QUIT) | it tells all generations, and each that comes later | as the last generation ends |
+//! | the guard is killed | nothing any more | the kernel sends each generation SIGTERM |
+//!
+//! The program could not be started: 127 if it is not there, 126 otherwise. There can be no guard (no `/proc`): 125.
+//!
+//! **What it needs.** `/proc` of its own PID namespace, and an abstract unix socket, for which the service must be in the same network
+//! namespace: in another one it refuses restarts. No directory, no capability, no user. The service must stay in the foreground. What it leaves behind when it ends is sent
+//! SIGTERM, and SIGKILL after 5 s.
+//!
+//! **Under runit.** `sv 1` restarts, `sv down` ends all generations. The file `run` of the service directory:
+//!
+//! ```sh
+#![doc = include_str!("../examples/guard/runit/run")]
+//! ```
+//!
+//! **Under s6.** `s6-svc -1` restarts, `s6-svc -d` ends all generations. The file `run` of the service directory:
+//!
+//! ```sh
+#![doc = include_str!("../examples/guard/s6/run")]
+//! ```
+//!
+//! **Under supervisord.** A section of its configuration:
+//!
+//! ```ini
+#![doc = include_str!("../examples/guard/supervisord/restarter.conf")]
+//! ```
+//!
+//! **Under systemd** a guard is not needed. With one the main PID stays, and systemd needs no `ExecStop=`:
+//!
+//! ```ini
+#![doc = include_str!("../examples/guard/systemd/restarter.service")]
+//! ```
+//!
+//! **Under foreman, overmind and others** that read a Procfile:
+//!
+//! ```text
+#![doc = include_str!("../examples/guard/Procfile")]
+//! ```
+//!
+//! **On a terminal** the guard and the service are one job: Ctrl-C, Ctrl-Z, `fg` and a hang-up reach both, and the prompt comes back when
+//! the last generation has ended.
 //!
 //! # By hand, or under another supervisor
 //!
 //! From a shell or from cron: start it, and ask with the `restart` subcommand. For supervisors that know a service by a pid file (monit,
 //! OpenRC), set [`RestartConfig::pid_file`](crate::RestartConfig::pid_file): it names a live and ready process at any moment (during a probation
 //! the old one), is replaced by rename, and removed by the last one. Supervisors that know a service as their own child (runit, s6, supervisord) take the end of the
-//! old process for the end of the service and start another one, which finds the addresses in use: they need a parent that stays, such
-//! as the script above, as well.
+//! old process for the end of the service and start another one, which finds the addresses in use: under them a service needs a
+//! [guard](#under-a-guard).
 //!
 //! **The first process of a terminal** (`ssh -t host echo-server`, `docker exec -it`, `script -c 'exec echo-server'`) leads its session:
 //! when it ends, the kernel hangs the terminal up, and SIGHUP would kill the successor. So a restart is refused there
 //! ([`Refusal::Terminal`](crate::Refusal::Terminal); whether there is a terminal is looked at in `build`), unless SIGHUP is ignored
-//! (`nohup`), handled by the program, or blocked when the restarter is built. Otherwise start it from a shell that stays, or with `setsid`.
+//! (`nohup`), handled by the program, or blocked when the restarter is built. Otherwise start it from a shell that stays, with `setsid`, or under a [guard](#under-a-guard).
 //! A shell that leads the session and ends with the service does the same harm, and is not noticed.
 //!
 //! **A new process that is stopped** (SIGSTOP, Ctrl-Z) at the moment the old one ends is sent SIGHUP by the kernel, and dies of it unless
@@ -142,7 +219,8 @@
 //!
 //! # The `restart` subcommand and its exit statuses
 //!
-//! A service gives its operators one with few lines. These are the statuses of `examples/restarter.rs`, which deploy scripts can go by:
+//! A service gives its operators one with few lines, or they use the program `pollflip` of this crate: `pollflip restart SOCKET` and
+//! `pollflip status SOCKET [--json]`. These are its statuses and those of `examples/restarter.rs`, which deploy scripts can go by:
 //!
 //! | status | [`RequestError`](crate::RequestError) | who serves | what to do |
 //! | --- | --- | --- | --- |

@@ -67,6 +67,11 @@
 //!   returns `None`. There is no timeout to compute: deadlines make the descriptor readable too.
 //! - In a loop that ticks: call [`Restarter::poll`] once a tick until it returns `None`. Idle, that is one system call.
 //!
+//! # Where one pid is known
+//!
+//! A container, runit, s6, supervisord and a terminal take the end of the first process for the end of the service. There the [`guard`] is
+//! the pid that stays: a part of the program, or the program `pollflip guard -- PROGRAM`.
+//!
 //! # The order of a start
 //!
 //! [`fixup_systemd_env`] (only if something else reads systemd's sockets) · [`RestartConfig::build`] · [`Restarter::sockets`] · give
@@ -82,6 +87,7 @@ mod error;
 mod machine;
 mod wire;
 mod sys;
+mod notify;
 mod systemd;
 mod lifeline;
 mod handover;
@@ -92,6 +98,7 @@ mod exec;
 pub mod restart_coordination_socket;
 mod restarter;
 mod task;
+pub mod guard;
 pub mod shutdown;
 pub mod guide;
 pub mod migrating;
@@ -117,6 +124,10 @@ pub mod internals {
     /// The messages.
     pub mod wire {
         pub use crate::wire::*;
+    }
+    /// What a service tells its guard.
+    pub mod notify {
+        pub use crate::notify::*;
     }
     /// A restarter on a simulated system.
     pub mod simulation {

@@ -11,6 +11,7 @@
 
 mod edges;
 mod state;
+pub mod supervision;
 mod takeover;
 mod words;
 

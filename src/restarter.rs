@@ -121,6 +121,8 @@ impl Restarter {
     /// Blocks until the predecessor has answered, which takes that one turn of its loop; the predecessor serves until then. Without one it does
     /// not block: a systemd that is too busy to be told is told by the next calls of [`poll`](Restarter::poll).
     ///
+    /// Under a [guard](crate::guard), asks once more for SIGTERM at the guard's end: a change of user has taken that away.
+    ///
     /// # Errors
     ///
     /// [`Error::GivenUp`]: the predecessor has given this process up; the service goes on without it, and it should end. [`Error::Rule`]:
@@ -128,6 +130,7 @@ impl Restarter {
     pub fn ready(&mut self) -> Result<(), Error> {
         self.check_here().map_err(Error::os("cannot say that this process can serve"))?;
         startup_complete()?;
+        self.ancestry.stay_with_guard();
         self.poll_ancestry();
         Ok(())
     }

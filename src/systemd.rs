@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::sys;
 use crate::wire::{self, LIFELINE_VARIABLE, Place};
 
-pub(crate) use environment::handed_down;
+pub(crate) use environment::{GUARDED, NOTIFY_SOCKET, guard, handed_down};
 pub(crate) use manager::{Barrier, EXTENSION, Notifier, begin_anew, is_there, ready};
 
 const LISTEN_PID: &str = "LISTEN_PID";
@@ -38,6 +38,11 @@ const AUTO: &str = "auto";
 /// Whether this process is a service whose manager does not listen to it, and would end it with this process.
 pub(crate) fn is_deaf() -> bool {
     unit::is_deaf(manager::listens())
+}
+
+/// Whether the guard above this process cannot be told anything, and would end the service with this process.
+pub(crate) fn guard_is_deaf() -> bool {
+    unit::guard_is_deaf(manager::listens)
 }
 
 /// A socket that was passed by socket activation.

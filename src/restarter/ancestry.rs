@@ -2,6 +2,8 @@
 //!
 //! Knows: the predecessor, the takeover machine, and the pidfds of those that drain. Does not know: what the service consists of.
 
+mod guarded;
+
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use crate::predecessor::{Link, Predecessor, SharedTakeover, say_ready};
 use crate::sys::Process;
 use crate::wire::Outcome;
 
+pub(super) use guarded::Guarded;
+
 use super::reactor::{DRAINING, Deadline, Due, PREDECESSOR, Reactor, earliest};
 
 /// Who came before.
@@ -22,11 +26,12 @@ pub(super) struct Ancestry {
     takeover: Arc<SharedTakeover>,
     /// Processes before the predecessor that still finish their work, the oldest first.
     draining: Vec<Process>,
+    guarded: Guarded,
 }
 
 impl Ancestry {
-    pub(super) fn new(link: Option<Arc<Link>>, takeover: Arc<SharedTakeover>, draining: Vec<Process>) -> Ancestry {
-        Ancestry { link, takeover, draining }
+    pub(super) fn new(link: Option<Arc<Link>>, takeover: Arc<SharedTakeover>, draining: Vec<Process>, guarded: Guarded) -> Ancestry {
+        Ancestry { link, takeover, draining, guarded }
     }
 
     /// Has the reactor watch all of them.
@@ -50,6 +55,10 @@ impl Ancestry {
 
     /// The program is told of this when it asks for the next event.
     pub(super) fn tell_later(&self, notice: TakeoverNotice) {
+        if notice == TakeoverNotice::PredecessorGone {
+            // The guard may be the parent now.
+            self.guarded.stay();
+        }
         self.takeover.tell_later(notice);
     }
 
@@ -64,6 +73,11 @@ impl Ancestry {
         self.link.as_ref()?.inherited()
     }
 
+    /// Asks anew to end with the guard, if there is one: a change of user has taken that away.
+    pub(super) fn stay_with_guard(&self) {
+        self.guarded.stay();
+    }
+
     /// Says that this process can serve, if it may.
     pub(super) fn say_ready(&self) {
         say_ready(&self.takeover, self.link.as_deref());
@@ -71,6 +85,7 @@ impl Ancestry {
 
     /// Lets go of earlier generations that have ended. No longer watched first: a successor may have their descriptors too.
     pub(super) fn forget_the_ended(&mut self, reactor: &Reactor) {
+        self.guarded.look(reactor);
         self.draining.retain(|process| {
             let lives = !process.has_ended();
             if !lives {

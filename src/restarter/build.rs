@@ -23,7 +23,7 @@ use crate::sys;
 use crate::systemd;
 
 use super::Restarter;
-use super::ancestry::Ancestry;
+use super::ancestry::{Ancestry, Guarded};
 use super::driver::Driver;
 use super::manager::Manager;
 use super::owned_paths::OwnedPaths;
@@ -115,6 +115,7 @@ impl RestartConfig {
         let exec = Exec::start(launch, signal, reactor.waker().clone()).map_err(Error::os("cannot start the restart thread"))?;
         arrange(signal, blocked)?;
         Ancestry::watch(link.as_deref(), &gifts.draining, &reactor)?;
+        let guarded = Guarded::new(&reactor)?;
         let pid_file = self.absolute_pid_file()?;
         // Last: if anything else cannot be had, no path is left behind that names nobody.
         let path = self.absolute_socket()?;
@@ -138,7 +139,7 @@ impl RestartConfig {
             preconditions,
             paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
             sockets: Sockets::new(gifts.sockets, passed),
-            ancestry: Ancestry::new(link, takeover, gifts.draining),
+            ancestry: Ancestry::new(link, takeover, gifts.draining, guarded),
             claim,
             reactor,
         };

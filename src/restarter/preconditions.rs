@@ -13,6 +13,7 @@ use nix::unistd::{getpid, getsid};
 use crate::config::RestartConfig;
 use crate::error::Refusal;
 use crate::sys;
+use crate::systemd;
 
 /// What has to hold for a restart to begin.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl Preconditions {
     pub(super) fn new(config: &RestartConfig, unstartable: Option<Refusal>, is_deaf: bool, mask: &SigSet) -> Preconditions {
         // The end of this process would be the end of the service.
         let container = (process::id() == 1).then_some(Refusal::ContainerInit);
-        let deaf = (config.pid_file.is_none() && is_deaf).then_some(Refusal::Unheard);
+        let deaf = (config.pid_file.is_none() && is_deaf || systemd::guard_is_deaf()).then_some(Refusal::Unheard);
         let forbidden = unstartable.or(container).or(deaf);
         let leads_terminal = leads_terminal() && !mask.contains(Signal::SIGHUP);
         Preconditions { forbidden, leads_terminal, max_draining: config.max_draining }

@@ -16,6 +16,7 @@ const SIGNALED: u64 = 0x400;
 
 /// What is seen of a thread.
 struct Thread {
+    is_zombie: bool,
     parent: u32,
     flags: u64,
     /// As `wait` would tell it; 0 if this process may not see it.
@@ -37,6 +38,32 @@ pub(super) fn may_have_begun(pid: u32) -> bool {
 fn is_hidden_by_a_shortage(pid: u32) -> bool {
     let passes = |error: io::Error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
     fs::File::open(format!("/proc/{pid}/stat")).is_err_and(passes)
+}
+
+/// The wait status of a process that has ended and that nobody has reaped yet, whoever its parent is.
+pub(super) fn status_of_zombie(pid: u32) -> Option<i32> {
+    look_at(&format!("/proc/{pid}/stat")).filter(|thread| thread.is_zombie).map(|thread| thread.status)
+}
+
+/// The parent of a process.
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    look_at(&format!("/proc/{pid}/stat")).map(|thread| thread.parent)
+}
+
+/// How far up parents are followed.
+const DEPTH: u32 = 1000;
+
+/// Whether the one is a descendant of the other.
+pub(crate) fn descends_from(pid: u32, ancestor: u32) -> bool {
+    let mut pid = pid;
+    for _ in 0..DEPTH {
+        match parent_of(pid) {
+            Some(parent) if parent == ancestor => return true,
+            Some(parent) if parent > 0 => pid = parent,
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// The first thread of a process with such a parent, if its end has begun.
@@ -63,11 +90,7 @@ impl Thread {
     }
 
     fn exit(&self) -> Exit {
-        match (self.status & 0x7f, self.status >> 8) {
-            (0, 0) => Exit::Unknown,
-            (0, code) => Exit::Code(code),
-            (signal, _) => Exit::Signal(signal),
-        }
+        if self.status == 0 { Exit::Unknown } else { Exit::of_wait_status(self.status) }
     }
 }
 
@@ -78,5 +101,11 @@ fn look_at(path: &str) -> Option<Thread> {
     let fields: Vec<_> = text[after..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).collect();
     let field = |number: usize| std::str::from_utf8(fields.get(number - 3)?).ok();
     let parent = field(4)?.parse().ok()?;
-    Some(Thread { parent, flags: field(9)?.parse().ok()?, status: field(52).and_then(|status| status.parse().ok()).unwrap_or(0) })
+    let is_zombie = field(3)? == "Z";
+    Some(Thread {
+        is_zombie,
+        parent,
+        flags: field(9)?.parse().ok()?,
+        status: field(52).and_then(|status| status.parse().ok()).unwrap_or(0),
+    })
 }

@@ -59,6 +59,14 @@ impl Process {
         result == 0 || Errno::last() != Errno::EPERM
     }
 
+    /// Sends it a signal by number.
+    pub(crate) fn signal(&self, number: i32) -> io::Result<()> {
+        // SAFETY: pidfd_send_signal takes a descriptor that is open, a number, a null for the defaults, and no flags.
+        let result =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), number, ptr::null::<libc::siginfo_t>(), 0) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Reaps the child if it has ended.
     pub(crate) fn try_wait(&self) -> Option<Exit> {
         self.status(0)

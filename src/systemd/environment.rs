@@ -12,6 +12,7 @@
 //! | `SYSTEMD_EXEC_PID` | a number | restarts are refused |
 //! | `INVOCATION_ID` | 32 hexadecimal digits | the same |
 //! | `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES` | that there are descriptors; each must be a socket that root has made | names for sockets that root has given to the caller |
+//! | `POLLFLIP_GUARDED`, `POLLFLIP_GUARD` | nothing: there is no guard | |
 //! | `POLLFLIP_LIFELINE` | that there is a lifeline; its other end must prove that it has the rights of this process | no more than a refused start |
 //!
 //! The first three are handed down to a successor, and nothing else is: the rest of them are about
@@ -23,11 +24,20 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::sys;
 
-pub(super) const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+/// Where whoever watches over this process listens.
+pub(crate) const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// Names the process that systemd has started; from version 248 on.
 pub(super) const STARTED: &str = "SYSTEMD_EXEC_PID";
 /// In the environment of each service; from version 232 on.
 pub(super) const INVOCATION: &str = "INVOCATION_ID";
+
+/// The process id of the [guard](crate::guard) above this process.
+pub(crate) const GUARDED: &str = "POLLFLIP_GUARDED";
+
+/// The guard that the environment names.
+pub(crate) fn guard() -> Option<u32> {
+    believed(GUARDED)?.to_str()?.parse().ok()
+}
 
 /// A variable of the service manager, if it is there and can be believed.
 pub(super) fn believed(name: &str) -> Option<OsString> {

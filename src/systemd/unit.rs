@@ -7,7 +7,7 @@ use std::process;
 
 use nix::unistd::getppid;
 
-use super::environment::{INVOCATION, STARTED, believed};
+use super::environment::{INVOCATION, STARTED, believed, guard};
 
 /// Whether systemd has started this very process and takes no notifications from it: it would take the end of this process for that of
 /// the service, and kill a successor. `heard`: there is somebody to notify.
@@ -17,6 +17,12 @@ pub(super) fn is_deaf(heard: bool) -> bool {
         None => believed(INVOCATION).is_some() && getppid().as_raw() == 1,
     };
     by_systemd && !heard
+}
+
+/// Whether a guard has started this very process and cannot be told anything from here. It would take the end of this process for that of
+/// the service, whatever a pid file says.
+pub(super) fn guard_is_deaf(is_heard: impl FnOnce() -> bool) -> bool {
+    guard() == Some(getppid().as_raw() as u32) && !is_heard()
 }
 
 /// The process that systemd started.

@@ -6,6 +6,8 @@
 //! restart works. `signals` does the same with storms of signals, `lost` with a commit that cannot be heard, `dying` with an end
 //! that takes its time, `random` with chance.
 //!
+//! With `POLLFLIP_CAMPAIGN_GUARD=1` each service has a guard above it, and all must come out the same.
+//!
 //! `cargo test --test campaign -- half` runs the cases of one step, `POLLFLIP_SEED=7 … --ignored` the random form with that seed.
 
 #![allow(unreachable_pub, reason = "the modules of one test binary")]

@@ -25,6 +25,9 @@ pub const IMPATIENT: Duration = Duration::from_millis(2500);
 /// Probation in the cases in which it is to pass.
 const SHORT_PROBATION: &str = "2500";
 
+/// Set: the service of each case has a guard above it.
+const GUARD: &str = "POLLFLIP_CAMPAIGN_GUARD";
+
 /// A service, and who serves now.
 #[derive(Debug)]
 pub struct World {
@@ -56,6 +59,11 @@ pub fn setup(case: Case) -> Setup {
     }
     if case.fault == Terminate {
         setup = setup.set("stop-on", "terminate");
+    }
+    if std::env::var_os(GUARD).is_some() {
+        let log = setup.path("guard.log");
+        let shell = "exec \"$POLLFLIP\" guard -- \"$0\" 2>>\"$LOG\"";
+        setup = setup.env("POLLFLIP", env!("CARGO_BIN_EXE_pollflip")).env("POLLFLIP_LOG", "info").env("LOG", log).shell(shell);
     }
     if case.fault == Crowded {
         // The limit does not hold for root. Everybody may write into the directory.

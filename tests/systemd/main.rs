@@ -22,7 +22,11 @@ fn main() -> ExitCode {
     // `cargo test` has built them, unless it was asked for this test alone.
     let target = examples.ancestors().nth(2).expect("it lies in target/PROFILE");
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--locked", "--examples", "--target-dir"]).arg(target).args(release(&examples)).current_dir(root);
+    build
+        .args(["build", "--quiet", "--locked", "--bins", "--examples", "--target-dir"])
+        .arg(target)
+        .args(release(&examples))
+        .current_dir(root);
     let built = build.status();
     if !built.is_ok_and(|status| status.success()) {
         eprintln!("the examples cannot be built");

@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -167,6 +168,14 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
         ("end-with-parent", _) => {
             nix::sys::prctl::set_pdeathsig(rest.parse::<Signal>().expect("a signal")).expect("prctl");
             "asked for".into()
+        }
+        // Tells a manager something by itself; spaces become line breaks.
+        ("notify", _) => {
+            let address = std::env::var("NOTIFY_SOCKET").expect("an address");
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(address.trim_start_matches('@')).expect("an address");
+            let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+            let told = socket.send_to_addr(rest.replace(' ', "\n").as_bytes(), &address);
+            told.map_or_else(|error| error.to_string(), |_| "told".into())
         }
         ("close-lifeline", _) => {
             nix::unistd::close(lifeline()).expect("an open lifeline");

@@ -1,0 +1,93 @@
+//! For operators: a guard for a service, and questions to a service over its coordination socket.
+
+mod arguments;
+mod stderr;
+
+use std::io::{self, Write};
+use std::process::{ExitCode, Termination};
+use std::time::Duration;
+
+use pollflip::restart_coordination_socket::{Status, request_restart, request_status};
+use pollflip::{Error, RequestError};
+
+use arguments::Command;
+
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Wrong usage (EX_USAGE): not to be taken for an outcome.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    match arguments::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Help) => say(arguments::HELP),
+        Ok(Command::Version) => say(concat!("pollflip ", env!("CARGO_PKG_VERSION"))),
+        Ok(Command::Guard(guard)) => {
+            stderr::log_to_stderr();
+            match guard.enter() {
+                Ok(Some(ended)) => ended.report(),
+                Ok(None) => ExitCode::SUCCESS,
+                Err(error) => {
+                    stderr::line(format_args!("pollflip guard: {error}"));
+                    not_started(&error)
+                }
+            }
+        }
+        Ok(Command::Restart { socket, wait }) => {
+            outcome(request_restart(socket, wait, |line| stderr::line(format_args!("{line}"))).map(|pid| pid.to_string()))
+        }
+        Ok(Command::Status { socket, json }) => {
+            outcome(request_status(socket, STATUS_LIMIT).map(|status| if json { status.to_json() } else { describe(&status) }))
+        }
+        Err(why) => {
+            stderr::line(format_args!("pollflip: {why}; `pollflip --help` tells more"));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// As shells and `env` have it: 127 for a program that is not there, 126 for one that cannot be started. 125 is the guard's own.
+fn not_started(error: &Error) -> ExitCode {
+    let is_start = error.to_string().starts_with("cannot start ");
+    ExitCode::from(match error {
+        Error::Os { source, .. } if is_start && source.kind() == io::ErrorKind::NotFound => 127,
+        _ if is_start => 126,
+        _ => 125,
+    })
+}
+
+/// The statuses of the guide.
+fn outcome(answer: Result<String, RequestError>) -> ExitCode {
+    match answer {
+        Ok(text) => say(&text),
+        Err(error) => {
+            stderr::line(format_args!("pollflip: {error}"));
+            ExitCode::from(match error {
+                RequestError::Refused(_) => 2,
+                RequestError::Unreachable(_) => 3,
+                RequestError::TimedOut(_) | RequestError::HungUp(_) => 4,
+                _ => 1,
+            })
+        }
+    }
+}
+
+/// What was done was done, whether anybody reads it or not.
+fn say(text: &str) -> ExitCode {
+    let _ = writeln!(io::stdout(), "{text}");
+    ExitCode::SUCCESS
+}
+
+fn describe(status: &Status) -> String {
+    let mut text = format!("process {}, generation {}: {}", status.pid, status.generation, status.state);
+    if let Some(pid) = status.successor {
+        text += &format!("\nsuccessor: process {pid}");
+    }
+    if let Some(line) = &status.progress {
+        text += &format!("\nit says: {line}");
+    }
+    for outcome in &status.outcomes {
+        let how = if outcome.ok { "restarted" } else { "failed" };
+        text += &format!("\n{how} after {} ms: {}", outcome.took_ms, outcome.text);
+    }
+    text
+}

@@ -1,0 +1,117 @@
+//! What a guard starts: the program, its arguments and its environment.
+//!
+//! Knows: how this process was executed. Does not know: when anything is started.
+
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use nix::libc;
+use nix::sys::signal::SigSet;
+use nix::unistd::{AccessFlags, access};
+
+use crate::config::RestartConfig;
+use crate::error::Error;
+use crate::sys::{self, Execution};
+use crate::systemd::{GUARDED, NOTIFY_SOCKET};
+
+use super::ASKED;
+
+/// Variables that name the process that a manager has started: that is the service then.
+const OF_THE_PROCESS: [&str; 3] = ["SYSTEMD_EXEC_PID", "WATCHDOG_PID", "LISTEN_PID"];
+/// Variables that are the guard's, or name a process in another way than by its number.
+const NOT_PASSED: [&str; 5] = [NOTIFY_SOCKET, ASKED, GUARDED, "LISTEN_PIDFDID", "MAINPID"];
+/// Where programs are when nobody says where.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// What is started, again and again. All memory for it is there from the start.
+#[derive(Debug)]
+pub(super) struct Command {
+    /// The path, or a name that is looked for in PATH.
+    program: PathBuf,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    pid_variables: Vec<&'static str>,
+    mask: SigSet,
+}
+
+impl Command {
+    /// This program again, or another one.
+    pub(super) fn new(another: Option<(OsString, Vec<OsString>)>, mask: SigSet) -> Result<Command, Error> {
+        let (program, arguments) = match another {
+            Some((program, arguments)) => {
+                let all = std::iter::once(program.clone()).chain(arguments).map(|text| c_string(text, "an argument"));
+                (program.into(), all.collect::<Result<_, _>>()?)
+            }
+            None => {
+                let launch = RestartConfig::new().launch()?;
+                let program = launch.program.map_err(|why| Error::rule(format!("a guard cannot tell which program to start: {why}")))?;
+                (program.path, program.arguments)
+            }
+        };
+        let own = process::id().to_string();
+        let mut pid_variables = Vec::new();
+        let mut environment = Vec::new();
+        for (name, value) in env::vars_os() {
+            if NOT_PASSED.iter().any(|other| *other == name) {
+                continue;
+            }
+            match OF_THE_PROCESS.iter().find(|other| **other == name) {
+                Some(of_the_process) if value == own.as_str() => pid_variables.push(*of_the_process),
+                _ => environment.push(variable(&name, &value)?),
+            }
+        }
+        environment.push(variable(GUARDED.as_ref(), own.as_ref())?);
+        Ok(Command { program, arguments, environment, pid_variables, mask })
+    }
+
+    /// Where the service is to tell what it has to tell.
+    pub(super) fn set_notify_socket(&mut self, address: &OsStr) -> Result<(), Error> {
+        self.environment.push(variable(NOTIFY_SOCKET.as_ref(), address)?);
+        Ok(())
+    }
+
+    pub(super) fn name(&self) -> &Path {
+        &self.program
+    }
+
+    /// Starts it. Its path is looked up anew, so that what is there by now is what is started.
+    pub(super) fn start(&self, own_group: bool) -> io::Result<u32> {
+        let program = c_string(self.find().into_os_string(), "the program").map_err(io::Error::from)?;
+        sys::fork_and_execute(&Execution {
+            program: &program,
+            arguments: &self.arguments,
+            environment: &self.environment,
+            pid_variables: &self.pid_variables,
+            mask: &self.mask,
+            own_group,
+            death_signal: libc::SIGTERM,
+        })
+    }
+
+    /// The first program of that name in PATH; the name itself if there is none, or if it is a path.
+    fn find(&self) -> PathBuf {
+        if self.program.as_os_str().as_encoded_bytes().contains(&b'/') {
+            return self.program.clone();
+        }
+        let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+        let candidates = env::split_paths(&path).map(|directory| Path::new(".").join(directory).join(&self.program));
+        let is_program = |path: &PathBuf| path.is_file() && access(path.as_path(), AccessFlags::X_OK).is_ok();
+        let missing = || Path::new("/nonexistent").join(&self.program);
+        candidates.into_iter().find(is_program).unwrap_or_else(missing)
+    }
+}
+
+fn variable(name: &OsStr, value: &OsStr) -> Result<CString, Error> {
+    let mut text = name.to_os_string();
+    text.push("=");
+    text.push(value);
+    c_string(text, "a variable")
+}
+
+fn c_string(text: OsString, what: &str) -> Result<CString, Error> {
+    CString::new(text.into_vec()).map_err(|_| Error::rule(format!("{what} of the service has a NUL byte in it: leave that out")))
+}

@@ -1,0 +1,404 @@
+//! The loop of a guard: signals, notifications and ends of processes become facts, and deeds are carried out.
+//!
+//! Knows: what the system has to tell, and in which order it is told. Does not know: what comes of it; that is the machine's.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::libc;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, setsockopt, socket, sockopt};
+use nix::unistd::{Pid, getpgid, getpgrp};
+use std::os::fd::OwnedFd;
+
+use crate::error::{Error, Exit};
+use crate::machine::supervision::{Deed, Fact, Remark, Rules, Stage, Supervision};
+use crate::notify::{MAX_MESSAGE, Message};
+use crate::sys::{self, Datagram, Process};
+
+use super::command::Command;
+use super::manager::{Manager, RETRY};
+use super::{family, watched_signals};
+
+const SIGNALS: Token = Token(0);
+const NOTIFICATIONS: Token = Token(1);
+const PROCESSES: Token = Token(2);
+/// So many messages are taken in before anything else is looked at.
+const TURN: usize = 64;
+/// So many are, before the end of a process is: more than a queue holds, and no flood keeps the guard from that.
+const QUEUE: usize = 4096;
+/// So many messages that are left out are told of.
+const TOLD_OF: u32 = 10;
+/// The sender of a message, the process that it names, and a look into `/proc`.
+const SPARES: usize = 3;
+/// How long a loop rests that cannot wait.
+const REST: Duration = Duration::from_millis(10);
+/// A terminal has sent a signal, and not a process.
+const BY_KERNEL: i32 = 0x80;
+
+#[derive(Debug)]
+pub(super) struct Driver {
+    command: Command,
+    machine: Supervision,
+    manager: Manager,
+    poll: Poll,
+    signals: SignalFd,
+    socket: OwnedFd,
+    /// The main process, and earlier ones that live.
+    watched: Vec<Process>,
+    /// Children that this process had before it became a guard: a script has started them, and then executed this.
+    others: Vec<u32>,
+    epoch: Instant,
+    own_group: bool,
+    /// So many messages meant nothing.
+    left_out: u32,
+    /// There may be more to hear.
+    unheard: bool,
+    /// Their places are for what a turn needs, should there be no others.
+    spares: Vec<File>,
+    /// Why the last start has failed.
+    failure: Option<io::Error>,
+}
+
+impl Driver {
+    pub(super) fn new(mut command: Command, rules: Rules) -> Result<Driver, Error> {
+        let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
+        let signals = SignalFd::with_flags(&watched_signals(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(|error| Error::os("cannot make a signalfd")(error.into()))?;
+        let (socket, address) = notify_socket().map_err(Error::os("cannot make a socket for notifications"))?;
+        command.set_notify_socket(&address)?;
+        let watch = |fd: i32, token| poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
+        watch(signals.as_fd().as_raw_fd(), SIGNALS).map_err(Error::os("cannot watch signals"))?;
+        watch(socket.as_raw_fd(), NOTIFICATIONS).map_err(Error::os("cannot watch notifications"))?;
+        Ok(Driver {
+            command,
+            machine: Supervision::new(rules),
+            manager: Manager::new(),
+            poll,
+            signals,
+            socket,
+            watched: Vec::new(),
+            others: family::children().map_err(Error::os("cannot see the children of this process"))?,
+            epoch: Instant::now(),
+            own_group: !has_terminal(),
+            left_out: 0,
+            unheard: false,
+            spares: Vec::with_capacity(SPARES),
+            failure: None,
+        })
+    }
+
+    /// Until no generation is left.
+    pub(super) fn run(mut self) -> Result<Exit, Error> {
+        let mut events = Events::with_capacity(16);
+        self.reserve();
+        self.carry_out();
+        loop {
+            if self.machine.stage() == Stage::Over {
+                let failure = self.failure.take().unwrap_or_else(|| io::ErrorKind::Other.into());
+                let step = format!("cannot start {}", self.command.name().display());
+                return self.machine.status().ok_or_else(|| Error::os(step)(failure));
+            }
+            let manager_waits = self.manager.flush();
+            let timeout = if self.unheard {
+                Some(Duration::ZERO)
+            } else {
+                let due = self.machine.poll_timeout().map(|deadline| deadline.saturating_sub(self.now()));
+                let retry = manager_waits.then_some(RETRY);
+                [due, retry].into_iter().flatten().min()
+            };
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                // It is not known for what the kernel has no room. What has happened is looked at all the same.
+                thread::sleep(REST);
+            }
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        self.spares.clear();
+        self.hear(TURN);
+        self.take_signals();
+        self.reap();
+        self.look_at_others();
+        // Each may leave strays behind, whose end is a turn of its own.
+        if self.machine.awaits_strays() && self.strays().is_ok_and(|strays| strays.is_empty()) {
+            self.feed(Fact::Alone);
+        }
+        self.feed(Fact::Timeout);
+        self.reserve();
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    fn feed(&mut self, fact: Fact) {
+        self.machine.handle(self.now(), fact);
+        self.carry_out();
+    }
+
+    // --- what comes in ---
+
+    /// Takes messages in, so many at the most.
+    fn hear(&mut self, most: usize) {
+        let mut buffer = [0; MAX_MESSAGE + 1];
+        for _ in 0..most {
+            match sys::receive_datagram(&self.socket, &mut buffer) {
+                Ok(datagram) => self.heard(&datagram, &buffer[..datagram.length.min(buffer.len())]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.unheard = false;
+                    return;
+                }
+            }
+        }
+        self.unheard = true;
+    }
+
+    fn heard(&mut self, datagram: &Datagram, bytes: &[u8]) {
+        if !self.knows(datagram) {
+            let why = if datagram.sender == 0 { "the process is in another PID namespace" } else { "it is no descendant of this guard" };
+            return self.leave_out(datagram.sender, why);
+        }
+        let message = if datagram.truncated { None } else { Message::new(bytes) };
+        let Some(message) = message else {
+            return self.leave_out(datagram.sender, "it is no text, or too long");
+        };
+        let mut notification = message.notification();
+        notification.main = notification.main.filter(|pid| self.is_main_or_may_be(datagram.sender, *pid));
+        let concerns = self.machine.listens_to(datagram.sender);
+        self.feed(Fact::Notified(datagram.sender, notification));
+        // What has not become the service, since it is being killed, is a stray as before.
+        if let Some(pid) = notification.main
+            && self.machine.main() != Some(pid)
+            && !self.machine.earlier().contains(&pid)
+        {
+            self.forget(pid);
+        }
+        if concerns {
+            let stopping = notification.stopping && self.machine.ends_with_main();
+            self.manager.pass_on(&message, stopping);
+        }
+    }
+
+    /// Tells of a message that means nothing here, as long as there are few.
+    fn leave_out(&mut self, sender: u32, why: &str) {
+        self.left_out = self.left_out.saturating_add(1);
+        if self.left_out <= TOLD_OF {
+            log::warn!("a message of process {sender} is left out: {why}");
+        }
+    }
+
+    /// Whether a message comes from this family. One that is the main process, or was, is known even when it has ended: its number is
+    /// still its own.
+    fn knows(&self, datagram: &Datagram) -> bool {
+        if datagram.sender == 0 {
+            return false;
+        }
+        if self.watched.iter().any(|process| process.pid() == datagram.sender) {
+            return true;
+        }
+        // The number was looked up: if it still is the sender's now, be that a zombie, it was then.
+        let is_its_own = || datagram.process.as_ref().is_none_or(|process| process.signal(0).map_or_else(exists, |()| true));
+        sys::descends_from(datagram.sender, process::id()) && is_its_own()
+    }
+
+    /// Whether that process can be the main one, which is watched from now on if it is another.
+    fn is_main_or_may_be(&mut self, from: u32, pid: u32) -> bool {
+        if self.watched.iter().any(|process| process.pid() == pid) {
+            return true;
+        }
+        if !self.machine.listens_to(from) {
+            return false;
+        }
+        let watched = Process::open(pid).and_then(|process| {
+            // Looked at after it was opened: if it is one of ours by then, it is the one that was opened.
+            if sys::descends_from(pid, process::id()) { self.watch(process) } else { Err(io::Error::other("that is no descendant")) }
+        });
+        watched.inspect_err(|error| self.leave_out(from, &format!("it names {pid} the main process, and {error}"))).is_ok()
+    }
+
+    /// Without a descriptor for it, a new main process would not be known, and the end of the one before would be taken for that of the
+    /// service.
+    fn reserve(&mut self) {
+        while self.spares.len() < SPARES
+            && let Ok(file) = File::open("/dev/null")
+        {
+            self.spares.push(file);
+        }
+    }
+
+    fn watch(&mut self, process: Process) -> io::Result<()> {
+        let fd = process.as_fd().as_raw_fd();
+        self.poll.registry().register(&mut SourceFd(&fd), PROCESSES, Interest::READABLE)?;
+        self.watched.push(process);
+        Ok(())
+    }
+
+    fn forget(&mut self, pid: u32) {
+        let registry = self.poll.registry();
+        self.watched.retain(|process| {
+            if process.pid() == pid {
+                // It may be watched no more for another reason, and is closed now in any case.
+                let _ = registry.deregister(&mut SourceFd(&process.as_fd().as_raw_fd()));
+            }
+            process.pid() != pid
+        });
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let signal = info.ssi_signo as i32;
+            let by_terminal = info.ssi_code == BY_KERNEL && self.shares_group();
+            match signal {
+                libc::SIGCHLD => {}
+                libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => self.feed(Fact::Told { signal, heard: by_terminal }),
+                libc::SIGWINCH if by_terminal => {}
+                _ => self.feed(Fact::Signalled(signal)),
+            }
+        }
+    }
+
+    /// Whether a terminal that signals the foreground reaches the service as it does the guard.
+    fn shares_group(&self) -> bool {
+        self.machine.main().is_some_and(|main| getpgid(Some(Pid::from_raw(main as i32))) == Ok(getpgrp()))
+    }
+
+    /// Each child that has ended, orphans too. What it has said before comes first.
+    fn reap(&mut self) {
+        while let Some(pid) = sys::ended_child() {
+            self.hear(QUEUE);
+            let exit = sys::reap(pid);
+            // Its number can be another's from here on.
+            self.others.retain(|other| *other != pid);
+            self.has_ended(pid, exit);
+        }
+    }
+
+    /// Generations that are no children of this process: their predecessor lives.
+    fn look_at_others(&mut self) {
+        let has_ended = |process: &&Process| process.has_ended() && !process.is_child();
+        while let Some(pid) = self.watched.iter().find(has_ended).map(Process::pid) {
+            self.hear(QUEUE);
+            let Some(process) = self.watched.iter().find(|process| process.pid() == pid) else { continue };
+            let exit = sys::exit_of_another(process);
+            self.has_ended(pid, exit);
+        }
+    }
+
+    fn has_ended(&mut self, pid: u32, exit: Exit) {
+        if self.watched.iter().any(|process| process.pid() == pid) {
+            log::info!("process {pid} {exit}");
+            self.forget(pid);
+            self.feed(Fact::Ended(pid, exit));
+        }
+    }
+
+    /// Children that are no generation of the service, and come from it. An error: it cannot be seen whether there are any.
+    fn strays(&self) -> io::Result<Vec<u32>> {
+        let mut children = family::children()?;
+        children.retain(|pid| self.watched.iter().all(|process| process.pid() != *pid) && !self.others.contains(pid));
+        Ok(children)
+    }
+
+    // --- what goes out ---
+
+    fn carry_out(&mut self) {
+        while let Some(deed) = self.machine.poll_deed() {
+            match deed {
+                Deed::Start => self.start(),
+                Deed::Signal(pid, signal) => {
+                    let process = self.watched.iter().find(|process| process.pid() == pid);
+                    match process.map(|process| process.signal(signal)) {
+                        Some(Err(error)) if error.raw_os_error() != Some(libc::ESRCH) => {
+                            log::warn!("cannot send signal {signal} to process {pid}: {error}");
+                        }
+                        _ => {}
+                    }
+                }
+                Deed::SignalStrays(signal) => {
+                    let strays = self.strays().unwrap_or_default();
+                    if !strays.is_empty() {
+                        log::warn!(
+                            "the main process has ended, and left {strays:?}: signal {signal} to each; a service stays in the foreground"
+                        );
+                    }
+                    strays.into_iter().for_each(|pid| sys::signal_child(pid, signal));
+                }
+                Deed::Tell(remark) => self.tell(remark),
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        let started = self.command.start(self.own_group).and_then(|pid| {
+            let watched = Process::open(pid).and_then(|process| self.watch(process));
+            watched.map(|()| pid).inspect_err(|_| {
+                let _ = sys::kill_and_reap(pid);
+            })
+        });
+        let fact = match started {
+            Ok(pid) => Fact::Started(pid),
+            Err(error) => {
+                // The first one is told by whoever called.
+                if self.machine.status().is_some() {
+                    log::error!("cannot start {}: {error}", self.command.name().display());
+                }
+                self.failure = Some(error);
+                Fact::StartFailed
+            }
+        };
+        self.machine.handle(self.now(), fact);
+    }
+
+    fn tell(&self, remark: Remark) {
+        match remark {
+            Remark::Main(pid) => log::info!("the service is process {pid}"),
+            Remark::AwaitsSuccessor => log::warn!("the main process has ended in the middle of a restart; its successor may go on"),
+            Remark::NotReady(pid) => {
+                log::error!("process {pid} has not said in time that it is ready, and is killed; does it call ready()?")
+            }
+            Remark::KillsStrays => log::warn!("what the service has left behind does not end, and is killed"),
+            Remark::StraysStay => {
+                log::error!("what was killed does not die, and is left to itself: {:?}", self.strays().unwrap_or_default())
+            }
+            Remark::StartsAgain => log::warn!("the service is started again"),
+            Remark::StruckOut => log::error!("the service has ended too often, and is not started again; its own messages say why"),
+        }
+    }
+}
+
+/// A socket whose name the kernel finds, so that no directory is needed, and the name.
+fn notify_socket() -> io::Result<(OwnedFd, OsString)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    sys::pass_credentials(&socket)?;
+    // Room for bursts; what a queue may hold besides is the system's affair.
+    let _ = setsockopt(&socket, sockopt::RcvBuf, &(1 << 20));
+    bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
+    let address: UnixAddr = getsockname(socket.as_raw_fd())?;
+    let name = address.as_abstract().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((socket, OsString::from_vec([b"@", name].concat())))
+}
+
+/// Whether there was a process to signal.
+fn exists(error: io::Error) -> bool {
+    error.raw_os_error() != Some(libc::ESRCH)
+}
+
+/// Whether this process has a terminal, which signals its foreground group.
+fn has_terminal() -> bool {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open("/dev/tty").is_ok()
+}

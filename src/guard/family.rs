@@ -1,0 +1,34 @@
+//! Who descends from whom, as `/proc` tells.
+//!
+//! Knows: the files of `/proc`. Does not know: what a process is to the guard.
+
+use std::fs;
+use std::io;
+use std::process;
+
+use crate::sys;
+
+/// Whether `/proc` shows the processes that this process sees, by the same numbers.
+pub(super) fn proc_is_ours() -> bool {
+    let own = process::id().to_string();
+    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str()) && sys::parent_of(process::id()).is_some()
+}
+
+/// How many threads this process has.
+pub(super) fn threads() -> Option<usize> {
+    fs::read_dir("/proc/self/task").ok().map(Iterator::count)
+}
+
+/// The children of this process, those included that have ended and are not reaped.
+pub(super) fn children() -> io::Result<Vec<u32>> {
+    let own = process::id();
+    match fs::read_to_string(format!("/proc/{own}/task/{own}/children")) {
+        Ok(text) => Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()),
+        // A kernel without that file: all processes are looked at.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let names = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            Ok(names.filter_map(|name| name.parse().ok()).filter(|pid| sys::parent_of(*pid) == Some(own)).collect())
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,122 @@
+//! The other side of sd_notify: what a service tells the process that watches over it.
+//!
+//! Knows: the protocol's words. Does not know: sockets, who may say what, and what comes of it. Nothing is kept of a message, and nothing
+//! is allocated for it: a message may be anything, and there may be any number of them.
+
+use std::time::Duration;
+
+use crate::machine::supervision::Notification;
+
+/// The longest message that is taken in, as with systemd.
+pub const MAX_MESSAGE: usize = 4096;
+
+/// The words that are between the service and its guard, and not for a manager above the guard: they name processes, or mean descriptors
+/// that come with them. STOPPING is passed on by the guard itself, when it is true for all of the service.
+const OURS: [&str; 9] = ["MAINPID", "MAINPIDFD", "MAINPIDFDID", "BARRIER", "FDSTORE", "FDSTOREREMOVE", "FDNAME", "FDPOLL", "STOPPING"];
+
+/// One message, as it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    text: &'a str,
+}
+
+impl<'a> Message<'a> {
+    /// `None`: it is no text, has a NUL byte within, or is too long, and means nothing.
+    pub fn new(bytes: &'a [u8]) -> Option<Message<'a>> {
+        // C programs send the end of their string too.
+        let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+        if bytes.len() > MAX_MESSAGE || bytes.contains(&0) {
+            return None;
+        }
+        std::str::from_utf8(bytes).ok().map(|text| Message { text })
+    }
+
+    /// What it tells. MAINPID is what the message says: whose number that is must be looked at.
+    pub fn notification(&self) -> Notification {
+        Notification {
+            main: self.value("MAINPID").and_then(number).filter(|pid| *pid > 0 && *pid <= i32::MAX as u64).map(|pid| pid as u32),
+            ready: self.says("READY"),
+            reloading: self.says("RELOADING"),
+            stopping: self.says("STOPPING"),
+            extend: self.value("EXTEND_TIMEOUT_USEC").and_then(number).map(Duration::from_micros),
+        }
+    }
+
+    /// Whether the sender waits until this and all before it has been taken in: the descriptor that comes with it is closed then.
+    pub fn is_barrier(&self) -> bool {
+        self.says("BARRIER")
+    }
+
+    /// The lines that concern a manager above the guard.
+    pub fn lines_for_manager(&self) -> impl Iterator<Item = &'a str> {
+        self.lines().filter(|(name, _, _)| !OURS.contains(name)).map(|(_, _, line)| line)
+    }
+
+    fn says(&self, name: &str) -> bool {
+        self.value(name) == Some("1")
+    }
+
+    /// The first value of that name.
+    fn value(&self, name: &str) -> Option<&'a str> {
+        self.lines().find(|(found, _, _)| *found == name).map(|(_, value, _)| value)
+    }
+
+    /// Name, value and both.
+    fn lines(&self) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+        self.text.split('\n').filter_map(|line| line.split_once('=').map(|(name, value)| (name, value, line)))
+    }
+}
+
+/// Digits and nothing else.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> Notification {
+        Message::new(text.as_bytes()).expect("a text").notification()
+    }
+
+    #[test]
+    fn what_this_crate_sends_is_understood() {
+        let restart = told("RELOADING=1\nMONOTONIC_USEC=17\nEXTEND_TIMEOUT_USEC=40000000\nSTATUS=restarting\n");
+        let expected = Notification { reloading: true, extend: Some(Duration::from_secs(40)), ..Notification::default() };
+        assert_eq!(restart, expected);
+        let handed_over = told("MAINPID=812\nREADY=1\nSTATUS=\n");
+        assert_eq!(handed_over, Notification { main: Some(812), ready: true, ..Notification::default() });
+        assert!(told("STOPPING=1\n").stopping);
+        assert!(Message::new(b"BARRIER=1").is_some_and(|message| message.is_barrier()));
+    }
+
+    #[test]
+    fn numbers_are_digits_of_a_process() {
+        for nonsense in ["", "0", "-1", "+5", " 5", "5 ", "0x5", "2147483648", "99999999999999999999", "5\r"] {
+            assert_eq!(told(&format!("MAINPID={nonsense}")).main, None, "{nonsense:?}");
+        }
+        assert_eq!(told("MAINPID=2147483647").main, Some(i32::MAX as u32));
+        assert_eq!(told("MAINPID=5\nMAINPID=6").main, Some(5), "the first counts, as with systemd");
+        assert_eq!(told("EXTEND_TIMEOUT_USEC=18446744073709551615").extend, Some(Duration::from_micros(u64::MAX)));
+    }
+
+    #[test]
+    fn garbage_means_nothing() {
+        for garbage in [&b"READY=1\0STATUS=x"[..], b"\xff\xfe", &[b'x'; MAX_MESSAGE + 1]] {
+            assert!(Message::new(garbage).is_none());
+        }
+        for nothing in ["", "\n\n", "=", "READY", "READY=2", "ready=1", "READY=1 ", " READY=1", "XREADY=1"] {
+            assert_eq!(told(nothing), Notification::default(), "{nothing:?}");
+        }
+        assert!(Message::new(b"READY=1\0").is_some_and(|message| message.notification().ready));
+    }
+
+    #[test]
+    fn a_manager_above_hears_what_concerns_it() {
+        let message = "READY=1\nMAINPID=5\nFDSTORE=1\nFDNAME=x\nSTATUS=a=b\nSTOPPING=1\nERRNO=2\nWATCHDOG=1\nno line\nX_OWN=1\n";
+        let message = Message::new(message.as_bytes()).expect("a text");
+        let lines: Vec<_> = message.lines_for_manager().collect();
+        assert_eq!(lines, ["READY=1", "STATUS=a=b", "ERRNO=2", "WATCHDOG=1", "X_OWN=1"]);
+    }
+}

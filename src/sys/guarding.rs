@@ -1,0 +1,270 @@
+//! What a process needs that watches over others: datagrams with the credentials of their senders, a fork that executes at once, the ends of
+//! children and of those that are not, and an end like that of another.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::SigSet;
+use nix::unistd::pipe2;
+
+use crate::error::Exit;
+
+use super::{Process, dying};
+
+/// Asks the kernel to pass pidfds of senders (Linux 6.5), and the type of the message that has one. `libc` does not have them yet.
+const SO_PASSPIDFD: libc::c_int = 76;
+const SCM_PIDFD: libc::c_int = 4;
+/// Asks a pidfd about its process, of which its exit status can be had when it is reaped (Linux 6.15).
+const PIDFD_GET_INFO: u64 = 0xc040_ff0b;
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// Room for 253 descriptors, as many as one message can have, the credentials and a pidfd.
+const CONTROL_WORDS: usize = 160;
+
+/// A datagram, whose bytes are in the buffer. Descriptors that came with it are closed already.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    pub(crate) length: usize,
+    /// The process that sent it, as the kernel says; 0: one of another PID namespace.
+    pub(crate) sender: u32,
+    /// The same, held by a pidfd, where the kernel has that.
+    pub(crate) process: Option<Process>,
+    /// Bytes or descriptors were left out.
+    pub(crate) truncated: bool,
+}
+
+/// Has the kernel say who has sent what comes.
+pub(crate) fn pass_credentials(socket: &impl AsFd) -> io::Result<()> {
+    nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::PassCred, &true)?;
+    let one: libc::c_int = 1;
+    let length = mem::size_of_val(&one) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the value is an int of that length. Where the kernel does not know the option nothing changes.
+    unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, SO_PASSPIDFD, (&raw const one).cast(), length) };
+    Ok(())
+}
+
+/// Receives one datagram, without blocking and without allocating.
+pub(crate) fn receive_datagram(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut control = [0u64; CONTROL_WORDS];
+    // SAFETY: an all-zero msghdr is a valid one: null pointers and lengths of zero.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = mem::size_of_val(&control) as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the message points to buffers that outlive the call, and their lengths are theirs.
+    let received = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &mut message, flags) };
+    let length = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+    let mut datagram =
+        Datagram { length, sender: 0, process: None, truncated: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 };
+    let mut pidfd = None;
+    // SAFETY: the kernel has written whole headers into the buffer, and the CMSG_ functions do not step beyond its end. The numbers behind
+    // a header of SCM_RIGHTS or SCM_PIDFD are descriptors that the kernel has just made for this process, and each is taken once. What is
+    // behind a header need not be aligned.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&message);
+        while !header.is_null() {
+            let data = libc::CMSG_DATA(header);
+            let bytes = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+            match ((*header).cmsg_level, (*header).cmsg_type) {
+                (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                    for index in 0..bytes / mem::size_of::<RawFd>() {
+                        drop(OwnedFd::from_raw_fd(data.cast::<RawFd>().add(index).read_unaligned()));
+                    }
+                }
+                (libc::SOL_SOCKET, SCM_PIDFD) if bytes >= mem::size_of::<RawFd>() => {
+                    // A sender that is gone by now has none.
+                    let number = data.cast::<RawFd>().read_unaligned();
+                    pidfd = (number >= 0).then(|| OwnedFd::from_raw_fd(number));
+                }
+                (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if bytes >= mem::size_of::<libc::ucred>() => {
+                    datagram.sender = u32::try_from(data.cast::<libc::ucred>().read_unaligned().pid).unwrap_or(0);
+                }
+                _ => {}
+            }
+            header = libc::CMSG_NXTHDR(&message, header);
+        }
+    }
+    datagram.process = pidfd.map(|pidfd| Process::from((datagram.sender, pidfd)));
+    Ok(datagram)
+}
+
+/// A child that has ended and is not reaped yet.
+pub(crate) fn ended_child() -> Option<u32> {
+    // SAFETY: an all-zero siginfo_t is a valid one.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the call writes nothing but `info`, and has filled in the fields of a child that has ended or left zeroes.
+    let pid = unsafe { if libc::waitid(libc::P_ALL, 0, &mut info, options) == 0 { info.si_pid() } else { 0 } };
+    u32::try_from(pid).ok().filter(|pid| *pid > 0)
+}
+
+/// Reaps a child that has ended.
+pub(crate) fn reap(pid: u32) -> Exit {
+    let mut status = 0;
+    loop {
+        // SAFETY: the call writes nothing but `status`.
+        if unsafe { libc::waitpid(pid as libc::pid_t, &mut status, libc::WNOHANG) } >= 0 {
+            return Exit::of_wait_status(status);
+        }
+        if Errno::last() != Errno::EINTR {
+            return Exit::Unknown;
+        }
+    }
+}
+
+/// How a process has ended that is no child of this one. Its parent may have reaped it: then only newer kernels know.
+pub(crate) fn exit_of_another(process: &Process) -> Exit {
+    if let Some(status) = dying::status_of_zombie(process.pid()) {
+        return Exit::of_wait_status(status);
+    }
+    // The first and only version that matters here: the mask, twelve numbers that are not looked at, and the status.
+    let mut info = [0u32; 16];
+    info[0] = PIDFD_INFO_EXIT as u32;
+    // SAFETY: the descriptor is open; the number of the call says how long what it writes is, and the buffer is as long.
+    let result = unsafe { libc::ioctl(process.as_fd().as_raw_fd(), PIDFD_GET_INFO as libc::Ioctl, info.as_mut_ptr()) };
+    if result == 0 && u64::from(info[0]) & PIDFD_INFO_EXIT != 0 { Exit::of_wait_status(info[15] as i32) } else { Exit::Unknown }
+}
+
+/// Sends a signal by number to a child that is not reaped yet. It may have ended, or not take signals from this process.
+pub(crate) fn signal_child(pid: u32, signal: i32) {
+    // SAFETY: two numbers; that of a child stays its own until it is reaped.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
+}
+
+/// Has a signal do what it does of itself.
+pub(crate) fn set_to_default(signal: i32) {
+    // SAFETY: SIG_DFL is a valid disposition for each signal.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// Ends this process by that signal, without a core dump: there is one already. Returns if it does not die of it.
+pub(crate) fn end_by(signal: i32) {
+    // If it cannot be set there is a core dump more.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    set_to_default(signal);
+    // SAFETY: an all-zero set is valid, and the calls take it and a number.
+    unsafe {
+        let mut set: libc::sigset_t = mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, ptr::null_mut());
+        libc::raise(signal);
+    }
+}
+
+/// What is executed in a child, and what it is born with.
+#[derive(Debug)]
+pub(crate) struct Execution<'a> {
+    pub(crate) program: &'a CStr,
+    pub(crate) arguments: &'a [CString],
+    pub(crate) environment: &'a [CString],
+    /// Variables whose value is the process id of the child.
+    pub(crate) pid_variables: &'a [&'a str],
+    pub(crate) mask: &'a SigSet,
+    /// Whether it gets a process group of its own.
+    pub(crate) own_group: bool,
+    /// The signal that the end of this process brings it.
+    pub(crate) death_signal: i32,
+}
+
+/// Room for `=`, the digits of a process id and a NUL.
+const DIGITS: usize = 12;
+
+/// Forks and executes. Returns once the program has been executed, or with the error that kept it from that. Not `posix_spawn`: that cannot
+/// tell the child its number, nor ask for its death signal. It is for a process with one thread and little memory.
+pub(crate) fn fork_and_execute(what: &Execution<'_>) -> io::Result<u32> {
+    // All memory that the child needs is there before.
+    let mut patched: Vec<Vec<u8>> = what.pid_variables.iter().map(|name| [name.as_bytes(), &[0; DIGITS]].concat()).collect();
+    let mut environment: Vec<*const libc::c_char> = what.environment.iter().map(|variable| variable.as_ptr()).collect();
+    environment.extend(patched.iter().map(|variable| variable.as_ptr().cast()));
+    environment.push(ptr::null());
+    let arguments: Vec<_> = what.arguments.iter().map(|argument| argument.as_ptr()).chain([ptr::null()]).collect();
+    let parent = nix::unistd::getpid().as_raw();
+    let (ours, theirs) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+
+    // SAFETY: this process has one thread, as the caller has made sure of, so that the child has a whole copy of everything.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if pid == 0 {
+        // SAFETY: nothing here allocates or takes a lock; all pointers are to memory that was made before, and the lists end with a null.
+        unsafe {
+            let own = libc::getpid();
+            for (variable, name) in patched.iter_mut().zip(what.pid_variables) {
+                write_number(&mut variable[name.len()..], own as u32);
+            }
+            if what.own_group {
+                libc::setpgid(0, 0);
+            }
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+            // Ignored by all Rust programs, and expected by none.
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            libc::prctl(libc::PR_SET_PDEATHSIG, what.death_signal as libc::c_ulong);
+            if libc::getppid() == parent {
+                libc::pthread_sigmask(libc::SIG_SETMASK, what.mask.as_ref(), ptr::null_mut());
+                libc::execve(what.program.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+            }
+            let error = Errno::last_raw().to_ne_bytes();
+            libc::write(theirs.as_raw_fd(), error.as_ptr().cast(), error.len());
+            libc::_exit(127);
+        }
+    }
+    drop(theirs);
+    if what.own_group {
+        // Whichever of the two is first. The child may have executed by now, and has done it then.
+        // SAFETY: two numbers.
+        unsafe { libc::setpgid(pid, pid) };
+    }
+    let mut error = [0; 4];
+    loop {
+        match nix::unistd::read(&ours, &mut error) {
+            Err(Errno::EINTR) => {}
+            // It is closed by the execution.
+            Ok(0) | Err(_) => return Ok(pid as u32),
+            Ok(_) => break,
+        }
+    }
+    // SAFETY: the child ends now, and nobody else reaps it; a null is allowed for the status.
+    unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
+    Err(io::Error::from_raw_os_error(i32::from_ne_bytes(error)))
+}
+
+/// `=` and the digits, in memory that is there.
+fn write_number(place: &mut [u8], number: u32) {
+    let mut digits = [0; DIGITS];
+    let mut length = 0;
+    let mut rest = number;
+    while rest > 0 || length == 0 {
+        digits[length] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        length += 1;
+    }
+    let equals = [b'='];
+    let text = equals.iter().chain(digits[..length].iter().rev());
+    place.iter_mut().zip(text).for_each(|(place, byte)| *place = *byte);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_written_as_it_is_read() {
+        for number in [0, 1, 9, 10, 65535, 4_194_304, u32::MAX] {
+            let mut place = [0; DIGITS];
+            write_number(&mut place, number);
+            let text = CStr::from_bytes_until_nul(&place).expect("a NUL").to_str().expect("digits");
+            assert_eq!(text, format!("={number}"));
+        }
+    }
+}

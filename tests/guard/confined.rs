@@ -1,0 +1,143 @@
+//! A guard that may do little: no /proc, that of others, a root that cannot be written, a user without rights, no room for processes.
+
+use std::process::{Command, Stdio};
+
+use pollflip::RequestError;
+
+use crate::harness::Setup;
+use crate::hub::wait_until;
+use crate::kit::{End, POLLFLIP, end_of, end_of_command, how, log, there_are_containers};
+use crate::procfs;
+
+trials![
+    without_proc_there_is_no_guard,
+    with_the_proc_of_others_there_is_no_guard,
+    a_read_only_root_and_nobody_as_user_are_enough,
+    in_another_network_namespace_restarts_are_refused,
+    a_full_process_table_is_told_of,
+    a_guard_without_descriptors_takes_a_new_process_in,
+    a_standard_error_that_is_gone_does_not_end_it,
+];
+
+/// A shell in a container, with the program as `$0`.
+fn in_container(options: &str, script: &str) -> (End, String, String) {
+    let mut command = Command::new("unshare");
+    command.args(options.split(' ')).args(["/bin/sh", "-c", script, POLLFLIP]);
+    end_of_command(command)
+}
+
+fn without_proc_there_is_no_guard() {
+    if !there_are_containers() {
+        return;
+    }
+    let (end, _, said) = in_container("--mount --fork --kill-child", "mount -t tmpfs none /proc; exec \"$0\" guard -- true");
+    assert_eq!(end, End::Code(125), "{said}");
+    assert!(said.contains("needs /proc") && said.contains("--mount-proc"), "{said}");
+}
+
+fn with_the_proc_of_others_there_is_no_guard() {
+    if !there_are_containers() {
+        return;
+    }
+    let (end, _, said) = in_container("--pid --fork --kill-child", "exec \"$0\" guard -- true");
+    assert_eq!(end, End::Code(125), "{said}");
+    assert!(said.contains("of its own PID namespace"), "{said}");
+}
+
+fn a_read_only_root_and_nobody_as_user_are_enough() {
+    if !there_are_containers() {
+        return;
+    }
+    let setup = Setup::new();
+    let log_path = setup.path("guard.log");
+    let program = setup.path("pollflip");
+    crate::harness::install(&program, &std::fs::read(POLLFLIP).expect("the program"));
+    // All but the test's own directory, where the coordination socket is.
+    let script = "chmod 666 \"$POLLFLIP_TEST_DIRECTORY/hub\"; \
+                  mount --bind \"$POLLFLIP_TEST_DIRECTORY\" \"$POLLFLIP_TEST_DIRECTORY\" && mount -o remount,ro,bind / || exit 98; \
+                  ! touch /usr/is-writable 2>/dev/null || exit 99; \
+                  exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all \
+                  \"$POLLFLIP\" guard -- \"$0\" 2>>\"$LOG\"";
+    let _ = std::fs::File::create(&log_path);
+    std::fs::set_permissions(setup.path("."), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("permissions");
+    std::fs::set_permissions(&log_path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("permissions");
+    let own = setup.path("service");
+    crate::harness::install_copy(&own);
+    let shell = format!("exec unshare --mount --pid --fork --kill-child --mount-proc /bin/sh -c '{script}' \"$0\"");
+    let service = setup.program(own).env("POLLFLIP", program).env("LOG", log_path).shell(&shell).start();
+    for _ in 0..3 {
+        service.restart();
+    }
+    let inner = crate::kit::init_of(&service);
+    assert_eq!(procfs::status(inner, "Uid").expect("a process").split_whitespace().next(), Some("65534"));
+    assert_eq!(procfs::status(inner, "CapEff").map(|text| text.trim().to_owned()).as_deref(), Some("0000000000000000"));
+    service.hub.nth(3).tell("exit 6");
+    assert_eq!(how(end_of(&service)), End::Code(6), "{}", log(&service));
+}
+
+/// The guard cannot be told there who the service is, and would take the end of the first process for that of the service.
+fn in_another_network_namespace_restarts_are_refused() {
+    let mut probe = Command::new("unshare");
+    if !probe.args(["--net", "true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no network namespace can be had here; it needs root");
+        return;
+    }
+    let shell = "exec \"$POLLFLIP\" guard -- unshare --net \"$0\"";
+    let service = Setup::new().set("listen", "none").env("POLLFLIP", POLLFLIP).shell(shell).start();
+    match service.try_restart() {
+        Err(RequestError::Refused(why)) => assert!(why.contains("in the network namespace of the guard"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    service.first().tell("exit 2");
+    assert_eq!(how(end_of(&service)), End::Code(2));
+}
+
+fn a_full_process_table_is_told_of() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: it needs root, to become a user who may have one process");
+        return;
+    }
+    let directory = crate::surroundings::directory();
+    let program = directory.path().join("pollflip");
+    crate::harness::install(&program, &std::fs::read(POLLFLIP).expect("the program"));
+    let mut command = Command::new("setpriv");
+    // A number that no other test has processes of.
+    command.args(["--reuid", "64999", "--clear-groups", "--bounding-set=-all", "prlimit", "--nproc=1"]);
+    command.arg(&program).args(["guard", "--restart", "always", "--", "true"]);
+    let (end, _, said) = end_of_command(command);
+    assert_eq!(end, End::Code(126), "{said}");
+    assert!(said.contains("cannot start true: Resource temporarily unavailable"), "{said}");
+}
+
+/// All that it says fails, and nothing comes of that.
+fn a_standard_error_that_is_gone_does_not_end_it() {
+    for gone in ["2>&-", "2>/dev/full"] {
+        let script = format!("\"$0\" guard --restart always --strikes 2/60 --delay 1 -- sh -c 'echo run; exit 5' {gone}; echo $?");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script, POLLFLIP]);
+        assert_eq!(end_of_command(command).1, "run\nrun\n5\n", "{gone}");
+    }
+    let setup = Setup::new();
+    let shell = "exec \"$POLLFLIP\" guard -- \"$0\" 2>/dev/full";
+    let service = setup.env("POLLFLIP", POLLFLIP).env("POLLFLIP_LOG", "info").shell(shell).start();
+    service.restart().says("event PredecessorGone");
+    wait_until("the first to be reaped", || procfs::children(service.launched()).len() == 1);
+}
+
+fn a_guard_without_descriptors_takes_a_new_process_in() {
+    let service = crate::kit::guarded(Setup::new(), "").start();
+    let guard = service.launched();
+    let used: Vec<i32> = procfs::descriptors(guard).into_iter().map(|(number, _)| number).collect();
+    let free = (0..).find(|number| !used.contains(number)).expect("a number");
+    let mut limit = Command::new("prlimit");
+    limit.args([&format!("--pid={guard}"), &format!("--nofile={free}:{free}")]);
+    assert_eq!(end_of_command(limit).0, End::Code(0));
+    for _ in 0..3 {
+        let new = service.restart();
+        new.says("event PredecessorGone");
+        wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
+        wait_until("the one before to be reaped", || procfs::children(guard) == [new.pid]);
+    }
+    service.hub.nth(3).tell("exit 11");
+    assert_eq!(how(end_of(&service)), End::Code(11), "{}", log(&service));
+}

@@ -1,0 +1,100 @@
+//! The end of a main process in the middle of something, and a service that is started again.
+
+use nix::sys::signal::Signal;
+
+use crate::harness::Setup;
+use crate::hub::wait_until;
+use crate::kit::{End, end_of, guarded, how, log, signal};
+
+trials![
+    a_successor_goes_on_when_its_predecessor_is_killed,
+    a_successor_that_is_told_to_end_then_ends,
+    a_successor_that_never_names_itself_ends_with_the_service,
+    a_crash_beside_one_that_drains_starts_the_service_again,
+    a_crash_after_a_restart_starts_the_service_again,
+    a_service_that_exits_in_order_is_not_started_again_on_failure,
+];
+
+fn a_successor_goes_on_when_its_predecessor_is_killed() {
+    let service = guarded(Setup::new(), "--restart on-failure").start();
+    service.plan_next("claimed wait");
+    let asked = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    let first = service.first();
+    signal(first.pid, Signal::SIGKILL);
+    first.ends();
+    asked.join().expect("no panic").expect_err("the one that was asked is dead");
+    wait_until("the guard to wait", || log(&service).contains("its successor may go on"));
+    new.tell("go");
+    new.says("serving");
+    wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
+    assert_eq!(service.connect().pid, new.pid);
+    assert_eq!(service.hub.pids().len(), 2, "no other one was started");
+    service.restart().tell("exit 0");
+    assert_eq!(how(end_of(&service)), End::Code(0), "{}", log(&service));
+}
+
+fn a_successor_that_is_told_to_end_then_ends() {
+    let service = guarded(Setup::new(), "--restart always").start();
+    service.plan_next("claimed wait");
+    let _asked = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    let first = service.first();
+    signal(first.pid, Signal::SIGKILL);
+    wait_until("the guard to wait", || log(&service).contains("its successor may go on"));
+    signal(service.launched(), Signal::SIGTERM);
+    assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGKILL), "{}", log(&service));
+    new.ends();
+}
+
+/// It ends without a word.
+fn a_successor_that_never_names_itself_ends_with_the_service() {
+    let service = guarded(Setup::new(), "").start();
+    service.plan_next("claimed wait");
+    let _asked = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    let first = service.first();
+    signal(first.pid, Signal::SIGKILL);
+    wait_until("the guard to wait", || log(&service).contains("its successor may go on"));
+    new.signal(Signal::SIGKILL);
+    assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGKILL), "{}", log(&service));
+}
+
+fn a_crash_beside_one_that_drains_starts_the_service_again() {
+    let service = guarded(Setup::new(), "--restart on-failure --delay 10").start();
+    let mut connection = service.connect();
+    let new = service.restart();
+    new.tell("exit 9");
+    let again = service.hub.nth(2);
+    assert!(again.says("built").starts_with("generation 0"));
+    again.says("serving");
+    connection.echo("still served");
+    assert!(service.first().lives());
+    assert_eq!(service.restart().says("built").split(' ').nth(1), Some("1"));
+}
+
+fn a_crash_after_a_restart_starts_the_service_again() {
+    let service = guarded(Setup::new(), "--restart on-failure --delay 10 --strikes 3/60").start();
+    service.restart().tell("abort");
+    let mut last = service.hub.nth(2);
+    last.says("serving");
+    for number in 3..4 {
+        last.tell("exit 1");
+        last = service.hub.nth(number);
+        last.says("serving");
+    }
+    last.tell("exit 5");
+    assert_eq!(how(end_of(&service)), End::Code(5), "{}", log(&service));
+    assert_eq!(service.hub.pids().len(), 4);
+    assert!(log(&service).contains("too often"));
+}
+
+fn a_service_that_exits_in_order_is_not_started_again_on_failure() {
+    let service = guarded(Setup::new(), "--restart on-failure").start();
+    service.restart().tell("exit 0");
+    assert_eq!(how(end_of(&service)), End::Code(0));
+    assert_eq!(service.hub.pids().len(), 2);
+}

@@ -1,0 +1,145 @@
+//! A program that has its guard within: this test program, in the role of one.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode, Output, Stdio, Termination};
+use std::thread;
+
+use nix::sys::signal::{Signal, raise};
+use pollflip::guard::Guard;
+
+use crate::harness::{Setup, own_program};
+use crate::kit::{CONTAINER, End, end_of, has_children, how, there_are_containers};
+use crate::procfs;
+use crate::service;
+
+trials![
+    a_program_that_is_asked_for_a_guard_has_one,
+    a_program_that_is_the_first_process_of_a_container_has_one,
+    a_program_that_is_not_asked_has_none,
+    a_program_that_always_has_one_has_one_only,
+    what_is_no_answer_is_an_error,
+    the_guard_ends_as_the_service_did,
+    a_program_with_threads_cannot_fork,
+    the_service_is_executed_with_the_arguments_and_directory_of_the_guard,
+];
+
+/// What the program does besides being a service.
+const ACT: &str = "POLLFLIP_TEST_ACT";
+
+pub fn main() -> ExitCode {
+    let act = std::env::var(ACT).unwrap_or_default();
+    if act == "thread" {
+        thread::spawn(thread::park);
+    }
+    let guard = if act == "always" { Ok(Guard::new()) } else { Guard::from_env() };
+    match guard.and_then(Guard::enter) {
+        Ok(Some(ended)) => return ended.report(),
+        Ok(None) => {}
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(77);
+        }
+    }
+    match act.split_once(' ') {
+        Some(("exit", status)) => ExitCode::from(status.parse::<u8>().expect("a status")),
+        Some(("raise", signal)) => {
+            raise(signal.parse::<Signal>().expect("a signal")).expect("raise");
+            ExitCode::SUCCESS
+        }
+        Some(("print", _)) => {
+            let variables: Vec<_> = std::env::vars().filter(|(name, _)| name.starts_with("POLLFLIP_GUARD")).map(|(name, _)| name).collect();
+            let directory = std::env::current_dir().expect("a directory");
+            println!("{:?} {variables:?} {}", std::env::args().skip(1).collect::<Vec<_>>(), directory.display());
+            ExitCode::SUCCESS
+        }
+        _ => service::main(),
+    }
+}
+
+fn run(act: &str, asked: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(own_program());
+    command.env(service::ROLE, "embedded").env(ACT, act).env("POLLFLIP_GUARD", asked).args(arguments);
+    command.current_dir("/").stdin(Stdio::null()).output().expect("a process")
+}
+
+fn embedded(act: &str, asked: &str) -> Setup {
+    Setup::new().env(service::ROLE, "embedded").env(ACT, act).env("POLLFLIP_GUARD", asked)
+}
+
+fn a_program_that_is_asked_for_a_guard_has_one() {
+    let service = embedded("", "1").start();
+    let guard = service.launched();
+    assert_ne!(service.first().pid, guard);
+    for _ in 0..3 {
+        let new = service.restart();
+        new.says("event PredecessorGone");
+        assert!(!procfs::variable_names(new.pid).iter().any(|name| name == "POLLFLIP_GUARD"));
+    }
+    has_children(guard, 1);
+    service.hub.nth(3).tell("exit 8");
+    assert_eq!(how(end_of(&service)), End::Code(8));
+}
+
+fn a_program_that_is_the_first_process_of_a_container_has_one() {
+    if !there_are_containers() {
+        return;
+    }
+    let shell = format!("exec {CONTAINER} \"$0\"");
+    let service = Setup::new().env(service::ROLE, "embedded").shell(&shell).start();
+    assert_ne!(service.first().pid, 1);
+    for _ in 0..3 {
+        service.restart().says("event PredecessorGone");
+    }
+    service.hub.nth(3).tell("raise SIGKILL");
+    assert_eq!(how(end_of(&service)), End::Code(128 + Signal::SIGKILL as i32));
+    // One that is told to have none is the service itself, and refuses restarts.
+    let service = Setup::new().env(service::ROLE, "embedded").env("POLLFLIP_GUARD", "0").shell(&shell).start();
+    assert_eq!(service.first().pid, 1);
+    service.try_restart().expect_err("the container would end");
+}
+
+fn a_program_that_is_not_asked_has_none() {
+    for asked in ["", "0"] {
+        let service = embedded("", asked).start();
+        assert_eq!(service.first().pid, service.launched());
+    }
+}
+
+fn a_program_that_always_has_one_has_one_only() {
+    let service = embedded("always", "").start();
+    let guard = service.launched();
+    for _ in 0..2 {
+        let new = service.restart();
+        new.says("event PredecessorGone");
+        has_children(guard, 1);
+        assert_eq!(procfs::children(guard), [new.pid]);
+    }
+}
+
+fn what_is_no_answer_is_an_error() {
+    let output = run("exit 0", "yes", &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(77), "{said}");
+    assert!(said.contains("POLLFLIP_GUARD=\"yes\" is neither 0 nor 1"), "{said}");
+}
+
+fn the_guard_ends_as_the_service_did() {
+    for status in [0, 3, 255] {
+        assert_eq!(run(&format!("exit {status}"), "1", &[]).status.code(), Some(status));
+    }
+    for signal in [Signal::SIGABRT, Signal::SIGTERM, Signal::SIGKILL] {
+        assert_eq!(run(&format!("raise {signal}"), "1", &[]).status.signal(), Some(signal as i32));
+    }
+}
+
+fn a_program_with_threads_cannot_fork() {
+    let output = run("thread", "1", &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(77), "{said}");
+    assert!(said.contains("other threads run already") && said.contains("first in main"), "{said}");
+}
+
+fn the_service_is_executed_with_the_arguments_and_directory_of_the_guard() {
+    let output = run("print all", "1", &["a", "--b", ""]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "[\"a\", \"--b\", \"\"] [\"POLLFLIP_GUARDED\"] /\n");
+}

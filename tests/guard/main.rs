@@ -1,0 +1,88 @@
+//! The guard with real processes: as an ordinary child, as PID 1 of a container, on a terminal, under runit, s6 and supervisord.
+//!
+//! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the service under test (`service`), or one who
+//! tells the guard nonsense (`speaker`), one that counts signals (`counter`), or a program with a guard within (`embedded`). The service and its harness are those of `tests/process`.
+//!
+//! Tests that need root, a namespace or a supervisor say so when they skip: `cargo test --test guard -- --nocapture`. The same prints the
+//! figures.
+
+#![allow(unreachable_pub, reason = "the modules of one test binary")]
+
+/// The trials of a module, by the names of its functions.
+macro_rules! trials {
+    ($($name:ident),* $(,)?) => {
+        pub fn trials() -> Vec<libtest_mimic::Trial> {
+            vec![$(libtest_mimic::Trial::test(
+                format!("{}::{}", module_path!().trim_start_matches("guard::"), stringify!($name)),
+                || { $name(); Ok(()) },
+            )),*]
+        }
+    };
+}
+
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/client.rs"]
+mod client;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/harness.rs"]
+mod harness;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/hub.rs"]
+mod hub;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/manager.rs"]
+mod manager;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/procfs.rs"]
+mod procfs;
+#[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process"]
+mod process {
+    pub mod service;
+}
+#[path = "../process/surroundings.rs"]
+mod surroundings;
+
+mod confined;
+mod containers;
+mod crashes;
+mod embedded;
+mod ends;
+mod figures;
+mod kit;
+mod policies;
+mod speaker;
+mod strangers;
+mod supervisors;
+mod surrounded;
+mod terminals;
+
+use std::process::ExitCode;
+
+use process::service;
+
+fn main() -> ExitCode {
+    match std::env::var(service::ROLE).as_deref() {
+        Ok("service") => return service::main(),
+        Ok("speaker") => return speaker::main(),
+        Ok("counter") => return speaker::count_signals(),
+        Ok("embedded") => return embedded::main(),
+        Ok(other) => panic!("no such role: {other}"),
+        Err(_) => {}
+    }
+    let arguments = surroundings::prepare();
+    let trials = [
+        ends::trials(),
+        crashes::trials(),
+        containers::trials(),
+        policies::trials(),
+        confined::trials(),
+        surrounded::trials(),
+        embedded::trials(),
+        strangers::trials(),
+        terminals::trials(),
+        supervisors::trials(),
+        figures::trials(),
+    ];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}

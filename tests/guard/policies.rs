@@ -1,0 +1,183 @@
+//! Programs that know nothing of the guard: statuses, strikes, what they leave behind; and the command line.
+
+use std::fs;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::kit::{End, POLLFLIP, end_of_command, run};
+use crate::surroundings::directory;
+
+trials![
+    it_ends_as_the_program_does,
+    a_program_that_cannot_be_started_is_told_of_as_shells_do,
+    a_program_is_found_in_the_path,
+    a_loop_of_crashes_is_struck_out,
+    always_starts_again_what_has_ended_in_order,
+    a_program_that_is_replaced_is_started_as_it_is_then,
+    a_program_that_is_gone_after_a_crash_is_struck_out,
+    a_program_that_never_says_ready_is_killed_at_the_limit,
+    without_a_limit_it_need_not_say_anything,
+    a_program_that_goes_into_the_background_is_ended,
+    what_does_not_end_when_told_is_killed,
+    what_a_script_has_started_before_the_guard_is_left_alone,
+    wrong_usage_is_64,
+    nobody_to_ask_is_3,
+];
+
+fn it_ends_as_the_program_does() {
+    for status in [0, 1, 7, 255] {
+        assert_eq!(run(&[], &format!("exit {status}")).0, End::Code(status));
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGSEGV, Signal::SIGUSR2] {
+        let (end, _, said) = run(&[], &format!("kill -{} $$", signal as i32));
+        assert_eq!(end, End::Signal(signal));
+        assert_eq!(said, "");
+    }
+}
+
+fn a_program_that_cannot_be_started_is_told_of_as_shells_do() {
+    let directory = directory();
+    let plain = directory.path().join("plain");
+    fs::write(&plain, "no program").expect("a file");
+    let empty = directory.path().join("is/not/there");
+    for (program, status) in
+        [("no-such-program", 127), (empty.to_str().expect("a text"), 127), (plain.to_str().expect("a text"), 126), ("/", 126)]
+    {
+        for policy in ["no", "always"] {
+            let mut command = Command::new(POLLFLIP);
+            command.args(["guard", "--restart", policy, "--", program]);
+            let (end, _, said) = end_of_command(command);
+            assert_eq!(end, End::Code(status), "{program}: {said}");
+            assert!(said.starts_with("pollflip guard: cannot start ") && said.contains(program), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+}
+
+fn a_program_is_found_in_the_path() {
+    let mut command = Command::new(POLLFLIP);
+    command.args(["guard", "sh", "-c", "echo $0 $1", "a", "-b"]);
+    assert_eq!(end_of_command(command), (End::Code(0), "a -b\n".into(), String::new()));
+}
+
+fn a_loop_of_crashes_is_struck_out() {
+    let (end, runs, said) = run(&["--restart", "on-failure", "--strikes", "4/60", "--delay", "1"], "echo run; exit 3");
+    assert_eq!((end, runs.lines().count()), (End::Code(3), 4), "{said}");
+    assert!(said.contains("ended too often"), "{said}");
+}
+
+fn always_starts_again_what_has_ended_in_order() {
+    let (end, runs, said) = run(&["--restart", "always", "--strikes", "2/60", "--delay", "1"], "echo run");
+    assert_eq!((end, runs.lines().count()), (End::Code(0), 2), "{said}");
+}
+
+/// A crash starts the path as it is by then, be it broken.
+fn a_program_that_is_replaced_is_started_as_it_is_then() {
+    let directory = directory();
+    let program = directory.path().join("program");
+    crate::harness::install(&program, b"#!/bin/sh\necho one\nmv \"$0.new\" \"$0\"\nexit 1\n");
+    crate::harness::install(&directory.path().join("program.new"), b"#!/bin/sh\necho two\nexit 2\n");
+    let mut command = Command::new(POLLFLIP);
+    command.args(["guard", "--restart", "on-failure", "--strikes", "3/60", "--delay", "1", "--"]).arg(&program);
+    let (end, runs, said) = end_of_command(command);
+    assert_eq!((end, runs.as_str()), (End::Code(2), "one\ntwo\ntwo\n"), "{said}");
+}
+
+fn a_program_that_is_gone_after_a_crash_is_struck_out() {
+    let directory = directory();
+    let program = directory.path().join("program");
+    crate::harness::install(&program, b"#!/bin/sh\nrm \"$0\"\nexit 9\n");
+    let mut command = Command::new(POLLFLIP);
+    command.args(["guard", "--restart", "on-failure", "--strikes", "3/60", "--delay", "1", "--"]).arg(&program);
+    let (end, _, said) = end_of_command(command);
+    assert_eq!(end, End::Code(9), "the last that ran: {said}");
+    assert_eq!(said.matches("No such file").count(), 2, "{said}");
+}
+
+fn a_program_that_never_says_ready_is_killed_at_the_limit() {
+    let began = Instant::now();
+    let (end, _, said) = run(&["--ready", "0.2"], "exec sleep 1000");
+    assert_eq!(end, End::Signal(Signal::SIGKILL), "{said}");
+    assert!(said.contains("has not said in time that it is ready"), "{said}");
+    assert!(began.elapsed() >= Duration::from_millis(200));
+}
+
+fn without_a_limit_it_need_not_say_anything() {
+    assert_eq!(run(&[], "sleep 0.3; exit 4").0, End::Code(4));
+}
+
+fn a_program_that_goes_into_the_background_is_ended() {
+    let (end, out, said) = run(&[], "sh -c 'trap \"echo told; exit\" TERM; echo $$; while :; do sleep 0.01; done' & sleep 0.2; exit 0");
+    assert_eq!(end, End::Code(0), "{said}");
+    assert!(out.ends_with("told\n"), "{out}");
+    assert!(said.contains("a service stays in the foreground"), "{said}");
+}
+
+fn what_does_not_end_when_told_is_killed() {
+    let began = Instant::now();
+    let (end, _, said) = run(&[], "sh -c 'trap \"\" TERM; echo on; exec sleep 1000' & sleep 0.2; exit 3");
+    assert_eq!(end, End::Code(3), "{said}");
+    assert!(said.contains("is killed"), "{said}");
+    assert!(began.elapsed() >= Duration::from_secs(5), "it has a moment for that");
+}
+
+/// `helper & exec pollflip guard -- service`: the helper is a child of the guard, and none of the service.
+fn what_a_script_has_started_before_the_guard_is_left_alone() {
+    let script = "sh -c 'trap \"echo told\" TERM; while [ -e \"$1\" ]; do sleep 0.01; done; echo kept' - \"$1\" & \
+                  exec \"$0\" guard --restart on-failure --strikes 3/60 --delay 1 -- sh -c 'exit 5'";
+    let directory = directory();
+    let flag = directory.path().join("flag");
+    fs::write(&flag, "").expect("a file");
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, POLLFLIP]).arg(&flag).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut guard = command.spawn().expect("a process");
+    assert_eq!(guard.wait().expect("its status").code(), Some(5));
+    fs::remove_file(&flag).expect("a file");
+    let mut out = String::new();
+    guard.stdout.take().expect("a pipe").read_to_string(&mut out).expect("text");
+    assert_eq!(out, "kept\n");
+}
+
+fn wrong_usage_is_64() {
+    let wrong: [&[&str]; 14] = [
+        &[],
+        &["serve"],
+        &["guard"],
+        &["guard", "--"],
+        &["guard", "--", ""],
+        &["guard", "--restart", "sometimes", "true"],
+        &["guard", "--strikes", "0/5", "true"],
+        &["guard", "--strikes", "5", "true"],
+        &["guard", "--strikes", "5/-1", "true"],
+        &["guard", "--delay", "x", "true"],
+        &["guard", "--unknown", "true"],
+        &["restart"],
+        &["status", "a", "b"],
+        &["restart", "a", "--wait"],
+    ];
+    for arguments in wrong {
+        let mut command = Command::new(POLLFLIP);
+        command.args(arguments);
+        let (end, out, said) = end_of_command(command);
+        assert_eq!((end, out.as_str()), (End::Code(64), ""), "{arguments:?}: {said}");
+        assert!(said.starts_with("pollflip: ") && said.contains("--help"), "{said}");
+    }
+    for help in [&["--help"][..], &["guard", "-h"], &["restart", "--help"]] {
+        let mut command = Command::new(POLLFLIP);
+        command.args(help);
+        let (end, out, _) = end_of_command(command);
+        assert!(end == End::Code(0) && out.contains("usage: pollflip guard"));
+    }
+}
+
+fn nobody_to_ask_is_3() {
+    for what in ["restart", "status"] {
+        let mut command = Command::new(POLLFLIP);
+        command.args([what, "/nobody/is/here.sock"]);
+        let (end, out, said) = end_of_command(command);
+        assert_eq!((end, out.as_str()), (End::Code(3), ""), "{said}");
+    }
+}

@@ -1,0 +1,97 @@
+//! One who tells the guard nonsense: this test program, in that role. A descendant of the guard, or a stranger.
+
+use std::fs::OpenOptions;
+use std::io::{IoSlice, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process::ExitCode;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+/// What is said, with semicolons between; `flood` says much, `some` less.
+pub const WORDS: &str = "POLLFLIP_TEST_WORDS";
+
+pub fn main() -> ExitCode {
+    let address = std::env::var("NOTIFY_SOCKET").expect("an address");
+    let words = std::env::var(WORDS).expect("words");
+    for line in words.split(';') {
+        match line {
+            "flood" => flood(&address, 10_000),
+            "some" => flood(&address, 100),
+            "descriptors" => descriptors(&address),
+            "garbage" => garbage(&address),
+            text => say(&address, text.as_bytes()),
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+pub fn connected(address: &str) -> UnixDatagram {
+    let socket = UnixDatagram::unbound().expect("a socket");
+    let name = address.strip_prefix('@').expect("an abstract name");
+    socket.connect_addr(&SocketAddr::from_abstract_name(name).expect("an address")).expect("a guard that listens");
+    socket
+}
+
+pub fn say(address: &str, bytes: &[u8]) {
+    connected(address).send(bytes).expect("room");
+}
+
+/// As fast as it takes them.
+pub fn flood(address: &str, count: usize) {
+    let socket = connected(address);
+    for number in 0..count {
+        socket.send(format!("STATUS={number}\nREADY=1").as_bytes()).expect("room");
+    }
+}
+
+pub fn descriptors(address: &str) {
+    let socket = connected(address);
+    let numbers: Vec<RawFd> = vec![socket.as_raw_fd(); 253];
+    for text in ["FDSTORE=1\nFDNAME=x", "READY=1", "BARRIER=1"] {
+        let part = [IoSlice::new(text.as_bytes())];
+        sendmsg::<()>(socket.as_raw_fd(), &part, &[ControlMessage::ScmRights(&numbers)], MsgFlags::empty(), None).expect("room");
+    }
+}
+
+pub fn garbage(address: &str) {
+    let socket = connected(address);
+    let long = vec![b'x'; 100_000];
+    let words: [&[u8]; 9] = [
+        b"",
+        b"\0",
+        b"\xff\xfe\xfd",
+        b"READY=1\0MAINPID=1",
+        b"MAINPID=",
+        b"MAINPID=-1",
+        b"MAINPID=99999999999999999999",
+        b"EXTEND_TIMEOUT_USEC=18446744073709551616",
+        &long,
+    ];
+    for word in words {
+        socket.send(word).expect("room");
+    }
+}
+
+/// Where the counter notes each signal that it gets.
+pub const NOTES: &str = "POLLFLIP_TEST_NOTES";
+
+/// A service that notes the signals that it gets, each by its number and by who has sent it: the kernel, or a process. SIGUSR2 ends it.
+pub fn count_signals() -> ExitCode {
+    let mut notes = OpenOptions::new().create(true).append(true).open(std::env::var_os(NOTES).expect("a path")).expect("a file");
+    let all = SigSet::all();
+    all.thread_block().expect("a mask");
+    let signals = SignalFd::new(&all).expect("a signalfd");
+    writeln!(notes, "ready").expect("room");
+    loop {
+        let info = signals.read_signal().expect("a signal").expect("it waits for one");
+        let who = if info.ssi_code == nix::libc::SI_USER { "process" } else { "kernel" };
+        writeln!(notes, "{} {who}", Signal::try_from(info.ssi_signo as i32).expect("a signal")).expect("room");
+        if info.ssi_signo == Signal::SIGUSR2 as u32 {
+            return ExitCode::SUCCESS;
+        }
+    }
+}

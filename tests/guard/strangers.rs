@@ -1,0 +1,150 @@
+//! Notifications of those who mean no good, and of those who make mistakes.
+
+use std::os::fd::AsRawFd;
+use std::process::{self, Command, Stdio};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Service, Setup, own_program};
+use crate::hub::wait_until;
+use crate::kit::{End, POLLFLIP, contained, end_of, guarded, how, init_of, log, own_descriptors, signal, there_are_containers};
+use crate::procfs;
+use crate::service::ROLE;
+use crate::speaker::{self, WORDS};
+
+trials![
+    what_a_stranger_says_is_left_out,
+    what_another_pid_namespace_says_is_left_out,
+    a_flood_of_a_stranger_does_not_keep_a_restart_from_its_end,
+    garbage_and_descriptors_of_a_helper_do_nothing,
+    a_helper_cannot_make_a_stranger_the_service,
+    a_flood_of_a_helper_does_no_harm,
+    what_an_earlier_generation_says_is_left_out,
+    what_was_said_before_an_end_is_heard_before_it,
+];
+
+/// Where a service tells its guard, as its environment says.
+fn address(pid: u32) -> String {
+    let variable = procfs::environment(pid).into_iter().find(|variable| variable.starts_with("NOTIFY_SOCKET="));
+    variable.expect("an address").trim_start_matches("NOTIFY_SOCKET=").into()
+}
+
+/// Has a helper of that process say something, and waits for its end.
+fn helper_says(process: &crate::hub::Process, words: &str) {
+    let command = format!("helper {ROLE}=speaker {WORDS}='{words}' exec '{}'", own_program().display());
+    let pid: u32 = process.ask(&command).parse().expect("a process");
+    wait_until("the helper to end", || procfs::has_ended(pid));
+}
+
+/// The guard is as it was: it takes a restart in, and ends as that.
+fn all_is_well(service: &Service) {
+    let new = service.restart();
+    new.says("event PredecessorGone");
+    let guard = service.launched();
+    wait_until("the guard to know", || log(service).contains(&format!("the service is process {}", new.pid)));
+    wait_until("the guard to have its own descriptors only", || own_descriptors(guard) == 4);
+    assert_eq!(service.connect().pid, new.pid);
+    new.tell("exit 12");
+    assert_eq!(how(end_of(service)), End::Code(12), "{}", log(service));
+}
+
+fn what_a_stranger_says_is_left_out() {
+    let service = guarded(Setup::new(), "").start();
+    let address = address(service.first().pid);
+    speaker::say(&address, format!("MAINPID={}\nREADY=1", process::id()).as_bytes());
+    speaker::say(&address, format!("MAINPID={}", service.launched()).as_bytes());
+    speaker::say(&address, b"STOPPING=1");
+    speaker::garbage(&address);
+    speaker::descriptors(&address);
+    wait_until("the guard to hear", || log(&service).matches("is no descendant of this guard").count() >= 10);
+    assert_eq!(log(&service).matches("is no descendant of this guard").count(), 10, "no more is said of strangers");
+    // It is not signalled in the place of the service.
+    signal(service.launched(), Signal::SIGUSR1);
+    service.hub.nth(1).says("event PredecessorGone");
+    all_is_well(&service);
+}
+
+fn what_another_pid_namespace_says_is_left_out() {
+    if !there_are_containers() {
+        return;
+    }
+    let service = contained(Setup::new(), "").start();
+    let guard = init_of(&service);
+    let address = address(procfs::children(guard)[0]);
+    speaker::say(&address, b"MAINPID=1\nREADY=1");
+    wait_until("the guard to hear", || log(&service).contains("process 0 is left out: the process is in another PID namespace"));
+    service.restart().tell("exit 12");
+    assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
+}
+
+fn a_flood_of_a_stranger_does_not_keep_a_restart_from_its_end() {
+    let service = guarded(Setup::new(), "").start();
+    let address = address(service.first().pid);
+    let flooding = std::thread::spawn(move || speaker::flood(&address, 30_000));
+    for _ in 0..3 {
+        service.restart();
+    }
+    flooding.join().expect("no panic");
+    all_is_well(&service);
+}
+
+fn garbage_and_descriptors_of_a_helper_do_nothing() {
+    let service = guarded(Setup::new(), "").start();
+    helper_says(&service.first(), "garbage;descriptors;ERRNO=5;WATCHDOG=1;UNKNOWN=7;MAINPID=1;MAINPID=0");
+    all_is_well(&service);
+}
+
+fn a_helper_cannot_make_a_stranger_the_service() {
+    let service = guarded(Setup::new(), "").start();
+    helper_says(&service.first(), &format!("MAINPID={};MAINPID={};MAINPID=1", process::id(), service.launched()));
+    wait_until("the guard to hear", || log(&service).matches("the main process, and that is no descendant").count() == 3);
+    all_is_well(&service);
+}
+
+fn a_flood_of_a_helper_does_no_harm() {
+    let service = guarded(Setup::new(), "").start();
+    helper_says(&service.first(), "flood");
+    all_is_well(&service);
+}
+
+/// One that drains does not take the service back.
+fn what_an_earlier_generation_says_is_left_out() {
+    let service = guarded(Setup::new(), "").start();
+    let first = service.first();
+    let _connection = service.connect();
+    let new = service.restart();
+    wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
+    // By the first process itself, and not by a helper.
+    let socket = speaker::connected(&address(first.pid));
+    assert!(socket.as_raw_fd() > 2);
+    assert_eq!(first.ask(&format!("notify MAINPID={} READY=1", first.pid)), "told");
+    new.tell("exit 12");
+    new.ends();
+    first.signal(Signal::SIGKILL);
+    assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
+}
+
+/// A guard that was stopped finds much that was said, and behind it who the service is, and that the one before has ended.
+fn what_was_said_before_an_end_is_heard_before_it() {
+    let mut probe = Command::new("unshare");
+    let probe = probe.args(["--net", "/bin/sh", "-c", "echo 512 >/proc/sys/net/unix/max_dgram_qlen"]).stderr(Stdio::null());
+    if !probe.status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: it needs root and a network namespace, in which a socket's queue is long");
+        return;
+    }
+    let setup = Setup::new().set("listen", "none");
+    let log_path = setup.path("guard.log");
+    let script = "echo 512 >/proc/sys/net/unix/max_dgram_qlen; exec \"$POLLFLIP\" guard -- \"$0\" 2>>\"$LOG\"";
+    let shell = format!("exec unshare --net /bin/sh -c '{script}' \"$0\"");
+    let service = setup.env("POLLFLIP", POLLFLIP).env("LOG", log_path).env("POLLFLIP_LOG", "info").shell(&shell).start();
+    let first = service.first();
+    signal(service.launched(), Signal::SIGSTOP);
+    wait_until("it to stop", || procfs::state(service.launched()) == Some('T'));
+    helper_says(&first, "some");
+    let new = service.restart();
+    first.ends();
+    signal(service.launched(), Signal::SIGCONT);
+    wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
+    new.tell("exit 12");
+    assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
+}
