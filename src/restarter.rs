@@ -66,8 +66,8 @@ const BUDGET: Duration = Duration::from_millis(2);
 
 /// Restarts this process, and knows the one that it was started by.
 ///
-/// One object that fits into any loop: register it in a `mio::Poll` (it is a [`Source`]), watch its descriptor with anything else (it
-/// is [`AsFd`]), or call [`poll`](Restarter::poll) once a tick. The descriptor becomes readable when there is something to do, deadlines
+/// One object that fits into any loop: register it in a `mio::Poll` (it is a `mio::event::Source`), watch its descriptor with anything else
+/// (it is [`AsFd`]), or call [`poll`](Restarter::poll) once a tick. The descriptor becomes readable when there is something to do, deadlines
 /// included; then call `poll` until it returns `None`.
 ///
 /// There can be one at a time in a process, and none after one that has handed the service over. **Dropping** it gives up what is under
