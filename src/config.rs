@@ -136,7 +136,8 @@ impl RestartConfig {
     ///
     /// Root and the user that the service runs as may ask there. The path belongs to the user of the moment of
     /// [`build`](RestartConfig::build), and opens to no other: a program that gives up root afterwards can give the path to its new user
-    /// ([`chown`](std::os::unix::fs::chown)); or else only root reaches it. Should somebody take the path away, the next generation binds it
+    /// ([`chown`](std::os::unix::fs::chown)); or else only root reaches it. A service that runs as `nobody` (65534) is asked by root alone:
+    /// [why](crate::guide#the-coordination-socket-under-attack). Should somebody take the path away, the next generation binds it
     /// again. A release that has it at another path takes the old one away if that belongs to the user that the release runs as.
     pub fn coordination_socket(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.socket = Some(path.into());
@@ -147,6 +148,10 @@ impl RestartConfig {
     /// the old process, and removed when the restarter of the last one is dropped. What is there and is no file (a pipe, a socket, a
     /// device) is left alone, with a warning. A release that has it at another path takes the old one away if that belongs to the user that
     /// the release runs as. Unless told otherwise, there is none.
+    ///
+    /// It is made beside its path and renamed, by the user of that moment: a program that has given up root by then needs a directory
+    /// that its new user may write to. If it cannot be written, a warning is logged, the service goes on, and what the file said before
+    /// stays. A process that is ended by a signal that it does not handle leaves the file behind.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.pid_file = Some(path.into());
         self

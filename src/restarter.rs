@@ -83,6 +83,10 @@ const BUDGET: Duration = Duration::from_millis(2);
 /// [`stop`](Restarter::stop) do nothing. Its descriptor is the parent's as well, becomes readable with that, and stays so: do not watch it.
 /// So a program that puts itself into the background does that first.
 ///
+/// The sockets of the service, the coordination socket too, are open in the child as long as it keeps its copy. If the service is killed
+/// meanwhile, a new one finds its addresses in use until that child has ended. So drop the copy in the child, and what was made from
+/// [`Sockets`], or execute another program there.
+///
 /// A child can build a restarter of its own, which knows no predecessor; its coordination socket needs another path. A restart signal that
 /// is sent to the child wakes the loop of the parent, which finds nothing to do.
 #[must_use = "a restarter that is dropped restarts nothing"]
