@@ -96,9 +96,9 @@ impl RestartConfig {
         self
     }
 
-    /// Sets a variable in the successor's environment, which is otherwise that of this process. Of
-    /// a process with [more rights than its caller](crate::guide#more-rights-than-the-caller) it
-    /// gets next to nothing otherwise. Those about one process alone cannot be set
+    /// Sets a variable in the successor's environment, which is otherwise that of this process. A
+    /// process with [more rights than its caller](crate::guide#more-rights-than-the-caller) hands
+    /// next to nothing down otherwise. Variables about one process alone cannot be set
     /// (`POLLFLIP_LIFELINE`, `LISTEN_PID` and the others of socket activation, `WATCHDOG_PID`): building fails.
     pub fn env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> RestartConfig {
         self.change_env(name.into(), Some(value.into()))
@@ -124,9 +124,9 @@ impl RestartConfig {
     }
 
     /// The signal that asks for a restart, by its number; `None`: no signal does. Unless told otherwise, SIGUSR1. SIGKILL, SIGSTOP, SIGCHLD,
-    /// those that a fault raises (SIGILL, SIGFPE, SIGSEGV) and real-time signals cannot be it: [`build`](RestartConfig::build) says so. In the
-    /// first process of a release that has chosen another, that of the one before does nothing; from the next on it does what it always did to
-    /// such a program: it ends one that does not handle it.
+    /// those that a fault raises (SIGILL, SIGFPE, SIGSEGV) and real-time signals cannot be it: [`build`](RestartConfig::build) says so. If a
+    /// release chooses another one, the signal of the release before does nothing to its first process. To the later ones it does what it does
+    /// to any program: it ends them, unless they handle it.
     pub fn restart_signal(mut self, signal: Option<i32>) -> RestartConfig {
         self.signal = signal;
         self

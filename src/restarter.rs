@@ -125,7 +125,7 @@ impl Restarter {
     /// were inherited and not asked for are closed. Once is enough, more often is harmless. Whatever is to be served can be registered before,
     /// and is not to be read, written or accepted from until this has returned.
     ///
-    /// Blocks until the predecessor has answered, which takes that one turn of its loop; the predecessor serves until then. Without one it does
+    /// Blocks until the predecessor has answered, which takes one turn of its loop; the predecessor serves until then. Without one it does
     /// not block: a systemd that is too busy to be told is told by the next calls of [`poll`](Restarter::poll).
     ///
     /// # Errors
@@ -169,8 +169,9 @@ impl Restarter {
         event
     }
 
-    /// The next event, waiting at most so long for it: for programs that have a thread to spare, for tests, and for a loop with a fixed tick
-    /// that stands still for a handover: the pause is then as long as the handover, and not as the tick.
+    /// The next event, waiting at most so long for it. It is for programs that have a thread to spare, and for tests. A loop with a fixed
+    /// tick that stands still for a handover calls it in the place of its sleep: the pause is then as long as the handover, and not as the
+    /// tick.
     #[must_use = "an event tells what the program must do now"]
     pub fn wait(&mut self, limit: Duration) -> Option<Event> {
         let deadline = sys::now().checked_add(limit);
