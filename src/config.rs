@@ -96,9 +96,9 @@ impl RestartConfig {
         self
     }
 
-    /// Sets a variable in the successor's environment, which is otherwise that of this process. Of
-    /// a process with [more rights than its caller](crate::guide#more-rights-than-the-caller) it
-    /// gets next to nothing otherwise. Those about one process alone cannot be set
+    /// Sets a variable in the successor's environment, which is otherwise that of this process. A
+    /// process with [more rights than its caller](crate::guide#more-rights-than-the-caller) hands
+    /// next to nothing down otherwise. Variables about one process alone cannot be set
     /// (`POLLFLIP_LIFELINE`, `LISTEN_PID` and the others of socket activation, `WATCHDOG_PID`): building fails.
     pub fn env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> RestartConfig {
         self.change_env(name.into(), Some(value.into()))
@@ -124,9 +124,9 @@ impl RestartConfig {
     }
 
     /// The signal that asks for a restart, by its number; `None`: no signal does. Unless told otherwise, SIGUSR1. SIGKILL, SIGSTOP, SIGCHLD,
-    /// those that a fault raises (SIGILL, SIGFPE, SIGSEGV) and real-time signals cannot be it: [`build`](RestartConfig::build) says so. In the
-    /// first process of a release that has chosen another, that of the one before does nothing; from the next on it does what it always did to
-    /// such a program: it ends one that does not handle it.
+    /// those that a fault raises (SIGILL, SIGFPE, SIGSEGV) and real-time signals cannot be it: [`build`](RestartConfig::build) says so. If a
+    /// release chooses another one, the signal of the release before does nothing to its first process. To the later ones it does what it does
+    /// to any program: it ends them, unless they handle it.
     pub fn restart_signal(mut self, signal: Option<i32>) -> RestartConfig {
         self.signal = signal;
         self
@@ -136,7 +136,8 @@ impl RestartConfig {
     ///
     /// Root and the user that the service runs as may ask there. The path belongs to the user of the moment of
     /// [`build`](RestartConfig::build), and opens to no other: a program that gives up root afterwards can give the path to its new user
-    /// ([`chown`](std::os::unix::fs::chown)); or else only root reaches it. Should somebody take the path away, the next generation binds it
+    /// ([`chown`](std::os::unix::fs::chown)); or else only root reaches it. A service that runs as `nobody` (65534) is asked by root alone:
+    /// [why](crate::guide#the-coordination-socket-under-attack). Should somebody take the path away, the next generation binds it
     /// again. A release that has it at another path takes the old one away if that belongs to the user that the release runs as.
     pub fn coordination_socket(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.socket = Some(path.into());
@@ -147,6 +148,10 @@ impl RestartConfig {
     /// the old process, and removed when the restarter of the last one is dropped. What is there and is no file (a pipe, a socket, a
     /// device) is left alone, with a warning. A release that has it at another path takes the old one away if that belongs to the user that
     /// the release runs as. Unless told otherwise, there is none.
+    ///
+    /// It is made beside its path and renamed, by the user of that moment: a program that has given up root by then needs a directory
+    /// that its new user may write to. If it cannot be written, a warning is logged, the service goes on, and what the file said before
+    /// stays. A process that is ended by a signal that it does not handle leaves the file behind.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.pid_file = Some(path.into());
         self

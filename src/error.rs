@@ -130,7 +130,8 @@ pub enum Failure {
     /// The state of this process could not be handed over.
     #[error("the handover failed: {0}")]
     Handover(String),
-    /// The successor closed its lifeline but lived on, and has been killed.
+    /// The successor closed its lifeline (the socket on which it gets sockets and state, and says that it is ready) but lived on, and has
+    /// been killed.
     #[error("the successor closed its lifeline and has been killed; does something in it close descriptors it does not know?")]
     HungUp,
     /// The successor said something that makes no sense, and has been killed.
@@ -235,7 +236,8 @@ pub enum Error {
     #[error("{0}")]
     Rule(Cow<'static, str>),
     /// The predecessor has ended before it had given its state. This process is alone: it has what the other listened on, and can call
-    /// [`ready`](crate::Restarter::ready) without the state, or end and leave it to a supervisor to start afresh.
+    /// [`ready`](crate::Restarter::ready) without the state, or end and leave it to a supervisor to start afresh. The log does not say that
+    /// the state is lost: print this error.
     #[error("no state has come: the predecessor (process {0}) has ended; what it listened on is here")]
     Alone(u32),
     /// The predecessor has not given its state in time. It serves: [refuse](crate::Predecessor::refuse), or end.

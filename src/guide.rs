@@ -319,7 +319,8 @@
 //! | capabilities, by `capset` | the same | work; the successor is born with those of the restart thread |
 //! | `no_new_privs` | the same | work; a successor that is setuid gets its user |
 //! | a seccomp filter with TSYNC | all threads | fail with `Operation not permitted` if it forbids `execve`, `clone` or `vfork` |
-//! | `setuid`, `setgid`, `setgroups` of the C library | all threads | work as the new user: it must be allowed to execute the program (and to enter the directory to start in, if that is not where this process is), and the successor cannot take the old rights back. Sockets are inherited, so that privileged ports stay |
+//! | `setuid`, `setgid`, `setgroups` of the C library | all threads | work as the new user: it must be allowed to execute the program (and to enter the directory to start in, if that is not where this process is), and the successor cannot take the old rights back (if the program is setuid, it does, and then refuses: [see below](#more-rights-than-the-caller)). Sockets are inherited, so that privileged ports stay |
+//! | the user, by the bare system calls (`setresuid` of the kernel) | the thread that asks | work; the successor is born as the user of the restart thread, root say, and has to give that up again |
 //! | `chroot` | all threads | work if the program, its libraries and the directory to start in ([`current_dir`](crate::RestartConfig::current_dir)) are at the same paths in the new root |
 //! | namespaces, by `setns` or `unshare` | the thread that asks, and threads that it starts | work; the successor is born in those of the restart thread |
 //! | the shared descriptor table, by `unshare(CLONE_FILES)` | the thread that asks | fail with `Bad file descriptor` if that is the loop's: the restart thread has the other table |
@@ -353,6 +354,10 @@
 //! the program has from its source or from a file of root's, and not from its arguments, its
 //! environment or `current_exe` (a hard link of the caller's may stand there). What it needs of its
 //! environment, such as `WATCHDOG_USEC` of a watchdog, it sets by `env` once it has checked it.
+//!
+//! If the service gives its rights up in all threads (`setuid` of the C library), its own file is of
+//! no use to a restart: started again, it has the rights again, and refuses the lifeline. Name a copy
+//! as `program` that is not setuid and has no capabilities: it runs as the new user, and gets the sockets.
 //!
 //! Under systemd, `AmbientCapabilities=` gives a service its capabilities without the mark: there
 //! is no file then by which others get them, the environment is handed down, and sockets are taken

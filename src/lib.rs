@@ -66,6 +66,7 @@
 //! - In any other reactor: it is `AsFd`. When the descriptor is readable (level- or edge-triggered), call [`Restarter::poll`] until it
 //!   returns `None`. There is no timeout to compute: deadlines make the descriptor readable too.
 //! - In a loop that ticks: call [`Restarter::poll`] once a tick until it returns `None`. Idle, that is one system call.
+//! - In an async executor: [`RestartTask`] is a `Future` that is polled beside other work. It needs no runtime.
 //!
 //! # Where one pid is known
 //!

@@ -33,7 +33,7 @@ pub(crate) use takeover::SharedTakeover;
 /// Tells systemd and the predecessor that this process can serve: the same as [`Restarter::ready`](crate::Restarter::ready), from
 /// anywhere, any number of times.
 ///
-/// Blocks until the predecessor has granted the service, which takes it one turn of its loop. Without one it does not block: a systemd that
+/// Blocks until the predecessor has granted the service, which takes one turn of its loop. Without one it does not block: a systemd that
 /// is too busy to be told is told by the next calls of [`Restarter::poll`](crate::Restarter::poll), for which the descriptor becomes
 /// readable.
 ///

@@ -65,8 +65,8 @@ const BUDGET: Duration = Duration::from_millis(2);
 
 /// Restarts this process, and knows the one that it was started by.
 ///
-/// One object that fits into any loop: register it in a `mio::Poll` (it is a [`Source`]), watch its descriptor with anything else (it
-/// is [`AsFd`]), or call [`poll`](Restarter::poll) once a tick. The descriptor becomes readable when there is something to do, deadlines
+/// One object that fits into any loop: register it in a `mio::Poll` (it is a `mio::event::Source`), watch its descriptor with anything else
+/// (it is [`AsFd`]), or call [`poll`](Restarter::poll) once a tick. The descriptor becomes readable when there is something to do, deadlines
 /// included; then call `poll` until it returns `None`.
 ///
 /// There can be one at a time in a process, and none after one that has handed the service over. **Dropping** it gives up what is under
@@ -81,6 +81,10 @@ const BUDGET: Duration = Duration::from_millis(2);
 /// [`ready`](Restarter::ready), [`request`](Restarter::request) and registering it an error, and [`cancel`](Restarter::cancel) and
 /// [`stop`](Restarter::stop) do nothing. Its descriptor is the parent's as well, becomes readable with that, and stays so: do not watch it.
 /// So a program that puts itself into the background does that first.
+///
+/// The sockets of the service, the coordination socket too, are open in the child as long as it keeps its copy. If the service is killed
+/// meanwhile, a new one finds its addresses in use until that child has ended. So drop the copy in the child, and what was made from
+/// [`Sockets`], or execute another program there.
 ///
 /// A child can build a restarter of its own, which knows no predecessor; its coordination socket needs another path. A restart signal that
 /// is sent to the child wakes the loop of the parent, which finds nothing to do.
@@ -118,7 +122,7 @@ impl Restarter {
     /// were inherited and not asked for are closed. Once is enough, more often is harmless. Whatever is to be served can be registered before,
     /// and is not to be read, written or accepted from until this has returned.
     ///
-    /// Blocks until the predecessor has answered, which takes that one turn of its loop; the predecessor serves until then. Without one it does
+    /// Blocks until the predecessor has answered, which takes one turn of its loop; the predecessor serves until then. Without one it does
     /// not block: a systemd that is too busy to be told is told by the next calls of [`poll`](Restarter::poll).
     ///
     /// Under a [guard](crate::guard), asks once more for SIGTERM at the guard's end: a change of user has taken that away.
@@ -165,8 +169,9 @@ impl Restarter {
         event
     }
 
-    /// The next event, waiting at most so long for it: for programs that have a thread to spare, for tests, and for a loop with a fixed tick
-    /// that stands still for a handover: the pause is then as long as the handover, and not as the tick.
+    /// The next event, waiting at most so long for it. It is for programs that have a thread to spare, and for tests. A loop with a fixed
+    /// tick that stands still for a handover calls it in the place of its sleep: the pause is then as long as the handover, and not as the
+    /// tick.
     #[must_use = "an event tells what the program must do now"]
     pub fn wait(&mut self, limit: Duration) -> Option<Event> {
         let deadline = sys::now().checked_add(limit);

@@ -151,7 +151,7 @@ impl fmt::Debug for ShutdownCoordinator {
 /// A shutdown under way: finished when the last handle is dropped.
 ///
 /// It can be polled by hand, awaited (by whichever task polled it last), waited for by a thread with a time limit, or registered in a
-/// [`mio::Poll`], where it becomes readable when it is finished, and stays so.
+/// `mio::Poll`, where it becomes readable when it is finished, and stays so.
 ///
 /// ```
 /// use pollflip::shutdown::ShutdownCoordinator;

@@ -33,8 +33,8 @@ use super::requests::Requests;
 use super::succession::Succession;
 
 impl RestartConfig {
-    /// Makes the restarter: adopts the lifeline if this process is a successor, installs the signal's handler, starts the restart
-    /// thread and binds the coordination socket. Drop privileges after this, not before.
+    /// Makes the restarter: adopts the lifeline (the socket to the predecessor) if this process is a successor, installs the signal's
+    /// handler, starts the restart thread and binds the coordination socket. Drop privileges after this, not before.
     ///
     /// The restart signal is blocked in this thread, and so in those that it starts later: the restart thread takes it, so that no system
     /// call of theirs is interrupted by it (EINTR). Threads that run already should block it too if they mind, and a helper that

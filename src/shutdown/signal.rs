@@ -17,10 +17,10 @@ use super::moments::{Moment, Moments, Signalled};
 
 /// Tells that the shutdown has begun, and that it is forced.
 ///
-/// It can be asked, awaited, waited for by a thread, or registered in a [`mio::Poll`]. Registered, it becomes readable when the shutdown
+/// It can be asked, awaited, waited for by a thread, or registered in a `mio::Poll`. Registered, it becomes readable when the shutdown
 /// begins and stays so; an edge-triggered poll, as mio's is, reports it once more when the forced phase begins, and at once if it is
 /// registered late. The descriptor (an eventfd) is made at the first registration and closed with the signal; each clone makes its own, so
-/// clones can be registered in one poll, but one signal only once (`AlreadyExists`). Register it as [`Interest::READABLE`].
+/// clones can be registered in one poll, but one signal only once (`AlreadyExists`). Register it as `Interest::READABLE`.
 ///
 /// ```
 /// use mio::{Events, Interest, Poll, Token};
