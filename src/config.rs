@@ -223,7 +223,9 @@ impl RestartConfig {
 pub(crate) fn restart_signal(number: i32) -> Result<Signal, Error> {
     match Signal::try_from(number) {
         Ok(Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGILL | Signal::SIGFPE | Signal::SIGSEGV | Signal::SIGCHLD) | Err(_) => {
-            Err(Error::rule(format!("signal {number} cannot be the restart signal")))
+            Err(Error::rule(format!(
+                "signal {number} cannot be the restart signal: take one that a program can handle and that means nothing else, such as SIGUSR2"
+            )))
         }
         Ok(signal) => Ok(signal),
     }
@@ -243,5 +245,8 @@ fn settled(path: &Path, what: &str) -> Result<PathBuf, Error> {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::rule("a path in the configuration is empty: leave that setting away, or give it a path"));
+    }
     std::path::absolute(path).map_err(|error| Error::Os { step: format!("cannot make {} absolute", path.display()).into(), source: error })
 }

@@ -238,7 +238,11 @@ impl Link {
                     return Err(Error::rule(format!("the state of the predecessor cannot be used: {why}")));
                 }
                 Stage::GivenUp { .. } => return Err(Error::GivenUp(self.pid())),
-                Stage::Alone { .. } => return Err(Error::Alone(self.pid())),
+                Stage::Alone { .. } => {
+                    let pid = self.pid();
+                    log::warn!(target: "pollflip", "the predecessor (process {pid}) has ended before it gave its state, which is lost");
+                    return Err(Error::Alone(pid));
+                }
                 _ if is_over && !self.line.is_short_for_less_than(UNREAD) => return Err(Error::TimedOut(limit)),
                 _ => self.wait_for_news(deadline),
             }

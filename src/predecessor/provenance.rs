@@ -100,5 +100,8 @@ fn unknown(why: io::Error) -> Error {
 }
 
 fn exceeds(who: &str) -> Error {
-    unusable(format!("{who} has made it, whose rights this process exceeds: the program is setuid or setgid, or has capabilities"))
+    unusable(format!(
+        "{who} has made it, whose rights this process exceeds: the program is setuid or setgid, or has capabilities. Have successors started from a \
+         copy without these (RestartConfig::program)"
+    ))
 }

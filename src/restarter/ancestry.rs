@@ -111,6 +111,10 @@ impl Ancestry {
         self.link.as_ref().and_then(|link| link.living())
     }
 
+    pub(super) fn predecessor_lives(&self) -> bool {
+        self.predecessor_process().is_some()
+    }
+
     pub(super) fn predecessor(&self) -> Option<Predecessor> {
         self.link.clone().map(Predecessor::new)
     }

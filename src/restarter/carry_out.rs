@@ -197,7 +197,8 @@ impl Restarter {
                 let (own, predecessor) = (process::id(), self.ancestry.predecessor_pid().unwrap_or_default());
                 match notice {
                     TakeoverNotice::Committed => {
-                        log::info!(target: "pollflip", "final, the predecessor has committed or ended: process {own} serves");
+                        let how = if self.ancestry.predecessor_lives() { "given the service up for good" } else { "ended" };
+                        log::info!(target: "pollflip", "the predecessor (process {predecessor}) has {how}: process {own} serves");
                     }
                     TakeoverNotice::LineLost => {
                         log::warn!(

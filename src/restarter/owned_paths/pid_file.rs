@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
 
 use crate::sockets::{Directory, Found, named, temporary_name};
 use crate::sys;
@@ -31,7 +32,7 @@ impl PidFile {
     /// Names that process, by rename: a reader finds either the old number or the new one.
     pub(super) fn write(&self, pid: u32) {
         if let Err(error) = Directory::of(&self.0).and_then(|(directory, name)| write(&directory, name, pid)) {
-            log::warn!(target: "pollflip", "cannot write the pid file {}: {error}", self.0.display());
+            log::warn!(target: "pollflip", "cannot write the pid file {}, which still names another process or none: {error} (as user {})", self.0.display(), geteuid());
         }
     }
 
