@@ -18,7 +18,7 @@ use crate::wire::{self, LIFELINE_VARIABLE, Place};
 
 pub(crate) use manager::{BARRIER_LIMIT, Barrier, EXTENSION, Manager, begin_anew, is_there, ready};
 
-/// Where whoever watches over this process listens.
+/// Where the manager of this process listens: systemd, or a guard.
 pub(crate) const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// The process id of the [guard](crate::guard) above this process, if there is one.
 pub(crate) const GUARDED: &str = "POLLFLIP_GUARDED";

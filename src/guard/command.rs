@@ -91,7 +91,8 @@ impl Command {
         })
     }
 
-    /// The first program of that name in PATH; the name itself if there is none, or if it is a path.
+    /// The first program of that name in PATH; the name itself if there is none, or if it is a
+    /// path.
     fn find(&self) -> PathBuf {
         if self.program.as_os_str().as_encoded_bytes().contains(&b'/') {
             return self.program.clone();

@@ -31,7 +31,7 @@ pub(super) fn has_begun(pid: u32) -> bool {
     first_of(pid, |_| true).is_some()
 }
 
-/// The wait status of a process that has ended and that nobody has reaped yet, whoever its parent is.
+/// The wait status of a process that has ended and that its parent, any process, has not reaped yet.
 pub(super) fn status_of_zombie(pid: u32) -> Option<i32> {
     look_at(&format!("/proc/{pid}/stat")).filter(|thread| thread.is_zombie).map(|thread| thread.status)
 }

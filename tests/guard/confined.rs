@@ -1,4 +1,5 @@
-//! A guard that may do little: no /proc, that of others, a root that cannot be written, a user without rights, no room for processes.
+//! A guard that may do little: no /proc, that of others, a root that cannot be written, a user
+//! without rights, no room for processes.
 
 use std::process::{Command, Stdio};
 
@@ -75,7 +76,8 @@ fn a_read_only_root_and_nobody_as_user_are_enough() {
     assert_eq!(how(end_of(&service)), End::Code(6), "{}", log(&service));
 }
 
-/// The guard cannot be told there who the service is, and would take the end of the first process for that of the service.
+/// The guard cannot be told there who the service is, and would take the end of the first process
+/// for that of the service.
 fn in_another_network_namespace_restarts_are_refused() {
     let mut probe = Command::new("unshare");
     if !probe.args(["--net", "true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
