@@ -158,8 +158,9 @@ impl Guard {
     /// The first line of `main`. In the process that is the service it returns `None` at once. In
     /// the process that is the guard it returns when the service has ended, with how it has.
     ///
-    /// Call it while there is one thread. From here on this process is a subreaper, and all signals
-    /// but those that stop a process or tell of a fault in it are blocked in it.
+    /// Call it while there is one thread. From here on the guard is a subreaper, ignores SIGPIPE
+    /// and SIGXFSZ, and all signals but those that stop a process or tell of a fault in it are
+    /// blocked in it.
     ///
     /// # Errors
     ///
@@ -186,7 +187,13 @@ impl Guard {
     }
 
     fn watch_over(self, mask: SigSet) -> Result<Exit, Error> {
-        let command = Command::new(self.command, mask)?;
+        // Where what it writes goes nowhere any more, the guard lives on.
+        let limit_was_ignored = sys::ignore(libc::SIGXFSZ);
+        sys::ignore(libc::SIGPIPE);
+        let mut command = Command::new(self.command, mask)?;
+        if !limit_was_ignored {
+            command.set_to_default(libc::SIGXFSZ);
+        }
         watched_signals().thread_set_mask().map_err(|error| Error::os("cannot block signals")(error.into()))?;
         // An ignored one would take the status of each child away.
         sys::set_to_default(libc::SIGCHLD);
@@ -202,11 +209,15 @@ impl Default for Guard {
 }
 
 /// All signals that say something to a service. Left out: those of job control, without which the
-/// guard could not be stopped with it, and those of faults.
+/// guard could not be stopped with it; those of faults; and those that what the guard itself writes
+/// can bring it.
 fn watched_signals() -> SigSet {
     let mut set = SigSet::all();
-    let own = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE];
-    own.into_iter().chain([Signal::SIGTRAP]).for_each(|signal| set.remove(signal));
+    [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU].into_iter().for_each(|signal| set.remove(signal));
+    [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGTRAP, Signal::SIGSYS]
+        .into_iter()
+        .for_each(|signal| set.remove(signal));
+    [Signal::SIGPIPE, Signal::SIGXFSZ].into_iter().for_each(|signal| set.remove(signal));
     set
 }
 

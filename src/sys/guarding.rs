@@ -156,6 +156,12 @@ pub(crate) fn set_to_default(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
+/// Ignores a signal; says whether it was ignored before.
+pub(crate) fn ignore(signal: i32) -> bool {
+    // SAFETY: SIG_IGN is a valid disposition for each signal that can be ignored.
+    unsafe { libc::signal(signal, libc::SIG_IGN) == libc::SIG_IGN }
+}
+
 /// Ends this process by that signal, without a core dump: there is one already. Returns if it does
 /// not die of it.
 pub(crate) fn end_by(signal: i32) {
@@ -181,6 +187,8 @@ pub(crate) struct Execution<'a> {
     /// Variables whose value is the process id of the child.
     pub(crate) pid_variables: &'a [&'a str],
     pub(crate) mask: &'a SigSet,
+    /// Signals that do there what they do of themselves, whatever they do here.
+    pub(crate) default_signals: &'a [i32],
     /// Whether it gets a process group of its own.
     pub(crate) own_group: bool,
     /// The signal that the end of this process brings it.
@@ -220,9 +228,9 @@ pub(crate) fn fork_and_execute(what: &Execution<'_>) -> io::Result<u32> {
             if what.own_group {
                 libc::setpgid(0, 0);
             }
-            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
-            // Ignored by all Rust programs, and expected by none.
-            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            for signal in what.default_signals {
+                libc::signal(*signal, libc::SIG_DFL);
+            }
             libc::prctl(libc::PR_SET_PDEATHSIG, what.death_signal as libc::c_ulong);
             if libc::getppid() == parent {
                 libc::pthread_sigmask(libc::SIG_SETMASK, what.mask.as_ref(), ptr::null_mut());

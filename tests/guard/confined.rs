@@ -119,6 +119,17 @@ fn a_standard_error_that_is_gone_does_not_end_it() {
         command.args(["-c", &script, POLLFLIP]);
         assert_eq!(end_of_command(command).1, "run\nrun\n5\n", "{gone}");
     }
+    // Each line brings SIGPIPE, or SIGXFSZ, which is for the guard and not for the service.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(POLLFLIP);
+    command.args(["guard", "--", "sh", "-c", "sleep 0.3; exit 6"]).env("POLLFLIP_LOG", "info").stdout(Stdio::null()).stderr(writer);
+    assert_eq!(command.status().expect("a process").code(), Some(6));
+    let directory = crate::surroundings::directory();
+    let mut command = Command::new("prlimit");
+    command.args(["--fsize=10", POLLFLIP, "guard", "--", "sh", "-c", "sleep 0.3; exit 6"]).env("POLLFLIP_LOG", "info");
+    command.stdout(Stdio::null()).stderr(std::fs::File::create(directory.path().join("log")).expect("a file"));
+    assert_eq!(command.status().expect("a process").code(), Some(6));
     let setup = Setup::new();
     let shell = "exec \"$POLLFLIP\" guard -- \"$0\" 2>/dev/full";
     let service = setup.env("POLLFLIP", POLLFLIP).env("POLLFLIP_LOG", "info").shell(shell).start();
