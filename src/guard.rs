@@ -1,9 +1,11 @@
-//! A pid that stays: a small process that starts the service, and lives as long as any generation of it does.
+//! A pid that stays: a small process that starts the service, and lives as long as any generation
+//! of it does.
 //!
-//! A container ends with the process that it was started with. runit, s6, supervisord, foreman and a terminal know one pid. A service that
-//! replaces itself has another pid after each restart. The guard is the pid that they know: it passes signals on, takes orphans in, and ends
-//! as the last generation of the service did. It speaks the part of a manager in systemd's notify protocol, so that a program needs nothing
-//! but what it has for systemd.
+//! A container ends with the process that it was started with. runit, s6, supervisord, foreman and
+//! a terminal know one pid. A service that replaces itself has another pid after each restart. The
+//! guard is the pid that they know: it passes signals on, takes orphans in, and ends as the last
+//! generation of the service did. It speaks the part of a manager in systemd's notify protocol, so
+//! that a program needs nothing but what it has for systemd.
 //!
 //! ```no_run
 //! use pollflip::guard::Guard;
@@ -25,26 +27,33 @@
 //! }
 //! ```
 //!
-//! The program `pollflip` of this crate does the same for programs that are not to be changed: `pollflip guard -- PROGRAM ARGUMENT…`.
+//! The program `pollflip` of this crate does the same for programs that are not to be changed:
+//! `pollflip guard -- PROGRAM ARGUMENT…`.
 //!
 //! # What it does
 //!
-//! - It forks and executes the service, which is a process of its own: its environment, signal mask and descriptors are as they were.
-//! - Signals that are sent to the guard go on to the main process. SIGTERM, SIGINT and SIGQUIT tell the service to end: all generations
-//!   that live are sent them, and so is each process that becomes the main process later. What a terminal sends to the guard and the service
-//!   alike is not sent twice.
-//! - Without a terminal the service has a process group of its own: who signals the group of the guard signals the guard alone.
-//! - When the main process ends in the middle of a restart, its successor may name itself. When it ends otherwise, what it has left behind
-//!   is sent SIGTERM, and SIGKILL after 5 s. A program that puts itself into the background is ended by that: start it in the foreground.
-//! - Then the [`Policy`] says whether the service is started again, by the same path: a broken file is started as well, which
-//!   [strikes](Guard::strikes) end.
-//! - The guard ends when no generation is left: with the status of the last one, or by the same signal. PID 1 cannot die of a signal, and
-//!   ends with 128 and its number.
-//! - Each generation is sent SIGTERM when the guard is killed: see [`Restarter::ready`](crate::Restarter::ready). It knows the guard by
-//!   `POLLFLIP_GUARDED`, the process id of the guard, in its environment.
+//! - It forks and executes the service, which is a process of its own: its environment, signal mask
+//!   and descriptors are as they were.
+//! - Signals that are sent to the guard go on to the main process. SIGTERM, SIGINT and SIGQUIT tell
+//!   the service to end: all generations that live are sent them, and so is each process that
+//!   becomes the main process later. What a terminal sends to the guard and the service alike is
+//!   not sent twice.
+//! - Without a terminal the service has a process group of its own: who signals the group of the
+//!   guard signals the guard alone.
+//! - When the main process ends in the middle of a restart, its successor may name itself. When it
+//!   ends otherwise, what it has left behind is sent SIGTERM, and SIGKILL after 5 s. A program that
+//!   puts itself into the background is ended by that: start it in the foreground.
+//! - Then the [`Policy`] says whether the service is started again, by the same path: a broken file
+//!   is started as well, which [strikes](Guard::strikes) end.
+//! - The guard ends when no generation is left: with the status of the last one, or by the same
+//!   signal. PID 1 cannot die of a signal, and ends with 128 and its number.
+//! - Each generation is sent SIGTERM when the guard is killed: see
+//!   [`Restarter::ready`](crate::Restarter::ready). It knows the guard by `POLLFLIP_GUARDED`, the
+//!   process id of the guard, in its environment.
 //!
-//! Nested in a real service manager (NOTIFY_SOCKET is set), the guard tells that one what the service says, but for what is between the two:
-//! MAINPID, BARRIER and stored descriptors. A unit needs `KillMode=mixed`.
+//! Nested in a real service manager (NOTIFY_SOCKET is set), the guard tells that one what the
+//! service says, but for what is between the two: MAINPID, BARRIER and stored descriptors. A unit
+//! needs `KillMode=mixed`.
 //!
 //! Knows: the order of a guard's life, and its settings. Does not know: what the service is for.
 
@@ -76,7 +85,7 @@ pub use crate::machine::supervision::Policy;
 /// Asks a program for its guard: `1`. PID 1 has one without it, unless it is `0`.
 const ASKED: &str = "POLLFLIP_GUARD";
 
-/// The settings of a guard, and whether this process is to be one.
+/// The settings of a guard, and whether this process becomes one.
 #[derive(Debug, Clone)]
 pub struct Guard {
     active: bool,
@@ -93,8 +102,10 @@ impl Guard {
         Guard { active: true, command: None, rules }
     }
 
-    /// A guard if this process is PID 1, or `POLLFLIP_GUARD` is `1` in its environment. `POLLFLIP_GUARD=0` keeps PID 1 from it. There is none
-    /// in a program with more rights than its caller (setuid, setgid, capabilities of its file), whose caller chooses all that a guard goes by.
+    /// A guard if this process is PID 1, or `POLLFLIP_GUARD` is `1` in its environment.
+    /// `POLLFLIP_GUARD=0` keeps PID 1 from it. There is none in a program with more rights than its
+    /// caller (setuid, setgid, capabilities of its file), whose caller chooses all that a guard
+    /// goes by.
     ///
     /// # Errors
     ///
@@ -116,7 +127,8 @@ impl Guard {
         Ok(Guard { active, ..Guard::new() })
     }
 
-    /// Guards that program, in the place of this one. A name without a slash is looked for in PATH, at each start.
+    /// Guards that program, in the place of this one. A name without a slash is looked for in PATH,
+    /// at each start.
     pub fn program(mut self, program: impl Into<OsString>, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Guard {
         self.command = Some((program.into(), arguments.into_iter().map(Into::into).collect()));
         self
@@ -128,7 +140,8 @@ impl Guard {
         self
     }
 
-    /// A service that has ended so often within so long is not started again; five times in a minute, unless this is set.
+    /// A service that has ended so often within so long is not started again; five times in a
+    /// minute, unless this is set.
     pub fn strikes(mut self, count: u32, within: Duration) -> Guard {
         self.rules.strikes = Strikes { count, within };
         self
@@ -140,22 +153,24 @@ impl Guard {
         self
     }
 
-    /// Kills a service that has not said within this time that it is ready. A service that asks for more time (EXTEND_TIMEOUT_USEC) gets
-    /// it. There is no limit unless this is set.
+    /// Kills a service that has not said within this time that it is ready. A service that asks for
+    /// more time (EXTEND_TIMEOUT_USEC) gets it. There is no limit unless this is set.
     pub fn ready_timeout(mut self, limit: Duration) -> Guard {
         self.rules.ready = Some(limit);
         self
     }
 
-    /// The first line of `main`. In the process that is the service it returns `None` at once. In the process that is the guard it returns when
-    /// the service has ended, with how it has.
+    /// The first line of `main`. In the process that is the service it returns `None` at once. In
+    /// the process that is the guard it returns when the service has ended, with how it has.
     ///
-    /// Call it while there is one thread. From here on this process is a subreaper, and all signals but those that stop a process or tell
-    /// of a fault in it are blocked in it.
+    /// Call it while there is one thread. From here on the guard is a subreaper, ignores SIGPIPE
+    /// and SIGXFSZ, and all signals but those that stop a process or tell of a fault in it are
+    /// blocked in it.
     ///
     /// # Errors
     ///
-    /// The service cannot be started at all; this program has more rights than its caller; this process has more threads; `/proc` is not there, or is that of another PID namespace; a
+    /// The service cannot be started at all; this program has more rights than its caller; this
+    /// process has more threads; `/proc` is not there, or is that of another PID namespace; a
     /// system call that a guard needs fails.
     pub fn enter(self) -> Result<Option<Ended>, Error> {
         if !self.active || self.command.is_none() && is_guarded() {
@@ -183,7 +198,13 @@ impl Guard {
     }
 
     fn watch_over(self, mask: SigSet) -> Result<Exit, Error> {
-        let command = Command::new(self.command, mask)?;
+        // Where what it writes goes nowhere any more, the guard lives on.
+        let limit_was_ignored = sys::ignore(libc::SIGXFSZ);
+        sys::ignore(libc::SIGPIPE);
+        let mut command = Command::new(self.command, mask)?;
+        if !limit_was_ignored {
+            command.set_to_default(libc::SIGXFSZ);
+        }
         watched_signals().thread_set_mask().map_err(|error| Error::os("cannot block signals")(error.into()))?;
         // An ignored one would take the status of each child away.
         sys::set_to_default(libc::SIGCHLD);
@@ -198,12 +219,16 @@ impl Default for Guard {
     }
 }
 
-/// All signals that say something to a service. Left out: those of job control, without which the guard could not be stopped with it, and those
-/// of faults.
+/// All signals that say something to a service. Left out: those of job control, without which the
+/// guard could not be stopped with it; those of faults; and those that what the guard itself writes
+/// can bring it.
 fn watched_signals() -> SigSet {
     let mut set = SigSet::all();
-    let own = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE];
-    own.into_iter().chain([Signal::SIGTRAP]).for_each(|signal| set.remove(signal));
+    [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU].into_iter().for_each(|signal| set.remove(signal));
+    [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGTRAP, Signal::SIGSYS]
+        .into_iter()
+        .for_each(|signal| set.remove(signal));
+    [Signal::SIGPIPE, Signal::SIGXFSZ].into_iter().for_each(|signal| set.remove(signal));
     set
 }
 
@@ -219,14 +244,16 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// How the last generation has ended. [`Exit::Unknown`] is an end in order: a predecessor takes the status of no other.
+    /// How the last generation has ended. [`Exit::Unknown`] is an end in order: a predecessor takes
+    /// the status of no other.
     pub fn exit(&self) -> Exit {
         self.exit
     }
 }
 
 impl Termination for Ended {
-    /// Ends this process by the signal of which the service has died; PID 1 is not ended by any, and gets 128 and its number as status.
+    /// Ends this process by the signal of which the service has died; PID 1 is not ended by any,
+    /// and gets 128 and its number as status.
     fn report(self) -> ExitCode {
         match self.exit {
             Exit::Code(code) => ExitCode::from(code as u8),

@@ -130,8 +130,8 @@
 //! The program could not be started: 127 if it is not there, 126 otherwise. There can be no guard (no `/proc`): 125.
 //!
 //! **What it needs.** `/proc` of its own PID namespace, and an abstract unix socket, for which the service must be in the same network
-//! namespace: in another one it refuses restarts. No directory, no capability, no user. The service must stay in the foreground. What it leaves behind when it ends is sent
-//! SIGTERM, and SIGKILL after 5 s.
+//! namespace: in another one it refuses restarts. No directory, no capability, no user. The service must
+//! stay in the foreground. What it leaves behind when it ends is sent SIGTERM, and SIGKILL after 5 s.
 //!
 //! **Under runit.** `sv 1` restarts, `sv down` ends all generations. The file `run` of the service directory:
 //!

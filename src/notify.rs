@@ -1,7 +1,8 @@
 //! The other side of sd_notify: what a service tells the process that watches over it.
 //!
-//! Knows: the protocol's words. Does not know: sockets, who may say what, and what comes of it. Nothing is kept of a message, and nothing
-//! is allocated for it: a message may be anything, and there may be any number of them.
+//! Knows: the protocol's words. Does not know: sockets, who may say what, and what comes of it.
+//! Nothing is kept of a message, and nothing is allocated for it: a message may be anything, and
+//! there may be any number of them.
 
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use crate::machine::supervision::Notification;
 /// The longest message that is taken in, as with systemd.
 pub const MAX_MESSAGE: usize = 4096;
 
-/// The words that are between the service and its guard, and not for a manager above the guard: they name processes, or mean descriptors
-/// that come with them. STOPPING is passed on by the guard itself, when it is true for all of the service.
+/// The words that are between the service and its guard, and not for a manager above the guard:
+/// they name processes, or mean descriptors that come with them. STOPPING is passed on by the guard
+/// itself, when it is true for all of the service.
 const OURS: [&str; 9] = ["MAINPID", "MAINPIDFD", "MAINPIDFDID", "BARRIER", "FDSTORE", "FDSTOREREMOVE", "FDNAME", "FDPOLL", "STOPPING"];
 
 /// One message, as it came.
@@ -42,7 +44,8 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Whether the sender waits until this and all before it has been taken in: the descriptor that comes with it is closed then.
+    /// Whether the sender waits until this and all before it has been taken in: the descriptor that
+    /// comes with it is closed then.
     pub fn is_barrier(&self) -> bool {
         self.says("BARRIER")
     }

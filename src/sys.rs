@@ -38,8 +38,8 @@ use crate::wire::FileId;
 pub(crate) use dying::{descends_from, parent_of};
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use guarding::{
-    Datagram, Execution, end_by, ended_child, exit_of_another, fork_and_execute, pass_credentials, reap, receive_datagram, set_to_default,
-    signal_child,
+    Datagram, Execution, end_by, ended_child, exit_of_another, fork_and_execute, ignore, pass_credentials, reap, receive_datagram,
+    set_to_default, signal_child,
 };
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};

@@ -1,5 +1,6 @@
-//! The guard's machine in every world there is: breadth first, to a fixed point, so that what is checked on each step holds for lives of
-//! any length. And with a fault planted, each of which a law finds.
+//! The guard's machine in every world there is: breadth first, to a fixed point, so that what is
+//! checked on each step holds for lives of any length. And with a fault planted, each of which a
+//! law finds.
 
 mod supervision;
 
@@ -52,7 +53,8 @@ fn search<M: Machine + Clone>(rules: Rules, machine: M) -> Found {
     found
 }
 
-/// What makes a difference: ninety seconds are no other world than two, and how an earlier generation ends is not asked.
+/// What makes a difference: ninety seconds are no other world than two, and how an earlier
+/// generation ends is not asked.
 fn steps() -> impl Iterator<Item = Step> {
     let same = [Step::ReloadAnyTime, Step::EarlierCrashes, Step::Signalled];
     Step::ALL.into_iter().filter(move |step| !same.contains(step))

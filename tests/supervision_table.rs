@@ -1,4 +1,5 @@
-//! The table in the docs of `Stage` is made from the code: every fact is tried in every kind of stage, under every kind of rules.
+//! The table in the docs of `Stage` is made from the code: every fact is tried in every kind of
+//! stage, under every kind of rules.
 //!
 //! `POLLFLIP_BLESS=1 cargo test --test supervision_table` writes it anew.
 
@@ -124,7 +125,8 @@ fn life(place: &str, setting: (&str, Policy, u32, bool)) -> Option<Life> {
     (name(&life.machine, place) == place).then_some(life)
 }
 
-/// What a stage is called; which of the two starts it is, and which of the two clearings, it does not say itself.
+/// What a stage is called; which of the two starts it is, and which of the two clearings, it does
+/// not say itself.
 fn name(machine: &Supervision, place: &str) -> String {
     match machine.stage() {
         Stage::Starting { due: Some(_) } => "Starting(later)".into(),

@@ -36,6 +36,7 @@ pub(super) struct Command {
     environment: Vec<CString>,
     pid_variables: Vec<&'static str>,
     mask: SigSet,
+    default_signals: Vec<i32>,
 }
 
 impl Command {
@@ -65,7 +66,14 @@ impl Command {
             }
         }
         environment.push(variable(GUARDED.as_ref(), own.as_ref())?);
-        Ok(Command { program, arguments, environment, pid_variables, mask })
+        // All Rust programs ignore SIGPIPE, and no program expects that.
+        let default_signals = vec![libc::SIGCHLD, libc::SIGPIPE];
+        Ok(Command { program, arguments, environment, pid_variables, mask, default_signals })
+    }
+
+    /// A signal that the guard ignores, and the service does not.
+    pub(super) fn set_to_default(&mut self, signal: i32) {
+        self.default_signals.push(signal);
     }
 
     /// Where the service is to tell what it has to tell.
@@ -87,12 +95,14 @@ impl Command {
             environment: &self.environment,
             pid_variables: &self.pid_variables,
             mask: &self.mask,
+            default_signals: &self.default_signals,
             own_group,
             death_signal: libc::SIGTERM,
         })
     }
 
-    /// The first program of that name in PATH; the name itself if there is none, or if it is a path.
+    /// The first program of that name in PATH; the name itself if there is none, or if it is a
+    /// path.
     fn find(&self) -> PathBuf {
         if self.program.as_os_str().as_encoded_bytes().contains(&b'/') {
             return self.program.clone();

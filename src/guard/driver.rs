@@ -1,6 +1,8 @@
-//! The loop of a guard: signals, notifications and ends of processes become facts, and deeds are carried out.
+//! The loop of a guard: signals, notifications and ends of processes become facts, and deeds are
+//! carried out.
 //!
-//! Knows: what the system has to tell, and in which order it is told. Does not know: what comes of it; that is the machine's.
+//! Knows: what the system has to tell, and in which order it is told. Does not know: what comes of
+//! it; that is the machine's.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -34,7 +36,8 @@ const NOTIFICATIONS: Token = Token(1);
 const PROCESSES: Token = Token(2);
 /// So many messages are taken in before anything else is looked at.
 const TURN: usize = 64;
-/// So many are, before the end of a process is: more than a queue holds, and no flood keeps the guard from that.
+/// So many are, before the end of a process is: more than a queue holds, and no flood keeps the
+/// guard from that.
 const QUEUE: usize = 4096;
 /// So many messages that are left out are told of.
 const TOLD_OF: u32 = 10;
@@ -55,7 +58,8 @@ pub(super) struct Driver {
     socket: OwnedFd,
     /// The main process, and earlier ones that live.
     watched: Vec<Process>,
-    /// Children that this process had before it became a guard: a script has started them, and then executed this.
+    /// Children that this process had before it became a guard: a script has started them, and then
+    /// executed this.
     others: Vec<u32>,
     epoch: Instant,
     own_group: bool,
@@ -119,7 +123,8 @@ impl Driver {
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                // It is not known for what the kernel has no room. What has happened is looked at all the same.
+                // It is not known for what the kernel has no room. What has happened is looked at
+                // all the same.
                 thread::sleep(REST);
             }
             self.turn();
@@ -201,8 +206,8 @@ impl Driver {
         }
     }
 
-    /// Whether a message comes from this family. One that is the main process, or was, is known even when it has ended: its number is
-    /// still its own.
+    /// Whether a message comes from this family. One that is the main process, or was, is known
+    /// even when it has ended: its number is still its own.
     fn knows(&self, datagram: &Datagram) -> bool {
         if datagram.sender == 0 {
             return false;
@@ -224,14 +229,15 @@ impl Driver {
             return false;
         }
         let watched = Process::open(pid).and_then(|process| {
-            // Looked at after it was opened: if it is one of ours by then, it is the one that was opened.
+            // Looked at after it was opened: if it is one of ours by then, it is the one that was
+            // opened.
             if sys::descends_from(pid, process::id()) { self.watch(process) } else { Err(io::Error::other("that is no descendant")) }
         });
         watched.inspect_err(|error| self.leave_out(from, &format!("it names {pid} the main process, and {error}"))).is_ok()
     }
 
-    /// Without a descriptor for it, a new main process would not be known, and the end of the one before would be taken for that of the
-    /// service.
+    /// Without a descriptor for it, a new main process would not be known, and the end of the one
+    /// before would be taken for that of the service.
     fn reserve(&mut self) {
         while self.spares.len() < SPARES
             && let Ok(file) = File::open("/dev/null")
@@ -306,7 +312,8 @@ impl Driver {
         }
     }
 
-    /// Children that are no generation of the service, and come from it. An error: it cannot be seen whether there are any.
+    /// Children that are no generation of the service, and come from it. An error: it cannot be
+    /// seen whether there are any.
     fn strays(&self) -> io::Result<Vec<u32>> {
         let mut children = family::children()?;
         children.retain(|pid| self.watched.iter().all(|process| process.pid() != *pid) && !self.others.contains(pid));
@@ -352,7 +359,7 @@ impl Driver {
         let fact = match started {
             Ok(pid) => Fact::Started(pid),
             Err(error) => {
-                // The first one is told by whoever called.
+                // The caller tells of the first one.
                 if self.machine.status().is_some() {
                     log::error!("cannot start {}: {error}", self.command.name().display());
                 }

@@ -14,7 +14,8 @@ use std::time::Duration;
 use crate::notify::Message;
 use crate::systemd::NOTIFY_SOCKET;
 
-/// So many messages wait for a manager that is busy. What comes beyond takes the place of the oldest but one: the first is READY.
+/// So many messages wait for a manager that is busy. What comes beyond takes the place of the
+/// oldest but one: the first is READY.
 const WAITING: usize = 16;
 /// How soon what waits is sent again.
 pub(super) const RETRY: Duration = Duration::from_millis(20);
@@ -32,7 +33,8 @@ impl Manager {
         Manager { address, waiting: VecDeque::new(), unreachable: false }
     }
 
-    /// What of a message concerns it. STOPPING only if all of the service stops: it would wait for the end.
+    /// What of a message concerns it. STOPPING only if all of the service stops: it would wait for
+    /// the end.
     pub(super) fn pass_on(&mut self, message: &Message<'_>, stopping: bool) {
         if self.address.is_none() {
             return;

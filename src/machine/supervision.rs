@@ -1,14 +1,18 @@
 //! The machine of the guard: the pid that stays while generations of a service come and go.
 //!
-//! Knows: which process is the service, when one is started again, and when the guard has nothing left to wait for. Does not know:
-//! processes, descriptors, clocks, sockets, text. Time is a [`Duration`] since any fixed moment, handed in.
+//! Knows: which process is the service, when one is started again, and when the guard has nothing
+//! left to wait for. Does not know: processes, descriptors, clocks, sockets, text. Time is a
+//! [`Duration`] since any fixed moment, handed in.
 //!
-//! The contract: take the deeds of [`Supervision::poll_deed`] until it returns `None`, carrying each out in order; feed each
-//! fact to [`Supervision::handle`], and take the deeds again; feed [`Fact::Timeout`] when [`Supervision::poll_timeout`] has passed. `handle` is
-//! total: a pair of stage and fact that is no row of the table on [`Stage`] changes nothing. The driver answers a
-//! [`Deed::Start`] with `Started` or `StartFailed` before it feeds anything else. It feeds notifications before ends: a process
-//! names its successor and ends. It feeds `Ended` once for each process that is or was the main process, and `Alone` as long as
-//! [`Supervision::awaits_strays`] holds and no stray is left. A *stray* is a child of the guard that neither is nor was the main process.
+//! The contract: take the deeds of [`Supervision::poll_deed`] until it returns `None`, carrying
+//! each out in order; feed each fact to [`Supervision::handle`], and take the deeds again; feed
+//! [`Fact::Timeout`] when [`Supervision::poll_timeout`] has passed. `handle` is total: a pair of
+//! stage and fact that is no row of the table on [`Stage`] changes nothing. The driver answers a
+//! [`Deed::Start`] with `Started` or `StartFailed` before it feeds anything else. It feeds
+//! notifications before ends: a process names its successor and ends. It feeds `Ended` once for
+//! each process that is or was the main process, and `Alone` as long as
+//! [`Supervision::awaits_strays`] holds and no stray is left. A *stray* is a child of the guard
+//! that neither is nor was the main process.
 
 mod stage;
 mod words;
@@ -23,7 +27,8 @@ use crate::error::Exit;
 pub use stage::Stage;
 pub use words::{Deed, Fact, Notification, Policy, Remark, Rules, Strikes};
 
-/// How long a successor may take to name itself after the main process has ended in a restart that did not say how long it takes.
+/// How long a successor may take to name itself after the main process has ended in a restart that
+/// did not say how long it takes.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long strays may take to end when they are told to, and again when they are killed.
@@ -36,7 +41,8 @@ pub struct Supervision {
     stage: Stage,
     /// Former main processes that live.
     earlier: Vec<u32>,
-    /// The signal by which the service was told to end. Each process that becomes the main process later is sent it too.
+    /// The signal by which the service was told to end. Each process that becomes the main process
+    /// later is sent it too.
     told: Option<i32>,
     /// Nothing is started any more.
     closing: bool,
@@ -90,8 +96,8 @@ impl Supervision {
         matches!(self.stage, Stage::Between { .. } | Stage::Clearing { .. })
     }
 
-    /// Whether the end of the main process is the end of the service, if it comes in order: only then may a manager above be told that the
-    /// service stops.
+    /// Whether the end of the main process is the end of the service, if it comes in order: only
+    /// then may a manager above be told that the service stops.
     pub fn ends_with_main(&self) -> bool {
         self.told.is_some() || self.rules.policy == Policy::No
     }
@@ -321,8 +327,9 @@ impl Supervision {
     }
 }
 
-/// Whether [`Policy::OnFailure`] starts the service again after such an end. As with systemd, the signals by which people end a program are
-/// no failures. A status that nobody knows was taken by the predecessor, which takes those of ends in order alone.
+/// Whether [`Policy::OnFailure`] starts the service again after such an end. As with systemd, the
+/// signals by which people end a program are no failures. A status that nobody knows was taken by
+/// the predecessor, which takes those of ends in order alone.
 fn is_failure(exit: Exit) -> bool {
     match exit {
         Exit::Code(code) => code != 0,

@@ -40,7 +40,7 @@ fn is_hidden_by_a_shortage(pid: u32) -> bool {
     fs::File::open(format!("/proc/{pid}/stat")).is_err_and(passes)
 }
 
-/// The wait status of a process that has ended and that nobody has reaped yet, whoever its parent is.
+/// The wait status of a process that has ended and that its parent, any process, has not reaped yet.
 pub(super) fn status_of_zombie(pid: u32) -> Option<i32> {
     look_at(&format!("/proc/{pid}/stat")).filter(|thread| thread.is_zombie).map(|thread| thread.status)
 }

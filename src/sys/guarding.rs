@@ -1,5 +1,6 @@
-//! What a process needs that watches over others: datagrams with the credentials of their senders, a fork that executes at once, the ends of
-//! children and of those that are not, and an end like that of another.
+//! What a process needs that watches over others: datagrams with the credentials of their senders,
+//! a fork that executes at once, the ends of children and of those that are not, and an end like
+//! that of another.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -17,10 +18,12 @@ use crate::error::Exit;
 
 use super::{Process, dying};
 
-/// Asks the kernel to pass pidfds of senders (Linux 6.5), and the type of the message that has one. `libc` does not have them yet.
+/// Asks the kernel to pass pidfds of senders (Linux 6.5), and the type of the message that has one.
+/// `libc` does not have them yet.
 const SO_PASSPIDFD: libc::c_int = 76;
 const SCM_PIDFD: libc::c_int = 4;
-/// Asks a pidfd about its process, of which its exit status can be had when it is reaped (Linux 6.15).
+/// Asks a pidfd about its process, of which its exit status can be had when it is reaped (Linux
+/// 6.15).
 const PIDFD_GET_INFO: u64 = 0xc040_ff0b;
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
@@ -44,7 +47,8 @@ pub(crate) fn pass_credentials(socket: &impl AsFd) -> io::Result<()> {
     nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::PassCred, &true)?;
     let one: libc::c_int = 1;
     let length = mem::size_of_val(&one) as libc::socklen_t;
-    // SAFETY: the descriptor is open, and the value is an int of that length. Where the kernel does not know the option nothing changes.
+    // SAFETY: the descriptor is open, and the value is an int of that length. Where the kernel does
+    // not know the option nothing changes.
     unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, SO_PASSPIDFD, (&raw const one).cast(), length) };
     Ok(())
 }
@@ -66,9 +70,10 @@ pub(crate) fn receive_datagram(socket: &impl AsFd, buffer: &mut [u8]) -> io::Res
     let mut datagram =
         Datagram { length, sender: 0, process: None, truncated: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 };
     let mut pidfd = None;
-    // SAFETY: the kernel has written whole headers into the buffer, and the CMSG_ functions do not step beyond its end. The numbers behind
-    // a header of SCM_RIGHTS or SCM_PIDFD are descriptors that the kernel has just made for this process, and each is taken once. What is
-    // behind a header need not be aligned.
+    // SAFETY: the kernel has written whole headers into the buffer, and the CMSG_ functions do not
+    // step beyond its end. The numbers behind a header of SCM_RIGHTS or SCM_PIDFD are descriptors
+    // that the kernel has just made for this process, and each is taken once. What is behind a
+    // header need not be aligned.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(&message);
         while !header.is_null() {
@@ -102,7 +107,8 @@ pub(crate) fn ended_child() -> Option<u32> {
     // SAFETY: an all-zero siginfo_t is a valid one.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: the call writes nothing but `info`, and has filled in the fields of a child that has ended or left zeroes.
+    // SAFETY: the call writes nothing but `info`, and has filled in the fields of a child that has
+    // ended or left zeroes.
     let pid = unsafe { if libc::waitid(libc::P_ALL, 0, &mut info, options) == 0 { info.si_pid() } else { 0 } };
     u32::try_from(pid).ok().filter(|pid| *pid > 0)
 }
@@ -121,20 +127,24 @@ pub(crate) fn reap(pid: u32) -> Exit {
     }
 }
 
-/// How a process has ended that is no child of this one. Its parent may have reaped it: then only newer kernels know.
+/// How a process has ended that is no child of this one. Its parent may have reaped it: then only
+/// newer kernels know.
 pub(crate) fn exit_of_another(process: &Process) -> Exit {
     if let Some(status) = dying::status_of_zombie(process.pid()) {
         return Exit::of_wait_status(status);
     }
-    // The first and only version that matters here: the mask, twelve numbers that are not looked at, and the status.
+    // The first and only version that matters here: the mask, twelve numbers that are not looked
+    // at, and the status.
     let mut info = [0u32; 16];
     info[0] = PIDFD_INFO_EXIT as u32;
-    // SAFETY: the descriptor is open; the number of the call says how long what it writes is, and the buffer is as long.
+    // SAFETY: the descriptor is open; the number of the call says how long what it writes is, and
+    // the buffer is as long.
     let result = unsafe { libc::ioctl(process.as_fd().as_raw_fd(), PIDFD_GET_INFO as libc::Ioctl, info.as_mut_ptr()) };
     if result == 0 && u64::from(info[0]) & PIDFD_INFO_EXIT != 0 { Exit::of_wait_status(info[15] as i32) } else { Exit::Unknown }
 }
 
-/// Sends a signal by number to a child that is not reaped yet. It may have ended, or not take signals from this process.
+/// Sends a signal by number to a child that is not reaped yet. It may have ended, or not take
+/// signals from this process.
 pub(crate) fn signal_child(pid: u32, signal: i32) {
     // SAFETY: two numbers; that of a child stays its own until it is reaped.
     unsafe { libc::kill(pid as libc::pid_t, signal) };
@@ -146,7 +156,14 @@ pub(crate) fn set_to_default(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// Ends this process by that signal, without a core dump: there is one already. Returns if it does not die of it.
+/// Ignores a signal; says whether it was ignored before.
+pub(crate) fn ignore(signal: i32) -> bool {
+    // SAFETY: SIG_IGN is a valid disposition for each signal that can be ignored.
+    unsafe { libc::signal(signal, libc::SIG_IGN) == libc::SIG_IGN }
+}
+
+/// Ends this process by that signal, without a core dump: there is one already. Returns if it does
+/// not die of it.
 pub(crate) fn end_by(signal: i32) {
     // If it cannot be set there is a core dump more.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
@@ -170,6 +187,8 @@ pub(crate) struct Execution<'a> {
     /// Variables whose value is the process id of the child.
     pub(crate) pid_variables: &'a [&'a str],
     pub(crate) mask: &'a SigSet,
+    /// Signals that do there what they do of themselves, whatever they do here.
+    pub(crate) default_signals: &'a [i32],
     /// Whether it gets a process group of its own.
     pub(crate) own_group: bool,
     /// The signal that the end of this process brings it.
@@ -179,8 +198,9 @@ pub(crate) struct Execution<'a> {
 /// Room for `=`, the digits of a process id and a NUL.
 const DIGITS: usize = 12;
 
-/// Forks and executes. Returns once the program has been executed, or with the error that kept it from that. Not `posix_spawn`: that cannot
-/// tell the child its number, nor ask for its death signal. It is for a process with one thread and little memory.
+/// Forks and executes. Returns once the program has been executed, or with the error that kept it
+/// from that. Not `posix_spawn`: that cannot tell the child its number, nor ask for its death
+/// signal. It is for a process with one thread and little memory.
 pub(crate) fn fork_and_execute(what: &Execution<'_>) -> io::Result<u32> {
     // All memory that the child needs is there before.
     let mut patched: Vec<Vec<u8>> = what.pid_variables.iter().map(|name| [name.as_bytes(), &[0; DIGITS]].concat()).collect();
@@ -191,13 +211,15 @@ pub(crate) fn fork_and_execute(what: &Execution<'_>) -> io::Result<u32> {
     let parent = nix::unistd::getpid().as_raw();
     let (ours, theirs) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
 
-    // SAFETY: this process has one thread, as the caller has made sure of, so that the child has a whole copy of everything.
+    // SAFETY: this process has one thread, as the caller has made sure of, so that the child has a
+    // whole copy of everything.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
     if pid == 0 {
-        // SAFETY: nothing here allocates or takes a lock; all pointers are to memory that was made before, and the lists end with a null.
+        // SAFETY: nothing here allocates or takes a lock; all pointers are to memory that was made
+        // before, and the lists end with a null.
         unsafe {
             let own = libc::getpid();
             for (variable, name) in patched.iter_mut().zip(what.pid_variables) {
@@ -206,9 +228,9 @@ pub(crate) fn fork_and_execute(what: &Execution<'_>) -> io::Result<u32> {
             if what.own_group {
                 libc::setpgid(0, 0);
             }
-            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
-            // Ignored by all Rust programs, and expected by none.
-            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            for signal in what.default_signals {
+                libc::signal(*signal, libc::SIG_DFL);
+            }
             libc::prctl(libc::PR_SET_PDEATHSIG, what.death_signal as libc::c_ulong);
             if libc::getppid() == parent {
                 libc::pthread_sigmask(libc::SIG_SETMASK, what.mask.as_ref(), ptr::null_mut());

@@ -24,7 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::sys;
 
-/// Where whoever watches over this process listens.
+/// Where the manager of this process listens: systemd, or a guard.
 pub(crate) const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// Names the process that systemd has started; from version 248 on.
 pub(super) const STARTED: &str = "SYSTEMD_EXEC_PID";

@@ -1,4 +1,5 @@
-//! A guard that may do little: no /proc, that of others, a root that cannot be written, a user without rights, no room for processes.
+//! A guard that may do little: no /proc, that of others, a root that cannot be written, a user
+//! without rights, no room for processes.
 
 use std::process::{Command, Stdio};
 
@@ -75,7 +76,8 @@ fn a_read_only_root_and_nobody_as_user_are_enough() {
     assert_eq!(how(end_of(&service)), End::Code(6), "{}", log(&service));
 }
 
-/// The guard cannot be told there who the service is, and would take the end of the first process for that of the service.
+/// The guard cannot be told there who the service is, and would take the end of the first process
+/// for that of the service.
 fn in_another_network_namespace_restarts_are_refused() {
     let mut probe = Command::new("unshare");
     if !probe.args(["--net", "true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
@@ -117,6 +119,17 @@ fn a_standard_error_that_is_gone_does_not_end_it() {
         command.args(["-c", &script, POLLFLIP]);
         assert_eq!(end_of_command(command).1, "run\nrun\n5\n", "{gone}");
     }
+    // Each line brings SIGPIPE, or SIGXFSZ, which is for the guard and not for the service.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(POLLFLIP);
+    command.args(["guard", "--", "sh", "-c", "sleep 0.3; exit 6"]).env("POLLFLIP_LOG", "info").stdout(Stdio::null()).stderr(writer);
+    assert_eq!(command.status().expect("a process").code(), Some(6));
+    let directory = crate::surroundings::directory();
+    let mut command = Command::new("prlimit");
+    command.args(["--fsize=10", POLLFLIP, "guard", "--", "sh", "-c", "sleep 0.3; exit 6"]).env("POLLFLIP_LOG", "info");
+    command.stdout(Stdio::null()).stderr(std::fs::File::create(directory.path().join("log")).expect("a file"));
+    assert_eq!(command.status().expect("a process").code(), Some(6));
     let setup = Setup::new();
     let shell = "exec \"$POLLFLIP\" guard -- \"$0\" 2>/dev/full";
     let service = setup.env("POLLFLIP", POLLFLIP).env("POLLFLIP_LOG", "info").shell(shell).start();

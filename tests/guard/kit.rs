@@ -133,7 +133,8 @@ pub fn wake_ups(pid: u32) -> u64 {
     procfs::status(pid, "voluntary_ctxt_switches").and_then(|text| text.trim().parse().ok()).expect("a number")
 }
 
-/// What a guard has opened itself: an epoll, signals, notifications, and one for each generation. The rest it was born with.
+/// What a guard has opened itself: an epoll, signals, notifications, and one for each generation.
+/// The rest it was born with.
 pub fn own_descriptors(pid: u32) -> usize {
     let own = |what: &String| what.starts_with("anon_inode:") || what.starts_with("socket:");
     procfs::descriptors(pid).into_iter().filter(|(_, what)| own(what)).count()

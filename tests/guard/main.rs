@@ -1,10 +1,13 @@
-//! The guard with real processes: as an ordinary child, as PID 1 of a container, on a terminal, under runit, s6 and supervisord.
+//! The guard with real processes: as an ordinary child, as PID 1 of a container, on a terminal,
+//! under runit, s6 and supervisord.
 //!
-//! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the service under test (`service`), or one who
-//! tells the guard nonsense (`speaker`), one that counts signals (`counter`), or a program with a guard within (`embedded`). The service and its harness are those of `tests/process`.
+//! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the
+//! service under test (`service`), or one who tells the guard nonsense (`speaker`), one that counts
+//! signals (`counter`), or a program with a guard within (`embedded`). The service and its harness
+//! are those of `tests/process`.
 //!
-//! Tests that need root, a namespace or a supervisor say so when they skip: `cargo test --test guard -- --nocapture`. The same prints the
-//! figures.
+//! Tests that need root, a namespace or a supervisor say so when they skip: `cargo test --test
+//! guard -- --nocapture`. The same prints the figures.
 
 #![allow(unreachable_pub, reason = "the modules of one test binary")]
 

@@ -1,4 +1,5 @@
-//! Programs that know nothing of the guard: statuses, strikes, what they leave behind; and the command line.
+//! Programs that know nothing of the guard: statuses, strikes, what they leave behind; and the
+//! command line.
 
 use std::fs;
 use std::io::Read;
@@ -124,7 +125,8 @@ fn what_does_not_end_when_told_is_killed() {
     assert!(began.elapsed() >= Duration::from_secs(5), "it has a moment for that");
 }
 
-/// `helper & exec pollflip guard -- service`: the helper is a child of the guard, and none of the service.
+/// `helper & exec pollflip guard -- service`: the helper is a child of the guard, and none of the
+/// service.
 fn what_a_script_has_started_before_the_guard_is_left_alone() {
     let script = "sh -c 'trap \"echo told\" TERM; while [ -e \"$1\" ]; do sleep 0.01; done; echo kept' - \"$1\" & \
                   exec \"$0\" guard --restart on-failure --strikes 3/60 --delay 1 -- sh -c 'exit 5'";

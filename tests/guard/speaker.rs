@@ -1,4 +1,5 @@
-//! One who tells the guard nonsense: this test program, in that role. A descendant of the guard, or a stranger.
+//! One who tells the guard nonsense: this test program, in that role. A descendant of the guard, or
+//! a stranger.
 
 use std::fs::OpenOptions;
 use std::io::{IoSlice, Write};
@@ -79,7 +80,8 @@ pub fn garbage(address: &str) {
 /// Where the counter notes each signal that it gets.
 pub const NOTES: &str = "POLLFLIP_TEST_NOTES";
 
-/// A service that notes the signals that it gets, each by its number and by who has sent it: the kernel, or a process. SIGUSR2 ends it.
+/// A service that notes the signals that it gets, each by its number and by who has sent it: the
+/// kernel, or a process. SIGUSR2 ends it.
 pub fn count_signals() -> ExitCode {
     let mut notes = OpenOptions::new().create(true).append(true).open(std::env::var_os(NOTES).expect("a path")).expect("a file");
     let all = SigSet::all();

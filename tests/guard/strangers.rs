@@ -124,7 +124,8 @@ fn what_an_earlier_generation_says_is_left_out() {
     assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
 }
 
-/// A guard that was stopped finds much that was said, and behind it who the service is, and that the one before has ended.
+/// A guard that was stopped finds much that was said, and behind it who the service is, and that
+/// the one before has ended.
 fn what_was_said_before_an_end_is_heard_before_it() {
     let mut probe = Command::new("unshare");
     let probe = probe.args(["--net", "/bin/sh", "-c", "echo 512 >/proc/sys/net/unix/max_dgram_qlen"]).stderr(Stdio::null());

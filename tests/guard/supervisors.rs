@@ -1,5 +1,5 @@
-//! Under real runit, s6 and supervisord, and as containers and others start it: with the files of `examples/guard`, in which nothing is
-//! changed but the paths of the two programs.
+//! Under real runit, s6 and supervisord, and as containers and others start it: with the files of
+//! `examples/guard`, in which nothing is changed but the paths of the two programs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -39,7 +39,8 @@ fn write_script(path: &Path, text: &str) {
     assert_eq!(fs::metadata(path).expect("a file").permissions().mode() & 0o111, 0o111);
 }
 
-/// A supervisor's service directory with the script of the examples, and one that notes how that has ended.
+/// A supervisor's service directory with the script of the examples, and one that notes how that
+/// has ended.
 fn directory(setup: &Setup, name: &str) -> PathBuf {
     let directory = setup.path("sv");
     fs::create_dir(&directory).expect("a directory");
@@ -71,7 +72,8 @@ impl Drop for Reaper {
     }
 }
 
-/// Twenty restarts under load, by the tool of the supervisor and otherwise; the pid that it knows stays.
+/// Twenty restarts under load, by the tool of the supervisor and otherwise; the pid that it knows
+/// stays.
 fn twenty_restarts(name: &str, service: &Service, restart: impl Fn()) -> Reaper {
     let guard = guard_of(service);
     let reaper = Reaper(guard);

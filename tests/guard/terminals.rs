@@ -42,7 +42,8 @@ fn under_a_guard_that_leads_a_terminal_restarts_are_not_refused() {
     assert_eq!(how(end_of(&service)), End::Code(4));
 }
 
-/// What the service gets when these keys are pressed on a terminal, or a window changes, in the order in which it gets it.
+/// What the service gets when these keys are pressed on a terminal, or a window changes, in the
+/// order in which it gets it.
 fn notes(setup: Setup, happens: impl FnOnce(&Service, Option<&OwnedFd>, &dyn Fn() -> String)) -> Vec<String> {
     let path = setup.path("notes");
     let notes = || std::fs::read_to_string(&path).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The machine with one fault planted, of the kind that a change of it could bring. Each is found by a law.
+//! The machine with one fault planted, of the kind that a change of it could bring. Each is found
+//! by a law.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -5,10 +5,12 @@
 pub enum Law {
     /// It is over only when no process lives that is or was the service.
     NeverOverWhileAGenerationLives,
-    /// A service is started only when none runs or is being started, and nothing of the last one is left that could be one. What was killed
-    /// and does not die is waited for no longer than its time.
+    /// A service is started only when none runs or is being started, and nothing of the last one is
+    /// left that could be one. What was killed and does not die is waited for no longer than its
+    /// time.
     OneStartAtATime,
-    /// Each process that is the service when the guard is told to end, or becomes it later, is told; and nothing is started from then on.
+    /// Each process that is the service when the guard is told to end, or becomes it later, is
+    /// told; and nothing is started from then on.
     ToldIsNeverForgotten,
     /// Former main processes that live are told to end as well.
     EarlierOnesAreToldToo,

@@ -1,6 +1,8 @@
-//! The guard's machine in a small world of processes that die, hand over and are told to end, and the laws that hold there.
+//! The guard's machine in a small world of processes that die, hand over and are told to end, and
+//! the laws that hold there.
 //!
-//! `tests/supervision_table.rs` and `tests/supervision_search.rs` use it, and the fuzz target `supervision`.
+//! `tests/supervision_table.rs` and `tests/supervision_search.rs` use it, and the fuzz target
+//! `supervision`.
 
 #![allow(dead_code, unreachable_pub, reason = "not everything is used by each of those who use it")]
 
@@ -63,7 +65,8 @@ pub fn all_rules() -> Vec<Rules> {
     [Policy::No, Policy::OnFailure, Policy::Always].into_iter().flat_map(|policy| [false, true].map(|ready| rules(policy, ready))).collect()
 }
 
-/// Any bytes as a life: the first chooses the rules, each other a step. Ends with the first broken law.
+/// Any bytes as a life: the first chooses the rules, each other a step. Ends with the first broken
+/// law.
 pub fn life(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     let rules = all_rules()[usize::from(*first) % 6];

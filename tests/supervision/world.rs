@@ -1,4 +1,5 @@
-//! Processes with parents, of which some are the service, and a clock: what the driver feeds the machine with, and what comes of its deeds.
+//! Processes with parents, of which some are the service, and a clock: what the driver feeds the
+//! machine with, and what comes of its deeds.
 
 use std::time::Duration;
 
@@ -104,7 +105,8 @@ pub struct World<M> {
     starts: Vec<Duration>,
     /// How the last process ended that was the service; `None` as long as that one lives.
     last: Option<Exit>,
-    /// When the successor in a restart that is under way may be given up, should its predecessor have ended.
+    /// When the successor in a restart that is under way may be given up, should its predecessor
+    /// have ended.
     patience: Option<Duration>,
     pub broken: Option<Law>,
     pub story: Vec<Step>,
@@ -272,7 +274,7 @@ impl<M: Machine> World<M> {
         self.processes.iter().find(|process| process.generation && Some(process.pid) != self.main).map(|process| process.pid)
     }
 
-    /// The one that is to become the service.
+    /// The process that will become the service.
     fn successor(&self) -> Option<u32> {
         self.processes.iter().find(|process| !process.generation).map(|process| process.pid)
     }

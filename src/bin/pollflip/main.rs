@@ -45,7 +45,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// As shells and `env` have it: 127 for a program that is not there, 126 for one that cannot be started. 125 is the guard's own.
+/// As shells and `env` have it: 127 for a program that is not there, 126 for one that cannot be
+/// started. 125 is the guard's own.
 fn not_started(error: &Error) -> ExitCode {
     let is_start = error.to_string().starts_with("cannot start ");
     ExitCode::from(match error {

@@ -1,6 +1,7 @@
 //! Where a service stands under its guard, and the table of how it gets from one stage to the next.
 //!
-//! Knows: which facts belong to which stage. Does not know: how they change; that is [`Supervision`](super::Supervision)'s.
+//! Knows: which facts belong to which stage. Does not know: how they change; that is
+//! [`Supervision`](super::Supervision)'s.
 
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use std::time::Duration;
 ///                         (earlier generations finish their work)
 /// ```
 ///
-/// The whole table, made from the code by `tests/supervision_table.rs`; a pair that is not in it does nothing:
+/// The whole table, made from the code by `tests/supervision_table.rs`; a pair that is not in it
+/// does nothing:
 ///
 // table:begin
 /// | in                                     | fact                                         | then               | deeds |
@@ -76,14 +78,16 @@ use std::time::Duration;
 /// | Stopping                               | Told, and it has heard (no more, struck out) | same, remembered   | |
 // table:end
 ///
-/// Where the table says *Stopping*, an earlier generation lives; if none does, it is *Over* at once.
+/// Where the table says *Stopping*, an earlier generation lives; if none does, it is *Over* at
+/// once.
 ///
-/// *Told to end* is a state beside these: from then on nothing is started, and each process that becomes the main process is sent the
-/// same signal at once. What former main processes say is not listened to. A stage that has a time limit has it moved by a notification
-/// that asks for more time.
+/// *Told to end* is a state beside these: from then on nothing is started, and each process that
+/// becomes the main process is sent the same signal at once. What former main processes say is not
+/// listened to. A stage that has a time limit has it moved by a notification that asks for more
+/// time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// The service is to be started.
+    /// The service has yet to be started.
     Starting {
         /// When; `None`: now, and the driver has been told.
         due: Option<Duration>,
@@ -97,7 +101,8 @@ pub enum Stage {
         /// A restart is under way, and may take until then.
         reloading: Option<Duration>,
     },
-    /// The main process has ended in the middle of a restart: the successor may name itself until then.
+    /// The main process has ended in the middle of a restart: the successor may name itself until
+    /// then.
     Between {
         /// Until when.
         until: Duration,

@@ -11,13 +11,15 @@ use crate::error::Exit;
 pub enum Policy {
     /// Never.
     No,
-    /// When it has crashed: it ended with another status than 0, or by another signal than SIGHUP, SIGINT, SIGPIPE and SIGTERM.
+    /// When it has crashed: it ended with another status than 0, or by another signal than SIGHUP,
+    /// SIGINT, SIGPIPE and SIGTERM.
     OnFailure,
     /// However it has ended.
     Always,
 }
 
-/// How many ends are too many: a service that has ended so often within so long is not started again.
+/// How many ends are too many: a service that has ended so often within so long is not started
+/// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Strikes {
     /// So many ends; 0 counts as 1.
@@ -35,7 +37,8 @@ pub struct Rules {
     pub strikes: Strikes,
     /// How long after its end.
     pub delay: Duration,
-    /// How long a service that was started may take to say that it is ready; `None`: it need not say so.
+    /// How long a service that was started may take to say that it is ready; `None`: it need not
+    /// say so.
     pub ready: Option<Duration>,
 }
 
@@ -76,7 +79,8 @@ pub enum Fact {
     },
     /// The guard was sent a signal that says something to the service.
     Signalled(i32),
-    /// The clock has moved; does something only when [`Supervision::poll_timeout`](super::Supervision::poll_timeout) has passed.
+    /// The clock has moved; does something only when
+    /// [`Supervision::poll_timeout`](super::Supervision::poll_timeout) has passed.
     Timeout,
 }
 

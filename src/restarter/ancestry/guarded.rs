@@ -1,9 +1,11 @@
-//! Under a [guard](crate::guard): this process ends with it, so that no orphan keeps the addresses of a service that is started again.
+//! Under a [guard](crate::guard): this process ends with it, so that no orphan keeps the addresses
+//! of a service that is started again.
 //!
 //! Knows: which process is the guard, as the environment says. Does not know: what a guard does.
 //!
-//! The kernel sends a signal at the end of a parent, whatever the program does at that moment. The guard is the parent of the first
-//! generation, and of a later one when its predecessor has ended. Until then the loop watches the guard.
+//! The kernel sends a signal at the end of a parent, whatever the program does at that moment. The
+//! guard is the parent of the first generation, and of a later one when its predecessor has ended.
+//! Until then the loop watches the guard.
 
 use std::os::fd::AsFd;
 use std::process;
@@ -27,7 +29,8 @@ impl Guarded {
     pub(in crate::restarter) fn new(reactor: &Reactor) -> Result<Guarded, Error> {
         let guard = systemd::guard().filter(|_| !sys::is_simulated());
         let Some(process) = guard.map(Process::open).transpose().ok().flatten() else { return Ok(Guarded(None)) };
-        // Looked for after it was opened: if it is an ancestor by then, it is the one that was opened.
+        // Looked for after it was opened: if it is an ancestor by then, it is the one that was
+        // opened.
         if !sys::descends_from(process::id(), process.pid()) {
             return Ok(Guarded(None));
         }
@@ -37,8 +40,8 @@ impl Guarded {
         Ok(guarded)
     }
 
-    /// Asks for SIGTERM at the end of the guard, if that is the parent of this process. A change of user takes that away, and whoever
-    /// has asked for a signal before gets that one.
+    /// Asks for SIGTERM at the end of the guard, if that is the parent of this process. A change of user
+    /// takes the request away. A program that has asked for another signal keeps that one.
     pub(super) fn stay(&self) {
         let is_parent = self.0.as_ref().is_some_and(|guard| getppid().as_raw() as u32 == guard.pid());
         if is_parent

@@ -169,7 +169,7 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             nix::sys::prctl::set_pdeathsig(rest.parse::<Signal>().expect("a signal")).expect("prctl");
             "asked for".into()
         }
-        // Tells a manager something by itself; spaces become line breaks.
+        // Tells the manager something, and no helper does; spaces become line breaks.
         ("notify", _) => {
             let address = std::env::var("NOTIFY_SOCKET").expect("an address");
             let address = std::os::unix::net::SocketAddr::from_abstract_name(address.trim_start_matches('@')).expect("an address");
