@@ -31,7 +31,6 @@ pub(crate) mod simulation;
 mod succession;
 mod turn;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -96,8 +95,6 @@ pub struct Restarter {
     preconditions: Preconditions,
     paths: OwnedPaths,
     sockets: Sockets,
-    /// What the program has yet to be told of the predecessor.
-    pending_events: VecDeque<Event>,
     claim: Claim,
 }
 

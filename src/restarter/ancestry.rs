@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Refusal};
 use crate::handover::Inheritance;
-use crate::machine::{Stage, TakeoverOutput};
+use crate::machine::{Stage, TakeoverNotice, TakeoverOutput};
 use crate::predecessor::{Link, Predecessor, SharedTakeover, say_ready};
 use crate::sys::Process;
 use crate::wire::Outcome;
@@ -46,6 +46,16 @@ impl Ancestry {
     /// The next thing that the takeover machine has for the loop.
     pub(super) fn next_output(&mut self) -> Option<TakeoverOutput> {
         self.takeover.poll_output()
+    }
+
+    /// The program is to be told that.
+    pub(super) fn notice(&self, notice: TakeoverNotice) {
+        self.takeover.notice(notice);
+    }
+
+    /// The next thing to tell the program. What it has not been told when this restarter is dropped, the next one tells.
+    pub(super) fn next_notice(&self) -> Option<TakeoverNotice> {
+        self.takeover.next_notice()
     }
 
     /// The state, when it has come.

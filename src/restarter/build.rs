@@ -1,6 +1,5 @@
 //! How a restarter is made.
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -139,7 +138,6 @@ impl RestartConfig {
             paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
             sockets: Sockets::new(gifts.sockets, passed),
             ancestry: Ancestry::new(link, takeover, gifts.draining),
-            pending_events: VecDeque::new(),
             claim,
             reactor,
         };

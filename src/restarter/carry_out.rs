@@ -23,8 +23,11 @@ impl Restarter {
             if let Some(inheritance) = self.ancestry.inherited() {
                 return Some(Event::Inherited(inheritance));
             }
-            if let Some(event) = self.pending_events.pop_front() {
-                return Some(event);
+            if let Some(notice) = self.ancestry.next_notice() {
+                if let Some(event) = self.takeover_event(notice) {
+                    return Some(event);
+                }
+                continue;
             }
             let Some(output) = self.driver.next_output() else {
                 self.settle();
@@ -187,10 +190,7 @@ impl Restarter {
             TakeoverOutput::Open => self.open(),
             TakeoverOutput::Answer => self.requests.answer_alone(),
             TakeoverOutput::TakeService { name_main_pid } => self.take_service(name_main_pid),
-            TakeoverOutput::Notice(notice) => {
-                let event = self.takeover_event(notice);
-                self.pending_events.extend(event);
-            }
+            TakeoverOutput::Notice(notice) => self.ancestry.notice(notice),
         }
     }
 
