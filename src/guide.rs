@@ -346,7 +346,7 @@
 //! | `NOTIFY_SOCKET` | used if it is an absolute path or an abstract name: a caller can choose who is told how the service is |
 //! | `SYSTEMD_EXEC_PID`, `INVOCATION_ID` | used: all that they can do is to have restarts refused |
 //! | `LISTEN_FDS` | a socket counts if root has made it and it has no peer, or if a predecessor passes it. Another one is left alone, with a warning. A program that reads the variable on its own has to judge on its own |
-//! | `POLLFLIP_LIFELINE` | used if the predecessor at its other end is root, or has the same user and group in effect, and one of its threads has all capabilities of the new process. The predecessor has to prove that: it must live, poll within 10 s, and be seen in `/proc` (no `hidepid`). Such a program cannot follow a predecessor that has given its rights up, and a release with more capabilities than the one before needs a fresh start |
+//! | `POLLFLIP_LIFELINE` | used if the predecessor at its other end is root, or has the same user and group in effect, and one of its threads has all capabilities of the new process, in the same user namespace. The predecessor has to prove that: it must live, poll within 10 s, and be seen in `/proc` (no `hidepid`). Such a program cannot follow a predecessor that has given its rights up, and a release with more capabilities than the one before needs a fresh start |
 //! | what stands at the path of the program | the reason of a failed start does not show it |
 //! | limits, the umask, ignored signals, open descriptors, the terminal | inherited as by any program: the program sets them itself |
 //!

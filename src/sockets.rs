@@ -18,7 +18,7 @@ use nix::sys::socket::{Backlog, SockType, listen};
 
 use crate::error::Error;
 use crate::sys;
-use crate::systemd::Passed;
+use crate::systemd::{FIRST_PASSED, Passed};
 use crate::wire;
 
 pub(crate) use directory::{Directory, Found};
@@ -241,9 +241,10 @@ impl Sockets {
         self.entries.iter().flat_map(|(name, entries)| entries.iter().map(|entry| (name.as_str(), entry.socket.as_fd())))
     }
 
-    /// What it is to get as systemd passes it.
-    pub(crate) fn untouched(&self) -> impl ExactSizeIterator<Item = (&str, BorrowedFd<'_>, i32)> {
-        self.untouched.iter().map(|(passed, socket)| (passed.name.as_str(), socket.as_fd(), passed.number))
+    /// What it is to get as systemd passes it, with the numbers: without a gap, since all that is said of them is how many there are. One
+    /// of those that came may have been left alone, and what is at its number must not be taken for the next one.
+    pub(crate) fn untouched(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>, i32)> {
+        self.untouched.iter().zip(FIRST_PASSED..).map(|((passed, socket), number)| (passed.name.as_str(), socket.as_fd(), number))
     }
 
     pub(crate) fn close_unclaimed(&mut self) {

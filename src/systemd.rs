@@ -31,7 +31,7 @@ const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// knows whether the watchdog is waiting for it. Without it, that is whoever reads WATCHDOG_USEC.
 pub(crate) const FOR_ONE_PROCESS: [&str; 5] = [LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS, LISTEN_FDNAMES, "WATCHDOG_PID"];
 /// The number of the first socket that is passed.
-const FIRST: RawFd = 3;
+pub(crate) const FIRST_PASSED: RawFd = 3;
 /// What a predecessor writes into LISTEN_PID: it cannot know the number of the process it is about to start.
 const AUTO: &str = "auto";
 
@@ -67,7 +67,7 @@ pub(crate) fn passed(successor: bool) -> Vec<Passed> {
     let names = std::env::var(LISTEN_FDNAMES).unwrap_or_default();
     let mut names = names.split(':');
     let mut passed = Vec::new();
-    for number in (FIRST..).take(count as usize) {
+    for number in (FIRST_PASSED..).take(count as usize) {
         // The manual gives this name to a socket without one.
         let name = names.next().filter(|name| wire::check_name(name).is_ok()).unwrap_or("unknown").to_string();
         if sys::identity(number).is_none() {

@@ -5,7 +5,7 @@
 //! Knows: how a lifeline can be traced to a process, and what that one may do. Does not know: what is said on it.
 //!
 //! User and group tell little: capabilities of a file leave both as they are. So the process that has made the lifeline must live, and one
-//! of its threads must have the capabilities of this process.
+//! of its threads must have the capabilities of this process, in its user namespace: in one of their own, anybody has all of them.
 //!
 //! That alone could be had by anybody of the same user, too: who has made a pair of sockets can execute this very program afterwards, and
 //! is then, by its number, a process with these rights, while a child that it has left behind does the talking. So that process has to

@@ -149,6 +149,10 @@ impl Restarter {
             Notice::Resumed(cause) => {
                 let failure = self.succession.failed(cause, self.reactor.now());
                 self.manager.still_here(&failure.to_string());
+                if self.is_stopped() && !self.manager.is_told_of_the_end() {
+                    // It was stopped when the end would have been the successor's to tell.
+                    self.tell_of_the_end();
+                }
                 self.log(Level::Error, &format!("process {} serves again: {failure}", process::id()));
                 Event::Resumed(failure)
             }

@@ -69,7 +69,7 @@ pub(crate) fn own_capabilities() -> io::Result<u64> {
 }
 
 /// The threads of a process that may use all of these capabilities, without its first one: that one alone lives on when the process
-/// executes another program.
+/// executes another program. Capabilities in another user namespace are none: anybody has all of them in one of their own.
 pub(crate) fn threads_with(process: &Process, capabilities: u64) -> io::Result<Vec<Thread>> {
     // In the `/proc` of another namespace of processes, the number is another one's.
     if fs::read_link("/proc/self")? != Path::new(&std::process::id().to_string()) {
@@ -84,7 +84,23 @@ pub(crate) fn threads_with(process: &Process, capabilities: u64) -> io::Result<V
             with.push(thread);
         }
     }
+    // Read after the capabilities: whoever has got them by leaving this user namespace does not come back to it.
+    if numbering(&format!("/proc/{}", process.pid()))? != numbering("/proc/self")? {
+        with.clear();
+    }
     Ok(with)
+}
+
+/// How the user namespace of a process numbers users and groups, as seen from the one of this process. Nothing else tells namespaces apart
+/// where the process may not be traced, and one without rights over this namespace cannot number another one as this one is numbered, unless
+/// both have a single user and group.
+fn numbering(process: &str) -> io::Result<[String; 2]> {
+    let read = |name| match fs::read_to_string(format!("{process}/{name}")) {
+        // A kernel without user namespaces.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read,
+    };
+    Ok([read("uid_map")?, read("gid_map")?])
 }
 
 fn threads(process: &str) -> io::Result<Vec<PathBuf>> {

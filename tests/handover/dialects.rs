@@ -63,6 +63,13 @@ pub fn successor(how: &str) -> Result<(), String> {
         }
         "garbage" => line.json("{\"type\":\"ready\""),
         "never_reads" => line.say(&Message::Pull),
+        // It has no use for the answers, and reads none of them.
+        "challenges_without_end" => {
+            for number in 0..20_000 {
+                line.say_when_there_is_room(&Message::Challenge { number });
+            }
+            say("challenged");
+        }
         // Not before the old process has given everything.
         "reads_late" => {
             line.say(&Message::Pull);

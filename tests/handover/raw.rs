@@ -27,6 +27,13 @@ impl Raw {
         self.send(&message.encode(), &[]);
     }
 
+    /// The same, and waits until the other side has read what was said before.
+    pub fn say_when_there_is_room(&self, message: &Message) {
+        while self.try_send(&message.encode(), &[]) == Err(Errno::EAGAIN) {
+            let _ = poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
+        }
+    }
+
     pub fn json(&self, json: &str) {
         self.send(json.as_bytes(), &[]);
     }

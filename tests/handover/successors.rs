@@ -12,6 +12,7 @@ trials![
     a_successor_that_is_ready_with_a_handover_open_is_killed,
     a_successor_that_talks_nonsense_is_killed,
     a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline,
+    a_successor_that_challenges_without_end_costs_nothing,
     a_successor_that_reads_late_gets_everything,
     a_successor_that_reads_slowly_gets_everything,
     a_successor_that_closes_its_end_half_way_is_killed,
@@ -89,6 +90,19 @@ fn a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline() {
     let why = service.fail_to_restart();
     assert!(why.contains("was not ready within 1.5 s"), "{why}");
     lets_go(&old, before);
+}
+
+fn a_successor_that_challenges_without_end_costs_nothing() {
+    let service = Setup::new().start();
+    let old = service.first();
+    let before = procfs::descriptors(old.pid).len();
+    service.plan_next("successor=challenges_without_end");
+    let asked = service.restart_meanwhile();
+    service.hub.nth(1).says("challenged");
+    let during = procfs::descriptors(old.pid).len();
+    assert!(during < before + 20, "{before}, {during}");
+    assert_eq!(old.ask("cancel"), "true");
+    asked.join().expect("no panic").expect_err("called off");
 }
 
 fn gets_everything(how: &str) {

@@ -88,8 +88,8 @@ impl Call {
     }
 
     /// `path`: what is executed; `name`: what it is called; `directory`: where; `listens`: the
-    /// caller passes a listener of its own, at 3; `systemd`: as systemd would, with a listener that
-    /// is there.
+    /// caller passes a listener of its own, at 3; `systemd`: as systemd would, with so many listeners
+    /// that are there.
     pub fn wish(mut self, key: &str, value: impl AsRef<Path>) -> Call {
         self.wishes.retain(|(wished, _)| wished != key);
         self.wishes.push((key.into(), value.as_ref().display().to_string()));
@@ -152,9 +152,10 @@ pub fn main() -> ExitCode {
     command.env(ROLE, "service").env_remove(WISHES);
     command.arg0(wish("name").unwrap_or(path)).args(["--port", "a b"]);
     command.current_dir(wish("directory").unwrap_or("/"));
-    if wish("systemd").is_some() {
+    if let Some(count) = wish("systemd") {
+        let names = vec!["web"; count.parse().expect("a number")].join(":");
         let pid = process::id().to_string();
-        command.env("SYSTEMD_EXEC_PID", &pid).env("LISTEN_PID", &pid).env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "web");
+        command.env("SYSTEMD_EXEC_PID", &pid).env("LISTEN_PID", &pid).env("LISTEN_FDS", count).env("LISTEN_FDNAMES", names);
     }
     // Held until the program is executed.
     let _listener = wish("listens").map(|_| {

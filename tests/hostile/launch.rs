@@ -23,6 +23,7 @@ trials![
     promise_10_a_program_with_more_rights_that_is_named_is_restarted,
     promise_10_the_caller_s_environment_does_not_reach_a_successor,
     promise_10_the_caller_s_sockets_are_left_alone,
+    promise_10_the_caller_s_socket_is_not_passed_on_in_the_place_of_one_of_root,
     promise_10_a_program_with_capabilities_is_restarted_under_systemd,
     promise_10_sockets_that_a_program_with_more_rights_does_not_touch_are_passed_on,
     promise_10_a_service_manager_of_the_caller_s_directory_is_not_told_anything,
@@ -203,6 +204,32 @@ fn promise_10_the_caller_s_sockets_are_left_alone() {
         assert!(!own.contains(&format!("inode {} ", passed.trim_start_matches("socket:[").trim_end_matches(']'))), "{own}");
         let warnings = first.said("log WARN");
         assert!(warnings[0].starts_with("socket \"web\" of LISTEN_FDS is left alone: "), "{warnings:?}");
+    }
+}
+
+/// The first process leaves the caller's alone, which is at the number where a successor looks first.
+fn promise_10_the_caller_s_socket_is_not_passed_on_in_the_place_of_one_of_root() {
+    for rights in MORE {
+        let Some(call) = Call::new("the one of the caller's socket before one of root", rights) else { return };
+        let (program, pid_file) = (call.program(), call.path("pid"));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let call = call.with(|setup| {
+            let setup = setup.set("program", &program).set("listen", "none").stdin(listener.try_clone().expect("a descriptor"));
+            setup.set("pid_file", &pid_file).shell("exec 4<&0 </dev/null; exec \"$0\"")
+        });
+        let service = call.wish("listens", "1").wish("systemd", "2").start();
+        let warnings = service.first().said("log WARN");
+        assert_eq!(warnings.iter().filter(|warning| warning.contains("of LISTEN_FDS is left alone: ")).count(), 1, "{warnings:?}");
+        // What a successor takes by that name.
+        let passed = (3, format!("socket:[{}]", nix::sys::stat::fstat(&listener).expect("a socket").st_ino));
+        for _ in 0..2 {
+            let new = service.restart();
+            for (name, value) in [("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "web")] {
+                assert_eq!(new.says(&format!("variable {name}")), value);
+            }
+            let descriptors = procfs::descriptors(new.pid);
+            assert!(descriptors.contains(&passed), "{rights:?}: {descriptors:?}, and not {passed:?}");
+        }
     }
 }
 

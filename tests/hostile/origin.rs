@@ -5,7 +5,7 @@
 //! something better.
 
 use std::fs;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -17,6 +17,7 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair};
 use nix::sys::stat::fstat;
@@ -36,6 +37,7 @@ trials![
     promise_10_a_program_with_capabilities_goes_on_for_nobody_who_has_them_not,
     promise_10_a_lifeline_whose_maker_has_executed_a_program_with_capabilities_since_is_refused,
     promise_10_a_lifeline_whose_maker_executes_a_program_to_answer_and_another_one_again_is_refused,
+    promise_10_a_lifeline_whose_maker_has_capabilities_of_another_user_namespace_is_refused,
     promise_10_a_lifeline_whose_maker_has_ended_is_refused,
     promise_10_a_lifeline_that_names_another_process_than_its_maker_is_refused,
     promise_10_a_program_with_capabilities_is_restarted_by_one_that_has_them,
@@ -136,6 +138,17 @@ fn promise_10_a_lifeline_whose_maker_has_executed_a_program_with_capabilities_si
 fn promise_10_a_lifeline_whose_maker_executes_a_program_to_answer_and_another_one_again_is_refused() {
     if let Some(why) = refusal_of_forged("comes-back", "the one of a maker that comes back to a program with capabilities") {
         assert!(why.contains("has not had the rights of this process all the time"), "{why}");
+    }
+}
+
+/// Anybody has all of them in a namespace of their own, where they are good for nothing outside of it.
+fn promise_10_a_lifeline_whose_maker_has_capabilities_of_another_user_namespace_is_refused() {
+    let test = "the one of a maker with capabilities of another user namespace";
+    if !Command::new("unshare").args(["-U", "true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped {test}: there are no user namespaces here");
+    }
+    if let Some(why) = refusal_of_forged("namespace", test) {
+        assert!(why.contains("has made it, whose rights this process exceeds"), "{why}");
     }
 }
 
@@ -344,7 +357,7 @@ fn prove(socket: &OwnedFd, number: u64) {
 
 /// Whether that forger says its own number.
 fn is_honest_about_itself(how: &str) -> bool {
-    ["lives", "executes", "executes-alone", "comes-back", "ends", "reaped"].contains(&how)
+    ["lives", "namespace", "executes", "executes-alone", "comes-back", "ends", "reaped"].contains(&how)
 }
 
 fn permitted(pid: u32) -> Option<u64> {
@@ -394,8 +407,19 @@ fn talk(arguments: &[String]) {
     let stat = fstat(&theirs).expect("a socket");
     let place = format!("{}:{}:{}", theirs.as_raw_fd(), stat.st_dev, stat.st_ino);
     fcntl(&ours, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("a flag");
-    let mut service = Command::new(program).env(ROLE, "service").env("POLLFLIP_LIFELINE", place).spawn().expect("the program");
+    let mut command = Command::new(program);
+    if how == "namespace" {
+        // It stays outside, where its capabilities are good for something.
+        command = Command::new("sh");
+        command.args(["-c", "read _ && exec \"$0\"", program]).stdin(Stdio::piped());
+    }
+    let mut service = command.env(ROLE, "service").env("POLLFLIP_LIFELINE", place).spawn().expect("the program");
     drop(theirs);
+    if let Some(mut order) = service.stdin.take() {
+        enter_own_user_namespace();
+        thread::spawn(|| rest());
+        writeln!(order).expect("a shell that waits");
+    }
     let mut bytes = vec![0; MAX_PACKET];
     loop {
         let mut parts = [IoSliceMut::new(&mut bytes)];
@@ -423,6 +447,13 @@ fn talk(arguments: &[String]) {
         }
     }
     service.wait().expect("the program");
+}
+
+#[allow(unsafe_code, reason = "nix has this call only with a feature that nothing else needs")]
+fn enter_own_user_namespace() {
+    // SAFETY: unshare takes a number, and this process has one thread.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWUSER) };
+    Errno::result(result).expect("a user namespace");
 }
 
 #[allow(unsafe_code, reason = "an inherited descriptor has no owner yet")]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +20,7 @@ trials![
     the_pid_file_names_a_live_and_ready_process_at_every_moment,
     the_pid_file_goes_with_the_last_process_alone,
     a_pid_file_with_the_longest_name_is_written,
+    promise_10_nobody_else_may_write_to_the_pid_file_whatever_the_umask,
     a_pid_file_that_names_another_process_is_left_alone,
     a_pid_file_that_is_stale_is_written_over,
     a_pid_file_at_another_path_takes_the_place_of_the_old_one,
@@ -105,6 +106,20 @@ fn a_pid_file_with_the_longest_name_is_written() {
     assert_eq!(named(&path), service.first().pid);
     assert_eq!(service.first().ask("drop"), "dropped");
     assert!(!path.exists());
+}
+
+/// Who stops the service by it, as root most likely, would end whatever process somebody else wants ended.
+fn promise_10_nobody_else_may_write_to_the_pid_file_whatever_the_umask() {
+    for (umask, expected) in [("0", 0o644), ("002", 0o644), ("077", 0o600)] {
+        let setup = Setup::new();
+        let path = setup.path("pid");
+        let service = setup.set("pid_file", &path).shell(&format!("umask {umask} && exec \"$0\"")).start();
+        let mode = || fs::metadata(&path).expect("a pid file").permissions().mode() & 0o7777;
+        assert_eq!(mode(), expected, "umask {umask}");
+        let new = service.restart();
+        wait_until("the file to name the new one", || named(&path) == new.pid);
+        assert_eq!(mode(), expected, "umask {umask}");
+    }
 }
 
 fn a_pid_file_that_names_another_process_is_left_alone() {

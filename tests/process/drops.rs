@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         a_drop_with_the_commit_unread_takes_the_path_away,
         a_restarter_can_be_built_again_after_a_drop,
         what_a_dropped_restarter_has_not_told_of_the_predecessor_the_next_one_tells,
+        what_a_dropped_restarter_has_not_told_the_next_one_tells,
         a_copy_that_a_forked_child_drops_is_not_the_restarter,
     ]
 }
@@ -178,6 +179,31 @@ fn what_a_dropped_restarter_has_not_told_of_the_predecessor_the_next_one_tells()
     assert!(new.ask("status").contains("idle"));
     for event in ["event Granted", "event Committed", "event PredecessorGone"] {
         assert_eq!(new.said(event).len(), 1, "{event}");
+    }
+}
+
+/// Each notice of the predecessor comes once in a process, however many restarters that has.
+fn what_a_dropped_restarter_has_not_told_the_next_one_tells() {
+    let service = Setup::new().set("listen", "none").start();
+    let old = service.first();
+    // It has looked when it was ready, and once more when it was dropped.
+    service.plan_next("granted wait\ngranted drop");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    asker.join().expect("a thread").expect("a restart");
+    old.ends();
+    new.tell("go");
+    assert_eq!(new.says("did drop:"), "dropped");
+    for _ in 0..2 {
+        assert_eq!(new.ask("build"), "ok");
+        for event in ["Granted", "Committed", "PredecessorGone"] {
+            new.says(&format!("event {event}"));
+        }
+        assert_eq!(new.ask("drop"), "dropped");
+    }
+    for event in ["Granted", "Committed", "PredecessorGone"] {
+        assert_eq!(new.said(&format!("event {event}")).len(), 1, "{event}");
     }
 }
 

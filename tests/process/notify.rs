@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         systemd_is_told_that_the_service_stops,
         systemd_is_told_last_that_the_service_stops_in_the_middle_of_a_restart,
         systemd_is_not_told_that_the_service_stops_by_one_that_does_not_have_it,
+        systemd_is_told_that_the_service_stops_by_one_that_has_it_back,
         systemd_is_told_nothing_new_by_a_release_that_fails_on_probation,
         nothing_more_happens_until_systemd_has_answered,
         systemd_that_never_answers_is_not_waited_for_forever,
@@ -185,6 +186,33 @@ fn systemd_is_not_told_that_the_service_stops_by_one_that_does_not_have_it() {
     Manager::answer(manager.expect_barrier());
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
     manager.expect(&["STOPPING=1"]);
+}
+
+fn systemd_is_told_that_the_service_stops_by_one_that_has_it_back() {
+    // What has hung up is taken for one that is about to end for a second, and is killed after that in any case.
+    wait_until("a look in time", || {
+        let (manager, service) = start(Setup::new().set("probation_ms", "120000"));
+        let old = service.first();
+        service.plan_next("granted close-lifeline");
+        let asker = service.restart_meanwhile();
+        manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+        old.says("event HandedOff");
+        service.hub.nth(1).says("did close-lifeline:");
+        // It has seen that.
+        (0..2).for_each(|_| drop(old.ask("status")));
+        let is_in_time = old.ask("status").contains("handing off");
+        // It may be final, and then it is not this one that stops.
+        assert_eq!(old.ask("stop"), "stopped");
+        asker.join().expect("a thread").expect_err("a successor that has hung up");
+        old.says("event Resumed");
+        if !is_in_time {
+            return false;
+        }
+        let why = "STATUS=the successor closed its lifeline and has been killed; does something in it close descriptors it does not know?";
+        manager.expect(&["READY=1", why]);
+        manager.expect(&["STOPPING=1"]);
+        true
+    });
 }
 
 fn systemd_is_told_nothing_new_by_a_release_that_fails_on_probation() {

@@ -232,7 +232,8 @@ impl Current {
                 Said::Input(Input::Here(attempt, pid))
             }
             Message::Challenge { number } => {
-                if let Some(process) = &self.process {
+                // One that asks and does not read the answers is not to have them kept for it, each with a descriptor.
+                if let Some(process) = self.process.as_ref().filter(|_| self.lifeline.waiting() == 0) {
                     // If it is gone, that is told by its end.
                     let _ = self.lifeline.send(&Message::Proof { number }, &[process.as_fd()]);
                 }
