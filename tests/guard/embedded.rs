@@ -1,13 +1,16 @@
 //! A program that has its guard within: this test program, in the role of one.
 
-use std::os::unix::process::ExitStatusExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, Output, Stdio, Termination};
 use std::thread;
 
 use nix::sys::signal::{Signal, raise};
+use nix::unistd::geteuid;
 use pollflip::guard::Guard;
 
-use crate::harness::{Setup, own_program};
+use crate::harness::{Setup, install_copy, own_program};
 use crate::kit::{CONTAINER, End, end_of, has_children, how, there_are_containers};
 use crate::procfs;
 use crate::service;
@@ -18,6 +21,7 @@ trials![
     a_program_that_is_not_asked_has_none,
     a_program_that_always_has_one_has_one_only,
     what_is_no_answer_is_an_error,
+    promise_10_a_program_with_more_rights_than_its_caller_has_no_guard,
     the_guard_ends_as_the_service_did,
     a_program_with_threads_cannot_fork,
     the_service_is_executed_with_the_arguments_and_directory_of_the_guard,
@@ -50,6 +54,10 @@ pub fn main() -> ExitCode {
             let variables: Vec<_> = std::env::vars().filter(|(name, _)| name.starts_with("POLLFLIP_GUARD")).map(|(name, _)| name).collect();
             let directory = std::env::current_dir().expect("a directory");
             println!("{:?} {variables:?} {}", std::env::args().skip(1).collect::<Vec<_>>(), directory.display());
+            ExitCode::SUCCESS
+        }
+        Some(("user", _)) => {
+            println!("{} guarded: {}", geteuid(), std::env::var_os("POLLFLIP_GUARDED").is_some());
             ExitCode::SUCCESS
         }
         _ => service::main(),
@@ -121,6 +129,35 @@ fn what_is_no_answer_is_an_error() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(77), "{said}");
     assert!(said.contains("POLLFLIP_GUARD=\"yes\" is neither 0 nor 1"), "{said}");
+}
+
+/// Its caller chooses the environment, the path and the name, and a guard would go by them.
+fn promise_10_a_program_with_more_rights_than_its_caller_has_no_guard() {
+    const CALLER: u32 = 47_011;
+    if !geteuid().is_root() {
+        eprintln!("skipped: it needs root, to make a program that is setuid");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("a mode");
+    let path = directory.path().join("program");
+    install_copy(&path);
+    fs::set_permissions(&path, Permissions::from_mode(0o4755)).expect("a mode");
+    let run = |act: &str| {
+        let mut command = Command::new(&path);
+        command.env(service::ROLE, "embedded").env(ACT, act).env("POLLFLIP_GUARD", "1").uid(CALLER).gid(CALLER);
+        command.current_dir("/").stdin(Stdio::null()).output().expect("a process")
+    };
+    let said = run("user ").stdout;
+    if said != b"0 guarded: false\n" && said.starts_with(CALLER.to_string().as_bytes()) {
+        eprintln!("skipped: no program has more rights than its caller here (nosuid, or no_new_privs)");
+        return;
+    }
+    assert_eq!(String::from_utf8_lossy(&said), "0 guarded: false\n");
+    let output = run("always");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(77), "{said}");
+    assert!(said.contains("this program has more rights than its caller"), "{said}");
 }
 
 fn the_guard_ends_as_the_service_did() {
