@@ -182,9 +182,13 @@ impl Restarter {
                 break;
             }
         }
-        // More is there, but others have waited long enough. An edge-triggered outer poll needs a new edge.
-        self.wake();
-        None
+        // What the last turn has brought: the program must not go on before it knows that the service is another's.
+        let event = self.next_event();
+        if event.is_none() {
+            // More is there, but others have waited long enough. An edge-triggered outer poll needs a new edge.
+            self.wake();
+        }
+        event
     }
 
     /// The next event, waiting at most so long for it: for programs that have a thread to spare, for tests, and for a loop with a fixed tick
