@@ -1,5 +1,5 @@
-//! A grant that the kernel takes late, in a turn of the loop that takes long: the program must not go on before it knows that the service is
-//! its successor's.
+//! A grant that the kernel takes late, in a turn of the loop that takes long: the program must not
+//! go on before it knows that the service is its successor's.
 
 use std::cell::RefCell;
 use std::io::Write;
