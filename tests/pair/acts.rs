@@ -1,0 +1,101 @@
+//! What can happen next.
+//!
+//! Knows: which acts are possible where, and which of them come without anybody doing anything new.
+//! Does not know: what an act does.
+
+use super::automaton::Standing;
+use super::search::Run;
+use super::setting::{Act, Power, Step};
+use super::world::{Handover, Life, Thread, World};
+
+/// Whether it comes without anybody doing anything new.
+pub fn is_due(world: &World, act: Act) -> bool {
+    let has_begun = |life: Life| matches!(life, Life::Dying | Life::Closed);
+    match act {
+        Act::OldEnds => has_begun(world.old.life),
+        Act::New(which, Step::Ends) => world.get(which).is_some_and(|of| has_begun(of.life)),
+        Act::New(which, Step::WrapperEnds) => world.get(which).is_some_and(|of| of.life == Life::Ended),
+        _ => act.is_due(),
+    }
+}
+
+impl Run<'_> {
+    pub fn acts(&self) -> Vec<Act> {
+        let mut acts = Vec::with_capacity(24);
+        let old = self.world.old;
+        if old.life != Life::Ended {
+            acts.push(Act::OldEnds);
+        }
+        if old.life == Life::Alive {
+            self.acts_of_the_old(&mut acts);
+        }
+        let mut steps = Vec::new();
+        for (which, of) in self.world.successors() {
+            if of.life != Life::Unborn {
+                self.steps_of(which, of, &mut steps);
+                acts.extend(steps.drain(..).map(|step| Act::New(which, step)));
+            }
+        }
+        acts
+    }
+
+    fn acts_of_the_old(&self, acts: &mut Vec<Act>) {
+        let World { old, current, earlier } = &self.world;
+        let setting = &self.pair.setting;
+        if old.dropped {
+            return;
+        }
+        let facts = self.pair.restarts.facts(old.machine);
+        acts.push(Act::Poll);
+        if facts.waits {
+            acts.push(Act::PollAtDeadline);
+        }
+        if facts.willing && facts.queue.len() < 3 {
+            acts.push(Act::Request);
+        }
+        if matches!(facts.room, Standing::Spawning | Standing::Awaiting(_)) {
+            acts.push(Act::Cancel);
+        }
+        if !matches!(facts.room, Standing::Stopping | Standing::Broken | Standing::Committed) {
+            acts.push(Act::Stop);
+        }
+        acts.push(Act::Drop);
+        let is_busy = earlier.is_some_and(|earlier| earlier.late) || current.is_some_and(|current| current.late);
+        match old.thread {
+            Thread::Ordered if !is_busy => {
+                acts.extend([Act::ThreadStarts, Act::ThreadFails]);
+                if setting.has(Power::Wrapper) && earlier.is_none() {
+                    acts.push(Act::ThreadStartsWrapper);
+                }
+            }
+            Thread::Starting => acts.push(Act::ThreadReports),
+            _ => {}
+        }
+        if !old.thread_lost && old.thread != Thread::Starting && !is_busy {
+            acts.push(Act::ThreadLost);
+        }
+        if let Some(current) = current {
+            if current.held.closed && !current.held.told_closed && !current.held.exited {
+                acts.push(Act::PollAfterClose);
+            }
+            if current.held.granting {
+                acts.push(Act::PollAfterGrant);
+            }
+            if current.held.handover == Handover::Open {
+                acts.extend([Act::Give, Act::FailToGive]);
+            }
+            if setting.has(Power::Helpers) && !current.line.old_copied && current.line.old_end {
+                acts.push(Act::OldHelper);
+            }
+            if setting.has(Power::Refusals) && !current.line.unsent_by_old.is_empty() {
+                acts.push(Act::KernelRefuses);
+            }
+            if setting.has(Power::Stalls) {
+                acts.push(if old.stalled { Act::OldGoesOn } else { Act::OldStalls });
+            }
+            if setting.has(Power::Manager) && current.held.process {
+                acts.push(if old.busy { Act::ManagerAttends } else { Act::ManagerBusy });
+            }
+        }
+    }
+}
