@@ -73,7 +73,9 @@ impl fmt::Display for Law {
 
 impl Run<'_> {
     pub fn breaks(&mut self, law: Law) {
-        self.broken.get_or_insert(law);
+        if !self.pair.setting.waived.contains(&law) {
+            self.broken.get_or_insert(law);
+        }
     }
 
     fn holds(&mut self, holds: bool, law: Law) {

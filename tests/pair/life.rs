@@ -30,7 +30,7 @@ thread_local! {
 pub fn life(data: &[u8]) -> Life {
     let (first, rest) = data.split_first().unwrap_or((&0, &[]));
     let (number, probation) = (usize::from(first >> 1) % SETTINGS.len(), first & 1 == 1);
-    let setting = Setting { probation, powers: SETTINGS[number].1, plant: None };
+    let setting = Setting::new(SETTINGS[number].1, probation);
     PAIRS.with_borrow_mut(|pairs| pairs.entry((number, probation)).or_insert_with(|| Pair::new(setting)).live(rest))
 }
 

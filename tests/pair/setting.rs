@@ -55,6 +55,8 @@ pub struct Setting {
     pub probation: bool,
     pub powers: &'static [Power],
     pub plant: Option<Plant>,
+    /// Laws that are not judged.
+    pub waived: &'static [Law],
 }
 
 /// Searches in which every law holds.
@@ -78,20 +80,28 @@ pub const SETTINGS: &[(&str, &[Power])] = {
     ]
 };
 
-/// What is taken for granted, by the law that does not hold otherwise.
-pub const ASSUMPTIONS: &[(&str, &[Power], Law)] = {
+/// What is taken for granted, and the laws that do not hold otherwise. All others do.
+pub const ASSUMPTIONS: &[(&str, &[Power], &[Law])] = {
     use Power::*;
     &[
-        ("a dying process that nobody sees has ended within a second", &[SlowEnds, Unseen], Law::NoOwner),
-        ("nor does one see it that is no child", &[SlowEnds, Wrapper], Law::NoOwner),
-        ("the kernel takes the last word to a process that no kill reaches", &[Wrapper, Stalls, LastWordLost], Law::GivenUpServes),
-        ("the lifeline of a process that no kill reaches is whole", &[Wrapper, Breaks, Unreachable], Law::GivenUpServes),
-        ("a program does not close a lifeline with a grant in it that nobody has read", &[Closes, WordUnread], Law::NoOwner),
-        ("nor one of which a helper has a copy", &[Closes, Helpers], Law::NoOwner),
+        ("a dying process that nobody sees has ended within a second", &[SlowEnds, Unseen], &[Law::NoOwner]),
+        ("nor does one see it that is no child", &[SlowEnds, Wrapper], &[Law::NoOwner]),
+        (
+            "the kernel takes the last word to a process that no kill reaches",
+            &[Wrapper, Stalls, LastWordLost],
+            &[Law::GivenUpServes, Law::TwoOwners],
+        ),
+        ("the lifeline of a process that no kill reaches is whole", &[Wrapper, Closes, Unreachable], &[Law::GivenUpServes, Law::TwoOwners]),
+        ("a program does not close a lifeline with a grant in it that nobody has read", &[Closes, WordUnread], &[Law::NoOwner]),
+        ("nor one of which a helper has a copy", &[Closes, Helpers], &[Law::NoOwner]),
     ]
 };
 
 impl Setting {
+    pub const fn new(powers: &'static [Power], probation: bool) -> Setting {
+        Setting { probation, powers, plant: None, waived: &[] }
+    }
+
     pub fn has(&self, power: Power) -> bool {
         self.powers.contains(&power)
     }
