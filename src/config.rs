@@ -4,7 +4,7 @@
 
 mod launch;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use nix::libc;
 use nix::sys::signal::Signal;
 
 use crate::error::Error;
-use crate::sockets::{LOCK, TEMPORARY, beside};
+use crate::sockets::{TEMPORARY, beside, lock_name, temporary_name};
+use crate::sys;
 
-pub(crate) use launch::{Launch, variable};
+pub(crate) use launch::{Launch, Program, variable};
 
 /// How a process restarts itself. Made with [`new`](RestartConfig::new), filled from command-line values or left at its defaults, and
 /// turned into a [`Restarter`](crate::Restarter) with [`build`](RestartConfig::build) or into a
@@ -74,6 +75,16 @@ impl RestartConfig {
     /// switched starts the new release. If this program was started as the interpreter of a script (`#!`), it is this program that is
     /// started, with the arguments that it has. A wrapper script that execs the program is left out from the second restart on: name it
     /// here if it must not be.
+    ///
+    /// A relative path by which this process was started counts only if it leads to the file that
+    /// runs when the restarter is built: the program may have changed its directory. Otherwise the
+    /// path of that file itself is started, links followed. If that file has been deleted, every
+    /// restart is refused ([`Refusal::UnknownProgram`](crate::Refusal::UnknownProgram)).
+    ///
+    /// A program that is setuid or setgid, or has capabilities of its file, must be named here, by
+    /// an absolute path: otherwise every restart is refused
+    /// ([`Refusal::Privileged`](crate::Refusal::Privileged)). The guide says
+    /// [what else is different there](crate::guide#more-rights-than-the-caller).
     pub fn program(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.program = Some(path.into());
         self
@@ -85,7 +96,9 @@ impl RestartConfig {
         self
     }
 
-    /// Sets a variable in the successor's environment, which is otherwise that of this process. Those about one process alone cannot be set
+    /// Sets a variable in the successor's environment, which is otherwise that of this process. Of
+    /// a process with [more rights than its caller](crate::guide#more-rights-than-the-caller) it
+    /// gets next to nothing otherwise. Those about one process alone cannot be set
     /// (`POLLFLIP_LIFELINE`, `LISTEN_PID` and the others of socket activation, `WATCHDOG_PID`): building fails.
     pub fn env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> RestartConfig {
         self.change_env(name.into(), Some(value.into()))
@@ -102,7 +115,9 @@ impl RestartConfig {
         self
     }
 
-    /// The directory in which the successor starts. Unless told otherwise, the one in which the restarter is built.
+    /// The directory in which the successor starts. Unless told otherwise, the one in which the
+    /// restarter is built, or `/` for a process with
+    /// [more rights than its caller](crate::guide#more-rights-than-the-caller).
     pub fn current_dir(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.directory = Some(path.into());
         self
@@ -122,7 +137,7 @@ impl RestartConfig {
     /// Root and the user that the service runs as may ask there. The path belongs to the user of the moment of
     /// [`build`](RestartConfig::build), and opens to no other: a program that gives up root afterwards can give the path to its new user
     /// ([`chown`](std::os::unix::fs::chown)); or else only root reaches it. Should somebody take the path away, the next generation binds it
-    /// again.
+    /// again. A release that has it at another path takes the old one away if that belongs to the user that the release runs as.
     pub fn coordination_socket(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.socket = Some(path.into());
         self
@@ -130,8 +145,8 @@ impl RestartConfig {
 
     /// A file that names the process which serves. It is written when the first generation is ready and when a restart becomes final, by
     /// the old process, and removed when the restarter of the last one is dropped. What is there and is no file (a pipe, a socket, a
-    /// device) is left alone, with a warning. A release that has it at another path takes the old one away. Unless told otherwise, there is
-    /// none.
+    /// device) is left alone, with a warning. A release that has it at another path takes the old one away if that belongs to the user that
+    /// the release runs as. Unless told otherwise, there is none.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.pid_file = Some(path.into());
         self
@@ -166,7 +181,7 @@ impl RestartConfig {
 
     /// The coordination socket's path, absolute against the directory of now.
     pub(crate) fn absolute_socket(&self) -> Result<Option<PathBuf>, Error> {
-        let path = self.socket.as_deref().map(absolute).transpose()?;
+        let path = self.socket.as_deref().map(|path| settled(path, "the coordination socket")).transpose()?;
         match path {
             // It goes to successors by its name, which is text.
             Some(path) if path.to_str().is_none() => {
@@ -178,12 +193,13 @@ impl RestartConfig {
 
     /// The pid file's path, absolute against the directory of now.
     pub(crate) fn absolute_pid_file(&self) -> Result<Option<PathBuf>, Error> {
-        let path = self.pid_file.as_deref().map(absolute).transpose()?;
+        let path = self.pid_file.as_deref().map(|path| settled(path, "the pid file")).transpose()?;
         if let (Some(file), Some(socket)) = (&path, self.absolute_socket()?) {
             // Each is made beside its path, and moved there; the socket under a lock.
-            let conflict = if *file == socket || beside(file, TEMPORARY) == socket {
+            let with_name = |path: &Path, name: fn(&OsStr) -> OsString| path.file_name().map(|last| path.with_file_name(name(last)));
+            let conflict = if *file == socket || with_name(file, temporary_name).as_ref() == Some(&socket) {
                 Some("would be written over")
-            } else if *file == beside(&socket, TEMPORARY) || *file == beside(&socket, LOCK) {
+            } else if *file == beside(&socket, TEMPORARY) || Some(file) == with_name(&socket, lock_name).as_ref() {
                 Some("would take a name that is needed to make")
             } else {
                 None
@@ -206,6 +222,19 @@ pub(crate) fn restart_signal(number: i32) -> Result<Signal, Error> {
         }
         Ok(signal) => Ok(signal),
     }
+}
+
+/// A path of the settings, absolute. Relative means: to the directory of now, which in a process
+/// that has more rights than its caller is of the caller's choice.
+fn settled(path: &Path, what: &str) -> Result<PathBuf, Error> {
+    if path.is_relative() && sys::has_gained_rights() {
+        return Err(Error::rule(format!(
+            "{what} {} is relative to a directory that the caller of this program chose, and this process has rights that its caller need not \
+             have: give it an absolute path",
+            path.display()
+        )));
+    }
+    absolute(path)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {

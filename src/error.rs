@@ -78,9 +78,29 @@ pub enum Refusal {
         /// The process id of the oldest.
         oldest: u32,
     },
+    /// This process has rights that its caller need not have, and no program is named by an
+    /// absolute path. Every restart is refused: the caller may have chosen the path by which this
+    /// process was started. See [the guide](crate::guide#more-rights-than-the-caller).
+    #[error(
+        "this process has rights that its caller need not have (its program is setuid or setgid, or has capabilities, or a security module \
+         says so), and the caller may have chosen the path that it was started by: name the program by an absolute path, with \
+         RestartConfig::program"
+    )]
+    Privileged,
+    /// This process was started by a path that leads to another file now, or to none, and its own
+    /// file has no path any more. Every restart is refused. It was a relative path and the
+    /// directory is another one, or it named a descriptor.
+    #[error(
+        "the path that this process was started by is relative or names a descriptor, and does not lead to the file that runs: that file has \
+         been deleted, or /proc is not there; name the program by an absolute path, with RestartConfig::program"
+    )]
+    UnknownProgram,
     /// No further restart is possible in this process, see [`Event::Broken`](crate::Event::Broken).
     #[error("the restart thread of this process is gone: stop and start the service")]
     Broken,
+    /// This process is a forked child, and was asked through its copy of the [`Restarter`](crate::Restarter).
+    #[error("this is a forked child's copy of a Restarter: ask the process that built it, or build one here")]
+    Forked,
 }
 
 /// Why an attempt to restart has failed. The old process goes on serving.

@@ -4,15 +4,19 @@
 //! and keeps the rights it is born with: what other threads give up later (a seccomp filter, capabilities) it still has. It is also
 //! the thread that waits, so that the loop does not: for a program that is being written, for a slow file system, for a killed child.
 
+mod alarm;
+mod condemned;
 mod diagnosis;
+mod public;
 mod start;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
-use std::{io, mem};
+use std::time::{Duration, Instant};
+use std::{io, mem, task};
 
 use mio::Waker;
 use nix::libc;
@@ -22,11 +26,14 @@ use crate::config::Launch;
 use crate::error::ChildSpawnError;
 use crate::lifeline;
 use crate::machine::Attempt;
-use crate::sys::{self, Process};
+use crate::sys::{self, Origin, Process};
 
+use condemned::Condemned;
+pub(crate) use condemned::KILL_AGAIN;
 use start::start;
 
-/// How long the end of the thread is waited for when the restarter is dropped.
+/// How long the end of the thread is waited for when the restarter is dropped, and the end of a killed
+/// child before it is left to the loop.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// The restart thread.
@@ -35,7 +42,7 @@ pub(crate) struct Exec {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// The process that the thread is in: a child that was forked has a copy of this, and no thread.
-    process: u32,
+    origin: Origin,
     /// In a simulation: what the thread would be at. There is none.
     work: Option<Work>,
 }
@@ -61,8 +68,8 @@ pub(crate) struct Job {
 #[derive(Debug)]
 enum Order {
     Spawn(Job),
-    Kill(Process),
-    Reap(Process),
+    Kill(Condemned),
+    Reap(Arc<Process>),
 }
 
 #[derive(Debug)]
@@ -84,7 +91,19 @@ struct Desk {
     done: VecDeque<(Attempt, Result<Process, ChildSpawnError>)>,
     ended: bool,
     /// Given up, and cannot be reaped yet: a debugger has them, or they do not die. The loop reaps them when they can be.
-    held: Vec<Process>,
+    held: Vec<Arc<Process>>,
+    /// Given up, and neither the loop nor the thread was allowed to kill them. That is tried again until
+    /// they have ended.
+    condemned: Vec<Condemned>,
+    /// When that is tried next.
+    next_kill: Option<Instant>,
+    /// When the thread wakes the loop, if no timer can be set for that.
+    alarm: Option<Instant>,
+    /// When the thread wakes a task, if there is no other thread for that.
+    sleeper: Option<(Instant, task::Waker)>,
+    /// The thread is just waking it. That is foreign code, which may drop the restarter, or wait for the
+    /// thread that drops it.
+    waking: bool,
 }
 
 impl Exec {
@@ -92,10 +111,10 @@ impl Exec {
     pub(crate) fn start(launch: Launch, signal: Option<Signal>, waker: Arc<Waker>) -> io::Result<Exec> {
         let shared = Arc::new(Shared { desk: Mutex::default(), changed: Condvar::new(), waker });
         let work = Work { launch, signal, shared: shared.clone() };
-        let process = std::process::id();
+        let origin = Origin::here();
         sys::may_fail(&[libc::EAGAIN])?;
         if sys::is_simulated() {
-            return Ok(Exec { shared, thread: None, process, work: Some(work) });
+            return Ok(Exec { shared, thread: None, origin, work: Some(work) });
         }
         let thread = thread::Builder::new().name("pollflip-restart".into()).spawn(move || {
             // The program's signals are for the program's threads.
@@ -108,7 +127,7 @@ impl Exec {
             }
             work.serve();
         })?;
-        Ok(Exec { shared, thread: Some(thread), process, work: None })
+        Ok(Exec { shared, thread: Some(thread), origin, work: None })
     }
 
     /// Has a successor started. `false`: the thread is gone.
@@ -133,23 +152,19 @@ impl Exec {
         }
     }
 
-    /// Has a child killed that this thread may not kill: the restart thread has rights that others may have given up. Whoever watches the
-    /// child reaps it.
-    pub(crate) fn kill(&self, process: &Process) {
-        if !process.try_clone().is_ok_and(|process| self.order(Order::Kill(process)).is_ok()) {
-            log::error!("process {} is to be killed, and this thread may not", process.pid());
-        }
-    }
-
     /// Has a child killed and reaped that nobody wants.
     pub(crate) fn discard(&self, process: Process) {
-        process.kill();
+        let process = Arc::new(process);
+        let is_killed = process.kill();
         // If the thread is gone it is reaped here, which takes a killed process a moment.
-        if let Err(Order::Reap(process)) = self.order(Order::Reap(process))
-            && process.wait(END_LIMIT).is_none()
-        {
-            log::warn!("process {} has been killed and does not die", process.pid());
-            self.shared.hold(process);
+        if let Err(Order::Reap(process)) = self.order(Order::Reap(process)) {
+            if !is_killed {
+                self.shared.condemn(Condemned::new(process.clone()));
+                self.shared.hold(process);
+            } else if process.wait(END_LIMIT).is_none() {
+                log::warn!("process {} has been killed and does not die", process.pid());
+                self.shared.hold(process);
+            }
         }
     }
 
@@ -159,13 +174,13 @@ impl Exec {
     }
 
     /// Those that were given up and cannot be reaped yet.
-    pub(crate) fn take_held(&self) -> Vec<Process> {
+    pub(crate) fn take_held(&self) -> Vec<Arc<Process>> {
         mem::take(&mut self.shared.desk().held)
     }
 
     /// Whether this is the copy that a forked child has: neither the thread nor what it has started is that one's.
-    pub(crate) fn is_anothers(&self) -> bool {
-        std::process::id() != self.process
+    fn is_anothers(&self) -> bool {
+        !self.origin.is_here()
     }
 
     /// Whether the thread has ended, which it does by itself only in a panic.
@@ -204,9 +219,15 @@ impl Drop for Exec {
             // Not even the lock: the thread may have held it at the fork.
             return mem::forget(self.thread.take());
         }
+        self.wake_nobody();
         self.abandon(Attempt(u64::MAX));
         self.shared.desk().closed = true;
         self.shared.changed.notify_all();
+        if self.shared.desk().waking {
+            // The waker may be what drops this, or wait for it. The thread ends when the waker has
+            // returned and the orders are carried out.
+            return drop(self.thread.take());
+        }
         while self.carry_out_one() {}
         self.work = None;
         let desk = self.shared.desk();
@@ -220,7 +241,11 @@ impl Drop for Exec {
                 log::warn!("the restart thread is still busy after {} s and is left to itself", END_LIMIT.as_secs());
             }
         }
-        for process in &self.shared.desk().held {
+        let desk = self.shared.desk();
+        for Condemned { process, .. } in &desk.condemned {
+            process.kill();
+        }
+        for process in &desk.held {
             process.try_wait();
         }
     }
@@ -236,7 +261,7 @@ impl Shared {
     }
 
     /// Leaves a process to the loop.
-    fn hold(&self, process: Process) {
+    fn hold(&self, process: Arc<Process>) {
         self.desk().held.push(process);
         self.wake_loop();
     }
@@ -247,10 +272,40 @@ impl Shared {
         }
     }
 
-    /// Waits for the next order; `None`: there are no more.
+    /// Waits for the next order, and meanwhile wakes the loop and the task when their time has come.
+    /// `None`: there are no more orders.
     fn next_order(&self) -> Option<Order> {
-        let desk = self.changed.wait_while(self.desk(), |desk| desk.orders.is_empty() && !desk.closed);
-        desk.unwrap_or_else(PoisonError::into_inner).orders.pop_front()
+        let mut desk = self.desk();
+        loop {
+            if let Some(order) = desk.orders.pop_front() {
+                return Some(order);
+            }
+            if desk.closed {
+                return None;
+            }
+            let now = Instant::now();
+            if desk.alarm.take_if(|at| now >= *at).is_some() {
+                self.wake_loop();
+            }
+            if let Some((_, waker)) = desk.sleeper.take_if(|(at, _)| now >= *at) {
+                desk.waking = true;
+                drop(desk);
+                // One that panics has told so by itself, and this thread is still needed.
+                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+                desk = self.desk();
+                desk.waking = false;
+                continue;
+            }
+            let next = desk.alarm.into_iter().chain(desk.sleeper.as_ref().map(|(at, _)| *at)).min();
+            // Woken early or late, what matters is what is there then.
+            desk = match next {
+                Some(at) => match self.changed.wait_timeout(desk, at.saturating_duration_since(now)) {
+                    Ok((desk, _)) => desk,
+                    Err(poisoned) => poisoned.into_inner().0,
+                },
+                None => self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
     }
 }
 
@@ -263,21 +318,30 @@ impl Work {
 
     fn carry_out(&self, order: Order) {
         let late = match order {
-            Order::Kill(process) => {
-                if !process.kill() {
-                    log::error!("process {} is to be killed, and this one may not", process.pid());
+            Order::Kill(condemned) => {
+                if !condemned.process.kill() {
+                    self.shared.condemn(condemned);
                 }
                 None
             }
             Order::Reap(process) => Some(process),
-            Order::Spawn(job) => self.spawn(job),
+            Order::Spawn(job) => self.spawn(job).map(Arc::new),
         };
         if let Some(process) = late {
-            process.kill();
-            process.wait(Duration::MAX);
-            if process.is_held() {
-                self.shared.hold(process);
-            }
+            self.reap(process);
+        }
+    }
+
+    /// Kills and reaps a child that nobody wants. One that takes longer is left to the loop: the next
+    /// restart waits for this thread.
+    fn reap(&self, process: Arc<Process>) {
+        if process.kill() {
+            process.wait(END_LIMIT);
+        } else {
+            self.shared.condemn(Condemned::new(process.clone()));
+        }
+        if process.is_held() {
+            self.shared.hold(process);
         }
     }
 
@@ -323,25 +387,24 @@ impl Work {
 /// Tells that the thread has ended, however it did.
 impl Drop for Work {
     fn drop(&mut self) {
-        loop {
+        let sleeper = loop {
             let mut desk = self.shared.desk();
             let Some(order) = desk.orders.pop_front() else {
                 desk.ended = true;
-                break;
+                break desk.sleeper.take();
             };
             drop(desk);
             match order {
                 Order::Spawn(_) => {}
-                Order::Kill(process) => _ = process.kill(),
                 // What nobody wants is to be killed and reaped even if nothing more is started.
-                Order::Reap(process) => {
-                    process.kill();
-                    process.wait(Duration::MAX);
-                }
+                order @ (Order::Kill(_) | Order::Reap(_)) => self.carry_out(order),
             }
-        }
+        };
         self.shared.changed.notify_all();
         // A loop that is gone need not be woken.
         let _ = self.shared.waker.wake();
+        if let Some((_, waker)) = sleeper {
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! - [Over a fleet](#over-a-fleet)
 //! - [What to watch](#what-to-watch)
 //! - [Fewer privileges](#fewer-privileges)
+//! - [More rights than the caller](#more-rights-than-the-caller)
 //! - [The coordination socket under attack](#the-coordination-socket-under-attack)
 //! - [The system calls of the loop](#the-system-calls-of-the-loop)
 //!
@@ -221,7 +222,7 @@
 //! | level | what | who should look |
 //! | --- | --- | --- |
 //! | error | a restart failed, or was taken back; the successor ended after it had taken over; no restart is possible any more | a person, soon |
-//! | warn | systemd cannot be told, or tells nobody; a signal came in vain; a socket is not what was expected | whoever set the service up |
+//! | warn | systemd cannot be told, or tells nobody; a signal did nothing; a socket is not what was expected | whoever set the service up |
 //! | info | each step of each restart | whoever reads up on one |
 //! | debug | what other versions and helpers say that means nothing here | whoever writes a program |
 //!
@@ -246,10 +247,38 @@
 //! | the shared descriptor table, by `unshare(CLONE_FILES)` | the thread that asks | fail with `Bad file descriptor` if that is the loop's: the restart thread has the other table |
 //! | resource limits | the process, and its successors | work; as many descriptors are needed as there are sockets, and a few |
 //!
-//! A program that is setuid or setgid, or has capabilities of its file, can be started by anybody, with any lifeline. It goes on only for a
-//! predecessor that is root, or has the same user and group in effect: one that has given its rights up for good cannot be followed by it.
-//!
 //! So a thread that talks to strangers can be forbidden to execute anything while the service can still be replaced.
+//!
+//! # More rights than the caller
+//!
+//! A program that is setuid or setgid, or has capabilities of its file, can be started by anybody:
+//! by a symbolic link of theirs, from any directory, with any environment. The kernel marks such a
+//! process (`AT_SECURE`), and the mark stays when the program changes its user. A security module
+//! can set the mark too, as SELinux does when a program changes its domain without `noatsecure`.
+//!
+//! In a process with that mark, a restart starts nothing that the caller may have chosen:
+//!
+//! | what the caller chooses | what becomes of it |
+//! | --- | --- |
+//! | the path of the program, its name (`argv[0]`), a relative [`program`](crate::RestartConfig::program) | not used. Without an absolute `program` every restart is refused ([`Refusal::Privileged`](crate::Refusal::Privileged)); the service serves, and a warning is logged |
+//! | the arguments | handed down, unless [`args`](crate::RestartConfig::args) names others: the program has to check them anyway |
+//! | the directory | not used. A successor starts in [`current_dir`](crate::RestartConfig::current_dir), or in `/`. A relative `current_dir`, [`coordination_socket`](crate::RestartConfig::coordination_socket) or [`pid_file`](crate::RestartConfig::pid_file) is an error of [`build`](crate::RestartConfig::build) |
+//! | the environment | not handed down. A successor gets what [`env`](crate::RestartConfig::env) sets, and `NOTIFY_SOCKET`, `SYSTEMD_EXEC_PID` and `INVOCATION_ID` if they have the form that systemd gives them |
+//! | `NOTIFY_SOCKET` | used if it is an absolute path or an abstract name: a caller can choose who is told how the service is |
+//! | `SYSTEMD_EXEC_PID`, `INVOCATION_ID` | used: all that they can do is to have restarts refused |
+//! | `LISTEN_FDS` | a socket counts if root has made it and it has no peer, or if a predecessor passes it. Another one is left alone, with a warning. A program that reads the variable on its own has to judge on its own |
+//! | `POLLFLIP_LIFELINE` | used if the predecessor at its other end is root, or has the same user and group in effect, and one of its threads has all capabilities of the new process. The predecessor has to prove that: it must live, poll within 10 s, and be seen in `/proc` (no `hidepid`). Such a program cannot follow a predecessor that has given its rights up, and a release with more capabilities than the one before needs a fresh start |
+//! | what stands at the path of the program | the reason of a failed start does not show it |
+//! | limits, the umask, ignored signals, open descriptors, the terminal | inherited as by any program: the program sets them itself |
+//!
+//! So such a service restarts with `RestartConfig::new().program("/usr/sbin/server")`: a path that
+//! the program has from its source or from a file of root's, and not from its arguments, its
+//! environment or `current_exe` (a hard link of the caller's may stand there). What it needs of its
+//! environment, such as `WATCHDOG_USEC` of a watchdog, it sets by `env` once it has checked it.
+//!
+//! Under systemd, `AmbientCapabilities=` gives a service its capabilities without the mark: there
+//! is no file then by which others get them, the environment is handed down, and sockets are taken
+//! from any service manager.
 //!
 //! # The coordination socket under attack
 //!

@@ -17,7 +17,7 @@ use nix::libc;
 
 use crate::error::Failure;
 use crate::lifeline::{self, Incoming, Lifeline};
-use crate::sys;
+use crate::sys::{self, Origin};
 use crate::wire::{self, Item, ItemKind, MAX_DESCRIPTORS, MAX_NAME, MAX_PACKET, Message};
 
 pub use blob::Blob;
@@ -46,6 +46,8 @@ pub use inheritance::{Inheritance, Map};
 /// (RLIMIT_NOFILE) should leave room for some hundred more than the program has, and for as many again as it gives if the successor is
 /// slow to take them. The successor needs room for all that it is given; where it has none, the attempt fails.
 ///
+/// A forked child's copy gives nothing and fails nothing, sent or dropped; its other methods return an error.
+///
 /// ```
 /// use std::io::Write;
 /// use pollflip::{Blob, Handover};
@@ -67,6 +69,8 @@ pub use inheritance::{Inheritance, Map};
 /// ```
 #[must_use = "a handover that is dropped fails the attempt"]
 pub struct Handover {
+    /// The process that hands over. A forked child has a copy of this.
+    origin: Origin,
     lifeline: Arc<Lifeline>,
     mailbox: Arc<Mailbox>,
     names: HashSet<String>,
@@ -129,6 +133,7 @@ impl Handover {
         let mailbox = Arc::new(Mailbox { ending: Mutex::default(), waker });
         blob::forget_lost();
         let handover = Handover {
+            origin: Origin::here(),
             lifeline,
             mailbox: mailbox.clone(),
             names: HashSet::new(),
@@ -181,6 +186,9 @@ impl Handover {
 
     /// That was all of it: the successor has the state as soon as it reads it.
     pub fn send(mut self) {
+        if !self.origin.is_here() {
+            return;
+        }
         if self.error.is_none()
             && let Err(error) = self.flush()
         {
@@ -205,6 +213,9 @@ impl Handover {
 
     /// Fails the attempt, for this reason or the first error before.
     pub fn fail(mut self, reason: &str) {
+        if !self.origin.is_here() {
+            return;
+        }
         let ending = self.error.take().unwrap_or_else(|| Ending::Failed(wire::line(reason)));
         self.finish(ending);
     }
@@ -248,6 +259,7 @@ impl Handover {
     }
 
     fn check(&self, name: &str) -> io::Result<()> {
+        self.origin.check("Handover")?;
         let why = match wire::check_name(name) {
             Err(why) => why,
             Ok(()) if self.names.contains(name) => "there is one of that name already".into(),
@@ -319,7 +331,7 @@ const EMPTY_PACKET: usize = 64;
 
 impl Drop for Handover {
     fn drop(&mut self) {
-        if !self.done {
+        if !self.done && self.origin.is_here() {
             // A blob that could not be written is the likeliest reason to give up half-way, and a `?` all it takes.
             let why = match blob::take_lost() {
                 Some(error) => format!("a blob could not be written: {error}"),

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,19 +13,30 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socketpair, sockopt};
 
 use crate::sys;
 use crate::wire::{MAX_PACKET, Message};
 
-/// How soon a message that the kernel does not take is tried again.
+/// How soon a message that the kernel does not take, or does not give out, is tried again.
 const RETRY: Duration = Duration::from_millis(10);
+/// How often in a row that is tried where nobody can wait.
+const TRIES: usize = 8;
 
 /// One end of the lifeline.
 #[derive(Debug)]
 pub(crate) struct Lifeline {
     socket: OwnedFd,
     queue: Mutex<Queue>,
+    shortage: Mutex<Option<Shortage>>,
+}
+
+/// The kernel is short of what it needs to give out a message that may be there.
+#[derive(Debug, Clone, Copy)]
+struct Shortage {
+    since: Instant,
+    /// When it was last tried.
+    tried: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +44,8 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     /// When the first of them was last tried in vain.
     tried: Option<Instant>,
+    /// The kernel was short of something then: the socket may be writable all the same.
+    short: bool,
     /// Why something that had waited was not taken in the end, other than that nobody is there to take it.
     failed: Option<io::Error>,
     /// Something has been lost so: what comes after it would make no sense without it.
@@ -106,23 +120,33 @@ impl Lifeline {
         self.queue().failed.take()
     }
 
-    /// How long until what waits should be tried again although the socket has not become writable: ETOOMANYREFS announces its end by
-    /// nothing. `None`: nothing waits.
+    /// How long until what waits should be sent or read again although the socket does not tell: nothing
+    /// announces the end of a shortage. `None`: nothing waits.
     pub(crate) fn retry_in(&self) -> Option<Duration> {
         let queue = self.queue();
-        queue.waiting.front()?;
-        Some(queue.tried.map_or(Duration::ZERO, |tried| RETRY.saturating_sub(sys::now() - tried)))
+        let unsent = queue.waiting.front().map(|_| queue.tried);
+        drop(queue);
+        let unread = self.shortage().map(|shortage| Some(shortage.tried));
+        let left = |tried: Option<Instant>| tried.map_or(Duration::ZERO, |tried| RETRY.saturating_sub(sys::now() - tried));
+        unsent.into_iter().chain(unread).map(left).min()
     }
 
     /// Sends this in the place of what waits, and nothing after it.
     pub(crate) fn send_last(&self, message: &Message) {
         let mut queue = self.queue();
+        if mem::replace(&mut queue.broken, true) {
+            return;
+        }
         queue.waiting.clear();
-        if !std::mem::replace(&mut queue.broken, true)
-            && let Err(error) = sys::send(&self.socket, &message.encode(), &[])
-            && !is_closed(&error)
-        {
-            log::debug!("the last message does not get onto the lifeline: {error}");
+        let bytes = message.encode();
+        match sys::send(&self.socket, &bytes, &[]).map_err(|error| (meaning(&error), error)) {
+            Ok(()) | Err((Meaning::Closed, _)) => {}
+            // As long as this end is open.
+            Err((Meaning::Short, _)) => {
+                (queue.tried, queue.short) = (Some(sys::now()), true);
+                queue.waiting.push_back(Waiting { bytes, descriptors: Vec::new() });
+            }
+            Err((_, error)) => log::debug!("the last message does not get onto the lifeline: {error}"),
         }
     }
 
@@ -144,24 +168,55 @@ impl Lifeline {
         self.queue().waiting.len()
     }
 
-    /// What has come, if anything has.
+    /// What has come, if anything has. In a [shortage](Lifeline::is_short) something may be there that
+    /// cannot be read yet.
     pub(crate) fn receive(&self) -> Option<Incoming> {
+        self.receive_from().map(|(incoming, _)| incoming)
+    }
+
+    /// The same with the process that has sent it, if [`Lifeline::name_senders`] had been called by then.
+    pub(crate) fn receive_from(&self) -> Option<(Incoming, Option<u32>)> {
+        let mut sender = None;
+        let incoming = self.receive_any(&mut sender)?;
+        Some((incoming, sender))
+    }
+
+    /// Whether the kernel is to say of each message which process sends it.
+    pub(crate) fn name_senders(&self, named: bool) -> io::Result<()> {
+        Ok(setsockopt(&self.socket, sockopt::PassCred, &named)?)
+    }
+
+    fn receive_any(&self, sender: &mut Option<u32>) -> Option<Incoming> {
         loop {
-            let packet = match sys::receive(&self.socket) {
-                Ok(packet) => packet,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            let received = sys::receive(&self.socket).and_then(|packet| {
+                // The end looks like an empty packet.
+                let is_end = packet.bytes.is_empty() && self.other_end_closed()?;
+                Ok((packet, is_end))
+            });
+            let (packet, is_end) = match received.map_err(|error| (meaning(&error), error)) {
+                Ok(received) => received,
+                Err((Meaning::Full, _)) => {
+                    *self.shortage() = None;
+                    return None;
+                }
+                Err((Meaning::Short, error)) => {
+                    self.note_shortage(&error);
+                    return None;
+                }
                 // The other side died with something unread. What it had sent before is still there.
-                Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => continue,
-                Err(error) => {
+                Err((Meaning::Closed, error)) if error.raw_os_error() == Some(libc::ECONNRESET) => continue,
+                Err((Meaning::Closed | Meaning::Unusable, error)) => {
                     log::warn!("the lifeline cannot be read: {error}");
+                    self.read_no_more();
                     return Some(Incoming::Closed);
                 }
             };
+            *sender = packet.sender;
+            *self.shortage() = None;
             if packet.truncated && packet.bytes.len() <= MAX_PACKET {
                 return Some(Incoming::Garbage(format!("a message came without all of its descriptors: {}", descriptor_limit())));
             }
-            // The end looks like an empty packet.
-            if packet.bytes.is_empty() && self.other_end_closed() {
+            if is_end {
                 return Some(Incoming::Closed);
             }
             return Some(match Message::decode(&packet.bytes) {
@@ -178,9 +233,44 @@ impl Lifeline {
         }
     }
 
+    /// Whether something may be there that could not be read the last time.
+    pub(crate) fn is_short(&self) -> bool {
+        self.shortage().is_some()
+    }
+
+    /// The same, and it has been so for less than that time.
+    pub(crate) fn is_short_for_less_than(&self, limit: Duration) -> bool {
+        self.shortage().is_some_and(|shortage| sys::now() - shortage.since < limit)
+    }
+
+    /// Nothing is read any more.
+    pub(crate) fn read_no_more(&self) {
+        *self.shortage() = None;
+    }
+
+    /// In a shortage, waits at most so long until it is time to try again: the socket can be readable and
+    /// writable all the time. `false`: there is no shortage.
+    pub(crate) fn wait_in_shortage(&self, limit: Duration) -> bool {
+        let is_short = self.is_short() || {
+            let queue = self.queue();
+            queue.short && !queue.waiting.is_empty()
+        };
+        if let Some(left) = self.retry_in().filter(|_| is_short)
+            && !sys::has_waited(left.min(limit))
+        {
+            // Rounded up, so as not to spin through the last millisecond.
+            let left = left.min(limit).saturating_add(Duration::from_micros(999));
+            // Interrupted: the caller looks again.
+            let _ = poll(&mut [], PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        }
+        is_short
+    }
+
     /// Waits at most so long for something to come.
     pub(crate) fn wait(&self, limit: Duration) {
-        sys::is_readable_within(&self.socket, limit);
+        if !self.wait_in_shortage(limit) {
+            sys::is_readable_within(&self.socket, limit);
+        }
     }
 
     /// Whether there is room for more than a few last words: a quarter of all that can be sent and not read.
@@ -189,10 +279,33 @@ impl Lifeline {
         self.waiting() == 0 && sys::unread(&self.socket).is_some_and(|unread| unread < room - room / 4)
     }
 
-    fn other_end_closed(&self) -> bool {
+    /// An error: that cannot be told now. The end is there to be read again.
+    fn other_end_closed(&self) -> io::Result<bool> {
         let hung_up = PollFlags::from_bits_retain(libc::POLLRDHUP);
         let mut fds = [PollFd::new(self.socket.as_fd(), hung_up)];
-        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+        loop {
+            match poll(&mut fds, PollTimeout::ZERO) {
+                Ok(ready) => return Ok(ready > 0),
+                Err(Errno::EINTR) => {}
+                // Such as a limit of no descriptor at all. It says nothing about the lifeline.
+                Err(_) => return Err(io::Error::from_raw_os_error(libc::ENOMEM)),
+            }
+        }
+    }
+
+    fn note_shortage(&self, error: &io::Error) {
+        let now = sys::now();
+        let mut shortage = self.shortage();
+        let since = shortage.map(|shortage| shortage.since);
+        *shortage = Some(Shortage { since: since.unwrap_or(now), tried: now });
+        drop(shortage);
+        if since.is_none() {
+            log::warn!("the lifeline cannot be read for a moment: {error}; trying again");
+        }
+    }
+
+    fn shortage(&self) -> MutexGuard<'_, Option<Shortage>> {
+        self.shortage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -202,7 +315,7 @@ impl Lifeline {
 
 impl From<OwnedFd> for Lifeline {
     fn from(socket: OwnedFd) -> Lifeline {
-        Lifeline { socket, queue: Mutex::default() }
+        Lifeline { socket, queue: Mutex::default(), shortage: Mutex::default() }
     }
 }
 
@@ -214,7 +327,15 @@ impl AsFd for Lifeline {
 
 /// Takes back what was sent to the other side's end, which is still here as well, as far as nobody has read it there.
 pub(crate) fn take_back(theirs: &OwnedFd) {
-    while sys::receive(theirs).is_ok_and(|packet| !packet.bytes.is_empty()) {}
+    let mut left = TRIES;
+    loop {
+        match sys::receive(theirs) {
+            Ok(packet) if packet.bytes.is_empty() => return,
+            Ok(_) => {}
+            Err(error) if left > 0 && meaning(&error) == Meaning::Short => left -= 1,
+            Err(_) => return,
+        }
+    }
 }
 
 /// Sends it unless it has to wait, for what waits already or for the kernel.
@@ -226,37 +347,60 @@ fn send_now(socket: &OwnedFd, queue: &mut Queue, bytes: &[u8], descriptors: &[Bo
     if !queue.waiting.is_empty() {
         return Ok(false);
     }
-    match sys::send(socket, bytes, descriptors) {
+    match sys::send(socket, bytes, descriptors).map_err(|error| (meaning(&error), error)) {
         Ok(()) => Ok(true),
-        Err(error) if has_to_wait(&error) => {
-            queue.tried = Some(sys::now());
+        Err((why @ (Meaning::Full | Meaning::Short), _)) => {
+            (queue.tried, queue.short) = (Some(sys::now()), why == Meaning::Short);
             Ok(false)
         }
-        Err(error) if is_closed(&error) => Err(io::ErrorKind::BrokenPipe.into()),
-        Err(error) => Err(error),
+        Err((Meaning::Closed, _)) => Err(io::ErrorKind::BrokenPipe.into()),
+        Err((Meaning::Unusable, error)) => Err(error),
     }
 }
 
 fn flush(socket: &OwnedFd, queue: &mut Queue) {
     while let Some(first) = queue.waiting.front() {
         let descriptors: Vec<_> = first.descriptors.iter().map(AsFd::as_fd).collect();
-        match sys::send(socket, &first.bytes, &descriptors) {
+        match sys::send(socket, &first.bytes, &descriptors).map_err(|error| (meaning(&error), error)) {
             Ok(()) => drop(queue.waiting.pop_front()),
-            Err(error) if has_to_wait(&error) => return queue.tried = Some(sys::now()),
-            Err(error) => {
+            Err((why @ (Meaning::Full | Meaning::Short), _)) => {
+                (queue.tried, queue.short) = (Some(sys::now()), why == Meaning::Short);
+                return;
+            }
+            Err((why, error)) => {
                 queue.waiting.clear();
                 queue.broken = true;
                 // That the other side is gone is told by `receive`.
-                queue.failed = Some(error).filter(|error| !is_closed(error));
+                queue.failed = (why != Meaning::Closed).then_some(error);
             }
         }
     }
 }
 
-/// Full, too many descriptors of this user are on their way between processes, or the kernel has no memory to spare for a moment.
-fn has_to_wait(error: &io::Error) -> bool {
-    const WAIT: [i32; 3] = [Errno::ETOOMANYREFS as i32, libc::ENOBUFS, libc::ENOMEM];
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error().is_some_and(|number| WAIT.contains(&number))
+/// What an error of the kernel means for a lifeline, whichever way a message was to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// There is no room for more, or nothing to read. The socket tells when that is over.
+    Full,
+    /// The kernel lacks memory, or too many descriptors of this user are on their way between processes.
+    /// That passes, and nothing tells when.
+    Short,
+    /// The other end is closed. What it had sent before is still there.
+    Closed,
+    /// This end cannot be used, and that does not pass: it is no socket any more, or a rule forbids its
+    /// use.
+    Unusable,
+}
+
+/// Which errors pass, and which are the end of a lifeline, is said here and nowhere else.
+fn meaning(error: &io::Error) -> Meaning {
+    const ETOOMANYREFS: i32 = Errno::ETOOMANYREFS as i32;
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => Meaning::Full,
+        Some(libc::ENOMEM | libc::ENOBUFS | libc::EMFILE | libc::ENFILE | ETOOMANYREFS) => Meaning::Short,
+        Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Meaning::Closed,
+        _ => Meaning::Unusable,
+    }
 }
 
 /// What is most likely in the way of descriptors that do not come.
@@ -265,8 +409,4 @@ pub(crate) fn descriptor_limit() -> String {
         Ok((limit, _)) => format!("this process may have no more than {limit} open at a time (RLIMIT_NOFILE)"),
         Err(_) => "its descriptor table is full".into(),
     }
-}
-
-fn is_closed(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN))
 }

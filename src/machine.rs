@@ -7,8 +7,7 @@
 //! call `handle` with [`Input::Timeout`] when [`Machine::poll_timeout`] has passed. `handle` is total: a pair of state and input that
 //! is not a row of the table on [`State`] changes nothing and says nothing. The driver answers an [`Action::Spawn`] with `Spawned` or
 //! `SpawnFailed` only after it has carried it out, and an [`Action::Grant`] with `Granted` likewise, when the successor
-//! is sure to hear of it, or with `HandoverFailed` when that takes too long; it reads a lifeline only after
-//! `Spawned`, and feeds `Exited` once for each child.
+//! is sure to hear of it; it reads a lifeline only after `Spawned`, and feeds `Exited` once for each child.
 
 mod edges;
 mod state;
@@ -20,12 +19,16 @@ use std::time::Duration;
 
 use crate::error::Refusal;
 
-pub use state::{Closed, Handover, Phase, State};
+pub use state::{Closed, Handover, Knows, Phase, State};
 pub use takeover::{DYING, Inbound, LOST, Line, Prompt, Stage, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput};
 pub use words::{Action, Attempt, Cause, Input, Notice, Output, Reply, Ticket, Violation};
 
 /// How long a killed successor may take to die before its asker is told.
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the kernel may take to take the grant: the program stands still meanwhile, and the successor waits.
+pub const GRANT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the service manager may take to take the new main PID in.
+pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The times a machine goes by.
 #[derive(Debug, Clone, Copy)]
@@ -75,11 +78,13 @@ impl Machine {
     /// When `handle(Input::Timeout)` is next needed.
     pub fn poll_timeout(&self) -> Option<Duration> {
         match self.state {
-            State::Closed(_) | State::Idle | State::Handoff { phase: Phase::Committed, .. } => None,
-            // It was ready in time.
-            State::AwaitingReady { handover: Handover::Granting, .. } => None,
+            State::Closed(_) | State::Idle => None,
             State::Spawning { deadline, .. } | State::AwaitingReady { deadline, .. } => Some(deadline),
             State::Handoff { phase: Phase::Probation { deadline, .. }, .. } => Some(deadline),
+            // Only the kernel is waited for.
+            State::Handoff { phase: Phase::Committing { successor: Knows::Told, manager_knows: true, .. }, .. } => None,
+            State::Handoff { phase: Phase::Committing { deadline, .. }, .. } => Some(deadline),
+            State::Handoff { phase: Phase::Checking { .. } | Phase::Committed, .. } => None,
             State::Killing { deadline, .. } => deadline,
         }
     }
@@ -100,8 +105,10 @@ impl Machine {
             State::Spawning { since, .. } | State::AwaitingReady { since, .. } | State::Killing { since, .. } => {
                 Some(Refusal::UnderWay { since: now.saturating_sub(since) })
             }
-            State::Handoff { pid, phase: Phase::Probation { .. }, .. } => Some(Refusal::OnProbation { successor: Some(pid) }),
-            State::Handoff { pid, phase: Phase::Committed, .. } => Some(Refusal::HandedOff { successor: pid }),
+            State::Handoff { pid, phase: Phase::Probation { .. } | Phase::Checking { .. }, .. } => {
+                Some(Refusal::OnProbation { successor: Some(pid) })
+            }
+            State::Handoff { pid, phase: Phase::Committing { .. } | Phase::Committed, .. } => Some(Refusal::HandedOff { successor: pid }),
         }
     }
 
@@ -116,6 +123,8 @@ impl Machine {
             Input::Cancel => self.cancel(now),
             Input::Stop => self.stop(now),
             Input::ThreadLost => self.thread_lost(),
+            Input::ManagerTold => self.manager_told(),
+            Input::BarrierPassed => self.barrier_passed(),
             Input::Timeout => {
                 if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
                     self.timeout(now);
@@ -129,6 +138,9 @@ impl Machine {
             | Input::Progress(attempt)
             | Input::Ready(attempt)
             | Input::Granted(attempt)
+            | Input::Dying(attempt)
+            | Input::Sound(attempt)
+            | Input::CommitTaken(attempt)
             | Input::LifelineClosed(attempt)
             | Input::Garbage(attempt) => {
                 if self.successor() == Some(attempt) {

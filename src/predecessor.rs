@@ -6,9 +6,12 @@
 
 mod hello;
 mod link;
+mod provenance;
 mod takeover;
 
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +22,7 @@ use crate::error::Error;
 use crate::handover::Inheritance;
 use crate::lifeline::Lifeline;
 use crate::machine::{Prompt, Takeover, TakeoverInput};
-use crate::sys;
+use crate::sys::{self, Origin, PerProcess};
 use crate::systemd;
 use crate::wire::{self, LIFELINE_VARIABLE, Message, Place};
 
@@ -73,7 +76,8 @@ pub(crate) fn say_ready(takeover: &SharedTakeover, link: Option<&Link>) -> bool 
 
 /// The process that started this one. It serves until [`startup_complete`] or [`Restarter::ready`](crate::Restarter::ready).
 ///
-/// Cheap to clone, and usable from any thread.
+/// Cheap to clone, and usable from any thread. It is the predecessor of this process alone: a forked child's copy says nothing to it, and
+/// cannot receive.
 #[derive(Debug, Clone)]
 pub struct Predecessor(Arc<Link>);
 
@@ -91,7 +95,7 @@ impl Predecessor {
     /// comes while some two hundred lines have not been read is left out.
     pub fn progress(&self, text: &str) {
         // What nobody reads must not pile up, nor stand in the way of what this process says last.
-        if self.0.line.has_room() {
+        if self.is_here() && self.0.line.has_room() {
             self.0.say(&Message::Progress { text: wire::line(text) });
         }
     }
@@ -100,7 +104,7 @@ impl Predecessor {
     /// then on until this process is ready, so do the slow initialisation first. A [`RestartTask`](crate::RestartTask) has no use for it but
     /// in [`next_event`](crate::RestartTask::next_event).
     pub fn pull(&self) {
-        if !self.0.pull() {
+        if self.is_here() && !self.0.pull() {
             log::warn!(target: "pollflip", "pull comes too late: this process has said that it is ready");
         }
     }
@@ -115,6 +119,7 @@ impl Predecessor {
     /// [`Error::TimedOut`]: the limit has passed. Anything else: what came cannot be used, for want of descriptors, say, of which the
     /// predecessor is told. This process should then [refuse](Predecessor::refuse), with the reason, or end.
     pub fn receive(&self, limit: Duration) -> Result<Inheritance, Error> {
+        self.0.origin.check("Predecessor").map_err(Error::os("cannot receive the state"))?;
         let result = self.0.wait_for_state(limit);
         // What else has come meanwhile is the loop's.
         wake_loop(&startup());
@@ -123,15 +128,19 @@ impl Predecessor {
 
     /// Tells it, and whoever asked for the restart, that this process will not take over, and why. It then kills this process.
     pub fn refuse(&self, reason: &str) {
-        self.0.refuse(reason);
+        if self.is_here() {
+            self.0.refuse(reason);
+        }
+    }
+
+    fn is_here(&self) -> bool {
+        self.0.origin.is_here()
     }
 }
 
 /// What there is once in a process.
 #[derive(Debug)]
 struct Startup {
-    /// Whether the environment has been looked at for a lifeline.
-    adopted: bool,
     /// Why the lifeline could not be used: this process is a successor all the same, and no first generation.
     unusable: Option<String>,
     link: Option<Arc<Link>>,
@@ -146,28 +155,24 @@ struct Startup {
     waker: Option<Arc<Waker>>,
 }
 
-static STARTUP: Mutex<Startup> = Mutex::new(Startup::NEW);
+/// A forked child has neither the restarter nor the predecessor of its parent, and nobody there would release the lock.
+static STARTUP: PerProcess<Mutex<Startup>> = PerProcess::new(|| Mutex::new(Startup::NEW));
+
+/// Whether the environment has been looked at for a lifeline. A child that was forked later finds the one of its parent there.
+static ADOPTED: AtomicBool = AtomicBool::new(false);
 
 impl Startup {
-    const NEW: Startup = Startup {
-        adopted: false,
-        unusable: None,
-        link: None,
-        takeover: None,
-        claimed: false,
-        built: false,
-        handed_over: false,
-        waker: None,
-    };
+    const NEW: Startup =
+        Startup { unusable: None, link: None, takeover: None, claimed: false, built: false, handed_over: false, waker: None };
 }
 
 fn startup() -> MutexGuard<'static, Startup> {
-    STARTUP.lock().unwrap_or_else(PoisonError::into_inner)
+    STARTUP.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The right to be the one restarter of this process, given back when dropped.
+/// The right to be the one restarter of this process, given back when dropped. In a forked child there is nothing to give back.
 #[derive(Debug)]
-pub(crate) struct Claim(());
+pub(crate) struct Claim(Origin);
 
 impl Claim {
     pub(crate) fn new() -> Result<Claim, Error> {
@@ -180,14 +185,14 @@ impl Claim {
         if std::mem::replace(&mut startup.claimed, true) {
             return Err(Error::rule("another Restarter or RestartTask lives in this process; there can be one at a time"));
         }
-        Ok(Claim(()))
+        Ok(Claim(Origin::here()))
     }
 
     /// The lifeline that this process was born with, if it is a successor. The gifts come with the first call of the process.
     pub(crate) fn adopt_lifeline(&self) -> Result<(Option<Arc<Link>>, Gifts), Error> {
         let mut startup = startup();
         let mut gifts = Gifts::default();
-        if !std::mem::replace(&mut startup.adopted, true)
+        if !ADOPTED.swap(true, Ordering::Relaxed)
             && let Some(socket) = inherited_lifeline()
         {
             // The predecessor has about as many descriptors as the number says under which it made this one, and they may all come.
@@ -219,6 +224,16 @@ impl Claim {
         takeover.clone()
     }
 
+    /// Whether this is no copy that a forked child has.
+    pub(crate) fn is_here(&self) -> bool {
+        self.0.is_here()
+    }
+
+    /// An error in a forked child.
+    pub(crate) fn check_here(&self) -> io::Result<()> {
+        self.0.check("Restarter")
+    }
+
     /// There will be no other restarter in this process: two would have successors.
     pub(crate) fn hand_over(&self) {
         startup().handed_over = true;
@@ -228,11 +243,15 @@ impl Claim {
 /// A test goes on as another process would begin.
 pub(crate) fn begin_anew() {
     systemd::begin_anew();
+    ADOPTED.store(false, Ordering::Relaxed);
     *startup() = Startup::NEW;
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        if !self.0.is_here() {
+            return;
+        }
         let mut startup = startup();
         startup.claimed = false;
         startup.waker = None;

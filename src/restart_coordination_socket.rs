@@ -49,7 +49,7 @@ use crate::wire::{Coordination, Frames, Request, Response};
 
 pub use crate::wire::{Outcome, Status};
 
-pub(crate) use server::{Asked, Server};
+pub(crate) use server::{Asked, ClientId, Server};
 
 /// Asks the service at `path` for a restart and waits for its end. Returns the process id of the successor, which serves then.
 /// `progress` is called with each line that it says of itself meanwhile.

@@ -1,57 +1,63 @@
-//! The restarter: the state machine with a mio loop around it.
+//! The restarter: the two machines with a mio loop around them.
 //!
-//! Knows: readiness → `Input` (`turn`), `Action` → call and `Notice` → [`Event`] (`outputs`). Does not know: why the one leads to the
-//! other; that is the machine's.
+//! Knows: its parts, readiness → `Input` (`turn`), `Action` → call and `Notice` → [`Event`] (`carry_out`). Does not know: why the one
+//! leads to the other; that is the machines'.
+//!
+//! | part | owns |
+//! | --- | --- |
+//! | `Reactor` | the inner poll, the waker, the timer |
+//! | `Driver` | the restart machine |
+//! | `Succession` | the restart thread, the successor and its lifeline, how restarts have ended |
+//! | `Ancestry` | the lifeline to the predecessor and the takeover machine, earlier generations |
+//! | `Requests` | signals, the coordination socket, tickets |
+//! | `Manager` | what the service manager has to be told, and has to answer |
+//! | `Preconditions` | why a restart cannot be |
+//! | `OwnedPaths` | the pid file, paths of before |
+//! | `Sockets` | the named sockets |
 
 mod ancestry;
-mod attempt;
 mod birth;
 mod build;
-mod chronicle;
-mod commit;
+mod carry_out;
+mod driver;
 mod end;
 mod event;
-mod obstacles;
-mod outputs;
-mod pid_file;
+mod manager;
+mod owned_paths;
+mod preconditions;
+mod reactor;
+mod requests;
 pub(crate) mod simulation;
-mod timer;
+mod succession;
 mod turn;
-mod watching;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::task;
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
-use nix::sys::signal::Signal;
-use signal_hook_mio::v1_0::Signals;
+use mio::{Interest, Registry, Token};
 
-use crate::error::{ChildSpawnError, Error, Refusal};
-use crate::exec::Exec;
-use crate::machine::{Closed, Input, Limits, Machine, Phase, Stage, State, Ticket};
-use crate::predecessor::{Claim, Link, Predecessor, SharedTakeover, say_ready, startup_complete};
-use crate::restart_coordination_socket::{Server, Status};
+use crate::error::{Error, Refusal};
+use crate::machine::{Closed, Input, Phase, State};
+use crate::predecessor::{Claim, Predecessor, startup_complete};
+use crate::restart_coordination_socket::Status;
 use crate::sockets::Sockets;
-use crate::sys::{self, Process};
-use crate::systemd::{Barrier, Manager};
+use crate::sys;
 
-use attempt::Current;
-use chronicle::Chronicle;
+use ancestry::Ancestry;
+use driver::Driver;
 pub use event::{Event, Successor};
-use pid_file::PidFile;
-use simulation::Step;
-use timer::Timer;
-use watching::{BARRIER, COORDINATION, DRAINING, FIRST_CLIENT, LIFELINE, PREDECESSOR, SIGNALS, SUCCESSOR, TIMER, WAKER, unwatch, watch};
+use manager::Manager;
+use owned_paths::OwnedPaths;
+use preconditions::Preconditions;
+use reactor::Reactor;
+use requests::{Asker, Requests};
+use succession::Succession;
 
-/// How many events the inner poll takes at a time.
-const CAPACITY: usize = 64;
 /// How many turns one call of `poll` may take: a flood from outside must not hold the caller's loop up.
 const TURNS: usize = 16;
 /// So long it goes on with them: the last one may end some milliseconds later.
@@ -66,69 +72,30 @@ const BUDGET: Duration = Duration::from_millis(2);
 /// There can be one at a time in a process, and none after one that has handed the service over. **Dropping** it gives up what is under
 /// way: a successor that is not ready yet is killed, one on probation gets the service for good. The restart signal does nothing afterwards.
 /// Dropping waits for the child's end, for the restart thread, for the kernel to take the last message to a successor and for systemd to take
-/// the new main process in, which takes a moment, and 5 s at the most for each. A copy of it in a forked child is not the restarter: dropping
-/// that closes its descriptors and does nothing else. It must not be polled there: what is ready is the parent's as well, and would be taken
-/// from it.
+/// the new main process in, which takes a moment, and 5 s at the most for each.
+///
+/// # In a forked child
+///
+/// A copy of it in a forked child is not the restarter: dropping that closes descriptors of the child, waits for nothing, and does nothing
+/// that the parent can notice. [`poll`](Restarter::poll) and [`wait`](Restarter::wait) return `None` there at once,
+/// [`ready`](Restarter::ready), [`request`](Restarter::request) and registering it an error, and [`cancel`](Restarter::cancel) and
+/// [`stop`](Restarter::stop) do nothing. Its descriptor is the parent's as well, becomes readable with that, and stays so: do not watch it.
+/// So a program that puts itself into the background does that first.
+///
+/// A child can build a restarter of its own, which knows no predecessor; its coordination socket needs another path. A restart signal that
+/// is sent to the child wakes the loop of the parent, which finds nothing to do.
 #[must_use = "a restarter that is dropped restarts nothing"]
 pub struct Restarter {
-    poll: Poll,
-    events: Events,
-    waker: Arc<Waker>,
-    timer: Timer,
-    epoch: Instant,
-    machine: Machine,
-    limits: Limits,
-    program: PathBuf,
-    exec: Exec,
-    signals: Option<Signals>,
-    signal: Option<Signal>,
-    server: Option<Server>,
-    /// The predecessor's coordination socket, if this process has it elsewhere: the path goes when the predecessor has committed.
-    retired: Option<Server>,
-    /// Clients that were answered and may have asked again already.
-    again: Vec<Token>,
-    sockets: Sockets,
-    /// The successor under way, or the one that has taken over.
-    current: Option<Current>,
-    /// Successors that were given up and cannot be reaped yet: a debugger has them, or they were killed and do not die.
-    held: Vec<Process>,
-    askers: Vec<(Ticket, Asker)>,
-    tickets: u64,
-    /// Processes before the predecessor that still finish their work, the oldest first.
-    draining: Vec<Process>,
-    max_draining: usize,
-    /// What has forbidden restarts from the start.
-    forbidden: Option<Refusal>,
-    /// A hang-up comes with the end of this process, to a successor that is not born deaf to it.
-    leads_terminal: bool,
-    /// What the program has yet to be told of the predecessor.
-    pending_events: VecDeque<Event>,
-    link: Option<Arc<Link>>,
-    takeover: Arc<SharedTakeover>,
+    reactor: Reactor,
+    driver: Driver,
+    succession: Succession,
+    ancestry: Ancestry,
+    requests: Requests,
     manager: Manager,
-    barrier: Option<(Barrier, Duration)>,
-    /// Why an attempt was called off, if the program said so.
-    called_off: Option<String>,
-    /// Why nothing could be started.
-    not_started: Option<ChildSpawnError>,
-    last_failure: Option<String>,
-    chronicle: Chronicle,
-    pid_file: Option<PidFile>,
-    /// The predecessor's, if it is another one: taken away when the service is this process's.
-    retired_pid_file: Option<PidFile>,
-    /// When systemd is to be told next that the end of this process takes longer.
-    stopping: Option<Duration>,
+    preconditions: Preconditions,
+    paths: OwnedPaths,
+    sockets: Sockets,
     claim: Claim,
-    /// What a test is to see of the machine.
-    witness: Option<Vec<Step>>,
-}
-
-/// Who waits for the outcome of an attempt.
-#[derive(Debug, Clone, Copy)]
-enum Asker {
-    Program,
-    Signal,
-    Client,
 }
 
 impl Restarter {
@@ -139,12 +106,12 @@ impl Restarter {
 
     /// The process that started this one, if one did. It is still named here when it has ended.
     pub fn predecessor(&self) -> Option<Predecessor> {
-        self.link.clone().map(Predecessor::new)
+        self.ancestry.predecessor()
     }
 
     /// How many restarts lie behind this process.
     pub fn generation(&self) -> u32 {
-        self.link.as_ref().map_or(0, |link| link.generation())
+        self.ancestry.generation()
     }
 
     /// Says that this process can serve: to systemd, and to the predecessor, which then gives the service to this process. Sockets that
@@ -159,8 +126,9 @@ impl Restarter {
     /// [`Error::GivenUp`]: the predecessor has given this process up; the service goes on without it, and it should end. [`Error::Rule`]:
     /// the state that was asked for has not been taken yet, which is to be done first.
     pub fn ready(&mut self) -> Result<(), Error> {
+        self.check_here().map_err(Error::os("cannot say that this process can serve"))?;
         startup_complete()?;
-        self.look_at_predecessor();
+        self.poll_ancestry();
         Ok(())
     }
 
@@ -170,6 +138,9 @@ impl Restarter {
     /// What a restart consists of is done here, in order, and each event is returned before what follows it is done.
     #[must_use = "an event tells what the program must do now"]
     pub fn poll(&mut self) -> Option<Event> {
+        if self.is_anothers() {
+            return None;
+        }
         let begun = sys::now();
         for _ in 0..TURNS {
             if let Some(event) = self.next_event() {
@@ -186,7 +157,7 @@ impl Restarter {
         let event = self.next_event();
         if event.is_none() {
             // More is there, but others have waited long enough. An edge-triggered outer poll needs a new edge.
-            self.wake();
+            self.reactor.wake();
         }
         event
     }
@@ -201,7 +172,7 @@ impl Restarter {
                 return Some(event);
             }
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(sys::now()));
-            if left.is_zero() {
+            if left.is_zero() || self.is_anothers() {
                 return None;
             }
             sys::is_readable_within(&*self, left);
@@ -214,12 +185,16 @@ impl Restarter {
     ///
     /// No restart can be begun now; nothing has changed.
     pub fn request(&mut self) -> Result<(), Refusal> {
+        if self.is_anothers() {
+            return Err(Refusal::Forked);
+        }
         self.look_for_obstacles();
-        match self.machine.refusal(self.now()) {
+        match self.driver.refusal(self.reactor.now()) {
             Some(refusal) => Err(refusal),
             None => {
-                self.ask(Asker::Program);
-                self.wake();
+                let request = self.requests.request(Asker::Program);
+                self.feed(request);
+                self.reactor.wake();
                 Ok(())
             }
         }
@@ -229,9 +204,12 @@ impl Restarter {
     /// On probation it is too late for that: to take the service back from a successor that hangs, or is not well, kill the process that
     /// [`Event::HandedOff`] has named. [`Event::Resumed`] comes then.
     pub fn cancel(&mut self) -> bool {
-        let early = matches!(self.machine.state(), State::Spawning { .. } | State::AwaitingReady { .. });
+        if self.is_anothers() {
+            return false;
+        }
+        let early = matches!(self.driver.state(), State::Spawning { .. } | State::AwaitingReady { .. });
         self.feed(Input::Cancel);
-        self.wake();
+        self.reactor.wake();
         early
     }
 
@@ -239,7 +217,7 @@ impl Restarter {
     pub(crate) fn cancel_because(&mut self, why: &str) -> bool {
         let early = self.cancel();
         if early {
-            self.called_off = Some(crate::wire::line(why));
+            self.succession.cancelled_because(why);
         }
         early
     }
@@ -250,101 +228,126 @@ impl Restarter {
     /// What [`Sockets`] keeps for a successor is closed: who connects is refused from the moment on at which the program closes its own
     /// listeners, however long it finishes its work after that.
     pub fn stop(&mut self) {
-        self.look_at_probation();
+        if self.is_anothers() {
+            return;
+        }
         // The service goes on in a successor, if it has one.
-        let ends = !matches!(self.machine.state(), State::Handoff { .. });
+        let ends = !matches!(self.driver.state(), State::Handoff { .. });
         self.feed(Input::Stop);
         if ends {
             self.tell_of_the_end();
         }
-        self.wake();
+        self.reactor.wake();
     }
 
     /// Where the restarter stands.
     pub fn status(&self) -> Status {
-        let (state, successor) = match self.machine.state() {
-            State::Closed(Closed::NotReady) if matches!(self.takeover.stage(), Stage::Granted { .. }) => ("on probation", None),
+        let (state, successor) = match self.driver.state() {
+            State::Closed(Closed::NotReady) if self.ancestry.is_on_probation() => ("on probation", None),
             State::Closed(Closed::NotReady) => ("not ready", None),
             State::Closed(Closed::Stopping) => ("stopping", None),
             State::Closed(Closed::Broken) => ("broken", None),
             State::Idle => ("idle", None),
             State::Spawning { .. } => ("spawning", None),
             State::AwaitingReady { pid, .. } => ("awaiting ready", Some(pid)),
-            State::Handoff { pid, phase: Phase::Probation { .. }, .. } => ("handing off", Some(pid)),
-            State::Handoff { pid, phase: Phase::Committed, .. } => ("handed off", Some(pid)),
+            State::Handoff { pid, phase: Phase::Probation { .. } | Phase::Checking { .. }, .. } => ("handing off", Some(pid)),
+            State::Handoff { pid, phase: Phase::Committing { .. } | Phase::Committed, .. } => ("handed off", Some(pid)),
             State::Killing { pid, .. } => ("killing", Some(pid)),
         };
         let mut status = Status::new(std::process::id(), self.generation(), state);
         status.successor = successor;
-        if let Some(since) = self.machine.state().under_way_since() {
-            status.under_way_ms = Some(self.now().saturating_sub(since).as_millis() as u64);
-            status.progress = self.current.as_ref().and_then(|current| current.words.progress.clone());
+        if let Some(since) = self.driver.state().under_way_since() {
+            status.under_way_ms = Some(self.reactor.now().saturating_sub(since).as_millis() as u64);
+            status.progress = self.succession.progress();
         }
-        status.last_failure = self.last_failure.clone();
-        status.outcomes = self.chronicle.outcomes();
+        status.last_failure = self.succession.last_failure();
+        status.outcomes = self.succession.outcomes();
         status
     }
 
     /// The process that has taken over, once [`Event::Completed`] has come; to watch it, or to hold its end off this process's.
     pub fn into_successor(mut self) -> Option<Successor> {
-        if let State::Handoff { phase: Phase::Committed, .. } = self.machine.state() {
+        if self.is_anothers() {
+            return None;
+        }
+        if let State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } = self.driver.state() {
             self.carry_out_the_rest();
         }
         self.take_successor()
     }
 
     pub(crate) fn take_successor(&mut self) -> Option<Successor> {
-        let State::Handoff { phase: Phase::Committed, .. } = self.machine.state() else { return None };
-        let current = self.current.take()?;
-        unwatch(self.poll.registry(), current.lifeline.as_fd());
-        let process = current.process?;
-        unwatch(self.poll.registry(), process.as_fd());
-        Some(Successor::new(process, current.words.exit))
+        let State::Handoff { phase: Phase::Committed, .. } = self.driver.state() else { return None };
+        self.succession.take_successor(&self.reactor)
     }
 
     /// Says that this process can serve, as [`ready`](Restarter::ready) does, but does not wait for the answer.
     pub(crate) fn begin_ready(&mut self) {
-        if self.machine.state() == State::Closed(Closed::NotReady) {
+        if self.driver.state() == State::Closed(Closed::NotReady) {
             // Not yet, if the program still has to take the state: it is asked again.
-            say_ready(&self.takeover, self.link.as_deref());
-            self.look_at_predecessor();
+            self.ancestry.say_ready();
+            self.poll_ancestry();
         }
+    }
+
+    /// Whether this is the copy that a forked child has.
+    pub(crate) fn is_anothers(&self) -> bool {
+        !self.claim.is_here()
+    }
+
+    fn check_here(&self) -> io::Result<()> {
+        self.claim.check_here()
+    }
+
+    /// Has the restart thread call this waker, and no earlier one, after so long: for a task that cannot
+    /// have a thread of its own. `false`: the restart thread is gone.
+    pub(crate) fn wake_in(&self, time: Duration, waker: &task::Waker) -> bool {
+        self.succession.wake_in(time, waker)
+    }
+
+    /// Has the restart thread call no waker any more.
+    pub(crate) fn wake_nobody(&self) {
+        self.succession.wake_nobody();
     }
 
     /// Whether the program has ruled restarts out.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.machine.state() == State::Closed(Closed::Stopping)
+        self.driver.state() == State::Closed(Closed::Stopping)
     }
 }
 
 impl fmt::Debug for Restarter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Restarter").field("state", &self.machine.state()).field("generation", &self.generation()).finish_non_exhaustive()
+        f.debug_struct("Restarter").field("state", &self.driver.state()).field("generation", &self.generation()).finish_non_exhaustive()
     }
 }
 
 impl AsFd for Restarter {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.poll.registry().as_fd()
+        self.reactor.as_fd()
     }
 }
 
 impl AsRawFd for Restarter {
     fn as_raw_fd(&self) -> RawFd {
-        self.poll.as_raw_fd()
+        self.reactor.as_raw_fd()
     }
 }
 
 impl Source for Restarter {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.check_here()?;
         SourceFd(&self.as_raw_fd()).register(registry, token, interests)
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.check_here()?;
         SourceFd(&self.as_raw_fd()).reregister(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        // The poll may be the parent's as well.
+        self.check_here()?;
         SourceFd(&self.as_raw_fd()).deregister(registry)
     }
 }

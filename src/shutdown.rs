@@ -41,6 +41,24 @@
 //! * **A dropped [`Shutdown`]** takes nothing back: the phase remains, only nobody waits for the handles any more, and a forced phase that
 //!   had not begun will never come.
 //! * **Handles never freed** (`std::mem::forget`, a reference cycle) are counted as work under way; hence the limit of [`Shutdown::wait`].
+//!
+//! # In a forked child
+//!
+//! A child that is forked has copies of all of this, and the copies do nothing: no lock is taken, nothing is written that the parent can
+//! see, nobody is woken and nobody waits. The shutdown of the parent goes on as if there were no child, which can drop its copies or leave
+//! them. A coordinator that the child makes works in full.
+//!
+//! What a copy answers, and whatever is made from it, is what was so at the fork:
+//!
+//! | call | in a forked child |
+//! | --- | --- |
+//! | [`shutdown`](ShutdownCoordinator::shutdown), [`force`](Shutdown::force), dropping a handle | changes no phase |
+//! | [`is_shutdown`](ShutdownSignal::is_shutdown), [`is_forced`](ShutdownSignal::is_forced), [`Shutdown::poll`] | the phase at the fork, for ever |
+//! | [`Shutdown::remaining`] | the handles at the fork, less those that the child has dropped since |
+//! | [`Shutdown::wait`] | returns at once: an error of at least one, if the shutdown was not finished at the fork |
+//! | [`ShutdownSignal::wait`], [`wait_forced`](ShutdownSignal::wait_forced) | returns at once |
+//! | futures | ready if the phase had come at the fork; otherwise pending, and never woken |
+//! | [`Shutdown::descriptor`], registering and deregistering | an error, of the kind `Unsupported` |
 
 mod bell;
 mod handle;
@@ -86,7 +104,7 @@ pub struct ShutdownCoordinator {
 impl ShutdownCoordinator {
     /// A coordinator with no handles yet. Takes no descriptor.
     pub fn new() -> Self {
-        Self { work: Arc::default() }
+        Self { work: Arc::new(Work::new()) }
     }
 
     /// A handle for one unit of work: the shutdown waits until it and all its clones are dropped.
@@ -173,8 +191,8 @@ impl Shutdown {
         if !self.moments.wait_for(Moment::Finished, limit) {
             match self.remaining() {
                 // The last one is being dropped at this moment; what is left of it is no wait to speak of.
-                0 => self.moments.wait(Moment::Finished),
-                left => return Err(left),
+                0 if self.moments.is_here() => self.moments.wait(Moment::Finished),
+                left => return Err(left.max(1)),
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 //!
 //! Knows: names, kinds and addresses of sockets. Does not know: when they are passed on, or by what means.
 
+mod directory;
 mod kind;
 mod path;
 
@@ -20,8 +21,9 @@ use crate::sys;
 use crate::systemd::Passed;
 use crate::wire;
 
+pub(crate) use directory::{Directory, Found};
 pub(crate) use kind::Kind;
-pub(crate) use path::{LOCK, LONGEST_PATH, PathLock, TEMPORARY, beside, is_stale, named, unix_client, unix_socket};
+pub(crate) use path::{LONGEST_PATH, PathLock, TEMPORARY, beside, find_stale, lock_name, named, temporary_name, unix_client, unix_socket};
 
 use path::bind_unix;
 

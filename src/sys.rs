@@ -4,13 +4,15 @@
 #![allow(unsafe_code, reason = "this is the room for it; each block says why it is sound")]
 
 mod dying;
+mod fork;
 mod memory;
 mod packet;
 mod process;
+mod rights;
 pub(crate) mod simulation;
 mod spawn;
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::mem;
@@ -30,9 +32,13 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{fstat, fstatat};
 
+use crate::wire::FileId;
+
+pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
 pub(crate) use process::{Process, kill_and_reap};
+pub(crate) use rights::{Maker, Thread, own_capabilities, threads_with};
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};
 pub(crate) use spawn::{Spawn, may_enter, spawn};
 
@@ -71,26 +77,26 @@ pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Opt
     fstat(fd).is_ok().then(|| look(fd))
 }
 
-/// The device and inode of an open descriptor, given by number; `None` if there is none of that number.
+/// The file of an open descriptor, given by number; `None` if there is none of that number.
 #[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
-pub(crate) fn identity(raw: RawFd) -> Option<(u64, u64)> {
-    peek(raw, |fd| fstat(fd).ok().map(|stat| (u64::from(stat.st_dev), u64::from(stat.st_ino))))?
+pub(crate) fn identity(raw: RawFd) -> Option<FileId> {
+    peek(raw, |fd| fstat(fd).ok().map(|stat| FileId { device: u64::from(stat.st_dev), inode: u64::from(stat.st_ino) }))?
 }
 
-/// The device and inode of what a path names, be it a link; `None` if nothing can be seen there.
-pub(crate) fn identity_of(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+/// What a path names, be it a link; `None` if nothing can be seen there.
+pub(crate) fn identity_of(path: &Path) -> Option<FileId> {
+    fs::symlink_metadata(path).ok().map(|found| FileId { device: found.dev(), inode: found.ino() })
 }
 
 /// The same with links followed.
-pub(crate) fn identity_behind(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+pub(crate) fn identity_behind(path: &Path) -> Option<FileId> {
+    fs::metadata(path).ok().map(|found| FileId { device: found.dev(), inode: found.ino() })
 }
 
-/// The device and inode of the directory that this process is in, which it need not be able to enter anew.
+/// The working directory of this process, which it need not be able to enter anew.
 #[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
-pub(crate) fn working_directory() -> Option<(u64, u64)> {
-    fstatat(AT_FDCWD, c"", AtFlags::AT_EMPTY_PATH).ok().map(|stat| (u64::from(stat.st_dev), u64::from(stat.st_ino)))
+pub(crate) fn working_directory() -> Option<FileId> {
+    fstatat(AT_FDCWD, c"", AtFlags::AT_EMPTY_PATH).ok().map(|stat| FileId { device: u64::from(stat.st_dev), inode: u64::from(stat.st_ino) })
 }
 
 /// Takes over a descriptor that this process was born with, and makes it CLOEXEC again.
@@ -152,8 +158,8 @@ pub(crate) fn executed_path() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
 }
 
-/// Whether this process has rights that the one which executed its program did not have: the program is setuid or setgid, or the file has
-/// capabilities.
+/// Whether this process has rights that the one which executed its program need not have: the
+/// program is setuid or setgid, or the file has capabilities, or a security module says so.
 pub(crate) fn has_gained_rights() -> bool {
     // SAFETY: getauxval has no preconditions.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
@@ -165,6 +171,16 @@ pub(crate) fn is_at_default(signal: Signal) -> bool {
     let mut now: libc::sigaction = unsafe { mem::zeroed() };
     // SAFETY: without a new action nothing changes, and the call writes nothing but `now`.
     unsafe { libc::sigaction(signal as libc::c_int, ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_DFL }
+}
+
+/// Gives what one name of a directory names another name, under which nothing may be.
+pub(crate) fn rename_to_free(directory: impl AsFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    let [from, to] = [CString::new(from.as_bytes())?, CString::new(to.as_bytes())?];
+    let directory = directory.as_fd().as_raw_fd();
+    // By its number: not every C library has it.
+    // SAFETY: the descriptor is open, and both names are NUL-terminated and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_renameat2, directory, from.as_ptr(), directory, to.as_ptr(), libc::RENAME_NOREPLACE) };
+    Ok(Errno::result(result).map(drop)?)
 }
 
 /// Sets an environment variable if this process has one thread only; says whether it did.

@@ -3,20 +3,24 @@
 //! Knows: the notification protocol, and the environment that socket activation uses. Does not know: why anything is told, or what
 //! the sockets are for. Without systemd (no NOTIFY_SOCKET, no LISTEN_FDS) all of it does nothing.
 
+mod environment;
 mod manager;
 mod unit;
 
 use std::ffi::OsString;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{SockaddrStorage, getpeername, getsockopt, sockopt};
+use nix::sys::stat::{SFlag, fstat};
 
 use crate::error::Error;
 use crate::sys;
 use crate::wire::{self, LIFELINE_VARIABLE, Place};
 
-pub(crate) use manager::{BARRIER_LIMIT, Barrier, EXTENSION, Manager, begin_anew, is_there, ready};
+pub(crate) use environment::handed_down;
+pub(crate) use manager::{Barrier, EXTENSION, Notifier, begin_anew, is_there, ready};
 
 const LISTEN_PID: &str = "LISTEN_PID";
 const LISTEN_FDS: &str = "LISTEN_FDS";
@@ -44,6 +48,10 @@ pub(crate) struct Passed {
 }
 
 /// The sockets that were passed to this process. `successor` says whether a predecessor started it: then `auto` means this one.
+///
+/// Where this process has gained rights and no predecessor has proved that it passes them, a socket
+/// counts only if root has made it: a caller without rights has none of those, but what a service
+/// manager has given it.
 pub(crate) fn passed(successor: bool) -> Vec<Passed> {
     let meant_for_us = match std::env::var(LISTEN_PID) {
         Ok(pid) if pid == AUTO => successor,
@@ -64,6 +72,15 @@ pub(crate) fn passed(successor: bool) -> Vec<Passed> {
         if is_our_own(number) {
             log::warn!(target: "pollflip", "{LISTEN_FDS}={count}, but descriptor {number} was not passed: it and the rest are left out");
             break;
+        }
+        if sys::has_gained_rights() && !successor && !is_of_root(number) {
+            log::warn!(
+                target: "pollflip",
+                "socket {name:?} of {LISTEN_FDS} is left alone: this process has rights that its caller need not have, and root has not made that \
+                 socket: have it passed by a service manager that is root, or give the process its capabilities by AmbientCapabilities= and not \
+                 by its file"
+            );
+            continue;
         }
         passed.push(Passed { name, number });
     }
@@ -87,6 +104,17 @@ fn is_our_own(number: RawFd) -> bool {
     sys::peek(number, |fd| {
         let flags = fcntl(fd, FcntlArg::F_GETFD).map_or(FdFlag::empty(), FdFlag::from_bits_retain);
         flags.contains(FdFlag::FD_CLOEXEC) && getsockopt(&fd, sockopt::SockType).is_err()
+    })
+    .unwrap_or(false)
+}
+
+/// Whether it is a socket that root has made, and that nobody is at the other end of. The kernel
+/// keeps the user who has made a socket as the owner of its inode.
+fn is_of_root(number: RawFd) -> bool {
+    sys::peek(number, |fd| {
+        let is_socket = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFSOCK;
+        fstat(fd).is_ok_and(|found| is_socket(found.st_mode) && found.st_uid == 0)
+            && getpeername::<SockaddrStorage>(fd.as_raw_fd()) == Err(Errno::ENOTCONN)
     })
     .unwrap_or(false)
 }

@@ -2,6 +2,8 @@
 //!
 //! Knows: which events resolve a task, and which hooks they call. Does not know: how a restart goes. As a future it needs no runtime: a
 //! thread that waits for the restarter's descriptor wakes whoever polled last. Polled by hand it needs no thread either.
+//! Where that thread cannot be had, the restart thread wakes the task every now and then, and each poll
+//! tries to start the missing one.
 
 mod handler;
 mod watcher;
@@ -11,6 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
@@ -22,6 +25,9 @@ use crate::restarter::{Event, Restarter, Successor};
 use handler::Hooks;
 pub use handler::{HookResult, LifecycleHandler};
 use watcher::Watcher;
+
+/// How soon a task is polled again that cannot have the thread that wakes it.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Makes a restart task: the same as [`RestartConfig::try_into_restart_task`].
 ///
@@ -59,9 +65,13 @@ impl RestartConfig {
 /// - A restart that failed is neither: the process goes on, and so does the task. See [`LifecycleHandler::new_process_failed`].
 /// - Polled after it has resolved it stays pending.
 ///
+/// Its first poll as a future starts a thread that wakes it, which takes two descriptors. Where these cannot
+/// be had, that is logged once, and the task is woken ten times a second until they can: by the restart
+/// thread, with the rights of that one.
+///
 /// It is a [`Future`] for any executor, has [`poll`](RestartTask::poll) for loops that poll by hand, and like the [`Restarter`] is a
 /// `mio::event::Source` and a descriptor. It is `Unpin`: `&mut task` goes into a `select!`. Dropped, it leaves nothing behind, as the
-/// restarter does.
+/// restarter does. A forked child's copy stays pending, is never woken, and calls no hook.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), pollflip::Error> {
@@ -79,13 +89,15 @@ pub struct RestartTask {
     restarter: Restarter,
     hooks: Hooks,
     resolved: bool,
-    /// From the first poll as a future on.
+    /// From the first poll as a future on, if it can be had.
     watcher: Option<Watcher>,
+    /// It cannot be had, which has been logged.
+    is_blind: bool,
 }
 
 impl From<Restarter> for RestartTask {
     fn from(restarter: Restarter) -> RestartTask {
-        RestartTask { restarter, hooks: Hooks::default(), resolved: false, watcher: None }
+        RestartTask { restarter, hooks: Hooks::default(), resolved: false, watcher: None, is_blind: false }
     }
 }
 
@@ -103,6 +115,9 @@ impl RestartTask {
 
     /// Does what there is to do, without blocking: for loops that poll by hand, once a tick or when the descriptor is readable.
     pub fn poll(&mut self) -> Poll<Result<Successor, Error>> {
+        if self.restarter.is_anothers() {
+            return Poll::Pending;
+        }
         self.restarter.begin_ready();
         while let Some(event) = self.restarter.poll() {
             let event = match self.hooks.run(&mut self.restarter, event) {
@@ -152,6 +167,9 @@ impl RestartTask {
     /// No event is lost when the future is dropped.
     pub fn next_event(&mut self) -> impl Future<Output = Event> + Send + Unpin {
         poll_fn(|context| {
+            if self.restarter.is_anothers() {
+                return Poll::Pending;
+            }
             self.restarter.begin_ready();
             while let Some(event) = self.restarter.poll() {
                 if let Some(event) = self.hooks.run(&mut self.restarter, event) {
@@ -166,13 +184,37 @@ impl RestartTask {
         })
     }
 
-    /// Has the waker woken when the descriptor is readable.
+    /// Has the waker woken when the descriptor is readable. Where no thread can be had that waits for it,
+    /// the waker is woken after a pause.
+    ///
+    /// # Errors
+    ///
+    /// Nobody can wake it. The restart thread is gone too, so that no further restart is possible.
     fn wake_later(&mut self, context: &Context<'_>) -> Result<(), Error> {
-        let watcher = match &mut self.watcher {
-            Some(watcher) => watcher,
-            none => none.insert(Watcher::new(self.restarter.as_fd()).map_err(Error::os("cannot start the thread that wakes the task"))?),
-        };
-        watcher.arm(context.waker());
+        if self.restarter.is_anothers() {
+            return Ok(());
+        }
+        if self.watcher.is_none() {
+            match Watcher::new(self.restarter.as_fd()) {
+                Ok(watcher) => {
+                    self.watcher = Some(watcher);
+                    if std::mem::take(&mut self.is_blind) {
+                        self.restarter.wake_nobody();
+                    }
+                }
+                Err(error) => {
+                    if !self.restarter.wake_in(RETRY, context.waker()) {
+                        return Err(Error::os("cannot start the thread that wakes the task")(error));
+                    }
+                    if !std::mem::replace(&mut self.is_blind, true) {
+                        log::warn!("cannot start the thread that wakes the task: {error}; trying again every {RETRY:?}");
+                    }
+                }
+            }
+        }
+        if let Some(watcher) = &self.watcher {
+            watcher.arm(context.waker());
+        }
         Ok(())
     }
 }

@@ -35,13 +35,43 @@ pub const MAX_TEXT: usize = 4096;
 /// Names the lifeline in the environment of a successor, as a [`Place`].
 pub const LIFELINE_VARIABLE: &str = "POLLFLIP_LIFELINE";
 
+/// What tells one file from another as long as both are there, sockets and pipes included. Written `dev:ino`, sent as both numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    /// The device.
+    pub device: u64,
+    /// The inode.
+    pub inode: u64,
+}
+
+impl FileId {
+    /// The file that the numbers name, if they are two.
+    pub fn from_numbers(numbers: &[u64]) -> Option<FileId> {
+        match *numbers {
+            [device, inode] => Some(FileId { device, inode }),
+            _ => None,
+        }
+    }
+
+    /// Both numbers.
+    pub fn to_numbers(self) -> [u64; 2] {
+        [self.device, self.inode]
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
+    }
+}
+
 /// A descriptor by its number, and what must be there for it to be the one that is meant. Written `fd:dev:ino`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The number.
     pub number: i32,
-    /// The device and inode.
-    pub identity: (u64, u64),
+    /// The file that it is open to.
+    pub identity: FileId,
 }
 
 impl Place {
@@ -49,13 +79,14 @@ impl Place {
     pub fn parse(text: &str) -> Option<Place> {
         let (number, identity) = text.split_once(':')?;
         let (device, inode) = identity.split_once(':')?;
-        Some(Place { number: number.parse().ok()?, identity: (device.parse().ok()?, inode.parse().ok()?) })
+        let identity = FileId { device: device.parse().ok()?, inode: inode.parse().ok()? };
+        Some(Place { number: number.parse().ok()?, identity })
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.number, self.identity.0, self.identity.1)
+        write!(f, "{}:{}", self.number, self.identity)
     }
 }
 

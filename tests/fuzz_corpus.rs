@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::corpus::{Seed, corpus, is_seed};
-use model::operation::{After, Whose, limits_to_byte};
+use model::operation::{Whose, limits_to_byte};
 use model::rows::{If, ROWS};
 use model::say::way_to;
-use model::{ON_PROBATION, On, Operation, PLAIN, Room, bytes, machine};
-use pollflip::internals::machine::Limits;
+use model::takeover::step::setting_to_byte;
+use model::takeover::{Setting, TAKEOVER_ROWS, TakeoverStep};
+use model::{After, ON_PROBATION, On, Operation, PLAIN, Room, bytes, machine, takeover};
+use pollflip::internals::machine::{Limits, TakeoverInput};
 use pollflip::internals::wire::{MAX_FRAME, Message};
 
 fn seed(name: &str, limits: Limits, steps: impl IntoIterator<Item = Operation>) -> Seed {
@@ -68,6 +70,59 @@ fn machine_seeds() -> Vec<Seed> {
     rows.chain(between).collect()
 }
 
+/// One for each row of the table, and some of what is between the rows.
+fn takeover_seeds() -> Vec<Seed> {
+    use pollflip::internals::machine::TakeoverInput::*;
+    use takeover::say::*;
+    let seed = |name: &str, setting, steps: Vec<TakeoverStep>| -> Seed {
+        let steps = steps.into_iter().flat_map(TakeoverStep::to_bytes);
+        (name.into(), std::iter::once(setting_to_byte(setting)).chain(steps).collect())
+    };
+    let plain = |ways: &[&[TakeoverInput]]| ways.concat().into_iter().map(TakeoverStep::plain).collect::<Vec<_>>();
+    let paused = |input, drain| TakeoverStep { drain, ..TakeoverStep::plain(input) };
+    let timed = |input, after| TakeoverStep { after, ..TakeoverStep::plain(input) };
+    let aftermath: &[TakeoverInput] = &[PredecessorEnded, Attach];
+    let rows = TAKEOVER_ROWS.iter().map(|row| {
+        let (setting, way) = way_to_row(row);
+        seed(row.name, setting, plain(&[&way, &row.on[..1], aftermath]))
+    });
+    let eternal = Setting::Successor(Some(Duration::MAX));
+    let between = [
+        seed("between-early-words", PROBATIONER, plain(&[STARTING, &[Granted, Commit, StateComplete, SayReady, Commit]])),
+        seed("between-late-words", PROBATIONER, plain(&[GIVEN_UP, &[Granted, Commit, SayReady, SayRefuse, Pull], aftermath])),
+        seed("between-lost-and-asked", SUCCESSOR, plain(&[ASKED, &[CLOSED, StateComplete, StateUnusable, SayReady]])),
+        seed("between-dying", SUCCESSOR, {
+            let dies =
+                [After::JustBeforeDeadline, After::JustBeforeDeadline, After::AtDeadline].map(|after| timed(PredecessorDying, after));
+            plain(&[READY_SENT, &[CLOSED]]).into_iter().chain(dies).chain(plain(&[&[Timeout]])).collect()
+        }),
+        seed("between-deadlines", PROBATIONER, {
+            let looks = [After::JustBeforeDeadline, After::Nanosecond, After::JustAfterDeadline].map(|after| timed(Timeout, after));
+            plain(&[GRANTED]).into_iter().chain(looks).collect()
+        }),
+        seed("between-stale-clock", SUCCESSOR, {
+            let stale = TakeoverStep { stale: true, ..TakeoverStep::plain(Timeout) };
+            plain(&[GRANTED, &[CLOSED_BY_US]]).into_iter().chain([stale, TakeoverStep::plain(Timeout)]).collect()
+        }),
+        seed("between-eternity", eternal, {
+            let eternal = [Timeout, CLOSED, PredecessorDying, Timeout].map(|input| timed(input, After::Eternity));
+            plain(&[GRANTED]).into_iter().chain(eternal).collect()
+        }),
+        seed("between-restarters", PROBATIONER, {
+            let dropped = [paused(PredecessorEnded, 0), paused(Attach, 1), paused(Attach, 2)];
+            plain(&[READY_SENT]).into_iter().chain(dropped).chain(plain(&[&[Attach]])).collect()
+        }),
+        seed("between-no-restarter", PROBATIONER, plain(&[&[SayReady, Granted, CLOSED, Timeout], aftermath])),
+        seed(
+            "between-nobody-listens",
+            SUCCESSOR,
+            [Attach, SayReady, Granted, CLOSED, Timeout, PredecessorEnded].map(|input| paused(input, 0)).into(),
+        ),
+        seed("between-first-again", FIRST, plain(&[STARTING, &[Attach, SayReady, Attach, PredecessorEnded, Granted]])),
+    ];
+    rows.chain(between).collect()
+}
+
 fn wire_seeds() -> Vec<Seed> {
     [
         ("hello", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":1,"probation_ms":5000,"signal":10,"given":[{"is":"predecessor"},{"is":"coordination","path":"/run/x.sock"},{"is":"socket","name":"http"}],"more":true}"#),
@@ -78,6 +133,8 @@ fn wire_seeds() -> Vec<Seed> {
         ("more", r#"{"type":"more","given":[{"is":"socket","name":"\u00fc\"\n"}],"more":false}"#),
         ("here", r#"{"type":"here","version":1,"oldest":1,"pid":4294967295}"#),
         ("here-out-of-range", r#"{"type":"here","version":-1,"oldest":1e99,"pid":4294967296}"#),
+        ("challenge", r#"{"type":"challenge","number":18446744073709551615}"#),
+        ("proof", r#"{"type":"proof","number":18446744073709551615}"#),
         ("pull", r#"{"type":"pull"}"#),
         ("items", r#"{"type":"items","items":[{"name":"a","kind":"descriptor"},{"name":"b","kind":"blob"},{"name":"c","kind":"x"}]}"#),
         ("end", r#"{"type":"end","items":18446744073709551615}"#),
@@ -140,11 +197,26 @@ fn the_machine_does_what_the_model_does_and_every_row_is_in_the_corpus() {
 }
 
 #[test]
+fn the_takeover_does_what_its_model_does_and_every_row_is_in_the_corpus() {
+    let mut reached = BTreeSet::new();
+    for (file, bytes) in corpus("takeover", &takeover_seeds()) {
+        let life = takeover::takeover(&bytes);
+        if is_seed(&file) {
+            reached.extend(life.cells().iter().map(|(row, ..)| *row));
+        }
+    }
+    let missing: Vec<_> = TAKEOVER_ROWS.iter().enumerate().filter(|(index, _)| !reached.contains(index)).map(|(_, row)| row.name).collect();
+    assert!(missing.is_empty(), "no file reaches {missing:?}");
+}
+
+#[test]
 fn steps_are_written_as_they_are_read() {
     for what in 0..=255 {
         for when in 0..=255 {
             let operation = Operation::of_bytes([what, when]);
             assert_eq!(Operation::of_bytes(operation.to_bytes()), operation);
+            let step = TakeoverStep::of_bytes([what, when]);
+            assert_eq!(TakeoverStep::of_bytes(step.to_bytes()), step);
         }
     }
 }
@@ -156,7 +228,23 @@ fn any_packet_is_a_message_or_an_error_and_every_message_is_in_the_corpus() {
         let kind = |message: Message| format!("{message:?}").split([' ', '(']).next().map(str::to_owned);
         kinds.extend(bytes::wire(&packet).and_then(kind));
     }
-    let all = ["Commit", "End", "GivenUp", "Granted", "Hello", "Here", "Items", "More", "Progress", "Pull", "Ready", "Refuse", "Unknown"];
+    let all = [
+        "Challenge",
+        "Commit",
+        "End",
+        "GivenUp",
+        "Granted",
+        "Hello",
+        "Here",
+        "Items",
+        "More",
+        "Progress",
+        "Proof",
+        "Pull",
+        "Ready",
+        "Refuse",
+        "Unknown",
+    ];
     assert!(kinds.iter().eq(all), "{kinds:?}");
 }
 

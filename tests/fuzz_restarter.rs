@@ -7,6 +7,9 @@ mod model;
 mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use nix::libc;
 
 use model::corpus::{Seed, bless, corpus, is_seed};
 use model::rows::ROWS;
@@ -14,6 +17,9 @@ use simulation::act::Setting;
 use simulation::seams::{Plan, Seam, seams};
 use simulation::successor::{ANOTHER, GARBAGE, HERE, PROGRESS, PULL, READY, REFUSE};
 use simulation::{Act, Happening, Kind};
+
+/// A process has one life at a time: it counts its descriptors.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Up to where the program is ready,
 const OPEN: &[(Kind, u8)] = &[(Kind::Ready, 0), POLL];
@@ -48,6 +54,16 @@ fn rows() -> Vec<Seed> {
     let plain = |name, acts: &[(Kind, u8)]| seed(name, Setting::PLAIN, &[OPEN, acts]);
     let begun = |name, acts: &[(Kind, u8)]| seed(name, Setting::PLAIN, &[OPEN, BEGUN, acts]);
     let started = |name, acts: &[(Kind, u8)]| seed(name, Setting::PLAIN, &[OPEN, BEGUN, STARTED, acts, &[POLL]]);
+    // The manager is busy when the restart becomes final.
+    let final_while_busy = |name, acts: &[(Kind, u8)]| {
+        let setting = Setting::PROBATION.and(Setting::MANAGER);
+        let busy: &[(Kind, u8)] = &[(Kind::Manager, 0), (Kind::Says, READY), POLL, BUSY];
+        seed(name, setting, &[OPEN, BEGUN, STARTED, busy, acts, &[POLL]])
+    };
+    // Nor can it be asked for a sign: there is no descriptor for that.
+    let no_barrier = (Kind::Fault, 4 << 2);
+    // The kernel does not take the commit at once.
+    let untaken: &[(Kind, u8)] = &[(Kind::Fault, (2 << 2) + 1), DEADLINE, POLL];
     let proving = |name, acts: &[(Kind, u8)]| seed(name, Setting::PROBATION, &[OPEN, BEGUN, STARTED, SAYS_READY, acts, &[POLL]]);
     vec![
         plain("opened", &[]),
@@ -83,6 +99,14 @@ fn rows() -> Vec<Seed> {
         proving("will-not-die-after-grant", &[UNDYING, (Says, GARBAGE), POLL, DEADLINE]),
         started("died-at-last", &[UNDYING, CANCEL, POLL, DEADLINE, POLL, DIES_AT_LAST]),
         proving("died-at-last-after-grant", &[UNDYING, (Says, GARBAGE), POLL, DEADLINE, POLL, DIES_AT_LAST]),
+        final_while_busy("manager-given-up", &[DEADLINE, POLL, (Kind::Pass, 6)]),
+        final_while_busy("manager-knows", &[no_barrier, DEADLINE]),
+        final_while_busy("manager-told-last", &[no_barrier, DEADLINE, POLL, READS, (Kind::Pass, 4)]),
+        final_while_busy("gone-untold", &[DEADLINE, POLL, DIES]),
+        final_while_busy("gone-and-all-know", &[DEADLINE, POLL, DIES, POLL, (Kind::Pass, 6)]),
+        final_while_busy("gone-untold-at-last", &[no_barrier, DEADLINE, POLL, DIES]),
+        seed("gone-while-told", Setting::MANAGER, &[OPEN, BEGUN, STARTED, &[(Kind::Manager, 0)], SAYS_READY, &[DIES, POLL]]),
+        proving("gone-while-told-at-last", &[untaken, &[DIES, (Kind::Fault, (1 << 2) + 1)]].concat()),
         started("successor-gone", &[(Says, READY), POLL, DIES]),
         plain("stopped", &[STOP, POLL]),
         started("stopped-killing", &[UNDYING, CANCEL, POLL, STOP]),
@@ -224,6 +248,7 @@ fn sends_that_fail(seed: &str) -> Option<usize> {
 
 #[test]
 fn every_life_is_one_that_the_model_knows_and_every_row_is_reached() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut reached = BTreeSet::new();
     let mut happened = BTreeSet::new();
     bless("restarter", &faults());
@@ -238,7 +263,7 @@ fn every_life_is_one_that_the_model_knows_and_every_row_is_reached() {
             let failed = life.struck.iter().filter(|struck| struck.file.ends_with("packet.rs")).count();
             assert!(sends.is_none_or(|sends| sends == failed), "{file:?}: {:?}", life.struck);
             // The service stays where it is unless the grant has been taken.
-            let given_up = cells.iter().any(|(row, ..)| ROWS[*row].name == "given-up");
+            let given_up = cells.iter().any(|(row, ..)| ["given-up", "grant-not-taken"].contains(&ROWS[*row].name));
             assert!(!file.to_string_lossy().contains("-grant-") || given_up != file.to_string_lossy().contains("-waits"), "{file:?}");
             reached.extend(cells.iter().map(|(row, ..)| ROWS[*row].name));
         }
@@ -251,4 +276,27 @@ fn every_life_is_one_that_the_model_knows_and_every_row_is_reached() {
     println!("{} lives, {} of {} rows", files.len(), reached.len(), ROWS.len());
     let missing: Vec<_> = ROWS.iter().map(|row| row.name).filter(|name| !reached.contains(name)).collect();
     assert!(missing.is_empty(), "no file reaches {missing:?}");
+}
+
+/// Each message of a lifeline, on both sides of it, cannot be read once for want of memory, and can be
+/// read a moment later.
+#[test]
+fn a_lifeline_that_cannot_be_read_for_a_moment_ends_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let a_moment: &[(Kind, u8)] = &[(Kind::Pass, 3), POLL];
+    let mut lives = 0;
+    for plan in plans() {
+        let acts = plan.acts.iter().flat_map(|act| std::iter::once(*act).chain(a_moment.iter().filter(|_| *act == POLL).copied()));
+        let plan = Plan { acts: acts.collect(), ..plan };
+        let rows =
+            |bytes: &[u8]| -> BTreeSet<_> { simulation::life(bytes).checked.cells().iter().map(|(row, ..)| ROWS[*row].name).collect() };
+        let undisturbed = rows(&plan.to_bytes());
+        for (bytes, struck) in plan.live_through_all_faults() {
+            if struck.file.ends_with("sys/packet.rs") && struck.error == libc::ENOMEM {
+                lives += 1;
+                assert_eq!(rows(&bytes), undisturbed, "{}: {struck:?}", plan.name);
+            }
+        }
+    }
+    assert!(lives > 30, "it has failed {lives} times");
 }

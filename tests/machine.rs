@@ -8,7 +8,7 @@ use model::checked::ALL;
 use model::say::*;
 use model::{Checked, ON_PROBATION, On, PLAIN, PROBATION, READY, Room};
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Attempt, Cause, Input, Notice, Violation};
+use pollflip::internals::machine::{Action, Attempt, COMMIT_TIMEOUT, Cause, GRANT_TIMEOUT, Input, Notice, Violation};
 
 mod starting {
     use super::*;
@@ -195,8 +195,7 @@ mod granting {
 
     #[test]
     fn a_child_that_was_told_so_has_the_service_for_good_without_probation() {
-        let outputs = [outputs![Notice::HandedOff(PID)], committed()].concat();
-        assert_eq!(meets(after(GRANTING), On::Granted), (outputs, Room::Committed));
+        assert_eq!(meets(after(GRANTING), On::Granted), (outputs![Notice::HandedOff(PID), Action::Commit(A)], Room::Untold));
     }
 
     #[test]
@@ -231,13 +230,23 @@ mod granting {
     }
 
     #[test]
-    fn it_was_ready_in_time_however_long_the_grant_takes() {
-        for drain in [0, 1] {
-            let mut process = granting(drain);
-            assert_eq!(process.machine().poll_timeout(), None);
-            assert_eq!(process.step(2 * READY, Input::Timeout, 0), vec![]);
-            assert_eq!(process.room(), Room::Granting);
-        }
+    fn it_was_ready_in_time_and_the_grant_has_a_time_of_its_own() {
+        let mut process = after(WAITING);
+        process.step(READY - INSTANT, Input::Ready(A), 1);
+        assert_eq!(process.to_deadline(), GRANT_TIMEOUT);
+        assert_eq!(process.step(GRANT_TIMEOUT - INSTANT, Input::Timeout, 0), vec![]);
+        assert_eq!(process.room(), Room::Granting);
+        assert_eq!(process.meets(On::Timeout), outputs![Action::Kill(A)]);
+        assert_eq!(meets(process, On::Exited), (failed(Cause::GrantNotTaken), Room::Idle));
+    }
+
+    #[test]
+    fn a_successor_whose_end_has_begun_is_not_waited_for() {
+        let mut process = after(GRANTING);
+        assert_eq!(process.meets(On::Dying), outputs![Action::Kill(A)]);
+        assert_eq!(meets(process, On::Exited), (failed(Cause::HungUp), Room::Idle));
+        // It may be ready before its end has begun, and is heard of until it is over.
+        assert_eq!(meets(after(WAITING), On::Dying), (vec![], Room::Waiting));
     }
 
     #[test]
@@ -269,13 +278,35 @@ mod probation {
             assert_eq!(process.meets(On::Ready), outputs![Action::Grant(A)]);
             assert_eq!(process.meets(On::Granted), outputs![Notice::HandedOff(PID)]);
             assert_eq!(process.machine().poll_timeout(), Some(PROBATION));
-            assert_eq!(meets(process, On::Timeout), (committed(), Room::Committed));
+            assert_eq!(process.meets(On::Timeout), outputs![Action::Check(A)]);
+            assert_eq!(meets(process, On::Sound), (outputs![Action::Commit(A)], Room::Untold));
         }
     }
 
     #[test]
-    fn a_stop_commits_at_once() {
-        assert_eq!(meets(on_probation(), On::Stop), (committed(), Room::Committed));
+    fn a_stop_ends_it() {
+        let mut process = on_probation();
+        assert_eq!(process.meets(On::Stop), outputs![Action::Check(A)]);
+        assert_eq!(meets(process, On::Sound), (outputs![Action::Commit(A)], Room::Untold));
+    }
+
+    #[test]
+    fn a_child_that_has_failed_unseen_when_it_ends_does_not_keep_the_service() {
+        for (on, cause) in [(On::Dying, Cause::HungUp), (On::LifelineClosed, Cause::HungUp)] {
+            let mut process = on_probation();
+            process.meets(On::Timeout);
+            assert_eq!(process.meets(On::Request), refused(2, Refusal::OnProbation { successor: Some(PID) }));
+            assert_eq!(process.meets(on), outputs![Action::Kill(A)]);
+            assert_eq!(meets(process, On::Exited), (resumed(cause), Room::Idle));
+        }
+        let mut process = on_probation();
+        process.meets(On::Timeout);
+        assert_eq!(meets(process, On::Exited), (resumed(Cause::DiedOnProbation), Room::Idle));
+    }
+
+    #[test]
+    fn what_it_says_of_itself_unasked_commits_nothing() {
+        assert_eq!(meets(on_probation(), On::Sound), (vec![], Room::Proving));
     }
 
     #[test]
@@ -295,7 +326,62 @@ mod probation {
     #[test]
     fn it_is_too_late_to_cancel() {
         assert_eq!(meets(on_probation(), On::Cancel), (vec![], Room::Proving));
-        assert_eq!(meets(after(GRANTED), On::Cancel), (vec![], Room::Committed));
+        assert_eq!(meets(after(COMMITTED), On::Cancel), (vec![], Room::Committed));
+    }
+}
+
+mod committing {
+    use super::*;
+
+    fn committing() -> Checked {
+        after(&way_to(Room::Untold))
+    }
+
+    #[test]
+    fn the_manager_is_told_first_and_those_who_wait_when_all_others_know() {
+        let mut process = committing();
+        assert_eq!(process.meets(On::ManagerTold), outputs![Action::TellCommit(A)]);
+        assert_eq!(process.meets(On::CommitTaken), vec![]);
+        assert_eq!(meets(process, On::BarrierPassed), (completed(), Room::Committed));
+        let mut process = committing();
+        process.meets(On::ManagerTold);
+        assert_eq!(process.meets(On::BarrierPassed), vec![]);
+        assert_eq!(meets(process, On::CommitTaken), (completed(), Room::Committed));
+    }
+
+    #[test]
+    fn a_manager_that_does_not_answer_is_not_waited_for_any_longer() {
+        let mut process = committing();
+        assert_eq!(process.to_deadline(), COMMIT_TIMEOUT);
+        assert_eq!(process.meets(On::Timeout), outputs![Action::TellCommit(A)]);
+        // Only the kernel is waited for.
+        assert_eq!(process.machine().poll_timeout(), None);
+        assert_eq!(meets(process, On::CommitTaken), (completed(), Room::Committed));
+        assert_eq!(meets(after(&way_to(Room::Heard)), On::Timeout), (completed(), Room::Committed));
+    }
+
+    #[test]
+    fn a_successor_that_ends_meanwhile_has_had_the_service_and_its_end_is_reported_last() {
+        let gone = [completed(), outputs![Notice::SuccessorGone(PID)]].concat();
+        let mut process = committing();
+        // Those who come to the coordination socket must not find nobody.
+        assert_eq!(process.meets(On::Exited), outputs![Action::TellCommit(A)]);
+        assert_eq!(process.meets(On::ManagerTold), vec![]);
+        assert_eq!(meets(process, On::BarrierPassed), (gone.clone(), Room::Committed));
+        assert_eq!(meets(after(&way_to(Room::TellingManaged)), On::Exited), (gone.clone(), Room::Committed));
+        assert_eq!(meets(after(&way_to(Room::Left)), On::Timeout), (gone, Room::Committed));
+    }
+
+    #[test]
+    fn whoever_asks_meanwhile_is_told_at_once() {
+        for room in [Room::Untold, Room::UntoldManaged, Room::Telling, Room::TellingManaged, Room::Heard, Room::Left] {
+            let mut process = after(&way_to(room));
+            assert_eq!(process.meets(On::Request), refused(2, Refusal::HandedOff { successor: PID }));
+            for on in [On::Stop, On::Cancel, On::ThreadLost, On::LifelineClosed, On::Garbage, On::Dying, On::Sound] {
+                assert_eq!(process.meets(on), vec![], "{on:?} in {room:?}");
+                assert_eq!(process.room(), room);
+            }
+        }
     }
 }
 
@@ -304,9 +390,9 @@ mod committed {
 
     #[test]
     fn the_end_of_the_successor_is_reported_and_nothing_else_happens() {
-        assert_eq!(meets(after(GRANTED), On::Exited), (outputs![Notice::SuccessorGone(PID)], Room::Committed));
+        assert_eq!(meets(after(COMMITTED), On::Exited), (outputs![Notice::SuccessorGone(PID)], Room::Committed));
         for on in [On::LifelineClosed, On::Garbage, On::Ready, On::Refused, On::Stop, On::ThreadLost, On::Timeout, On::Opened] {
-            assert_eq!(meets(after(GRANTED), on), (vec![], Room::Committed), "{on:?}");
+            assert_eq!(meets(after(COMMITTED), on), (vec![], Room::Committed), "{on:?}");
         }
     }
 }

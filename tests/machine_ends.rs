@@ -68,7 +68,7 @@ mod refusing {
     fn whoever_asks_after_the_handoff_is_told_whom_to_ask() {
         let (probation, gone) = (Refusal::OnProbation { successor: Some(PID) }, Refusal::HandedOff { successor: PID });
         assert_eq!(meets(Checked::after(ON_PROBATION, GRANTED), On::Request), (refused(2, probation), Room::Proving));
-        assert_eq!(meets(after(GRANTED), On::Request), (refused(2, gone), Room::Committed));
+        assert_eq!(meets(after(COMMITTED), On::Request), (refused(2, gone), Room::Committed));
     }
 
     #[test]
@@ -76,7 +76,7 @@ mod refusing {
         let mut process = after(IDLE);
         for (ticket, obstacle) in [(1, Refusal::ContainerInit), (2, Refusal::Draining { count: 3, oldest: 7 })] {
             process.obstruct(Some(obstacle));
-            assert_eq!(process.meets(On::Request), refused(ticket, obstacle));
+            assert_eq!(process.meets(On::Request), forbidden(ticket, obstacle));
             assert_eq!(process.room(), Room::Idle);
         }
         process.obstruct(None);
@@ -134,7 +134,7 @@ mod broken {
     fn an_idle_process_that_loses_its_thread_says_so_and_refuses() {
         let mut process = after(IDLE);
         assert_eq!(process.meets(On::ThreadLost), outputs![Notice::Broken]);
-        assert_eq!(meets(process, On::Request), (refused(1, Refusal::Broken), Room::Broken));
+        assert_eq!(meets(process, On::Request), (forbidden(1, Refusal::Broken), Room::Broken));
     }
 
     #[test]

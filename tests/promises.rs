@@ -1,4 +1,5 @@
-//! Each promise of the crate is named by at least one test: `promise_NN_…`, or `promise_NN` in the name of a trial.
+//! Each promise of the crate is named by at least one test: `promise_NN_…`, or `promise_NN` in the name of a trial. Each line of the threat
+//! model names tests that exist.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,6 +36,27 @@ fn each_promise_is_named_by_a_test() {
     let missing: Vec<_> = PROMISES.iter().enumerate().filter(|(index, _)| !names.contains_key(&(index + 1))).collect();
     assert!(missing.is_empty(), "no test names promise {missing:?} (counted from 0)");
     assert!(names.keys().all(|number| (1..=PROMISES.len()).contains(number)), "a promise that is not made: {names:?}");
+}
+
+#[test]
+fn each_line_of_the_threat_model_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tests: String = files(&root.join("tests")).iter().map(|file| fs::read_to_string(file).expect("a source file")).collect();
+    let model = fs::read_to_string(root.join("SECURITY.md")).expect("the threat model");
+    let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| entrance |") && !line.starts_with("| --- |");
+    let mut named = 0;
+    for row in model.lines().filter(is_row) {
+        let cell = row.trim_end_matches([' ', '|']).rsplit('|').next().expect("a last cell");
+        let names: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test holds this: {row}");
+        for name in names {
+            // As a function, or as the name of a trial.
+            let exists = [format!("fn {name}("), format!("\"{name}\"")].iter().any(|text| tests.contains(text));
+            assert!(exists, "SECURITY.md names {name}, which is no test");
+            named += 1;
+        }
+    }
+    assert!(named >= 50, "{named} names: is the table still what this test reads?");
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {

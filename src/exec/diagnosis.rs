@@ -1,27 +1,32 @@
 //! What stands at the path of a program that could not be started.
+//!
+//! Knows: what the kernel looks at before it executes a file. Does not know: who reads this. What a
+//! file or a link holds is told only if everybody may read it (`public`).
 
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 
-use crate::config::Launch;
+use crate::config::{Launch, Program};
 use crate::sys;
 
-use super::start;
+use super::{public, start};
 
 /// So much of a file the kernel looks at: what comes after the name of an interpreter must be in it.
 const HEAD: usize = 256;
 /// How deep the kernel goes into scripts whose interpreters are scripts.
 const DEPTH: u8 = 5;
 const NAMELESS: &str = "it begins with #!, and no interpreter is named after that";
+const NOT_ALLOWED: &str = "this user may not execute it or its interpreter, or their file system is mounted noexec";
+const UNTOLD: &str = "what is in it is not told: not everybody may read it, or this process has rights that its caller need not have";
 
 /// What a person should know beyond the error itself.
-pub(super) fn of(launch: &Launch, error: &io::Error) -> Option<String> {
+pub(super) fn of(program: &Program, launch: &Launch, error: &io::Error) -> Option<String> {
     let directory = launch.directory.as_ref().map(|directory| Path::new(OsStr::from_bytes(directory.as_bytes())));
     if let (Some(entered), Some(path)) = (start::directory(launch), directory) {
         if sys::may_enter(entered).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
@@ -32,9 +37,9 @@ pub(super) fn of(launch: &Launch, error: &io::Error) -> Option<String> {
         }
     }
     match error.raw_os_error()? {
-        libc::ENOENT => Some(missing(&launch.program, directory)),
-        libc::EACCES => Some(forbidden(&launch.program, directory)),
-        libc::ENOEXEC => Some(unfit(&launch.program, directory, DEPTH)),
+        libc::ENOENT => Some(missing(&program.path, directory)),
+        libc::EACCES => Some(forbidden(&program.path, directory)),
+        libc::ENOEXEC => Some(unfit(&program.path, directory, DEPTH)),
         libc::ETXTBSY => Some("it is still being written; deploy by rename".into()),
         libc::EPERM => Some("a rule of the system forbids it (a seccomp filter that reaches the restart thread, a security module)".into()),
         libc::EAGAIN => Some("this user or control group may not have more processes (RLIMIT_NPROC, pids.max)".into()),
@@ -46,12 +51,13 @@ pub(super) fn of(launch: &Launch, error: &io::Error) -> Option<String> {
 fn missing(program: &Path, directory: Option<&Path>) -> String {
     match fs::symlink_metadata(program) {
         Err(_) => "there is no such file".into(),
-        Ok(found) if found.is_symlink() && fs::metadata(program).is_err() => match fs::read_link(program) {
-            Ok(target) => format!("it is a symbolic link to {}, which is not there", target.display()),
-            Err(_) => "it is a broken symbolic link".into(),
+        Ok(found) if found.is_symlink() && fs::metadata(program).is_err() => match public::target(program) {
+            Some(target) => format!("it is a symbolic link to {}, which is not there", target.display()),
+            None => "it is a broken symbolic link".into(),
         },
-        Ok(_) => match script(&head(program)) {
-            Some(Script::Of(name)) => {
+        Ok(_) => match head(program).map(|head| script(&head)) {
+            None => format!("it is there, but the interpreter or the loader that it names is not; {UNTOLD}"),
+            Some(Some(Script::Of(name))) => {
                 let what = if from(directory, &name).exists() { "is there, but what that needs is not" } else { "is not there" };
                 format!("it is a script, and its interpreter {} {what}", printable(&name))
             }
@@ -64,14 +70,15 @@ fn forbidden(program: &Path, directory: Option<&Path>) -> String {
     if let Some(why) = obstacle(program) {
         return why;
     }
-    match script(&head(program)) {
+    match head(program).map(|head| script(&head)) {
         // A name without a character stands for the directory.
-        Some(Script::OfNothing) => NAMELESS.into(),
-        Some(Script::Of(name)) => match obstacle(&from(directory, &name)) {
+        Some(Some(Script::OfNothing)) => NAMELESS.into(),
+        Some(Some(Script::Of(name))) => match obstacle(&from(directory, &name)) {
             Some(why) => format!("it is a script, and its interpreter {} is no program: {why}", printable(&name)),
-            None => "this user may not execute it or its interpreter, or their file system is mounted noexec".into(),
+            None => NOT_ALLOWED.into(),
         },
-        _ => "this user may not execute it, or its file system is mounted noexec".into(),
+        Some(_) => "this user may not execute it, or its file system is mounted noexec".into(),
+        None => NOT_ALLOWED.into(),
     }
 }
 
@@ -89,7 +96,7 @@ fn obstacle(path: &Path) -> Option<String> {
 }
 
 fn unfit(program: &Path, directory: Option<&Path>, depth: u8) -> String {
-    let head = head(program);
+    let Some(head) = head(program) else { return format!("it is no program that this machine can execute; {UNTOLD}") };
     match script(&head) {
         Some(Script::OfNothing) => return NAMELESS.into(),
         Some(Script::TooLong) => {
@@ -107,7 +114,7 @@ fn unfit(program: &Path, directory: Option<&Path>, depth: u8) -> String {
     }
     if head.starts_with(b"\x7fELF") {
         // Class and byte order, machine: what this process runs on would not have been refused for what it is.
-        let own = self::head(Path::new("/proc/self/exe"));
+        let own = File::open("/proc/self/exe").map(beginning).unwrap_or_default();
         let big = head.get(5) == Some(&2);
         let machine = head.get(18..20).map(|bytes| {
             let bytes = [bytes[0], bytes[1]];
@@ -135,12 +142,15 @@ fn machine_name(machine: u16) -> String {
     }
 }
 
-fn head(program: &Path) -> Vec<u8> {
+/// How it begins. `None`: not everybody may read that.
+fn head(program: &Path) -> Option<Vec<u8>> {
+    public::open(program).map(beginning)
+}
+
+fn beginning(file: File) -> Vec<u8> {
     let mut head = Vec::new();
-    // A file that cannot be read is described by the error alone; what is there by now must not keep anybody waiting.
-    if let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(program) {
-        let _ = file.take(HEAD as u64).read_to_end(&mut head);
-    }
+    // What cannot be read is described by the error alone.
+    let _ = file.take(HEAD as u64).read_to_end(&mut head);
     head
 }
 

@@ -3,13 +3,14 @@
 use std::ffi::{CStr, CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::signal::SigSet;
 
 use crate::config::{Launch, variable};
-use crate::error::{ChildSpawnError, Error};
+use crate::error::{ChildSpawnError, Error, Refusal};
 use crate::machine::Attempt;
 use crate::sys::{self, Process, Spawn};
 use crate::systemd;
@@ -24,13 +25,16 @@ const BUSY_RETRY: Duration = Duration::from_millis(10);
 
 /// Starts it. A program that is still being written is waited for, as long as somebody wants the attempt.
 pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -> Result<Process, ChildSpawnError> {
-    let failed = |error: &io::Error| ChildSpawnError::new(&launch.program, error, diagnosis::of(launch, error));
+    // Such a request has been refused before it comes here.
+    let nothing = |refusal: &Refusal| ChildSpawnError::new(Path::new(""), &io::Error::other(refusal.to_string()), None);
+    let program = launch.program.as_ref().map_err(nothing)?;
+    let failed = |error: &io::Error| ChildSpawnError::new(&program.path, error, diagnosis::of(program, launch, error));
     let environment = environment(launch, &job).map_err(|error| failed(&error))?;
     let mut inherited: Vec<(BorrowedFd<'_>, RawFd)> = vec![(job.lifeline.as_fd(), job.lifeline.as_raw_fd())];
     inherited.extend(job.passed.iter().map(|(_, socket, number)| (socket.as_fd(), *number)));
     let what = Spawn {
-        program: &launch.executable,
-        arguments: &launch.arguments,
+        program: &program.executable,
+        arguments: &program.arguments,
         environment: &environment,
         directory: directory(launch),
         mask,
@@ -54,14 +58,14 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
         .and_then(|process| if process.is_child() { Ok(process) } else { Process::gone(pid) })
         .or_else(|error| match error.raw_os_error() {
             // SIGCHLD is ignored, or somebody waits for any child: it has ended and nobody knows how.
-            Some(libc::ESRCH) => Process::gone(pid),
+            Some(libc::ESRCH) => Process::gone(pid).map_err(|error| (error, "has ended")),
             _ => {
-                sys::kill_and_reap(pid);
-                Err(error)
+                let end = if sys::kill_and_reap(pid) { "has been killed" } else { "may not be killed: it is told to end" };
+                Err((error, end))
             }
         })
-        .map_err(|error| {
-            ChildSpawnError::new(&launch.program, &error, Some("it was started but cannot be watched, and has been killed".into()))
+        .map_err(|(error, end)| {
+            ChildSpawnError::new(&program.path, &error, Some(format!("it was started but cannot be watched, and {end}")))
         })
 }
 

@@ -6,11 +6,12 @@ use std::io::{self, BufWriter, Seek, Write};
 
 use nix::libc;
 
-use crate::sys;
+use crate::sys::{self, Origin};
 
 /// State that is written by the old process and read by the new one: a [`Write`] into memory that is handed over as it is.
 ///
-/// Small writes are collected. An error is kept, and fails the handover.
+/// Small writes are collected. An error is kept, and fails the handover. The memory is shared with a forked child, whose copy writes nothing:
+/// a child that puts the state together writes into a file of its own.
 #[derive(Debug)]
 pub struct Blob {
     writer: BufWriter<Limited>,
@@ -52,17 +53,19 @@ impl Blob {
     /// No descriptor or memory can be had.
     pub fn new() -> io::Result<Blob> {
         let file = sys::memory_file()?;
-        Ok(Blob { writer: BufWriter::with_capacity(64 * 1024, Limited(file)), failed: FirstError::default() })
+        let file = Limited { file, origin: Origin::here() };
+        Ok(Blob { writer: BufWriter::with_capacity(64 * 1024, file), failed: FirstError::default() })
     }
 
     /// The file with all that was written, which nobody changes any more.
     pub(super) fn seal(mut self) -> io::Result<File> {
+        self.writer.get_ref().check_here()?;
         // What is wrong is kept.
         let _ = self.flush();
         if let Some((kind, text)) = self.failed.0.take() {
             return Err(io::Error::new(kind, text));
         }
-        let Ok(Limited(file)) = self.writer.into_inner() else { return Err(io::ErrorKind::WriteZero.into()) };
+        let Ok(Limited { file, .. }) = self.writer.into_inner() else { return Err(io::ErrorKind::WriteZero.into()) };
         sys::seal(&file)?;
         Ok(file)
     }
@@ -78,7 +81,7 @@ impl Blob {
 
 impl Write for Blob {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let result = self.writer.write(bytes);
+        let result = self.writer.get_ref().check_here().and_then(|()| self.writer.write(bytes));
         self.keep(result)
     }
 
@@ -88,15 +91,26 @@ impl Write for Blob {
     }
 }
 
-/// A file that is not written beyond RLIMIT_FSIZE: the kernel would kill the process for trying.
+/// A file that is not written beyond RLIMIT_FSIZE: the kernel would kill the process for trying. Nor is it by a forked child, which has what
+/// its parent has collected and would write that too when it drops its copy.
 #[derive(Debug)]
-struct Limited(File);
+struct Limited {
+    file: File,
+    origin: Origin,
+}
+
+impl Limited {
+    fn check_here(&self) -> io::Result<()> {
+        self.origin.check("Blob")
+    }
+}
 
 impl Write for Limited {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sys::may_grow_to(|| Ok((&self.0).stream_position()?.saturating_add(bytes.len() as u64)))?;
+        self.check_here()?;
+        sys::may_grow_to(|| Ok((&self.file).stream_position()?.saturating_add(bytes.len() as u64)))?;
         sys::may_fail(&[libc::ENOSPC, libc::ENOMEM])?;
-        self.0.write(bytes)
+        self.file.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -5,9 +5,9 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use crate::sys::Mapping;
+use crate::sys::{Mapping, Origin};
 use crate::wire::Message;
 
 /// What the predecessor has handed over: taken by name, each once, as what the program wants it to be. What it does not take is closed
@@ -15,9 +15,14 @@ use crate::wire::Message;
 ///
 /// Connections may be taken at once, but neither read nor written before [`Granted`](crate::Event::Granted), or the return of
 /// [`ready`](crate::Restarter::ready): until then the predecessor can still get them back.
+///
+/// A forked child has a copy, and takes from that what it wants: its parent still has all of it. If another thread was just taking
+/// something at the fork, the copy is empty.
 #[derive(Debug)]
 pub struct Inheritance {
     items: Arc<Mutex<Items>>,
+    /// The process in which it has come.
+    origin: Origin,
 }
 
 /// All that has come, by name: sorted once it is complete. What was taken leaves its name.
@@ -63,22 +68,32 @@ impl Inheritance {
 
     /// The names of what has not been taken, sorted.
     pub fn names(&self) -> Vec<String> {
-        self.items().iter().filter(|(_, left)| left.is_some()).map(|(name, _)| name.clone()).collect()
+        let Some(items) = self.items() else { return Vec::new() };
+        items.iter().filter(|(_, left)| left.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Takes all that is left, sorted by name.
     pub fn drain(&mut self) -> impl Iterator<Item = (String, OwnedFd)> + use<> {
-        std::mem::take(&mut *self.items()).into_iter().filter_map(|(name, left)| Some((name, left?)))
+        let left = self.items().map(|mut items| std::mem::take(&mut *items));
+        left.unwrap_or_default().into_iter().filter_map(|(name, left)| Some((name, left?)))
     }
 
     fn slot<T>(&self, name: &str, with: impl FnOnce(&mut Option<OwnedFd>) -> T) -> Option<T> {
-        let mut items = self.items();
+        let mut items = self.items()?;
         let index = items.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
         Some(with(&mut items[index].1))
     }
 
-    fn items(&self) -> MutexGuard<'_, Items> {
-        lock(&self.items)
+    /// `None`: this is a forked child, where nobody releases them.
+    fn items(&self) -> Option<MutexGuard<'_, Items>> {
+        if self.origin.is_here() {
+            return Some(lock(&self.items));
+        }
+        match self.items.try_lock() {
+            Ok(items) => Some(items),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 
@@ -126,7 +141,7 @@ impl Collected {
 
     /// All of it.
     pub(crate) fn finish(&self) -> Inheritance {
-        Inheritance { items: self.items.clone() }
+        Inheritance { items: self.items.clone(), origin: Origin::here() }
     }
 
     /// Closes what the program has not taken.

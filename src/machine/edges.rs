@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use super::{
-    Action, Attempt, Cause, Closed, Handover, Input, KILL_TIMEOUT, Machine, Notice, Output, Phase, Reply, State, Ticket, Violation,
+    Action, Attempt, COMMIT_TIMEOUT, Cause, Closed, GRANT_TIMEOUT, Handover, Input, KILL_TIMEOUT, Knows, Machine, Notice, Output, Phase,
+    Reply, State, Ticket, Violation,
 };
 use crate::error::Refusal;
 
@@ -18,7 +19,9 @@ impl Machine {
 
     pub(super) fn request(&mut self, now: Duration, ticket: Ticket) {
         if let Some(refusal) = self.refusal(now) {
-            return self.act(Action::Reply(ticket, Reply::Refused(refusal)));
+            let is_at_rest = matches!(self.state, State::Idle | State::Closed(Closed::Broken));
+            let reply = if is_at_rest { Reply::Forbidden(refusal) } else { Reply::Refused(refusal) };
+            return self.act(Action::Reply(ticket, reply));
         }
         self.attempts += 1;
         let attempt = Attempt(self.attempts);
@@ -76,16 +79,35 @@ impl Machine {
                 self.kill(now, Cause::Protocol(Violation::ReadyTooSoon));
             }
             (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Ready(_)) => {}
-            (State::AwaitingReady { handover, .. }, Input::Ready(_)) => {
+            (State::AwaitingReady { handover, deadline, .. }, Input::Ready(_)) => {
                 *handover = Handover::Granting;
+                *deadline = now.saturating_add(GRANT_TIMEOUT);
                 self.act(Action::Grant(attempt));
             }
             (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Granted(_)) => self.granted(now),
-            (State::AwaitingReady { .. } | State::Handoff { phase: Phase::Probation { .. }, .. }, Input::LifelineClosed(_)) => {
-                self.kill(now, Cause::HungUp);
+            (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Dying(_))
+            | (State::AwaitingReady { .. }, Input::LifelineClosed(_)) => self.kill(now, Cause::HungUp),
+            (State::AwaitingReady { .. }, Input::Garbage(_)) => self.kill(now, Cause::Protocol(Violation::Garbage)),
+            (State::Handoff { pid, phase, .. }, input) => {
+                let (pid, phase) = (*pid, *phase);
+                self.said_after_grant(now, attempt, pid, phase, input);
             }
-            (State::AwaitingReady { .. } | State::Handoff { phase: Phase::Probation { .. }, .. }, Input::Garbage(_)) => {
+            _ => {}
+        }
+    }
+
+    fn said_after_grant(&mut self, now: Duration, attempt: Attempt, pid: u32, phase: Phase, input: Input) {
+        match (phase, input) {
+            (Phase::Probation { .. } | Phase::Checking { .. }, Input::LifelineClosed(_) | Input::Dying(_)) => self.kill(now, Cause::HungUp),
+            (Phase::Probation { .. } | Phase::Checking { .. }, Input::Garbage(_)) => {
                 self.kill(now, Cause::Protocol(Violation::Garbage));
+            }
+            (Phase::Checking { ticket, .. }, Input::Sound(_)) => self.commit(now, attempt, pid, ticket),
+            (Phase::Committing { .. }, Input::CommitTaken(_)) => {
+                if let Some((successor @ Knows::Told, _)) = self.committing() {
+                    *successor = Knows::Taken;
+                    self.complete_if_known();
+                }
             }
             _ => {}
         }
@@ -95,7 +117,7 @@ impl Machine {
         let State::AwaitingReady { attempt, ticket, pid, since, .. } = self.state else { return };
         self.tell(Notice::HandedOff(pid));
         match self.limits.probation {
-            None => self.commit(attempt, pid, ticket),
+            None => self.commit(now, attempt, pid, ticket),
             Some(probation) => {
                 let phase = Phase::Probation { ticket, since, deadline: now.saturating_add(probation) };
                 self.state = State::Handoff { attempt, pid, phase };
@@ -103,11 +125,60 @@ impl Machine {
         }
     }
 
-    fn commit(&mut self, attempt: Attempt, pid: u32, ticket: Ticket) {
-        self.state = State::Handoff { attempt, pid, phase: Phase::Committed };
+    /// The probation is over: has the successor passed it?
+    fn check(&mut self) {
+        if let State::Handoff { attempt, phase: phase @ Phase::Probation { .. }, .. } = &mut self.state {
+            let attempt = *attempt;
+            if let Phase::Probation { ticket, since, .. } = *phase {
+                *phase = Phase::Checking { ticket, since };
+            }
+            self.act(Action::Check(attempt));
+        }
+    }
+
+    fn commit(&mut self, now: Duration, attempt: Attempt, pid: u32, ticket: Ticket) {
+        let deadline = now.saturating_add(COMMIT_TIMEOUT);
+        let phase = Phase::Committing { ticket, successor: Knows::NotTold, manager_knows: false, deadline };
+        self.state = State::Handoff { attempt, pid, phase };
         self.act(Action::Commit(attempt));
-        self.act(Action::Reply(ticket, Reply::Completed(pid)));
-        self.tell(Notice::Completed(pid));
+    }
+
+    /// Who knows of the commit, while not all do.
+    fn committing(&mut self) -> Option<(&mut Knows, &mut bool)> {
+        match &mut self.state {
+            State::Handoff { phase: Phase::Committing { successor, manager_knows, .. }, .. } => Some((successor, manager_knows)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn manager_told(&mut self) {
+        if let State::Handoff { attempt, phase: Phase::Committing { successor: successor @ Knows::NotTold, .. }, .. } = &mut self.state {
+            *successor = Knows::Told;
+            let attempt = *attempt;
+            self.act(Action::TellCommit(attempt));
+        }
+    }
+
+    pub(super) fn barrier_passed(&mut self) {
+        if let Some((_, manager_knows)) = self.committing() {
+            *manager_knows = true;
+            self.complete_if_known();
+        }
+    }
+
+    /// Those who wait are told when everybody else knows.
+    fn complete_if_known(&mut self) {
+        if let State::Handoff { pid, phase, .. } = &mut self.state
+            && let Phase::Committing { ticket, successor: successor @ (Knows::Taken | Knows::Gone), manager_knows: true, .. } = *phase
+        {
+            *phase = Phase::Committed;
+            let pid = *pid;
+            self.act(Action::Reply(ticket, Reply::Completed(pid)));
+            self.tell(Notice::Completed(pid));
+            if successor == Knows::Gone {
+                self.tell(Notice::SuccessorGone(pid));
+            }
+        }
     }
 
     pub(super) fn exited(&mut self, of: Attempt) {
@@ -116,8 +187,16 @@ impl Machine {
                 self.take_back(Action::Grant(attempt));
                 self.fail(Some(ticket), Cause::Exited);
             }
-            State::Handoff { attempt, phase: Phase::Probation { ticket, .. }, .. } if attempt == of => {
+            State::Handoff { attempt, phase: Phase::Probation { ticket, .. } | Phase::Checking { ticket, .. }, .. } if attempt == of => {
+                self.take_back(Action::Check(attempt));
                 self.resume(Some(ticket), Cause::DiedOnProbation);
+            }
+            State::Handoff { attempt, phase: Phase::Committing { .. }, .. } if attempt == of => {
+                self.manager_told();
+                if let Some((successor, _)) = self.committing() {
+                    *successor = Knows::Gone;
+                }
+                self.complete_if_known();
             }
             State::Handoff { attempt, pid, phase: Phase::Committed } if attempt == of => self.tell(Notice::SuccessorGone(pid)),
             State::Killing { attempt, ticket, cause, granted, deadline, .. } if attempt == of => match (granted, deadline) {
@@ -149,15 +228,19 @@ impl Machine {
                 self.stopping = true;
                 self.kill(now, Cause::Stopping);
             }
-            State::Handoff { attempt, pid, phase: Phase::Probation { ticket, .. } } => self.commit(attempt, pid, ticket),
-            State::Handoff { phase: Phase::Committed, .. } => {}
-            State::Killing { .. } => self.stopping = true,
+            State::Handoff { phase: Phase::Probation { .. }, .. } => {
+                self.stopping = true;
+                self.check();
+            }
+            State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } => {}
+            State::Handoff { phase: Phase::Checking { .. }, .. } | State::Killing { .. } => self.stopping = true,
         }
     }
 
     pub(super) fn thread_lost(&mut self) {
         match self.state {
-            State::Closed(Closed::Stopping | Closed::Broken) | State::Handoff { phase: Phase::Committed, .. } => {}
+            State::Closed(Closed::Stopping | Closed::Broken)
+            | State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } => {}
             State::Idle => self.broken(),
             State::Spawning { attempt, ticket, .. } => {
                 if !self.take_back(Action::Spawn(attempt)) {
@@ -169,7 +252,7 @@ impl Machine {
             }
             State::Closed(Closed::NotReady)
             | State::AwaitingReady { .. }
-            | State::Handoff { phase: Phase::Probation { .. }, .. }
+            | State::Handoff { phase: Phase::Probation { .. } | Phase::Checking { .. }, .. }
             | State::Killing { .. } => self.thread_lost = true,
         }
     }
@@ -177,10 +260,12 @@ impl Machine {
     pub(super) fn timeout(&mut self, now: Duration) {
         match &mut self.state {
             State::Spawning { .. } => self.abandon(Cause::TimedOut),
+            State::AwaitingReady { handover: Handover::Granting, .. } => self.kill(now, Cause::GrantNotTaken),
             State::AwaitingReady { .. } => self.kill(now, Cause::TimedOut),
-            State::Handoff { attempt, pid, phase: Phase::Probation { ticket, .. } } => {
-                let (attempt, pid, ticket) = (*attempt, *pid, *ticket);
-                self.commit(attempt, pid, ticket);
+            State::Handoff { phase: Phase::Probation { .. }, .. } => self.check(),
+            State::Handoff { phase: Phase::Committing { .. }, .. } => {
+                self.manager_told();
+                self.barrier_passed();
             }
             State::Killing { ticket, cause, granted, deadline, .. } => {
                 let (cause, granted) = (*cause, *granted);
@@ -193,7 +278,7 @@ impl Machine {
                     self.tell(Notice::Failed(cause));
                 }
             }
-            State::Closed(_) | State::Idle | State::Handoff { phase: Phase::Committed, .. } => {}
+            State::Closed(_) | State::Idle | State::Handoff { phase: Phase::Checking { .. } | Phase::Committed, .. } => {}
         }
     }
 
@@ -217,12 +302,15 @@ impl Machine {
     fn kill(&mut self, now: Duration, cause: Cause) {
         let (attempt, ticket, pid, since, granted) = match self.state {
             State::AwaitingReady { attempt, ticket, pid, since, .. } => (attempt, ticket, pid, since, false),
-            State::Handoff { attempt, pid, phase: Phase::Probation { ticket, since, .. } } => (attempt, ticket, pid, since, true),
+            State::Handoff { attempt, pid, phase: Phase::Probation { ticket, since, .. } | Phase::Checking { ticket, since } } => {
+                (attempt, ticket, pid, since, true)
+            }
             _ => return,
         };
         let deadline = Some(now.saturating_add(KILL_TIMEOUT));
         self.state = State::Killing { attempt, ticket: Some(ticket), pid, since, cause, granted, deadline };
         self.take_back(Action::Grant(attempt));
+        self.take_back(Action::Check(attempt));
         self.act(Action::Kill(attempt));
     }
 

@@ -26,52 +26,70 @@ use super::words::{Attempt, Cause, Ticket};
 /// The whole table, made from the code by `tests/machine_table.rs`; a pair that is not in it does nothing:
 ///
 // table:begin
-/// | in                                  | input                          | then                    | out |
-/// | ---                                 | ---                            | ---                     | --- |
-/// | Closed(NotReady)                    | Opened                         | Idle                    | |
-/// | Idle                                | Request                        | Spawning                | Restarting, Spawn |
-/// | Idle                                | ThreadLost                     | Closed(Broken)          | Broken |
-/// | Spawning                            | Spawned                        | AwaitingReady(NotAsked) | Spawned |
-/// | Spawning                            | SpawnFailed                    | Idle                    | Reply(Failed), Failed |
-/// | Spawning                            | Cancel, Timeout                | Idle                    | Abandon, Reply(Failed), Failed |
-/// | Spawning                            | Stop                           | Closed(Stopping)        | Abandon, Reply(Failed), Failed |
-/// | Spawning                            | ThreadLost                     | Closed(Broken)          | Abandon, Reply(Broken), Failed, Broken |
-/// | AwaitingReady                       | Here with another pid, Garbage | Killing(Protocol)       | Kill |
-/// | AwaitingReady(NotAsked)             | StateRequested                 | AwaitingReady(Open)     | StateRequested |
-/// | AwaitingReady(Open, Sent)           | StateRequested                 | Killing(Protocol)       | Kill |
-/// | AwaitingReady(Open)                 | HandoverSent                   | AwaitingReady(Sent)     | |
-/// | AwaitingReady                       | HandoverFailed, Refused        | Killing(cause)          | Kill |
-/// | AwaitingReady                       | LifelineClosed, Cancel, Stop   | Killing(cause)          | Kill |
-/// | AwaitingReady                       | Progress                       | same                    | Progress |
-/// | AwaitingReady(NotAsked, Sent)       | Ready                          | AwaitingReady(Granting) | Grant |
-/// | AwaitingReady(Open)                 | Ready                          | Killing(Protocol)       | Kill |
-/// | AwaitingReady(Granting)             | Granted (no probation)         | Handoff(Committed)      | HandedOff, Commit, Reply(Completed), Completed |
-/// | AwaitingReady(Granting)             | Granted (probation)            | Handoff(Probation)      | HandedOff |
-/// | AwaitingReady                       | Exited                         | Idle                    | Reply(Failed), Failed |
-/// | AwaitingReady(NotAsked, Open, Sent) | Timeout                        | Killing(cause)          | Kill |
-/// | Handoff(Probation)                  | LifelineClosed                 | Killing(cause)          | Kill |
-/// | Handoff(Probation)                  | Garbage                        | Killing(Protocol)       | Kill |
-/// | Handoff(Probation)                  | Exited                         | Idle                    | Reply(Failed), Resumed |
-/// | Handoff(Committed)                  | Exited                         | same                    | SuccessorGone |
-/// | Handoff(Probation)                  | Stop, Timeout                  | Handoff(Committed)      | Commit, Reply(Completed), Completed |
-/// | Killing(ungranted)                  | Exited                         | Idle                    | Reply(Failed), Failed |
-/// | Killing(granted)                    | Exited                         | Idle                    | Reply(Failed), Resumed |
-/// | Killing(ungranted overdue)          | Exited                         | Idle                    | |
-/// | Killing(granted overdue)            | Exited                         | Idle                    | Resumed |
-/// | Killing(ungranted)                  | Timeout                        | same, overdue           | Reply(Failed), Failed |
-/// | Killing(granted)                    | Timeout                        | same, overdue           | Reply(Failed) |
-/// | Closed(NotReady)                    | Request                        | same                    | Reply(NotReady) |
-/// | Closed(Stopping)                    | Request                        | same                    | Reply(Stopping) |
-/// | Closed(Broken)                      | Request                        | same                    | Reply(Broken) |
-/// | Spawning, AwaitingReady             | Request                        | same                    | Reply(UnderWay) |
-/// | Killing                             | Request                        | same                    | Reply(UnderWay) |
-/// | Handoff(Probation)                  | Request                        | same                    | Reply(OnProbation) |
-/// | Handoff(Committed)                  | Request                        | same                    | Reply(HandedOff) |
-/// | Closed(NotReady), Idle              | Stop                           | Closed(Stopping)        | |
-/// | Killing                             | Stop                           | same, remembered        | |
-/// | Closed(NotReady)                    | ThreadLost                     | same, remembered        | |
-/// | AwaitingReady                       | ThreadLost                     | same, remembered        | |
-/// | Handoff(Probation), Killing         | ThreadLost                     | same, remembered        | |
+/// | in                             | input                          | then                        | out |
+/// | ---                            | ---                            | ---                         | --- |
+/// | Closed(NotReady)               | Opened                         | Idle                        | |
+/// | Idle                           | Request                        | Spawning                    | Restarting, Spawn |
+/// | Idle                           | ThreadLost                     | Closed(Broken)              | Broken |
+/// | Spawning                       | Spawned                        | AwaitingReady(NotAsked)     | Spawned |
+/// | Spawning                       | SpawnFailed                    | Idle                        | Reply(Failed), Failed |
+/// | Spawning                       | Cancel, Timeout                | Idle                        | Abandon, Reply(Failed), Failed |
+/// | Spawning                       | Stop                           | Closed(Stopping)            | Abandon, Reply(Failed), Failed |
+/// | Spawning                       | ThreadLost                     | Closed(Broken)              | Abandon, Reply(Broken), Failed, Broken |
+/// | AwaitingReady                  | Here with another pid, Garbage | Killing(Protocol)           | Kill |
+/// | AwaitingReady(NotAsked)        | StateRequested                 | AwaitingReady(Open)         | StateRequested |
+/// | AwaitingReady(Open, Sent)      | StateRequested                 | Killing(Protocol)           | Kill |
+/// | AwaitingReady(Open)            | HandoverSent                   | AwaitingReady(Sent)         | |
+/// | AwaitingReady                  | HandoverFailed, Refused        | Killing(cause)              | Kill |
+/// | AwaitingReady                  | LifelineClosed, Cancel, Stop   | Killing(cause)              | Kill |
+/// | AwaitingReady                  | Timeout                        | Killing(cause)              | Kill |
+/// | AwaitingReady                  | Progress                       | same                        | Progress |
+/// | AwaitingReady(NotAsked, Sent)  | Ready                          | AwaitingReady(Granting)     | Grant |
+/// | AwaitingReady(Open)            | Ready                          | Killing(Protocol)           | Kill |
+/// | AwaitingReady(Granting)        | Granted (no probation)         | Committing(NotTold awaited) | HandedOff, Commit |
+/// | AwaitingReady(Granting)        | Granted (probation)            | Handoff(Probation)          | HandedOff |
+/// | AwaitingReady(Granting)        | Dying                          | Killing(cause)              | Kill |
+/// | AwaitingReady                  | Exited                         | Idle                        | Reply(Failed), Failed |
+/// | Handoff(Probation, Checking)   | LifelineClosed, Dying          | Killing(cause)              | Kill |
+/// | Handoff(Probation, Checking)   | Garbage                        | Killing(Protocol)           | Kill |
+/// | Handoff(Checking)              | Sound                          | Committing(NotTold awaited) | Commit |
+/// | Handoff(Probation, Checking)   | Exited                         | Idle                        | Reply(Failed), Resumed |
+/// | Handoff(Committed)             | Exited                         | same                        | SuccessorGone |
+/// | Handoff(Probation)             | Stop, Timeout                  | Handoff(Checking)           | Check |
+/// | Committing(Told awaited)       | CommitTaken                    | Committing(Taken awaited)   | |
+/// | Committing(Told)               | CommitTaken                    | Handoff(Committed)          | Reply(Completed), Completed |
+/// | Committing(NotTold awaited)    | Exited                         | Committing(Gone awaited)    | TellCommit |
+/// | Committing(NotTold)            | Exited                         | Handoff(Committed)          | TellCommit, Reply(Completed), Completed, SuccessorGone |
+/// | Committing(Told awaited)       | Exited                         | Committing(Gone awaited)    | |
+/// | Committing(Taken awaited)      | Exited                         | Committing(Gone awaited)    | |
+/// | Committing(Told)               | Exited                         | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
+/// | Committing(NotTold awaited)    | ManagerTold                    | Committing(Told awaited)    | TellCommit |
+/// | Committing(NotTold)            | ManagerTold                    | Committing(Told)            | TellCommit |
+/// | Committing(NotTold awaited)    | BarrierPassed                  | Committing(NotTold)         | |
+/// | Committing(Told awaited)       | BarrierPassed, Timeout         | Committing(Told)            | |
+/// | Committing(Taken awaited)      | BarrierPassed, Timeout         | Handoff(Committed)          | Reply(Completed), Completed |
+/// | Committing(Gone awaited)       | BarrierPassed, Timeout         | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
+/// | Committing(NotTold awaited)    | Timeout                        | Committing(Told)            | TellCommit |
+/// | Committing(NotTold)            | Timeout                        | Committing(Told)            | TellCommit |
+/// | Killing(ungranted)             | Exited                         | Idle                        | Reply(Failed), Failed |
+/// | Killing(granted)               | Exited                         | Idle                        | Reply(Failed), Resumed |
+/// | Killing(ungranted overdue)     | Exited                         | Idle                        | |
+/// | Killing(granted overdue)       | Exited                         | Idle                        | Resumed |
+/// | Killing(ungranted)             | Timeout                        | same, overdue               | Reply(Failed), Failed |
+/// | Killing(granted)               | Timeout                        | same, overdue               | Reply(Failed) |
+/// | Closed(NotReady)               | Request                        | same                        | Reply(NotReady) |
+/// | Closed(Stopping)               | Request                        | same                        | Reply(Stopping) |
+/// | Closed(Broken)                 | Request                        | same                        | Reply(Broken) |
+/// | Spawning, AwaitingReady        | Request                        | same                        | Reply(UnderWay) |
+/// | Killing                        | Request                        | same                        | Reply(UnderWay) |
+/// | Handoff(Probation, Checking)   | Request                        | same                        | Reply(OnProbation) |
+/// | Committing, Handoff(Committed) | Request                        | same                        | Reply(HandedOff) |
+/// | Closed(NotReady), Idle         | Stop                           | Closed(Stopping)            | |
+/// | Handoff(Checking), Killing     | Stop                           | same, remembered            | |
+/// | Closed(NotReady)               | ThreadLost                     | same, remembered            | |
+/// | AwaitingReady                  | ThreadLost                     | same, remembered            | |
+/// | Handoff(Probation, Checking)   | ThreadLost                     | same, remembered            | |
+/// | Killing                        | ThreadLost                     | same, remembered            | |
 // table:end
 ///
 /// *Killing* has a way out on `Timeout` too: the asker is answered, and the state stays until the child is gone; if that one had been
@@ -80,11 +98,16 @@ use super::words::{Attempt, Cause, Ticket};
 /// it ends in `Closed`. What a successor on probation says is not listened to: it has been granted the service, and only its end, its
 /// silence or garbage can take that back.
 ///
-/// A successor that is ready may be dead before it can be granted the service: it has it only when the driver says `Granted`, and has no
-/// deadline till then but the driver's, who says `HandoverFailed` if the kernel does not take the grant. If it is given up or ends first, a
-/// `Grant` that nobody has carried out is taken back; so is such a `Spawn`, in place of an `Abandon`. An obstacle
-/// ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, is the reason in `Closed(NotReady)`, and does
-/// nothing elsewhere.
+/// A successor that is ready may be dead before it can be granted the service: it has it only when the driver says `Granted`. If it is given
+/// up or ends first, a `Grant` that nobody has carried out is taken back; so is such a `Spawn`, in place of an `Abandon`, and such a `Check`.
+///
+/// Those who wait are told of the end when everybody else knows: the service manager first, then the successor. *Committing*, a phase of
+/// `Handoff`, counts who does: the first word is for the successor, `awaited` for the manager. The manager is waited for until the
+/// deadline, the successor until the kernel has taken the message or it has ended. A `Stop` on probation is remembered, should the
+/// successor turn out to have failed.
+///
+/// An obstacle ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, is the reason in
+/// `Closed(NotReady)`, and does nothing elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// No restart can be asked for.
@@ -150,8 +173,8 @@ impl State {
     pub fn under_way_since(&self) -> Option<Duration> {
         match *self {
             State::Spawning { since, .. } | State::AwaitingReady { since, .. } | State::Killing { since, .. } => Some(since),
-            State::Handoff { phase: Phase::Probation { since, .. }, .. } => Some(since),
-            State::Closed(_) | State::Idle | State::Handoff { phase: Phase::Committed, .. } => None,
+            State::Handoff { phase: Phase::Probation { since, .. } | Phase::Checking { since, .. }, .. } => Some(since),
+            State::Closed(_) | State::Idle | State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } => None,
         }
     }
 }
@@ -176,7 +199,7 @@ pub enum Handover {
     Open,
     /// All has been given.
     Sent,
-    /// It is ready, with or without a state, and is being granted the service.
+    /// It is ready, with or without a state, and is being granted the service. The deadline is that of the grant.
     Granting,
 }
 
@@ -189,9 +212,41 @@ pub enum Phase {
         ticket: Ticket,
         /// When the restart was asked for.
         since: Duration,
-        /// When it becomes final.
+        /// When it is over.
         deadline: Duration,
     },
-    /// It is final.
+    /// The probation is over, and whether the successor has passed it is being looked at.
+    Checking {
+        /// Who asked.
+        ticket: Ticket,
+        /// When the restart was asked for.
+        since: Duration,
+    },
+    /// It is final, and not all who must know it do.
+    Committing {
+        /// Who asked.
+        ticket: Ticket,
+        /// Whether the successor knows.
+        successor: Knows,
+        /// Whether the service manager knows.
+        manager_knows: bool,
+        /// When the service manager is not waited for any longer.
+        deadline: Duration,
+    },
+    /// It is final, and all know.
     Committed,
+}
+
+/// Whether the successor knows that the service is its own. It is told after the service manager: from then on it can name a main PID
+/// itself, and a later one must not be overtaken by this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knows {
+    /// It has not been told.
+    NotTold,
+    /// It is being told.
+    Told,
+    /// The kernel has taken the message.
+    Taken,
+    /// It has ended.
+    Gone,
 }

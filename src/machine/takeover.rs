@@ -24,20 +24,70 @@ pub const LOST: Duration = DYING.saturating_mul(2);
 /// How far a process is on its way to the service.
 ///
 /// ```text
-///             SayReady               Granted             Commit, PredecessorEnded
-///  Starting ────────────▶ ReadySent ─────────▶ Granted ──────────────────────────▶ Final
-///     │                    │      │
-///     │ PredecessorEnded   │      └─ GivenUp, Timeout (the lifeline is lost) ─▶ GivenUp
-///     ▼                    ▼
+///           SayReady             Granted           Commit, PredecessorEnded,
+///                                                  Timeout (lost, no probation)
+///  Starting ────────▶ ReadySent ────────▶ Granted ─────────────────────────────▶ Final
+///    │    │             │    │
+///    │    └─────────────┼────┴── GivenUp, Timeout (lost) ──▶ GivenUp
+///    │                  │
+///    │ PredecessorEnded │ PredecessorEnded
+///    ▼                  ▼
 ///  Alone(starting) ──▶ Alone(ready): the service is this process's
-///          SayReady
+///             SayReady
 /// ```
 ///
 /// A first generation is `Alone` from the start. The whole table, made from the code by
 /// `tests/machine_table.rs`; a pair that is not in it does nothing:
 ///
 // takeover:begin
+/// | in                                | input                  | then               | out |
+/// | ---                               | ---                    | ---                | --- |
+/// | Starting(NotAsked)                | Pull                   | Starting(Asked)    | SendPull |
+/// | Starting(Asked, open)             | StateComplete          | Starting(Arrived)  | |
+/// | Starting(Asked, open)             | StateUnusable          | Starting(Unusable) | SendRefuse, CloseUntaken |
+/// | Starting(Arrived)                 | StateTaken             | Starting(Taken)    | |
+/// | Starting(NotAsked, Taken)         | SayReady               | ReadySent          | SendReady |
+/// | Starting, ReadySent               | SayRefuse              | same               | SendRefuse |
+/// | Starting                          | GivenUp                | GivenUp            | CloseUntaken, GivenUp |
+/// | Starting(NotAsked, Arrived, open) | LineClosed             | same, lost (1 s)   | |
+/// | Starting(Taken, Unusable, open)   | LineClosed             | same, lost (1 s)   | |
+/// | ReadySent(open)                   | LineClosed             | same, lost (1 s)   | |
+/// | Starting(Asked, open)             | LineClosed             | same, lost (1 s)   | CloseUntaken |
+/// | Starting(NotAsked, Arrived, open) | LineClosed by us       | same, lost (2 s)   | |
+/// | Starting(Taken, Unusable, open)   | LineClosed by us       | same, lost (2 s)   | |
+/// | ReadySent(open), Granted(open)    | LineClosed by us       | same, lost (2 s)   | |
+/// | Starting(Asked, open)             | LineClosed by us       | same, lost (2 s)   | CloseUntaken |
+/// | Starting(lost)                    | PredecessorDying       | same, due in 1 s   | |
+/// | ReadySent(lost), Granted(lost)    | PredecessorDying       | same, due in 1 s   | |
+/// | Starting(NotAsked, Asked)         | PredecessorEnded       | Alone(starting)    | CloseUntaken, Answer, PredecessorGone |
+/// | Starting(Arrived)                 | PredecessorEnded       | Alone(Arrived)     | Answer, PredecessorGone |
+/// | Starting(Taken, Unusable)         | PredecessorEnded       | Alone(starting)    | Answer, PredecessorGone |
+/// | Starting(lost)                    | Timeout                | GivenUp            | CloseUntaken, GivenUp |
+/// | ReadySent(open)                   | Granted                | Granted            | CloseUntaken, Open, Granted |
+/// | ReadySent                         | GivenUp                | GivenUp            | CloseUntaken, GivenUp |
+/// | ReadySent                         | PredecessorEnded       | Alone(ready)       | CloseUntaken, Open, TakeService(PID), Answer, PredecessorGone |
+/// | ReadySent(lost)                   | Timeout                | GivenUp            | CloseUntaken, GivenUp |
+/// | Granted(open, lost)               | Attach                 | same               | Open |
+/// | Granted(silent)                   | Attach                 | same               | Open, Answer |
+/// | Granted(open)                     | Commit                 | Final              | TakeService, Answer, Committed |
+/// | Granted(open)                     | LineClosed             | same, lost (2 s)   | |
+/// | Granted                           | PredecessorEnded       | Final(ended)       | TakeService(PID), Answer, Committed, PredecessorGone |
+/// | Granted(open)                     | Timeout                | same, due in 1 s   | |
+/// | Granted(lost)                     | Timeout (no probation) | Final              | LineLost, TakeService, Answer, Committed |
+/// | Granted(lost)                     | Timeout (probation)    | same, silent       | LineLost, Answer |
+/// | Final, Alone(ready)               | Attach                 | same               | Open, TakeService, Answer |
+/// | Final(living), GivenUp(living)    | PredecessorEnded       | same, ended        | PredecessorGone |
+/// | Alone(starting, Arrived)          | Attach                 | same               | Answer |
+/// | Alone(Arrived)                    | StateTaken             | Alone(starting)    | |
+/// | Alone(starting)                   | SayReady (first)       | Alone(ready)       | TellManager, Open, TakeService, Answer |
+/// | Alone(starting)                   | SayReady (successor)   | Alone(ready)       | CloseUntaken, Open, TakeService(PID), Answer |
 // takeover:end
+///
+/// `open`, `lost` and `silent` are the lifeline; `living` and `ended` are the predecessor.
+/// `Alone(Arrived)` has a state that the program must take before it is ready. `(first)` is a first
+/// generation. The seconds say when `Timeout` has an effect next. `TakeService(PID)` also names the main
+/// PID to the service manager. `Attach` takes back what an earlier restarter has not carried out, except
+/// for notices; if the main PID is still to be named, its `TakeService` is a `TakeService(PID)`.
 ///
 /// *Lost* is a lifeline that is closed while the predecessor lives. The predecessor may be dying: a
 /// process that gives gigabytes back closes its descriptors first. `PredecessorDying` says so and
@@ -307,8 +357,10 @@ impl Takeover {
         }
     }
 
-    /// A restarter of before, if there was one, has carried its outputs out; this one has its own.
+    /// What holds is said anew to each restarter. The main PID is named once: that is owed until a
+    /// restarter has carried it out.
     fn attach(&mut self) {
+        let name_main_pid = self.outputs.contains(&TakeoverOutput::TakeService { name_main_pid: true });
         self.outputs.retain(|output| matches!(output, TakeoverOutput::Notice(_)));
         match self.stage {
             Stage::Starting { .. } | Stage::ReadySent { .. } | Stage::GivenUp { .. } => {}
@@ -321,7 +373,7 @@ impl Takeover {
             Stage::Alone { ready: false, .. } => self.outputs.push_back(TakeoverOutput::Answer),
             Stage::Alone { ready: true, .. } | Stage::Final { .. } => {
                 self.outputs.push_back(TakeoverOutput::Open);
-                self.take_service(false);
+                self.take_service(name_main_pid);
             }
         }
     }
@@ -334,7 +386,7 @@ impl Takeover {
     }
 
     fn state_came(&mut self, how: Inbound) {
-        if let Stage::Starting { state: state @ Inbound::Asked, .. } = &mut self.stage {
+        if let Stage::Starting { line: Line::Open, state: state @ Inbound::Asked } = &mut self.stage {
             *state = how;
             if how == Inbound::Unusable {
                 // Nothing may be lost in silence: without all of the state this process does not take over.

@@ -27,7 +27,9 @@ pub enum Cause {
     Refused,
     /// The state could not be given.
     HandoverFailed,
-    /// It closed its lifeline.
+    /// The kernel did not take the grant in time.
+    GrantNotTaken,
+    /// It closed its lifeline, or its end has begun.
     HungUp,
     /// It said something that makes no sense.
     Protocol(Violation),
@@ -81,6 +83,12 @@ pub enum Input {
     LifelineClosed(Attempt),
     /// The successor sent what cannot be read.
     Garbage(Attempt),
+    /// The end of the successor has begun and is not over.
+    Dying(Attempt),
+    /// The successor lives, and no sign of its end is seen: an answer to [`Action::Check`].
+    Sound(Attempt),
+    /// The successor has been told that this is final, or takes nothing any more.
+    CommitTaken(Attempt),
     /// The successor has ended and is reaped.
     Exited(Attempt),
     /// The program calls the attempt off.
@@ -89,6 +97,10 @@ pub enum Input {
     Stop,
     /// The restart thread is gone.
     ThreadLost,
+    /// The service manager, if there is one, has been sent the new main PID.
+    ManagerTold,
+    /// The service manager, if there is one that answers, has taken it in.
+    BarrierPassed,
     /// The clock has moved; does something only when [`Machine::poll_timeout`](super::Machine::poll_timeout) has passed.
     Timeout,
 }
@@ -102,10 +114,14 @@ pub enum Action {
     Abandon(Attempt),
     /// Kill it; its end is awaited.
     Kill(Attempt),
-    /// If it still lives, tell it that the service is its own; then `Granted` is the answer, and otherwise `Exited`.
+    /// If it still lives, tell it that the service is its own; then `Granted` is the answer, and otherwise `Dying` or `Exited`.
     Grant(Attempt),
-    /// Tell it that this is final.
+    /// Look whether its end has begun; then `Dying` is the answer, and otherwise `Sound`.
+    Check(Attempt),
+    /// Tell all others that this is final; `ManagerTold` and `BarrierPassed` are the answers.
     Commit(Attempt),
+    /// Tell it that this is final; `CommitTaken` is the answer.
+    TellCommit(Attempt),
     /// Answer an asker.
     Reply(Ticket, Reply),
 }
@@ -117,8 +133,10 @@ pub enum Reply {
     Completed(u32),
     /// The attempt failed.
     Failed(Cause),
-    /// None was made.
+    /// None was made: another one is under way, or the process has no service to hand over.
     Refused(Refusal),
+    /// None was made, and nothing is under way whose end would be an answer too.
+    Forbidden(Refusal),
 }
 
 /// What the user must be told.

@@ -7,18 +7,16 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{getsockopt, sockopt};
-use nix::unistd::{getegid, geteuid};
-
 use crate::error::Error;
 use crate::lifeline::{Incoming, Lifeline};
 use crate::sys::{self, Process};
-use crate::wire::{self, Given, Hello, Message};
+use crate::wire::{self, FileId, Given, Hello, Message};
 
 use super::Link;
+use super::provenance::Provenance;
 
 /// How long the first message may take to come whole. It was written before this process was started, but for a great many sockets.
-const HELLO_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the first message brought for the program.
 #[derive(Debug, Default)]
@@ -34,15 +32,25 @@ pub(crate) struct Gifts {
 pub(crate) struct Coordination {
     pub(crate) path: PathBuf,
     /// The device and the inode of that path, if they are known, and of the root directory in which it means that.
-    pub(crate) identity: Option<(u64, u64)>,
-    pub(crate) root: Option<(u64, u64)>,
+    pub(crate) identity: Option<FileId>,
+    pub(crate) root: Option<FileId>,
     pub(crate) listener: OwnedFd,
 }
 
 impl Link {
     /// Reads the first message, whole. A predecessor that cannot be understood is told so.
     pub(super) fn read_hello(line: Lifeline) -> Result<(Link, Gifts), Error> {
-        match check_origin(&line).and_then(|()| first_messages(&line)) {
+        let read = || {
+            // A program that gains rights by being executed can be started by anybody, with any lifeline.
+            let provenance = if sys::has_gained_rights() { Some(Provenance::of(&line)?) } else { None };
+            let (hello, given, gifts) = first_messages(&line)?;
+            let process = match provenance {
+                Some(provenance) => provenance.prove(&line, &hello)?,
+                None => given,
+            };
+            Ok::<_, Error>((hello, process, gifts))
+        };
+        match read() {
             Ok((hello, process, gifts)) => Ok((Link::new(line, process, hello), gifts)),
             Err(error) => {
                 // If it is gone, nobody needs to be told.
@@ -51,24 +59,6 @@ impl Link {
             }
         }
     }
-}
-
-/// A program that gains rights by being executed can be started by anybody, with any lifeline: what comes over it names files that are taken
-/// away, and brings the state. So it must come from somebody who has those rights.
-fn check_origin(line: &Lifeline) -> Result<(), Error> {
-    if !sys::has_gained_rights() {
-        return Ok(());
-    }
-    let made_by =
-        getsockopt(line, sockopt::PeerCredentials).map_err(|error| unusable(format!("its origin cannot be found out: {error}")))?;
-    let is_own = (made_by.uid(), made_by.gid()) == (geteuid().as_raw(), getegid().as_raw());
-    if made_by.uid() == 0 || is_own {
-        return Ok(());
-    }
-    let uid = made_by.uid();
-    Err(unusable(format!(
-        "user {uid} has made it, whose rights this process exceeds: the program is setuid or setgid, or has capabilities"
-    )))
 }
 
 fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
@@ -94,7 +84,8 @@ fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
                 Given::Predecessor => process = Some(descriptor),
                 Given::Coordination { path, file, root } => {
                     let (path, listener) = (path.into(), descriptor);
-                    gifts.coordination = Some(Coordination { path, identity: identity(&file), root: identity(&root), listener });
+                    gifts.coordination =
+                        Some(Coordination { path, identity: FileId::from_numbers(&file), root: FileId::from_numbers(&root), listener });
                 }
                 Given::Draining { pid } => gifts.draining.push(Process::from((pid, descriptor))),
                 Given::Socket { name } => gifts.sockets.push((name, descriptor)),
@@ -114,13 +105,18 @@ fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
 
 /// The next message of the first ones.
 fn next(line: &Lifeline, deadline: Instant) -> Result<(Message, Vec<OwnedFd>), Error> {
+    next_from(line, deadline).map(|(message, descriptors, _)| (message, descriptors))
+}
+
+/// The same with the process that has sent it, if that is known.
+pub(super) fn next_from(line: &Lifeline, deadline: Instant) -> Result<(Message, Vec<OwnedFd>, Option<u32>), Error> {
     loop {
         // What has come by then is in time.
         let left = deadline.saturating_duration_since(Instant::now());
-        match line.receive() {
-            Some(Incoming::Message(message, descriptors)) => return Ok((message, descriptors)),
-            Some(Incoming::Garbage(why)) => return Err(unusable(format!("the predecessor broke the protocol: {why}"))),
-            Some(Incoming::Closed) => return Err(unusable("the predecessor closed it before it had said who it is")),
+        match line.receive_from() {
+            Some((Incoming::Message(message, descriptors), sender)) => return Ok((message, descriptors, sender)),
+            Some((Incoming::Garbage(why), _)) => return Err(unusable(format!("the predecessor broke the protocol: {why}"))),
+            Some((Incoming::Closed, _)) => return Err(unusable("the predecessor closed it before it had said who it is")),
             None => {}
         }
         if left.is_zero() {
@@ -130,13 +126,6 @@ fn next(line: &Lifeline, deadline: Instant) -> Result<(Message, Vec<OwnedFd>), E
     }
 }
 
-fn identity(numbers: &[u64]) -> Option<(u64, u64)> {
-    match numbers {
-        [device, inode] => Some((*device, *inode)),
-        _ => None,
-    }
-}
-
-fn unusable(why: impl std::fmt::Display) -> Error {
+pub(super) fn unusable(why: impl std::fmt::Display) -> Error {
     Error::rule(format!("the lifeline cannot be used: {why}"))
 }

@@ -15,23 +15,29 @@ use crate::error::Error;
 use crate::handover::{Collected, Inheritance};
 use crate::lifeline::{Incoming, Lifeline};
 use crate::machine::{Inbound, Line, Prompt, Stage, Takeover, TakeoverInput};
-use crate::sys::{self, Process};
-use crate::wire::{self, Hello, Message, Outcome};
+use crate::sys::{self, Origin, Process};
+use crate::wire::{self, FileId, Hello, Message, Outcome};
 
 use super::takeover::SharedTakeover;
 
 /// How soon a thread looks again for what another one has.
 const RETRY: Duration = Duration::from_millis(5);
 
+/// How long the state is waited for beyond its time, if it may have come and cannot be read for a
+/// moment.
+const UNREAD: Duration = Duration::from_secs(1);
+
 /// This end of the lifeline to the predecessor.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// The process that has the predecessor. A forked child has a copy of this.
+    pub(super) origin: Origin,
     pub(super) line: Lifeline,
     /// Which socket the lifeline is: its number may come to mean another one, if the program closes what it does not know.
-    identity: Option<(u64, u64)>,
+    identity: Option<FileId>,
     process: Process,
     /// The same for the descriptor by which the predecessor is held: one that is closed looks to poll as that of a process that has ended.
-    process_identity: Option<(u64, u64)>,
+    process_identity: Option<FileId>,
     /// It was the parent of this process when this one began. The thread that has started this one may be gone before the others.
     was_parent: bool,
     hello: Hello,
@@ -56,6 +62,7 @@ impl Link {
         let was_parent = process.is_parent();
         let takeover = Takeover::successor(hello.probation_ms.map(Duration::from_millis));
         Link {
+            origin: Origin::here(),
             line,
             identity,
             process,
@@ -232,7 +239,7 @@ impl Link {
                 }
                 Stage::GivenUp { .. } => return Err(Error::GivenUp(self.pid())),
                 Stage::Alone { .. } => return Err(Error::Alone(self.pid())),
-                _ if is_over => return Err(Error::TimedOut(limit)),
+                _ if is_over && !self.line.is_short_for_less_than(UNREAD) => return Err(Error::TimedOut(limit)),
                 _ => self.wait_for_news(deadline),
             }
         }
@@ -256,6 +263,9 @@ impl Link {
     /// Waits until the lifeline or the predecessor's end has something to say, or the deadline passes.
     fn wait_for_news(&self, deadline: Option<Instant>) {
         let unsent = self.flush();
+        if self.line.wait_in_shortage(Duration::MAX) {
+            return;
+        }
         let interest = if unsent { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
         let mut fds = Vec::with_capacity(2);
         if self.is_the_process() {
@@ -277,6 +287,7 @@ impl Link {
         let now = self.takeover.now();
         let ended = self.process.has_ended() && self.is_the_process();
         if self.reads() && !self.is_the_lifeline() {
+            self.line.read_no_more();
             self.feed(TakeoverInput::LineClosed { by_us: true });
         }
         while self.reads()
@@ -284,9 +295,10 @@ impl Link {
         {
             self.hear(incoming);
         }
-        if ended {
+        // What it may have said last decides whose the service is.
+        if ended && !self.line.is_short() {
             self.feed(TakeoverInput::PredecessorEnded);
-        } else if self.was_parent && self.is_lost() && self.is_the_process() && self.process.has_begun_to_die() {
+        } else if !ended && self.was_parent && self.is_lost() && self.is_the_process() && self.process.may_have_begun_to_die() {
             self.feed(TakeoverInput::PredecessorDying);
         }
         self.takeover.feed(now, TakeoverInput::Timeout, |prompt| self.carry_out(prompt, ""));

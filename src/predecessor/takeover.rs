@@ -2,11 +2,12 @@
 //!
 //! Knows: the machine, the time, and that what it prompts is carried out under the lock. Does not know: how a prompt is carried out.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Refusal;
-use crate::machine::{Prompt, Stage, Takeover, TakeoverInput, TakeoverOutput};
+use crate::machine::{Prompt, Stage, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput};
 use crate::sys;
 
 /// The machine, shared by the restarter, the lifeline's end and the threads of the program. Its lock is never held for long.
@@ -14,11 +15,13 @@ use crate::sys;
 pub(crate) struct SharedTakeover {
     epoch: Instant,
     machine: Mutex<Takeover>,
+    /// What the program has yet to be told. A restarter that is dropped leaves it to the next one.
+    untold: Mutex<VecDeque<TakeoverNotice>>,
 }
 
 impl SharedTakeover {
     pub(super) fn new(machine: Takeover) -> SharedTakeover {
-        SharedTakeover { epoch: sys::now(), machine: Mutex::new(machine) }
+        SharedTakeover { epoch: sys::now(), machine: Mutex::new(machine), untold: Mutex::default() }
     }
 
     /// The time that the machine goes by.
@@ -67,10 +70,24 @@ impl SharedTakeover {
         self.machine().poll_output()
     }
 
+    /// The program is told of this when it asks for the next event.
+    pub(crate) fn tell_later(&self, notice: TakeoverNotice) {
+        self.untold().push_back(notice);
+    }
+
+    /// The next thing to tell the program.
+    pub(crate) fn next_untold(&self) -> Option<TakeoverNotice> {
+        self.untold().pop_front()
+    }
+
     /// How long until the machine must be told of the time.
     pub(super) fn next_timeout(&self) -> Option<Duration> {
         let deadline = self.machine().poll_timeout()?;
         Some(deadline.saturating_sub(self.now()))
+    }
+
+    fn untold(&self) -> MutexGuard<'_, VecDeque<TakeoverNotice>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn machine(&self) -> MutexGuard<'_, Takeover> {

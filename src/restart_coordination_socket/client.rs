@@ -6,7 +6,6 @@ use std::time::Duration;
 use mio::net::UnixStream;
 use nix::libc;
 
-use crate::machine::Ticket;
 use crate::sys;
 use crate::wire::{Coordination, Frames, Request, Response};
 
@@ -21,6 +20,8 @@ pub(super) struct Client {
     pub(super) waits: Option<Waits>,
     /// Nothing more is read from it, and it is dropped when it has been told what there is to tell.
     pub(super) ending: bool,
+    /// Tells it from a later one in the same slot.
+    pub(super) number: u64,
     /// When it was taken in.
     pub(super) since: Duration,
     pub(super) deadline: Option<Duration>,
@@ -29,15 +30,15 @@ pub(super) struct Client {
 /// A client that waits for the end of a restart.
 #[derive(Debug)]
 pub(super) struct Waits {
-    pub(super) ticket: Option<Ticket>,
     pub(super) progress: bool,
     /// It knows two answers only.
     pub(super) plain: bool,
 }
 
 impl Client {
-    pub(super) fn new(stream: UnixStream, since: Duration, deadline: Duration) -> Client {
-        Client { stream, frames: Frames::default(), out: Vec::new(), waits: None, ending: false, since, deadline: Some(deadline) }
+    pub(super) fn new(stream: UnixStream, number: u64, since: Duration, deadline: Duration) -> Client {
+        let frames = Frames::default();
+        Client { stream, frames, out: Vec::new(), waits: None, ending: false, number, since, deadline: Some(deadline) }
     }
 
     pub(super) fn tell(&mut self, response: &Response) {

@@ -3,50 +3,77 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::libc;
 use nix::sys::socket::{Backlog, SockType, UnixAddr, bind, listen};
+use nix::sys::stat::{Mode, fchmod};
 
-use crate::sockets::{LONGEST_PATH, PathLock, TEMPORARY, beside, is_stale, named, unix_socket};
+use crate::sockets::{Directory, Found, LONGEST_PATH, PathLock, TEMPORARY, beside, find_stale, named, unix_socket};
 use crate::sys;
+use crate::wire::FileId;
 
-/// A listener at `path` for this user alone. It is made under another name and moved there when it listens, so that a client finds
-/// either nobody or somebody who answers, and the path never opens to others.
-pub(super) fn bind_private(path: &Path) -> io::Result<OwnedFd> {
+/// A listener at `path` for this user alone, and the identity of its file. It is made under another name and moved there when it listens,
+/// so that a client finds either nobody or somebody who answers. Its file opens to nobody else from the first moment on.
+pub(super) fn bind_private(path: &Path) -> io::Result<(OwnedFd, FileId)> {
     let length = path.as_os_str().len();
     let longest = LONGEST_PATH - TEMPORARY.len();
     if length > longest {
         let text = format!("the path has {length} bytes; that of a coordination socket may have {longest}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    let _lock = PathLock::new(path)?;
-    is_stale(path, SockType::Stream)?;
+    let (directory, name) = Directory::of(path)?;
+    let _lock = PathLock::new(&directory, name, path)?;
+    let stale = find_stale(&directory, name, path, SockType::Stream)?;
     let temporary = beside(path, TEMPORARY);
+    let temporary_name = &beside(Path::new(name), TEMPORARY).into_os_string();
     // Left by one that died here, the lock says that nobody is at it now; or the path of another service.
     let in_the_way = |error| named(error, "the name under which it is made is taken:", &temporary);
-    if is_stale(&temporary, SockType::Stream).map_err(in_the_way)? {
-        fs::remove_file(&temporary)?;
+    if let Some(left) = find_stale(&directory, temporary_name, &temporary, SockType::Stream).map_err(in_the_way)? {
+        if !left.is_own() {
+            let why = io::Error::new(io::ErrorKind::AlreadyExists, "another user's socket is there; it is left alone: move it away");
+            return Err(in_the_way(why));
+        }
+        directory.remove(temporary_name, |found| *found == left)?;
     }
     let socket = unix_socket(SockType::Stream)?;
+    // The file gets the mode of the socket, less the umask: whatever is put under its name later is not changed by this.
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
     sys::may_fail(&[libc::EACCES, libc::ENOSPC])?;
     bind(socket.as_raw_fd(), &UnixAddr::new(&temporary)?)?;
+    // The kernel binds by path alone, and that may lead to another directory by now.
+    let made = directory.look_at(temporary_name)?.filter(|made| sys::identity_of(&temporary) == Some(made.identity));
+    let made = made.filter(Found::is_socket).ok_or_else(swapped)?;
     let finish = || {
-        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
         sys::may_fail(&[libc::EADDRINUSE])?;
         listen(&socket, Backlog::MAXALLOWABLE)?;
+        if let Some(stale) = stale {
+            directory.remove(name, |found| *found == stale)?;
+        }
         sys::may_fail(&[libc::EACCES, libc::ENOSPC])?;
-        fs::rename(&temporary, path)
+        directory.rename_to_free(temporary_name, name).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => io::Error::new(error.kind(), "something was put there just now; it is left alone"),
+            _ => error,
+        })?;
+        match directory.look_at(name)? {
+            Some(found) if found.identity == made.identity => Ok(()),
+            _ => Err(swapped()),
+        }
     };
-    finish().inspect_err(|_| drop(fs::remove_file(&temporary)))?;
-    Ok(socket)
+    finish().inspect_err(|_| drop(directory.remove(temporary_name, |found| found.identity == made.identity)))?;
+    Ok((socket, made.identity))
+}
+
+fn swapped() -> io::Error {
+    let why = "while the socket was made, its directory was moved or another file was put in its place: see who else writes there";
+    io::Error::new(io::ErrorKind::AddrInUse, why)
 }
 
 /// Whether the path names another file by now, or none. One that may not be looked at is believed to be there.
-pub(super) fn is_taken_away(path: &Path, own: (u64, u64)) -> bool {
+pub(super) fn is_taken_away(path: &Path, own: FileId) -> bool {
     match fs::symlink_metadata(path) {
-        Ok(found) => (found.dev(), found.ino()) != own,
+        Ok(found) => FileId { device: found.dev(), inode: found.ino() } != own,
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }

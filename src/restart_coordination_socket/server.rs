@@ -1,6 +1,5 @@
 //! The server: a listener and a slab of clients, never blocking, bounded in what it holds.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -12,10 +11,10 @@ use mio::{Interest, Registry, Token};
 use nix::libc;
 use slab::Slab;
 
-use crate::machine::Ticket;
 use crate::predecessor::Coordination;
+use crate::sockets::{Directory, Found};
 use crate::sys;
-use crate::wire::{MAX_FRAME, Request, Response};
+use crate::wire::{FileId, MAX_FRAME, Request, Response};
 
 use super::client::{Client, Waits};
 use super::door::Door;
@@ -38,33 +37,42 @@ const RETRY: Duration = Duration::from_millis(100);
 pub(crate) struct Server {
     path: PathBuf,
     /// What the path names: removed at the end if it still does.
-    identity: Option<(u64, u64)>,
+    identity: Option<FileId>,
     /// The root directory in which the path means that.
-    root: Option<(u64, u64)>,
+    root: Option<FileId>,
     listener: Option<UnixListener>,
     /// The predecessor has it as well, and answers there.
     shared: bool,
     accepts: bool,
     retry_at: Option<Duration>,
     clients: Slab<Client>,
+    /// How many have been taken in.
+    admitted: u64,
     door: Door,
     /// The tokens of the clients begin here.
     first_token: usize,
 }
 
-/// What a client asks for; the number is its key.
+/// One client: its slot, and what tells it from a later one there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClientId {
+    key: usize,
+    number: u64,
+}
+
+/// What a client asks for.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    Restart(usize),
-    Status(usize),
+    Restart(ClientId),
+    Status(ClientId),
 }
 
 impl Server {
     /// A fresh listener at `path`.
     pub(crate) fn new(path: &Path, first_token: usize) -> io::Result<Server> {
-        let listener = bind_private(path)?;
-        let (identity, root) = (sys::identity_of(path), sys::identity_of(Path::new("/")));
-        let server = Server::inherited(Coordination { path: path.into(), identity, root, listener }, first_token);
+        let (listener, identity) = bind_private(path)?;
+        let root = sys::identity_of(Path::new("/"));
+        let server = Server::inherited(Coordination { path: path.into(), identity: Some(identity), root, listener }, first_token);
         Ok(Server { shared: false, ..server })
     }
 
@@ -79,6 +87,9 @@ impl Server {
     pub(crate) fn go_on(given: Coordination, first_token: usize) -> Server {
         let path = given.path.clone();
         let is_elsewhere = given.root.is_none() || given.root != sys::identity_of(Path::new("/"));
+        // This process is configured with the path: what is there is taken for the predecessor's if that one could not look at it.
+        let seen = || if is_elsewhere { None } else { sys::identity_of(&path) };
+        let given = Coordination { identity: given.identity.or_else(seen), ..given };
         if is_elsewhere || given.identity.is_none_or(|own| !is_taken_away(&path, own)) {
             return Server::inherited(given, first_token);
         }
@@ -97,7 +108,7 @@ impl Server {
     /// A listener that is there. It is the path's only as long as that is the same one.
     pub(crate) fn inherited(given: Coordination, first_token: usize) -> Server {
         Server {
-            identity: given.identity.or_else(|| sys::identity_of(&given.path)),
+            identity: given.identity,
             root: given.root,
             path: given.path,
             listener: Some(UnixListener::from_std(given.listener.into())),
@@ -105,6 +116,7 @@ impl Server {
             accepts: false,
             retry_at: None,
             clients: Slab::new(),
+            admitted: 0,
             door: Door::new(),
             first_token,
         }
@@ -125,7 +137,7 @@ impl Server {
     }
 
     /// What the path names, and the root directory in which it does.
-    pub(crate) fn identities(&self) -> [Option<(u64, u64)>; 2] {
+    pub(crate) fn identities(&self) -> [Option<FileId>; 2] {
         [self.identity, self.root]
     }
 
@@ -175,11 +187,24 @@ impl Server {
 
     /// Takes the path away, if it is still this server's.
     pub(crate) fn remove_path(&mut self) {
-        if let Some(own) = self.identity.take()
-            && sys::identity_of(&self.path) == Some(own)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            log::warn!("cannot remove {}: {error}", self.path.display());
+        self.remove_path_if(|_| true);
+    }
+
+    /// The same for a path that the predecessor has named and that this process is not configured with: if the socket belongs to this user,
+    /// too. Anybody could have named it.
+    pub(crate) fn remove_retired_path(&mut self) {
+        self.remove_path_if(Found::is_own);
+    }
+
+    fn remove_path_if(&mut self, may_go: impl FnOnce(&Found) -> bool) {
+        let Some(own) = self.identity.take() else { return };
+        let is_ours = |found: &Found| found.identity == own && found.is_socket() && may_go(found);
+        match Directory::of(&self.path).and_then(|(directory, name)| directory.remove(name, is_ours)) {
+            Ok(true) => {}
+            Ok(false) => log::info!("{} is left alone: it is not this service's socket any more, or another user's", self.path.display()),
+            // Nor is the directory there any more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => log::warn!("cannot remove {}: {error}", self.path.display()),
         }
     }
 
@@ -234,7 +259,8 @@ impl Server {
 
     /// Takes a client in, in the place of the one `leaving`, or tells it why not.
     fn admit(&mut self, stream: UnixStream, leaving: Option<usize>, registry: &Registry, now: Duration) -> Option<Token> {
-        let mut client = Client::new(stream, now, now + PATIENCE);
+        self.admitted += 1;
+        let mut client = Client::new(stream, self.admitted, now, now + PATIENCE);
         if let Some(why) = self.door.refusal(&client.stream, now) {
             client.tell(&Response::RestartRefused(why));
             return None;
@@ -268,13 +294,14 @@ impl Server {
             client.deadline = Some(now + PATIENCE);
             None
         });
+        let id = ClientId { key, number: client.number };
         let asked = request.map(|request| match request {
-            Request::Status => Asked::Status(key),
+            Request::Status => Asked::Status(id),
             Request::TryRestart | Request::Restart { .. } => {
                 let progress = request == Request::Restart { progress: true };
-                client.waits = Some(Waits { ticket: None, progress, plain: request == Request::TryRestart });
+                client.waits = Some(Waits { progress, plain: request == Request::TryRestart });
                 client.deadline = None;
-                Asked::Restart(key)
+                Asked::Restart(id)
             }
         });
         if client.is_over() {
@@ -283,16 +310,9 @@ impl Server {
         asked
     }
 
-    /// Remembers for what the client waits.
-    pub(crate) fn wait_for(&mut self, key: usize, ticket: Ticket) {
-        if let Some(waits) = self.clients.get_mut(key).and_then(|client| client.waits.as_mut()) {
-            waits.ticket = Some(ticket);
-        }
-    }
-
-    /// Answers the client of that key. Returns its token if it may have asked for something else already.
-    pub(crate) fn answer(&mut self, key: usize, response: Response, now: Duration) -> Option<Token> {
-        let client = self.clients.get_mut(key)?;
+    /// Answers that client, if it has not left. Returns its token if it may have asked for something else already.
+    pub(crate) fn answer(&mut self, ClientId { key, number }: ClientId, response: Response, now: Duration) -> Option<Token> {
+        let client = self.clients.get_mut(key).filter(|client| client.number == number)?;
         let plain = client.waits.take().is_some_and(|waits| waits.plain);
         client.tell(&match response {
             Response::RestartRefused(why) if plain => Response::RestartFailed(why),
@@ -304,11 +324,6 @@ impl Server {
             return None;
         }
         Some(Token(self.first_token + key))
-    }
-
-    /// The client that waits with that ticket; it may have left.
-    pub(crate) fn waiting(&self, ticket: Ticket) -> Option<usize> {
-        self.clients.iter().find(|(_, client)| client.waits.as_ref().is_some_and(|waits| waits.ticket == Some(ticket))).map(|(key, _)| key)
     }
 
     /// Tells all who want to know how far the restart is.

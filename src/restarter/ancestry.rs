@@ -1,90 +1,145 @@
-//! What the takeover machine has the loop do.
+//! The processes before this one: the predecessor, and those that still finish their work.
 //!
-//! Knows: what belongs to the service, and is this process's with it. Does not know: when that is; that is the machine's.
+//! Knows: the predecessor, the takeover machine, and the pidfds of those that drain. Does not know: what the service consists of.
 
-use std::process;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::error::Error;
-use crate::machine::{Input, Stage, TakeoverNotice, TakeoverOutput};
-use crate::restart_coordination_socket::Server;
+use crate::error::{Error, Refusal};
+use crate::handover::Inheritance;
+use crate::machine::{Stage, TakeoverNotice, TakeoverOutput};
+use crate::predecessor::{Link, Predecessor, SharedTakeover, say_ready};
+use crate::sys::Process;
+use crate::wire::Outcome;
 
-use super::{COORDINATION, Event, Restarter};
+use super::reactor::{DRAINING, Deadline, Due, PREDECESSOR, Reactor, earliest};
 
-impl Restarter {
-    pub(super) fn look_at_predecessor(&mut self) {
-        if self.link.as_ref().is_some_and(|link| !link.look()) {
-            // Another thread waits for it, and wakes this loop when it is done.
-            return;
-        }
-        while let Some(output) = self.takeover.poll_output() {
-            match output {
-                TakeoverOutput::Open => self.open(),
-                TakeoverOutput::Answer => {
-                    if let Some(server) = &mut self.server {
-                        server.answers_alone();
-                    }
-                }
-                TakeoverOutput::TakeService { name_main_pid } => self.take_service(name_main_pid),
-                TakeoverOutput::Notice(notice) => self.take_notice(notice),
-            }
-        }
-        self.open_server();
+/// Who came before.
+#[derive(Debug)]
+pub(super) struct Ancestry {
+    link: Option<Arc<Link>>,
+    takeover: Arc<SharedTakeover>,
+    /// Processes before the predecessor that still finish their work, the oldest first.
+    draining: Vec<Process>,
+}
+
+impl Ancestry {
+    pub(super) fn new(link: Option<Arc<Link>>, takeover: Arc<SharedTakeover>, draining: Vec<Process>) -> Ancestry {
+        Ancestry { link, takeover, draining }
     }
 
-    /// The program may serve.
-    fn open(&mut self) {
-        self.sockets.close_unclaimed();
-        if let Some(link) = &self.link {
-            let end = if matches!(self.takeover.stage(), Stage::Alone { .. }) { ", which had ended" } else { "" };
-            let text = format!("process {} took over from process {}{end}", process::id(), link.pid());
-            self.chronicle.end(true, &text, self.now());
+    /// Has the reactor watch all of them.
+    pub(super) fn watch(link: Option<&Link>, draining: &[Process], reactor: &Reactor) -> Result<(), Error> {
+        if let Some(link) = link {
+            reactor.watch(link.line().as_fd(), PREDECESSOR)?;
+            reactor.watch(link.process().as_fd(), PREDECESSOR)?;
         }
+        draining.iter().try_for_each(|process| reactor.watch(process.as_fd(), DRAINING))
     }
 
-    fn take_service(&mut self, name_main_pid: bool) {
-        if name_main_pid {
-            self.manager.handed_over(process::id());
-        }
-        if let Some(file) = &self.pid_file {
-            file.write(process::id());
-        }
-        if let Some(file) = self.retired_pid_file.take()
-            && self.pid_file.as_ref().is_none_or(|own| !file.is_the_same_as(own))
-        {
-            file.remove(self.link.as_ref().map(|link| link.pid()));
-        }
-        if let Some(mut retired) = self.retired.take() {
-            retired.remove_path();
-        }
-        self.feed(Input::Opened);
-        if self.link.is_some() && self.is_stopped() {
-            self.tell_of_the_end();
-        }
+    /// Reads what the predecessor has said; `false`: another thread waits for it, and wakes the loop when it is done.
+    pub(super) fn poll(&mut self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.look())
     }
 
-    fn take_notice(&mut self, notice: TakeoverNotice) {
-        let Some(link) = &self.link else { return };
-        self.pending_events.push_back(match notice {
-            TakeoverNotice::Granted => Event::Granted,
-            TakeoverNotice::Committed => {
-                log::info!(target: "pollflip", "final, the predecessor has committed or ended: process {} serves", process::id());
-                Event::Committed
+    /// The next thing that the takeover machine has for the loop.
+    pub(super) fn next_output(&mut self) -> Option<TakeoverOutput> {
+        self.takeover.poll_output()
+    }
+
+    /// The program is told of this when it asks for the next event.
+    pub(super) fn tell_later(&self, notice: TakeoverNotice) {
+        self.takeover.tell_later(notice);
+    }
+
+    /// The next thing to tell the program, and of which predecessor.
+    pub(super) fn next_untold(&self) -> Option<(TakeoverNotice, u32)> {
+        let pid = self.predecessor_pid()?;
+        Some((self.takeover.next_untold()?, pid))
+    }
+
+    /// The state, when it has come.
+    pub(super) fn inherited(&self) -> Option<Inheritance> {
+        self.link.as_ref()?.inherited()
+    }
+
+    /// Says that this process can serve, if it may.
+    pub(super) fn say_ready(&self) {
+        say_ready(&self.takeover, self.link.as_deref());
+    }
+
+    /// Lets go of earlier generations that have ended. No longer watched first: a successor may have their descriptors too.
+    pub(super) fn forget_the_ended(&mut self, reactor: &Reactor) {
+        self.draining.retain(|process| {
+            let lives = !process.has_ended();
+            if !lives {
+                reactor.unwatch(process.as_fd());
             }
-            TakeoverNotice::GivenUp => Event::Broken(Error::GivenUp(link.pid())),
-            TakeoverNotice::LineLost => {
-                let pid = link.pid();
-                return log::warn!(target: "pollflip", "the lifeline to the predecessor (process {pid}) is lost: nothing more is heard of it but its end");
-            }
-            TakeoverNotice::PredecessorGone => Event::PredecessorGone,
+            lives
         });
     }
 
-    /// As long as the predecessor answers on the coordination socket that both have, this process does not. At a path that the predecessor
-    /// does not have, this process alone can tell whoever comes; a first generation does so from the start.
-    pub(super) fn open_server(&mut self) {
-        let now = self.now();
-        if let Some(server) = self.server.as_mut().filter(|server| !Server::is_shared(server)) {
-            server.open(self.poll.registry(), COORDINATION, now);
-        }
+    /// How many earlier generations still finish their work, and the oldest of them.
+    pub(super) fn draining(&self) -> (usize, u32) {
+        let predecessor = self.predecessor_process();
+        let oldest = self.draining.first().or(predecessor).map_or(0, Process::pid);
+        (self.draining.len() + usize::from(predecessor.is_some()), oldest)
+    }
+
+    /// Those of them that live, the oldest first.
+    pub(super) fn living(&self) -> impl Iterator<Item = &Process> {
+        self.draining.iter().filter(|process| !process.has_ended()).chain(self.predecessor_process())
+    }
+
+    fn predecessor_process(&self) -> Option<&Process> {
+        self.link.as_ref().and_then(|link| link.living())
+    }
+
+    pub(super) fn predecessor(&self) -> Option<Predecessor> {
+        self.link.clone().map(Predecessor::new)
+    }
+
+    /// The process id of the predecessor, if there was one.
+    pub(super) fn predecessor_pid(&self) -> Option<u32> {
+        self.link.as_ref().map(|link| link.pid())
+    }
+
+    /// How many restarts lie behind this process.
+    pub(super) fn generation(&self) -> u32 {
+        self.link.as_ref().map_or(0, |link| link.generation())
+    }
+
+    /// How the last restarts have ended.
+    pub(super) fn outcomes(link: Option<&Link>) -> Vec<Outcome> {
+        link.map(Link::outcomes).unwrap_or_default()
+    }
+
+    /// Why a request for a restart would be refused.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.takeover.refusal()
+    }
+
+    /// Whether the predecessor has granted the service and can still take it back.
+    pub(super) fn is_on_probation(&self) -> bool {
+        matches!(self.takeover.stage(), Stage::Granted { .. })
+    }
+
+    /// Whether the predecessor had ended before it granted the service.
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self.takeover.stage(), Stage::Alone { .. })
+    }
+
+    /// Whether nobody before this process has a claim to the service.
+    pub(super) fn is_sole(&self) -> bool {
+        self.takeover.is_sole()
+    }
+
+    pub(super) fn next_deadline(&self, now: Duration) -> Option<Due> {
+        let link = self.link.as_ref()?;
+        earliest([
+            link.next_timeout().map(|left| (now + left, Deadline::Takeover)),
+            link.line().retry_in().map(|left| (now + left, Deadline::UnsentUp)),
+        ])
     }
 }

@@ -12,7 +12,6 @@ use crate::sys::{self, Process};
 use crate::wire::{self, Given, Hello, MAX_DESCRIPTORS, MAX_PACKET, Message};
 
 use super::Restarter;
-use super::pid_file::PidFile;
 
 impl Restarter {
     /// The lifeline with the first messages in it, and all else that a successor is given.
@@ -29,35 +28,26 @@ impl Restarter {
 
         let own = Process::open(process::id())?;
         let mut gifts = vec![(Given::Predecessor, own.as_fd())];
-        if let Some(server) = &self.server
-            && let (Some(path), Some(listener)) = (server.path().to_str(), server.listener())
+        if let Some((path, identities, listener)) = self.requests.listener()
+            && let Some(path) = path.to_str()
         {
-            let [file, root] = server.identities().map(|identity| identity.map_or(vec![], |(device, inode)| vec![device, inode]));
+            let [file, root] = identities.map(|identity| identity.map_or(vec![], |file| file.to_numbers().into()));
             gifts.push((Given::Coordination { path: path.into(), file, root }, listener));
         }
-        let predecessor = self.link.as_ref().and_then(|link| link.living());
-        for process in self.draining.iter().filter(|process| !process.has_ended()).chain(predecessor) {
-            gifts.push((Given::Draining { pid: process.pid() }, process.as_fd()));
-        }
+        gifts.extend(self.ancestry.living().map(|process| (Given::Draining { pid: process.pid() }, process.as_fd())));
         gifts.extend(self.sockets.given().map(|(name, socket)| (Given::Socket { name: name.into() }, socket)));
-        let generation = self.link.as_ref().map_or(0, |link| link.generation()).saturating_add(1);
         let mut packets = packets(gifts).into_iter().peekable();
         let mut hello = Some(Hello {
             version: wire::VERSION,
             oldest: wire::OLDEST,
             pid: process::id(),
-            generation,
-            probation_ms: self.limits.probation.map(|time| time.as_millis() as u64),
-            signal: self.signal.map(|signal| signal as i32),
-            pid_file: self
-                .pid_file
-                .as_ref()
-                .and_then(PidFile::as_text)
-                .filter(|path| wire::room_for(path) < LONGEST_PATH)
-                .map(String::from),
+            generation: self.generation().saturating_add(1),
+            probation_ms: self.driver.limits().probation.map(|time| time.as_millis() as u64),
+            signal: self.requests.signal().map(|signal| signal as i32),
+            pid_file: self.paths.pid_file().filter(|path| wire::room_for(path) < LONGEST_PATH).map(String::from),
             given: Vec::new(),
             more: false,
-            outcomes: self.chronicle.outcomes(),
+            outcomes: self.succession.outcomes(),
         });
         while let Some((given, descriptors)) = packets.next() {
             let more = packets.peek().is_some();

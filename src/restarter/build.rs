@@ -1,13 +1,10 @@
 //! How a restarter is made.
 
-use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
-use std::process;
 use std::sync::Arc;
 
-use mio::{Events, Interest, Poll, Registry, Waker};
+use mio::{Interest, Registry};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
@@ -16,20 +13,24 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::config::{RestartConfig, restart_signal};
-use crate::error::{Error, Refusal};
+use crate::error::Error;
 use crate::exec::Exec;
-use crate::machine::{Limits, Machine};
+use crate::machine::Limits;
 use crate::predecessor::{Claim, Coordination, Gifts, Link};
 use crate::restart_coordination_socket::Server;
 use crate::sockets::Sockets;
 use crate::sys;
-use crate::systemd::{self, Manager};
+use crate::systemd;
 
-use super::chronicle::Chronicle;
-use super::obstacles::leads_terminal;
-use super::pid_file::PidFile;
-use super::timer::Timer;
-use super::{CAPACITY, DRAINING, FIRST_CLIENT, PREDECESSOR, Restarter, SIGNALS, TIMER, WAKER, watch};
+use super::Restarter;
+use super::ancestry::Ancestry;
+use super::driver::Driver;
+use super::manager::Manager;
+use super::owned_paths::OwnedPaths;
+use super::preconditions::Preconditions;
+use super::reactor::{FIRST_CLIENT, Reactor, SIGNALS};
+use super::requests::Requests;
+use super::succession::Succession;
 
 impl RestartConfig {
     /// Makes the restarter: adopts the lifeline if this process is a successor, installs the signal's handler, starts the restart
@@ -52,7 +53,9 @@ impl RestartConfig {
     /// # Errors
     ///
     /// Another restarter lives in this process, or has handed the service over; the configuration makes no sense; the end of the predecessor
-    /// would kill this process (`PR_SET_PDEATHSIG`); the coordination socket cannot be bound; a descriptor or the thread cannot be had. A
+    /// would kill this process (`PR_SET_PDEATHSIG`); a path of the configuration is relative in a
+    /// process that has [more rights than its caller](crate::guide#more-rights-than-the-caller);
+    /// the coordination socket cannot be bound; a descriptor or the thread cannot be had. A
     /// predecessor is told why.
     pub fn build(&self) -> Result<Restarter, Error> {
         let claim = Claim::new()?;
@@ -88,22 +91,12 @@ impl RestartConfig {
         // Before this process opens descriptors of its own.
         let passed = systemd::passed(link.is_some());
         let is_deaf = systemd::is_deaf();
-        let poll = sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])
-            .and_then(|()| Poll::new())
-            .map_err(Error::os("cannot make an epoll"))?;
-        let registry = poll.registry();
-        let waker = Arc::new(
-            sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])
-                .and_then(|()| Waker::new(registry, WAKER))
-                .map_err(Error::os("cannot make a waker"))?,
-        );
-        let timer = Timer::new().map_err(Error::os("cannot make a timer"))?;
-        watch(registry, timer.as_fd(), TIMER)?;
+        let reactor = Reactor::new()?;
 
         // Read before the restart signal is arranged for: a successor is born with the same mask, plus that signal.
         let mut launch = self.launch()?;
         let handled: Vec<Signal> = signal.into_iter().chain(blocked).collect();
-        let signals = self.handle_signals(registry, &handled)?;
+        let signals = self.handle_signals(reactor.registry(), &handled)?;
         for signal in &handled {
             // Blocked by the predecessor or an earlier restarter, not by the program: not to be handed down.
             launch.mask.remove(*signal);
@@ -113,20 +106,16 @@ impl RestartConfig {
         {
             forget_pending(signal);
         }
-        let leads_terminal = leads_terminal() && !launch.mask.contains(Signal::SIGHUP);
-        let program = launch.program.clone();
-        let exec = Exec::start(launch, signal, waker.clone()).map_err(Error::os("cannot start the restart thread"))?;
+        let unstartable = launch.program.as_ref().err().copied();
+        if let Some(refusal) = unstartable.filter(|_| !claim.has_built()) {
+            log::warn!(target: "pollflip", "every restart of this process will be refused: {refusal}");
+        }
+        let preconditions = Preconditions::new(self, unstartable, is_deaf, &launch.mask);
+        let program = launch.program.as_ref().map(|program| program.path.clone()).unwrap_or_default();
+        let exec = Exec::start(launch, signal, reactor.waker().clone()).map_err(Error::os("cannot start the restart thread"))?;
         arrange(signal, blocked)?;
-        if let Some(link) = &link {
-            watch(registry, link.line().as_fd(), PREDECESSOR)?;
-            watch(registry, link.process().as_fd(), PREDECESSOR)?;
-        }
-        for process in &gifts.draining {
-            watch(registry, process.as_fd(), DRAINING)?;
-        }
+        Ancestry::watch(link.as_deref(), &gifts.draining, &reactor)?;
         let pid_file = self.absolute_pid_file()?;
-        let retired_pid_file =
-            link.as_ref().and_then(|link| link.pid_file()).filter(|path| pid_file.as_deref() != Some(*path)).map(PidFile::new);
         // Last: if anything else cannot be had, no path is left behind that names nobody.
         let path = self.absolute_socket()?;
         let (inherited, retired) = match (&path, gifts.coordination) {
@@ -138,58 +127,29 @@ impl RestartConfig {
             (Some(path), None) => Some(Server::new(&path, FIRST_CLIENT).map_err(cannot_bind(&path))?),
             (None, None) => None,
         };
-        let takeover = claim.built(waker.clone());
-        let sockets = Sockets::new(gifts.sockets, passed);
-        let chronicle = Chronicle::new(link.as_ref().map(|link| link.outcomes()).unwrap_or_default());
+        let is_another = claim.has_built();
+        let takeover = claim.built(reactor.waker().clone());
         let limits = Limits { ready: self.ready_timeout, probation: self.probation };
         let mut restarter = Restarter {
-            events: Events::with_capacity(CAPACITY),
-            waker,
-            timer,
-            epoch: sys::now(),
-            machine: Machine::new(limits),
-            limits,
-            program,
-            exec,
-            signals,
-            signal,
-            server,
-            retired,
-            again: Vec::new(),
-            sockets,
-            current: None,
-            held: Vec::new(),
-            askers: Vec::new(),
-            tickets: 0,
-            draining: gifts.draining,
-            max_draining: self.max_draining,
-            forbidden: self.forbidden(is_deaf),
-            leads_terminal,
-            pending_events: VecDeque::new(),
-            link,
-            takeover,
+            driver: Driver::new(limits),
+            succession: Succession::new(exec, program, self.ready_timeout, Ancestry::outcomes(link.as_deref())),
+            requests: Requests::new(signals, signal, server),
             manager: Manager::default(),
-            barrier: None,
-            called_off: None,
-            not_started: None,
-            last_failure: None,
-            chronicle,
-            pid_file: pid_file.as_deref().map(PidFile::new),
-            retired_pid_file,
-            stopping: None,
+            preconditions,
+            paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
+            sockets: Sockets::new(gifts.sockets, passed),
+            ancestry: Ancestry::new(link, takeover, gifts.draining),
             claim,
-            witness: None,
-            poll,
+            reactor,
         };
-        // Nothing wakes a loop before the program is ready but whoever asks too early.
-        restarter.open_server();
+        // Nothing wakes a loop before the program is ready but those who ask too early.
+        restarter.requests.open(&restarter.reactor);
         restarter.rearm();
+        if is_another {
+            // What holds already, and what an earlier one has not told.
+            restarter.reactor.wake();
+        }
         Ok(restarter)
-    }
-
-    /// Whether the end of this process would be the end of the service.
-    fn forbidden(&self, is_deaf: bool) -> Option<Refusal> {
-        if process::id() == 1 { Some(Refusal::ContainerInit) } else { (self.pid_file.is_none() && is_deaf).then_some(Refusal::Unheard) }
     }
 
     fn handle_signals(&self, registry: &Registry, handled: &[Signal]) -> Result<Option<Signals>, Error> {

@@ -1,109 +1,84 @@
 //! How a restarter ends.
 
+use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::SigSet;
-
-use crate::machine::{Input, KILL_TIMEOUT, Output, Phase, State};
-use crate::systemd::{self, BARRIER_LIMIT};
+use crate::machine::{COMMIT_TIMEOUT, Input, Output, Phase, State};
+use crate::sys;
 
 use super::Restarter;
-use super::commit::RETRY;
 
-/// How long the kernel may take to take the last message to the successor when nobody will poll again. Without it the successor learns of
-/// the commit by the end of this process.
-const COMMIT_LIMIT: Duration = Duration::from_secs(5);
+/// How long a restart that is final may take to its end when nobody will poll again: longer than the service manager is waited for. A
+/// successor that the kernel cannot tell learns of the commit by the end of this process.
+const END_LIMIT: Duration = COMMIT_TIMEOUT.saturating_add(Duration::from_millis(100));
+/// How soon it is tried again.
+const RETRY: Duration = Duration::from_millis(10);
 
 impl Restarter {
     /// Tells systemd that the service ends. As long as the predecessor can take it back it does not, nor does systemd listen to this process:
     /// then that is told when it is this one's.
     pub(super) fn tell_of_the_end(&mut self) {
-        if self.takeover.is_sole() {
-            self.manager.stopping();
-            self.stopping = systemd::is_there().then(|| self.now() + systemd::EXTENSION);
+        if self.ancestry.is_sole() {
+            self.manager.stopping(self.reactor.now());
         }
     }
 
-    /// Does what is still to be done of a restart that cannot be taken back any more, when nobody will poll again.
+    /// Does what is still to be done, when nobody will poll again: a restart that cannot be taken back any more comes to its end.
     pub(super) fn carry_out_the_rest(&mut self) {
-        let deadline = self.now() + COMMIT_LIMIT;
+        let deadline = self.reactor.now() + END_LIMIT;
         loop {
-            self.see_commit_off(deadline);
-            let Some(output) = self.next_output() else { return };
-            if let Output::Action(action) = output {
-                self.act(action);
+            while let Some(output) = self.driver.next_output() {
+                if let Output::Action(action) = output {
+                    self.carry_out(action);
+                }
             }
+            let now = self.reactor.now();
+            if !matches!(self.driver.state(), State::Handoff { phase: Phase::Committing { .. }, .. }) || now >= deadline {
+                return;
+            }
+            if !sys::has_waited(RETRY) {
+                thread::sleep(RETRY);
+            }
+            let mut inputs = Vec::new();
+            self.succession.poll(&self.reactor, &mut inputs);
+            self.manager.poll(&self.reactor, &mut inputs);
+            self.feed_all(inputs);
+            self.driver.feed(now, Input::Timeout);
         }
     }
 
-    /// A successor that is not ready is killed. Before the lifeline closes, so that it does not take this process for dead and the service
-    /// for its own. Whoever waits is told.
-    fn give_up(&mut self) {
+    /// Ends what is under way, when nobody will poll again. A successor that is not ready is killed: before the lifeline closes, so that it
+    /// does not take this process for dead and the service for its own. Those who wait are told.
+    fn end(&mut self) {
+        let is_under_way = self.driver.state().under_way_since().is_some();
         self.feed(Input::Stop);
         self.carry_out_the_rest();
-        if let State::Killing { attempt, pid, .. } = self.machine.state()
-            && let Some(current) = &mut self.current
-            && let Some(process) = &current.process
-        {
-            process.kill();
-            current.words.exit = process.wait(KILL_TIMEOUT);
-            if current.words.exit.is_none() {
-                log::warn!(target: "pollflip", "the successor (process {pid}) does not die");
-            }
+        if let State::Killing { attempt, .. } = self.driver.state() {
+            self.succession.kill_and_wait();
             self.feed(Input::Exited(attempt));
             self.carry_out_the_rest();
         }
-        self.still_here("the restart was given up");
-    }
-
-    fn hand_over(&mut self) {
-        self.feed(Input::Stop);
-        self.carry_out_the_rest();
-        if let Some((barrier, _)) = self.barrier.take() {
-            let deadline = self.now() + BARRIER_LIMIT;
-            loop {
-                let is_over = self.now() >= deadline;
-                // The manager may have been too busy to be asked yet.
-                self.manager.flush();
-                if barrier.answers_within(RETRY) || is_over {
-                    break;
-                }
-            }
+        if is_under_way && !matches!(self.driver.state(), State::Handoff { .. }) {
+            self.manager.still_here("the restart was given up");
         }
     }
 }
 
 impl Drop for Restarter {
     fn drop(&mut self) {
-        if self.exec.is_anothers() {
-            return;
+        if self.is_anothers() {
+            return self.requests.forget_handler();
         }
-        // It was blocked for the restart thread's sake; its handler stays and does nothing.
-        if let Err(error) = self.signal.into_iter().collect::<SigSet>().thread_unblock() {
-            log::warn!(target: "pollflip", "cannot unblock the restart signal: {error}");
-        }
-        self.look_at_probation();
+        self.requests.unblock_signal();
         // It may have committed, and nobody has looked since.
-        self.look_at_predecessor();
-        match self.machine.state() {
-            // It may have been called off just now, and whoever asked has yet to be told.
-            State::Closed(_) | State::Idle => self.carry_out_the_rest(),
-            State::Spawning { .. } | State::AwaitingReady { .. } | State::Killing { .. } => self.give_up(),
-            State::Handoff { .. } => {
-                self.hand_over();
-                if let State::Handoff { phase: Phase::Committed, .. } = self.machine.state() {
-                    self.claim.hand_over();
-                }
-                return;
-            }
+        self.poll_ancestry();
+        self.end();
+        if let State::Handoff { .. } = self.driver.state() {
+            return self.claim.hand_over();
         }
-        if self.takeover.is_sole() {
-            if let Some(server) = &mut self.server {
-                server.remove_path();
-            }
-            if let Some(file) = &self.pid_file {
-                file.remove(None);
-            }
+        if self.ancestry.is_sole() {
+            self.requests.remove_path();
+            self.paths.remove();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a restarter tells the program.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use crate::error::{Error, Exit, Failure};
 use crate::handover::{Handover, Inheritance};
@@ -54,13 +55,13 @@ pub enum Event {
 /// readable when the process ends. One that ends before this process stays a zombie until it is waited for or this process ends.
 #[derive(Debug)]
 pub struct Successor {
-    process: Process,
+    process: Arc<Process>,
     exit: Option<Exit>,
 }
 
 impl Successor {
     /// `exit`: how it has ended, if that has been seen already. The kernel tells it once.
-    pub(super) fn new(process: Process, exit: Option<Exit>) -> Successor {
+    pub(super) fn new(process: Arc<Process>, exit: Option<Exit>) -> Successor {
         Successor { process, exit }
     }
 

@@ -26,7 +26,9 @@ impl Bell {
         Self { moments: Arc::clone(moments), rings_for, hung: OnceLock::new() }
     }
 
+    /// An error in a forked child, whose poll may be the parent's as well.
     pub(super) fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        self.moments.check_here()?;
         if let Some((eventfd, _)) = self.hung.get() {
             return Ok(eventfd.as_fd());
         }

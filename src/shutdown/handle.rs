@@ -105,9 +105,14 @@ impl fmt::Debug for WeakShutdownHandle {
 
 /// What handles share. Its own reference count is the number of handles (and one for the coordinator), so that a handle costs one atomic,
 /// the count is exact, and exactly one drop sees that it was the last.
-#[derive(Default)]
 pub(super) struct Work {
     pub(super) moments: Arc<Moments>,
+}
+
+impl Work {
+    pub(super) fn new() -> Self {
+        Self { moments: Arc::new(Moments::new()) }
+    }
 }
 
 impl Drop for Work {

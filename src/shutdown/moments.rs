@@ -1,7 +1,7 @@
 //! The moments of a shutdown, and everyone who waits for one.
 //!
 //! Knows: which moments have come, tasks (wakers), threads (a condition variable) and bells (eventfds) that wait. Does not know: handles,
-//! or in what order moments come. None is ever taken back.
+//! or in what order moments come. None is ever taken back. In a forked child none comes: nothing here is locked, woken or rung there.
 
 use std::fmt;
 use std::future::Future;
@@ -17,6 +17,8 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use slab::Slab;
 
+use crate::sys::Origin;
+
 #[derive(Clone, Copy)]
 pub(super) enum Moment {
     Shutdown,
@@ -30,8 +32,9 @@ impl Moment {
     }
 }
 
-#[derive(Default)]
 pub(super) struct Moments {
+    /// The process that they come in.
+    origin: Origin,
     /// A bit for each moment. Set under the lock, so that who looks under the lock before queueing cannot miss it; read without.
     reached: AtomicU8,
     waiting: Mutex<Waiting>,
@@ -46,6 +49,20 @@ struct Waiting {
 }
 
 impl Moments {
+    pub(super) fn new() -> Self {
+        Self { origin: Origin::here(), reached: AtomicU8::default(), waiting: Mutex::default(), threads: Condvar::new() }
+    }
+
+    /// Whether they come in this process. In a forked child they do not.
+    pub(super) fn is_here(&self) -> bool {
+        self.origin.is_here()
+    }
+
+    /// An error in a forked child.
+    pub(super) fn check_here(&self) -> io::Result<()> {
+        self.origin.check("shutdown coordinator")
+    }
+
     pub(super) fn has_reached(&self, moment: Moment) -> bool {
         // Acquire: whoever sees that the work is finished sees what the work did.
         self.reached.load(Ordering::Acquire) & moment.bit() != 0
@@ -53,6 +70,9 @@ impl Moments {
 
     /// The moment has come: all who wait for it learn of it. Again is a no-op, so no bell rings twice.
     pub(super) fn reach(&self, moment: Moment) {
+        if !self.is_here() {
+            return;
+        }
         let mut waiting = self.lock();
         if self.has_reached(moment) {
             return;
@@ -75,7 +95,11 @@ impl Moments {
         }
     }
 
+    /// Until the moment has come.
     pub(super) fn wait(&self, moment: Moment) {
+        if !self.is_here() {
+            return;
+        }
         let waiting = self.lock();
         let done = self.threads.wait_while(waiting, |_| !self.has_reached(moment));
         drop(done.unwrap_or_else(PoisonError::into_inner));
@@ -83,14 +107,17 @@ impl Moments {
 
     /// Whether the moment came before the limit.
     pub(super) fn wait_for(&self, moment: Moment, limit: Duration) -> bool {
-        let waiting = self.lock();
-        let done = self.threads.wait_timeout_while(waiting, limit, |_| !self.has_reached(moment));
-        drop(done.unwrap_or_else(PoisonError::into_inner));
+        if self.is_here() {
+            let waiting = self.lock();
+            let done = self.threads.wait_timeout_while(waiting, limit, |_| !self.has_reached(moment));
+            drop(done.unwrap_or_else(PoisonError::into_inner));
+        }
         self.has_reached(moment)
     }
 
     /// A descriptor that is readable from the first of these moments on, and its place here.
     pub(super) fn hang_bell(&self, moments: &[Moment]) -> io::Result<(Arc<EventFd>, usize)> {
+        self.check_here()?;
         let rings_for = moments.iter().fold(0, |bits, moment| bits | moment.bit());
         let mut waiting = self.lock();
         let late = self.reached.load(Ordering::Acquire) & rings_for != 0;
@@ -101,7 +128,9 @@ impl Moments {
     }
 
     pub(super) fn take_bell_down(&self, place: usize) {
-        self.lock().bells.try_remove(place);
+        if self.is_here() {
+            self.lock().bells.try_remove(place);
+        }
     }
 
     pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
@@ -111,9 +140,20 @@ impl Moments {
             .finish()
     }
 
-    /// No foreign code runs under this lock, so a poisoned one has lost nothing.
+    /// No foreign code runs under this lock, so a poisoned one has lost nothing. A forked child must not ask for it: another thread may have
+    /// held it at the fork.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Moments {
+    fn drop(&mut self) {
+        if !self.is_here() {
+            // To drop a waker is foreign code too: it may ask for a lock of its executor.
+            let waiting = self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner);
+            mem::forget(mem::take(&mut waiting.tasks));
+        }
     }
 }
 
@@ -121,7 +161,7 @@ impl Moments {
 /// [`forced`](super::ShutdownSignal::forced).
 ///
 /// It borrows nothing, can be polled by changing tasks (the last one is woken) and after it is ready (then it is ready again), and leaves
-/// nothing behind when it is dropped. It costs no descriptor.
+/// nothing behind when it is dropped. It costs no descriptor. A forked child's copy is never woken.
 ///
 /// ```
 /// use pollflip::shutdown::{ShutdownCoordinator, Signalled};
@@ -155,6 +195,9 @@ impl Future for Signalled {
         if this.moments.has_reached(this.moment) {
             return Poll::Ready(());
         }
+        if !this.moments.is_here() {
+            return Poll::Pending;
+        }
         // Cloned before the lock and, if it replaces another, that one dropped after it: a waker is foreign code.
         let mut waker = context.waker().clone();
         let mut waiting = this.moments.lock();
@@ -175,7 +218,7 @@ impl Drop for Signalled {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
         // Skips the lock in the rush after a shutdown, when all these futures go at once.
-        if self.moments.has_reached(self.moment) {
+        if self.moments.has_reached(self.moment) || !self.moments.is_here() {
             return;
         }
         // The guard ends with this statement, before the waker: it may be the last to hold a task that owns a future of ours.

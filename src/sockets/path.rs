@@ -1,36 +1,35 @@
 //! Unix socket paths: two processes that want the same one at the same moment do not both get it, and what somebody serves, or what is
 //! no socket, is left alone.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::stat::Mode;
 
-use crate::sys;
+use crate::sys::{self, Origin};
+
+use super::directory::{Directory, Found};
 
 /// How long to wait for another process that binds the same path: it takes that one some microseconds.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 /// The longest path that the kernel binds a socket to.
 pub(crate) const LONGEST_PATH: usize = 107;
+/// The longest name that file systems have, in bytes.
+const LONGEST_NAME: usize = 255;
 
-/// What is added to a path while what it is to name is made, and while a socket is bound there.
+/// What is added to the path of a socket while that is made under another name.
 pub(crate) const TEMPORARY: &str = ".new";
-pub(crate) const LOCK: &str = ".lock";
-
-/// The right to bind a path, held until dropped. The lock is a file beside it, which is there only meanwhile.
-#[derive(Debug)]
-pub(crate) struct PathLock {
-    lock: PathBuf,
-    held: Flock<File>,
-}
 
 /// A path with something added to its last name.
 pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -39,70 +38,135 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-impl PathLock {
-    pub(crate) fn new(path: &Path) -> io::Result<PathLock> {
-        let lock = beside(path, LOCK);
+/// The name of the lock file of a socket of that name. A lock of another program, on `NAME.lock` say, is that program's.
+pub(crate) fn lock_name(name: &OsStr) -> OsString {
+    hidden(name, ".pollflip-lock")
+}
+
+/// The name under which a file of that name is made. Nobody but this crate takes such a name.
+pub(crate) fn temporary_name(name: &OsStr) -> OsString {
+    hidden(name, ".pollflip-new")
+}
+
+fn hidden(name: &OsStr, ending: &str) -> OsString {
+    // What is too long for one name with all of it is cut.
+    let room = LONGEST_NAME - ending.len() - 1;
+    let name = OsStr::from_bytes(&name.as_bytes()[..name.len().min(room)]);
+    [OsStr::new("."), name, OsStr::new(ending)].into_iter().collect()
+}
+
+/// The right to bind a name in a directory, held until dropped. The lock is a file beside it. The process that has made that file removes
+/// it; one that was there before stays.
+#[derive(Debug)]
+pub(crate) struct PathLock<'a> {
+    directory: &'a Directory,
+    name: OsString,
+    /// There until it is dropped.
+    held: Option<Flock<File>>,
+    is_made_here: bool,
+    origin: Origin,
+}
+
+/// A lock file that is open.
+struct Opened {
+    file: File,
+    found: Found,
+    is_made_here: bool,
+}
+
+impl PathLock<'_> {
+    /// `path` leads to the name.
+    pub(crate) fn new<'a>(directory: &'a Directory, name: &OsStr, path: &Path) -> io::Result<PathLock<'a>> {
+        let name = lock_name(name);
+        let shown = &path.with_file_name(&name);
         let deadline = Instant::now() + LOCK_LIMIT;
+        let mut made = None;
         loop {
             let is_last = Instant::now() >= deadline;
-            let opened = sys::may_fail(&[libc::EACCES, libc::EMFILE, libc::ENOSPC]).and_then(|()| {
-                // A pipe would keep whoever opens it waiting.
-                let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(&lock)
-            });
-            if fs::symlink_metadata(&lock).is_ok_and(|found| !found.is_file()) {
+            let opened = sys::may_fail(&[libc::EACCES, libc::EMFILE, libc::ENOSPC]).and_then(|()| Opened::new(directory, &name));
+            if directory.look_at(&name).is_ok_and(|found| found.is_some_and(|found| !found.is_file())) {
                 let why = io::Error::new(io::ErrorKind::AlreadyExists, "it is no regular file, and left alone; move it away");
-                return Err(named(why, "cannot use the lock file", &lock));
+                return Err(named(why, "cannot use the lock file", shown));
             }
-            let file = opened.map_err(|error| {
-                let what = match error.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                        "the directory must be there and writable: cannot open the lock file"
-                    }
-                    _ => "cannot open the lock file",
-                };
-                named(error, what, &lock)
-            })?;
+            let Opened { file, found, is_made_here } = match opened {
+                Ok(Some(opened)) => opened,
+                Ok(None) if !is_last => continue,
+                Ok(None) => return Err(named(io::ErrorKind::TimedOut.into(), "other processes make and remove the lock file", shown)),
+                Err(error) => {
+                    let what = match error.kind() {
+                        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                            "the directory must be there and writable: cannot open the lock file"
+                        }
+                        _ => "cannot open the lock file",
+                    };
+                    return Err(named(error, what, shown));
+                }
+            };
+            if is_made_here {
+                made = Some(found.identity);
+            }
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                // The one who held it before has removed it: what is locked must be what is there.
-                Ok(held) if same_file(&held.metadata()?, &lock) => return Ok(PathLock { lock, held }),
+                // The one that held it before may have removed it: what is locked must be what is there.
+                Ok(held) if directory.look_at(&name)?.is_some_and(|there| there.identity == found.identity) => {
+                    // Another process may have had it first.
+                    let is_made_here = made == Some(found.identity);
+                    return Ok(PathLock { directory, name, held: Some(held), is_made_here, origin: Origin::here() });
+                }
                 Ok(_) => {}
                 Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => thread::sleep(Duration::from_millis(2)),
-                Err((_, error)) => return Err(named(error.into(), "cannot lock", &lock)),
+                Err((_, error)) => return Err(named(error.into(), "cannot lock", shown)),
             }
             if is_last {
-                return Err(named(io::ErrorKind::TimedOut.into(), "another process holds the lock file", &lock));
+                return Err(named(io::ErrorKind::TimedOut.into(), "another process holds the lock file", shown));
             }
         }
     }
 }
 
-impl Drop for PathLock {
+impl Opened {
+    /// `None`: it was there, and the process that had made it has removed it meanwhile.
+    fn new(directory: &Directory, name: &OsStr) -> io::Result<Option<Opened>> {
+        let made = directory.create(name, Mode::S_IRUSR | Mode::S_IWUSR);
+        let (file, is_made_here) = match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match directory.open(name, OFlag::O_WRONLY) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                there => (there?, false),
+            },
+            made => (made?, true),
+        };
+        Ok(Some(Opened { found: Found::of(&file)?, file, is_made_here }))
+    }
+}
+
+impl Drop for PathLock<'_> {
     fn drop(&mut self) {
-        // Ours is empty; a file with something in it was there before, and is somebody's.
-        if self.held.metadata().is_ok_and(|held| held.len() == 0) {
+        let Some(held) = self.held.take() else { return };
+        if !self.origin.is_here() {
+            // A forked child has the same lock, and to drop it would unlock the path for all.
+            return mem::forget(held);
+        }
+        if self.is_made_here
+            && let Ok(held) = Found::of(&held)
+        {
             // Still locked: whoever waits for it sees that it is gone, and makes a new one.
-            let _ = fs::remove_file(&self.lock);
+            let _ = self.directory.remove(&self.name, |found| found.identity == held.identity);
         }
     }
 }
 
-/// Finds out whether a path can be had, while it is locked: it is free (`false`), or what is there is a socket of that type that nobody
-/// serves (`true`).
-pub(crate) fn is_stale(path: &Path, of: SockType) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket is there; it is left alone"));
-        }
-        Ok(_) => {}
+/// Finds out whether a name can be had, while it is locked. `None`: it is free. Otherwise what is there is a socket of that type that
+/// nobody serves. `path` leads to the same name.
+pub(crate) fn find_stale(directory: &Directory, name: &OsStr, path: &Path, of: SockType) -> io::Result<Option<Found>> {
+    let Some(found) = directory.look_at(name)? else { return Ok(None) };
+    if !found.is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket is there; it is left alone"));
     }
     let probe = unix_socket(of)?;
     match connect(probe.as_raw_fd(), &address(path)?) {
-        Err(Errno::ECONNREFUSED) => Ok(true),
+        // What was connected to is what was seen.
+        Err(Errno::ECONNREFUSED) if directory.look_at(name)? == Some(found) => Ok(Some(found)),
         // It went away meanwhile.
-        Err(Errno::ENOENT) => Ok(false),
+        Err(Errno::ENOENT) => Ok(None),
         // Connected, its backlog is full, it is of another type, or not ours to connect to: somebody serves it.
         _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it; is the service running already?")),
     }
@@ -111,9 +175,10 @@ pub(crate) fn is_stale(path: &Path, of: SockType) -> io::Result<bool> {
 /// A socket bound to a path, listening if it is of a type that does. Its file gets the mode that the umask leaves.
 pub(crate) fn bind_unix(path: &Path, of: SockType) -> io::Result<OwnedFd> {
     let address = address(path)?;
-    let _lock = PathLock::new(path)?;
-    if is_stale(path, of)? {
-        fs::remove_file(path)?;
+    let (directory, name) = Directory::of(path)?;
+    let _lock = PathLock::new(&directory, name, path)?;
+    if let Some(stale) = find_stale(&directory, name, path, of)? {
+        directory.remove(name, |found| *found == stale)?;
     }
     let socket = unix_socket(of)?;
     bind(socket.as_raw_fd(), &address)?;
@@ -157,10 +222,6 @@ fn address(path: &Path) -> io::Result<UnixAddr> {
         ));
     }
     Ok(UnixAddr::new(path)?)
-}
-
-fn same_file(held: &fs::Metadata, path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (held.dev(), held.ino()))
 }
 
 pub(crate) fn named(error: io::Error, what: &str, path: &Path) -> io::Error {

@@ -2,6 +2,9 @@
 //! that is over, only `/proc` tells.
 
 use std::fs;
+use std::io;
+
+use nix::libc;
 
 use crate::error::Exit;
 
@@ -25,9 +28,15 @@ pub(super) fn exit_of(pid: u32) -> Option<Exit> {
     first_of(pid, |parent| parent == std::process::id()).map(|first| first.exit())
 }
 
-/// Whether the end of that process has begun.
-pub(super) fn has_begun(pid: u32) -> bool {
-    first_of(pid, |_| true).is_some()
+/// Whether the end of that process has begun, or may have: that cannot be seen for a moment.
+pub(super) fn may_have_begun(pid: u32) -> bool {
+    first_of(pid, |_| true).is_some() || is_hidden_by_a_shortage(pid)
+}
+
+/// Whether this process lacks the descriptor or the memory to look at that one.
+fn is_hidden_by_a_shortage(pid: u32) -> bool {
+    let passes = |error: io::Error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
+    fs::File::open(format!("/proc/{pid}/stat")).is_err_and(passes)
 }
 
 /// The first thread of a process with such a parent, if its end has begun.

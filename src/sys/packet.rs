@@ -22,6 +22,8 @@ pub(crate) struct Packet {
     pub(crate) descriptors: Vec<OwnedFd>,
     /// The kernel had to leave something out: bytes, or descriptors for which this process had no room.
     pub(crate) truncated: bool,
+    /// The process that has sent it, if the socket had been told to pass that on by then.
+    pub(crate) sender: Option<u32>,
 }
 
 /// Sends one packet, without blocking and without SIGPIPE.
@@ -69,7 +71,7 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Packet> {
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = mem::size_of_val(&control) as _;
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-    may_fail(&[libc::ECONNRESET, libc::ENOMEM])?;
+    may_fail(&[libc::ECONNRESET, libc::ENOMEM, libc::EBADF])?;
     // SAFETY: the message points to buffers that outlive the call, and their lengths are theirs.
     let received = retry(|| unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &mut message, flags) })?;
     // SAFETY: the kernel has written so many bytes, and no more than it was told there is room for.
@@ -79,6 +81,8 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Packet> {
         // SAFETY: recvmsg has filled the message in, and this is the one time that its descriptors are taken.
         descriptors: unsafe { take_descriptors(&message) },
         truncated: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
+        // SAFETY: recvmsg has filled the message in, and its control buffer is alive.
+        sender: unsafe { sender(&message) },
     })
 }
 
@@ -105,6 +109,29 @@ unsafe fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
         }
     }
     descriptors
+}
+
+/// The process that has sent a received message, if that came with it.
+///
+/// # Safety
+///
+/// The message must have been filled in by `recvmsg`, and its control buffer must be alive.
+unsafe fn sender(message: &libc::msghdr) -> Option<u32> {
+    // SAFETY: the kernel has written whole headers into the buffer, and the CMSG_ functions do not step beyond its end. Behind a header of
+    // SCM_CREDENTIALS is a ucred, which need not be aligned.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(message);
+        while !header.is_null() {
+            let whole = (*header).cmsg_len as usize >= libc::CMSG_LEN(mem::size_of::<libc::ucred>() as libc::c_uint) as usize;
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_CREDENTIALS && whole {
+                let sender = libc::CMSG_DATA(header).cast::<libc::ucred>().read_unaligned();
+                // Of one in another namespace of processes there is no number.
+                return u32::try_from(sender.pid).ok().filter(|pid| *pid > 0);
+            }
+            header = libc::CMSG_NXTHDR(message, header);
+        }
+    }
+    None
 }
 
 fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {

@@ -59,11 +59,6 @@ impl Process {
         result == 0 || Errno::last() != Errno::EPERM
     }
 
-    /// The same process, held by another descriptor.
-    pub(crate) fn try_clone(&self) -> io::Result<Process> {
-        super::duplicate(&self.pidfd, 3).map(|pidfd| Process { pid: self.pid, pidfd })
-    }
-
     /// Reaps the child if it has ended.
     pub(crate) fn try_wait(&self) -> Option<Exit> {
         self.status(0)
@@ -145,10 +140,11 @@ impl Process {
         nix::unistd::getppid().as_raw() as u32 == self.pid
     }
 
-    /// Whether the end of a process that was the parent has begun, and is not over. Where that cannot be seen, it has not.
-    pub(crate) fn has_begun_to_die(&self) -> bool {
+    /// Whether the end of a process that was the parent has begun, and is not over. Where that cannot
+    /// be seen, it has not; where it cannot be seen for a moment, it may have.
+    pub(crate) fn may_have_begun_to_die(&self) -> bool {
         // Only if it has not ended by now was the number its own.
-        !simulation::is_simulated() && dying::has_begun(self.pid) && !self.has_ended()
+        !simulation::is_simulated() && dying::may_have_begun(self.pid) && !self.has_ended()
     }
 
     /// Whether the process, child or not, has ended.
@@ -170,20 +166,24 @@ impl From<(u32, OwnedFd)> for Process {
     }
 }
 
-/// Kills and reaps a child that cannot be held by a descriptor.
-pub(crate) fn kill_and_reap(pid: u32) {
+/// Kills and reaps a child that cannot be held by a descriptor. `false`: this thread may not kill it,
+/// and does not wait for its end.
+pub(crate) fn kill_and_reap(pid: u32) -> bool {
     if simulation::kill(pid).is_some() {
         simulation::wait(pid, Duration::MAX);
         simulation::try_wait(pid);
-        return;
+        return true;
     }
     let pid = nix::unistd::Pid::from_raw(pid as i32);
     let looking = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     if waitid(Id::Pid(pid), looking) == Err(Errno::ECHILD) {
         // Somebody else has reaped it, and its number can be anybody's.
-        return;
+        return true;
     }
     // If somebody else has reaped it, it is gone, which is what is wanted.
-    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    if nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) == Err(Errno::EPERM) {
+        return false;
+    }
     let _ = nix::sys::wait::waitpid(pid, None);
+    true
 }

@@ -4,14 +4,12 @@
 //! its own way of sending waits when the manager is busy, and the loop must not.
 
 use std::collections::VecDeque;
-use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,16 +18,14 @@ use nix::libc;
 use nix::unistd::pipe2;
 use sd_notify::NotifyState;
 
-use crate::sys;
+use crate::sys::{self, PerProcess};
 use crate::wire;
 
+use super::environment::{NOTIFY_SOCKET, believed};
 use super::unit::warn_of_deafness;
 
-const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// How often the manager is told that the end takes longer. Each time it is asked for twice that: a loop that hangs is killed.
 pub(crate) const EXTENSION: Duration = Duration::from_secs(10);
-/// How long a [`Barrier`] is waited for.
-pub(crate) const BARRIER_LIMIT: Duration = Duration::from_secs(5);
 /// How soon a message that the manager had no room for is sent again.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -46,18 +42,19 @@ pub(crate) fn listens() -> bool {
     connected.is_err() || connected.is_ok_and(|result| result.is_ok())
 }
 
-/// What the manager had no room for when the service became ready: whoever has a [`Manager`] sends it, before anything else.
-static READY_UNSENT: AtomicBool = AtomicBool::new(false);
+/// What the manager had no room for when the service became ready: the [`Notifier`] sends it, before anything else. A forked child owes it
+/// nothing.
+static READY_UNSENT: PerProcess<AtomicBool> = PerProcess::new(AtomicBool::default);
 
 /// The service serves, for the first time: whichever thread says so, and whether or not there is a loop.
 pub(crate) fn ready() {
     warn_of_deafness(is_there());
-    READY_UNSENT.store(send_ready().is_err(), Ordering::Release);
+    READY_UNSENT.get().store(send_ready().is_err(), Ordering::Release);
 }
 
 /// A test goes on as another process would begin.
 pub(crate) fn begin_anew() {
-    READY_UNSENT.store(false, Ordering::Release);
+    READY_UNSENT.get().store(false, Ordering::Release);
 }
 
 /// An error: the manager is busy.
@@ -70,9 +67,9 @@ fn send_ready() -> io::Result<()> {
     Ok(())
 }
 
-/// The service manager, and what it has yet to be told.
+/// What the service manager has yet to be told.
 #[derive(Debug, Default)]
-pub(crate) struct Manager {
+pub(crate) struct Notifier {
     waiting: VecDeque<Waiting>,
     tried: Option<Instant>,
 }
@@ -83,7 +80,7 @@ struct Waiting {
     descriptor: Option<OwnedFd>,
 }
 
-impl Manager {
+impl Notifier {
     /// A restart has begun, which may take so long, and then a while to end one that hangs.
     pub(crate) fn reloading(&mut self, limit: Duration) {
         match NotifyState::monotonic_usec_now() {
@@ -151,12 +148,12 @@ impl Manager {
 
     /// Sends what can be sent. Says whether something still waits.
     pub(crate) fn flush(&mut self) -> bool {
-        if READY_UNSENT.load(Ordering::Acquire) {
+        if READY_UNSENT.get().load(Ordering::Acquire) {
             if send_ready().is_err() {
                 self.tried = Some(sys::now());
                 return true;
             }
-            READY_UNSENT.store(false, Ordering::Release);
+            READY_UNSENT.get().store(false, Ordering::Release);
         }
         while let Some(first) = self.waiting.front() {
             match send(first) {
@@ -173,7 +170,7 @@ impl Manager {
         false
     }
 
-    /// How long until [`Manager::flush`] is needed.
+    /// How long until [`Notifier::flush`] is needed.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         self.tried.map(|tried| RETRY.saturating_sub(sys::now() - tried))
     }
@@ -186,13 +183,7 @@ pub(crate) struct Barrier(OwnedFd);
 impl Barrier {
     /// Whether the manager has hung up.
     pub(crate) fn has_answered(&self) -> bool {
-        self.answers_within(Duration::ZERO)
-    }
-
-    /// Waits for that.
-    pub(crate) fn answers_within(&self, limit: Duration) -> bool {
-        let limit = if sys::has_waited(limit) { Duration::ZERO } else { limit };
-        sys::is_readable_within(&self.0, limit)
+        sys::is_readable_within(&self.0, Duration::ZERO)
     }
 }
 
@@ -202,10 +193,11 @@ impl AsFd for Barrier {
     }
 }
 
-/// As it was when the first restarter was built: what else tells the manager that the service is ready may take the variable away at once.
+/// As it was when the first restarter of this process was built: what else tells the manager that the service is ready may take the variable
+/// away at once.
 fn address() -> Option<OsString> {
-    static ADDRESS: OnceLock<Option<OsString>> = OnceLock::new();
-    let known = || ADDRESS.get_or_init(|| env::var_os(NOTIFY_SOCKET)).clone();
+    static ADDRESS: PerProcess<Option<OsString>> = PerProcess::new(|| believed(NOTIFY_SOCKET));
+    let known = || ADDRESS.get().clone();
     sys::simulation::manager().unwrap_or_else(known).filter(|address| !address.is_empty())
 }
 

@@ -3,29 +3,25 @@
 //! Knows: what systemd leaves in the environment of the process that it starts. Does not know: what the unit says. That cannot be seen
 //! from here: systemd answers a barrier even of a process whose other messages it throws away.
 
-use std::env;
 use std::process;
 
 use nix::unistd::getppid;
 
-/// Names the process that systemd has started; from version 248 on.
-const STARTED: &str = "SYSTEMD_EXEC_PID";
-/// In the environment of each service; from version 232 on.
-const INVOCATION: &str = "INVOCATION_ID";
+use super::environment::{INVOCATION, STARTED, believed};
 
 /// Whether systemd has started this very process and takes no notifications from it: it would take the end of this process for that of
 /// the service, and kill a successor. `heard`: there is somebody to notify.
 pub(super) fn is_deaf(heard: bool) -> bool {
     let by_systemd = match started() {
         Some(pid) => pid == process::id(),
-        None => env::var_os(INVOCATION).is_some() && getppid().as_raw() == 1,
+        None => believed(INVOCATION).is_some() && getppid().as_raw() == 1,
     };
     by_systemd && !heard
 }
 
 /// The process that systemd started.
 fn started() -> Option<u32> {
-    env::var(STARTED).ok()?.parse().ok()
+    believed(STARTED)?.to_str()?.parse().ok()
 }
 
 /// Said once, when the first generation is ready.

@@ -5,7 +5,6 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::{self, JoinHandle};
@@ -16,6 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
 
+use crate::sys::Origin;
+
 /// How soon it is tried again, if the kernel does not let anybody wait: where a process may have no descriptor at all, say.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -24,7 +25,7 @@ pub(super) struct Watcher {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// The process that the thread is in.
-    process: u32,
+    origin: Origin,
 }
 
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Watcher {
             }
             theirs.serve(&watched);
         })?;
-        Ok(Watcher { shared, thread: Some(thread), process: process::id() })
+        Ok(Watcher { shared, thread: Some(thread), origin: Origin::here() })
     }
 
     /// Has this waker, and no earlier one, woken once the descriptor is readable: at once if it is already.
@@ -77,7 +78,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        if process::id() != self.process {
+        if !self.origin.is_here() {
             // The copy of a forked child: it has no such thread, and that of the parent is to go on.
             return mem::forget(self.thread.take());
         }

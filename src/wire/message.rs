@@ -30,6 +30,17 @@ pub enum Message {
         /// Its process id.
         pid: u32,
     },
+    /// Successor: show that it is you who are at the other end.
+    Challenge {
+        /// A number that nobody can guess.
+        number: u64,
+    },
+    /// Predecessor: the answer to that. What counts is who sends it. A descriptor goes with it, any one: a program that copies to its standard
+    /// output what it is told can be made to say all but that.
+    Proof {
+        /// The same number.
+        number: u64,
+    },
     /// Successor: freeze, and send me the state.
     Pull,
     /// Predecessor: a part of the state, one descriptor each.
@@ -162,6 +173,7 @@ impl Message {
         match self {
             Message::Hello(Hello { given, .. }) | Message::More { given, .. } => given.len(),
             Message::Items { items } => items.len(),
+            Message::Proof { .. } => 1,
             _ => 0,
         }
     }
@@ -175,6 +187,8 @@ impl DisplayJson for Message {
             Message::Here { version, oldest, pid } => {
                 object(f, &[("type", &"here"), ("version", version), ("oldest", oldest), ("pid", pid)])
             }
+            Message::Challenge { number } => object(f, &[("type", &"challenge"), ("number", number)]),
+            Message::Proof { number } => object(f, &[("type", &"proof"), ("number", number)]),
             Message::Pull => object(f, &[("type", &"pull")]),
             Message::Items { items } => object(f, &[("type", &"items"), ("items", items)]),
             Message::End { items } => object(f, &[("type", &"end"), ("items", items)]),
@@ -198,6 +212,8 @@ impl TryFrom<RawJsonValue<'_, '_>> for Message {
             "hello" => Message::Hello(json.try_into()?),
             "more" => Message::More { given: field(json, "given")?, more: field(json, "more")? },
             "here" => Message::Here { version: field(json, "version")?, oldest: field(json, "oldest")?, pid: field(json, "pid")? },
+            "challenge" => Message::Challenge { number: field(json, "number")? },
+            "proof" => Message::Proof { number: field(json, "number")? },
             "pull" => Message::Pull,
             "items" => Message::Items { items: field(json, "items")? },
             "end" => Message::End { items: field(json, "items")? },

@@ -39,7 +39,13 @@ pub fn trials() -> Vec<Trial> {
         trial("promise_03_on_probation::a_restarter_that_is_dropped_tells_how_the_new_one_has_ended".into(), dropped),
         trial("promise_03_at_ready::a_crash_that_is_not_over_keeps_the_service_here".into(), when_ready),
         trial("promise_03_at_here::a_new_one_whose_killing_is_not_over_is_told_of_as_killed".into(), without_its_lifeline),
-        trial("promise_07_at_here::an_old_one_whose_end_is_not_over_leaves_the_new_one_the_service".into(), old_without_its_lifeline),
+        trial("promise_07_at_here::an_old_one_whose_end_is_not_over_leaves_the_new_one_the_service".into(), || {
+            old_without_its_lifeline("");
+        }),
+        trial("promise_07_at_here::an_old_one_that_is_dying_unseen_leaves_the_new_one_the_service".into(), || {
+            // Without a descriptor it cannot look at the old one.
+            old_without_its_lifeline("claimed spare-descriptors 0\n");
+        }),
     ]
 }
 
@@ -211,10 +217,14 @@ fn without_its_lifeline() {
     next_restart(&mut world, CASE);
 }
 
-fn old_without_its_lifeline() {
+fn old_without_its_lifeline(plan: &str) {
     let world = World::start(Setup::new(), false);
-    let under_way = world.reach(Step::Here, false);
-    let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    let service = &world.service;
+    service.plan_next(&format!("built wait\n{plan}"));
+    let _asker = Asker::ask(&service.socket());
+    let (old, new) = (service.first(), service.hub.nth(1));
+    new.says("waits");
+    old.says("event Spawned");
     let Some(held) = hold_in_its_end(&old, End::Crash) else { return };
     shut_lifeline(&old);
     new.tell("go");
@@ -223,8 +233,11 @@ fn old_without_its_lifeline() {
     assert!(new.lives() && new.said("serving").is_empty());
     held.ends();
     new.says("serving");
-    assert_eq!(world.service.connect().pid, new.pid);
+    if plan.is_empty() {
+        assert_eq!(service.connect().pid, new.pid);
+    }
     new.says("event PredecessorGone");
+    assert!(new.said("event Broken").is_empty());
 }
 
 fn dropped() {

@@ -1,20 +1,23 @@
-//! A process that may not have another descriptor, or another thread: an error, and it serves on.
+//! A process that may not have another descriptor, or another thread: that is an error, or it is tried
+//! again, and the process keeps serving.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::task::Poll;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::unistd::{Uid, setuid};
 use pollflip::restart_coordination_socket::request_status;
-use pollflip::{ChildSpawnError, Event, Failure, RestartConfig, Restarter};
+use pollflip::{ChildSpawnError, Error, Event, Failure, RestartConfig, RestartTask, Restarter, Successor};
 
-use crate::case::{Alarm, Case, expect, holdings, holdings_alone, poll_with, ready};
+use crate::case::{Alarm, Case, comes_to_rest, expect, holdings, holdings_alone, poll_with, ready};
 use crate::child::{config, path};
-use crate::harness::DEADLINE;
+use crate::harness::{DEADLINE, wait_until};
 
 cases![
     a_build_that_runs_out_of_descriptors_is_an_error_and_leaves_nothing,
@@ -22,8 +25,10 @@ cases![
     a_client_that_finds_no_descriptor_is_served_when_there_is_one,
     a_build_without_a_thread_is_an_error,
     a_restart_without_a_process_fails_and_the_next_one_works,
-    a_future_without_a_thread_is_an_error_and_the_service_goes_on,
-    events_without_a_thread_are_an_error_once,
+    a_future_that_finds_no_descriptor_stays_pending_and_later_restarts_work,
+    a_future_that_finds_no_thread_stays_pending_and_later_restarts_work,
+    events_that_find_no_descriptor_come_all_the_same,
+    a_future_without_a_thread_of_its_own_that_is_dropped_leaves_nothing,
 ];
 
 /// Lowers a limit for as long as something runs.
@@ -160,26 +165,190 @@ fn a_restart_without_a_process_fails_and_the_next_one_works(_: &Case) {
     }
 }
 
-fn a_future_without_a_thread_is_an_error_and_the_service_goes_on(_: &Case) {
-    become_nobody_special();
-    let mut task = small().try_into_restart_task().expect("a task");
-    let alarm = Alarm::new();
-    match without_threads(|| poll_with(&mut task, &alarm)) {
-        Poll::Ready(Err(error)) => assert!(error.to_string().contains("the thread that wakes the task"), "{error}"),
-        other => panic!("{other:?}"),
+/// Polls it whenever it is woken, until the restart that is asked for now is over.
+fn lives_through_a_restart(task: &mut RestartTask, alarm: &Arc<Alarm>) -> Poll<Result<Successor, Error>> {
+    let before = task.restarter().status().outcomes.len();
+    task.restarter().request().expect("a restart");
+    loop {
+        let result = poll_with(task, alarm);
+        if result.is_ready() || task.restarter().status().outcomes.len() > before {
+            return result;
+        }
+        alarm.wait();
     }
-    assert!(without_threads(|| poll_with(&mut task, &alarm)).is_pending(), "it has resolved");
-    assert_eq!(task.restarter().status().state, "idle");
-    assert!(matches!(failure(task.restarter()), Failure::Exited(_)));
 }
 
-fn events_without_a_thread_are_an_error_once(_: &Case) {
+/// So often it is woken although nothing happens: not over and over.
+fn is_woken_and_does_not_spin(task: &mut RestartTask) {
+    let (began, before) = (Instant::now(), cpu());
+    let alarm = Alarm::new();
+    for round in 1..=5 {
+        assert!(poll_with(task, &alarm).is_pending());
+        alarm.wait();
+        assert_eq!(alarm.count(), round, "once for each poll");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+    let spent = cpu() - before;
+    assert!(spent < Duration::from_millis(200), "it spins: {spent:?}");
+}
+
+/// What has been logged, in a process that has no other logger.
+struct Logged(Mutex<Vec<String>>);
+
+static LOGGED: Logged = Logged(Mutex::new(Vec::new()));
+
+impl log::Log for Logged {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().expect("no panic").push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn listen_to_the_log() {
+    log::set_logger(&LOGGED).expect("no other logger");
+    log::set_max_level(log::LevelFilter::Warn);
+}
+
+/// How often it has been said that the task has no thread that wakes it.
+fn complaints() -> usize {
+    let logged = LOGGED.0.lock().expect("no panic");
+    logged.iter().filter(|line| line.contains("the thread that wakes the task")).count()
+}
+
+fn a_future_that_finds_no_descriptor_stays_pending_and_later_restarts_work(case: &Case) {
+    listen_to_the_log();
+    for room in 0..2 {
+        let mut task = case.task();
+        let alone = holdings();
+        let alarm = Alarm::new();
+        limited(Resource::RLIMIT_NOFILE, next_descriptor() + room, || {
+            is_woken_and_does_not_spin(&mut task);
+            // Nothing can be started either, and that is no end.
+            assert!(lives_through_a_restart(&mut task, &alarm).is_pending());
+        });
+        assert_eq!(holdings(), alone, "it keeps what it could get of a thread");
+        assert_eq!(complaints(), room as usize + 1, "once each time");
+        case.plan("exit");
+        assert!(lives_through_a_restart(&mut task, &alarm).is_pending());
+        let why = task.restarter().status().last_failure.expect("a reason");
+        assert!(why.contains("exited with status 3"), "{why}");
+        // It has the thread that it lacked, and nobody else wakes it.
+        assert_eq!(holdings().threads, alone.threads + 1);
+        assert!(comes_to_rest(&mut task));
+        if room == 1 {
+            case.plan("serve");
+            assert!(matches!(lives_through_a_restart(&mut task, &alarm), Poll::Ready(Ok(_))));
+        }
+    }
+}
+
+fn a_future_that_finds_no_thread_stays_pending_and_later_restarts_work(case: &Case) {
+    listen_to_the_log();
     become_nobody_special();
     let mut task = ready(small().try_into_restart_task().expect("a task"));
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let alarm = Alarm::new();
     without_threads(|| {
-        let mut next = || Future::poll(std::pin::Pin::new(&mut task.next_event()), &mut context);
-        assert!(matches!(next(), Poll::Ready(Event::Broken(_))));
-        assert!((0..3).all(|_| next().is_pending()), "a loop that goes on must not spin");
+        is_woken_and_does_not_spin(&mut task);
+        assert!(lives_through_a_restart(&mut task, &alarm).is_pending());
+        let why = task.restarter().status().last_failure.expect("a reason");
+        assert!(why.contains("RLIMIT_NPROC"), "{why}");
     });
+    assert_eq!(complaints(), 1);
+    assert!(lives_through_a_restart(&mut task, &alarm).is_pending());
+    assert!(task.restarter().status().last_failure.expect("a reason").contains("exited with status 3"));
+    drop((task, case));
+}
+
+fn events_that_find_no_descriptor_come_all_the_same(case: &Case) {
+    let mut task = case.task();
+    let alarm = Alarm::new();
+    let waker = Waker::from(alarm.clone());
+    let next = |task: &mut RestartTask| Future::poll(Pin::new(&mut task.next_event()), &mut Context::from_waker(&waker));
+    limited(Resource::RLIMIT_NOFILE, next_descriptor(), || {
+        for _ in 0..3 {
+            assert!(next(&mut task).is_pending());
+            alarm.wait();
+        }
+        task.restarter().request().expect("a restart");
+        assert!(matches!(next(&mut task), Poll::Ready(Event::Restarting)));
+        assert!(matches!(next(&mut task), Poll::Ready(Event::Failed(Failure::Spawn(_)))));
+        assert!(next(&mut task).is_pending());
+    });
+    task.restarter().request().expect("a restart");
+    loop {
+        match next(&mut task) {
+            Poll::Ready(Event::Completed(_)) => return,
+            Poll::Ready(Event::Broken(error)) => panic!("{error}"),
+            Poll::Ready(_) => {}
+            Poll::Pending => alarm.wait(),
+        }
+    }
+}
+
+/// Its waker is let go, whether it is just being called or not, and whatever that does.
+fn a_future_without_a_thread_of_its_own_that_is_dropped_leaves_nothing(case: &Case) {
+    struct Owner {
+        task: Mutex<Option<RestartTask>>,
+        called: Arc<Alarm>,
+        does: fn(&Owner),
+    }
+    impl Wake for Owner {
+        fn wake(self: Arc<Self>) {
+            self.called.wake_by_ref();
+            (self.does)(&self);
+        }
+    }
+    drop(case.task());
+    let before = holdings_alone();
+    let owner = |does| Arc::new(Owner { task: Mutex::new(None), called: Alarm::new(), does });
+    let poll_as = |owner: &Arc<Owner>| {
+        let mut task = case.task();
+        let waker = Waker::from(owner.clone());
+        limited(Resource::RLIMIT_NOFILE, next_descriptor(), || {
+            assert!(Future::poll(Pin::new(&mut task), &mut Context::from_waker(&waker)).is_pending());
+        });
+        task
+    };
+    let is_let_go = |owner: &Arc<Owner>| {
+        wait_until("the waker to be let go", || Arc::strong_count(owner) == 1);
+        expect(before);
+    };
+
+    let idle = owner(|_| {});
+    drop(poll_as(&idle));
+    assert_eq!((Arc::strong_count(&idle), idle.called.count()), (1, 0));
+    is_let_go(&idle);
+
+    // An executor that drops the task where that is woken.
+    let dropper = owner(|owner| drop(owner.task.lock().expect("no panic").take()));
+    let mut slot = dropper.task.lock().expect("no panic");
+    *slot = Some(poll_as(&dropper));
+    drop(slot);
+    dropper.called.wait();
+    is_let_go(&dropper);
+
+    // One whose wakers take the lock under which it drops its tasks.
+    let queue = owner(|owner| drop(owner.task.lock().expect("no panic")));
+    let mut slot = queue.task.lock().expect("no panic");
+    *slot = Some(poll_as(&queue));
+    queue.called.wait();
+    let began = Instant::now();
+    *slot = None;
+    assert!(began.elapsed() < Duration::from_secs(4), "it waits for who waits for it");
+    drop(slot);
+    is_let_go(&queue);
+
+    // One that panics: the restart thread goes on.
+    let clumsy = owner(|_| panic!("as planned"));
+    let mut task = poll_as(&clumsy);
+    clumsy.called.wait();
+    task.restarter().request().expect("a restart");
+    crate::case::finish(&mut task);
 }

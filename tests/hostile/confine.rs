@@ -23,6 +23,17 @@ pub fn this_thread(how: &str) {
             nix::sys::prctl::set_no_new_privs().expect("no new privileges");
         }
         "setuid" => become_nobody(),
+        // Of a program that is setuid: nobody can see from then on that it was started by another
+        // user.
+        "root" => {
+            setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).expect("another group");
+            setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).expect("another user");
+        }
+        // No timer can be set by this thread.
+        "timer" => {
+            let program = filter([libc::SYS_timerfd_settime], SeccompAction::Allow, SeccompAction::Errno(libc::ENOMEM as u32));
+            apply_filter(&program).expect("a filter");
+        }
         // As one who is root in effect alone, on a kernel that cannot be asked what that one may.
         "before-5.8" => {
             let program = filter([libc::SYS_faccessat2], SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32));
@@ -60,7 +71,7 @@ pub fn filter(calls: impl IntoIterator<Item = libc::c_long>, otherwise: SeccompA
 }
 
 /// The C library's calls, as programs make them: they reach all threads.
-fn become_nobody() {
+pub fn become_nobody() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // A successor is nobody from birth.

@@ -1,8 +1,8 @@
 //! A world that means no good: threads without rights, clients that attack, containers, terminals, crowds of old generations, odd deploys.
 //!
 //! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the service under test (`service`), a service
-//! whose loop may make no system call but those of the guide (`listed`), or one who attacks (`attacker`). Parts are those of
-//! `tests/process`.
+//! whose loop may make no system call but those of the guide (`listed`), one who attacks (`attacker`, `forger`, `idle`), or one who starts
+//! a service that has more rights than its caller (`caller`). Parts are those of `tests/process`.
 //!
 //! Tests that need root or a namespace say so when they skip: `cargo test --test hostile -- --nocapture`. The same prints the figures.
 
@@ -34,6 +34,9 @@ mod harness;
 #[path = "../process/hub.rs"]
 mod hub;
 #[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/manager.rs"]
+mod manager;
+#[allow(dead_code, reason = "shared with tests/process")]
 #[path = "../process/procfs.rs"]
 mod procfs;
 #[path = "../process/surroundings.rs"]
@@ -41,20 +44,26 @@ mod surroundings;
 
 mod attacker;
 mod attacks;
+mod callers;
 mod confine;
 mod containers;
 mod deploys;
 mod draining;
 mod held_up;
+mod launch;
 #[cfg(target_pointer_width = "64")]
 mod listed;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 mod needed;
 #[cfg(target_arch = "x86_64")]
 mod numbers;
+mod origin;
+mod paths;
 mod pid_file;
 mod privileges;
 mod races;
+mod relative;
+mod secrets;
 mod service;
 #[cfg(target_pointer_width = "64")]
 mod syscalls;
@@ -68,6 +77,9 @@ fn main() -> ExitCode {
         #[cfg(target_pointer_width = "64")]
         Ok("listed") => return listed::main(),
         Ok("attacker") => return attacker::main(),
+        Ok("caller") => return callers::main(),
+        Ok(origin::FORGER) => return origin::main(),
+        Ok(origin::IDLE) => origin::idle(),
         Ok(other) => panic!("no such role: {other}"),
         Err(_) => {}
     }
@@ -79,10 +91,15 @@ fn main() -> ExitCode {
         deploys::trials(),
         draining::trials(),
         held_up::trials(),
+        launch::trials(),
+        origin::trials(),
+        paths::trials(),
         pid_file::trials(),
         #[cfg(target_arch = "x86_64")]
         numbers::trials(),
         races::trials(),
+        relative::trials(),
+        secrets::trials(),
         terminals::trials(),
         #[cfg(target_pointer_width = "64")]
         syscalls::trials(),

@@ -19,6 +19,7 @@ use crate::service::clock;
 trials![
     the_pid_file_names_a_live_and_ready_process_at_every_moment,
     the_pid_file_goes_with_the_last_process_alone,
+    a_pid_file_with_the_longest_name_is_written,
     a_pid_file_that_names_another_process_is_left_alone,
     a_pid_file_that_is_stale_is_written_over,
     a_pid_file_at_another_path_takes_the_place_of_the_old_one,
@@ -96,6 +97,16 @@ fn the_pid_file_goes_with_the_last_process_alone() {
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("pid")), "{left:?}");
 }
 
+fn a_pid_file_with_the_longest_name_is_written() {
+    let setup = Setup::new();
+    let path = setup.path(&"p".repeat(255));
+    let service = setup.set("pid_file", &path).start();
+    wait_until("the file", || path.exists());
+    assert_eq!(named(&path), service.first().pid);
+    assert_eq!(service.first().ask("drop"), "dropped");
+    assert!(!path.exists());
+}
+
 fn a_pid_file_that_names_another_process_is_left_alone() {
     let (service, path) = start(Setup::new());
     fs::write(&path, "1\n").expect("a file");
@@ -105,15 +116,12 @@ fn a_pid_file_that_names_another_process_is_left_alone() {
 
 fn a_pid_file_that_is_stale_is_written_over() {
     let setup = Setup::new();
-    let keep = setup.path("precious");
-    fs::write(&keep, "precious").expect("a file");
     fs::write(setup.path("pid"), "no number").expect("a file");
-    // What a dead one left half done, or somebody put there: it is not written through.
-    std::os::unix::fs::symlink(&keep, setup.path("pid.new")).expect("a link");
+    // What a dead one left half done is no obstacle.
+    fs::write(setup.path(".pid.pollflip-new"), "12").expect("a file");
     let (service, path) = start(setup);
     wait_until("the file to name the service", || named(&path) == service.first().pid);
-    assert_eq!(fs::read_to_string(&keep).expect("a file"), "precious");
-    assert!(fs::symlink_metadata(service.path("pid.new")).is_err());
+    assert!(fs::symlink_metadata(service.path(".pid.pollflip-new")).is_err());
 }
 
 fn a_pid_file_at_another_path_takes_the_place_of_the_old_one() {
@@ -194,10 +202,10 @@ fn a_pid_file_in_the_place_of_the_coordination_socket_is_an_error() {
     let pairs = [
         ("same", "same", OVER),
         ("./same", "same", OVER),
-        ("pid", "pid.new", OVER),
+        ("pid", ".pid.pollflip-new", OVER),
         ("sock.new", "sock", BESIDE),
         ("./sock.new", "sock", BESIDE),
-        ("sock.lock", "sock", BESIDE),
+        (".sock.pollflip-lock", "sock", BESIDE),
     ];
     for (file, socket, why) in pairs {
         let setup = Setup::new();

@@ -3,17 +3,23 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::confine::NOBODY;
 use crate::harness::{Service, Setup, install_copy, own_program};
-use crate::hub::wait_for;
+use crate::hub::{wait_for, wait_until};
 use crate::is_root;
+use crate::procfs;
 use crate::surroundings::directory;
 
 trials![
     promise_11_a_seccomp_filter_on_the_other_threads_leaves_the_right_to_restart,
     promise_11_threads_without_capabilities_and_new_privileges_leave_the_right_to_restart,
     promise_11_a_successor_of_another_user_can_be_killed_without_capabilities,
+    promise_11_a_successor_of_another_user_can_be_killed_where_no_descriptor_can_be_had,
+    promise_11_a_successor_that_nobody_may_kill_is_killed_when_somebody_may,
+    promise_11_one_that_comes_too_late_and_that_nobody_may_kill_is_in_nobodys_way,
+    promise_03_a_deadline_is_kept_where_no_timer_can_be_set,
     promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away,
     promise_11_setuid_reaches_the_restart_thread_and_the_successor,
     promise_10_a_program_that_is_setuid_goes_on_for_nobody_who_has_not_its_rights,
@@ -126,6 +132,128 @@ fn promise_11_a_successor_of_another_user_can_be_killed_without_capabilities() {
     assert_eq!(why.to_string(), "restart failed: the restart was called off");
     new.ends();
     service.restart();
+}
+
+fn promise_11_a_successor_of_another_user_can_be_killed_where_no_descriptor_can_be_had() {
+    if !is_root("the one of another user's successor where no descriptor can be had") {
+        return;
+    }
+    let service = Setup::new().set("confine", "capabilities").start();
+    let old = service.first();
+    service.plan_next(&format!("set uid={NOBODY}\nbuilt hang"));
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("hangs");
+    old.says("event Spawned");
+    assert_eq!(old.ask("spare-descriptors 0"), "held");
+    assert_eq!(old.ask("cancel"), "true");
+    let why = asker.join().expect("a thread").expect_err("a restart that was called off");
+    assert_eq!(why.to_string(), "restart failed: the restart was called off");
+    new.ends();
+    wait_until("it to be reaped", || procfs::children(old.pid).is_empty());
+}
+
+/// A service that runs as nobody, with a program that is setuid root: a successor can become a process
+/// that the service may not kill. Says aloud if there can be none.
+fn of_nobody_with_a_program_of_root(test: &str) -> Option<Service> {
+    if !is_root(test) {
+        return None;
+    }
+    let setup = Setup::new().set("confine", "setuid").env("POLLFLIP_TEST_LOG", "1");
+    let program = public_copy(&setup);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).expect("a mode");
+    let service = setup.program(program).launch();
+    fs::set_permissions(service.path(crate::service::HUB), fs::Permissions::from_mode(0o666)).expect("a mode");
+    service.first().says("serving");
+    let flags = nix::sys::statvfs::statvfs(service.path("server").as_path()).expect("a file system").flags();
+    let there_are_some = !flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID);
+    if !there_are_some {
+        eprintln!("skipped {test}: a program cannot be setuid here");
+    }
+    there_are_some.then_some(service)
+}
+
+/// The plan of a successor that the service may not kill until it is told to go on.
+fn out_of_reach() -> String {
+    format!("born become 0\nborn wait\nborn become {NOBODY}\nborn hang")
+}
+
+fn promise_11_a_successor_that_nobody_may_kill_is_killed_when_somebody_may() {
+    let Some(service) = of_nobody_with_a_program_of_root("the one of a successor that nobody may kill") else { return };
+    let old = service.first();
+    service.plan_next(&out_of_reach());
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    old.says("event Spawned");
+    assert_eq!(old.ask("cancel"), "true");
+    let began = Instant::now();
+    let why = asker.join().expect("a thread").expect_err("a restart that was called off");
+    assert_eq!(why.to_string(), "restart failed: the restart was called off");
+    assert!(began.elapsed() >= Duration::from_secs(4), "who asks is told when it has not died within its time: {:?}", began.elapsed());
+    assert_eq!(service.status().state, "killing");
+    assert!(new.lives());
+    // As the user that the service is, it can be killed.
+    new.tell("go");
+    new.ends();
+    wait_until("the end of that", || service.status().state == "idle");
+    assert!(procfs::children(old.pid).is_empty());
+    assert_eq!(service.connect().pid, old.pid);
+    let errors = old.said("log ERROR");
+    assert_eq!(errors.iter().filter(|error| error.contains("must end, and this process may not kill it")).count(), 1, "{errors:?}");
+}
+
+/// It is left to the loop, and the restart thread starts the next one.
+fn promise_11_one_that_comes_too_late_and_that_nobody_may_kill_is_in_nobodys_way() {
+    let Some(service) = of_nobody_with_a_program_of_root("the one of a late successor that nobody may kill") else { return };
+    let old = service.first();
+    let mut tries = 0;
+    let late = loop {
+        tries += 1;
+        service.plan_next(&out_of_reach());
+        for action in ["wait", "status", "cancel"] {
+            old.ask(&format!("on spawning {action}"));
+        }
+        let asker = service.restart_meanwhile();
+        old.says_again("waits", tries - 1);
+        let new = service.hub.nth(tries);
+        new.says("waits");
+        old.tell("go");
+        let is_late = old.says_again("did status:", tries - 1).contains("\"state\":\"spawning\"");
+        if !is_late {
+            // The loop had it already, which a busy machine may do.
+            new.tell("go");
+        }
+        let why = asker.join().expect("a thread").expect_err("a restart that was called off");
+        assert_eq!(why.to_string(), "restart failed: the restart was called off");
+        if is_late {
+            break new;
+        }
+        new.ends();
+        assert!(tries < 20, "it never comes too late");
+        wait_until("the end of that", || service.status().state == "idle");
+    };
+    // The next one is started, and fails for a reason of its own.
+    service.plan_next("born exit 7");
+    assert!(service.fail_to_restart().contains("exited with status 7"));
+    assert!(late.lives());
+    late.tell("go");
+    late.ends();
+    wait_until("it to be reaped", || procfs::children(old.pid).is_empty());
+}
+
+fn promise_03_a_deadline_is_kept_where_no_timer_can_be_set() {
+    if !there_are_filters() {
+        return;
+    }
+    let service = Setup::new().set("confine", "timer").set("ready_timeout_ms", "2500").start();
+    for _ in 0..2 {
+        service.plan_next("built hang");
+        let reason = service.fail_to_restart();
+        assert!(reason.contains("was not ready within 2.5 s"), "{reason}");
+        assert_eq!(service.connect().pid, service.first().pid);
+    }
+    service.restart_some_time();
 }
 
 fn promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away() {

@@ -55,7 +55,8 @@ pub fn clock() -> u64 {
     now.as_nanos() as u64
 }
 
-/// `confine`, `give_path`, `pid_file`, `max_draining`: lines of `key=value` that only this service knows.
+/// `confine`, `give_path`, `pid_file`, `max_draining`, `keep`, `chdir_first`: lines of `key=value`
+/// that only this service knows.
 pub struct Extras(Vec<(String, String)>);
 
 impl Extras {
@@ -75,6 +76,12 @@ impl Extras {
         }
         if let Some(count) = self.get("max_draining") {
             config = config.max_draining(count.parse().expect("a number"));
+        }
+        // What makes a successor this service, where it inherits nothing.
+        if self.get("keep").is_some() {
+            for name in [ROLE, DIRECTORY, SETTINGS] {
+                config = config.env(name, std::env::var_os(name).expect("a variable of this test"));
+            }
         }
         config
     }
@@ -116,6 +123,9 @@ impl Running {
     fn start(settings: Settings, extras: &Extras, plan: &mut Plan) -> Result<Running, String> {
         plan.carry_out("born", &mut None);
         settings.give_up_rights();
+        if let Some(path) = extras.get("chdir_first") {
+            std::env::set_current_dir(path).expect("a directory");
+        }
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let config = extras.complete(settings.config());
         let restarter = config.build().map_err(|error| format!("build-error {error}"))?;

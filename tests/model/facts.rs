@@ -108,7 +108,8 @@ impl Facts {
     pub fn timeout(&self) -> Option<Duration> {
         match self.room {
             Room::NotReady | Room::Stopping | Room::Broken => None,
-            Room::Idle | Room::Granting | Room::Committed | Room::Undying | Room::UndyingGranted => None,
+            Room::Idle | Room::Checking | Room::TellingManaged | Room::Committed => None,
+            Room::Undying | Room::UndyingGranted => None,
             _ => Some(self.until),
         }
     }
@@ -120,8 +121,10 @@ impl Facts {
             Room::NotReady => self.obstacle.or(Some(Refusal::NotReady)),
             Room::Stopping => Some(Refusal::Stopping),
             Room::Broken => Some(Refusal::Broken),
-            Room::Proving => Some(Refusal::OnProbation { successor: Some(self.pid) }),
-            Room::Committed => Some(Refusal::HandedOff { successor: self.pid }),
+            Room::Proving | Room::Checking => Some(Refusal::OnProbation { successor: Some(self.pid) }),
+            Room::Untold | Room::UntoldManaged | Room::Telling | Room::TellingManaged | Room::Heard | Room::Left | Room::Committed => {
+                Some(Refusal::HandedOff { successor: self.pid })
+            }
             _ => Some(Refusal::UnderWay { since }),
         }
     }
@@ -132,6 +135,10 @@ impl Facts {
         match self.room {
             Room::NotReady | Room::Stopping | Room::Broken | Room::Idle => bare,
             Room::Committed => View { attempt, pid, ..bare },
+            Room::Checking => View { attempt, ticket: asker, pid, since: Some(self.asked), ..bare },
+            Room::Untold | Room::UntoldManaged | Room::Telling | Room::TellingManaged | Room::Heard | Room::Left => {
+                View { attempt, ticket: asker, pid, deadline: self.timeout(), ..bare }
+            }
             Room::Spawning => View { attempt, ticket: asker, since: Some(self.asked), deadline: self.timeout(), ..bare },
             Room::Waiting | Room::Giving | Room::Given | Room::Granting | Room::Proving => {
                 View { attempt, ticket: asker, pid, since: Some(self.asked), deadline: self.timeout(), ..bare }
@@ -171,6 +178,8 @@ impl Facts {
         let wait = match room {
             Room::Spawning => Some(self.limits.ready),
             Room::Proving => self.limits.probation,
+            Room::Granting => Some(Duration::from_secs(5)),
+            Room::Untold => Some(Duration::from_secs(5)),
             Room::Killing | Room::KillingGranted => Some(Duration::from_secs(5)),
             _ => None,
         };
@@ -191,14 +200,23 @@ impl Facts {
             }
             Out::Refuse => {
                 let (Input::Request(ticket), Some(refusal)) = (input, self.refusal(now)) else { unreachable!("only requests are refused") };
-                Action::Reply(ticket, Reply::Refused(refusal)).into()
+                let at_rest = matches!(self.room, Room::Idle | Room::Broken);
+                let reply = if at_rest { Reply::Forbidden(refusal) } else { Reply::Refused(refusal) };
+                Action::Reply(ticket, reply).into()
             }
             Out::Spawn => Action::Spawn(attempt).into(),
             Out::Kill => {
                 self.takes_back(Action::Grant(attempt));
+                self.takes_back(Action::Check(attempt));
                 Action::Kill(attempt).into()
             }
             Out::Grant => Action::Grant(attempt).into(),
+            Out::Check => Action::Check(attempt).into(),
+            Out::Uncheck => {
+                self.takes_back(Action::Check(attempt));
+                return;
+            }
+            Out::TellCommit => Action::TellCommit(attempt).into(),
             Out::Commit => Action::Commit(attempt).into(),
             Out::ReplyCompleted => Action::Reply(asker, Reply::Completed(pid)).into(),
             Out::ReplyFailed => Action::Reply(asker, Reply::Failed(cause)).into(),
@@ -238,8 +256,11 @@ fn attempt_of(input: Input) -> Option<Attempt> {
         | Input::Granted(attempt)
         | Input::LifelineClosed(attempt)
         | Input::Garbage(attempt)
+        | Input::Dying(attempt)
+        | Input::Sound(attempt)
+        | Input::CommitTaken(attempt)
         | Input::Exited(attempt) => Some(attempt),
         Input::Opened | Input::Request(_) => None,
-        Input::Cancel | Input::Stop | Input::ThreadLost | Input::Timeout => None,
+        Input::Cancel | Input::Stop | Input::ThreadLost | Input::ManagerTold | Input::BarrierPassed | Input::Timeout => None,
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Handover, Input, Notice, Output, Phase, Reply, State, Ticket};
+use pollflip::internals::machine::{Action, Handover, Input, Knows, Notice, Output, Phase, Reply, State, Ticket};
 
 /// One attempt, as seen from outside.
 #[derive(Debug, Default)]
@@ -29,6 +29,7 @@ struct Try {
     presumed: bool,
     handed_off: bool,
     committed: bool,
+    informed: bool,
     over: bool,
 }
 
@@ -116,7 +117,7 @@ impl Laws {
             law(in_order, "after Completed come only refusals and SuccessorGone")?;
         }
         if self.broken {
-            let in_order = matches!(output, Output::Action(Action::Reply(_, Reply::Refused(Refusal::Broken))));
+            let in_order = matches!(output, Output::Action(Action::Reply(_, Reply::Forbidden(Refusal::Broken))));
             law(in_order, "after Broken come only refusals")?;
         }
         match output {
@@ -131,7 +132,9 @@ impl Laws {
         | Action::Abandon(attempt)
         | Action::Kill(attempt)
         | Action::Grant(attempt)
-        | Action::Commit(attempt) = action
+        | Action::Check(attempt)
+        | Action::Commit(attempt)
+        | Action::TellCommit(attempt) = action
         {
             law(attempt.0 == told, "an action names another attempt than the one concerned")?;
         }
@@ -165,9 +168,19 @@ impl Laws {
                 law(of.granted && of.handed_off && !of.committed && !of.killed && !of.over, "Commit follows HandedOff, once")?;
                 of.committed = true;
             }
+            Action::Check(_) => {
+                law(of.handed_off && !of.committed && !of.killed && !of.over, "Check is for a child that can still lose the service")?;
+            }
+            Action::TellCommit(_) => {
+                law(of.committed && !of.informed && !of.over, "TellCommit follows Commit, once")?;
+                of.informed = true;
+            }
             Action::Reply(ticket, reply) => {
                 if let Reply::Completed(pid) = reply {
-                    law(of.committed && of.named == Some(pid), "Completed is answered for a child that has no commitment")?;
+                    law(
+                        of.informed && of.named == Some(pid),
+                        "Completed is answered for a child that has not been told of the commitment",
+                    )?;
                 }
                 law(self.unanswered.remove(&ticket), "a ticket is answered that nobody holds, or twice")?;
                 law(self.answered.insert(ticket), "a ticket is answered twice")?;
@@ -201,7 +214,7 @@ impl Laws {
                 of.handed_off = true;
             }
             Notice::Completed(pid) => {
-                law(of.committed && of.named == Some(pid) && !of.over, "Completed names the child that was committed to")?;
+                law(of.informed && of.named == Some(pid) && !of.over, "Completed names the child that was told of the commitment")?;
                 self.completed = Some(pid);
                 of.over = true;
             }
@@ -241,7 +254,11 @@ impl Laws {
         let (current, asker) = match state {
             State::Closed(_) | State::Idle => (None, None),
             State::Spawning { attempt, ticket, .. } | State::AwaitingReady { attempt, ticket, .. } => (Some(attempt), Some(ticket)),
-            State::Handoff { attempt, phase: Phase::Probation { ticket, .. }, .. } => (Some(attempt), Some(ticket)),
+            State::Handoff {
+                attempt,
+                phase: Phase::Probation { ticket, .. } | Phase::Checking { ticket, .. } | Phase::Committing { ticket, .. },
+                ..
+            } => (Some(attempt), Some(ticket)),
             State::Handoff { attempt, phase: Phase::Committed, .. } => (Some(attempt), None),
             State::Killing { attempt, ticket, .. } => (Some(attempt), ticket),
         };
@@ -260,8 +277,11 @@ impl Laws {
             State::AwaitingReady { handover, .. } => {
                 of.ordered && of.announced && !of.killed && !of.handed_off && of.granted == (handover == Handover::Granting)
             }
-            State::Handoff { phase: Phase::Probation { .. }, .. } => of.handed_off && !of.killed && !of.committed,
-            State::Handoff { phase: Phase::Committed, .. } => of.committed && of.over,
+            State::Handoff { phase: Phase::Probation { .. } | Phase::Checking { .. }, .. } => of.handed_off && !of.killed && !of.committed,
+            State::Handoff { phase: Phase::Committing { successor, .. }, .. } => {
+                of.committed && !of.over && of.informed == (successor != Knows::NotTold)
+            }
+            State::Handoff { phase: Phase::Committed, .. } => of.informed && of.over,
             State::Killing { granted, .. } => of.killed && granted == of.handed_off,
         };
         law(stands, "what was done does not fit where it stands")

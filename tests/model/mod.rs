@@ -10,7 +10,9 @@
 //! | `checked` | the driver: code, model and laws in step |
 //! | `say` | words to write tests in |
 //! | `operation` | bytes to steps and back: fuzzing, random walks, the corpus |
+//! | `random` | chance that can be had again |
 //! | `corpus` | the committed files that fuzzing starts from |
+//! | `takeover` | the same for the machine of the process that takes over |
 //! | `bytes` | what must hold of the two decoders for any bytes |
 //!
 //! Knows: what the machine promises. Does not know: how it keeps it.
@@ -30,13 +32,16 @@ pub mod facts;
 pub mod laws;
 pub mod on;
 pub mod operation;
+pub mod random;
 pub mod room;
 pub mod rows;
 pub mod say;
+pub mod takeover;
 
 pub use checked::Checked;
 pub use on::On;
-pub use operation::{Operation, machine};
+pub use operation::{After, Operation, machine};
+pub use random::Random;
 pub use room::{Room, View};
 
 use std::time::Duration;

@@ -22,15 +22,20 @@ pub enum On {
     Granted,
     LifelineClosed,
     Garbage,
+    Dying,
+    Sound,
+    CommitTaken,
     Exited,
     Cancel,
     Stop,
     ThreadLost,
+    ManagerTold,
+    BarrierPassed,
     Timeout,
 }
 
 impl On {
-    pub const ALL: [On; 20] = [
+    pub const ALL: [On; 25] = [
         On::Opened,
         On::Request,
         On::Spawned,
@@ -46,10 +51,15 @@ impl On {
         On::Granted,
         On::LifelineClosed,
         On::Garbage,
+        On::Dying,
+        On::Sound,
+        On::CommitTaken,
         On::Exited,
         On::Cancel,
         On::Stop,
         On::ThreadLost,
+        On::ManagerTold,
+        On::BarrierPassed,
         On::Timeout,
     ];
 
@@ -71,10 +81,15 @@ impl On {
             Input::Granted(_) => On::Granted,
             Input::LifelineClosed(_) => On::LifelineClosed,
             Input::Garbage(_) => On::Garbage,
+            Input::Dying(_) => On::Dying,
+            Input::Sound(_) => On::Sound,
+            Input::CommitTaken(_) => On::CommitTaken,
             Input::Exited(_) => On::Exited,
             Input::Cancel => On::Cancel,
             Input::Stop => On::Stop,
             Input::ThreadLost => On::ThreadLost,
+            Input::ManagerTold => On::ManagerTold,
+            Input::BarrierPassed => On::BarrierPassed,
             Input::Timeout => On::Timeout,
         }
     }
@@ -97,10 +112,15 @@ impl On {
             On::Granted => Input::Granted(attempt),
             On::LifelineClosed => Input::LifelineClosed(attempt),
             On::Garbage => Input::Garbage(attempt),
+            On::Dying => Input::Dying(attempt),
+            On::Sound => Input::Sound(attempt),
+            On::CommitTaken => Input::CommitTaken(attempt),
             On::Exited => Input::Exited(attempt),
             On::Cancel => Input::Cancel,
             On::Stop => Input::Stop,
             On::ThreadLost => Input::ThreadLost,
+            On::ManagerTold => Input::ManagerTold,
+            On::BarrierPassed => Input::BarrierPassed,
             On::Timeout => Input::Timeout,
         }
     }
@@ -114,12 +134,13 @@ impl On {
     pub fn cause(self, room: Room) -> Option<Cause> {
         Some(match (self, room) {
             (On::SpawnFailed | On::ThreadLost, _) => Cause::SpawnFailed,
-            (On::Exited, Room::Proving) => Cause::DiedOnProbation,
+            (On::Exited, Room::Proving | Room::Checking) => Cause::DiedOnProbation,
             (On::Exited, _) => Cause::Exited,
+            (On::Timeout, Room::Granting) => Cause::GrantNotTaken,
             (On::Timeout, _) => Cause::TimedOut,
             (On::Refused, _) => Cause::Refused,
             (On::HandoverFailed, _) => Cause::HandoverFailed,
-            (On::LifelineClosed, _) => Cause::HungUp,
+            (On::LifelineClosed | On::Dying, _) => Cause::HungUp,
             (On::StateRequested, _) => Cause::Protocol(Violation::AskedTwice),
             (On::Ready, _) => Cause::Protocol(Violation::ReadyTooSoon),
             (On::HereAnother, _) => Cause::Protocol(Violation::WrongPid),

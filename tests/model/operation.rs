@@ -40,18 +40,35 @@ pub enum After {
     Eternity,
 }
 
+impl After {
+    pub const ALL: [After; 8] = [
+        After::AtOnce,
+        After::Nanosecond,
+        After::Second,
+        After::JustBeforeDeadline,
+        After::AtDeadline,
+        After::JustAfterDeadline,
+        After::Hour,
+        After::Eternity,
+    ];
+
+    /// How long that is, with so long left until the deadline.
+    pub fn time(self, left: Duration) -> Duration {
+        match self {
+            After::AtOnce => Duration::ZERO,
+            After::Nanosecond => Duration::from_nanos(1),
+            After::Second => Duration::from_secs(1),
+            After::JustBeforeDeadline => left.saturating_sub(Duration::from_nanos(1)),
+            After::AtDeadline => left,
+            After::JustAfterDeadline => left.saturating_add(Duration::from_nanos(1)),
+            After::Hour => Duration::from_secs(3600),
+            After::Eternity => Duration::MAX,
+        }
+    }
+}
+
 const WHOSE: [Whose; 4] = [Whose::Current, Whose::Current, Whose::Past, Whose::Future];
-const AFTER: [After; 8] = [
-    After::AtOnce,
-    After::Nanosecond,
-    After::Second,
-    After::JustBeforeDeadline,
-    After::AtDeadline,
-    After::JustAfterDeadline,
-    After::Hour,
-    After::Eternity,
-];
-const DRAIN: [usize; 4] = [ALL, 0, 1, 2];
+pub const DRAIN: [usize; 4] = [ALL, 0, 1, 2];
 const TIMES: [Duration; 4] = [READY, Duration::ZERO, Duration::from_nanos(1), Duration::MAX];
 const PROBATIONS: [Option<Duration>; 4] = [None, Some(PROBATION), Some(Duration::ZERO), Some(Duration::MAX)];
 
@@ -66,14 +83,14 @@ impl Operation {
         Operation {
             on: On::ALL[usize::from(what & 31) % On::ALL.len()],
             whose: WHOSE[usize::from(what >> 5 & 3)],
-            after: AFTER[usize::from(when & 7)],
+            after: After::ALL[usize::from(when & 7)],
             drain: DRAIN[usize::from(when >> 3 & 3)],
         }
     }
 
     pub fn to_bytes(self) -> [u8; 2] {
         let what = at(&On::ALL, self.on) | at(&WHOSE, self.whose) << 5;
-        let when = at(&AFTER, self.after) | at(&DRAIN, self.drain) << 3;
+        let when = at(&After::ALL, self.after) | at(&DRAIN, self.drain) << 3;
         [what, when]
     }
 
@@ -84,17 +101,7 @@ impl Operation {
             Whose::Past => current.wrapping_sub(1),
             Whose::Future => current + 1,
         };
-        let left = checked.to_deadline();
-        let after = match self.after {
-            After::AtOnce => Duration::ZERO,
-            After::Nanosecond => Duration::from_nanos(1),
-            After::Second => Duration::from_secs(1),
-            After::JustBeforeDeadline => left.saturating_sub(Duration::from_nanos(1)),
-            After::AtDeadline => left,
-            After::JustAfterDeadline => left.saturating_add(Duration::from_nanos(1)),
-            After::Hour => Duration::from_secs(3600),
-            After::Eternity => Duration::MAX,
-        };
+        let after = self.after.time(checked.to_deadline());
         let input = checked.input(self.on, Attempt(attempt));
         checked.step(after, input, self.drain);
     }
@@ -119,6 +126,7 @@ pub fn machine(data: &[u8]) -> Checked {
     checked
 }
 
-fn at<T: PartialEq>(list: &[T], item: T) -> u8 {
+/// Where it stands in the list.
+pub fn at<T: PartialEq>(list: &[T], item: T) -> u8 {
     list.iter().position(|listed| *listed == item).expect("only what is listed is written") as u8
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pollflip::internals::machine::{Attempt, Cause, Closed, Handover, Phase, State, Ticket};
+use pollflip::internals::machine::{Attempt, Cause, Closed, Handover, Knows, Phase, State, Ticket};
 
 /// One for each state in which the same inputs have the same effect, what is remembered (a stop, a lost thread) apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,7 +22,21 @@ pub enum Room {
     Granting,
     /// has the service and may lose it again,
     Proving,
-    /// has it for good.
+    /// has had its time, and is being looked at.
+    Checking,
+    /// It has the service, and others have yet to know: it and the service manager,
+    Untold,
+    /// it, and the manager knows,
+    UntoldManaged,
+    /// it is being told, and the manager is waited for,
+    Telling,
+    /// or not any more;
+    TellingManaged,
+    /// it knows and the manager does not,
+    Heard,
+    /// or it is gone and the manager does not know.
+    Left,
+    /// All know.
     Committed,
     /// The child was given up before it had the service,
     Killing,
@@ -34,7 +48,7 @@ pub enum Room {
 }
 
 impl Room {
-    pub const ALL: [Room; 15] = [
+    pub const ALL: [Room; 22] = [
         Room::NotReady,
         Room::Stopping,
         Room::Broken,
@@ -45,6 +59,13 @@ impl Room {
         Room::Given,
         Room::Granting,
         Room::Proving,
+        Room::Checking,
+        Room::Untold,
+        Room::UntoldManaged,
+        Room::Telling,
+        Room::TellingManaged,
+        Room::Heard,
+        Room::Left,
         Room::Committed,
         Room::Killing,
         Room::KillingGranted,
@@ -86,18 +107,33 @@ impl From<State> for View {
                 ..View::bare(Room::Spawning)
             },
             State::AwaitingReady { attempt, ticket, pid, since, deadline, handover } => {
-                let (room, deadline) = match handover {
-                    Handover::NotAsked => (Room::Waiting, Some(deadline)),
-                    Handover::Open => (Room::Giving, Some(deadline)),
-                    Handover::Sent => (Room::Given, Some(deadline)),
-                    Handover::Granting => (Room::Granting, None),
+                let room = match handover {
+                    Handover::NotAsked => Room::Waiting,
+                    Handover::Open => Room::Giving,
+                    Handover::Sent => Room::Given,
+                    Handover::Granting => Room::Granting,
                 };
+                let deadline = Some(deadline);
                 View { attempt: Some(attempt), ticket: Some(ticket), pid: Some(pid), since: Some(since), deadline, ..View::bare(room) }
             }
             State::Handoff { attempt, pid, phase } => {
                 let of_both = View { attempt: Some(attempt), pid: Some(pid), ..View::bare(Room::Committed) };
                 match phase {
                     Phase::Committed => of_both,
+                    Phase::Checking { ticket, since } => View { room: Room::Checking, ticket: Some(ticket), since: Some(since), ..of_both },
+                    Phase::Committing { ticket, successor, manager_knows, deadline } => {
+                        let room = match (successor, manager_knows) {
+                            (Knows::NotTold, false) => Room::Untold,
+                            (Knows::NotTold, true) => Room::UntoldManaged,
+                            (Knows::Told, false) => Room::Telling,
+                            (Knows::Told, true) => Room::TellingManaged,
+                            (Knows::Taken, false) => Room::Heard,
+                            (Knows::Gone, false) => Room::Left,
+                            (Knows::Taken | Knows::Gone, true) => unreachable!("then all know"),
+                        };
+                        let deadline = Some(deadline).filter(|_| room != Room::TellingManaged);
+                        View { room, ticket: Some(ticket), deadline, ..of_both }
+                    }
                     Phase::Probation { ticket, since, deadline } => {
                         View { room: Room::Proving, ticket: Some(ticket), since: Some(since), deadline: Some(deadline), ..of_both }
                     }

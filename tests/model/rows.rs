@@ -36,7 +36,11 @@ pub enum Out {
     /// Nothing; but a grant that nobody has carried out is taken back.
     Ungrant,
     HandedOff,
+    Check,
+    /// Nothing; but a check that nobody has carried out is taken back.
+    Uncheck,
     Commit,
+    TellCommit,
     Completed,
     Failed,
     Resumed,
@@ -85,6 +89,13 @@ const BUSY: &[Room] = &[
     Room::Given,
     Room::Granting,
     Room::Proving,
+    Room::Checking,
+    Room::Untold,
+    Room::UntoldManaged,
+    Room::Telling,
+    Room::TellingManaged,
+    Room::Heard,
+    Room::Left,
     Room::Committed,
     Room::Killing,
     Room::KillingGranted,
@@ -98,6 +109,7 @@ const LOSS_CAN_WAIT: &[Room] = &[
     Room::Given,
     Room::Granting,
     Room::Proving,
+    Room::Checking,
     Room::Killing,
     Room::KillingGranted,
     Room::Undying,
@@ -105,7 +117,10 @@ const LOSS_CAN_WAIT: &[Room] = &[
 ];
 /// Out to the asker and the user when an attempt came to nothing.
 const SORRY: &[Out] = &[Out::ReplyFailed, Out::Failed];
-const DONE: &[Out] = &[Out::Commit, Out::ReplyCompleted, Out::Completed];
+const DONE: &[Out] = &[Out::ReplyCompleted, Out::Completed];
+const GONE: &[Out] = &[Out::ReplyCompleted, Out::Completed, Out::SuccessorGone];
+/// The successor has the service and can lose it.
+const ON_TRIAL: &[Room] = &[Room::Proving, Room::Checking];
 
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
@@ -130,13 +145,28 @@ pub const ROWS: &[Row] = &[
     row("exited-ungranted", &[Room::Granting], &[On::Exited], Then::Rest, &[Out::Ungrant, Out::ReplyFailed, Out::Failed]),
     row("ready", &[Room::Waiting, Room::Given], &[On::Ready], Then::To(Room::Granting), &[Out::Grant]),
     row_if(If::ProbationIsSet, row("granted", &[Room::Granting], &[On::Granted], Then::To(Room::Proving), &[Out::HandedOff])),
-    row_if(If::NoProbation, row("granted-for-good", &[Room::Granting], &[On::Granted], Then::To(Room::Committed),
-        &[Out::HandedOff, Out::Commit, Out::ReplyCompleted, Out::Completed])),
-    row("proved", &[Room::Proving], &[On::Timeout], Then::To(Room::Committed), DONE),
-    row("stopped-proving", &[Room::Proving], &[On::Stop], Then::To(Room::Committed), DONE),
-    row("died-on-probation", &[Room::Proving], &[On::Exited], Then::Rest, &[Out::ReplyFailed, Out::Resumed]),
-    row("hung-up-on-probation", &[Room::Proving], &[On::LifelineClosed], Then::To(Room::KillingGranted), &[Out::Kill]),
-    row("garbage-on-probation", &[Room::Proving], &[On::Garbage], Then::To(Room::KillingGranted), &[Out::Kill]),
+    row_if(If::NoProbation, row("granted-for-good", &[Room::Granting], &[On::Granted], Then::To(Room::Untold),
+        &[Out::HandedOff, Out::Commit])),
+    row("grant-not-taken", &[Room::Granting], &[On::Timeout, On::Dying], Then::To(Room::Killing), &[Out::Kill]),
+    row("proved", &[Room::Proving], &[On::Timeout, On::Stop], Then::To(Room::Checking), &[Out::Check]),
+    row("sound", &[Room::Checking], &[On::Sound], Then::To(Room::Untold), &[Out::Commit]),
+    row("died-on-probation", ON_TRIAL, &[On::Exited], Then::Rest, &[Out::Uncheck, Out::ReplyFailed, Out::Resumed]),
+    row("hung-up-on-probation", ON_TRIAL, &[On::LifelineClosed, On::Dying], Then::To(Room::KillingGranted), &[Out::Kill]),
+    row("garbage-on-probation", ON_TRIAL, &[On::Garbage], Then::To(Room::KillingGranted), &[Out::Kill]),
+    row("manager-told", &[Room::Untold], &[On::ManagerTold], Then::To(Room::Telling), &[Out::TellCommit]),
+    row("manager-told-last", &[Room::UntoldManaged], &[On::ManagerTold, On::Timeout], Then::To(Room::TellingManaged), &[Out::TellCommit]),
+    row("manager-knows", &[Room::Untold], &[On::BarrierPassed], Then::To(Room::UntoldManaged), &[]),
+    row("manager-knows-first", &[Room::Telling], &[On::BarrierPassed, On::Timeout], Then::To(Room::TellingManaged), &[]),
+    row("manager-given-up", &[Room::Untold], &[On::Timeout], Then::To(Room::TellingManaged), &[Out::TellCommit]),
+    row("successor-knows-first", &[Room::Telling], &[On::CommitTaken], Then::To(Room::Heard), &[]),
+    row("successor-knows", &[Room::TellingManaged], &[On::CommitTaken], Then::To(Room::Committed), DONE),
+    row("all-know", &[Room::Heard], &[On::BarrierPassed, On::Timeout], Then::To(Room::Committed), DONE),
+    row("gone-untold", &[Room::Untold], &[On::Exited], Then::To(Room::Left), &[Out::TellCommit]),
+    row("gone-untold-at-last", &[Room::UntoldManaged], &[On::Exited], Then::To(Room::Committed),
+        &[Out::TellCommit, Out::ReplyCompleted, Out::Completed, Out::SuccessorGone]),
+    row("gone-while-told", &[Room::Telling, Room::Heard], &[On::Exited], Then::To(Room::Left), &[]),
+    row("gone-while-told-at-last", &[Room::TellingManaged], &[On::Exited], Then::To(Room::Committed), GONE),
+    row("gone-and-all-know", &[Room::Left], &[On::BarrierPassed, On::Timeout], Then::To(Room::Committed), GONE),
     row("killed", &[Room::Killing], &[On::Exited], Then::Rest, SORRY),
     row("killed-after-grant", &[Room::KillingGranted], &[On::Exited], Then::Rest, &[Out::ReplyFailed, Out::Resumed]),
     row("will-not-die", &[Room::Killing], &[On::Timeout], Then::To(Room::Undying), SORRY),

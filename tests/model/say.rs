@@ -15,6 +15,21 @@ pub const GIVING: &[On] = &[On::Opened, On::Request, On::Spawned, On::StateReque
 pub const GIVEN: &[On] = &[On::Opened, On::Request, On::Spawned, On::StateRequested, On::HandoverSent];
 pub const GRANTING: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready];
 pub const GRANTED: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready, On::Granted];
+/// With or without a probation.
+const FINAL: &[On] = &[On::Stop, On::Sound];
+const FINALLY: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready, On::Granted, On::Stop, On::Sound];
+pub const COMMITTED: &[On] = &[
+    On::Opened,
+    On::Request,
+    On::Spawned,
+    On::Ready,
+    On::Granted,
+    On::Stop,
+    On::Sound,
+    On::ManagerTold,
+    On::BarrierPassed,
+    On::CommitTaken,
+];
 pub const KILLING: &[On] = &[On::Opened, On::Request, On::Spawned, On::Cancel];
 pub const KILLING_GRANTED: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready, On::Granted, On::LifelineClosed];
 
@@ -31,7 +46,14 @@ pub fn way_to(room: Room) -> Vec<On> {
         Room::Given => (GIVEN, &[]),
         Room::Granting => (GRANTING, &[]),
         Room::Proving => (GRANTED, &[]),
-        Room::Committed => (GRANTED, &[On::Timeout]),
+        Room::Checking => (GRANTED, &[On::Timeout]),
+        Room::Untold => (GRANTED, FINAL),
+        Room::UntoldManaged => (FINALLY, &[On::BarrierPassed]),
+        Room::Telling => (FINALLY, &[On::ManagerTold]),
+        Room::TellingManaged => (FINALLY, &[On::ManagerTold, On::BarrierPassed]),
+        Room::Heard => (FINALLY, &[On::ManagerTold, On::CommitTaken]),
+        Room::Left => (FINALLY, &[On::Exited]),
+        Room::Committed => (COMMITTED, &[]),
         Room::Killing => (KILLING, &[]),
         Room::KillingGranted => (KILLING_GRANTED, &[]),
         Room::Undying => (KILLING, &[On::Timeout]),
@@ -63,13 +85,18 @@ pub fn resumed(cause: Cause) -> Vec<Output> {
 }
 
 /// and one that is final.
-pub fn committed() -> Vec<Output> {
-    outputs![Action::Commit(A), Action::Reply(T, Reply::Completed(PID)), Notice::Completed(PID)]
+pub fn completed() -> Vec<Output> {
+    outputs![Action::Reply(T, Reply::Completed(PID)), Notice::Completed(PID)]
 }
 
 /// Somebody else is told why there is no restart now.
 pub fn refused(ticket: u64, refusal: Refusal) -> Vec<Output> {
     outputs![Action::Reply(Ticket(ticket), Reply::Refused(refusal))]
+}
+
+/// The same for a reason that stays.
+pub fn forbidden(ticket: u64, refusal: Refusal) -> Vec<Output> {
+    outputs![Action::Reply(Ticket(ticket), Reply::Forbidden(refusal))]
 }
 
 /// A process without probation that this has happened to.

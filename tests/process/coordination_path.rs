@@ -41,7 +41,7 @@ fn build_error(setup: Setup, path: &Path) -> String {
     let error = service.first().says("build-error");
     assert!(error.starts_with(&format!("cannot bind the coordination socket {}: ", path.display())), "{error}");
     let left = fs::read_dir(service.path(".")).expect("a directory").map(|entry| entry.expect("an entry").file_name());
-    let left: Vec<_> = left.filter(|name| name.to_string_lossy().ends_with(".lock") || name.to_string_lossy().ends_with(".new")).collect();
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().ends_with("-lock") || name.to_string_lossy().ends_with(".new")).collect();
     assert!(left.is_empty(), "{left:?}");
     service.first().ends();
     error
@@ -84,7 +84,7 @@ fn promise_10_a_symbolic_link_at_the_path_is_left_alone() {
 
 fn promise_10_a_lock_that_is_no_file_is_left_alone() {
     let keep = directory();
-    let (path, lock) = (keep.path().join("restart.sock"), keep.path().join("restart.sock.lock"));
+    let (path, lock) = (keep.path().join("restart.sock"), keep.path().join(".restart.sock.pollflip-lock"));
     let expect_left_alone = || {
         let inode = fs::symlink_metadata(&lock).expect("a lock").ino();
         let error = build_error(Setup::new(), &path);
@@ -102,11 +102,12 @@ fn promise_10_a_lock_that_is_no_file_is_left_alone() {
 }
 
 fn promise_10_files_of_others_beside_the_path_are_left_alone() {
-    // A file that is not one of ours serves as the lock, and stays.
+    // A file that was there before serves as the lock, and stays.
     let setup = Setup::new();
-    fs::write(setup.path("restart.sock.lock"), "precious").expect("a file");
+    let lock = setup.path(".restart.sock.pollflip-lock");
+    fs::write(&lock, "precious").expect("a file");
     let service = setup.start();
-    assert_eq!(fs::read_to_string(service.path("restart.sock.lock")).expect("the file"), "precious");
+    assert_eq!(fs::read_to_string(&lock).expect("the file"), "precious");
     service.restart();
     // Another service whose path is the one under which this one would make its own.
     let keep = directory();
@@ -186,11 +187,11 @@ fn promise_10_a_stale_socket_is_replaced() {
 
 fn promise_10_what_a_dead_server_left_half_done_is_no_obstacle() {
     let setup = Setup::new();
-    fs::write(setup.path("restart.sock.lock"), "").expect("a file");
+    fs::write(setup.path(".restart.sock.pollflip-lock"), "").expect("a file");
     stale_socket(&setup.path("restart.sock.new"));
     let service = setup.start();
     service.restart();
-    assert!(!service.path("restart.sock.lock").exists());
+    assert!(service.path(".restart.sock.pollflip-lock").exists(), "nobody can tell whose it is");
     assert!(!service.path("restart.sock.new").exists());
 }
 

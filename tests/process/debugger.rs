@@ -54,6 +54,15 @@ impl Stopped {
         waitpid(self.0, Some(WaitPidFlag::__WALL)).expect("a thread");
     }
 
+    /// Has the call that it makes fail, before the kernel has done anything for it.
+    #[allow(dead_code, reason = "not in all test programs")]
+    pub fn fail_call(&self, call: Call, error: Errno) {
+        ptrace::setregs(self.0, user_regs_struct { orig_rax: u64::MAX, ..call.0 }).expect("a stopped thread");
+        self.end_call();
+        let registers = ptrace::getregs(self.0).expect("a stopped thread");
+        ptrace::setregs(self.0, user_regs_struct { rax: -(error as i64) as u64, ..registers }).expect("a stopped thread");
+    }
+
     /// Lets it go on until it makes that call.
     #[allow(dead_code, reason = "not in all test programs")]
     pub fn go_on_until(&self, number: c_long) {

@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         a_drop_after_the_handoff_leaves_the_service_alone,
         a_drop_with_the_commit_unread_takes_the_path_away,
         a_restarter_can_be_built_again_after_a_drop,
+        what_a_dropped_restarter_has_not_told_of_the_predecessor_the_next_one_tells,
         a_copy_that_a_forked_child_drops_is_not_the_restarter,
     ]
 }
@@ -154,6 +155,30 @@ fn a_restarter_can_be_built_again_after_a_drop() {
     assert_eq!(new.ask("ready"), "ok");
     wait_until("a process that can be restarted again", || service.status().state == "idle");
     service.restart();
+}
+
+fn what_a_dropped_restarter_has_not_told_of_the_predecessor_the_next_one_tells() {
+    let service = Setup::new().set("listen", "none").set("socket", "none").set("probation_ms", "120000").start();
+    let old = service.first();
+    service.plan_next("granted drop");
+    assert_eq!(old.ask("request"), "ok");
+    let new = service.hub.nth(1);
+    assert_eq!(new.says("did drop:"), "dropped");
+    // The grant is all that there is: the loop need not wait for anything else.
+    assert_eq!(new.ask("build"), "ok");
+    new.says("event Granted");
+    assert_eq!(new.ask("drop"), "dropped");
+    assert_eq!(old.ask("stop"), "stopped");
+    old.ends();
+    assert_eq!(new.ask("build"), "ok");
+    new.says("event Committed");
+    new.says("event PredecessorGone");
+    // Each comes once.
+    assert_eq!((new.ask("drop").as_str(), new.ask("build").as_str(), new.ask("ready").as_str()), ("dropped", "ok", "ok"));
+    assert!(new.ask("status").contains("idle"));
+    for event in ["event Granted", "event Committed", "event PredecessorGone"] {
+        assert_eq!(new.said(event).len(), 1, "{event}");
+    }
 }
 
 /// A worker that fails runs its way out of `main`, over everything that it has inherited.

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 
 use libtest_mimic::Trial;
+use nix::errno::Errno;
 use nix::libc::{self, c_long};
 use nix::sys::signal::Signal;
 
@@ -16,6 +17,8 @@ pub fn trials() -> Vec<Trial> {
     trials![
         promise_03_a_successor_that_refuses_is_heard_at_whatever_call_of_the_old_one_it_ends,
         promise_03_a_start_that_is_called_off_at_any_call_of_the_restart_thread_leaves_nothing,
+        promise_03_a_message_to_the_old_one_that_cannot_be_read_for_a_moment_is_read_later,
+        promise_03_a_message_to_the_new_one_that_cannot_be_read_for_a_moment_is_read_later,
         promise_07_the_new_one_killed_at_any_call_of_the_old_one_gives_the_service_back_or_is_reported,
         promise_07_the_new_one_killed_at_any_call_of_the_old_one_on_probation_gives_the_service_back,
         promise_07_the_old_one_killed_at_any_call_of_the_new_one_leaves_it_the_service,
@@ -39,6 +42,68 @@ fn makes(calls: usize, stopped: &Stopped, last: c_long, waits: usize) -> bool {
         }
     }
     true
+}
+
+/// How often in a row a message cannot be read.
+const IN_A_ROW: usize = 3;
+
+/// One of the two processes of a restart cannot read a message of the lifeline for want of memory, each
+/// time another message.
+fn short_of_memory(test: &str, whom: impl Fn(&Process, &Process) -> u32) {
+    for message in 1.. {
+        let service = Setup::new().set("linger", "1").env("POLLFLIP_TEST_LOG", "1").start();
+        let old = service.first();
+        service.plan_next("born wait\nbuilt progress halfway");
+        let asker = service.restart_meanwhile();
+        let new = service.hub.nth(1);
+        new.says("waits");
+        old.says("event Spawned");
+        let who = whom(&old, &new);
+        let Some(stopped) = Stopped::new(who, test) else { return };
+        new.tell("go");
+        // The new one says that it is there, how far it is, and that it is ready; the old one grants and
+        // commits.
+        let (mut left, mut waits): (u32, u32) = if who == new.pid { (3, 2) } else { (2, 1) };
+        let (mut before, mut failed) = (message, 0);
+        while failed < IN_A_ROW {
+            let Some(call) = stopped.next_call() else { panic!("it has ended") };
+            if left == 0 && failed == 0 && call.waits() {
+                waits -= 1;
+                if waits == 0 {
+                    break;
+                }
+            }
+            if call.number() == libc::SYS_sendmsg {
+                left = left.saturating_sub(1);
+            }
+            if call.number() == libc::SYS_recvmsg {
+                before -= usize::from(before > 0);
+                if before == 0 {
+                    stopped.fail_call(call, Errno::ENOMEM);
+                    failed += 1;
+                }
+            }
+        }
+        drop(stopped);
+        assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid, "at message {message}");
+        new.says("event Committed");
+        assert_eq!(service.connect().pid, new.pid);
+        assert!(old.said("event Failed").is_empty() && new.said("event Broken").is_empty());
+        if failed < IN_A_ROW {
+            assert!(message > 2, "no more than {message} messages");
+            break;
+        }
+        let warnings = [old.said("log WARN"), new.said("log WARN")].concat();
+        assert!(matches!(&warnings[..], [one] if one.contains("the lifeline cannot be read for a moment")), "{warnings:?}");
+    }
+}
+
+fn promise_03_a_message_to_the_old_one_that_cannot_be_read_for_a_moment_is_read_later() {
+    short_of_memory("the one of an old process that is short of memory", |old, _| old.pid);
+}
+
+fn promise_03_a_message_to_the_new_one_that_cannot_be_read_for_a_moment_is_read_later() {
+    short_of_memory("the one of a new process that is short of memory", |_, new| new.pid);
 }
 
 fn is_dead(process: &Process) {

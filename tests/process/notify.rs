@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready,
         systemd_that_is_not_there_does_no_harm,
         systemd_is_told_though_the_program_forgets_where_it_listens,
+        systemd_is_told_of_a_process_that_is_left_alone_between_two_restarters,
         systemd_is_left_the_crash_of_a_process_that_has_taken_over,
     ]
 }
@@ -67,6 +68,27 @@ fn systemd_is_told_though_the_program_forgets_where_it_listens() {
     assert_eq!(message.lines, [format!("MAINPID={}", new.pid), "READY=1".into(), "STATUS=".into()]);
     Manager::answer(manager.expect_barrier());
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
+}
+
+fn systemd_is_told_of_a_process_that_is_left_alone_between_two_restarters() {
+    let (manager, service) = start(Setup::new().set("listen", "none"));
+    service.plan_next("never ready\nclaimed drop");
+    let asker = service.restart_meanwhile();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    let new = service.hub.nth(1);
+    assert_eq!(new.says("did drop:"), "dropped");
+    service.first().signal(Signal::SIGKILL);
+    service.first().ends();
+    asker.join().expect("a thread").expect_err("a restart whose old process was killed");
+    // The service is its own from here on, and it has nobody yet who could say so.
+    assert_eq!(new.ask("startup-complete"), "ok");
+    assert_eq!(new.ask("build"), "ok");
+    let told = manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
+    assert_eq!(told.lines[0], format!("MAINPID={}", new.pid));
+    // Once is enough.
+    assert_eq!((new.ask("drop").as_str(), new.ask("build").as_str(), new.ask("ready").as_str()), ("dropped", "ok", "ok"));
+    assert!(new.ask("status").contains("idle"));
+    manager.expect_nothing();
 }
 
 fn systemd_is_told_that_a_failed_restart_is_over_and_why() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::libc;
 use pollflip::internals::machine::{Action, Input, Output, State};
 use pollflip::internals::simulation::{self, Step};
-use pollflip::{Event, Failure};
+use pollflip::{Error, Event, Failure};
 
 use super::manager::Manager;
 use super::predecessor::Predecessor;
@@ -39,6 +39,10 @@ impl World {
                 self.is_known_to_all(pid);
             }
             Some(Event::Inherited(_)) => self.pulled = false,
+            Some(Event::Broken(Error::GivenUp(_))) => {
+                let is_heard = self.around.predecessor.as_ref().is_some_and(Predecessor::is_open) && !self.has_lost_a_lifeline();
+                assert!(!is_heard, "nobody has given it up\n{}", self.judge.checked);
+            }
             _ => {}
         }
         if !any {
@@ -69,6 +73,7 @@ impl World {
         let state = simulation::state(&self.restarter);
         self.successors.iter_mut().for_each(Successor::listen);
         self.judge.lost_for_good = self.has_lost_for_good();
+        self.judge.unreadable = self.has_lost_a_lifeline();
         self.judge.sees(steps, state, &self.around.simulation.children(), &self.successors);
         let served = self.successors.last().is_some_and(|last| last.served);
         assert!(!(self.incomplete && served), "something is missing from the state\n{}", self.judge.checked);
@@ -123,6 +128,11 @@ impl World {
     /// A packet that the kernel will not take at any time.
     pub(super) fn has_lost_for_good(&self) -> bool {
         self.around.simulation.struck().iter().any(|struck| struck.error == libc::EPERM)
+    }
+
+    /// A lifeline that cannot be read at any time.
+    fn has_lost_a_lifeline(&self) -> bool {
+        self.around.simulation.struck().iter().any(|struck| struck.error == libc::EBADF)
     }
 
     /// Nothing that was meant for the service manager has been lost: a call that failed is tried again.

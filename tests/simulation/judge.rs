@@ -21,6 +21,8 @@ pub struct Judge {
     pub exits: BTreeMap<u32, Exit>,
     /// The kernel has refused to take something, and not for a while.
     pub lost_for_good: bool,
+    /// The lifeline could not be read any more, and not for a while.
+    pub unreadable: bool,
 }
 
 impl Judge {
@@ -31,6 +33,7 @@ impl Judge {
             births: BTreeMap::new(),
             exits: BTreeMap::new(),
             lost_for_good: false,
+            unreadable: false,
         }
     }
 
@@ -82,6 +85,17 @@ impl Judge {
             Input::Granted(attempt) => {
                 let pid = self.births.get(&attempt);
                 successors.iter().any(|successor| Some(&successor.pid) == pid && (successor.granted || !successor.is_open()))
+            }
+            Input::CommitTaken(attempt) => {
+                let pid = self.births.get(&attempt);
+                self.lost_for_good
+                    || successors.iter().any(|successor| Some(&successor.pid) == pid && (successor.committed || !successor.is_open()))
+            }
+            // What passes does not end a lifeline.
+            Input::LifelineClosed(attempt) => {
+                let pid = self.births.get(&attempt);
+                let closed = successors.iter().any(|successor| Some(&successor.pid) == pid && !successor.is_open());
+                closed || self.unreadable || self.lost_for_good
             }
             Input::Refused(attempt) => said(attempt, Said::Refuse),
             Input::Garbage(attempt) => said(attempt, Said::Nonsense),
@@ -149,7 +163,7 @@ impl Judge {
             | (Failure::Cancelled, Cause::Cancelled)
             | (Failure::Stopping, Cause::Stopping) => true,
             (Failure::Refused(reason), Cause::Refused) => !reason.is_empty(),
-            (Failure::Handover(reason), Cause::HandoverFailed) => !reason.is_empty(),
+            (Failure::Handover(reason), Cause::HandoverFailed | Cause::GrantNotTaken) => !reason.is_empty(),
             (Failure::Exited(exit), Cause::Exited | Cause::HungUp)
             | (Failure::DiedOnProbation(exit), Cause::DiedOnProbation | Cause::HungUp) => Some(exit) == last,
             _ => false,

@@ -57,8 +57,8 @@ impl Predecessor {
     }
 
     /// Whether a process that is ready need not wait for it: it grants and can be heard, or is dead.
-    pub fn has_decided(&self, faulty: bool) -> bool {
-        self.grants && self.line.is_some() && !faulty || self.life.is_none()
+    pub fn has_decided(&self, is_unheard: bool) -> bool {
+        self.grants && self.line.is_some() && !is_unheard || self.life.is_none()
     }
 
     /// The new process is about to say that it is ready, and reads the answer in the same call.
@@ -84,6 +84,11 @@ impl Predecessor {
                 _ => return false,
             }
         }
+    }
+
+    /// Whether its end of the lifeline is open.
+    pub fn is_open(&self) -> bool {
+        self.line.is_some()
     }
 
     pub fn is_gone(&self) -> bool {

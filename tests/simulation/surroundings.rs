@@ -92,8 +92,9 @@ impl Surroundings {
     /// Nobody serves here any more.
     pub fn are_clean(&self, why: &dyn std::fmt::Display) {
         for path in self.path.iter().chain(&self.pid_file) {
-            for what in ["", ".new", ".lock"] {
-                let beside = PathBuf::from(format!("{}{what}", path.display()));
+            for (before, after) in [("", ""), ("", ".new"), (".", ".pollflip-new"), (".", ".pollflip-lock")] {
+                let name = path.file_name().expect("a name").to_string_lossy();
+                let beside = path.with_file_name(format!("{before}{name}{after}"));
                 assert!(beside.symlink_metadata().is_err(), "{beside:?} was left behind: {why}");
             }
         }

@@ -27,6 +27,8 @@ const LONGEST: usize = 200;
 const ERRORS: [i32; 8] = [libc::EPERM, libc::ENOENT, libc::EAGAIN, libc::ENOMEM, libc::EACCES, libc::E2BIG, libc::ENOEXEC, libc::ETXTBSY];
 /// How long a program that is being written is waited for.
 pub(super) const BUSY: Duration = Duration::from_secs(2);
+/// Which of the errors of a lifeline that is read does not pass.
+const DEAF: u8 = 2;
 /// So many signals fill what the kernel keeps of them.
 const STORM: u32 = 500;
 
@@ -48,6 +50,8 @@ pub(super) struct World {
     /// When the commitment was carried out.
     pub(super) committed: Option<Duration>,
     pub(super) faulty: bool,
+    /// Its lifeline may be, or have been, one that cannot be read at any time.
+    pub(super) may_be_deaf: bool,
     /// The last successor that was to be started has not been given up before it was.
     pub(super) wants_one: bool,
     /// Clients are taken in.
@@ -116,6 +120,7 @@ impl World {
             at_it: false,
             committed: None,
             faulty: !around.simulation.struck().is_empty(),
+            may_be_deaf: false,
             wants_one: false,
             serves: false,
             pulled: false,
@@ -134,7 +139,7 @@ impl World {
                 0 => self.poll_empty(),
             },
             // It would wait for ever: for a word that has not been said, or could not be heard.
-            Kind::Ready if self.around.predecessor.as_ref().is_some_and(|predecessor| !predecessor.has_decided(self.faulty)) => {}
+            Kind::Ready if self.around.predecessor.as_ref().is_some_and(|predecessor| !predecessor.has_decided(self.may_be_deaf)) => {}
             Kind::Ready => {
                 // It may wait for room.
                 self.around.manager.iter_mut().for_each(Manager::reads_on);
@@ -202,6 +207,7 @@ impl World {
             }
             Kind::Fault => {
                 self.faulty = true;
+                self.may_be_deaf |= what & 3 == DEAF;
                 self.around.simulation.fail_after(u32::from(what >> 2), usize::from(what & 3));
             }
             Kind::Connects => {

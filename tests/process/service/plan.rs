@@ -159,6 +159,11 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             let child = Command::new("/bin/sh").args(["-c", rest]).spawn().expect("a process");
             child.id().to_string()
         }
+        // Another user in every respect.
+        ("become", _) => {
+            let user = rest.parse::<u32>().expect("a number").into();
+            nix::unistd::setresuid(user, user, user).map_or_else(|error| error.to_string(), |()| "became".into())
+        }
         ("end-with-parent", _) => {
             nix::sys::prctl::set_pdeathsig(rest.parse::<Signal>().expect("a signal")).expect("prctl");
             "asked for".into()

@@ -27,7 +27,7 @@ refuses_and_serves_on() {
   is "the exit status of restart" "$status" 2
   contains "what it prints" "$text" "$1"
   in_box kill -USR1 "$old"
-  await 20 "the journal says that it is in vain" journal_contains "the restart signal came in vain: $1"
+  await 20 "the journal says that it is in vain" journal_contains "the restart signal does nothing: $1"
   is web "$(ask 8001)" "web pid $old generation 0"
   expect_untouched "$old"
   is "the number of processes" "$(processes)" 1

@@ -1,0 +1,237 @@
+//! What the machines put out: actions are carried out, notices become events. The only place where two parts meet.
+//!
+//! Knows: which part does what. Does not know: when; that is the machines'.
+
+use std::process;
+use std::time::Duration;
+
+use log::Level;
+
+use crate::error::{Error, Exit, Refusal};
+use crate::machine::{Action, Cause, Input, Notice, Output, Reply, State, TakeoverNotice, TakeoverOutput, Ticket};
+use crate::systemd;
+use crate::wire::Response;
+
+use super::requests::Asker;
+use super::{Event, Restarter};
+
+impl Restarter {
+    /// Carries out what the machine has, up to the next thing to tell.
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        loop {
+            // Not before it goes to the program: with the state taken, that may be ready.
+            if let Some(inheritance) = self.ancestry.inherited() {
+                return Some(Event::Inherited(inheritance));
+            }
+            if let Some((notice, predecessor)) = self.ancestry.next_untold() {
+                match notice {
+                    TakeoverNotice::Granted => return Some(Event::Granted),
+                    TakeoverNotice::Committed => return Some(Event::Committed),
+                    TakeoverNotice::GivenUp => return Some(Event::Broken(Error::GivenUp(predecessor))),
+                    TakeoverNotice::PredecessorGone => return Some(Event::PredecessorGone),
+                    TakeoverNotice::LineLost => continue,
+                }
+            }
+            let Some(output) = self.driver.next_output() else {
+                self.settle();
+                return None;
+            };
+            match output {
+                Output::Action(action) => self.carry_out(action),
+                Output::Notice(notice) => {
+                    if let Some(event) = self.tell(notice) {
+                        return Some(event);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing is left to do for now.
+    fn settle(&mut self) {
+        if matches!(self.driver.state(), State::Idle | State::Closed(_)) {
+            self.succession.rest(&self.reactor);
+        }
+        self.succession.reap(&self.reactor);
+        if self.is_stopped() {
+            // Nobody comes to whom they could be passed on.
+            self.sockets.close();
+        }
+        self.requests.open(&self.reactor);
+        self.rearm();
+    }
+
+    pub(super) fn carry_out(&mut self, action: Action) {
+        log::trace!("{action:?}");
+        let mut inputs = Vec::new();
+        match action {
+            Action::Spawn(attempt) => {
+                let prepared = self.prepare(attempt);
+                inputs.extend(self.succession.spawn(attempt, prepared, &self.reactor));
+            }
+            Action::Abandon(attempt) => self.succession.abandon(attempt),
+            Action::Kill(_) => self.succession.kill(),
+            Action::Grant(attempt) => self.succession.grant(attempt, &self.reactor, &mut inputs),
+            Action::Check(attempt) => inputs.push(self.succession.check(attempt)),
+            Action::Commit(_) => {
+                if let Some(pid) = self.succession.successor_becomes_main(systemd::is_there()) {
+                    self.manager.name_main_pid(pid);
+                    self.paths.name(pid);
+                }
+                self.manager.begin_commit(&self.reactor);
+                self.manager.poll(&self.reactor, &mut inputs);
+            }
+            Action::TellCommit(_) => {
+                // Until the successor is told, it takes nobody in.
+                self.requests.hand_over(&self.reactor);
+                inputs.extend(self.succession.tell_commit());
+            }
+            Action::Reply(ticket, reply) => self.reply(ticket, reply),
+        }
+        self.feed_all(inputs);
+    }
+
+    fn reply(&mut self, ticket: Ticket, reply: Reply) {
+        if let Reply::Failed(_) = reply {
+            // Before anybody knows: who is told may end this process at once.
+            self.succession.tell_the_end();
+        }
+        let response = || match reply {
+            Reply::Completed(pid) => Response::RestartComplete(pid),
+            Reply::Refused(refusal) | Reply::Forbidden(refusal) => Response::RestartRefused(refusal.to_string()),
+            Reply::Failed(cause) => Response::RestartFailed(self.succession.failure(cause).to_string()),
+        };
+        let asker = self.requests.reply(ticket, response, &self.reactor);
+        if let (Some(Asker::Signal), Reply::Refused(refusal) | Reply::Forbidden(refusal)) = (asker, reply) {
+            log::warn!(target: "pollflip", "the restart signal does nothing: {refusal}");
+            if let Reply::Forbidden(_) = reply {
+                // With Type=notify-reload it is systemd that has sent the signal, and it waits for an answer.
+                self.manager.reloading(Duration::ZERO);
+                self.manager.still_here(&refusal.to_string());
+            }
+        }
+    }
+
+    fn tell(&mut self, notice: Notice) -> Option<Event> {
+        Some(match notice {
+            Notice::Restarting => {
+                if let State::Spawning { attempt, since, .. } = self.driver.state() {
+                    self.succession.begin(attempt, since);
+                }
+                self.log(Level::Info, &format!("starting {}", self.succession.program().display()));
+                let limits = self.driver.limits();
+                self.manager.reloading(limits.ready.saturating_add(limits.probation.unwrap_or_default()));
+                Event::Restarting
+            }
+            Notice::Spawned(pid) => {
+                self.log(Level::Info, &format!("process {pid} is getting ready"));
+                Event::Spawned(pid)
+            }
+            Notice::StateRequested(attempt) => {
+                Event::StateRequested(self.succession.begin_handover(attempt, self.reactor.waker().clone())?)
+            }
+            Notice::Progress(_) => {
+                let text = self.succession.take_progress()?;
+                self.requests.progress(&text);
+                self.manager.progress(&text);
+                Event::Progress(text)
+            }
+            Notice::HandedOff(pid) => {
+                let mut text = format!("process {pid} has taken over");
+                if let Some(time) = self.driver.limits().probation {
+                    text += &format!(", on probation for {time:?}");
+                    // Whoever asked has to wait for so long.
+                    self.requests.progress(&text);
+                }
+                self.log(Level::Info, &text);
+                Event::HandedOff(pid)
+            }
+            Notice::Resumed(cause) => {
+                let failure = self.succession.failed(cause, self.reactor.now());
+                self.manager.still_here(&failure.to_string());
+                self.log(Level::Error, &format!("process {} serves again: {failure}", process::id()));
+                Event::Resumed(failure)
+            }
+            Notice::Completed(pid) => {
+                self.manager.end_commit(&self.reactor);
+                // Not before those who asked have been answered: there can be many.
+                self.sockets.close();
+                self.log(Level::Info, &format!("final, process {pid} serves"));
+                Event::Completed(pid)
+            }
+            Notice::Failed(cause) => {
+                let failure = self.succession.failed(cause, self.reactor.now());
+                self.manager.still_here(&failure.to_string());
+                self.log(Level::Error, &format!("failed, process {} serves on: {failure}", process::id()));
+                if cause == Cause::TimedOut && self.succession.is_handing_over() {
+                    self.log(Level::Error, "the successor waited for the state: this program still has the Handover, and has not sent it");
+                }
+                Event::Failed(failure)
+            }
+            Notice::SuccessorGone(pid) => {
+                // It may have been replaced in its turn, or told to end.
+                let end = self.succession.exit();
+                let level = if end == Some(Exit::Code(0)) { Level::Info } else { Level::Error };
+                self.log(level, &format!("process {pid}, which had taken over, {}", end.unwrap_or(Exit::Unknown)));
+                Event::SuccessorGone(pid)
+            }
+            Notice::Broken => {
+                let error = Error::Final(Refusal::Broken);
+                log::error!(target: "pollflip", "{error}");
+                self.manager.still_here("no restart is possible any more");
+                Event::Broken(error)
+            }
+        })
+    }
+
+    fn log(&self, level: Level, text: &str) {
+        log::log!(target: "pollflip", level, "{}: {text}", self.succession.heading(self.reactor.now()));
+    }
+
+    pub(super) fn carry_out_takeover(&mut self, output: TakeoverOutput) {
+        match output {
+            TakeoverOutput::Open => self.open(),
+            TakeoverOutput::Answer => self.requests.answer_alone(),
+            TakeoverOutput::TakeService { name_main_pid } => self.take_service(name_main_pid),
+            TakeoverOutput::Notice(notice) => {
+                let (own, predecessor) = (process::id(), self.ancestry.predecessor_pid().unwrap_or_default());
+                match notice {
+                    TakeoverNotice::Committed => {
+                        log::info!(target: "pollflip", "final, the predecessor has committed or ended: process {own} serves");
+                    }
+                    TakeoverNotice::LineLost => {
+                        log::warn!(
+                            target: "pollflip",
+                            "the lifeline to the predecessor (process {predecessor}) is lost: nothing more is heard of it but its end"
+                        );
+                    }
+                    TakeoverNotice::Granted | TakeoverNotice::GivenUp | TakeoverNotice::PredecessorGone => {}
+                }
+                self.ancestry.tell_later(notice);
+            }
+        }
+    }
+
+    /// The program may serve.
+    fn open(&mut self) {
+        self.sockets.close_unclaimed();
+        if let Some(pid) = self.ancestry.predecessor_pid() {
+            let end = if self.ancestry.is_alone() { ", which had ended" } else { "" };
+            let text = format!("process {} took over from process {pid}{end}", process::id());
+            self.succession.took_over(&text, self.reactor.now());
+        }
+    }
+
+    /// The service is this process's.
+    fn take_service(&mut self, name_main_pid: bool) {
+        let predecessor = self.ancestry.predecessor_pid();
+        if name_main_pid {
+            self.manager.name_main_pid(process::id());
+        }
+        self.paths.take(predecessor);
+        self.feed(Input::Opened);
+        if predecessor.is_some() && self.is_stopped() {
+            self.tell_of_the_end();
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What of the world around this process forbids a restart.
+//!
+//! Knows: PID 1, the terminal, a deaf service manager, and how many generations may drain. Does not know: the loop.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process;
+
+use nix::libc;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{getpid, getsid};
+
+use crate::config::RestartConfig;
+use crate::error::Refusal;
+use crate::sys;
+
+/// What has to hold for a restart to begin.
+#[derive(Debug)]
+pub(super) struct Preconditions {
+    /// What has forbidden restarts from the start.
+    forbidden: Option<Refusal>,
+    /// A hang-up comes with the end of this process, to a successor that is not born deaf to it.
+    leads_terminal: bool,
+    max_draining: usize,
+}
+
+impl Preconditions {
+    /// `unstartable`: why nothing can be started; `is_deaf`: a service manager takes no notifications from this service; `mask`: the signals that a successor is born with blocked.
+    pub(super) fn new(config: &RestartConfig, unstartable: Option<Refusal>, is_deaf: bool, mask: &SigSet) -> Preconditions {
+        // The end of this process would be the end of the service.
+        let container = (process::id() == 1).then_some(Refusal::ContainerInit);
+        let deaf = (config.pid_file.is_none() && is_deaf).then_some(Refusal::Unheard);
+        let forbidden = unstartable.or(container).or(deaf);
+        let leads_terminal = leads_terminal() && !mask.contains(Signal::SIGHUP);
+        Preconditions { forbidden, leads_terminal, max_draining: config.max_draining }
+    }
+
+    /// Why no restart may begin, where so many earlier generations still finish their work.
+    pub(super) fn refusal(&self, draining: usize, oldest: u32) -> Option<Refusal> {
+        // A successor is born with a signal ignored that this process ignores, and if this one handles it, so will that one.
+        let terminal = || (self.leads_terminal && sys::is_at_default(Signal::SIGHUP)).then_some(Refusal::Terminal);
+        let draining = || (draining > self.max_draining).then_some(Refusal::Draining { count: draining as u32, oldest });
+        self.forbidden.or_else(terminal).or_else(draining)
+    }
+}
+
+/// Whether the end of this process would hang a terminal up.
+fn leads_terminal() -> bool {
+    // Nothing is read from it; a line without a carrier would keep whoever opens it waiting.
+    let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+    getsid(None) == Ok(getpid()) && !sys::is_simulated() && OpenOptions::new().read(true).custom_flags(flags).open("/dev/tty").is_ok()
+}

@@ -1,0 +1,343 @@
+//! The attempt under way as the driver holds it: what the state machine only names.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::libc;
+
+use crate::error::{ChildSpawnError, Exit, Failure};
+use crate::handover::{Ending, Mailbox};
+use crate::lifeline::{Incoming, Lifeline};
+use crate::machine::{Attempt, Cause, DYING, GRANT_TIMEOUT, Input, Violation};
+use crate::sys::Process;
+use crate::wire::{self, Message};
+
+use super::super::reactor::{Deadline, Due, earliest};
+
+/// How many messages are read before others have their turn.
+const TURN: usize = 64;
+/// How long the words of the successor are waited for, if they cannot be read for a moment.
+const UNREAD: Duration = Duration::from_secs(1);
+
+/// One try at a restart, from the spawn until the successor has ended.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) attempt: Attempt,
+    pub(super) lifeline: Arc<Lifeline>,
+    /// How the handover ends, while it is open.
+    pub(super) handover: Option<Arc<Mailbox>>,
+    pub(super) process: Option<Arc<Process>>,
+    pub(super) words: Words,
+    /// When the next line is passed on, at the earliest.
+    pub(super) next_line: Duration,
+    /// It is being told that the service is its own.
+    granting: bool,
+    /// It has been told: the kernel has taken it.
+    pub(super) granted: bool,
+    /// A service manager takes it for the service, and is to learn how it ends.
+    pub(super) supervised: bool,
+    /// It is being told that this is final.
+    committing: bool,
+    closed: Option<Duration>,
+    /// Its end had begun when it was given up: how it was about to end.
+    dying: Option<Exit>,
+    /// It takes nothing any more, although it may still have said something.
+    deaf: bool,
+    told_closed: bool,
+    exited: bool,
+}
+
+/// The words that belong to the causes of this attempt.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    pub(super) spawn: Option<ChildSpawnError>,
+    pub(super) refusal: Option<String>,
+    pub(super) handover: Option<String>,
+    /// The last line that it said of itself: until somebody is told, from then on, and until the program has been told.
+    pub(super) heard: Option<String>,
+    pub(super) progress: Option<String>,
+    pub(super) untold: Option<String>,
+    violation: Option<String>,
+    pub(super) exit: Option<Exit>,
+}
+
+/// What the successor has said or done.
+#[derive(Debug)]
+pub(super) enum Said {
+    Input(Input),
+    Progress(String),
+}
+
+impl Current {
+    pub(super) fn new(attempt: Attempt, lifeline: Lifeline) -> Current {
+        Current {
+            attempt,
+            lifeline: Arc::new(lifeline),
+            handover: None,
+            process: None,
+            words: Words::default(),
+            next_line: Duration::ZERO,
+            granting: false,
+            granted: false,
+            supervised: false,
+            committing: false,
+            closed: None,
+            dying: None,
+            deaf: false,
+            told_closed: false,
+            exited: false,
+        }
+    }
+
+    /// Looks for the end of the process and of the handover, then reads the lifeline empty. The flag says that there may be more.
+    pub(super) fn read(&mut self, now: Duration) -> (Vec<Said>, bool) {
+        let mut said = Vec::new();
+        // Before all else: what was said and done before it ended counts, and is there once it has.
+        if self.words.exit.is_none() {
+            self.words.exit = self.process.as_ref().and_then(|process| self.end_of(process));
+        }
+        self.lifeline.flush();
+        if let Some(error) = self.lifeline.take_failure() {
+            if self.granted {
+                log::warn!(target: "pollflip", "the successor cannot be told that the restart is final, and takes no request for one while this process lives: {error}");
+                self.deaf = true;
+            } else {
+                self.granting = false;
+                self.words.handover.get_or_insert_with(|| format!("the kernel does not take what was given: {error}"));
+                said.push(Said::Input(Input::HandoverFailed(self.attempt)));
+            }
+        }
+        if self.has_taken_the_grant() {
+            said.push(Said::Input(Input::Granted(self.attempt)));
+        }
+        said.extend(self.has_taken_the_commit().map(Said::Input));
+        self.look_at_handover(&mut said);
+        let mut more = true;
+        for _ in 0..TURN {
+            more = false;
+            if self.process.is_none() || self.closed.is_some() {
+                break;
+            }
+            match self.lifeline.receive() {
+                None if self.has_unread() => break,
+                None if self.deaf => self.closed = Some(now),
+                None => break,
+                Some(Incoming::Message(message, _)) => self.hear(message, &mut said),
+                Some(Incoming::Garbage(why)) => self.garbage(why, &mut said),
+                Some(Incoming::Closed) => self.closed = Some(now),
+            }
+            more = true;
+        }
+        if !more && !self.exited && self.words.exit.is_some() && !self.has_unread() {
+            self.exited = true;
+            // Nothing more is read of what it has said.
+            self.lifeline.read_no_more();
+            self.closed.get_or_insert(now);
+            said.push(Said::Input(Input::Exited(self.attempt)));
+        } else if !self.told_closed && !self.exited && self.closed.is_some_and(|since| now >= since + DYING) {
+            self.told_closed = true;
+            // It may have gigabytes to give back before it has ended.
+            self.is_dying();
+            said.push(Said::Input(Input::LifelineClosed(self.attempt)));
+        }
+        (said, more)
+    }
+
+    /// Whether it may have said something in time that cannot be read yet.
+    pub(super) fn has_unread(&self) -> bool {
+        self.lifeline.is_short_for_less_than(UNREAD)
+    }
+
+    /// Tells it that the service is its own; `false`: it takes nothing any more.
+    pub(super) fn grant(&mut self) -> bool {
+        // It may have died since it said that it is ready: then the service stays here.
+        let told = !self.has_ended() && !self.is_dying() && self.lifeline.send(&Message::Granted, &[]).is_ok();
+        self.granting = told;
+        // If it does not end, that is as good as a closed lifeline.
+        self.deaf |= !told;
+        told
+    }
+
+    /// Whether its end has begun, and is not over.
+    pub(super) fn is_dying(&mut self) -> bool {
+        self.dying = self.process.as_ref().filter(|process| !process.has_ended()).and_then(|process| process.dying());
+        self.dying.is_some()
+    }
+
+    /// Says once that the grant has left this process: one that only waits to be sent would be lost with it.
+    pub(super) fn has_taken_the_grant(&mut self) -> bool {
+        let taken = self.granting && self.lifeline.has_sent_all();
+        if taken {
+            (self.granting, self.granted) = (false, true);
+        }
+        taken
+    }
+
+    /// Tells it that this is final.
+    pub(super) fn tell_commit(&mut self) -> Option<Input> {
+        self.committing = true;
+        if let Err(error) = self.lifeline.send(&Message::Commit, &[]) {
+            // If it has gone, that is told by its end.
+            let level = if error.kind() == io::ErrorKind::BrokenPipe { log::Level::Debug } else { log::Level::Warn };
+            log::log!(target: "pollflip", level, "the successor cannot be told that the restart is final: {error}");
+        }
+        self.has_taken_the_commit()
+    }
+
+    /// Says once that the commit has left this process, or never will.
+    fn has_taken_the_commit(&mut self) -> Option<Input> {
+        let taken = self.committing && self.lifeline.waiting() == 0;
+        self.committing &= !taken;
+        taken.then_some(Input::CommitTaken(self.attempt))
+    }
+
+    fn end_of(&self, process: &Process) -> Option<Exit> {
+        if self.supervised { process.try_wait_leaving_failures() } else { process.try_wait() }
+    }
+
+    fn look_at_handover(&mut self, said: &mut Vec<Said>) {
+        let Some(ending) = self.handover.as_ref().and_then(|mailbox| mailbox.take()) else { return };
+        self.handover = None;
+        match ending {
+            Ending::Sent => said.push(Said::Input(Input::HandoverSent(self.attempt))),
+            Ending::Failed(reason) => {
+                self.words.handover.get_or_insert(reason);
+                said.push(Said::Input(Input::HandoverFailed(self.attempt)));
+            }
+            // It may have refused before, and ends in a moment: both say more.
+            Ending::Gone => self.deaf = true,
+        }
+    }
+
+    fn hear(&mut self, message: Message, said: &mut Vec<Said>) {
+        let attempt = self.attempt;
+        if message == Message::Ready {
+            // Another thread may have completed the handover just now, and this is the answer to it.
+            self.look_at_handover(said);
+        }
+        said.push(match message {
+            Message::Here { version, oldest, pid } => {
+                if let Err(why) = wire::serves(version, oldest) {
+                    return self.garbage(why, said);
+                }
+                if self.process.as_ref().is_some_and(|process| process.pid() != pid) {
+                    let why = format!(
+                        "process {pid} answers in place of the one that was started; a wrapper must exec the program, which must not put \
+                         itself into the background"
+                    );
+                    self.words.violation.get_or_insert(why);
+                }
+                Said::Input(Input::Here(attempt, pid))
+            }
+            Message::Challenge { number } => {
+                if let Some(process) = &self.process {
+                    // If it is gone, that is told by its end.
+                    let _ = self.lifeline.send(&Message::Proof { number }, &[process.as_fd()]);
+                }
+                return;
+            }
+            Message::Pull => Said::Input(Input::StateRequested(attempt)),
+            Message::Refuse { reason } => {
+                self.words.refusal.get_or_insert(wire::line(&reason));
+                Said::Input(Input::Refused(attempt))
+            }
+            Message::Progress { text } => Said::Progress(wire::line(&text)),
+            Message::Ready => Said::Input(Input::Ready(attempt)),
+            Message::Unknown => return log::debug!("the successor says something that this version does not know"),
+            other => return self.garbage(format!("a message for the other side ({})", wire::line(&format!("{other:?}"))), said),
+        });
+    }
+
+    fn garbage(&mut self, why: String, said: &mut Vec<Said>) {
+        self.words.violation.get_or_insert(why);
+        said.push(Said::Input(Input::Garbage(self.attempt)));
+    }
+
+    /// The last line that the successor said of itself, for the machine; the next one is passed on at that moment at the earliest.
+    pub(super) fn pass_on_progress(&mut self, next_line: Duration) -> Option<Input> {
+        self.words.untold = Some(self.words.heard.take()?);
+        self.next_line = next_line;
+        Some(Input::Progress(self.attempt))
+    }
+
+    /// When [`Current::read`] is next needed although nothing came.
+    pub(super) fn next_deadline(&self, now: Duration) -> Option<Due> {
+        earliest([
+            self.closed.filter(|_| !self.told_closed && !self.exited).map(|since| (since + DYING, Deadline::Dying)),
+            self.lifeline.retry_in().map(|left| (now + left, Deadline::Unsent)),
+            self.words.heard.as_ref().map(|_| (self.next_line, Deadline::Progress)),
+        ])
+    }
+
+    /// Whether the successor has ended and been reaped.
+    pub(super) fn has_exited(&self) -> bool {
+        self.exited
+    }
+
+    /// Whether it has ended, reaped or not.
+    fn has_ended(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.has_ended())
+    }
+
+    /// Whether it has not proved itself although its time has passed: its end has begun, or its lifeline is closed, and it is only that
+    /// nothing has been said of it yet.
+    pub(super) fn has_failed_in_silence(&mut self) -> bool {
+        if self.has_ended() {
+            self.dying = Some(Exit::Unknown);
+        }
+        self.dying.is_some() || self.is_dying() || (self.closed.is_some() && !self.told_closed)
+    }
+
+    /// Tells whoever has the other end that the service will not be theirs: one that a wrapper has started is out of the reach of a kill. When
+    /// it looks, this process may have ended, after a later restart that succeeded: it would take itself for the only one left.
+    pub(super) fn tell_the_end(&self) {
+        self.lifeline.send_last(&Message::GivenUp);
+    }
+
+    /// Returns it if this thread may not kill it.
+    pub(super) fn kill(&mut self) -> Option<&Arc<Process>> {
+        self.granting = false;
+        let left = self.process.as_ref().filter(|process| !process.kill());
+        self.tell_the_end();
+        left
+    }
+
+    /// The failure for people: the cause that the machine names, with the words for it.
+    pub(super) fn failure(&self, cause: Cause, ready_timeout: Duration) -> Failure {
+        let words = &self.words;
+        let exit = words.exit.unwrap_or(Exit::Unknown);
+        match cause {
+            Cause::SpawnFailed => match &words.spawn {
+                Some(error) => Failure::Spawn(error.clone()),
+                None => Failure::Exited(Exit::Unknown),
+            },
+            Cause::Exited => Failure::Exited(exit),
+            Cause::DiedOnProbation => Failure::DiedOnProbation(exit),
+            Cause::TimedOut => Failure::TimedOut(ready_timeout),
+            Cause::Refused => Failure::Refused(words.refusal.clone().unwrap_or_default()),
+            Cause::GrantNotTaken => Failure::Handover(format!("the kernel has not taken the grant for {GRANT_TIMEOUT:?}")),
+            Cause::HandoverFailed => Failure::Handover(words.handover.clone().unwrap_or_default()),
+            // It was on its way out when it was killed: then the way it ended says more, or how it was about to.
+            Cause::HungUp => match (self.dying, words.exit) {
+                (Some(begun @ (Exit::Code(_) | Exit::Signal(_))), _) => self.ended_by(begun),
+                (Some(_), exit) => self.ended_by(exit.unwrap_or(Exit::Signal(libc::SIGKILL))),
+                (None, Some(exit @ (Exit::Code(_) | Exit::Signal(_)))) if exit != Exit::Signal(libc::SIGKILL) => self.ended_by(exit),
+                _ => Failure::HungUp,
+            },
+            Cause::Protocol(violation) => Failure::Protocol(match (violation, &words.violation) {
+                (Violation::AskedTwice, _) => "it asked for the state twice".into(),
+                (Violation::ReadyTooSoon, _) => "it said that it is ready before it had all of the state it had asked for".into(),
+                (Violation::WrongPid | Violation::Garbage, Some(why)) => why.clone(),
+                (Violation::WrongPid | Violation::Garbage, None) => "what it said makes no sense".into(),
+            }),
+            Cause::Cancelled => Failure::Cancelled,
+            Cause::Stopping => Failure::Stopping,
+        }
+    }
+
+    fn ended_by(&self, exit: Exit) -> Failure {
+        if self.granted { Failure::DiedOnProbation(exit) } else { Failure::Exited(exit) }
+    }
+}

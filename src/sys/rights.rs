@@ -1,0 +1,115 @@
+//! What a process may do, as the kernel tells others: the sets of capabilities of its threads; and who has made a socket.
+//!
+//! Knows: `/proc`, and the options of a socket. Does not know: whose rights are enough for what.
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::Process;
+
+/// The process that has made this end of a pair of sockets.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    pub(crate) process: Process,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Maker {
+    /// Who it was, which need not live any more.
+    ///
+    /// # Errors
+    ///
+    /// It has ended, and cannot be held; or it is in another namespace of processes.
+    pub(crate) fn of(socket: &impl AsFd) -> io::Result<Maker> {
+        let by = getsockopt(socket, sockopt::PeerCredentials)?;
+        let pid = u32::try_from(by.pid()).ok().filter(|pid| *pid > 0).ok_or(io::Error::from(Errno::ESRCH))?;
+        let process = match peer_pidfd(socket) {
+            Ok(pidfd) => Process::from((pid, pidfd)),
+            // Before Linux 6.5 there is only the number, which can be another process's by now.
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Process::open(pid)?,
+            Err(error) => return Err(error),
+        };
+        Ok(Maker { process, uid: by.uid(), gid: by.gid() })
+    }
+}
+
+fn peer_pidfd(socket: &impl AsFd) -> io::Result<OwnedFd> {
+    let mut pidfd: RawFd = -1;
+    let mut length = mem::size_of::<RawFd>() as libc::socklen_t;
+    let raw = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open, and the call writes nothing but one number and its length.
+    let result = unsafe { libc::getsockopt(raw, libc::SOL_SOCKET, libc::SO_PEERPIDFD, (&raw mut pidfd).cast(), &mut length) };
+    Errno::result(result)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// A thread of a process. Its number can come back, but not within the same hundredth of a second.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Thread {
+    number: u32,
+    since: u64,
+}
+
+/// The capabilities that this process may use, in any of its threads.
+pub(crate) fn own_capabilities() -> io::Result<u64> {
+    let mut all = 0;
+    for thread in threads("/proc/self")? {
+        all |= look_at(&thread)?.map_or(0, |(_, permitted)| permitted);
+    }
+    Ok(all)
+}
+
+/// The threads of a process that may use all of these capabilities, without its first one: that one alone lives on when the process
+/// executes another program.
+pub(crate) fn threads_with(process: &Process, capabilities: u64) -> io::Result<Vec<Thread>> {
+    // In the `/proc` of another namespace of processes, the number is another one's.
+    if fs::read_link("/proc/self")? != Path::new(&std::process::id().to_string()) {
+        return Err(io::Error::other("/proc is that of another namespace of processes"));
+    }
+    let mut with = Vec::new();
+    for path in threads(&format!("/proc/{}", process.pid()))? {
+        if let Some((thread, permitted)) = look_at(&path)?
+            && permitted & capabilities == capabilities
+            && thread.number != process.pid()
+        {
+            with.push(thread);
+        }
+    }
+    Ok(with)
+}
+
+fn threads(process: &str) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(format!("{process}/task"))?.map(|thread| Ok(thread?.path())).collect()
+}
+
+/// A thread, and its permitted set; `None`: it has ended.
+fn look_at(path: &Path) -> io::Result<Option<(Thread, u64)>> {
+    let read = |name: &str| match fs::read(path.join(name)) {
+        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let (Some(stat), Some(status)) = (read("stat")?, read("status")?) else { return Ok(None) };
+    let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+    let thread = number.zip(since(&stat)).map(|(number, since)| Thread { number, since });
+    let unknown = || io::Error::other(format!("{} does not tell what a thread may do", path.display()));
+    thread.zip(permitted(&status)).map(Some).ok_or_else(unknown)
+}
+
+/// The 22nd field. The second is the name, with anything in it.
+fn since(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+fn permitted(status: &str) -> Option<u64> {
+    u64::from_str_radix(status.lines().find_map(|line| line.strip_prefix("CapPrm:"))?.trim(), 16).ok()
+}

@@ -1,0 +1,168 @@
+//! A program that has more rights than its caller, and a caller who means no good: a copy of this
+//! binary that is setuid, setgid or has capabilities, started by a user without rights, from a
+//! directory and with an environment and a name of that user's choice.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, ExitCode};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+use crate::harness::{Service, Setup, install_copy};
+use crate::is_root;
+use crate::service::{DIRECTORY, HUB, ROLE};
+
+/// The user who starts the program.
+pub const CALLER: u32 = 23456;
+/// The group of one that is setgid.
+const GROUP: u32 = 34567;
+/// What the caller does: lines of `key=value`.
+const WISHES: &str = "POLLFLIP_TEST_WISHES";
+
+/// What the program has and its caller has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// It is setuid, and root's.
+    User,
+    Group,
+    Capabilities,
+    /// Nothing: any other program.
+    None,
+}
+
+/// More than its caller.
+pub const MORE: [Rights; 3] = [Rights::User, Rights::Group, Rights::Capabilities];
+
+/// How the program is started.
+#[derive(Debug)]
+pub struct Call {
+    setup: Setup,
+    wishes: Vec<(String, String)>,
+}
+
+impl Call {
+    /// `None`: that cannot be had here, which is said aloud.
+    pub fn new(test: &str, rights: Rights) -> Option<Call> {
+        if !is_root(test) {
+            return None;
+        }
+        let setup = Setup::new();
+        let flags = statvfs(&setup.path(".")).expect("a file system").flags();
+        if flags.contains(FsFlags::ST_NOSUID) || nix::sys::prctl::get_no_new_privs() != Ok(false) {
+            eprintln!("skipped {test}: no program has more rights than its caller here (nosuid, or no_new_privs)");
+            return None;
+        }
+        // The directory of the test is the caller's, but for what the program is in.
+        chown(setup.path("."), Some(CALLER), Some(CALLER)).expect("another owner");
+        fs::create_dir(setup.path("root")).expect("a directory");
+        let program = setup.path("root/server");
+        install_copy(&program);
+        if let Err(error) = grant(&program, rights) {
+            eprintln!("skipped {test}: {rights:?} cannot be given to a file here: {error}");
+            return None;
+        }
+        // A successor gets nothing of the environment but what is set for it.
+        let setup = setup.set("keep", "1").env("POLLFLIP_TEST_LOG", "1");
+        Some(Call { wishes: vec![("path".into(), program.display().to_string())], setup })
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.setup.path(name)
+    }
+
+    /// Where the program is that has the rights.
+    pub fn program(&self) -> PathBuf {
+        self.path("root/server")
+    }
+
+    pub fn with(self, change: impl FnOnce(Setup) -> Setup) -> Call {
+        Call { setup: change(self.setup), ..self }
+    }
+
+    /// `path`: what is executed; `name`: what it is called; `directory`: where; `listens`: the
+    /// caller passes a listener of its own, at 3; `systemd`: as systemd would, with a listener that
+    /// is there.
+    pub fn wish(mut self, key: &str, value: impl AsRef<Path>) -> Call {
+        self.wishes.retain(|(wished, _)| wished != key);
+        self.wishes.push((key.into(), value.as_ref().display().to_string()));
+        self
+    }
+
+    pub fn launch(self) -> Service {
+        let wishes: Vec<_> = self.wishes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        self.setup.env(ROLE, "caller").env(WISHES, wishes.join("\n")).launch()
+    }
+
+    pub fn start(self) -> Service {
+        let service = self.launch();
+        service.first().says("serving");
+        service
+    }
+}
+
+fn grant(program: &Path, rights: Rights) -> std::io::Result<()> {
+    match rights {
+        Rights::User => fs::set_permissions(program, fs::Permissions::from_mode(0o4755)),
+        Rights::Group => {
+            chown(program, None, Some(GROUP))?;
+            fs::set_permissions(program, fs::Permissions::from_mode(0o2755))
+        }
+        // To bind ports below 1024.
+        Rights::Capabilities => give_capabilities(program, &[10]),
+        Rights::None => Ok(()),
+    }
+}
+
+/// Gives the program these capabilities, in effect from the moment on at which it is executed, and no others.
+#[allow(unsafe_code, reason = "std has no extended attributes")]
+pub fn give_capabilities(program: &Path, capabilities: &[u32]) -> std::io::Result<()> {
+    /// VFS_CAP_REVISION_2 and VFS_CAP_FLAGS_EFFECTIVE.
+    const HEADER: u32 = 0x0200_0001;
+    let permitted = capabilities.iter().fold(0u32, |all, one| all | 1 << one);
+    // What is permitted and what can be inherited, in two halves.
+    let value: Vec<u8> = [HEADER, permitted, 0, 0, 0].into_iter().flat_map(u32::to_le_bytes).collect();
+    let path = std::ffi::CString::new(program.as_os_str().as_bytes()).expect("no NUL");
+    // SAFETY: both names end with a NUL byte, and the kernel reads as many bytes of the value as it
+    // has.
+    let result = unsafe { libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// The caller: root in the beginning, who lets everybody into the hub.
+pub fn main() -> ExitCode {
+    let wishes = std::env::var(WISHES).expect("wishes");
+    let wish = |key: &str| wishes.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let hub = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory")).join(HUB);
+    fs::set_permissions(hub, fs::Permissions::from_mode(0o666)).expect("a mode");
+    let (user, group) = (Uid::from_raw(CALLER), Gid::from_raw(CALLER));
+    setgroups(&[]).expect("no groups");
+    setresgid(group, group, group).expect("another group");
+    setresuid(user, user, user).expect("another user");
+
+    let path = wish("path").expect("a program");
+    let mut command = Command::new(path);
+    command.env(ROLE, "service").env_remove(WISHES);
+    command.arg0(wish("name").unwrap_or(path)).args(["--port", "a b"]);
+    command.current_dir(wish("directory").unwrap_or("/"));
+    if wish("systemd").is_some() {
+        let pid = process::id().to_string();
+        command.env("SYSTEMD_EXEC_PID", &pid).env("LISTEN_PID", &pid).env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "web");
+    }
+    // Held until the program is executed.
+    let _listener = wish("listens").map(|_| {
+        let _ = nix::unistd::close(3);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        assert_eq!(listener.as_raw_fd(), 3);
+        fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).expect("a descriptor");
+        listener
+    });
+    panic!("cannot execute {path}: {}", command.exec());
+}
