@@ -37,7 +37,7 @@ fn explore(name: &str, setting: Setting) -> (Pair, Seen) {
 /// The rooms of the restart machine, those of tests/model; and the stages of the takeover machine,
 /// with the lifeline and the state: each of those that a process can come to that does not say that
 /// it is ready after it has refused.
-const ROOMS: usize = 15;
+const ROOMS: usize = 22;
 const STAGES: usize = 25;
 
 /// Every law in every state of every setting.

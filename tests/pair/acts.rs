@@ -3,10 +3,11 @@
 //! Knows: which acts are possible where, and which of them come without anybody doing anything new.
 //! Does not know: what an act does.
 
-use super::automaton::Standing;
+use super::automaton::{is_awaiting, is_final};
+use super::room::Room;
 use super::search::Run;
 use super::setting::{Act, Power, Step};
-use super::world::{Handover, Life, Thread, World};
+use super::world::{Barrier, Handover, Life, Manager, Thread, World};
 
 /// Whether it comes without anybody doing anything new.
 pub fn is_due(world: &World, act: Act) -> bool {
@@ -53,10 +54,10 @@ impl Run<'_> {
         if facts.willing && facts.queue.len() < 3 {
             acts.push(Act::Request);
         }
-        if matches!(facts.room, Standing::Spawning | Standing::Awaiting(_)) {
+        if facts.room == Room::Spawning || is_awaiting(facts.room) {
             acts.push(Act::Cancel);
         }
-        if !matches!(facts.room, Standing::Stopping | Standing::Broken | Standing::Committed) {
+        if !matches!(facts.room, Room::Stopping | Room::Broken) && !is_final(facts.room) {
             acts.push(Act::Stop);
         }
         acts.push(Act::Drop);
@@ -78,9 +79,6 @@ impl Run<'_> {
             if current.held.closed && !current.held.told_closed && !current.held.exited {
                 acts.push(Act::PollAfterClose);
             }
-            if current.held.granting {
-                acts.push(Act::PollAfterGrant);
-            }
             if current.held.handover == Handover::Open {
                 acts.extend([Act::Give, Act::FailToGive]);
             }
@@ -93,8 +91,18 @@ impl Run<'_> {
             if setting.has(Power::Stalls) {
                 acts.push(if old.stalled { Act::OldGoesOn } else { Act::OldStalls });
             }
-            if setting.has(Power::Manager) && current.held.process {
-                acts.push(if old.busy { Act::ManagerAttends } else { Act::ManagerBusy });
+            if setting.has(Power::Manager) {
+                // It is told nothing before that could be late.
+                match old.manager {
+                    Manager::Attends if current.held.granted && facts.room != Room::Committed => {
+                        acts.extend([Act::ManagerBusy, Act::ManagerShort]);
+                    }
+                    Manager::Attends => {}
+                    Manager::Busy | Manager::Short => acts.push(Act::ManagerAttends),
+                }
+                if old.barrier == Barrier::Asked && !old.naming {
+                    acts.push(Act::ManagerAnswers);
+                }
             }
         }
     }

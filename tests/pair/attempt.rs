@@ -1,10 +1,10 @@
 //! What the old process does with an attempt that is under way: its end of the lifeline, the
 //! process, the restart thread.
 //!
-//! Knows: `attempt.rs`, `lifeline.rs`, `commit.rs` and `exec.rs`, with ideal means. Does not know:
+//! Knows: `succession.rs`, `attempt.rs`, `lifeline.rs` and `exec.rs`, with ideal means. Does not know:
 //! when an output is carried out.
 
-use super::automaton::{Move, Standing};
+use super::automaton::Move;
 use super::laws::Law;
 use super::old::Due;
 use super::plant::Plant;
@@ -93,7 +93,7 @@ impl Run<'_> {
         current.held.granting = told;
         current.held.deaf |= !told;
         if !told && is_dying {
-            self.feed(Move::LifelineClosed);
+            self.feed(Move::Dying);
         } else if !told {
             self.look_at_successor(Due::default());
         } else if self.has_taken_the_grant() {
@@ -118,14 +118,35 @@ impl Run<'_> {
         !self.pair.setting.has(Power::Unseen) && self.world.current.is_some_and(|current| current.child_is_dying())
     }
 
-    /// `tell_commit`: once the service manager has been told.
+    /// `Current::tell_commit`.
     pub fn tell_commit(&mut self) {
-        let busy = self.world.old.busy;
-        let Some(current) = &mut self.world.current else { return };
-        if current.held.commit_due && !busy {
-            current.held.commit_due = false;
-            self.send(Message::Commit);
+        if let Some(current) = &mut self.world.current {
+            current.held.committing = true;
         }
+        self.send(Message::Commit);
+        if self.has_taken_the_commit() {
+            self.feed(Move::CommitTaken);
+        }
+    }
+
+    fn has_taken_the_commit(&mut self) -> bool {
+        let is_blind = self.pair.setting.plant == Some(Plant::TakenUnheard);
+        let Some(current) = &mut self.world.current else { return false };
+        let taken = current.held.committing && current.line.unsent_by_old.is_empty();
+        current.held.committing &= !taken;
+        taken && !is_blind
+    }
+
+    /// `Succession::check`, and what is fed of it.
+    pub fn check(&mut self) {
+        let is_dying = self.is_seen_dying();
+        let has_failed_in_silence = |current: &Successor| {
+            let is_closed = current.held.closed && !current.held.told_closed;
+            current.child_has_ended() || is_dying || is_closed
+        };
+        let has_failed = self.world.current.as_ref().is_some_and(has_failed_in_silence);
+        let is_blind = self.pair.setting.plant == Some(Plant::ChecksBlindly);
+        self.feed(if has_failed && !is_blind { Move::Dying } else { Move::Sound });
     }
 
     pub fn look_at_thread(&mut self) {
@@ -161,12 +182,11 @@ impl Run<'_> {
         if self.has_taken_the_grant() {
             said.push(Move::Granted);
         }
+        if self.has_taken_the_commit() {
+            said.push(Move::CommitTaken);
+        }
         let plant = self.pair.setting.plant;
         let Some(current) = &mut self.world.current else { return };
-        if current.held.granting && due.grant {
-            current.held.granting = false;
-            said.push(Move::HandoverFailed);
-        }
         current.held.reaped |= current.held.process && current.child_has_ended();
         current.look_at_handover(&mut said);
         // Whether its end had been read before, since when there is a deadline.
@@ -188,10 +208,7 @@ impl Run<'_> {
             }
         }
         if current.held.reaped && !current.held.exited {
-            current.held.exited = true;
-            if plant != Some(Plant::GrantsTheDead) {
-                said.retain(|said| *said != Move::Ready);
-            }
+            (current.held.exited, current.held.closed) = (true, true);
             said.push(Move::Exited);
         } else if was_closed && due.close && !current.held.told_closed && !current.held.exited {
             current.held.told_closed = true;
@@ -202,16 +219,6 @@ impl Run<'_> {
         }
         for said in Plant::driver_says(plant, said) {
             self.feed(said);
-        }
-    }
-
-    /// A probation that is about to end well, although the successor has failed in silence.
-    pub fn look_at_probation(&mut self) {
-        let is_dying = self.is_seen_dying();
-        let Some(current) = &self.world.current else { return };
-        let has_failed = current.child_has_ended() || is_dying || (current.held.closed && !current.held.told_closed);
-        if self.room() == Standing::Probation && has_failed {
-            self.feed(Move::LifelineClosed);
         }
     }
 }

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use pollflip::Refusal;
 use pollflip::internals::machine::{
-    Action, Attempt, Closed, Input, Line, Machine, Output, Phase, Prompt, Reply, Stage, State, Takeover, TakeoverInput, TakeoverOutput,
-    Ticket,
+    Action, Attempt, Input, Line, Machine, Output, Prompt, Reply, Stage, State, Takeover, TakeoverInput, TakeoverOutput, Ticket,
 };
 
 use super::plant::Plant;
+use super::room::{Room, View};
 use super::{LIMITS, on_probation};
 
 /// Which state of a machine.
@@ -120,10 +120,15 @@ pub enum Move {
     Granted,
     LifelineClosed,
     Garbage,
+    Dying,
+    Sound,
+    CommitTaken,
     Exited,
     Cancel,
     Stop,
     ThreadLost,
+    ManagerTold,
+    BarrierPassed,
     /// The deadline has passed.
     Timeout,
     /// The next output is carried out.
@@ -147,29 +152,16 @@ const PID: u32 = 1001;
 #[derive(Debug)]
 pub struct RestartFacts {
     /// Without times and numbers.
-    pub room: Standing,
+    pub room: Room,
     /// A deadline is set.
     pub waits: bool,
-    /// What was remembered of the past.
+    /// What is remembered of the past.
     stopped: bool,
     lost: bool,
     /// What has yet to be carried out; attempts and tickets are counted from the newest.
     pub queue: Vec<String>,
     /// A request would be taken.
     pub willing: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Standing {
-    NotReady,
-    Stopping,
-    Broken,
-    Idle,
-    Spawning,
-    Awaiting(u8),
-    Probation,
-    Committed,
-    Killing { granted: bool, overdue: bool },
 }
 
 impl Restarts {
@@ -198,10 +190,15 @@ impl Restarts {
             Move::Granted => Input::Granted(attempt),
             Move::LifelineClosed => Input::LifelineClosed(attempt),
             Move::Garbage => Input::Garbage(attempt),
+            Move::Dying => Input::Dying(attempt),
+            Move::Sound => Input::Sound(attempt),
+            Move::CommitTaken => Input::CommitTaken(attempt),
             Move::Exited => Input::Exited(attempt),
             Move::Cancel => Input::Cancel,
             Move::Stop => Input::Stop,
             Move::ThreadLost => Input::ThreadLost,
+            Move::ManagerTold => Input::ManagerTold,
+            Move::BarrierPassed => Input::BarrierPassed,
             Move::Timeout | Move::Output => Input::Timeout,
         }
     }
@@ -214,13 +211,15 @@ impl Restarts {
             Output::Action(Action::Abandon(attempt)) => format!("Abandon({})", of(attempt)),
             Output::Action(Action::Kill(attempt)) => format!("Kill({})", of(attempt)),
             Output::Action(Action::Grant(attempt)) => format!("Grant({})", of(attempt)),
+            Output::Action(Action::Check(attempt)) => format!("Check({})", of(attempt)),
             Output::Action(Action::Commit(attempt)) => format!("Commit({})", of(attempt)),
+            Output::Action(Action::TellCommit(attempt)) => format!("TellCommit({})", of(attempt)),
             Output::Action(Action::Reply(ticket, reply)) => {
                 let reply = match reply {
                     Reply::Completed(_) => "Completed".into(),
                     Reply::Failed(_) => "Failed".into(),
                     Reply::Refused(Refusal::UnderWay { .. }) => "UnderWay".into(),
-                    Reply::Refused(refusal) => format!("{refusal:?}"),
+                    Reply::Refused(refusal) | Reply::Forbidden(refusal) => format!("{refusal:?}"),
                 };
                 format!("Reply({}, {reply})", self.tickets - ticket.0)
             }
@@ -245,8 +244,10 @@ impl Subject for Restarts {
             let output = self.machine.poll_output();
             return output.into_iter().flat_map(|output| Plant::machine_output(self.plant, output)).collect();
         }
-        self.stopped |= step == Move::Stop;
-        self.lost |= step == Move::ThreadLost;
+        if !is_final(View::from(self.machine.state()).room) {
+            self.stopped |= step == Move::Stop;
+            self.lost |= step == Move::ThreadLost;
+        }
         if step == Move::Timeout {
             self.now = self.machine.poll_timeout().unwrap_or(self.now).max(self.now);
         }
@@ -262,23 +263,34 @@ impl Subject for Restarts {
     }
 
     fn facts(mut self) -> RestartFacts {
-        let room = match self.machine.state() {
-            State::Closed(Closed::NotReady) => Standing::NotReady,
-            State::Closed(Closed::Stopping) => Standing::Stopping,
-            State::Closed(Closed::Broken) => Standing::Broken,
-            State::Idle => Standing::Idle,
-            State::Spawning { .. } => Standing::Spawning,
-            State::AwaitingReady { handover, .. } => Standing::Awaiting(handover as u8),
-            State::Handoff { phase: Phase::Committed, .. } => Standing::Committed,
-            State::Handoff { .. } => Standing::Probation,
-            State::Killing { granted, deadline, .. } => Standing::Killing { granted, overdue: deadline.is_none() },
-        };
+        let room = View::from(self.machine.state()).room;
         let waits = self.machine.poll_timeout().is_some();
         let willing = self.machine.refusal(self.now).is_none();
         let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll_output()).collect();
         let queue = outputs.into_iter().map(|output| self.name(output)).collect();
         RestartFacts { room, waits, stopped: self.stopped, lost: self.lost, queue, willing }
     }
+}
+
+/// Whether the service is the successor's for good.
+pub fn is_final(room: Room) -> bool {
+    room == Room::Committed || is_committing(room)
+}
+
+/// Whether that is so, and not all know.
+pub fn is_committing(room: Room) -> bool {
+    use Room::{Heard, Left, Telling, TellingManaged, Untold, UntoldManaged};
+    matches!(room, Untold | UntoldManaged | Telling | TellingManaged | Heard | Left)
+}
+
+/// Whether a successor gets ready.
+pub fn is_awaiting(room: Room) -> bool {
+    matches!(room, Room::Waiting | Room::Giving | Room::Given | Room::Granting)
+}
+
+/// Whether its end is awaited.
+pub fn is_killing(room: Room) -> bool {
+    matches!(room, Room::Killing | Room::KillingGranted | Room::Undying | Room::UndyingGranted)
 }
 
 /// What is done with the takeover machine.

@@ -6,7 +6,8 @@ use std::fmt;
 
 use pollflip::internals::machine::{Line, Stage};
 
-use super::automaton::Standing;
+use super::automaton::{is_final, is_killing};
+use super::room::Room;
 use super::search::Run;
 use super::world::{Life, Successor, Which, Wrapper};
 
@@ -102,7 +103,7 @@ impl Run<'_> {
                 self.holds(is_alone || !of.asked || of.taken, Law::StateMissing);
             }
             if of.life == Life::Alive && of.takeover.is_some() && self.would_restart(which) {
-                let is_final = old.committed || self.old_stands_at(Standing::Committed);
+                let is_final = old.committed || is_final(self.pair.restarts.facts(old.machine).room);
                 self.holds(old.life == Life::Ended || is_final, Law::OnProbation);
             }
         }
@@ -141,11 +142,10 @@ impl Run<'_> {
         let old = self.world.old;
         let facts = self.pair.restarts.facts(old.machine);
         let (room, is_empty) = (facts.room, facts.queue.is_empty());
-        let rests = matches!(room, Standing::Stopping | Standing::Broken | Standing::Idle | Standing::Committed)
-            || matches!(room, Standing::Killing { overdue: true, .. });
+        let rests = matches!(room, Room::Stopping | Room::Broken | Room::Idle | Room::Committed | Room::Undying | Room::UndyingGranted);
         self.holds(rests && is_empty, Law::Stuck);
         if let Some(current) = self.world.current {
-            let is_named = matches!(room, Standing::Committed | Standing::Killing { .. });
+            let is_named = room == Room::Committed || is_killing(room);
             let is_counted = is_named || current.held.exited || current.life == Life::Unborn;
             let is_reaped = !current.child_has_ended() || current.held.exited;
             self.holds(is_counted && is_reaped, Law::Stray);
@@ -171,9 +171,5 @@ impl Run<'_> {
         // A request would be taken where the service cannot be taken back.
         let is_final = matches!(stage, Stage::Final { .. } | Stage::Alone { ready: true, .. });
         self.holds(rests && (!is_final || of.took_service), Law::Stuck);
-    }
-
-    fn old_stands_at(&self, room: Standing) -> bool {
-        self.pair.restarts.facts(self.world.old.machine).room == room
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! | file | what lives there |
 //! | --- | --- |
+//! | `room` | where the restart machine stands: as in `tests/model` |
 //! | `automaton` | a machine as a table that fills while it is used |
 //! | `world` | the pair as it stands |
 //! | `setting` | what may happen in a search, and each thing that can |
@@ -28,6 +29,8 @@ pub mod new;
 pub mod normal;
 pub mod old;
 pub mod plant;
+#[path = "../model/room.rs"]
+pub mod room;
 pub mod search;
 pub mod setting;
 pub mod world;

@@ -6,9 +6,10 @@
 
 use pollflip::internals::machine::{Inbound, Line, Prompt, Stage, TakeoverOutput};
 
-use super::automaton::{Move, Standing, Turn, serves};
+use super::automaton::{Move, Turn, is_awaiting, serves};
 use super::laws::Law;
 use super::plant::Plant;
+use super::room::Room;
 use super::search::Run;
 use super::setting::{Power, Step};
 use super::world::{Life, Message, Successor, Thread, Which, Wrapper};
@@ -189,7 +190,7 @@ impl Run<'_> {
         let step = if permits { Move::Request } else { Move::RequestObstructed };
         let machine = self.of(which).machine;
         let to = self.pair.restarts.step(machine, step).0;
-        self.pair.restarts.facts(to).room == Standing::Spawning
+        self.pair.restarts.facts(to).room == Room::Spawning
     }
 
     fn new_ends(&mut self, which: Which) {
@@ -276,7 +277,7 @@ impl Run<'_> {
         if setting.has(Power::Rebuilds) {
             steps.push(Step::Rebuild);
         }
-        if self.pair.restarts.facts(of.machine).room == Standing::NotReady && serves(facts.stage) {
+        if self.pair.restarts.facts(of.machine).room == Room::NotReady && serves(facts.stage) {
             steps.push(Step::Stop);
         }
         if setting.has(Power::Breaks) && !of.line.shut && may_break && old_is_there {
@@ -302,7 +303,7 @@ impl Run<'_> {
     /// A lifeline that is closed has the old process kill what is not final, within a second.
     fn is_about_to_kill(&self) -> bool {
         let room = self.pair.restarts.facts(self.world.old.machine).room;
-        let is_undecided = matches!(room, Standing::Spawning | Standing::Awaiting(_) | Standing::Probation);
+        let is_undecided = is_awaiting(room) || matches!(room, Room::Spawning | Room::Proving | Room::Checking);
         is_undecided && !self.world.old.dropped && self.world.current.is_some_and(|current| !current.held.told_closed)
     }
 }

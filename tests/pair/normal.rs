@@ -6,15 +6,15 @@ use std::hash::{Hash, Hasher};
 
 use pollflip::internals::machine::Stage;
 
-use super::automaton::Standing;
+use super::automaton::is_final;
 use super::search::Run;
-use super::world::{Held, Life, Messages, Old, Successor, Which, World, Wrapper};
+use super::world::{Held, Life, Manager, Messages, Old, Successor, Which, World, Wrapper};
 
 impl Run<'_> {
     pub fn normalise(&mut self) {
         let old = &mut self.world.old;
         if old.life != Life::Alive || old.dropped {
-            let is_final = self.pair.restarts.facts(old.machine).room == Standing::Committed;
+            let is_final = is_final(self.pair.restarts.facts(old.machine).room);
             let World { old: blank, .. } = World::new(0);
             let serves = old.serves && old.life == Life::Alive;
             let owed = if old.life == Life::Alive { old.owed } else { 0 };
@@ -28,7 +28,7 @@ impl Run<'_> {
             };
         }
         if self.world.current.is_none() {
-            (self.world.old.stalled, self.world.old.busy) = (false, false);
+            (self.world.old.stalled, self.world.old.manager) = (false, Manager::Attends);
         }
         for which in [Which::Current, Which::Earlier] {
             let knows = |of: &Successor| {

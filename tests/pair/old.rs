@@ -1,24 +1,23 @@
 //! The driver of the old process: what `src/restarter` does with each output of the restart
 //! machine, and what it feeds.
 //!
-//! Knows: `turn.rs`, `outputs.rs`, `attempt.rs`, `commit.rs`, `end.rs` and `exec.rs`, with ideal
-//! means. Does not know: clients, systemd's protocol, words.
+//! Knows: `turn.rs`, `carry_out.rs`, `manager.rs`, `end.rs` and `exec.rs`, with ideal means. Does not know: clients, systemd's protocol, words.
 
 use pollflip::internals::machine::{Action, Notice, Output, Reply};
 
-use super::automaton::{Move, Standing};
+use super::automaton::{Move, is_committing, is_killing};
 use super::laws::Law;
 use super::plant::Plant;
+use super::room::Room;
 use super::search::Run;
 use super::setting::{Act, Power};
-use super::world::{Handover, Life, Message, Messages, Successor, Thread, Wrapper};
+use super::world::{Barrier, Handover, Life, Manager, Message, Messages, Successor, Thread, Wrapper};
 
 /// Which deadlines have passed besides.
 #[derive(Clone, Copy, Default)]
 pub struct Due {
     pub machine: bool,
     pub close: bool,
-    pub grant: bool,
 }
 
 impl Run<'_> {
@@ -29,17 +28,13 @@ impl Run<'_> {
                 self.feed(Move::Request);
             }
             Act::Cancel => self.feed(Move::Cancel),
-            Act::Stop => {
-                self.look_at_probation();
-                self.feed(Move::Stop);
-            }
+            Act::Stop => self.feed(Move::Stop),
             Act::Drop => self.drop_restarter(),
             Act::Give => self.give(),
             Act::FailToGive => self.end_handover(Handover::Failed),
             Act::Poll => self.poll(Due::default()),
             Act::PollAtDeadline => self.poll(Due { machine: true, ..Due::default() }),
             Act::PollAfterClose => self.poll(Due { close: true, ..Due::default() }),
-            Act::PollAfterGrant => self.poll(Due { grant: true, ..Due::default() }),
             Act::ThreadStarts | Act::ThreadStartsWrapper => {
                 if let Some(current) = &mut self.world.current {
                     current.life = Life::Alive;
@@ -71,8 +66,10 @@ impl Run<'_> {
                 }
             }
             Act::OldGoesOn => self.world.old.stalled = false,
-            Act::ManagerBusy => self.world.old.busy = true,
-            Act::ManagerAttends => self.world.old.busy = false,
+            Act::ManagerBusy => self.world.old.manager = Manager::Busy,
+            Act::ManagerShort => self.world.old.manager = Manager::Short,
+            Act::ManagerAttends => self.world.old.manager = Manager::Attends,
+            Act::ManagerAnswers => self.world.old.barrier = Barrier::Passed,
             Act::New(..) => {}
         }
     }
@@ -81,7 +78,7 @@ impl Run<'_> {
         self.world.old.machine = self.pair.restarts.step(self.world.old.machine, step).0;
     }
 
-    pub fn room(&self) -> Standing {
+    pub fn room(&self) -> Room {
         self.pair.restarts.facts(self.world.old.machine).room
     }
 
@@ -99,9 +96,6 @@ impl Run<'_> {
     /// `Restarter::next_event`: all up to the next thing to tell.
     fn next_event(&mut self) -> bool {
         loop {
-            if self.is_held_up() {
-                return false;
-            }
             if self.pair.restarts.facts(self.world.old.machine).queue.is_empty() {
                 self.settle();
                 return false;
@@ -129,15 +123,8 @@ impl Run<'_> {
         told
     }
 
-    /// `commit_waits`: nothing more comes out until the successor has been told that it is final.
-    fn is_held_up(&mut self) -> bool {
-        self.tell_commit();
-        let waits = |current: &Successor| !current.held.exited && (current.held.commit_due || !current.line.unsent_by_old.is_empty());
-        self.room() == Standing::Committed && self.world.current.as_ref().is_some_and(waits)
-    }
-
     fn settle(&mut self) {
-        let is_resting = matches!(self.room(), Standing::Idle | Standing::NotReady | Standing::Stopping | Standing::Broken);
+        let is_resting = matches!(self.room(), Room::Idle | Room::NotReady | Room::Stopping | Room::Broken);
         if is_resting && self.world.current.is_some_and(|current| !current.held.process || current.held.exited) {
             self.let_go();
         }
@@ -185,13 +172,16 @@ impl Run<'_> {
                 }
             }
             Action::Grant(_) => self.grant(),
+            Action::Check(_) => self.check(),
             Action::Commit(_) => {
-                self.world.old.committed = true;
-                if let Some(current) = &mut self.world.current {
-                    current.held.commit_due = true;
+                if self.pair.setting.probation && self.world.current.is_some_and(|current| current.child_has_ended()) {
+                    self.breaks(Law::DeadGranted);
                 }
-                self.tell_commit();
+                self.world.old.committed = true;
+                self.begin_commit();
+                self.look_at_manager();
             }
+            Action::TellCommit(_) => self.tell_commit(),
             Action::Reply(_, reply) => {
                 if matches!(reply, Reply::Failed(_)) {
                     self.tell_the_end();
@@ -214,32 +204,61 @@ impl Run<'_> {
             }
             Notice::HandedOff(_) => old.serves = false,
             Notice::Resumed(_) => old.serves = true,
-            Notice::Completed(_) => old.completed = true,
+            Notice::Completed(_) => {
+                old.completed = true;
+                // `Manager::end_commit`.
+                (old.naming, old.barrier) = (false, Barrier::None);
+            }
             Notice::SuccessorGone(_) => old.told_gone = true,
             Notice::Restarting | Notice::Spawned(_) | Notice::Progress(_) | Notice::Failed(_) | Notice::Broken => {}
         }
     }
 
-    /// `Restarter::turn`: the restart thread, the successor, the clock.
+    /// `Manager::begin_commit`. Where there is no manager, nothing is sent, and no sign is waited for.
+    fn begin_commit(&mut self) {
+        let is_there = self.pair.setting.has(Power::Manager);
+        let old = &mut self.world.old;
+        let is_asked = is_there && old.manager != Manager::Short;
+        (old.naming, old.barrier) = (true, if is_asked { Barrier::Asked } else { Barrier::Passed });
+    }
+
+    /// `Manager::poll`.
+    fn look_at_manager(&mut self) {
+        let old = &mut self.world.old;
+        let is_told = old.naming && old.manager == Manager::Attends;
+        old.naming &= !is_told;
+        let has_passed = old.barrier == Barrier::Passed;
+        if has_passed {
+            old.barrier = Barrier::None;
+        }
+        if is_told {
+            self.feed(Move::ManagerTold);
+        }
+        if has_passed {
+            self.feed(Move::BarrierPassed);
+        }
+    }
+
+    /// `Restarter::turn`: the restart thread, the successor, the service manager, the clock.
     fn turn(&mut self, due: Due) {
         let deadline = self.deadline();
         self.look_at_thread();
         self.look_at_successor(due);
+        self.look_at_manager();
         // What the turn has brought may have set another one, which has not passed.
-        if due.machine && self.deadline() == deadline {
-            self.look_at_probation();
-        }
         if due.machine && self.deadline() == deadline {
             self.feed(Move::Timeout);
         }
     }
 
-    /// Which deadline the machine has: that of a restart is the same until the successor is ready.
-    fn deadline(&self) -> Option<Standing> {
+    /// Which deadline the machine has: that of a restart is the same until the successor is ready, and
+    /// that of a commit until all know.
+    fn deadline(&self) -> Option<Room> {
         let facts = self.pair.restarts.facts(self.world.old.machine);
         match facts.room {
             _ if !facts.waits => None,
-            Standing::Awaiting(_) => Some(Standing::Spawning),
+            Room::Waiting | Room::Giving | Room::Given => Some(Room::Spawning),
+            room if is_committing(room) => Some(Room::Untold),
             room => Some(room),
         }
     }
@@ -258,28 +277,18 @@ impl Run<'_> {
 
     /// `impl Drop for Restarter`.
     fn drop_restarter(&mut self) {
-        self.look_at_probation();
-        match self.room() {
-            Standing::NotReady | Standing::Stopping | Standing::Broken | Standing::Idle => self.carry_out_the_rest(),
-            Standing::Spawning | Standing::Awaiting(_) | Standing::Killing { .. } => {
-                self.feed(Move::Stop);
-                self.carry_out_the_rest();
-                if matches!(self.room(), Standing::Killing { .. }) {
-                    if let Some(current) = &mut self.world.current {
-                        current.kill();
-                        if current.wrapper == Wrapper::None && !current.undying {
-                            current.life = Life::Ended;
-                        }
-                        current.held.exited = true;
-                    }
-                    self.feed(Move::Exited);
-                    self.carry_out_the_rest();
+        self.feed(Move::Stop);
+        self.carry_out_the_rest();
+        if is_killing(self.room()) {
+            if let Some(current) = &mut self.world.current {
+                current.kill();
+                if current.wrapper == Wrapper::None && !current.undying {
+                    current.life = Life::Ended;
                 }
+                current.held.exited = true;
             }
-            Standing::Probation | Standing::Committed => {
-                self.feed(Move::Stop);
-                self.carry_out_the_rest();
-            }
+            self.feed(Move::Exited);
+            self.carry_out_the_rest();
         }
         // The restart thread gives up what it is at, and ends.
         if matches!(self.world.old.thread, Thread::Starting | Thread::Started)
@@ -299,20 +308,28 @@ impl Run<'_> {
         }
     }
 
-    /// `carry_out_the_rest`: nobody will poll again, and the commit is waited for. What there is to
-    /// tell is told nobody.
+    /// `Restarter::carry_out_the_rest`: nobody will poll again, and the commit is waited for, longer
+    /// than the service manager is. What there is to tell is told nobody.
     fn carry_out_the_rest(&mut self) {
         loop {
-            self.world.old.busy = false;
-            self.is_held_up();
-            if self.pair.restarts.facts(self.world.old.machine).queue.is_empty() {
-                break;
+            while !self.pair.restarts.facts(self.world.old.machine).queue.is_empty() {
+                let before = self.world.old;
+                if self.next_output() {
+                    let old = &mut self.world.old;
+                    // But that the service has been handed off is what the program means by it.
+                    (old.serves, old.told_gone) = (before.serves && old.serves, before.told_gone);
+                }
             }
-            let before = self.world.old;
-            if self.next_output() {
-                let old = &mut self.world.old;
-                // But that the service has been handed off is what the program means by it.
-                (old.serves, old.told_gone) = (before.serves && old.serves, before.told_gone);
+            if !is_committing(self.room()) {
+                return;
+            }
+            let before = self.world;
+            self.look_at_successor(Due { close: true, ..Due::default() });
+            self.look_at_manager();
+            self.feed(Move::Timeout);
+            if self.world == before {
+                // The kernel takes nothing.
+                return;
             }
         }
     }

@@ -101,7 +101,7 @@ impl Pair {
         let (mut at, mut refusals) = (node, 0);
         while !self.restarts.facts(at).queue.is_empty() {
             let (next, outputs) = self.restarts.step(at, Move::Output);
-            let refused = |output: &&Output| matches!(output, Output::Action(Action::Reply(_, Reply::Refused(_))));
+            let refused = |output: &&Output| matches!(output, Output::Action(Action::Reply(_, Reply::Refused(_) | Reply::Forbidden(_))));
             refusals += outputs.iter().filter(refused).count();
             at = next;
         }

@@ -28,7 +28,7 @@ pub enum Power {
     Stalls,
     /// The kernel may refuse what it has not taken yet of the old process, and take nothing later.
     Refusals,
-    /// The service manager is too busy to be told of the commit.
+    /// There is a service manager. It may be too busy to be told of the commit, and answer late.
     Manager,
     /// A killed successor may not die.
     Undying,
@@ -123,7 +123,6 @@ pub enum Act {
     Poll,
     PollAtDeadline,
     PollAfterClose,
-    PollAfterGrant,
     ThreadStarts,
     ThreadStartsWrapper,
     ThreadFails,
@@ -137,7 +136,10 @@ pub enum Act {
     OldStalls,
     OldGoesOn,
     ManagerBusy,
+    ManagerShort,
     ManagerAttends,
+    /// It gives the sign that it was asked for.
+    ManagerAnswers,
     New(Which, Step),
 }
 
@@ -185,8 +187,9 @@ impl Act {
     /// rest.
     pub fn is_due(self) -> bool {
         match self {
-            Act::Poll | Act::PollAtDeadline | Act::PollAfterClose | Act::PollAfterGrant => true,
-            Act::Give | Act::ThreadStarts | Act::ThreadReports | Act::OldGoesOn | Act::ManagerAttends => true,
+            Act::Poll | Act::PollAtDeadline | Act::PollAfterClose => true,
+            Act::Give | Act::ThreadStarts | Act::ThreadReports | Act::OldGoesOn => true,
+            Act::ManagerAttends | Act::ManagerAnswers => true,
             Act::New(_, step) => matches!(
                 step,
                 Step::Adopt

@@ -48,7 +48,7 @@ pub struct Old {
     pub dropped: bool,
     /// Its program serves.
     pub serves: bool,
-    /// The commit was carried out, and the program has been told.
+    /// It is final that the service is the successor's.
     pub committed: bool,
     pub completed: bool,
     /// It was told that its successor is gone.
@@ -59,8 +59,31 @@ pub struct Old {
     pub thread_lost: bool,
     /// The kernel takes nothing of what it sends.
     pub stalled: bool,
-    /// The service manager takes nothing of what it is told.
-    pub busy: bool,
+    pub manager: Manager,
+    /// The service manager is being sent the new main PID.
+    pub naming: bool,
+    pub barrier: Barrier,
+}
+
+/// The service manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Manager {
+    Attends,
+    /// It takes nothing of what it is told.
+    Busy,
+    /// Nor can it be asked for a sign, for want of a descriptor.
+    Short,
+}
+
+/// The sign of the service manager that it has taken the new main PID in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Barrier {
+    /// None is waited for.
+    None,
+    /// It is waited for.
+    Asked,
+    /// It has come, or cannot come, and nobody has looked.
+    Passed,
 }
 
 /// What the restart thread is at.
@@ -112,7 +135,7 @@ pub struct Held {
     pub handover: Handover,
     pub granting: bool,
     pub granted: bool,
-    pub commit_due: bool,
+    pub committing: bool,
     /// The end of the lifeline has been read, and has been told.
     pub closed: bool,
     pub told_closed: bool,
@@ -251,7 +274,9 @@ impl World {
             thread: Thread::Idle,
             thread_lost: false,
             stalled: false,
-            busy: false,
+            manager: Manager::Attends,
+            naming: false,
+            barrier: Barrier::None,
         };
         World { old, current: None, earlier: None }
     }
@@ -279,7 +304,7 @@ impl Successor {
                 handover: Handover::None,
                 granting: false,
                 granted: false,
-                commit_due: false,
+                committing: false,
                 closed: false,
                 told_closed: false,
                 deaf: false,
