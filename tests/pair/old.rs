@@ -311,6 +311,7 @@ impl Run<'_> {
     /// `Restarter::carry_out_the_rest`: nobody will poll again, and the commit is waited for, longer
     /// than the service manager is. What there is to tell is told nobody.
     fn carry_out_the_rest(&mut self) {
+        let mut is_given_up = false;
         loop {
             while !self.pair.restarts.facts(self.world.old.machine).queue.is_empty() {
                 let before = self.world.old;
@@ -320,18 +321,26 @@ impl Run<'_> {
                     (old.serves, old.told_gone) = (before.serves && old.serves, before.told_gone);
                 }
             }
-            if !is_committing(self.room()) {
+            if !is_committing(self.room()) || is_given_up {
                 return;
             }
             let before = self.world;
-            self.look_at_successor(Due { close: true, ..Due::default() });
-            self.look_at_manager();
-            self.feed(Move::Timeout);
+            self.look_in_the_end();
             if self.world == before {
                 // The kernel takes nothing.
-                return;
+                is_given_up = true;
+                if let Some(current) = &mut self.world.current {
+                    (current.line.unsent_by_old, current.line.mute) = (Messages::NONE, true);
+                }
+                self.look_in_the_end();
             }
         }
+    }
+
+    fn look_in_the_end(&mut self) {
+        self.look_at_successor(Due { close: true, ..Due::default() });
+        self.look_at_manager();
+        self.feed(Move::Timeout);
     }
 
     fn old_ends(&mut self) {
