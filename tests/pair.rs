@@ -1,9 +1,8 @@
-//! Both machines joined by a lifeline, with every death, stop and deadline of either at every
-//! point: all that can happen, to a fixed point.
+//! Both machines joined by a lifeline, with every death, stop and deadline of either at every point: all that can happen, to a fixed point.
 //!
 //! `cargo test --test pair -- --nocapture` prints how large each search is, the history behind each
-//! assumption, and which law finds which planted fault. A process that is stopped or slow is one
-//! whose next step comes late: the search takes the steps of both in any order.
+//! assumption, and which law finds which planted fault. A process that is stopped or slow is one whose next step comes late: the search
+//! takes the steps of both in any order.
 
 #[allow(dead_code, unreachable_pub, reason = "shared with the other tests that have a corpus")]
 #[path = "model/corpus.rs"]
@@ -20,6 +19,7 @@ use corpus::{Seed, corpus, is_seed};
 use pair::automaton::Turn;
 use pair::laws::Law;
 use pair::plant::PLANTS;
+use pair::room::Room;
 use pair::search::{Pair, Seen};
 use pair::setting::{ASSUMPTIONS, Act, Power, SETTINGS, Setting};
 
@@ -34,10 +34,9 @@ fn explore(name: &str, setting: Setting) -> (Pair, Seen) {
     (pair, seen)
 }
 
-/// The rooms of the restart machine, those of tests/model; and the stages of the takeover machine,
-/// with the lifeline and the state: each of those that a process can come to that does not say that
-/// it is ready after it has refused.
-const ROOMS: usize = 22;
+/// The rooms of the restart machine, those of tests/model; and the stages of the takeover machine, with the lifeline and the state: each of
+/// those that a process can come to that does not say that it is ready after it has refused.
+const ROOMS: usize = Room::ALL.len();
 const STAGES: usize = 25;
 
 /// Every law in every state of every setting.
@@ -69,8 +68,7 @@ fn promise_07_nor_behind_a_wrapper_or_with_helpers() {
     every_law_holds(&SETTINGS[9..]);
 }
 
-/// Such a process is forgotten by the search where nobody waits for it: nothing leads on from
-/// there.
+/// Such a process is forgotten by the search where nobody waits for it: nothing leads on from there.
 #[test]
 fn a_process_that_knows_that_it_was_given_up_stays_so() {
     for probation in [false, true] {
@@ -88,8 +86,7 @@ fn a_process_that_knows_that_it_was_given_up_stays_so() {
     }
 }
 
-/// Where something is taken for granted, a search without it finds why, and that all other laws hold
-/// without it.
+/// Where something is taken for granted, a search without it finds why, and that all other laws hold without it.
 #[test]
 fn every_assumption_is_needed() {
     for (name, powers, laws) in ASSUMPTIONS {

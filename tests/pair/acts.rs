@@ -1,7 +1,6 @@
 //! What can happen next.
 //!
-//! Knows: which acts are possible where, and which of them come without anybody doing anything new.
-//! Does not know: what an act does.
+//! Knows: which acts are possible where, and which of them come without anybody doing anything new. Does not know: what an act does.
 
 use super::automaton::{is_awaiting, is_final};
 use super::room::Room;

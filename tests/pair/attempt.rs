@@ -1,8 +1,6 @@
-//! What the old process does with an attempt that is under way: its end of the lifeline, the
-//! process, the restart thread.
+//! What the old process does with an attempt that is under way: its end of the lifeline, the process, the restart thread.
 //!
-//! Knows: `succession.rs`, `attempt.rs`, `lifeline.rs` and `exec.rs`, with ideal means. Does not know:
-//! when an output is carried out.
+//! Knows: `succession.rs`, `attempt.rs`, `lifeline.rs` and `exec.rs`, with ideal means. Does not know: when an output is carried out.
 
 use super::automaton::Move;
 use super::laws::Law;

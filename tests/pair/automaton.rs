@@ -1,9 +1,7 @@
-//! A machine as a table that fills while it is used: each state once, and what each input makes of
-//! it.
+//! A machine as a table that fills while it is used: each state once, and what each input makes of it.
 //!
-//! A real machine takes every step, once: a state is reached again by the shortest way to it. Two
-//! states are one if they have the same future: times, and the numbers of what is over, do not
-//! count. So a search over the pair costs look-ups.
+//! A real machine takes every step, once: a state is reached again by the shortest way to it. Two states are one if they have the same
+//! future: times, and the numbers of what is over, do not count. So a search over the pair costs look-ups.
 //!
 //! Knows: how a machine is driven. Does not know: by whom.
 

@@ -129,9 +129,8 @@ impl Run<'_> {
         }
     }
 
-    /// Whether a new process was told to end, or ends for a reason of its own. What it makes of
-    /// silence is not the word of the old one, unless its lifeline was broken before it was granted
-    /// anything.
+    /// Whether a new process was told to end, or ends for a reason of its own. What it makes of silence is not the word of the old one,
+    /// unless its lifeline was broken before it was granted anything.
     fn has_an_end_of_its_own(&self, of: &Successor) -> bool {
         let is_broken = (of.line.shut || !of.line.new_end) && !of.granted;
         let has_given_itself_up = matches!(self.stage_of(of), Some(Stage::GivenUp { .. }));

@@ -25,8 +25,7 @@ thread_local! {
     static PAIRS: RefCell<HashMap<(usize, bool), Pair>> = RefCell::default();
 }
 
-/// The body of the fuzz target: the first byte says what may happen, and each of the others what
-/// does.
+/// The body of the fuzz target: the first byte says what may happen, and each of the others what does.
 pub fn life(data: &[u8]) -> Life {
     let (first, rest) = data.split_first().unwrap_or((&0, &[]));
     let (number, probation) = (usize::from(first >> 1) % SETTINGS.len(), first & 1 == 1);

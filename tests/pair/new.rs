@@ -1,8 +1,8 @@
-//! The driver of a new process: what `src/predecessor` and `ancestry.rs` do with each prompt and
-//! output of the takeover machine, and what they feed.
+//! The driver of a new process: what `src/predecessor` and `ancestry.rs` do with each prompt and output of the takeover machine, and what
+//! they feed.
 //!
-//! Knows: `link.rs`, `hello.rs`, `ancestry.rs` and `obstacles.rs`, with ideal means. Does not know:
-//! sockets, files, the restarts of the new process after its first.
+//! Knows: `link.rs`, `hello.rs`, `ancestry.rs` and `turn.rs`, with ideal means. Does not know: sockets, files, the restarts of the new
+//! process after its first.
 
 use pollflip::internals::machine::{Inbound, Line, Prompt, Stage, TakeoverOutput};
 
@@ -166,7 +166,7 @@ impl Run<'_> {
         }
     }
 
-    /// `Restarter::look_at_predecessor`.
+    /// `Restarter::poll_ancestry`.
     fn loops(&mut self, which: Which) {
         let node = self.of(which).takeover.expect("it has adopted its lifeline");
         let (node, effect) = self.pair.takeovers.step(node, Turn::Outputs);
@@ -182,8 +182,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether a request at the new process would begin a restart: `Restarter::ask`, with what
-    /// stands in its way.
+    /// Whether a request at the new process would begin a restart: `Restarter::look_for_obstacles`, and the machine.
     pub fn would_restart(&mut self, which: Which) -> bool {
         let Some(node) = self.of(which).takeover else { return false };
         let permits = self.pair.takeovers.facts(node).permits;

@@ -1,5 +1,4 @@
-//! The driver of the old process: what `src/restarter` does with each output of the restart
-//! machine, and what it feeds.
+//! The driver of the old process: what `src/restarter` does with each output of the restart machine, and what it feeds.
 //!
 //! Knows: `turn.rs`, `carry_out.rs`, `manager.rs`, `end.rs` and `exec.rs`, with ideal means. Does not know: clients, systemd's protocol, words.
 
@@ -251,8 +250,7 @@ impl Run<'_> {
         }
     }
 
-    /// Which deadline the machine has: that of a restart is the same until the successor is ready, and
-    /// that of a commit until all know.
+    /// Which deadline the machine has: that of a restart is the same until the successor is ready, and that of a commit until all know.
     fn deadline(&self) -> Option<Room> {
         let facts = self.pair.restarts.facts(self.world.old.machine);
         match facts.room {
@@ -329,7 +327,9 @@ impl Run<'_> {
             if self.world == before {
                 // The kernel takes nothing.
                 is_given_up = true;
-                if let Some(current) = &mut self.world.current {
+                if let Some(current) = &mut self.world.current
+                    && self.pair.setting.plant != Some(Plant::DropsTheCommit)
+                {
                     (current.line.unsent_by_old, current.line.mute) = (Messages::NONE, true);
                 }
                 self.look_in_the_end();

@@ -1,5 +1,4 @@
-//! Faults for the laws to find: what a wrapper around a machine, the driver or the lifeline does
-//! wrong.
+//! Faults for the laws to find: what a wrapper around a machine, the driver or the lifeline does wrong.
 //!
 //! Knows: where each tampers. Does not know: which law finds it.
 
@@ -50,6 +49,7 @@ pub enum Plant {
     TakenUnheard,
     CloseForgotten,
     LeavesTheLate,
+    DropsTheCommit,
     // The lifeline.
     LosesGrant,
     LosesCommit,
@@ -94,6 +94,7 @@ pub const PLANTS: &[(Plant, &str, &[Power], bool, Law)] = {
         (TakenUnheard, "driver: nobody sees that the kernel has taken the commit", &[], false, Law::Ticket),
         (CloseForgotten, "driver: a closed lifeline is told again and again", &[Breaks], false, Law::Endless),
         (LeavesTheLate, "driver: one that comes too late is left alone", &[LateThread], false, Law::Stray),
+        (DropsTheCommit, "driver: a drop leaves the commit to a kernel that does not take it", &[Stalls], false, Law::Ticket),
         (LosesGrant, "lifeline: the grant is lost", &[], false, Law::NoOwner),
         (LosesCommit, "lifeline: the commit is lost", &[], true, Law::Stuck),
         (CommitOvertakes, "lifeline: the commit overtakes the grant", &[], false, Law::Stuck),

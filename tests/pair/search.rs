@@ -20,8 +20,7 @@ pub struct Pair {
     pub setting: Setting,
     pub restarts: Automaton<Restarts>,
     pub takeovers: Automaton<Takes>,
-    /// Where a request was tried: whether one that is not taken is answered once, and changes
-    /// nothing.
+    /// Where a request was tried: whether one that is not taken is answered once, and changes nothing.
     refusals: Vec<Option<bool>>,
 }
 
@@ -80,8 +79,7 @@ impl Pair {
         run.broken
     }
 
-    /// Whether a request that would not be taken now is answered exactly once, and changes nothing
-    /// else.
+    /// Whether a request that would not be taken now is answered exactly once, and changes nothing else.
     pub fn refuses_once(&mut self, node: Node) -> bool {
         let place = usize::from(node);
         self.refusals.resize(self.refusals.len().max(place + 1), None);

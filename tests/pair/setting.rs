@@ -1,8 +1,7 @@
 //! What may happen in a search: the settings, and each thing that can.
 //!
-//! In each of them: the death of either process at every point, each deadline, any number of
-//! requests, a program that cancels, stops or drops, a restart thread that is lost, a successor
-//! that cannot be started, refuses or hangs. A [`Power`] adds to that.
+//! In each of them: the death of either process at every point, each deadline, any number of requests, a program that cancels, stops or
+//! drops, a restart thread that is lost, a successor that cannot be started, refuses or hangs. A [`Power`] adds to that.
 
 use super::laws::Law;
 use super::plant::Plant;
@@ -17,12 +16,10 @@ pub enum Power {
     SlowEnds,
     /// And nobody sees them: `/proc` tells nothing.
     Unseen,
-    /// An assumption about real time: a process has ended within a second after its descriptors are
-    /// closed, and a loop that turns has done within a second after a lifeline is closed what
-    /// follows from that. The other side waits at least so long.
+    /// An assumption about real time: a process has ended within a second after its descriptors are closed, and a loop that turns has done
+    /// within a second after a lifeline is closed what follows from that. The other side waits at least so long.
     Punctual,
-    /// What is started may be a wrapper: a kill reaches it, and not the successor. One such
-    /// successor lives on at a time.
+    /// What is started may be a wrapper: a kill reaches it, and not the successor. One such successor lives on at a time.
     Wrapper,
     /// The kernel may take nothing for a while, of either.
     Stalls,
@@ -182,9 +179,8 @@ pub enum Step {
 }
 
 impl Act {
-    /// Whether it comes without anybody doing anything new: what is on its way arrives, a deadline
-    /// passes, a program does what it is there for. Where none of that is left, the pair is at
-    /// rest.
+    /// Whether it comes without anybody doing anything new: what is on its way arrives, a deadline passes, a program does what it is there
+    /// for. Where none of that is left, the pair is at rest.
     pub fn is_due(self) -> bool {
         match self {
             Act::Poll | Act::PollAtDeadline | Act::PollAfterClose => true,

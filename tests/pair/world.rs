@@ -25,8 +25,7 @@ pub enum Which {
 pub enum Life {
     Unborn,
     Alive,
-    /// Its end has begun, and its descriptors are still open: it writes a core dump, or has just
-    /// been killed.
+    /// Its end has begun, and its descriptors are still open: it writes a core dump, or has just been killed.
     Dying,
     /// They are closed, and it gives its memory back.
     Closed,
