@@ -6,7 +6,7 @@ use super::automaton::{is_awaiting, is_final};
 use super::room::Room;
 use super::search::Run;
 use super::setting::{Act, Power, Step};
-use super::world::{Barrier, Handover, Life, Manager, Thread, World};
+use super::world::{Barrier, Handover, Life, Manager, Shortage, Thread, World};
 
 /// Whether it comes without anybody doing anything new.
 pub fn is_due(world: &World, act: Act) -> bool {
@@ -89,6 +89,14 @@ impl Run<'_> {
             }
             if setting.has(Power::Stalls) {
                 acts.push(if old.stalled { Act::OldGoesOn } else { Act::OldStalls });
+            }
+            if setting.has(Power::Shortages) {
+                match old.shortage {
+                    Shortage::None if current.held.process && !current.held.closed => acts.push(Act::OldShort),
+                    Shortage::None => {}
+                    Shortage::Short => acts.extend([Act::OldReads, Act::OldStaysShort]),
+                    Shortage::Long => acts.push(Act::OldReads),
+                }
             }
             if setting.has(Power::Manager) {
                 // It is told nothing before that could be late.

@@ -8,7 +8,7 @@ use super::old::Due;
 use super::plant::Plant;
 use super::search::Run;
 use super::setting::Power;
-use super::world::{Handover, Life, Message, Messages, Successor, Thread, Wrapper};
+use super::world::{Handover, Life, Message, Messages, Shortage, Successor, Thread, Wrapper};
 
 impl Run<'_> {
     /// `Exec::abandon`, and the word that goes with it.
@@ -135,6 +135,12 @@ impl Run<'_> {
         taken && !is_blind
     }
 
+    /// Whether the successor may have said something in time that cannot be read yet.
+    pub fn has_unread(&self) -> bool {
+        let reads = |current: &Successor| current.held.process && !current.held.closed;
+        self.world.old.shortage == Shortage::Short && self.world.current.as_ref().is_some_and(reads)
+    }
+
     /// `Succession::check`, and what is fed of it.
     pub fn check(&mut self) {
         let is_dying = self.is_seen_dying();
@@ -183,14 +189,15 @@ impl Run<'_> {
         if self.has_taken_the_commit() {
             said.push(Move::CommitTaken);
         }
-        let plant = self.pair.setting.plant;
+        let (plant, shortage) = (self.pair.setting.plant, self.world.old.shortage);
         let Some(current) = &mut self.world.current else { return };
         current.held.reaped |= current.held.process && current.child_has_ended();
         current.look_at_handover(&mut said);
+        let (is_read, has_unread) = (shortage == Shortage::None, shortage == Shortage::Short && !current.held.closed);
         // Whether its end had been read before, since when there is a deadline.
         let was_closed = current.held.closed;
         while current.held.process && !current.held.closed {
-            let message = current.line.to_old.pop();
+            let message = if is_read { current.line.to_old.pop() } else { None };
             if message == Some(Message::Ready) {
                 current.look_at_handover(&mut said);
             }
@@ -201,11 +208,12 @@ impl Run<'_> {
                 Some(Message::Refuse) => said.push(Move::Refused),
                 Some(Message::Ready) => said.push(Move::Ready),
                 Some(_) => said.push(Move::Garbage),
-                None if current.held.deaf || current.new_end_is_closed() => current.held.closed = true,
+                None if has_unread => break,
+                None if current.held.deaf || (is_read && current.new_end_is_closed()) => current.held.closed = true,
                 None => break,
             }
         }
-        if current.held.reaped && !current.held.exited {
+        if current.held.reaped && !current.held.exited && !has_unread {
             (current.held.exited, current.held.closed) = (true, true);
             said.push(Move::Exited);
         } else if was_closed && due.close && !current.held.told_closed && !current.held.exited {

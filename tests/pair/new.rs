@@ -48,6 +48,8 @@ impl Run<'_> {
             }
             Step::Stalls => self.of(which).line.stalled = true,
             Step::GoesOn => self.of(which).line.stalled = false,
+            Step::Short => self.of(which).line.short = true,
+            Step::Reads => self.of(which).line.short = false,
             Step::Ends => self.new_ends(which),
             Step::WrapperEnds => self.of(which).wrapper = Wrapper::Ended,
             Step::Undying => self.of(which).undying = true,
@@ -135,7 +137,7 @@ impl Run<'_> {
         if reads(self.stage(which)) && !self.of(which).line.new_end {
             self.takes_in(which, Turn::LineClosedByUs);
         }
-        while reads(self.stage(which)) {
+        while reads(self.stage(which)) && !self.of(which).line.short {
             let is_coming = matches!(self.stage(which), Stage::Starting { state: Inbound::Asked, .. });
             let of = self.of(which);
             let turn = match of.line.to_new.pop() {
@@ -154,7 +156,9 @@ impl Run<'_> {
         let is_child = self.of(which).wrapper == Wrapper::None;
         let is_dying = is_lost(self.stage(which)) && matches!(old, Life::Dying | Life::Closed);
         let is_seen = is_child && is_dying && !self.pair.setting.has(Power::Unseen);
-        if old == Life::Ended {
+        // What it may have said last decides whose the service is.
+        let may_be_unread = reads(self.stage(which)) && self.of(which).line.short && self.pair.setting.plant != Some(Plant::EndBeforeWords);
+        if old == Life::Ended && !may_be_unread {
             self.takes_in(which, Turn::PredecessorEnded);
         } else if is_seen {
             self.takes_in(which, Turn::PredecessorDying);
@@ -284,6 +288,9 @@ impl Run<'_> {
         }
         if setting.has(Power::Breaks) && !of.garbled && of.line.old_end && old_is_there {
             steps.push(Step::TalkGarbage);
+        }
+        if setting.has(Power::Shortages) && (of.line.short || reads(facts.stage)) {
+            steps.push(if of.line.short { Step::Reads } else { Step::Short });
         }
         if setting.has(Power::Stalls) && old_is_there && reads(facts.stage) {
             steps.push(if of.line.stalled { Step::GoesOn } else { Step::Stalls });

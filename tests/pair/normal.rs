@@ -8,7 +8,7 @@ use pollflip::internals::machine::Stage;
 
 use super::automaton::is_final;
 use super::search::Run;
-use super::world::{Held, Life, Manager, Messages, Old, Successor, Which, World, Wrapper};
+use super::world::{Held, Life, Manager, Messages, Old, Shortage, Successor, Which, World, Wrapper};
 
 impl Run<'_> {
     pub fn normalise(&mut self) {
@@ -29,6 +29,9 @@ impl Run<'_> {
         }
         if self.world.current.is_none() {
             (self.world.old.stalled, self.world.old.manager) = (false, Manager::Attends);
+        }
+        if self.world.current.is_none_or(|current| current.held.closed) {
+            self.world.old.shortage = Shortage::None;
         }
         for which in [Which::Current, Which::Earlier] {
             let knows = |of: &Successor| {
@@ -72,7 +75,7 @@ impl Successor {
             self.line.to_new = Messages::NONE;
             self.takeover = None;
             (self.machine, self.orphaned, self.asked, self.taken, self.refused) = (0, false, false, false, false);
-            (self.garbled, self.took_service, self.late) = (false, false, false);
+            (self.garbled, self.took_service, self.late, self.line.short) = (false, false, false, false);
         }
     }
 }

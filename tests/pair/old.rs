@@ -10,7 +10,7 @@ use super::plant::Plant;
 use super::room::Room;
 use super::search::Run;
 use super::setting::{Act, Power};
-use super::world::{Barrier, Handover, Life, Manager, Message, Messages, Successor, Thread, Wrapper};
+use super::world::{Barrier, Handover, Life, Manager, Message, Messages, Shortage, Successor, Thread, Wrapper};
 
 /// Which deadlines have passed besides.
 #[derive(Clone, Copy, Default)]
@@ -65,6 +65,9 @@ impl Run<'_> {
                 }
             }
             Act::OldGoesOn => self.world.old.stalled = false,
+            Act::OldShort => self.world.old.shortage = Shortage::Short,
+            Act::OldStaysShort => self.world.old.shortage = Shortage::Long,
+            Act::OldReads => self.world.old.shortage = Shortage::None,
             Act::ManagerBusy => self.world.old.manager = Manager::Busy,
             Act::ManagerShort => self.world.old.manager = Manager::Short,
             Act::ManagerAttends => self.world.old.manager = Manager::Attends,
@@ -245,7 +248,7 @@ impl Run<'_> {
         self.look_at_successor(due);
         self.look_at_manager();
         // What the turn has brought may have set another one, which has not passed.
-        if due.machine && self.deadline() == deadline {
+        if due.machine && self.deadline() == deadline && !self.has_unread() {
             self.feed(Move::Timeout);
         }
     }

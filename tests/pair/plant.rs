@@ -28,6 +28,7 @@ pub enum Plant {
     TakesTwice,
     NeverTakes,
     PermitsOnProbation,
+    EndBeforeWords,
     // The restart machine.
     RepliesTwice,
     NeverReplies,
@@ -75,6 +76,13 @@ pub const PLANTS: &[(Plant, &str, &[Power], bool, Law)] = {
         (TakesTwice, "takeover: the service is taken twice", &[], false, Law::TakenTwice),
         (NeverTakes, "takeover: the service is not taken", &[], false, Law::Stuck),
         (PermitsOnProbation, "takeover: a restart is permitted on probation", &[], true, Law::OnProbation),
+        (
+            EndBeforeWords,
+            "takeover: the predecessor has ended, although its last word cannot be read yet",
+            &[Shortages, Wrapper],
+            false,
+            Law::GivenUpServes,
+        ),
         (RepliesTwice, "restart: a failure is answered twice", &[], false, Law::Ticket),
         (NeverReplies, "restart: a success is not answered", &[], false, Law::Ticket),
         (RefusesTwice, "restart: who asks too late is answered twice", &[], false, Law::Ticket),

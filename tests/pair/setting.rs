@@ -25,6 +25,8 @@ pub enum Power {
     Stalls,
     /// The kernel may refuse what it has not taken yet of the old process, and take nothing later.
     Refusals,
+    /// The kernel may give out nothing of what has come for a while, of either.
+    Shortages,
     /// There is a service manager. It may be too busy to be told of the commit, and answer late.
     Manager,
     /// A killed successor may not die.
@@ -74,6 +76,9 @@ pub const SETTINGS: &[(&str, &[Power])] = {
         ("behind a wrapper, and slow ends", &[Wrapper, SlowEnds, Punctual, LateThread, Rebuilds]),
         ("helpers with copies of the lifeline", &[Helpers, State, SlowEnds, Manager]),
         ("helpers, behind a wrapper", &[Helpers, Wrapper]),
+        ("a kernel that gives out nothing", &[Shortages, State, SlowEnds, LateThread]),
+        ("a kernel that gives out nothing, and takes nothing", &[Shortages, Stalls]),
+        ("a kernel that gives out nothing, behind a wrapper", &[Shortages, Wrapper]),
     ]
 };
 
@@ -132,6 +137,10 @@ pub enum Act {
     KernelRefuses,
     OldStalls,
     OldGoesOn,
+    /// The kernel gives out nothing to the old process, for longer than that one waits, and does again.
+    OldShort,
+    OldStaysShort,
+    OldReads,
     ManagerBusy,
     ManagerShort,
     ManagerAttends,
@@ -163,6 +172,9 @@ pub enum Step {
     TalkGarbage,
     Stalls,
     GoesOn,
+    /// The kernel gives out nothing to it, and does again.
+    Short,
+    Reads,
     /// Its end begins, or goes on.
     Ends,
     WrapperEnds,
@@ -184,7 +196,7 @@ impl Act {
     pub fn is_due(self) -> bool {
         match self {
             Act::Poll | Act::PollAtDeadline | Act::PollAfterClose => true,
-            Act::Give | Act::ThreadStarts | Act::ThreadReports | Act::OldGoesOn => true,
+            Act::Give | Act::ThreadStarts | Act::ThreadReports | Act::OldGoesOn | Act::OldReads => true,
             Act::ManagerAttends | Act::ManagerAnswers => true,
             Act::New(_, step) => matches!(
                 step,
@@ -195,6 +207,7 @@ impl Act {
                     | Step::TakeState
                     | Step::SayReady
                     | Step::GoesOn
+                    | Step::Reads
                     | Step::LateKill
             ),
             _ => false,

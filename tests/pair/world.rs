@@ -58,10 +58,20 @@ pub struct Old {
     pub thread_lost: bool,
     /// The kernel takes nothing of what it sends.
     pub stalled: bool,
+    pub shortage: Shortage,
     pub manager: Manager,
     /// The service manager is being sent the new main PID.
     pub naming: bool,
     pub barrier: Barrier,
+}
+
+/// How long the kernel has lacked what it needs to give out what has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shortage {
+    None,
+    Short,
+    /// For longer than the words of a successor are waited for.
+    Long,
 }
 
 /// The service manager.
@@ -182,6 +192,8 @@ pub struct Line {
     pub new_copied: bool,
     /// The kernel takes nothing of what the new process sends.
     pub stalled: bool,
+    /// The kernel gives out nothing of what has come for it.
+    pub short: bool,
 }
 
 /// A short queue.
@@ -273,6 +285,7 @@ impl World {
             thread: Thread::Idle,
             thread_lost: false,
             stalled: false,
+            shortage: Shortage::None,
             manager: Manager::Attends,
             naming: false,
             barrier: Barrier::None,
@@ -323,6 +336,7 @@ impl Successor {
                 old_copied: false,
                 new_copied: false,
                 stalled: false,
+                short: false,
             },
             wrapper: Wrapper::None,
             life: Life::Unborn,
