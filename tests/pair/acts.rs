@@ -60,6 +60,9 @@ impl Run<'_> {
             acts.push(Act::Stop);
         }
         acts.push(Act::Drop);
+        if facts.queue.iter().any(|output| output == "Spawn(0)") && !old.lineless {
+            acts.push(Act::NoLifeline);
+        }
         let is_busy = earlier.is_some_and(|earlier| earlier.late) || current.is_some_and(|current| current.late);
         match old.thread {
             Thread::Ordered if !is_busy => {

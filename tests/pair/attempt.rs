@@ -207,6 +207,7 @@ impl Run<'_> {
                 Some(Message::Pull) => said.push(Move::StateRequested),
                 Some(Message::Refuse) => said.push(Move::Refused),
                 Some(Message::Ready) => said.push(Move::Ready),
+                Some(Message::Progress) => said.push(Move::Progress),
                 Some(_) => said.push(Move::Garbage),
                 None if has_unread => break,
                 None if current.held.deaf || (is_read && current.new_end_is_closed()) => current.held.closed = true,

@@ -30,6 +30,10 @@ impl Run<'_> {
                 self.of(which).taken = true;
                 self.takes_in(which, Turn::StateTaken);
             }
+            Step::TellProgress => {
+                self.of(which).progressed = true;
+                self.say(which, Message::Progress);
+            }
             Step::SayReady => self.takes_in(which, Turn::SayReady),
             Step::Refuse => {
                 self.of(which).refused = true;
@@ -260,6 +264,9 @@ impl Run<'_> {
         }
         if matches!(facts.stage, Stage::Starting { .. } | Stage::ReadySent { .. }) && !of.refused && old_is_there {
             steps.push(Step::Refuse);
+        }
+        if setting.has(Power::Progress) && !of.progressed && old_is_there && which == Which::Current {
+            steps.push(Step::TellProgress);
         }
         if setting.has(Power::State) && !of.asked && matches!(facts.stage, Stage::Starting { .. }) {
             steps.push(Step::Pull);

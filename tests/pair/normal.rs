@@ -7,6 +7,7 @@ use std::hash::{Hash, Hasher};
 use pollflip::internals::machine::Stage;
 
 use super::automaton::is_final;
+use super::room::Room;
 use super::search::Run;
 use super::world::{Held, Life, Manager, Messages, Old, Shortage, Successor, Which, World, Wrapper};
 
@@ -29,6 +30,9 @@ impl Run<'_> {
         }
         if self.world.current.is_none() {
             (self.world.old.stalled, self.world.old.manager) = (false, Manager::Attends);
+        }
+        if self.room() != Room::Spawning {
+            self.world.old.lineless = false;
         }
         if self.world.current.is_none_or(|current| current.held.closed) {
             self.world.old.shortage = Shortage::None;
@@ -75,7 +79,8 @@ impl Successor {
             self.line.to_new = Messages::NONE;
             self.takeover = None;
             (self.machine, self.orphaned, self.asked, self.taken, self.refused) = (0, false, false, false, false);
-            (self.garbled, self.took_service, self.late, self.line.short) = (false, false, false, false);
+            (self.garbled, self.progressed, self.took_service) = (false, false, false);
+            (self.late, self.line.short) = (false, false);
         }
     }
 }

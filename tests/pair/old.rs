@@ -50,6 +50,7 @@ impl Run<'_> {
                     self.world.old.thread = Thread::Idle;
                 }
             }
+            Act::NoLifeline => self.world.old.lineless = true,
             Act::OldEnds => self.old_ends(),
             Act::OldStalls => self.world.old.stalled = true,
             Act::KernelRefuses => {
@@ -155,6 +156,9 @@ impl Run<'_> {
                     self.breaks(Law::OneAtATime);
                 }
                 self.let_go();
+                if std::mem::take(&mut self.world.old.lineless) {
+                    return self.feed(Move::SpawnFailed);
+                }
                 self.world.current = Some(Successor::unborn());
                 if self.world.old.thread_lost {
                     self.feed(Move::ThreadLost);

@@ -12,6 +12,8 @@ use super::world::Which;
 pub enum Power {
     /// The successor asks for the state, which may not be given, or not be usable.
     State,
+    /// The successor may say how far it is, once.
+    Progress,
     /// Ends take their time: a core dump, then closed descriptors, then memory.
     SlowEnds,
     /// And nobody sees them: `/proc` tells nothing.
@@ -76,6 +78,8 @@ pub const SETTINGS: &[(&str, &[Power])] = {
         ("behind a wrapper, and slow ends", &[Wrapper, SlowEnds, Punctual, LateThread, Rebuilds]),
         ("helpers with copies of the lifeline", &[Helpers, State, SlowEnds, Manager]),
         ("helpers, behind a wrapper", &[Helpers, Wrapper]),
+        ("a line of progress", &[Progress, State, Stalls]),
+        ("a line of progress, and slow ends", &[Progress, SlowEnds, LateThread]),
         ("a kernel that gives out nothing", &[Shortages, State, SlowEnds, LateThread]),
         ("a kernel that gives out nothing, and takes nothing", &[Shortages, Stalls]),
         ("a kernel that gives out nothing, behind a wrapper", &[Shortages, Wrapper]),
@@ -130,6 +134,8 @@ pub enum Act {
     ThreadFails,
     ThreadReports,
     ThreadLost,
+    /// No lifeline can be made for the successor that is about to be started.
+    NoLifeline,
     /// The end of the old process begins, or goes on.
     OldEnds,
     OldHelper,
@@ -164,6 +170,7 @@ pub enum Step {
     Loop,
     Pull,
     TakeState,
+    TellProgress,
     SayReady,
     Refuse,
     CloseLine,

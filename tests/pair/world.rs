@@ -56,6 +56,8 @@ pub struct Old {
     pub owed: u8,
     pub thread: Thread,
     pub thread_lost: bool,
+    /// No lifeline can be made.
+    pub lineless: bool,
     /// The kernel takes nothing of what it sends.
     pub stalled: bool,
     pub shortage: Shortage,
@@ -129,6 +131,7 @@ pub struct Successor {
     pub asked: bool,
     pub taken: bool,
     pub refused: bool,
+    pub progressed: bool,
     pub garbled: bool,
     /// For the laws: it was given up; the kernel has taken a grant; it has taken the service.
     pub given_up: bool,
@@ -212,9 +215,10 @@ pub enum Message {
     Commit,
     GivenUp,
     Garbage,
+    Progress,
 }
 
-const ALL: [Message; 10] = [
+const ALL: [Message; 11] = [
     Message::Hello,
     Message::Here,
     Message::Pull,
@@ -225,6 +229,7 @@ const ALL: [Message; 10] = [
     Message::Commit,
     Message::GivenUp,
     Message::Garbage,
+    Message::Progress,
 ];
 
 impl Messages {
@@ -284,6 +289,7 @@ impl World {
             owed: 0,
             thread: Thread::Idle,
             thread_lost: false,
+            lineless: false,
             stalled: false,
             shortage: Shortage::None,
             manager: Manager::Attends,
@@ -349,6 +355,7 @@ impl Successor {
             asked: false,
             taken: false,
             refused: false,
+            progressed: false,
             garbled: false,
             given_up: false,
             granted: false,
