@@ -112,10 +112,15 @@ mod awaiting_ready {
 
     #[test]
     fn progress_is_passed_on() {
-        for path in [WAITING, GIVING, GIVEN, GRANTING] {
+        for path in [WAITING, GIVING, GIVEN] {
             let (outputs, room) = meets(after(path), On::Progress);
             assert_eq!((outputs, room), (outputs![Notice::Progress(A)], after(path).room()));
         }
+    }
+
+    #[test]
+    fn promise_07_nothing_is_told_between_the_grant_and_the_handoff() {
+        assert_eq!(meets(after(GRANTING), On::Progress), (vec![], Room::Granting));
     }
 
     #[test]

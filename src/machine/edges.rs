@@ -74,6 +74,8 @@ impl Machine {
             (State::AwaitingReady { handover: handover @ Handover::Open, .. }, Input::HandoverSent(_)) => *handover = Handover::Sent,
             (State::AwaitingReady { .. }, Input::HandoverFailed(_)) => self.kill(now, Cause::HandoverFailed),
             (State::AwaitingReady { .. }, Input::Refused(_)) => self.kill(now, Cause::Refused),
+            // The next thing to tell is that the service is the successor's: a line must not come in between.
+            (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Progress(_)) => {}
             (State::AwaitingReady { .. }, Input::Progress(_)) => self.tell(Notice::Progress(attempt)),
             (State::AwaitingReady { handover: Handover::Open, .. }, Input::Ready(_)) => {
                 self.kill(now, Cause::Protocol(Violation::ReadyTooSoon));

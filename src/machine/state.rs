@@ -26,77 +26,78 @@ use super::words::{Attempt, Cause, Ticket};
 /// The whole table, made from the code by `tests/machine_table.rs`; a pair that is not in it does nothing:
 ///
 // table:begin
-/// | in                             | input                          | then                        | out |
-/// | ---                            | ---                            | ---                         | --- |
-/// | Closed(NotReady)               | Opened                         | Idle                        | |
-/// | Idle                           | Request                        | Spawning                    | Restarting, Spawn |
-/// | Idle                           | ThreadLost                     | Closed(Broken)              | Broken |
-/// | Spawning                       | Spawned                        | AwaitingReady(NotAsked)     | Spawned |
-/// | Spawning                       | SpawnFailed                    | Idle                        | Reply(Failed), Failed |
-/// | Spawning                       | Cancel, Timeout                | Idle                        | Abandon, Reply(Failed), Failed |
-/// | Spawning                       | Stop                           | Closed(Stopping)            | Abandon, Reply(Failed), Failed |
-/// | Spawning                       | ThreadLost                     | Closed(Broken)              | Abandon, Reply(Broken), Failed, Broken |
-/// | AwaitingReady                  | Here with another pid, Garbage | Killing(Protocol)           | Kill |
-/// | AwaitingReady(NotAsked)        | StateRequested                 | AwaitingReady(Open)         | StateRequested |
-/// | AwaitingReady(Open, Sent)      | StateRequested                 | Killing(Protocol)           | Kill |
-/// | AwaitingReady(Open)            | HandoverSent                   | AwaitingReady(Sent)         | |
-/// | AwaitingReady                  | HandoverFailed, Refused        | Killing(cause)              | Kill |
-/// | AwaitingReady                  | LifelineClosed, Cancel, Stop   | Killing(cause)              | Kill |
-/// | AwaitingReady                  | Timeout                        | Killing(cause)              | Kill |
-/// | AwaitingReady                  | Progress                       | same                        | Progress |
-/// | AwaitingReady(NotAsked, Sent)  | Ready                          | AwaitingReady(Granting)     | Grant |
-/// | AwaitingReady(Open)            | Ready                          | Killing(Protocol)           | Kill |
-/// | AwaitingReady(Granting)        | Granted (no probation)         | Committing(NotTold awaited) | HandedOff, Commit |
-/// | AwaitingReady(Granting)        | Granted (probation)            | Handoff(Probation)          | HandedOff |
-/// | AwaitingReady(Granting)        | Dying                          | Killing(cause)              | Kill |
-/// | AwaitingReady                  | Exited                         | Idle                        | Reply(Failed), Failed |
-/// | Handoff(Probation, Checking)   | LifelineClosed, Dying          | Killing(cause)              | Kill |
-/// | Handoff(Probation, Checking)   | Garbage                        | Killing(Protocol)           | Kill |
-/// | Handoff(Checking)              | Sound                          | Committing(NotTold awaited) | Commit |
-/// | Handoff(Probation, Checking)   | Exited                         | Idle                        | Reply(Failed), Resumed |
-/// | Handoff(Committed)             | Exited                         | same                        | SuccessorGone |
-/// | Handoff(Probation)             | Stop, Timeout                  | Handoff(Checking)           | Check |
-/// | Committing(Told awaited)       | CommitTaken                    | Committing(Taken awaited)   | |
-/// | Committing(Told)               | CommitTaken                    | Handoff(Committed)          | Reply(Completed), Completed |
-/// | Committing(NotTold awaited)    | Exited                         | Committing(Gone awaited)    | TellCommit |
-/// | Committing(NotTold)            | Exited                         | Handoff(Committed)          | TellCommit, Reply(Completed), Completed, SuccessorGone |
-/// | Committing(Told awaited)       | Exited                         | Committing(Gone awaited)    | |
-/// | Committing(Taken awaited)      | Exited                         | Committing(Gone awaited)    | |
-/// | Committing(Told)               | Exited                         | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
-/// | Committing(NotTold awaited)    | ManagerTold                    | Committing(Told awaited)    | TellCommit |
-/// | Committing(NotTold)            | ManagerTold                    | Committing(Told)            | TellCommit |
-/// | Committing(NotTold awaited)    | BarrierPassed                  | Committing(NotTold)         | |
-/// | Committing(Told awaited)       | BarrierPassed, Timeout         | Committing(Told)            | |
-/// | Committing(Taken awaited)      | BarrierPassed, Timeout         | Handoff(Committed)          | Reply(Completed), Completed |
-/// | Committing(Gone awaited)       | BarrierPassed, Timeout         | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
-/// | Committing(NotTold awaited)    | Timeout                        | Committing(Told)            | TellCommit |
-/// | Committing(NotTold)            | Timeout                        | Committing(Told)            | TellCommit |
-/// | Killing(ungranted)             | Exited                         | Idle                        | Reply(Failed), Failed |
-/// | Killing(granted)               | Exited                         | Idle                        | Reply(Failed), Resumed |
-/// | Killing(ungranted overdue)     | Exited                         | Idle                        | |
-/// | Killing(granted overdue)       | Exited                         | Idle                        | Resumed |
-/// | Killing(ungranted)             | Timeout                        | same, overdue               | Reply(Failed), Failed |
-/// | Killing(granted)               | Timeout                        | same, overdue               | Reply(Failed) |
-/// | Closed(NotReady)               | Request                        | same                        | Reply(NotReady) |
-/// | Closed(Stopping)               | Request                        | same                        | Reply(Stopping) |
-/// | Closed(Broken)                 | Request                        | same                        | Reply(Broken) |
-/// | Spawning, AwaitingReady        | Request                        | same                        | Reply(UnderWay) |
-/// | Killing                        | Request                        | same                        | Reply(UnderWay) |
-/// | Handoff(Probation, Checking)   | Request                        | same                        | Reply(OnProbation) |
-/// | Committing, Handoff(Committed) | Request                        | same                        | Reply(HandedOff) |
-/// | Closed(NotReady), Idle         | Stop                           | Closed(Stopping)            | |
-/// | Handoff(Checking), Killing     | Stop                           | same, remembered            | |
-/// | Closed(NotReady)               | ThreadLost                     | same, remembered            | |
-/// | AwaitingReady                  | ThreadLost                     | same, remembered            | |
-/// | Handoff(Probation, Checking)   | ThreadLost                     | same, remembered            | |
-/// | Killing                        | ThreadLost                     | same, remembered            | |
+/// | in                                  | input                          | then                        | out |
+/// | ---                                 | ---                            | ---                         | --- |
+/// | Closed(NotReady)                    | Opened                         | Idle                        | |
+/// | Idle                                | Request                        | Spawning                    | Restarting, Spawn |
+/// | Idle                                | ThreadLost                     | Closed(Broken)              | Broken |
+/// | Spawning                            | Spawned                        | AwaitingReady(NotAsked)     | Spawned |
+/// | Spawning                            | SpawnFailed                    | Idle                        | Reply(Failed), Failed |
+/// | Spawning                            | Cancel, Timeout                | Idle                        | Abandon, Reply(Failed), Failed |
+/// | Spawning                            | Stop                           | Closed(Stopping)            | Abandon, Reply(Failed), Failed |
+/// | Spawning                            | ThreadLost                     | Closed(Broken)              | Abandon, Reply(Broken), Failed, Broken |
+/// | AwaitingReady                       | Here with another pid, Garbage | Killing(Protocol)           | Kill |
+/// | AwaitingReady(NotAsked)             | StateRequested                 | AwaitingReady(Open)         | StateRequested |
+/// | AwaitingReady(Open, Sent)           | StateRequested                 | Killing(Protocol)           | Kill |
+/// | AwaitingReady(Open)                 | HandoverSent                   | AwaitingReady(Sent)         | |
+/// | AwaitingReady                       | HandoverFailed, Refused        | Killing(cause)              | Kill |
+/// | AwaitingReady                       | LifelineClosed, Cancel, Stop   | Killing(cause)              | Kill |
+/// | AwaitingReady                       | Timeout                        | Killing(cause)              | Kill |
+/// | AwaitingReady(NotAsked, Open, Sent) | Progress                       | same                        | Progress |
+/// | AwaitingReady(NotAsked, Sent)       | Ready                          | AwaitingReady(Granting)     | Grant |
+/// | AwaitingReady(Open)                 | Ready                          | Killing(Protocol)           | Kill |
+/// | AwaitingReady(Granting)             | Granted (no probation)         | Committing(NotTold awaited) | HandedOff, Commit |
+/// | AwaitingReady(Granting)             | Granted (probation)            | Handoff(Probation)          | HandedOff |
+/// | AwaitingReady(Granting)             | Dying                          | Killing(cause)              | Kill |
+/// | AwaitingReady                       | Exited                         | Idle                        | Reply(Failed), Failed |
+/// | Handoff(Probation, Checking)        | LifelineClosed, Dying          | Killing(cause)              | Kill |
+/// | Handoff(Probation, Checking)        | Garbage                        | Killing(Protocol)           | Kill |
+/// | Handoff(Checking)                   | Sound                          | Committing(NotTold awaited) | Commit |
+/// | Handoff(Probation, Checking)        | Exited                         | Idle                        | Reply(Failed), Resumed |
+/// | Handoff(Committed)                  | Exited                         | same                        | SuccessorGone |
+/// | Handoff(Probation)                  | Stop, Timeout                  | Handoff(Checking)           | Check |
+/// | Committing(Told awaited)            | CommitTaken                    | Committing(Taken awaited)   | |
+/// | Committing(Told)                    | CommitTaken                    | Handoff(Committed)          | Reply(Completed), Completed |
+/// | Committing(NotTold awaited)         | Exited                         | Committing(Gone awaited)    | TellCommit |
+/// | Committing(NotTold)                 | Exited                         | Handoff(Committed)          | TellCommit, Reply(Completed), Completed, SuccessorGone |
+/// | Committing(Told awaited)            | Exited                         | Committing(Gone awaited)    | |
+/// | Committing(Taken awaited)           | Exited                         | Committing(Gone awaited)    | |
+/// | Committing(Told)                    | Exited                         | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
+/// | Committing(NotTold awaited)         | ManagerTold                    | Committing(Told awaited)    | TellCommit |
+/// | Committing(NotTold)                 | ManagerTold                    | Committing(Told)            | TellCommit |
+/// | Committing(NotTold awaited)         | BarrierPassed                  | Committing(NotTold)         | |
+/// | Committing(Told awaited)            | BarrierPassed, Timeout         | Committing(Told)            | |
+/// | Committing(Taken awaited)           | BarrierPassed, Timeout         | Handoff(Committed)          | Reply(Completed), Completed |
+/// | Committing(Gone awaited)            | BarrierPassed, Timeout         | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
+/// | Committing(NotTold awaited)         | Timeout                        | Committing(Told)            | TellCommit |
+/// | Committing(NotTold)                 | Timeout                        | Committing(Told)            | TellCommit |
+/// | Killing(ungranted)                  | Exited                         | Idle                        | Reply(Failed), Failed |
+/// | Killing(granted)                    | Exited                         | Idle                        | Reply(Failed), Resumed |
+/// | Killing(ungranted overdue)          | Exited                         | Idle                        | |
+/// | Killing(granted overdue)            | Exited                         | Idle                        | Resumed |
+/// | Killing(ungranted)                  | Timeout                        | same, overdue               | Reply(Failed), Failed |
+/// | Killing(granted)                    | Timeout                        | same, overdue               | Reply(Failed) |
+/// | Closed(NotReady)                    | Request                        | same                        | Reply(NotReady) |
+/// | Closed(Stopping)                    | Request                        | same                        | Reply(Stopping) |
+/// | Closed(Broken)                      | Request                        | same                        | Reply(Broken) |
+/// | Spawning, AwaitingReady             | Request                        | same                        | Reply(UnderWay) |
+/// | Killing                             | Request                        | same                        | Reply(UnderWay) |
+/// | Handoff(Probation, Checking)        | Request                        | same                        | Reply(OnProbation) |
+/// | Committing, Handoff(Committed)      | Request                        | same                        | Reply(HandedOff) |
+/// | Closed(NotReady), Idle              | Stop                           | Closed(Stopping)            | |
+/// | Handoff(Checking), Killing          | Stop                           | same, remembered            | |
+/// | Closed(NotReady)                    | ThreadLost                     | same, remembered            | |
+/// | AwaitingReady                       | ThreadLost                     | same, remembered            | |
+/// | Handoff(Probation, Checking)        | ThreadLost                     | same, remembered            | |
+/// | Killing                             | ThreadLost                     | same, remembered            | |
 // table:end
 ///
 /// *Killing* has a way out on `Timeout` too: the asker is answered, and the state stays until the child is gone; if that one had been
 /// granted the service, nothing is told before, since it may still be at it. A `Stop` while a child is being killed is remembered, and so
 /// is a `ThreadLost` while a child exists or before the process is open: what is under way goes on, and where it would have ended in `Idle`
 /// it ends in `Closed`. What a successor on probation says is not listened to: it has been granted the service, and only its end, its
-/// silence or garbage can take that back.
+/// silence or garbage can take that back. A line of progress is not passed on once it is ready: the program goes on for a while after each
+/// thing that it is told, and must know first that the service is another's.
 ///
 /// A successor that is ready may be dead before it can be granted the service: it has it only when the driver says `Granted`. If it is given
 /// up or ends first, a `Grant` that nobody has carried out is taken back; so is such a `Spawn`, in place of an `Abandon`, and such a `Check`.

@@ -23,22 +23,28 @@ impl Restarter {
         }
     }
 
-    /// Does what is still to be done, when nobody will poll again: a restart that cannot be taken back any more comes to its end.
+    /// Does what is still to be done, when nobody will poll again: a restart that cannot be taken back any more comes to its end, and
+    /// whoever asked for it is told.
     pub(super) fn carry_out_the_rest(&mut self) {
-        let deadline = self.reactor.now() + END_LIMIT;
+        let mut now = self.reactor.now();
+        let deadline = now + END_LIMIT;
+        let mut is_given_up = false;
         loop {
             while let Some(output) = self.driver.next_output() {
                 if let Output::Action(action) = output {
                     self.carry_out(action);
                 }
             }
-            let now = self.reactor.now();
-            if !matches!(self.driver.state(), State::Handoff { phase: Phase::Committing { .. }, .. }) || now >= deadline {
+            if !matches!(self.driver.state(), State::Handoff { phase: Phase::Committing { .. }, .. }) || is_given_up {
                 return;
             }
-            if !sys::has_waited(RETRY) {
+            is_given_up = now >= deadline;
+            if is_given_up {
+                self.succession.give_up_unsent();
+            } else if !sys::has_waited(RETRY) {
                 thread::sleep(RETRY);
             }
+            now = self.reactor.now();
             let mut inputs = Vec::new();
             self.succession.poll(&self.reactor, &mut inputs);
             self.manager.poll(&self.reactor, &mut inputs);

@@ -207,6 +207,13 @@ impl Succession {
         self.current.as_mut()?.tell_commit()
     }
 
+    /// The lifeline is about to close: what has not been sent over it never will be.
+    pub(super) fn give_up_unsent(&self) {
+        if let Some(current) = &self.current {
+            current.lifeline.give_up();
+        }
+    }
+
     /// A probation is about to end: has the successor failed without that having been told yet?
     pub(super) fn check(&mut self, attempt: Attempt) -> Input {
         let has_failed = self.current.as_mut().is_some_and(Current::has_failed_in_silence);

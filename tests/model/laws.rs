@@ -207,7 +207,9 @@ impl Laws {
                 law(attempt.0 == told && !of.asked && !of.granted && !of.over, "StateRequested comes once, before the grant")?;
                 of.asked = true;
             }
-            Notice::Progress(attempt) => law(attempt.0 == told && !of.handed_off && !of.over, "Progress is of the current attempt")?,
+            Notice::Progress(attempt) => {
+                law(attempt.0 == told && !of.granted && !of.over, "Progress is of the current attempt, and not told after the grant")?;
+            }
             Notice::HandedOff(pid) => {
                 law(of.granted && of.confirmed || of.presumed, "HandedOff is told of a child that has not been granted the service")?;
                 law(of.named == Some(pid) && !of.handed_off && !of.killed && !of.over, "HandedOff names the child of the attempt, once")?;

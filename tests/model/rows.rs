@@ -140,7 +140,7 @@ pub const ROWS: &[Row] = &[
     row("given-up", AWAITING, &[On::HandoverFailed, On::Refused, On::LifelineClosed, On::Cancel], Then::To(Room::Killing), &[Out::Kill]),
     row("not-ready-in-time", UNREADY, &[On::Timeout], Then::To(Room::Killing), &[Out::Kill]),
     row("stopped-awaiting", AWAITING, &[On::Stop], Then::To(Room::Killing), &[Out::Kill]),
-    row("progress", AWAITING, &[On::Progress], Then::Stay, &[Out::Progress]),
+    row("progress", UNREADY, &[On::Progress], Then::Stay, &[Out::Progress]),
     row("exited-early", UNREADY, &[On::Exited], Then::Rest, SORRY),
     row("exited-ungranted", &[Room::Granting], &[On::Exited], Then::Rest, &[Out::Ungrant, Out::ReplyFailed, Out::Failed]),
     row("ready", &[Room::Waiting, Room::Given], &[On::Ready], Then::To(Room::Granting), &[Out::Grant]),
