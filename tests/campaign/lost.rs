@@ -9,11 +9,12 @@ use pollflip::RequestError;
 
 use crate::asker::{Answer, Asker};
 use crate::case::{Case, Fault, Step, Victim};
+use crate::dying::shut_lifeline;
 use crate::harness::Setup;
 use crate::hub::Process;
 use crate::judge::{alone, next_restart};
 use crate::trial;
-use crate::world::{UnderWay, World};
+use crate::world::{UnderWay, World, stop};
 
 /// Of the old one: shorter than the time that a closed lifeline is given to become an end.
 const PROBATION: Duration = Duration::from_millis(900);
@@ -25,6 +26,12 @@ pub fn trials() -> Vec<Trial> {
         trial("promise_07_at_granted::a_lifeline_whose_number_is_free_is_not_read".into(), || without_probation("vanish up")),
         trial("promise_03_on_probation::a_lifeline_that_is_closed_shortly_before_its_end_is_noticed".into(), at_its_end),
         trial("promise_03_on_probation::a_lifeline_that_is_closed_at_once_is_noticed_however_short_it_is".into(), short),
+        trial("promise_03_on_probation::a_lifeline_that_is_shut_down_there_while_the_new_one_is_stopped_is_noticed".into(), || {
+            shut_down(Victim::New);
+        }),
+        trial("promise_03_on_probation::a_lifeline_that_is_shut_down_here_while_the_new_one_is_stopped_is_noticed".into(), || {
+            shut_down(Victim::Old);
+        }),
         trial("promise_07_on_probation::without_a_lifeline_and_past_its_end_the_service_can_still_be_taken_back".into(), taken_back),
     ]
 }
@@ -87,6 +94,26 @@ fn at_its_end() {
     drop(under_way.kept);
     is_given_up(&mut world, under_way.asker.answer(), &old);
     new.ends();
+}
+
+/// By somebody else, shortly before the probation is over: at either end, which is the same to both.
+fn shut_down(end: Victim) {
+    let mut world = World::start(Setup::new().set("probation_ms", PROBATION.as_millis().to_string()), false);
+    world.owner.ask("on HandedOff wait");
+    let under_way = world.reach(Step::Ready, false);
+    let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    stop(&new);
+    let waits = old.said("waits").len();
+    old.tell("go");
+    old.says_again("waits", waits);
+    shut_lifeline(if end == Victim::New { &new } else { &old });
+    // The clock is what this is about.
+    thread::sleep(PROBATION);
+    old.tell("go");
+    drop(under_way.kept);
+    is_given_up(&mut world, under_way.asker.answer(), &old);
+    new.ends();
+    assert!(new.said("event Granted").is_empty());
 }
 
 fn is_given_up(world: &mut World, answer: Answer, old: &Process) {
