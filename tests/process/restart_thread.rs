@@ -1,5 +1,7 @@
 //! What the restart thread has not told, and what becomes of a restart when that thread is lost.
 
+use std::thread::JoinHandle;
+
 use libtest_mimic::Trial;
 use nix::errno::Errno;
 use nix::libc;
@@ -10,6 +12,9 @@ use crate::debugger::Stopped;
 use crate::harness::{Service, Setup};
 use crate::hub::{Process, wait_for, wait_until};
 use crate::procfs;
+
+/// Whoever waits for the outcome.
+type Asker = JoinHandle<Result<u32, RequestError>>;
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -78,7 +83,8 @@ fn promise_07_a_successor_that_runs_and_is_told_of_after_its_deadline_does_not_s
     let Some((service, stopped, new)) = told_of_too_late() else { return };
     // It is out of the reach of a kill until the thread goes on.
     new.tell("go");
-    new.says("did wait:");
+    let told = new.says("build-error");
+    assert!(told.contains("has given this process up"), "{told}");
     new.ends();
     assert!(new.said("serving").is_empty());
     assert_eq!(service.connect().pid, service.first().pid);
@@ -87,7 +93,7 @@ fn promise_07_a_successor_that_runs_and_is_told_of_after_its_deadline_does_not_s
 
 /// The restart thread has started a successor, which does this and waits, and panics when it is about to tell of it: it cannot wake the loop,
 /// and the program's log fails.
-fn lost(setup: Setup, plan: &str) -> Option<(Service, std::thread::JoinHandle<Result<u32, RequestError>>, Process)> {
+fn lost(setup: Setup, plan: &str) -> Option<(Service, Asker, Process)> {
     let service = setup.env("POLLFLIP_TEST_LOG", "faulty").start();
     let old = service.first();
     service.plan_next(plan);
