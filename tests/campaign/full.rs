@@ -54,7 +54,8 @@ pub fn trials() -> Vec<Trial> {
         cases.into_iter().map(|(promise, what, before, expected)| trial(name(promise, what), move || suffer(before, expected))).collect();
     trials.push(trial(name("promise_03", "is_taken_back_by_a_cancel"), cancelled));
     trials.push(trial(name("promise_03", "is_taken_back_by_a_stop"), stopped));
-    trials.push(trial(name("promise_07", "dies_with_the_old_one"), orphaned));
+    trials.push(trial(name("promise_07", "dies_with_the_old_one"), || orphaned(Fault::Kill)));
+    trials.push(trial(name("promise_07", "dies_with_the_old_one_that_leaves_a_helper"), || orphaned(Fault::Helper)));
     trials
 }
 
@@ -143,9 +144,9 @@ fn stopped() {
     crate::judge::alone(&world, case(Fault::Kill, Victim::New), Some(&old));
 }
 
-fn orphaned() {
+fn orphaned(fault: Fault) {
     let (mut world, under_way, new) = with_a_full_lifeline();
-    let case = case(Fault::Kill, Victim::Old);
+    let case = case(fault, Victim::Old);
     world.strike(case, &under_way);
     new.signal(Signal::SIGCONT);
     judge(&mut world, case, outcome(under_way), &[(Serves::New, Told::Ended)]);

@@ -31,7 +31,12 @@ pub fn trials() -> Vec<Trial> {
     }
     trials.extend([
         trial("promise_07_at_commit::an_old_one_killed_with_all_of_it_unread_leaves_the_new_one_the_service".into(), commit_unread),
-        trial("promise_07_at_end::an_old_one_killed_with_the_state_unread_leaves_the_new_one_both".into(), state_unread),
+        trial("promise_07_at_end::an_old_one_that_is_killed_with_the_state_unread_leaves_the_new_one_both".into(), || {
+            state_unread(Fault::Kill);
+        }),
+        trial("promise_07_at_end::an_old_one_that_dies_and_leaves_a_helper_with_the_state_unread_leaves_the_new_one_both".into(), || {
+            state_unread(Fault::Helper);
+        }),
         trial("promise_07_at_granted::a_new_one_that_closes_the_grant_unread_is_reported_by_the_old_one".into(), || {
             grant_closed(None, &[(Serves::NobodyAndReported, Told::Complete)]);
         }),
@@ -143,7 +148,7 @@ fn dropped(probation: Option<&str>, dies_first: bool) {
     alone(&world, case, None);
 }
 
-fn state_unread() {
+fn state_unread(fault: Fault) {
     let mut world = world(None);
     let under_way = world.reach(Step::Pull, true);
     let (old, new) = (under_way.old.clone(), new_of(&under_way));
@@ -151,7 +156,7 @@ fn state_unread() {
     old.tell("go");
     assert_eq!(old.says("gives"), "Ok(())");
     old.ask("status");
-    let case = case(Step::End, Fault::Kill, Victim::Old);
+    let case = case(Step::End, fault, Victim::Old);
     world.strike(case, &under_way);
     new.signal(Signal::SIGCONT);
     judge(&mut world, case, outcome(under_way), &[(Serves::New, Told::Ended)]);

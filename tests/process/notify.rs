@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         promise_07_the_successor_is_not_told_that_it_is_final_before_systemd_has_been_sent_its_number,
         promise_07_the_old_one_killed_before_systemd_has_been_sent_the_number_leaves_the_new_one_to_send_it,
         promise_07_the_old_one_killed_before_systemd_has_answered_leaves_the_new_one_the_service,
+        promise_03_a_drop_held_up_by_systemd_answers_though_the_new_one_is_killed_meanwhile,
         systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready,
         systemd_that_is_not_there_does_no_harm,
         systemd_is_told_though_the_program_forgets_where_it_listens,
@@ -359,6 +360,22 @@ fn promise_07_the_old_one_killed_before_systemd_has_answered_leaves_the_new_one_
         restarts_under(&manager, &service);
         true
     });
+}
+
+/// It has been granted the service for good: whoever asked is told so, once, and no later than systemd is waited for.
+fn promise_03_a_drop_held_up_by_systemd_answers_though_the_new_one_is_killed_meanwhile() {
+    let (manager, service) = start(Setup::new());
+    manager.is_kept_busy();
+    let old = service.first();
+    old.ask("on HandedOff drop");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.process(old.says("event HandedOff").parse().expect("a pid"));
+    new.signal(Signal::SIGKILL);
+    new.ends();
+    assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
+    assert_eq!(old.says("did drop:"), "dropped");
+    assert_eq!(old.said("event"), ["Restarting".into(), format!("Spawned {}", new.pid), format!("HandedOff {}", new.pid)]);
+    assert_eq!(old.ask("request"), "there is no restarter");
 }
 
 fn systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready() {
