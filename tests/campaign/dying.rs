@@ -36,6 +36,19 @@ pub fn trials() -> Vec<Trial> {
         trial("promise_07_on_probation::a_crash_that_is_not_over_when_the_old_one_is_stopped_gives_the_service_back".into(), || {
             at_its_end(End::Crash, true);
         }),
+        trial(
+            "promise_07_on_probation::a_failure_whose_killing_is_not_over_when_the_old_one_is_stopped_gives_the_service_back".into(),
+            || {
+                is_being_killed("stop");
+            },
+        ),
+        trial("promise_03_on_probation::a_restarter_that_is_dropped_waits_for_the_end_of_one_that_is_being_killed".into(), || {
+            is_being_killed("drop");
+        }),
+        trial(
+            "promise_03_on_probation::a_restarter_that_is_dropped_answers_before_the_end_of_one_that_does_not_die".into(),
+            outlives_the_drop,
+        ),
         trial("promise_03_on_probation::a_restarter_that_is_dropped_tells_how_the_new_one_has_ended".into(), dropped),
         trial("promise_03_at_ready::a_crash_that_is_not_over_keeps_the_service_here".into(), when_ready),
         trial("promise_03_at_here::a_new_one_whose_killing_is_not_over_is_told_of_as_killed".into(), without_its_lifeline),
@@ -145,9 +158,9 @@ impl Held {
     }
 }
 
-/// Closes the lifeline of a process that can do so no more. The kernel does so first when it holds much else.
+/// Closes the lifeline of a process that cannot do so by itself. The kernel does so first when it holds much else.
 #[allow(unsafe_code, reason = "nix has no call for that")]
-fn shut_lifeline(of: &Process) {
+pub fn shut_lifeline(of: &Process) {
     // SAFETY: two numbers, or three; what is returned is a new descriptor or -1.
     let (open, get) = (
         |pid: u32| unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as RawFd,
@@ -254,4 +267,70 @@ fn dropped() {
     new.ends();
     old.tell("go");
     assert_eq!(asker.answer(), Answer::Failed("the successor exited with status 3 on probation".into()));
+}
+
+/// The new one has failed on probation, and its killing is not over.
+fn with_one_that_is_being_killed() -> Option<(World, Asker, Process, Held)> {
+    let world = World::start(Setup::new().set("probation_ms", "60000"), false);
+    let births = world.service.hub.pids().len();
+    let asker = Asker::ask(&world.service.socket());
+    let new = world.service.hub.nth(births);
+    new.says("serving");
+    let held = hold_in_its_end(&new, End::Crash)?;
+    shut_lifeline(&new);
+    wait_until("the old one to kill it", || world.owner.ask("status").contains(r#""state":"killing""#));
+    Some((world, asker, new, held))
+}
+
+fn is_being_killed(then: &str) {
+    let Some((world, asker, new, held)) = with_one_that_is_being_killed() else { return };
+    let old = world.owner.clone();
+    if then == "stop" {
+        assert_eq!(old.ask(then), "stopped");
+        assert!(old.ask("status").contains(r#""state":"killing""#));
+    } else {
+        old.tell(then);
+        wait_until("the old one to wait in the drop", || waits_in_poll(old.pid));
+    }
+    held.ends();
+    assert_eq!(asker.answer(), Answer::Failed("the successor was killed by SIGABRT on probation".into()));
+    new.ends();
+    if then == "stop" {
+        old.says("event Resumed");
+        assert_eq!(world.service.connect().pid, old.pid);
+        assert_eq!(world.service.status().state, "stopping");
+        alone(&world, CASE, Some(&old));
+    } else {
+        assert_eq!(old.says("answer dropped"), "");
+        assert!(old.lives() && old.said("event Resumed").is_empty());
+        // The debugger may have kept it from the old one until nobody was left there to reap it.
+        old.tell("exit 0");
+        alone(&world, CASE, None);
+    }
+}
+
+/// Whether the first thread waits in a call that its loop does not make.
+fn waits_in_poll(pid: u32) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    const POLL: libc::c_long = libc::SYS_poll;
+    #[cfg(not(target_arch = "x86_64"))]
+    const POLL: libc::c_long = libc::SYS_ppoll;
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next() == Some(&POLL.to_string())
+}
+
+fn outlives_the_drop() {
+    let Some((world, asker, new, held)) = with_one_that_is_being_killed() else { return };
+    let old = world.owner.clone();
+    // It is waited for for a while.
+    old.tell("drop");
+    assert_eq!(asker.answer(), Answer::Failed("the successor was killed by SIGABRT on probation".into()));
+    assert_eq!(old.says("answer dropped"), "");
+    assert!(new.lives());
+    held.ends();
+    new.ends();
+    assert!(old.lives() && old.said("event Resumed").is_empty());
+    // Nobody is left there to reap it.
+    old.tell("exit 0");
+    alone(&world, CASE, None);
 }

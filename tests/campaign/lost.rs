@@ -9,11 +9,12 @@ use pollflip::RequestError;
 
 use crate::asker::{Answer, Asker};
 use crate::case::{Case, Fault, Step, Victim};
+use crate::dying::shut_lifeline;
 use crate::harness::Setup;
 use crate::hub::Process;
 use crate::judge::{alone, next_restart};
 use crate::trial;
-use crate::world::{UnderWay, World};
+use crate::world::{UnderWay, World, stop};
 
 /// Of the old one: shorter than the time that a closed lifeline is given to become an end.
 const PROBATION: Duration = Duration::from_millis(900);
@@ -25,6 +26,18 @@ pub fn trials() -> Vec<Trial> {
         trial("promise_07_at_granted::a_lifeline_whose_number_is_free_is_not_read".into(), || without_probation("vanish up")),
         trial("promise_03_on_probation::a_lifeline_that_is_closed_shortly_before_its_end_is_noticed".into(), at_its_end),
         trial("promise_03_on_probation::a_lifeline_that_is_closed_at_once_is_noticed_however_short_it_is".into(), short),
+        trial("promise_03_on_probation::a_lifeline_that_is_shut_down_there_while_the_new_one_is_stopped_is_noticed".into(), || {
+            shut_down(Victim::New);
+        }),
+        trial("promise_03_on_probation::a_lifeline_that_is_shut_down_here_while_the_new_one_is_stopped_is_noticed".into(), || {
+            shut_down(Victim::Old);
+        }),
+        trial("promise_07_at_granted::a_grant_in_a_lifeline_that_is_shut_down_there_is_still_read".into(), || {
+            shut_down_without_probation(Victim::New);
+        }),
+        trial("promise_07_at_granted::a_grant_in_a_lifeline_that_is_shut_down_here_is_still_read".into(), || {
+            shut_down_without_probation(Victim::Old);
+        }),
         trial("promise_07_on_probation::without_a_lifeline_and_past_its_end_the_service_can_still_be_taken_back".into(), taken_back),
     ]
 }
@@ -87,6 +100,55 @@ fn at_its_end() {
     drop(under_way.kept);
     is_given_up(&mut world, under_way.asker.answer(), &old);
     new.ends();
+}
+
+/// The lifeline is shut down by somebody else, at either end, which is the same to both: the new one is stopped and has not read the grant,
+/// and the old one has yet to take in that it has granted anything.
+fn shut_down_unread(setup: Setup, end: Victim) -> (World, UnderWay) {
+    let world = World::start(setup, false);
+    world.owner.ask("on HandedOff wait");
+    let under_way = world.reach(Step::Ready, false);
+    let (old, new) = (&under_way.old, under_way.new.as_ref().expect("a successor"));
+    stop(new);
+    let waits = old.said("waits").len();
+    old.tell("go");
+    old.says_again("waits", waits);
+    shut_lifeline(if end == Victim::New { new } else { old });
+    (world, under_way)
+}
+
+fn shut_down_without_probation(end: Victim) {
+    let (mut world, under_way) = shut_down_unread(Setup::new(), end);
+    let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    old.tell("go");
+    assert_eq!(under_way.asker.answer(), Answer::Complete(new.pid));
+    new.signal(Signal::SIGCONT);
+    // What was in it is still read, and cannot be taken back.
+    new.says("event Granted");
+    new.says("event Committed");
+    assert!(old.lives());
+    let mut kept = under_way.kept;
+    kept.echo("still here");
+    assert_eq!(world.service.connect().pid, new.pid);
+    drop(kept);
+    alone(&world, CASE, Some(&new));
+    new.says("event PredecessorGone");
+    assert_eq!(new.said("event"), ["Granted", "Committed", "PredecessorGone"]);
+    world.owner = new;
+    next_restart(&mut world, CASE);
+}
+
+/// Shortly before the probation is over.
+fn shut_down(end: Victim) {
+    let (mut world, under_way) = shut_down_unread(Setup::new().set("probation_ms", PROBATION.as_millis().to_string()), end);
+    let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    // The clock is what this is about.
+    thread::sleep(PROBATION);
+    old.tell("go");
+    drop(under_way.kept);
+    is_given_up(&mut world, under_way.asker.answer(), &old);
+    new.ends();
+    assert!(new.said("event Granted").is_empty());
 }
 
 fn is_given_up(world: &mut World, answer: Answer, old: &Process) {

@@ -3,8 +3,8 @@
 //! A case (`case`) is a step, a fault and whom it strikes. `world` brings a service to that step (its processes wait there until they
 //! are told to go on), has the fault strike (`strike`, a thread in each process that does what it is told, whatever the others do),
 //! lets all go on and judges what came of it: who serves, what the asker was told, what is left behind, and whether the next
-//! restart works. `signals` does the same with storms of signals, `lost` with a commit that cannot be heard, `dying` with an end
-//! that takes its time, `random` with chance.
+//! restart works. `signals` does the same with storms of signals, `lost` with a commit that cannot be heard, `unread` with
+//! what nobody has read yet, `full` with a grant that the kernel takes late, `dying` with an end that takes its time, `random` with chance.
 //!
 //! With `POLLFLIP_CAMPAIGN_GUARD=1` each service has a guard above it, and all must come out the same.
 //!
@@ -44,6 +44,8 @@ mod case;
 mod dying;
 mod expected;
 mod bad_release;
+mod freeze;
+mod full;
 mod judge;
 mod lost;
 mod random;
@@ -51,6 +53,7 @@ mod raw;
 mod service;
 mod signals;
 mod strike;
+mod unread;
 mod watchdog;
 mod world;
 
@@ -83,6 +86,8 @@ fn main() -> ExitCode {
     trials.extend(bad_release::trials());
     trials.extend(dying::trials());
     trials.extend(lost::trials());
+    trials.extend(unread::trials());
+    trials.extend(full::trials());
     trials.extend(random::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {

@@ -46,6 +46,13 @@ fn suffer(what: &str) -> String {
         "helper" => helper(lifeline(rest)),
         // Waits until the other side has said something that is not read yet.
         "unread" => format!("{:?}", poll(&mut [PollFd::new(borrow(lifeline(rest)), PollFlags::POLLIN)], PollTimeout::NONE)),
+        // Says what a later version might, until no more of it goes in.
+        "fill" => {
+            let line = lifeline(rest);
+            (0..).find_map(|_| send(line, br#"{"type":"sing","song":1}"#, MsgFlags::MSG_NOSIGNAL).err()).expect("an end").to_string()
+        }
+        // Waits until something goes in again.
+        "room" => format!("{:?}", poll(&mut [PollFd::new(borrow(lifeline(rest)), PollFlags::POLLOUT)], PollTimeout::NONE)),
         "full" => limit(Resource::RLIMIT_NOFILE, lowest_free()),
         "crowded" => limit(Resource::RLIMIT_NPROC, 0),
         "relieve" => {

@@ -350,7 +350,8 @@ fn is_left_waiting(case: Case) -> bool {
     case.fault == Slow || (case.fault == Close && case.victim == Victim::New && case.step == AfterSpawn)
 }
 
-fn stop(process: &Process) {
+/// Stops it, and waits until it stands still.
+pub fn stop(process: &Process) {
     process.signal(Signal::SIGSTOP);
     wait_until("a stopped process", || procfs::state(process.pid) == Some('T'));
 }

@@ -23,6 +23,8 @@ pub fn trials() -> Vec<Trial> {
         a_restarter_can_be_built_again_after_a_drop,
         what_a_dropped_restarter_has_not_told_of_the_predecessor_the_next_one_tells,
         what_a_dropped_restarter_has_not_told_the_next_one_tells,
+        what_a_dropped_restarter_has_not_told_when_the_predecessor_is_killed_the_next_one_tells,
+        promise_07_the_state_that_a_dropped_restarter_has_read_is_the_next_ones_though_the_predecessor_dies,
         a_copy_that_a_forked_child_drops_is_not_the_restarter,
     ]
 }
@@ -205,6 +207,45 @@ fn what_a_dropped_restarter_has_not_told_the_next_one_tells() {
     for event in ["Granted", "Committed", "PredecessorGone"] {
         assert_eq!(new.said(&format!("event {event}")).len(), 1, "{event}");
     }
+}
+
+fn what_a_dropped_restarter_has_not_told_when_the_predecessor_is_killed_the_next_one_tells() {
+    let service = Setup::new().set("listen", "none").set("socket", "none").set("probation_ms", "120000").start();
+    let old = service.first();
+    service.plan_next("granted drop");
+    assert_eq!(old.ask("request"), "ok");
+    let new = service.hub.nth(1);
+    assert_eq!(new.says("did drop:"), "dropped");
+    old.signal(Signal::SIGKILL);
+    old.ends();
+    assert_eq!((new.ask("build").as_str(), new.ask("ready").as_str()), ("ok", "ok"));
+    new.says("event PredecessorGone");
+    assert_eq!(new.said("event"), ["Granted", "Committed", "PredecessorGone"]);
+    assert!(new.ask("status").contains("idle"));
+}
+
+fn promise_07_the_state_that_a_dropped_restarter_has_read_is_the_next_ones_though_the_predecessor_dies() {
+    let service = Setup::new().set("listen", "none").set("socket", "none").start();
+    let old = service.first();
+    service.plan_next("never ready\nclaimed pull\nclaimed wait\nclaimed drop\nclaimed wait");
+    assert_eq!(old.ask("request"), "ok");
+    let new = service.hub.nth(1);
+    new.says("waits");
+    assert_eq!(old.says("gives the state"), "Ok(())");
+    // It is under way when this is answered. The restarter reads it when it is dropped, and nobody takes it.
+    old.ask("status");
+    new.tell("go");
+    new.says_again("waits", 1);
+    assert_eq!(new.said("did drop:"), ["dropped"]);
+    old.signal(Signal::SIGKILL);
+    old.ends();
+    new.tell("go");
+    assert_eq!(new.ask("build"), "ok");
+    new.says("event Inherited");
+    new.says("event PredecessorGone");
+    assert_eq!(new.said("event"), ["Inherited", "PredecessorGone"]);
+    assert_eq!(new.ask("ready"), "ok");
+    assert!(new.ask("status").contains("idle"));
 }
 
 /// A worker that fails runs its way out of `main`, over everything that it has inherited.

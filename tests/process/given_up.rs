@@ -1,14 +1,18 @@
 //! Promise 7: what an old process has given up and cannot kill does not serve, whenever it gets ready.
 
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 
 use crate::harness::{Service, Setup, install, own_program};
 use crate::hub::{Process, wait_until};
+use crate::procfs;
 
 pub fn trials() -> Vec<Trial> {
     trials![
         promise_07_a_successor_given_up_by_the_old_one_is_told,
         promise_07_a_successor_given_up_before_the_end_of_the_old_one_does_not_serve,
+        promise_07_a_successor_that_was_ready_when_it_was_given_up_does_not_serve_when_the_old_one_has_died,
+        promise_07_a_successor_that_was_ready_when_it_was_given_up_does_not_serve_after_a_later_restart,
         promise_07_a_successor_that_goes_into_the_background_does_not_serve_later,
         promise_07_a_successor_in_the_background_does_not_serve_when_the_old_one_ends_at_the_failure,
         promise_07_a_successor_in_the_background_does_not_serve_when_the_restarter_is_dropped_at_the_failure,
@@ -47,6 +51,55 @@ fn promise_07_a_successor_given_up_before_the_end_of_the_old_one_does_not_serve(
     late.ends();
     assert!(!late.said("ready-error").is_empty());
     assert_eq!(late.said("serving"), Vec::<String>::new());
+    assert_eq!(service.connect().pid, new.pid);
+    service.restart();
+}
+
+/// What is behind a wrapper has said that it is ready before the old one has looked at it, and is stopped before it hears that it is given up.
+fn given_up_when_ready() -> (Service, Process) {
+    let service = Service::start();
+    let old = service.first();
+    let next = service.path(crate::service::NEXT);
+    service.plan_next(&format!("born leave-plan {} claimed wait\nborn fork", next.display()));
+    old.ask("on Spawned wait");
+    let asker = service.restart_meanwhile();
+    old.says("waits");
+    let either = [service.hub.nth(1), service.hub.nth(2)];
+    wait_until("the one that is getting ready", || either.iter().any(|process| !process.said("waits").is_empty()));
+    let late = either.into_iter().find(|process| !process.said("waits").is_empty()).expect("one of them");
+    late.tell("go");
+    late.says("did wait:");
+    wait_until("the one that waits for its grant", || procfs::state(late.pid) == Some('S'));
+    late.signal(Signal::SIGSTOP);
+    wait_until("the one that is stopped", || procfs::state(late.pid) == Some('T'));
+    old.tell("go");
+    let why = asker.join().expect("a thread").expect_err("a successor behind a wrapper").to_string();
+    assert!(why.contains(&format!("process {} answers in place of the one that was started", late.pid)), "{why}");
+    assert!(late.lives());
+    (service, late)
+}
+
+/// It looks only now.
+fn hears_that_it_is_given_up(service: &Service, late: &Process) {
+    late.signal(Signal::SIGCONT);
+    let told = late.says("ready-error");
+    assert!(told.contains(&format!("the predecessor (process {}) has given this process up", service.first().pid)), "{told}");
+    late.ends();
+    assert!(late.said("serving").is_empty() && late.said("event Granted").is_empty());
+}
+
+fn promise_07_a_successor_that_was_ready_when_it_was_given_up_does_not_serve_when_the_old_one_has_died() {
+    let (service, late) = given_up_when_ready();
+    service.first().signal(Signal::SIGKILL);
+    service.first().ends();
+    hears_that_it_is_given_up(&service, &late);
+}
+
+fn promise_07_a_successor_that_was_ready_when_it_was_given_up_does_not_serve_after_a_later_restart() {
+    let (service, late) = given_up_when_ready();
+    let new = service.restart();
+    service.first().ends();
+    hears_that_it_is_given_up(&service, &late);
     assert_eq!(service.connect().pid, new.pid);
     service.restart();
 }

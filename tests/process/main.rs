@@ -45,6 +45,8 @@ mod path_over_restarts;
 mod procfs;
 mod programs;
 mod requests;
+#[cfg(target_arch = "x86_64")]
+mod restart_thread;
 mod service;
 mod signals;
 mod sockets;
@@ -80,6 +82,8 @@ fn main() -> ExitCode {
         notify::trials(),
         #[cfg(target_arch = "x86_64")]
         every_call::trials(),
+        #[cfg(target_arch = "x86_64")]
+        restart_thread::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

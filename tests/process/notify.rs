@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use crate::harness::{Service, Setup, own_program};
-use crate::hub::wait_until;
+use crate::hub::{Process, wait_until};
 use crate::manager::Manager;
 use crate::procfs;
 
@@ -26,6 +26,9 @@ pub fn trials() -> Vec<Trial> {
         systemd_that_never_answers_is_not_waited_for_forever,
         systemd_that_is_busy_is_told_of_the_start_later_and_holds_nothing_up,
         promise_07_the_successor_is_not_told_that_it_is_final_before_systemd_has_been_sent_its_number,
+        promise_07_the_old_one_killed_before_systemd_has_been_sent_the_number_leaves_the_new_one_to_send_it,
+        promise_07_the_old_one_killed_before_systemd_has_answered_leaves_the_new_one_the_service,
+        promise_03_a_drop_held_up_by_systemd_answers_though_the_new_one_is_killed_meanwhile,
         systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready,
         systemd_that_is_not_there_does_no_harm,
         systemd_is_told_though_the_program_forgets_where_it_listens,
@@ -318,6 +321,89 @@ fn promise_07_the_successor_is_not_told_that_it_is_final_before_systemd_has_been
         asker.join().expect("a thread").expect("a restart");
         true
     });
+}
+
+/// The old one, which has handed over and waits for systemd, is killed then, if it is in time; the new one has the service.
+fn killed_while_it_waits(service: &Service, began: Instant, new: &Process) -> bool {
+    let old = service.first();
+    assert!(old.ask("status").contains("handed off"));
+    old.signal(Signal::SIGKILL);
+    // A busy machine may take longer than the old one waits for systemd.
+    let is_in_time = began.elapsed() < Duration::from_secs(5);
+    old.ends();
+    assert!(!is_in_time || old.said("event Completed").is_empty());
+    new.says("event PredecessorGone");
+    assert_eq!(new.said("event"), ["Granted", "Committed", "PredecessorGone"]);
+    let status = service.status();
+    assert_eq!((status.pid, status.state.as_str()), (new.pid, "idle"));
+    assert_eq!(service.connect().pid, new.pid);
+    is_in_time
+}
+
+/// The next restart, of which systemd learns as of any other.
+fn restarts_under(manager: &Manager, service: &Service) {
+    let asker = service.restart_meanwhile();
+    manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+    manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
+    Manager::answer(manager.expect_barrier());
+    asker.join().expect("a thread").expect("a restart");
+    manager.expect_nothing();
+}
+
+fn promise_07_the_old_one_killed_before_systemd_has_been_sent_the_number_leaves_the_new_one_to_send_it() {
+    wait_until("a look in time", || {
+        let (manager, service) = start(Setup::new());
+        manager.is_kept_busy();
+        let began = Instant::now();
+        let asker = service.restart_meanwhile();
+        let new = service.hub.process(service.first().says("event HandedOff").parse().expect("a pid"));
+        new.says("serving");
+        if !killed_while_it_waits(&service, began, &new) {
+            return false;
+        }
+        asker.join().expect("a thread").expect_err("the one who was to answer has died");
+        // What the old one had yet to say is lost with it.
+        manager.expect(&[&format!("MAINPID={}", new.pid), "READY=1", "STATUS="]);
+        restarts_under(&manager, &service);
+        true
+    });
+}
+
+fn promise_07_the_old_one_killed_before_systemd_has_answered_leaves_the_new_one_the_service() {
+    wait_until("a look in time", || {
+        let (manager, service) = start(Setup::new());
+        let began = Instant::now();
+        let asker = service.restart_meanwhile();
+        manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
+        let told = manager.expect(&["MAINPID=", "READY=1", "STATUS="]).lines[0].clone();
+        let barrier = manager.expect_barrier();
+        let new = service.hub.nth(1);
+        new.says("event Committed");
+        assert_eq!(told, format!("MAINPID={}", new.pid));
+        if !killed_while_it_waits(&service, began, &new) {
+            return false;
+        }
+        asker.join().expect("a thread").expect_err("the one who was to answer has died");
+        Manager::answer(barrier);
+        restarts_under(&manager, &service);
+        true
+    });
+}
+
+/// It has been granted the service for good: whoever asked is told so, once, and no later than systemd is waited for.
+fn promise_03_a_drop_held_up_by_systemd_answers_though_the_new_one_is_killed_meanwhile() {
+    let (manager, service) = start(Setup::new());
+    manager.is_kept_busy();
+    let old = service.first();
+    old.ask("on HandedOff drop");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.process(old.says("event HandedOff").parse().expect("a pid"));
+    new.signal(Signal::SIGKILL);
+    new.ends();
+    assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
+    assert_eq!(old.says("did drop:"), "dropped");
+    assert_eq!(old.said("event"), ["Restarting".into(), format!("Spawned {}", new.pid), format!("HandedOff {}", new.pid)]);
+    assert_eq!(old.ask("request"), "there is no restarter");
 }
 
 fn systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready() {

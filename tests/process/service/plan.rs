@@ -248,6 +248,10 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             });
             "started".into()
         }
+        ("pull", Some(restarter)) => {
+            restarter.predecessor().expect("a predecessor").pull();
+            "asked".into()
+        }
         // The state, from the one who gives it.
         ("receive", Some(restarter)) => match restarter.predecessor().expect("a predecessor").receive(Duration::from_secs(120)) {
             Ok(mut state) => match state.bytes("from") {

@@ -18,6 +18,8 @@ static RECEIVED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 /// Set: what goes to the log is told too, warnings and worse.
 const LOG: &str = "POLLFLIP_TEST_LOG";
+/// Its value for a log that panics in the restart thread.
+const FAULTY: &str = "faulty";
 
 /// Connects to the hub. A panic is told there, and not printed.
 pub fn open(path: &Path) {
@@ -38,6 +40,8 @@ impl log::Log for Logged {
 
     fn log(&self, record: &log::Record<'_>) {
         say(&format!("log {} {}", record.level(), record.args()));
+        let is_faulty = std::env::var(LOG).is_ok_and(|value| value == FAULTY);
+        assert!(!is_faulty || std::thread::current().name() != Some("pollflip-restart"), "the log fails");
     }
 
     fn flush(&self) {}
