@@ -29,6 +29,8 @@ mod reactor;
 mod requests;
 pub(crate) mod simulation;
 mod succession;
+#[cfg(test)]
+mod testing;
 mod turn;
 
 use std::fmt;

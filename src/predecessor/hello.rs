@@ -39,7 +39,7 @@ pub(crate) struct Coordination {
 
 impl Link {
     /// Reads the first message, whole. A predecessor that cannot be understood is told so.
-    pub(super) fn read_hello(line: Lifeline) -> Result<(Link, Gifts), Error> {
+    pub(crate) fn read_hello(line: Lifeline) -> Result<(Link, Gifts), Error> {
         let read = || {
             // A program that gains rights by being executed can be started by anybody, with any lifeline.
             let provenance = if sys::has_gained_rights() { Some(Provenance::of(&line)?) } else { None };

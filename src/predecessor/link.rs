@@ -107,7 +107,7 @@ impl Link {
         &self.process
     }
 
-    pub(super) fn takeover(&self) -> &Arc<SharedTakeover> {
+    pub(crate) fn takeover(&self) -> &Arc<SharedTakeover> {
         &self.takeover
     }
 

@@ -20,7 +20,7 @@ pub(crate) struct SharedTakeover {
 }
 
 impl SharedTakeover {
-    pub(super) fn new(machine: Takeover) -> SharedTakeover {
+    pub(crate) fn new(machine: Takeover) -> SharedTakeover {
         SharedTakeover { epoch: sys::now(), machine: Mutex::new(machine), untold: Mutex::default() }
     }
 

@@ -3,6 +3,8 @@
 //! Knows: the predecessor, the takeover machine, and the pidfds of those that drain. Does not know: what the service consists of.
 
 mod guarded;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

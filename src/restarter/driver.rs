@@ -2,6 +2,9 @@
 //!
 //! Knows: inputs and outputs. Does not know: how an input comes about, or how an output is carried out.
 
+#[cfg(test)]
+mod tests;
+
 use std::mem;
 use std::time::Duration;
 

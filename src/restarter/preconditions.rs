@@ -2,6 +2,9 @@
 //!
 //! Knows: PID 1, the terminal, a deaf service manager, and how many generations may drain. Does not know: the loop.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process;
@@ -28,10 +31,8 @@ pub(super) struct Preconditions {
 impl Preconditions {
     /// `unstartable`: why nothing can be started; `is_deaf`: a service manager takes no notifications from this service; `mask`: the signals that a successor is born with blocked.
     pub(super) fn new(config: &RestartConfig, unstartable: Option<Refusal>, is_deaf: bool, mask: &SigSet) -> Preconditions {
-        // The end of this process would be the end of the service.
-        let container = (process::id() == 1).then_some(Refusal::ContainerInit);
-        let deaf = (config.pid_file.is_none() && is_deaf || systemd::guard_is_deaf()).then_some(Refusal::Unheard);
-        let forbidden = unstartable.or(container).or(deaf);
+        let is_unheard = config.pid_file.is_none() && is_deaf || systemd::guard_is_deaf();
+        let forbidden = forbidden(unstartable, process::id() == 1, is_unheard);
         let leads_terminal = leads_terminal() && !mask.contains(Signal::SIGHUP);
         Preconditions { forbidden, leads_terminal, max_draining: config.max_draining }
     }
@@ -43,6 +44,13 @@ impl Preconditions {
         let draining = || (draining > self.max_draining).then_some(Refusal::Draining { count: draining as u32, oldest });
         self.forbidden.or_else(terminal).or_else(draining)
     }
+}
+
+/// What forbids restarts for as long as the process lives: the first that holds.
+fn forbidden(unstartable: Option<Refusal>, is_init: bool, is_unheard: bool) -> Option<Refusal> {
+    // The end of this process would be the end of the service.
+    let container = is_init.then_some(Refusal::ContainerInit);
+    unstartable.or(container).or(is_unheard.then_some(Refusal::Unheard))
 }
 
 /// Whether the end of this process would hang a terminal up.

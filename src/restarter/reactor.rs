@@ -3,6 +3,8 @@
 //! Knows: tokens, descriptors, the moment. Does not know: machines, and what stands behind a token.
 
 mod timer;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
