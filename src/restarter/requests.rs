@@ -2,6 +2,9 @@
 //!
 //! Knows: who waits for which ticket. Does not know: attempts, reasons, states.
 
+#[cfg(test)]
+mod tests;
+
 use std::mem;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
