@@ -2,6 +2,9 @@
 //!
 //! Knows: its protocol and deadlines. Does not know: states, and why anything is told.
 
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::AsFd;
 use std::time::Duration;
 
