@@ -2,6 +2,9 @@
 //!
 //! Knows: PID 1, the terminal, a deaf service manager, and how many generations may drain. Does not know: the loop.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process;
