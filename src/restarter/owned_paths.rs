@@ -3,6 +3,8 @@
 //! Knows: paths. Does not know: the loop, and whose the service is.
 
 mod pid_file;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::process;
