@@ -2,6 +2,9 @@
 //!
 //! Knows: the predecessor, the takeover machine, and the pidfds of those that drain. Does not know: what the service consists of.
 
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
