@@ -4,6 +4,8 @@
 
 mod attempt;
 mod history;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::AsFd;
