@@ -5,6 +5,8 @@
 mod directory;
 mod kind;
 mod path;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;

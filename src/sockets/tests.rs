@@ -1,0 +1,157 @@
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::*;
+
+/// Nothing was inherited or passed.
+fn empty() -> Sockets {
+    Sockets::new(Vec::new(), Vec::new())
+}
+
+/// A listener of before.
+fn listener() -> TcpListener {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener")
+}
+
+fn same(one: &impl AsRawFd, other: &impl AsRawFd) -> bool {
+    sys::identity(one.as_raw_fd()) == sys::identity(other.as_raw_fd())
+}
+
+fn flags(fd: &impl AsFd) -> (FdFlag, OFlag) {
+    let flag = |argument| fcntl(fd, argument).expect("a descriptor");
+    (FdFlag::from_bits_retain(flag(FcntlArg::F_GETFD)), OFlag::from_bits_retain(flag(FcntlArg::F_GETFL)))
+}
+
+fn names(sockets: &Sockets) -> Vec<&str> {
+    let mut names: Vec<_> = sockets.given().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_name_means_the_same_socket_each_time_and_the_program_gets_a_duplicate() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    let mut sockets = empty();
+    let one = sockets.unix_listener("web", &path).expect("a listener");
+    let two = sockets.unix_listener("web", &path).expect("a listener");
+    assert!(same(&one, &two) && one.as_raw_fd() != two.as_raw_fd());
+    for listener in [&one, &two] {
+        let (descriptor, description) = flags(listener);
+        assert!(descriptor.contains(FdFlag::FD_CLOEXEC) && description.contains(OFlag::O_NONBLOCK));
+    }
+    drop((one, two));
+    // It is kept for a successor.
+    UnixStream::connect(&path).expect("somebody who listens");
+    assert_eq!(names(&sockets), ["web"]);
+    assert!(sockets.remove("web") && !sockets.remove("web"));
+    assert!(UnixStream::connect(&path).is_err() && names(&sockets).is_empty());
+}
+
+#[test]
+fn a_name_of_another_kind_or_address_is_an_error_until_it_is_removed() {
+    let mut sockets = empty();
+    let first = sockets.udp_socket("web", (Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    let error = sockets.tcp_listener("web", (Ipv4Addr::LOCALHOST, 0)).expect_err("another kind");
+    assert!(matches!(&error, Error::Rule(why) if why.contains("is a UDP socket on 127.0.0.1:")), "{error}");
+    assert!(sockets.udp_socket("web", (Ipv4Addr::new(127, 0, 0, 2), 0)).is_err(), "another address");
+    assert!(same(&first, &sockets.udp_socket("web", first.local_addr().expect("an address")).expect("the same")));
+    sockets.remove("web");
+    let second = sockets.tcp_listener("web", (Ipv4Addr::LOCALHOST, 0)).expect("a listener");
+    assert!(flags(&first).1.contains(OFlag::O_NONBLOCK) && flags(&second).1.contains(OFlag::O_NONBLOCK));
+    assert!(matches!(sockets.tcp_listener("a\nb", "127.0.0.1:0"), Err(Error::Rule(_))), "no name");
+}
+
+#[test]
+fn of_several_that_came_by_one_name_each_is_found_by_its_address() {
+    let (one, other) = (listener(), listener());
+    let addresses = [&one, &other].map(|listener| listener.local_addr().expect("an address"));
+    let mut sockets = Sockets::new(vec![("web".into(), one.into()), ("web".into(), other.into())], Vec::new());
+    assert_eq!(sockets.unclaimed(), ["web"]);
+    for address in addresses {
+        let found = sockets.tcp_listener("web", address).expect("the one of before");
+        assert_eq!(found.local_addr().expect("an address"), address);
+    }
+    assert!(sockets.unclaimed().is_empty());
+    assert_eq!(names(&sockets), ["web", "web"]);
+}
+
+#[test]
+fn what_was_inherited_and_not_asked_for_is_closed() {
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+    theirs.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+    let directory = tempfile::tempdir().expect("a directory");
+    let [kept_at, unused_at] = ["kept", "unused"].map(|name| directory.path().join(name));
+    let [kept, unused] = [&kept_at, &unused_at].map(|path| UnixListener::bind(path).expect("a listener"));
+    let inherited = vec![("pair".into(), ours.into()), ("kept".into(), kept.into()), ("unused".into(), unused.into())];
+    let mut sockets = Sockets::new(inherited, Vec::new());
+    drop(sockets.unix_listener("kept", &kept_at).expect("the one of before"));
+    assert_eq!(sockets.unclaimed(), ["pair", "unused"]);
+    sockets.close_unclaimed();
+    assert_eq!(theirs.read(&mut [0]).expect("the end"), 0);
+    assert!(UnixStream::connect(&unused_at).is_err());
+    UnixStream::connect(&kept_at).expect("somebody who listens");
+    assert_eq!(names(&sockets), ["kept"]);
+}
+
+#[test]
+fn after_the_end_there_are_none_and_nothing_is_bound() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    let mut sockets = empty();
+    let listener = sockets.unix_listener("web", &path).expect("a listener");
+    sockets.close();
+    UnixStream::connect(&path).expect("the program still has its own");
+    drop(listener);
+    assert!(UnixStream::connect(&path).is_err());
+    let error = sockets.unix_listener("web", &path).expect_err("too late");
+    assert!(matches!(&error, Error::Rule(why) if why.contains("too late")), "{error}");
+    let made = sockets.or_insert_with("file", || -> io::Result<OwnedFd> { panic!("nothing is made") });
+    assert!(matches!(made, Err(Error::Rule(_))) && names(&sockets).is_empty());
+}
+
+#[test]
+fn what_systemd_passed_is_left_to_the_program_until_it_asks_for_any_socket() {
+    // Born without CLOEXEC, as what is passed is.
+    let passed = listener();
+    fcntl(&passed, FcntlArg::F_SETFD(FdFlag::empty())).expect("a descriptor");
+    let number = passed.as_raw_fd();
+    let mut sockets = Sockets::new(Vec::new(), vec![Passed { name: "web".into(), number }]);
+    let untouched: Vec<_> = sockets.untouched().map(|(name, socket, number)| (name, same(&socket, &passed), number)).collect();
+    assert_eq!(untouched, [("web", true, number)]);
+    assert!(names(&sockets).is_empty() && flags(&passed) == (FdFlag::empty(), flags(&passed).1));
+
+    sockets.udp_socket("other", (Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    assert_eq!((sockets.untouched().len(), names(&sockets)), (0, vec!["other", "web"]));
+    let (descriptor, description) = flags(&passed);
+    assert!(descriptor.contains(FdFlag::FD_CLOEXEC), "nothing inherits the number any more");
+    assert!(description.contains(OFlag::O_NONBLOCK));
+    let found = sockets.tcp_listener("web", passed.local_addr().expect("an address")).expect("the one that was passed");
+    assert!(same(&found, &passed));
+}
+
+#[test]
+fn a_path_is_bound_over_a_socket_that_nobody_serves_and_over_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    drop(UnixListener::bind(&path).expect("a listener"));
+    let mut sockets = empty();
+    let listener = sockets.unix_listener("one", &path).expect("nobody serves it");
+    UnixStream::connect(&path).expect("somebody who listens");
+    let served = empty().unix_listener("one", &path).expect_err("it is served");
+    assert!(matches!(&served, Error::Os { source, .. } if source.kind() == ErrorKind::AddrInUse), "{served}");
+    let held = sockets.unix_listener("two", &path).expect_err("it is served here");
+    assert!(held.to_string().contains("under the name \"one\""), "{held}");
+    // The path stays, and the next one finds it.
+    sockets.remove("one");
+    drop(listener);
+    assert!(path.exists());
+    fs::remove_file(&path).expect("a socket");
+    fs::write(&path, "a file").expect("a file");
+    assert!(empty().unix_datagram("one", &path).is_err());
+    assert_eq!(fs::read_to_string(&path).expect("a file"), "a file");
+    assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1, "nothing is left beside it");
+}
