@@ -60,7 +60,8 @@ fn a_name_of_another_kind_or_address_is_an_error_until_it_is_removed() {
     assert!(sockets.udp_socket("web", (Ipv4Addr::new(127, 0, 0, 2), 0)).is_err(), "another address");
     assert!(same(&first, &sockets.udp_socket("web", first.local_addr().expect("an address")).expect("the same")));
     sockets.remove("web");
-    sockets.tcp_listener("web", (Ipv4Addr::LOCALHOST, 0)).expect("a listener");
+    let second = sockets.tcp_listener("web", (Ipv4Addr::LOCALHOST, 0)).expect("a listener");
+    assert!(flags(&first).1.contains(OFlag::O_NONBLOCK) && flags(&second).1.contains(OFlag::O_NONBLOCK));
     assert!(matches!(sockets.tcp_listener("a\nb", "127.0.0.1:0"), Err(Error::Rule(_))), "no name");
 }
 

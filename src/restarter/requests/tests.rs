@@ -111,10 +111,24 @@ fn a_ticket_is_answered_once() {
     assert_eq!(fixture.complete(ticket, 8), None);
     assert_eq!(fixture.complete(Ticket(ticket.0 + 1), 8), None);
     assert!(hears_nothing(&client));
-    // Whoever has been answered may ask again, and has another ticket then.
-    client.write_all(&Coordination::Request(RESTART).encode()).expect("a client");
-    let inputs = fixture.turn();
-    assert_eq!(inputs, [Input::Request(Ticket(ticket.0 + 1))]);
+}
+
+#[test]
+fn what_a_client_asked_before_it_was_answered_is_taken_in_when_it_has_been() {
+    let mut fixture = Fixture::new();
+    let mut client = fixture.connect();
+    client.write_all(&[RESTART, RESTART].map(|request| Coordination::Request(request).encode()).concat()).expect("a client");
+    let first = fixture.ticket();
+    // That it can be read and written comes as an event too, once.
+    assert_eq!(fixture.turn(), []);
+    assert!(fixture.reactor.collect().is_none());
+    fixture.complete(first, 1);
+    // It has not read the answer yet, which would be an event of its own.
+    let second = fixture.ticket();
+    assert_ne!(first, second);
+    fixture.complete(second, 2);
+    assert_eq!(answer(&mut client), Response::RestartComplete(1));
+    assert_eq!(answer(&mut client), Response::RestartComplete(2));
 }
 
 #[test]

@@ -125,6 +125,10 @@ fn how_the_successor_has_ended_is_told_after_what_it_said() {
     let mut fixture = Fixture::new();
     let (pid, successor) = fixture.start(FIRST);
     successor.send(&progress("a line"), &[]).expect("a lifeline");
+    // More than is read before others have their turn.
+    for _ in 0..100 {
+        successor.send(&Message::Pull, &[]).expect("a lifeline");
+    }
     successor.send(&Message::Refuse { reason: "no room".into() }, &[]).expect("a lifeline");
     assert_eq!(fixture.succession.exit(), None);
     fixture.simulation.exit(pid, Exit::Code(3));
@@ -135,7 +139,8 @@ fn how_the_successor_has_ended_is_told_after_what_it_said() {
         assert!(!more.is_empty(), "{inputs:?}");
         inputs.extend(more);
     }
-    assert_eq!(inputs, [Input::Progress(FIRST), Input::Refused(FIRST), Input::Exited(FIRST)]);
+    assert_eq!((inputs.len(), inputs[0]), (103, Input::Progress(FIRST)));
+    assert_eq!(inputs[101..], [Input::Refused(FIRST), Input::Exited(FIRST)]);
     assert_eq!(fixture.succession.exit(), Some(Exit::Code(3)));
     assert_eq!(fixture.succession.failure(Cause::Exited), Failure::Exited(Exit::Code(3)));
     assert_eq!(fixture.succession.failure(Cause::DiedOnProbation), Failure::DiedOnProbation(Exit::Code(3)));
@@ -295,6 +300,10 @@ fn a_reason_of_the_program_is_that_of_one_attempt() {
     assert_eq!(fixture.succession.failed(Cause::Cancelled, now), Failure::Hook("no right".into()));
     assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled);
     assert_eq!(fixture.succession.last_failure(), Some(Failure::Hook("no right".into()).to_string()));
+
+    fixture.succession.cancelled_because("too late");
+    fixture.start(SECOND);
+    assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled);
 }
 
 #[test]
