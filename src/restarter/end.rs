@@ -25,25 +25,28 @@ impl Restarter {
 
     /// Does what is still to be done, when nobody will poll again: a restart that cannot be taken back any more comes to its end.
     pub(super) fn carry_out_the_rest(&mut self) {
-        let deadline = self.reactor.now() + END_LIMIT;
+        let mut looked_at = Duration::ZERO;
+        let mut deadline = None;
         loop {
             while let Some(output) = self.driver.next_output() {
                 if let Output::Action(action) = output {
                     self.carry_out(action);
                 }
             }
-            let now = self.reactor.now();
-            if !matches!(self.driver.state(), State::Handoff { phase: Phase::Committing { .. }, .. }) || now >= deadline {
+            let is_committing = matches!(self.driver.state(), State::Handoff { phase: Phase::Committing { .. }, .. });
+            if !is_committing || looked_at >= *deadline.get_or_insert_with(|| self.reactor.now() + END_LIMIT) {
                 return;
             }
             if !sys::has_waited(RETRY) {
                 thread::sleep(RETRY);
             }
+            // The machine's own deadline is earlier, and is met before this gives up: this process may be stopped at any point.
+            looked_at = self.reactor.now();
             let mut inputs = Vec::new();
             self.succession.poll(&self.reactor, &mut inputs);
             self.manager.poll(&self.reactor, &mut inputs);
             self.feed_all(inputs);
-            self.driver.feed(now, Input::Timeout);
+            self.driver.feed(looked_at, Input::Timeout);
         }
     }
 
