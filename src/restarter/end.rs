@@ -28,14 +28,12 @@ impl Restarter {
         let mut looked_at = Duration::ZERO;
         let mut deadline = None;
         loop {
-            while let Some(output) = self.driver.next_output() {
-                if let Output::Action(action) = output {
-                    self.carry_out(action);
-                }
-            }
-            let is_committing = matches!(self.driver.state(), State::Handoff { phase: Phase::Committing { .. }, .. });
-            if !is_committing || looked_at >= *deadline.get_or_insert_with(|| self.reactor.now() + END_LIMIT) {
-                return;
+            self.carry_out_actions();
+            let State::Handoff { attempt, phase: Phase::Committing { .. }, .. } = self.driver.state() else { return };
+            if looked_at >= *deadline.get_or_insert_with(|| self.reactor.now() + END_LIMIT) {
+                // What the kernel has not taken by now it never will, since the lifeline goes with this restarter.
+                self.feed(Input::CommitTaken(attempt));
+                return self.carry_out_actions();
             }
             if !sys::has_waited(RETRY) {
                 thread::sleep(RETRY);
@@ -47,6 +45,15 @@ impl Restarter {
             self.manager.poll(&self.reactor, &mut inputs);
             self.feed_all(inputs);
             self.driver.feed(looked_at, Input::Timeout);
+        }
+    }
+
+    /// Nobody is left to hear of events.
+    fn carry_out_actions(&mut self) {
+        while let Some(output) = self.driver.next_output() {
+            if let Output::Action(action) = output {
+                self.carry_out(action);
+            }
         }
     }
 
