@@ -26,30 +26,44 @@ impl Restarter {
     /// Does what is still to be done, when nobody will poll again: a restart that cannot be taken back any more comes to its end, and
     /// whoever asked for it is told.
     pub(super) fn carry_out_the_rest(&mut self) {
-        let mut now = self.reactor.now();
-        let deadline = now + END_LIMIT;
-        let mut is_given_up = false;
+        let mut looked_at = Duration::ZERO;
+        let mut deadline = None;
         loop {
-            while let Some(output) = self.driver.next_output() {
-                if let Output::Action(action) = output {
-                    self.carry_out(action);
-                }
-            }
-            if !matches!(self.driver.state(), State::Handoff { phase: Phase::Committing { .. }, .. }) || is_given_up {
+            self.carry_out_actions();
+            if !matches!(self.driver.state(), State::Handoff { phase: Phase::Committing { .. }, .. }) {
                 return;
             }
-            is_given_up = now >= deadline;
-            if is_given_up {
+            if looked_at >= *deadline.get_or_insert_with(|| self.reactor.now() + END_LIMIT) {
+                // What the kernel has not taken by now it never will, since the lifeline goes with this restarter.
                 self.succession.give_up_unsent();
-            } else if !sys::has_waited(RETRY) {
+                self.feed_successor();
+                return self.carry_out_actions();
+            }
+            if !sys::has_waited(RETRY) {
                 thread::sleep(RETRY);
             }
-            now = self.reactor.now();
+            // The machine's own deadline is earlier, and is met before this gives up: this process may be stopped at any point.
+            looked_at = self.reactor.now();
+            self.feed_successor();
             let mut inputs = Vec::new();
-            self.succession.poll(&self.reactor, &mut inputs);
             self.manager.poll(&self.reactor, &mut inputs);
             self.feed_all(inputs);
-            self.driver.feed(now, Input::Timeout);
+            self.driver.feed(looked_at, Input::Timeout);
+        }
+    }
+
+    fn feed_successor(&mut self) {
+        let mut inputs = Vec::new();
+        self.succession.poll(&self.reactor, &mut inputs);
+        self.feed_all(inputs);
+    }
+
+    /// Nobody is left to hear of events.
+    fn carry_out_actions(&mut self) {
+        while let Some(output) = self.driver.next_output() {
+            if let Output::Action(action) = output {
+                self.carry_out(action);
+            }
         }
     }
 

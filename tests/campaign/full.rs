@@ -6,11 +6,12 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
+use crate::asker::Answer;
 use crate::case::{Case, Fault, Step, Victim};
 use crate::expected::{Serves, Told};
 use crate::harness::Setup;
-use crate::hub::Process;
-use crate::judge::judge;
+use crate::hub::{Process, wait_until};
+use crate::judge::{alone, judge};
 use crate::trial;
 use crate::world::{Outcome, UnderWay, World, stop};
 
@@ -54,6 +55,12 @@ pub fn trials() -> Vec<Trial> {
         cases.into_iter().map(|(promise, what, before, expected)| trial(name(promise, what), move || suffer(before, expected))).collect();
     trials.push(trial(name("promise_03", "is_taken_back_by_a_cancel"), cancelled));
     trials.push(trial(name("promise_03", "is_taken_back_by_a_stop"), stopped));
+    trials.push(trial(name("promise_03", "is_taken_back_by_a_drop"), || dropped(false)));
+    trials.push(trial(name("promise_03", "is_taken_back_by_a_drop_although_there_is_room"), || dropped(true)));
+    for (probation, step) in [(None, "at_granted"), (Some("120000"), "on_probation")] {
+        let name = format!("promise_03_{step}::a_commit_that_the_kernel_does_not_take_is_told_to_the_asker_when_the_restarter_is_dropped");
+        trials.push(trial(name, move || commit_not_taken(probation)));
+    }
     trials.push(trial(name("promise_07", "dies_with_the_old_one"), || orphaned(Fault::Kill)));
     trials.push(trial(name("promise_07", "dies_with_the_old_one_that_leaves_a_helper"), || orphaned(Fault::Helper)));
     trials
@@ -137,11 +144,60 @@ fn stopped() {
     let old = under_way.old.clone();
     assert_eq!(old.ask("stop"), "stopped");
     let answer = outcome(under_way).answer;
-    assert_eq!(answer, crate::asker::Answer::Failed("the restart was called off because this process is stopping".into()));
+    assert_eq!(answer, Answer::Failed("the restart was called off because this process is stopping".into()));
     new.ends();
     assert!(old.said("event HandedOff").is_empty());
     assert_eq!(world.service.connect().pid, old.pid);
-    crate::judge::alone(&world, case(Fault::Kill, Victim::New), Some(&old));
+    alone(&world, case(Fault::Kill, Victim::New), Some(&old));
+}
+
+fn dropped(there_is_room: bool) {
+    let (world, under_way, new) = with_a_full_lifeline();
+    let old = under_way.old.clone();
+    let waits = old.said("waits").len();
+    // In one breath: the restarter has no turn in between.
+    old.tell("wait\ndrop");
+    old.says_again("waits", waits);
+    if there_is_room {
+        new.signal(Signal::SIGCONT);
+        world.strike_with(&old, "room down");
+    }
+    old.tell("go");
+    let answer = outcome(under_way).answer;
+    assert_eq!(answer, Answer::Failed("the restart was called off because this process is stopping".into()));
+    new.ends();
+    assert!(old.said("event HandedOff").is_empty() && new.said("event Granted").is_empty() && new.said("serving").is_empty());
+    assert_eq!(world.service.connect().pid, old.pid);
+    alone(&world, case(Fault::Kill, Victim::New), Some(&old));
+}
+
+/// The new one, which is stopped, has the grant, and the lifeline is full then: the old one drops its restarter, and lives on.
+fn commit_not_taken(probation: Option<&str>) {
+    let setup = probation.into_iter().fold(Setup::new(), |setup, time| setup.set("probation_ms", time));
+    let world = World::start(setup, false);
+    world.owner.ask("on HandedOff wait");
+    world.owner.ask("on HandedOff drop");
+    let under_way = world.reach(Step::Ready, false);
+    let (old, new) = (under_way.old, under_way.new.expect("a successor"));
+    stop(&new);
+    let waits = old.said("waits").len();
+    old.tell("go");
+    old.says_again("waits", waits);
+    world.strike_with(&old, "fill down");
+    old.tell("go");
+    assert_eq!(under_way.asker.answer(), Answer::Complete(new.pid));
+    assert_eq!(old.says("did drop:"), "dropped");
+    new.signal(Signal::SIGCONT);
+    new.says("event Granted");
+    if probation.is_some() {
+        // Nobody can tell it that this is final but the end of the old one.
+        assert!(new.ask("request").starts_with("OnProbation"));
+        drop(under_way.kept);
+        old.tell("exit 0");
+    }
+    new.says("event Committed");
+    wait_until("a process that can be restarted", || new.ask("status").contains(r#""state":"idle""#));
+    assert_eq!(world.service.connect().pid, new.pid);
 }
 
 fn orphaned(fault: Fault) {

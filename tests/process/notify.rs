@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         promise_07_the_old_one_killed_before_systemd_has_been_sent_the_number_leaves_the_new_one_to_send_it,
         promise_07_the_old_one_killed_before_systemd_has_answered_leaves_the_new_one_the_service,
         promise_03_a_drop_held_up_by_systemd_answers_though_the_new_one_is_killed_meanwhile,
+        promise_07_a_drop_held_up_by_systemd_and_stopped_past_its_time_still_commits,
         systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready,
         systemd_that_is_not_there_does_no_harm,
         systemd_is_told_though_the_program_forgets_where_it_listens,
@@ -404,6 +405,27 @@ fn promise_03_a_drop_held_up_by_systemd_answers_though_the_new_one_is_killed_mea
     assert_eq!(old.says("did drop:"), "dropped");
     assert_eq!(old.said("event"), ["Restarting".into(), format!("Spawned {}", new.pid), format!("HandedOff {}", new.pid)]);
     assert_eq!(old.ask("request"), "there is no restarter");
+}
+
+/// The program goes on without its restarter. Who asked and the new one wait for the commit, and would hear nothing more from here.
+fn promise_07_a_drop_held_up_by_systemd_and_stopped_past_its_time_still_commits() {
+    let (manager, service) = start(Setup::new().set("probation_ms", "120000"));
+    manager.is_kept_busy();
+    let old = service.first();
+    old.ask("on HandedOff drop");
+    let asker = service.restart_meanwhile();
+    let new = service.hub.process(old.says("event HandedOff").parse().expect("a pid"));
+    wait_until("the old one to wait in the drop", || procfs::sleeps(old.pid));
+    old.signal(Signal::SIGSTOP);
+    wait_until("the old one to stand still", || procfs::state(old.pid) == Some('T'));
+    // The clock is what this is about.
+    std::thread::sleep(Duration::from_millis(5500));
+    old.signal(Signal::SIGCONT);
+    assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
+    assert_eq!(old.says("did drop:"), "dropped");
+    new.says("event Committed");
+    assert!(old.lives());
+    assert_eq!(new.ask("request"), "ok");
 }
 
 fn systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready() {
