@@ -1,10 +1,16 @@
 //! A grant that the kernel takes late, in a turn of the loop that takes long: the program must not
 //! go on before it knows that the service is its successor's.
 
+#[allow(dead_code, unreachable_pub, reason = "shared with the simulation")]
+#[path = "simulation/predecessor.rs"]
+mod predecessor;
+
 use std::cell::RefCell;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -13,10 +19,20 @@ use pollflip::internals::simulation::{self, Simulation};
 use pollflip::internals::wire::{Message, OLDEST, VERSION};
 use pollflip::{Event, RestartConfig, Restarter};
 
+use predecessor::Predecessor;
+
 /// More than one call of `poll` may take.
 const LONG: Duration = Duration::from_millis(5);
 /// After this time a message that the kernel has not taken is tried again.
 const RETRY: Duration = Duration::from_millis(10);
+
+/// There is one restarter at a time in a process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What a predecessor does.
+const GRANTS: u8 = 0;
+const COMMITS: u8 = 1;
+const ENDS: u8 = 6;
 
 thread_local! {
     static SIMULATION: RefCell<Option<Rc<Simulation>>> = const { RefCell::new(None) };
@@ -42,11 +58,20 @@ impl Log for Slow {
 }
 
 /// A restarter whose successor is ready, on a system where a call fails after so many.
-fn with_a_successor_that_is_ready(calls: u32) -> (Rc<Simulation>, Restarter) {
-    let simulation = Rc::new(Simulation::new(None, None));
+fn with_a_successor_that_is_ready(predecessor: Option<(&mut Predecessor, OwnedFd)>, calls: u32) -> (Rc<Simulation>, Restarter) {
+    let (mut predecessor, lifeline) = predecessor.unzip();
+    let simulation = Rc::new(Simulation::new(lifeline, None));
     let config = RestartConfig::new().program("/bin/true").restart_signal(None);
     let mut restarter = simulation::build(&simulation, &config).expect("a restarter");
-    restarter.ready().expect("it has no predecessor");
+    if let Some(predecessor) = &mut predecessor {
+        predecessor.does(GRANTS);
+        predecessor.answers();
+    }
+    restarter.ready().expect("the service is its own");
+    if let Some(predecessor) = predecessor {
+        predecessor.does(COMMITS);
+    }
+    while restarter.poll().is_some() {}
     restarter.request().expect("it is idle");
     while restarter.poll().is_some() {}
     simulation::run_thread(&mut restarter);
@@ -65,10 +90,11 @@ fn with_a_successor_that_is_ready(calls: u32) -> (Rc<Simulation>, Restarter) {
 
 #[test]
 fn promise_07_the_program_learns_of_a_late_grant_before_it_goes_on() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     log::set_logger(&Slow).expect("there is no other");
     log::set_max_level(LevelFilter::Trace);
     for calls in 0..100 {
-        let (simulation, mut restarter) = with_a_successor_that_is_ready(calls);
+        let (simulation, mut restarter) = with_a_successor_that_is_ready(None, calls);
         let State::AwaitingReady { handover: Handover::Granting, .. } = simulation::state(&restarter) else { continue };
         simulation::pass(&simulation, &mut restarter, RETRY);
         SIMULATION.set(Some(simulation.clone()));
@@ -77,6 +103,22 @@ fn promise_07_the_program_learns_of_a_late_grant_before_it_goes_on() {
         assert!(simulation.passed() - before >= LONG, "the turn was to take long");
         assert!(matches!(event, Some(Event::HandedOff(_))), "the successor serves, and the program is told {event:?}");
         SIMULATION.set(None);
+        return;
+    }
+    panic!("no call that fails makes the grant wait");
+}
+
+#[test]
+fn promise_07_the_program_learns_of_a_late_grant_before_it_learns_of_its_predecessor() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for calls in 0..100 {
+        let (mut predecessor, lifeline) = Predecessor::new(false, None);
+        let (simulation, mut restarter) = with_a_successor_that_is_ready(Some((&mut predecessor, lifeline)), calls);
+        let State::AwaitingReady { handover: Handover::Granting, .. } = simulation::state(&restarter) else { continue };
+        predecessor.does(ENDS);
+        simulation::pass(&simulation, &mut restarter, RETRY);
+        let events: Vec<_> = std::iter::from_fn(|| restarter.poll()).collect();
+        assert!(matches!(&events[..], [Event::HandedOff(_), .., Event::PredecessorGone]), "{events:?}");
         return;
     }
     panic!("no call that fails makes the grant wait");

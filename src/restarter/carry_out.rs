@@ -23,18 +23,18 @@ impl Restarter {
             if let Some(inheritance) = self.ancestry.inherited() {
                 return Some(Event::Inherited(inheritance));
             }
-            if let Some((notice, predecessor)) = self.ancestry.next_untold() {
-                match notice {
-                    TakeoverNotice::Granted => return Some(Event::Granted),
-                    TakeoverNotice::Committed => return Some(Event::Committed),
-                    TakeoverNotice::GivenUp => return Some(Event::Broken(Error::GivenUp(predecessor))),
-                    TakeoverNotice::PredecessorGone => return Some(Event::PredecessorGone),
-                    TakeoverNotice::LineLost => continue,
-                }
+            // If the service is the successor's, the program must know that before all else.
+            if !matches!(self.driver.state(), State::Handoff { .. })
+                && let Some(event) = self.next_of_the_predecessor()
+            {
+                return Some(event);
             }
             let Some(output) = self.driver.next_output() else {
-                self.settle();
-                return None;
+                let event = self.next_of_the_predecessor();
+                if event.is_none() {
+                    self.settle();
+                }
+                return event;
             };
             match output {
                 Output::Action(action) => self.carry_out(action),
@@ -43,6 +43,20 @@ impl Restarter {
                         return Some(event);
                     }
                 }
+            }
+        }
+    }
+
+    /// What the program has yet to be told of the predecessor.
+    fn next_of_the_predecessor(&mut self) -> Option<Event> {
+        loop {
+            let (notice, predecessor) = self.ancestry.next_untold()?;
+            match notice {
+                TakeoverNotice::Granted => return Some(Event::Granted),
+                TakeoverNotice::Committed => return Some(Event::Committed),
+                TakeoverNotice::GivenUp => return Some(Event::Broken(Error::GivenUp(predecessor))),
+                TakeoverNotice::PredecessorGone => return Some(Event::PredecessorGone),
+                TakeoverNotice::LineLost => {}
             }
         }
     }

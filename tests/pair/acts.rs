@@ -95,8 +95,10 @@ impl Run<'_> {
             }
             if setting.has(Power::Shortages) {
                 match old.shortage {
-                    Shortage::None if current.held.process && !current.held.closed => acts.push(Act::OldShort),
-                    Shortage::None => {}
+                    // It matters where there is something to read.
+                    Shortage::None if !current.held.process || current.held.closed => {}
+                    Shortage::None if current.line.to_old.is_empty() && !current.new_end_is_closed() => {}
+                    Shortage::None => acts.push(Act::OldShort),
                     Shortage::Short => acts.extend([Act::OldReads, Act::OldStaysShort]),
                     Shortage::Long => acts.push(Act::OldReads),
                 }

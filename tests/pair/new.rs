@@ -296,7 +296,8 @@ impl Run<'_> {
         if setting.has(Power::Breaks) && !of.garbled && of.line.old_end && old_is_there {
             steps.push(Step::TalkGarbage);
         }
-        if setting.has(Power::Shortages) && (of.line.short || reads(facts.stage)) {
+        let has_come = !of.line.to_new.is_empty() || of.old_end_is_closed(self.world.old.life);
+        if setting.has(Power::Shortages) && (of.line.short || (has_come && reads(facts.stage))) {
             steps.push(if of.line.short { Step::Reads } else { Step::Short });
         }
         if setting.has(Power::Stalls) && old_is_there && reads(facts.stage) {

@@ -43,7 +43,7 @@ pub struct Seen {
     pub edges: usize,
     pub at_rest: usize,
     pub broken: Option<Broken>,
-    /// Each act, with a shortest way to it.
+    /// Each act, with a shortest way to it; not of a search without a limit.
     pub acts: HashMap<Act, Vec<Act>, BuildHasherDefault<Fingerprint>>,
 }
 
@@ -131,7 +131,9 @@ impl Pair {
             for act in self.acts(&world) {
                 let (next, broken) = self.step(&world, act);
                 seen.edges += 1;
-                seen.acts.entry(act).or_insert_with(|| way(&from, index, Some(act)));
+                if limit < usize::MAX {
+                    seen.acts.entry(act).or_insert_with(|| way(&from, index, Some(act)));
+                }
                 if let Some(law) = broken {
                     seen.broken = Some(Broken { law, way: way(&from, index, Some(act)) });
                     seen.states = states.len();

@@ -2,6 +2,8 @@
 //!
 //! Knows: which facts there are. Does not know: how they change.
 
+use std::hash::{Hash, Hasher};
+
 use super::automaton::Node;
 
 /// All that decides what comes next.
@@ -111,7 +113,7 @@ pub enum Thread {
 }
 
 /// One successor: as the old process holds it, the lifeline, and the process itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Successor {
     pub held: Held,
     pub line: Line,
@@ -140,7 +142,7 @@ pub struct Successor {
 }
 
 /// What the old process holds of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     /// It knows the process that was started.
     pub process: bool,
@@ -178,7 +180,7 @@ pub enum Wrapper {
 }
 
 /// The lifeline: what the kernel has of it, and what it has not taken yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
     pub to_new: Messages,
     pub to_old: Messages,
@@ -197,6 +199,59 @@ pub struct Line {
     pub stalled: bool,
     /// The kernel gives out nothing of what has come for it.
     pub short: bool,
+}
+
+/// Flags together: a search spends much of its time here.
+macro_rules! together {
+    ($($flag:ident)*) => {{
+        let mut flags = 0u16;
+        $(flags = flags << 1 | $flag as u16;)*
+        flags
+    }};
+}
+
+impl Hash for Successor {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Successor {
+            held,
+            line,
+            wrapper,
+            life,
+            undying,
+            killed,
+            late,
+            takeover,
+            machine,
+            orphaned,
+            asked,
+            taken,
+            refused,
+            progressed,
+            garbled,
+            given_up,
+            granted,
+            took_service,
+        } = *self;
+        (held, line, wrapper, life, takeover, machine).hash(state);
+        state.write_u16(together!(undying killed late orphaned asked taken refused progressed garbled given_up granted took_service));
+    }
+}
+
+impl Hash for Held {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Held { process, handover, granting, granted, committing, closed, told_closed, deaf, failed, reaped, exited } = *self;
+        handover.hash(state);
+        state.write_u16(together!(process granting granted committing closed told_closed deaf failed reaped exited));
+    }
+}
+
+impl Hash for Line {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Line { to_new, to_old, unsent_by_old, unsent_by_new, mute, old_end, new_end, shut, old_copied, new_copied, stalled, short } =
+            *self;
+        (to_new, to_old, unsent_by_old, unsent_by_new).hash(state);
+        state.write_u16(together!(mute old_end new_end shut old_copied new_copied stalled short));
+    }
 }
 
 /// A short queue.
