@@ -197,18 +197,21 @@ impl Setup {
     }
 }
 
-/// It begins a session, and its standard input becomes the terminal of that, whose hang-up it hears, whatever the tests were started by.
+/// It begins a session, and its standard input becomes the terminal of that, whose signals it hears, whatever the tests were started by.
 #[allow(unsafe_code, reason = "std has no terminals")]
 fn lead_terminal(command: &mut Command) {
     let begin = || {
         nix::unistd::setsid()?;
         // SAFETY: the call takes two numbers.
         Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;
-        // SAFETY: no handler is installed.
-        unsafe { nix::sys::signal::signal(Signal::SIGHUP, SigHandler::SigDfl) }?;
+        // A shell without job control starts what is to run in the background deaf to the first two.
+        for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTSTP] {
+            // SAFETY: no handler is installed.
+            unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+        }
         Ok(())
     };
-    // SAFETY: between fork and exec three system calls are made, and nothing else.
+    // SAFETY: between fork and exec system calls are made, and nothing else.
     unsafe { command.pre_exec(begin) };
 }
 
