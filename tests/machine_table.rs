@@ -13,5 +13,5 @@ fn the_table_in_the_docs_of_state_is_what_the_code_does() {
 
 #[test]
 fn the_table_in_the_docs_of_stage_is_what_the_code_does() {
-    table::layout::check("src/machine/takeover.rs", "takeover", &table::takeover::takeover());
+    table::layout::check("src/machine/takeover/words.rs", "takeover", &table::takeover::takeover());
 }

@@ -29,7 +29,7 @@ impl SharedTakeover {
         sys::now() - self.epoch
     }
 
-    /// Takes one thing in, and has carried out what is to be done at once.
+    /// Takes one thing in, and has carried out what cannot wait.
     pub(super) fn feed(&self, now: Duration, input: TakeoverInput, carry_out: impl FnMut(Prompt)) {
         feed(&mut self.machine(), now, input, carry_out);
     }

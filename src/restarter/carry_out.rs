@@ -215,7 +215,8 @@ impl Restarter {
                 let (own, predecessor) = (process::id(), self.ancestry.predecessor_pid().unwrap_or_default());
                 match notice {
                     TakeoverNotice::Committed => {
-                        let how = if self.ancestry.predecessor_lives() { "given the service up for good" } else { "ended" };
+                        let how =
+                            if self.ancestry.predecessor_lives() { "handed the service over, and cannot take it back" } else { "ended" };
                         log::info!(target: "pollflip", "the predecessor (process {predecessor}) has {how}: process {own} serves");
                     }
                     TakeoverNotice::LineLost => {

@@ -120,8 +120,9 @@ fn what_systemd_passed_is_left_to_the_program_until_it_asks_for_any_socket() {
     fcntl(&passed, FcntlArg::F_SETFD(FdFlag::empty())).expect("a descriptor");
     let number = passed.as_raw_fd();
     let mut sockets = Sockets::new(Vec::new(), vec![Passed { name: "web".into(), number }]);
+    // Whatever its number is here, a successor finds the first of them at the first number that systemd gives.
     let untouched: Vec<_> = sockets.untouched().map(|(name, socket, number)| (name, same(&socket, &passed), number)).collect();
-    assert_eq!(untouched, [("web", true, number)]);
+    assert_eq!(untouched, [("web", true, 3)]);
     assert!(names(&sockets).is_empty() && flags(&passed) == (FdFlag::empty(), flags(&passed).1));
 
     sockets.udp_socket("other", (Ipv4Addr::LOCALHOST, 0)).expect("a socket");
