@@ -67,6 +67,7 @@ impl Machine {
     }
 
     /// Where it stands.
+    #[inline]
     pub fn state(&self) -> State {
         self.state
     }

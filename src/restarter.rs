@@ -322,7 +322,7 @@ impl Restarter {
 
     /// Whether the program has ruled restarts out.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.driver.state() == State::Closed(Closed::Stopping)
+        matches!(self.driver.state(), State::Closed(Closed::Stopping))
     }
 }
 

@@ -36,6 +36,7 @@ impl Driver {
         Driver { machine: Machine::new(limits), limits, record: None }
     }
 
+    #[inline]
     pub(super) fn state(&self) -> State {
         self.machine.state()
     }
