@@ -28,7 +28,7 @@ pub use words::{Action, Attempt, Cause, Input, Notice, Output, Reply, Ticket, Vi
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the kernel may take to take the grant: the program stands still meanwhile, and the successor waits.
 pub const GRANT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the service manager may take to take the new main PID in.
+/// How long the service manager may take to be sent the new main PID, and then to take it in.
 pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The times a machine goes by.
@@ -125,7 +125,7 @@ impl Machine {
             Input::Cancel => self.cancel(now),
             Input::Stop => self.stop(now),
             Input::ThreadLost => self.thread_lost(),
-            Input::ManagerTold => self.manager_told(),
+            Input::ManagerTold => self.manager_told(now),
             Input::BarrierPassed => self.barrier_passed(),
             Input::Timeout => {
                 if self.poll_timeout().is_some_and(|deadline| now >= deadline) {

@@ -153,7 +153,17 @@ impl Machine {
         }
     }
 
-    pub(super) fn manager_told(&mut self) {
+    /// It has its time from now on: the loop may have stood still since the grant.
+    pub(super) fn manager_told(&mut self, now: Duration) {
+        if let State::Handoff { phase: Phase::Committing { successor: Knows::NotTold, manager_knows: false, deadline, .. }, .. } =
+            &mut self.state
+        {
+            *deadline = now.saturating_add(COMMIT_TIMEOUT);
+        }
+        self.tell_commit();
+    }
+
+    fn tell_commit(&mut self) {
         if let State::Handoff { attempt, phase: Phase::Committing { successor: successor @ Knows::NotTold, .. }, .. } = &mut self.state {
             *successor = Knows::Told;
             let attempt = *attempt;
@@ -194,7 +204,7 @@ impl Machine {
                 self.resume(Some(ticket), Cause::DiedOnProbation);
             }
             State::Handoff { attempt, phase: Phase::Committing { .. }, .. } if attempt == of => {
-                self.manager_told();
+                self.tell_commit();
                 if let Some((successor, _)) = self.committing() {
                     *successor = Knows::Gone;
                 }
@@ -266,7 +276,7 @@ impl Machine {
             State::AwaitingReady { .. } => self.kill(now, Cause::TimedOut),
             State::Handoff { phase: Phase::Probation { .. }, .. } => self.check(),
             State::Handoff { phase: Phase::Committing { .. }, .. } => {
-                self.manager_told();
+                self.tell_commit();
                 self.barrier_passed();
             }
             State::Killing { ticket, cause, granted, deadline, .. } => {

@@ -104,7 +104,7 @@ use super::words::{Attempt, Cause, Ticket};
 ///
 /// Those who wait are told of the end when everybody else knows: the service manager first, then the successor. *Committing*, a phase of
 /// `Handoff`, counts who does: the first word is for the successor, `awaited` for the manager. The manager is waited for until the
-/// deadline, the successor until the kernel has taken the message or it has ended. A `Stop` on probation is remembered, should the
+/// deadline, which is set anew when it has been told, the successor until the kernel has taken the message or it has ended. A `Stop` on probation is remembered, should the
 /// successor turn out to have failed.
 ///
 /// An obstacle ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, is the reason in

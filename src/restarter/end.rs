@@ -8,8 +8,7 @@ use crate::sys;
 
 use super::Restarter;
 
-/// How long a restart that is final may take to its end when nobody will poll again: longer than the service manager is waited for. A
-/// successor that the kernel cannot tell learns of the commit by the end of this process.
+/// How long a restart that is final may take to its end when nobody will poll again: longer than the service manager is waited for. A successor that the kernel cannot tell learns of the commit by the end of this process.
 const END_LIMIT: Duration = COMMIT_TIMEOUT.saturating_add(Duration::from_millis(100));
 /// How soon it is tried again.
 const RETRY: Duration = Duration::from_millis(10);
@@ -34,6 +33,9 @@ impl Restarter {
                 return;
             }
             if looked_at >= *deadline.get_or_insert_with(|| self.reactor.now() + END_LIMIT) {
+                // The service manager is not waited for any longer.
+                self.feed_all([Input::ManagerTold, Input::BarrierPassed]);
+                self.carry_out_actions();
                 // What the kernel has not taken by now it never will, since the lifeline goes with this restarter.
                 self.succession.give_up_unsent();
                 self.feed_successor();

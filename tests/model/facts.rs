@@ -179,7 +179,7 @@ impl Facts {
             Room::Spawning => Some(self.limits.ready),
             Room::Proving => self.limits.probation,
             Room::Granting => Some(Duration::from_secs(5)),
-            Room::Untold => Some(Duration::from_secs(5)),
+            Room::Untold | Room::Telling => Some(Duration::from_secs(5)),
             Room::Killing | Room::KillingGranted => Some(Duration::from_secs(5)),
             _ => None,
         };
