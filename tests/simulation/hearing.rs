@@ -40,8 +40,7 @@ impl World {
             }
             Some(Event::Inherited(_)) => self.pulled = false,
             Some(Event::Broken(Error::GivenUp(_))) => {
-                let is_heard = self.around.predecessor.as_ref().is_some_and(Predecessor::is_open) && !self.has_lost_a_lifeline();
-                assert!(!is_heard, "nobody has given it up\n{}", self.judge.checked);
+                assert!(!self.hears_predecessor(), "nobody has given it up\n{}", self.judge.checked);
             }
             _ => {}
         }
@@ -54,6 +53,11 @@ impl World {
             self.happened.insert(Happening::Signal);
         }
         any
+    }
+
+    /// Whether the lifeline to the predecessor is whole, so that only a word of that one can give this process up.
+    pub(super) fn hears_predecessor(&self) -> bool {
+        self.around.predecessor.as_ref().is_some_and(Predecessor::is_open) && !self.has_lost_a_lifeline()
     }
 
     pub(super) fn judge(&mut self) {
