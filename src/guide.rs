@@ -300,7 +300,7 @@
 //! | level | what | who should look |
 //! | --- | --- | --- |
 //! | error | a restart failed, or was taken back; the successor ended after it had taken over; no restart is possible any more | a person, soon |
-//! | warn | systemd cannot be told, or tells nobody; a signal did nothing; a socket is not what was expected | whoever set the service up |
+//! | warn | systemd cannot be told, or tells nobody; a signal did nothing; a socket is not what was expected | the one who set the service up |
 //! | info | each step of each restart | whoever reads up on one |
 //! | debug | what other versions and helpers say that means nothing here | whoever writes a program |
 //!

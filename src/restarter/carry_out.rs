@@ -187,7 +187,7 @@ impl Restarter {
                 Event::Failed(failure)
             }
             Notice::SuccessorGone(pid) => {
-                // It may have been replaced in its turn, or told to end.
+                // It may have been replaced by a later one, or told to end.
                 let end = self.succession.exit();
                 let level = if end == Some(Exit::Code(0)) { Level::Info } else { Level::Error };
                 self.log(level, &format!("process {pid}, which had taken over, {}", end.unwrap_or(Exit::Unknown)));

@@ -23,7 +23,7 @@ impl Restarter {
     }
 
     /// Does what is still to be done, when nobody will poll again: a restart that cannot be taken back any more comes to its end, and
-    /// whoever asked for it is told.
+    /// those who asked for it are told.
     pub(super) fn carry_out_the_rest(&mut self) {
         let mut looked_at = Duration::ZERO;
         let mut deadline = None;
@@ -33,7 +33,7 @@ impl Restarter {
                 return;
             }
             if looked_at >= *deadline.get_or_insert_with(|| self.reactor.now() + END_LIMIT) {
-                // The service manager is not waited for any longer.
+                // The service manager is not waited for any longer: to the machine that is as if it had answered.
                 self.feed_all([Input::ManagerTold, Input::BarrierPassed]);
                 self.carry_out_actions();
                 // What the kernel has not taken by now it never will, since the lifeline goes with this restarter.

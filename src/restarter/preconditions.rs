@@ -55,7 +55,7 @@ fn forbidden(unstartable: Option<Refusal>, is_init: bool, is_unheard: bool) -> O
 
 /// Whether the end of this process would hang a terminal up.
 fn leads_terminal() -> bool {
-    // Nothing is read from it; a line without a carrier would keep whoever opens it waiting.
+    // Nothing is read from it; a line without a carrier would make the open wait.
     let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
     getsid(None) == Ok(getpid()) && !sys::is_simulated() && OpenOptions::new().read(true).custom_flags(flags).open("/dev/tty").is_ok()
 }

@@ -135,7 +135,7 @@ impl Requests {
         }
     }
 
-    /// Takes clients in, unless the predecessor does: at a path that it does not have, this process alone can tell whoever comes; a first
+    /// Takes clients in, unless the predecessor does: at a path that it does not have, this process alone can answer; a first
     /// generation does so from the start.
     pub(super) fn open(&mut self, reactor: &Reactor) {
         if let Some(server) = self.server.as_mut().filter(|server| !server.is_shared()) {

@@ -84,7 +84,7 @@ pub(crate) fn threads_with(process: &Process, capabilities: u64) -> io::Result<V
             with.push(thread);
         }
     }
-    // Read after the capabilities: whoever has got them by leaving this user namespace does not come back to it.
+    // Read after the capabilities: a process that has got them by leaving this user namespace cannot come back to it.
     if numbering(&format!("/proc/{}", process.pid()))? != numbering("/proc/self")? {
         with.clear();
     }

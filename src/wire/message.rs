@@ -138,7 +138,7 @@ pub struct Item {
 }
 
 /// What a descriptor of a handover is. The one who takes it knows that by its name, so nothing depends on it here; the first version
-/// demands it, and it tells whoever reads a trace.
+/// demands it, and a person who reads a trace can see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ItemKind {
     /// A connection, file or the like, for what it is.

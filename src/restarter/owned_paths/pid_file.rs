@@ -75,7 +75,7 @@ fn write(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<()> {
     if read(directory, name).is_some_and(|(_, text)| number(&text) == Some(pid)) {
         return Ok(());
     }
-    // A pipe, a socket, a device: whoever put it there, not to keep a number in.
+    // A pipe, a socket, a device: it is not there to keep a number in.
     if directory.look_at(name)?.is_some_and(|found| !found.is_file() && !found.is_link()) {
         let text = "something that is no regular file is there; it is left alone: move it away, or set another path";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
