@@ -9,7 +9,7 @@ use pollflip::{Refusal, RequestError};
 
 use crate::callers::{Call, Rights};
 use crate::deploys::copy;
-use crate::harness::{Service, Setup, install, own_program};
+use crate::harness::{Service, Setup, install};
 use crate::procfs;
 
 trials![
@@ -137,10 +137,13 @@ fn promise_10_the_name_of_a_program_is_not_taken_for_it_when_a_script_has_replac
     let Some(call) = Call::new("the one of a name that leads elsewhere", Rights::None) else { return };
     let (program, other, next) = (call.program(), call.path("other"), call.path("next-release"));
     copy(&other);
+    // The service is another user's, who need not be able to enter the directories of this test program.
+    let release = call.path("release");
+    copy(&release);
     let service = call.wish("name", &other).with(|setup| setup.plan("born wait")).launch();
     let first = service.first();
     first.says("waits");
-    install(&next, format!("#!/bin/sh\nexport RELEASE=2\nexec '{}' \"$@\"\n", own_program().display()).as_bytes());
+    install(&next, format!("#!/bin/sh\nexport RELEASE=2\nexec '{}' \"$@\"\n", release.display()).as_bytes());
     fs::rename(&next, &program).expect("a rename");
     first.tell("go");
     first.says("serving");
