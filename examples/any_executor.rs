@@ -50,7 +50,7 @@ impl LifecycleHandler for Counter {
 fn count_so_far(predecessor: &Predecessor) -> Result<u64, AnyError> {
     let bytes = match predecessor.receive(Duration::from_secs(5)) {
         // It is dead, and its listener is here.
-        Err(pollflip::Error::Alone(_)) => None,
+        Err(pollflip::Error::PredecessorGone { .. }) => None,
         inheritance => inheritance?.bytes("count")?,
     };
     Ok(bytes.map(|bytes| bytes.as_slice().try_into().map(u64::from_be_bytes)).transpose()?.unwrap_or_default())

@@ -190,7 +190,7 @@ impl RestartConfig {
         match path {
             // It goes to successors by its name, which is text.
             Some(path) if path.to_str().is_none() => {
-                Err(Error::rule(format!("the path of the coordination socket must be UTF-8, and {} is not", path.display())))
+                Err(Error::setting(format!("the path of the coordination socket must be UTF-8, and {} is not", path.display())))
             }
             path => Ok(path),
         }
@@ -212,7 +212,7 @@ impl RestartConfig {
             if let Some(conflict) = conflict {
                 let (file, socket) = (file.display(), socket.display());
                 let text = format!("the pid file {file} {conflict} the coordination socket {socket}: give it another path");
-                return Err(Error::rule(text));
+                return Err(Error::setting(text));
             }
         }
         Ok(path)
@@ -223,7 +223,7 @@ impl RestartConfig {
 pub(crate) fn restart_signal(number: i32) -> Result<Signal, Error> {
     match Signal::try_from(number) {
         Ok(Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGILL | Signal::SIGFPE | Signal::SIGSEGV | Signal::SIGCHLD) | Err(_) => {
-            Err(Error::rule(format!(
+            Err(Error::setting(format!(
                 "signal {number} cannot be the restart signal: take one that a program can handle and that means nothing else, such as SIGUSR2"
             )))
         }
@@ -235,7 +235,7 @@ pub(crate) fn restart_signal(number: i32) -> Result<Signal, Error> {
 /// that has more rights than its caller is of the caller's choice.
 fn settled(path: &Path, what: &str) -> Result<PathBuf, Error> {
     if path.is_relative() && sys::has_gained_rights() {
-        return Err(Error::rule(format!(
+        return Err(Error::setting(format!(
             "{what} {} is relative to a directory that the caller of this program chose, and this process has rights that its caller need not \
              have: give it an absolute path",
             path.display()
@@ -246,7 +246,7 @@ fn settled(path: &Path, what: &str) -> Result<PathBuf, Error> {
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
     if path.as_os_str().is_empty() {
-        return Err(Error::rule("a path in the configuration is empty: leave that setting away, or give it a path"));
+        return Err(Error::setting("a path in the configuration is empty: leave that setting away, or give it a path"));
     }
-    std::path::absolute(path).map_err(|error| Error::Os { step: format!("cannot make {} absolute", path.display()).into(), source: error })
+    std::path::absolute(path).map_err(|error| Error::os(format!("cannot make {} absolute", path.display()))(error))
 }

@@ -3,16 +3,21 @@
 //! | type | whose doing it is | what to do |
 //! | --- | --- | --- |
 //! | [`Refusal`] | the asker came at the wrong time | ask again later, or elsewhere |
-//! | [`Failure`] | the successor, or the attempt to start it | mend the new version; this process serves on |
+//! | [`Failure`] | the successor, or the attempt to start it | mend the new version; this process keeps serving |
 //! | [`Error`] | this process: a system call failed or a rule was broken | what the text says |
 //! | [`RequestError`] | told to the client of a coordination socket | each variant says |
 //!
 //! Knows: words and numbers. Does not know: how any of it came about.
 
+pub mod refusals;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -26,6 +31,7 @@ pub enum Refusal {
     NotReady,
     /// An earlier request is being worked on.
     #[error("a restart is under way since {}; wait for its end", seconds(since))]
+    #[non_exhaustive]
     UnderWay {
         /// How long ago that restart was asked for.
         since: Duration,
@@ -35,12 +41,14 @@ pub enum Refusal {
         Some(pid) => format!("process {pid} has taken over and must prove itself first"),
         None => "the predecessor of this process has not committed yet".into(),
     })]
+    #[non_exhaustive]
     OnProbation {
         /// The process on probation, if it is the successor of the one that refuses; `None` if it is that one itself.
         successor: Option<u32>,
     },
-    /// This process has handed over for good.
+    /// This process has handed the service over, and that is final.
     #[error("handed off to process {successor}: ask that one")]
+    #[non_exhaustive]
     HandedOff {
         /// The process that serves now.
         successor: u32,
@@ -60,18 +68,19 @@ pub enum Refusal {
         "this process leads the session of a terminal, which its end would hang up, and that would kill the successor: start it from a shell \
          or supervisor that outlives it, or with `pollflip guard`, setsid or nohup"
     )]
-    Terminal,
+    SessionLeader,
     /// systemd, or the [guard](crate::guard), takes no notifications from this service, and would end it with this process.
     #[error(
         "systemd takes no notifications from this service and would end it with this process: set Type=notify or NotifyAccess=main in the \
          unit, or PIDFile= there and a pid file here; under `pollflip guard`: run it in the network namespace of the guard"
     )]
-    Unheard,
+    NoNotifyAccess,
     /// More earlier generations than [`RestartConfig::max_draining`](crate::RestartConfig::max_draining) allows still finish their work.
     #[error(
         "{count} earlier {}, the oldest as process {oldest}: wait for them, or end them",
         if *count == 1 { "generation still finishes its work" } else { "generations still finish their work" }
     )]
+    #[non_exhaustive]
     Draining {
         /// How many.
         count: u32,
@@ -95,21 +104,23 @@ pub enum Refusal {
          been deleted, or /proc is not there; name the program by an absolute path, with RestartConfig::program"
     )]
     UnknownProgram,
-    /// No further restart is possible in this process, see [`Event::Broken`](crate::Event::Broken).
+    /// The restart thread has ended, which it does on its own only in a panic: see
+    /// [`Event::NoMoreRestarts`](crate::Event::NoMoreRestarts).
     #[error("the restart thread of this process is gone: stop and start the service")]
-    Broken,
+    RestartThreadGone,
     /// This process is a forked child, and was asked through its copy of the [`Restarter`](crate::Restarter).
     #[error("this is a forked child's copy of a Restarter: ask the process that built it, or build one here")]
     Forked,
 }
 
-/// Why an attempt to restart has failed. The old process goes on serving.
+/// Why an attempt to restart has failed. The old process goes on serving. Its text is a whole
+/// sentence, as that of [`Error`] is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
     /// The program could not be started.
-    #[error(transparent)]
-    Spawn(#[from] ChildSpawnError),
+    #[error("{}", .0.sentence())]
+    Spawn(ChildSpawnError),
     /// The successor ended before it was ready.
     #[error("the successor {0} before it was ready{hint}", hint = match .0 {
         Exit::Code(0) => "; does that program call ready()?",
@@ -122,8 +133,12 @@ pub enum Failure {
     #[error("the successor {0} on probation")]
     DiedOnProbation(Exit),
     /// The successor was not ready in time and has been given up: killed, if it had been started at all.
-    #[error("the successor was not ready within {} and has been given up; it has to call ready() by then", seconds(.0))]
-    TimedOut(Duration),
+    #[error("the successor was not ready within {} and has been given up; it has to call ready() by then", seconds(limit))]
+    #[non_exhaustive]
+    TimedOut {
+        /// How long it had.
+        limit: Duration,
+    },
     /// The successor said that it will not take over.
     #[error("the successor refused: {0}")]
     Refused(String),
@@ -148,41 +163,85 @@ pub enum Failure {
     Stopping,
 }
 
+impl From<ChildSpawnError> for Failure {
+    fn from(error: ChildSpawnError) -> Failure {
+        Failure::Spawn(error)
+    }
+}
+
 /// The new process could not be started: the spawn part of [`Failure`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChildSpawnError {
-    program: PathBuf,
-    errno: Option<i32>,
-    reason: String,
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ChildSpawnError {
+    /// The restart thread is gone, and no further restart is possible in this process.
+    RestartThreadGone,
+    /// The start failed. The text does not repeat the error of the operating system, which is the
+    /// [`source`](std::error::Error::source); that of [`Failure::Spawn`] has both.
+    #[non_exhaustive]
+    ChildError {
+        /// The program that was to be started.
+        program: PathBuf,
+        /// What was found out beyond the error of the operating system.
+        reason: Option<String>,
+        /// The error of the operating system.
+        source: Arc<io::Error>,
+    },
 }
 
 impl ChildSpawnError {
-    pub(crate) fn new(program: &Path, cause: &io::Error, note: Option<String>) -> Self {
-        let reason = match note {
-            Some(note) => format!("{cause}: {note}"),
-            None => cause.to_string(),
-        };
-        ChildSpawnError { program: program.into(), errno: cause.raw_os_error(), reason }
+    pub(crate) fn new(program: &Path, cause: io::Error, reason: Option<String>) -> Self {
+        ChildSpawnError::ChildError { program: program.into(), reason, source: Arc::new(cause) }
     }
 
-    /// The program that was to be started.
-    pub fn program(&self) -> &Path {
-        &self.program
-    }
-
-    /// The error of the system call, if it was one that failed.
+    /// The number of the error of the operating system, if it was one that failed.
     pub fn raw_os_error(&self) -> Option<i32> {
-        self.errno
+        match self {
+            ChildSpawnError::RestartThreadGone => None,
+            ChildSpawnError::ChildError { source, .. } => source.raw_os_error(),
+        }
+    }
+
+    /// What happened and why, in one.
+    fn sentence(&self) -> String {
+        match self {
+            ChildSpawnError::RestartThreadGone => self.to_string(),
+            ChildSpawnError::ChildError { program, reason, source } => {
+                let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                format!("could not start {}: {source}{reason}", program.display())
+            }
+        }
     }
 }
 
 impl fmt::Display for ChildSpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "could not start {}: {}", self.program.display(), self.reason)
+        match self {
+            ChildSpawnError::RestartThreadGone => Refusal::RestartThreadGone.fmt(f),
+            ChildSpawnError::ChildError { program, reason, .. } => {
+                write!(f, "could not start {}", program.display())?;
+                reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
+            }
+        }
     }
 }
 
-impl std::error::Error for ChildSpawnError {}
+impl std::error::Error for ChildSpawnError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ChildSpawnError::RestartThreadGone => None,
+            ChildSpawnError::ChildError { source, .. } => Some(&**source),
+        }
+    }
+}
+
+/// As far as people can tell them apart.
+impl PartialEq for ChildSpawnError {
+    fn eq(&self, other: &ChildSpawnError) -> bool {
+        (self.raw_os_error(), self.sentence()) == (other.raw_os_error(), other.sentence())
+    }
+}
+
+impl Eq for ChildSpawnError {}
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,74 +279,140 @@ impl fmt::Display for Exit {
     }
 }
 
-/// What went wrong in this process itself.
-#[derive(Debug, thiserror::Error)]
+/// What went wrong in this process itself. Its text is a whole sentence, with the error of the
+/// operating system in it; [`source`](std::error::Error::source) does not say that once more.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed.
-    #[error("{step}: {source}")]
+    #[error("{step}: {error}")]
+    #[non_exhaustive]
     Os {
         /// What was being done, with the names of the things it was done to.
         step: Cow<'static, str>,
         /// The error of the operating system.
-        source: io::Error,
+        error: io::Error,
     },
-    /// Something was asked for that cannot be; the text says what and why.
+    /// It is too early for that: there is no [`Restarter`](crate::Restarter) yet, or the state that was
+    /// asked for has not been taken.
     #[error("{0}")]
-    Rule(Cow<'static, str>),
-    /// The predecessor has ended before it had given its state. This process is alone: it has what the other listened on, and can call
-    /// [`ready`](crate::Restarter::ready) without the state, or end and leave it to a supervisor to start afresh. The log does not say that
+    TooEarly(Cow<'static, str>),
+    /// It is too late for that: this process has said that it is ready, has been given the state, has
+    /// handed the service over, or is stopping.
+    #[error("{0}")]
+    TooLate(Cow<'static, str>),
+    /// Another [`Restarter`](crate::Restarter) or [`RestartTask`](crate::RestartTask) lives in this process.
+    #[error("another Restarter or RestartTask lives in this process; there can be one at a time")]
+    AnotherRestarter,
+    /// This process has handed the service over, and that is final.
+    #[error("this process has handed the service over for good: another one serves, and this one restarts nothing any more")]
+    HandedOver,
+    /// A setting makes no sense, or not together with another one.
+    #[error("{0}")]
+    InvalidSetting(Cow<'static, str>),
+    /// A name cannot be that of a socket.
+    #[error("{0}")]
+    InvalidName(Cow<'static, str>),
+    /// A socket of that name is there, and is of another kind or has another address.
+    #[error("{0}")]
+    WrongSocket(Cow<'static, str>),
+    /// This process cannot be used as it stands: something that it was started with, or in, forbids it.
+    #[error("{0}")]
+    Unsuitable(Cow<'static, str>),
+    /// What the predecessor says over the lifeline cannot be used. This process knows of no socket that
+    /// the predecessor has given, and is to end.
+    #[error("{0}")]
+    UnusableLifeline(Cow<'static, str>),
+    /// The state has come, or has begun to come, and cannot be used.
+    #[error("{0}")]
+    UnusableState(Cow<'static, str>),
+    /// The predecessor has ended before it had given its state. This process is the only one left: it
+    /// has the sockets that the predecessor listened on. It can call [`ready`](crate::Restarter::ready)
+    /// without the state, or end and leave it to a supervisor to start afresh. The log does not say that
     /// the state is lost: print this error.
-    #[error("no state has come: the predecessor (process {0}) has ended; what it listened on is here")]
-    Alone(u32),
+    #[error("no state has come: the predecessor (process {pid}) has ended; what it listened on is here")]
+    #[non_exhaustive]
+    PredecessorGone {
+        /// The process id that the predecessor had.
+        pid: u32,
+    },
     /// The predecessor has not given its state in time. It serves: [refuse](crate::Predecessor::refuse), or end.
-    #[error("no state has come from the predecessor within {}; refuse, or end", seconds(.0))]
-    TimedOut(Duration),
-    /// No further restart is possible in this process, for a reason that stays: [`Refusal::Stopping`] or [`Refusal::Broken`]. It can go on
-    /// serving.
+    #[error("no state has come from the predecessor within {}; refuse, or end", seconds(limit))]
+    #[non_exhaustive]
+    TimedOut {
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// No further restart is possible in this process, for a reason that
+    /// [stays](Refusal::is_permanent). It can go on serving.
     #[error("no further restart is possible: {0}")]
-    Final(Refusal),
-    /// The predecessor has given this process up. It serves on, or another one that it has started since; this process should end.
-    #[error("the predecessor (process {0}) has given this process up, and the service goes on without it: end this process")]
-    GivenUp(u32),
+    NoMoreRestarts(Refusal),
+    /// The predecessor has given this process up. The predecessor serves, or another process that it has
+    /// started since; this process should end.
+    #[error("the predecessor (process {pid}) has given this process up, and the service goes on without it: end this process")]
+    #[non_exhaustive]
+    GivenUp {
+        /// The process id of the predecessor.
+        pid: u32,
+    },
 }
 
 impl Error {
     pub(crate) fn os(step: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Error {
         let step = step.into();
-        move |source| Error::Os { step, source }
+        move |error| Error::Os { step, error }
     }
 
-    pub(crate) fn rule(text: impl Into<Cow<'static, str>>) -> Error {
-        Error::Rule(text.into())
+    pub(crate) fn setting(why: impl Into<Cow<'static, str>>) -> Error {
+        Error::InvalidSetting(why.into())
+    }
+
+    /// What kind of error of the operating system that is, or which one it comes closest to.
+    fn kind(&self) -> io::ErrorKind {
+        match self {
+            Error::Os { error, .. } => error.kind(),
+            Error::TooEarly(_)
+            | Error::TooLate(_)
+            | Error::AnotherRestarter
+            | Error::HandedOver
+            | Error::InvalidSetting(_)
+            | Error::InvalidName(_)
+            | Error::WrongSocket(_)
+            | Error::Unsuitable(_) => io::ErrorKind::InvalidInput,
+            Error::UnusableLifeline(_) | Error::UnusableState(_) => io::ErrorKind::InvalidData,
+            Error::PredecessorGone { .. } => io::ErrorKind::NotFound,
+            Error::TimedOut { .. } => io::ErrorKind::TimedOut,
+            Error::NoMoreRestarts(_) => io::ErrorKind::Unsupported,
+            Error::GivenUp { .. } => io::ErrorKind::ConnectionAborted,
+        }
+    }
+}
+
+/// The sentence: that is what a `main` prints that returns the error.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
-        let kind = match &error {
-            Error::Os { source, .. } => source.kind(),
-            Error::Rule(_) => io::ErrorKind::InvalidInput,
-            Error::Alone(_) => io::ErrorKind::NotFound,
-            Error::TimedOut(_) => io::ErrorKind::TimedOut,
-            Error::Final(_) => io::ErrorKind::Unsupported,
-            Error::GivenUp(_) => io::ErrorKind::ConnectionAborted,
-        };
-        io::Error::new(kind, error)
+        io::Error::new(error.kind(), error)
     }
 }
 
-/// What the client of a coordination socket is told.
-#[derive(Debug, thiserror::Error)]
+/// What the client of a coordination socket is told. Its text is a whole sentence, as that of
+/// [`Error`] is.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// Nobody answers there, or not to us. The source says why.
-    #[error("{0}")]
-    Unreachable(#[source] io::Error),
-    /// The service is not in a state to restart; it serves on. Asking again later may help.
+    /// Nobody answers there, or not to us.
+    #[error(transparent)]
+    Unreachable(io::Error),
+    /// The service is not in a state to restart; it goes on serving. Asking again later may help.
     #[error("restart refused: {0}")]
     Refused(String),
-    /// The new version did not start, or was taken back on probation; the old one serves on.
+    /// The new version did not start, or was taken back on probation; the old one goes on serving.
     #[error("restart failed: {0}")]
     Failed(String),
     /// No answer came in time. A restart that was asked for may still be under way: the status tells.
@@ -295,10 +420,17 @@ pub enum RequestError {
     TimedOut(Duration),
     /// The service hung up before it answered: it has probably died. A restart that was asked for may have been tried.
     #[error("the service hung up before it answered: {0}; ask for the status")]
-    HungUp(#[source] io::Error),
+    HungUp(io::Error),
     /// What came is no answer that this version understands.
     #[error("the answer makes no sense: {0}")]
     Protocol(String),
+}
+
+/// The sentence: that is what a `main` prints that returns the error.
+impl fmt::Debug for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// A time as people read it: in seconds, with one decimal.

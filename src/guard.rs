@@ -121,7 +121,7 @@ impl Guard {
             None if asked.is_none() => process::id() == 1,
             _ => {
                 let value = asked.unwrap_or_default();
-                return Err(Error::rule(format!("{ASKED}={value:?} is neither 0 nor 1: set it to 1 for a guard, or leave it away")));
+                return Err(Error::setting(format!("{ASKED}={value:?} is neither 0 nor 1: set it to 1 for a guard, or leave it away")));
             }
         };
         Ok(Guard { active, ..Guard::new() })
@@ -179,14 +179,14 @@ impl Guard {
         if sys::has_gained_rights() {
             let why = "a guard starts what its caller has named, and this program has more rights than its caller (setuid, capabilities of its \
                        file): have a service manager start it";
-            return Err(Error::rule(why));
+            return Err(Error::Unsuitable(why.into()));
         }
         if !family::proc_is_ours() {
             let why = "a guard needs /proc of its own PID namespace, and there is none: mount it (unshare --mount-proc)";
-            return Err(Error::rule(why));
+            return Err(Error::Unsuitable(why.into()));
         }
         if family::threads() != Some(1) {
-            return Err(Error::rule("a guard forks, and other threads run already: call Guard::enter first in main"));
+            return Err(Error::TooLate("a guard forks, and other threads run already: call Guard::enter first in main".into()));
         }
         let own = SigSet::thread_get_mask().map_err(|error| Error::os("cannot read the signal mask")(error.into()))?;
         let entered = self.watch_over(own);

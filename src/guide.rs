@@ -45,7 +45,7 @@
 //!
 //! **If nobody listens** (no `Type=notify`, or `NotifyAccess=none`), systemd would take the end of the old process for the end of the
 //! service and kill the new one. So the service starts and serves, logs a warning, and refuses restarts
-//! ([`Refusal::Unheard`](crate::Refusal::Unheard), exit status 2). Two remedies: `NotifyAccess=main`, or
+//! ([`Refusal::NoNotifyAccess`](crate::Refusal::NoNotifyAccess), exit status 2). Two remedies: `NotifyAccess=main`, or
 //! `PIDFile=` on the path of [`RestartConfig::pid_file`](crate::RestartConfig::pid_file). `ExitType=cgroup` is none by itself: a process cannot
 //! see it. Nor can it see that its messages are thrown
 //! away for another reason, such as a wrapper that does not `exec` the program under `NotifyAccess=main`: look for `Got notification
@@ -176,7 +176,7 @@
 //!
 //! **The first process of a terminal** (`ssh -t host echo-server`, `docker exec -it`, `script -c 'exec echo-server'`) leads its session:
 //! when it ends, the kernel hangs the terminal up, and SIGHUP would kill the successor. So a restart is refused there
-//! ([`Refusal::Terminal`](crate::Refusal::Terminal); whether there is a terminal is looked at in `build`), unless SIGHUP is ignored
+//! ([`Refusal::SessionLeader`](crate::Refusal::SessionLeader); whether there is a terminal is looked at in `build`), unless SIGHUP is ignored
 //! (`nohup`), handled by the program, or blocked when the restarter is built. Otherwise start it from a shell that stays, with `setsid`, or under a [guard](#under-a-guard).
 //! A shell that leads the session and ends with the service does the same harm, and is not noticed.
 //!

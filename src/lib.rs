@@ -110,7 +110,7 @@ pub use crate::handover::{Blob, Handover, Inheritance, Map};
 pub use crate::predecessor::{Predecessor, startup_complete};
 pub use crate::restart_coordination_socket::Status;
 pub use crate::restarter::{Event, Restarter, Successor};
-pub use crate::shutdown::{OnShutdown, Shutdown, ShutdownCoordinator, ShutdownHandle, ShutdownSignal, Signalled, WeakShutdownHandle};
+pub use crate::shutdown::{OnShutdown, Shutdown, ShutdownCoordinator, ShutdownHandle, ShutdownMoment, ShutdownSignal, WeakShutdownHandle};
 pub use crate::sockets::Sockets;
 pub use crate::systemd::fixup_systemd_env;
 pub use crate::task::{HookResult, LifecycleHandler, RestartTask, spawn_restart_task};
@@ -120,6 +120,7 @@ pub use crate::task::{HookResult, LifecycleHandler, RestartTask, spawn_restart_t
 pub mod internals {
     /// The state machine.
     pub mod machine {
+        pub use crate::error::refusals;
         pub use crate::machine::*;
     }
     /// The messages.

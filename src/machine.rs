@@ -103,7 +103,7 @@ impl Machine {
             State::Idle => self.obstacle,
             State::Closed(Closed::NotReady) => Some(self.obstacle.unwrap_or(Refusal::NotReady)),
             State::Closed(Closed::Stopping) => Some(Refusal::Stopping),
-            State::Closed(Closed::Broken) => Some(Refusal::Broken),
+            State::Closed(Closed::Broken) => Some(Refusal::RestartThreadGone),
             State::Spawning { since, .. } | State::AwaitingReady { since, .. } | State::Killing { since, .. } => {
                 Some(Refusal::UnderWay { since: now.saturating_sub(since) })
             }

@@ -39,7 +39,7 @@ pub(crate) use takeover::SharedTakeover;
 ///
 /// # Errors
 ///
-/// [`Error::GivenUp`]: the predecessor has given this process up, which should then end. [`Error::Rule`]: it is too early, for no
+/// [`Error::GivenUp`]: the predecessor has given this process up, which should then end. [`Error::TooEarly`]: no
 /// [`Restarter`](crate::Restarter) or [`RestartTask`](crate::RestartTask) has been built yet, or the state that was asked for has not been
 /// taken.
 pub fn startup_complete() -> Result<(), Error> {
@@ -47,13 +47,13 @@ pub fn startup_complete() -> Result<(), Error> {
         let startup = startup();
         match &startup.takeover {
             Some(takeover) if startup.built => (takeover.clone(), startup.link.clone()),
-            _ => return Err(Error::rule("startup_complete comes too early: build the Restarter first")),
+            _ => return Err(Error::TooEarly("startup_complete comes too early: build the Restarter first".into())),
         }
     };
     if !say_ready(&takeover, link.as_deref()) {
         let why =
             "the state that was asked for has not been taken yet: wait for Event::Inherited, or receive it, before this process is ready";
-        return Err(Error::rule(why));
+        return Err(Error::TooEarly(why.into()));
     }
     let result = link.map_or(Ok(()), |link| link.wait_until_granted());
     // What has come meanwhile is the loop's; it is also the loop that tells systemd later, if that was busy.
@@ -115,7 +115,7 @@ impl Predecessor {
     ///
     /// # Errors
     ///
-    /// [`Error::Alone`]: the predecessor has ended before it had given all of it. This process can go on without the state.
+    /// [`Error::PredecessorGone`]: the predecessor has ended before it had given all of it. This process can go on without the state.
     /// [`Error::TimedOut`]: the limit has passed. Anything else: what came cannot be used, for want of descriptors, say, of which the
     /// predecessor is told. This process should then [refuse](Predecessor::refuse), with the reason, or end.
     pub fn receive(&self, limit: Duration) -> Result<Inheritance, Error> {
@@ -178,12 +178,10 @@ impl Claim {
     pub(crate) fn new() -> Result<Claim, Error> {
         let mut startup = startup();
         if startup.handed_over {
-            return Err(Error::rule(
-                "this process has handed the service over for good: another one serves, and this one restarts nothing any more",
-            ));
+            return Err(Error::HandedOver);
         }
         if std::mem::replace(&mut startup.claimed, true) {
-            return Err(Error::rule("another Restarter or RestartTask lives in this process; there can be one at a time"));
+            return Err(Error::AnotherRestarter);
         }
         Ok(Claim(Origin::here()))
     }
@@ -203,7 +201,7 @@ impl Claim {
             gifts = given;
         }
         match &startup.unusable {
-            Some(why) => Err(Error::rule(why.clone())),
+            Some(why) => Err(Error::UnusableLifeline(why.clone().into())),
             None => Ok((startup.link.clone(), gifts)),
         }
     }

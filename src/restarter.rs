@@ -131,7 +131,7 @@ impl Restarter {
     ///
     /// # Errors
     ///
-    /// [`Error::GivenUp`]: the predecessor has given this process up; the service goes on without it, and it should end. [`Error::Rule`]:
+    /// [`Error::GivenUp`]: the predecessor has given this process up; the service goes on without it, and it should end. [`Error::TooEarly`]:
     /// the state that was asked for has not been taken yet, which is to be done first.
     pub fn ready(&mut self) -> Result<(), Error> {
         self.check_here().map_err(Error::os("cannot say that this process can serve"))?;

@@ -82,7 +82,7 @@ use handle::Work;
 use moments::{Moment, Moments};
 
 pub use handle::{ShutdownHandle, WeakShutdownHandle};
-pub use moments::Signalled;
+pub use moments::ShutdownMoment;
 pub use signal::{OnShutdown, ShutdownSignal};
 
 /// Gives out handles and signals, and begins the shutdown.
@@ -132,7 +132,12 @@ impl ShutdownCoordinator {
         // Our own share goes only now: weak handles have been refusing since the line above, so the count can reach zero once, and with
         // nothing about to start.
         drop(self.work);
-        Shutdown { work, finished: Signalled::new(&moments, Moment::Finished), bell: Bell::new(&moments, &[Moment::Finished]), moments }
+        Shutdown {
+            work,
+            finished: ShutdownMoment::new(&moments, Moment::Finished),
+            bell: Bell::new(&moments, &[Moment::Finished]),
+            moments,
+        }
     }
 }
 
@@ -170,7 +175,7 @@ impl fmt::Debug for ShutdownCoordinator {
 pub struct Shutdown {
     work: Weak<Work>,
     moments: Arc<Moments>,
-    finished: Signalled,
+    finished: ShutdownMoment,
     bell: Bell,
 }
 

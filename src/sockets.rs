@@ -191,9 +191,12 @@ impl Sockets {
             other = other.or(Some(found));
         }
         if let Some(found) = other {
-            return Err(Error::rule(format!(
-                "socket {name:?} is {found}, and {wanted} was asked for: call remove({name:?}) first, or give the new one another name"
-            )));
+            return Err(Error::WrongSocket(
+                format!(
+                    "socket {name:?} is {found}, and {wanted} was asked for: call remove({name:?}) first, or give the new one another name"
+                )
+                .into(),
+            ));
         }
         let socket = bind().map_err(|error| {
             let holder = || self.entries.iter().find(|(_, held)| held.iter().any(|entry| Kind::of(&entry.socket).serves_as(wanted)));
@@ -217,11 +220,11 @@ impl Sockets {
 
     fn check(&self, name: &str) -> Result<(), Error> {
         if self.closed {
-            return Err(Error::rule(format!(
-                "socket {name:?} is asked for too late: this process has handed over for good, or is stopping"
-            )));
+            return Err(Error::TooLate(
+                format!("socket {name:?} is asked for too late: this process has handed over for good, or is stopping").into(),
+            ));
         }
-        wire::check_name(name).map_err(|why| Error::rule(format!("socket {name:?}: {why}")))
+        wire::check_name(name).map_err(|why| Error::InvalidName(format!("socket {name:?}: {why}").into()))
     }
 
     /// From the first use of `Sockets` on, what systemd passed is ours.

@@ -137,7 +137,7 @@ impl RestartTask {
                         predecessor.refuse(why);
                     }
                     if !std::mem::replace(&mut self.resolved, true) {
-                        return Poll::Ready(Err(Error::rule(why)));
+                        return Poll::Ready(Err(Error::UnusableState(why.into())));
                     }
                 }
                 Event::Completed(_) if !self.resolved => {
@@ -146,7 +146,7 @@ impl RestartTask {
                         return Poll::Ready(Ok(successor));
                     }
                 }
-                Event::Broken(error) if !self.resolved => {
+                Event::NoMoreRestarts(error) if !self.resolved => {
                     self.resolved = true;
                     return Poll::Ready(Err(error));
                 }
@@ -156,7 +156,7 @@ impl RestartTask {
         // What held it back may have been taken just now.
         self.restarter.begin_ready();
         if self.restarter.is_stopped() && !std::mem::replace(&mut self.resolved, true) {
-            return Poll::Ready(Err(Error::Final(Refusal::Stopping)));
+            return Poll::Ready(Err(Error::NoMoreRestarts(Refusal::Stopping)));
         }
         Poll::Pending
     }
@@ -178,7 +178,7 @@ impl RestartTask {
             }
             match self.wake_later(context) {
                 // Once: a loop that goes on would spin.
-                Err(error) if !std::mem::replace(&mut self.resolved, true) => Poll::Ready(Event::Broken(error)),
+                Err(error) if !std::mem::replace(&mut self.resolved, true) => Poll::Ready(Event::NoMoreRestarts(error)),
                 _ => Poll::Pending,
             }
         })

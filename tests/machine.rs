@@ -8,7 +8,7 @@ use model::checked::ALL;
 use model::say::*;
 use model::{Checked, ON_PROBATION, On, PLAIN, PROBATION, READY, Room};
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Attempt, COMMIT_TIMEOUT, Cause, GRANT_TIMEOUT, Input, Notice, Violation};
+use pollflip::internals::machine::{Action, Attempt, COMMIT_TIMEOUT, Cause, GRANT_TIMEOUT, Input, Notice, Violation, refusals};
 
 mod starting {
     use super::*;
@@ -26,8 +26,8 @@ mod starting {
     #[test]
     fn a_process_that_is_not_open_refuses_for_the_reason_that_it_is_given() {
         let mut process = after(&[]);
-        process.obstruct(Some(Refusal::OnProbation { successor: None }));
-        assert_eq!(process.meets(On::Request), refused(1, Refusal::OnProbation { successor: None }));
+        process.obstruct(Some(refusals::on_probation(None)));
+        assert_eq!(process.meets(On::Request), refused(1, refusals::on_probation(None)));
         process.obstruct(None);
         assert_eq!(process.meets(On::Request), refused(2, Refusal::NotReady));
         assert_eq!(meets(process, On::Opened), (vec![], Room::Idle));
@@ -76,7 +76,10 @@ mod spawning {
             (On::Cancel, failed(Cause::Cancelled)),
             (On::Timeout, failed(Cause::TimedOut)),
             (On::Stop, failed(Cause::Stopping)),
-            (On::ThreadLost, [refused(1, Refusal::Broken), outputs![Notice::Failed(Cause::SpawnFailed), Notice::Broken]].concat()),
+            (
+                On::ThreadLost,
+                [refused(1, Refusal::RestartThreadGone), outputs![Notice::Failed(Cause::SpawnFailed), Notice::Broken]].concat(),
+            ),
         ] {
             let mut process = after(IDLE);
             assert_eq!(process.step(Duration::ZERO, Input::Request(T), 1), outputs![Notice::Restarting]);
@@ -300,7 +303,7 @@ mod probation {
         for (on, cause) in [(On::Dying, Cause::HungUp), (On::LifelineClosed, Cause::HungUp)] {
             let mut process = on_probation();
             process.meets(On::Timeout);
-            assert_eq!(process.meets(On::Request), refused(2, Refusal::OnProbation { successor: Some(PID) }));
+            assert_eq!(process.meets(On::Request), refused(2, refusals::on_probation(Some(PID))));
             assert_eq!(process.meets(on), outputs![Action::Kill(A)]);
             assert_eq!(meets(process, On::Exited), (resumed(cause), Room::Idle));
         }
@@ -381,7 +384,7 @@ mod committing {
     fn whoever_asks_meanwhile_is_told_at_once() {
         for room in [Room::Untold, Room::UntoldManaged, Room::Telling, Room::TellingManaged, Room::Heard, Room::Left] {
             let mut process = after(&way_to(room));
-            assert_eq!(process.meets(On::Request), refused(2, Refusal::HandedOff { successor: PID }));
+            assert_eq!(process.meets(On::Request), refused(2, refusals::handed_off(PID)));
             for on in [On::Stop, On::Cancel, On::ThreadLost, On::LifelineClosed, On::Garbage, On::Dying, On::Sound] {
                 assert_eq!(process.meets(on), vec![], "{on:?} in {room:?}");
                 assert_eq!(process.room(), room);

@@ -9,7 +9,7 @@ use model::checked::ALL;
 use model::say::*;
 use model::{Checked, ON_PROBATION, On, PLAIN, Room};
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Cause, Input, KILL_TIMEOUT, Notice, Output, Reply, State, Ticket};
+use pollflip::internals::machine::{Action, Cause, Input, KILL_TIMEOUT, Notice, Output, Reply, State, Ticket, refusals};
 
 mod killing {
     use super::*;
@@ -39,7 +39,7 @@ mod killing {
         assert_eq!(process.to_deadline(), KILL_TIMEOUT);
         assert_eq!(process.meets(On::Timeout), failed(Cause::Cancelled));
         assert_eq!(process.machine().poll_timeout(), None);
-        assert_eq!(process.meets(On::Request), refused(2, Refusal::UnderWay { since: KILL_TIMEOUT }));
+        assert_eq!(process.meets(On::Request), refused(2, refusals::under_way(KILL_TIMEOUT)));
         assert_eq!(meets(process, On::Exited), (vec![], Room::Idle));
     }
 
@@ -60,13 +60,13 @@ mod refusing {
         for path in [SPAWNING, WAITING, GIVING, GIVEN, GRANTING, KILLING] {
             let mut process = after(path);
             let since = Duration::from_secs(3);
-            assert_eq!(process.step(since, Input::Request(Ticket(9)), ALL), refused(9, Refusal::UnderWay { since }));
+            assert_eq!(process.step(since, Input::Request(Ticket(9)), ALL), refused(9, refusals::under_way(since)));
         }
     }
 
     #[test]
     fn whoever_asks_after_the_handoff_is_told_whom_to_ask() {
-        let (probation, gone) = (Refusal::OnProbation { successor: Some(PID) }, Refusal::HandedOff { successor: PID });
+        let (probation, gone) = (refusals::on_probation(Some(PID)), refusals::handed_off(PID));
         assert_eq!(meets(Checked::after(ON_PROBATION, GRANTED), On::Request), (refused(2, probation), Room::Proving));
         assert_eq!(meets(after(COMMITTED), On::Request), (refused(2, gone), Room::Committed));
     }
@@ -74,7 +74,7 @@ mod refusing {
     #[test]
     fn an_idle_process_that_is_kept_from_restarting_says_by_what_until_it_is_not() {
         let mut process = after(IDLE);
-        for (ticket, obstacle) in [(1, Refusal::ContainerInit), (2, Refusal::Draining { count: 3, oldest: 7 })] {
+        for (ticket, obstacle) in [(1, Refusal::ContainerInit), (2, refusals::draining(3, 7))] {
             process.obstruct(Some(obstacle));
             assert_eq!(process.meets(On::Request), forbidden(ticket, obstacle));
             assert_eq!(process.room(), Room::Idle);
@@ -134,13 +134,13 @@ mod broken {
     fn an_idle_process_that_loses_its_thread_says_so_and_refuses() {
         let mut process = after(IDLE);
         assert_eq!(process.meets(On::ThreadLost), outputs![Notice::Broken]);
-        assert_eq!(meets(process, On::Request), (forbidden(1, Refusal::Broken), Room::Broken));
+        assert_eq!(meets(process, On::Request), (forbidden(1, Refusal::RestartThreadGone), Room::Broken));
     }
 
     #[test]
     fn an_asker_whose_successor_can_never_start_is_refused() {
         let ending = outputs![Notice::Failed(Cause::SpawnFailed), Notice::Broken];
-        let outputs = [outputs![Action::Abandon(Attempt(1))], refused(1, Refusal::Broken), ending].concat();
+        let outputs = [outputs![Action::Abandon(Attempt(1))], refused(1, Refusal::RestartThreadGone), ending].concat();
         assert_eq!(meets(after(SPAWNING), On::ThreadLost), (outputs, Room::Broken));
     }
 

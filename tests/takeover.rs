@@ -12,9 +12,9 @@ use pollflip::Refusal;
 use pollflip::internals::machine::Prompt::{CloseUntaken, SendPull, SendReady, SendRefuse, TellManager};
 use pollflip::internals::machine::TakeoverInput::*;
 use pollflip::internals::machine::TakeoverOutput::{Answer, Open};
-use pollflip::internals::machine::{Closed, DYING, Inbound, Line, Stage, TakeoverInput};
+use pollflip::internals::machine::{Closed, DYING, Inbound, Line, Stage, TakeoverInput, refusals};
 
-const ON_PROBATION: Refusal = Refusal::OnProbation { successor: None };
+const ON_PROBATION: Refusal = refusals::on_probation(None);
 
 /// How far the state can be on its way, with a lifeline that is open.
 const WITH_A_STATE: [&[TakeoverInput]; 5] = [STARTING, ASKED, ARRIVED, TAKEN, UNUSABLE];

@@ -12,7 +12,7 @@ use pollflip::Refusal;
 use pollflip::internals::machine::Prompt::{CloseUntaken, SendReady};
 use pollflip::internals::machine::TakeoverInput::*;
 use pollflip::internals::machine::TakeoverOutput::{Answer, Open};
-use pollflip::internals::machine::{DYING, Inbound, LOST, Line, Stage, TakeoverInput};
+use pollflip::internals::machine::{DYING, Inbound, LOST, Line, Stage, TakeoverInput, refusals};
 
 /// A lifeline that was closed so long ago.
 fn closed_for(setting: model::takeover::Setting, path: &[TakeoverInput], closed: TakeoverInput, time: Duration) -> CheckedTakeover {
@@ -156,7 +156,7 @@ mod lost {
             for unheard in [Commit, Granted, GivenUp, CLOSED, PredecessorDying, Timeout] {
                 assert_eq!(process.meets(unheard), NOTHING, "{unheard:?}");
             }
-            assert_eq!(process.machine().refusal(), Some(Refusal::OnProbation { successor: None }));
+            assert_eq!(process.machine().refusal(), Some(refusals::on_probation(None)));
             assert_eq!(process.meets(PredecessorEnded), (vec![], vec![TAKE_AND_NAME, Answer, TOLD_COMMITTED, TOLD_GONE]));
         }
     }

@@ -84,7 +84,7 @@ fn play(options: &Options) -> io::Result<()> {
         Some(predecessor) => match predecessor.receive(Duration::from_secs(5)) {
             Ok(state) => Game::load(state).inspect_err(|error| predecessor.refuse(&error.to_string()))?,
             // It has ended, and its world with it: nobody else is left to play.
-            Err(Error::Alone(_)) => Game::new(),
+            Err(Error::PredecessorGone { .. }) => Game::new(),
             Err(error) => {
                 predecessor.refuse(&error.to_string());
                 return Err(error.into());

@@ -110,7 +110,7 @@ impl RestartConfig {
         for (name, value) in &self.environment {
             if value.is_some() && is_for_one_process(name) {
                 let why = "it is about one process, and a successor gets its own; leave it to the restarter";
-                return Err(Error::rule(format!("{name:?} cannot be set for a successor: {why}")));
+                return Err(Error::setting(format!("{name:?} cannot be set for a successor: {why}")));
             }
             environment.extend(value.as_ref().map(|value| variable(name, value)).transpose()?);
         }
@@ -126,7 +126,7 @@ fn is_for_one_process(name: &OsStr) -> bool {
 /// The form that an environment has.
 pub(crate) fn variable(name: &OsStr, value: &OsStr) -> Result<CString, Error> {
     if name.is_empty() || name.as_bytes()[1..].contains(&b'=') {
-        return Err(Error::rule(format!("{name:?} cannot be the name of an environment variable")));
+        return Err(Error::setting(format!("{name:?} cannot be the name of an environment variable")));
     }
     let mut text = name.to_owned();
     text.push("=");
@@ -135,7 +135,7 @@ pub(crate) fn variable(name: &OsStr, value: &OsStr) -> Result<CString, Error> {
 }
 
 fn c_string(text: OsString, what: &str) -> Result<CString, Error> {
-    CString::new(text.into_vec()).map_err(|error| Error::rule(format!("{what} contains a NUL byte: {error}")))
+    CString::new(text.into_vec()).map_err(|error| Error::setting(format!("{what} contains a NUL byte: {error}")))
 }
 
 /// The path by which this process was started, absolute. A relative one is believed only if it

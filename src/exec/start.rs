@@ -26,10 +26,13 @@ const BUSY_RETRY: Duration = Duration::from_millis(10);
 /// Starts it. A program that is still being written is waited for, as long as somebody wants the attempt.
 pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -> Result<Process, ChildSpawnError> {
     // Such a request has been refused before it comes here.
-    let nothing = |refusal: &Refusal| ChildSpawnError::new(Path::new(""), &io::Error::other(refusal.to_string()), None);
+    let nothing = |refusal: &Refusal| ChildSpawnError::new(Path::new(""), io::Error::other(refusal.to_string()), None);
     let program = launch.program.as_ref().map_err(nothing)?;
-    let failed = |error: &io::Error| ChildSpawnError::new(&program.path, error, diagnosis::of(program, launch, error));
-    let environment = environment(launch, &job).map_err(|error| failed(&error))?;
+    let failed = |error: io::Error| {
+        let reason = diagnosis::of(program, launch, &error);
+        ChildSpawnError::new(&program.path, error, reason)
+    };
+    let environment = environment(launch, &job).map_err(failed)?;
     let mut inherited: Vec<(BorrowedFd<'_>, RawFd)> = vec![(job.lifeline.as_fd(), job.lifeline.as_raw_fd())];
     inherited.extend(job.passed.iter().map(|(_, socket, number)| (socket.as_fd(), *number)));
     let what = Spawn {
@@ -47,10 +50,10 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
             Ok(pid) => break pid,
             Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && !is_last => {
                 if !wait_a_little(shared, job.attempt) {
-                    return Err(failed(&error));
+                    return Err(failed(error));
                 }
             }
-            Err(error) => return Err(failed(&error)),
+            Err(error) => return Err(failed(error)),
         }
     };
     Process::open(pid)
@@ -65,7 +68,7 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
             }
         })
         .map_err(|(error, end)| {
-            ChildSpawnError::new(&program.path, &error, Some(format!("it was started but cannot be watched, and {end}")))
+            ChildSpawnError::new(&program.path, error, Some(format!("it was started but cannot be watched, and {end}")))
         })
 }
 

@@ -49,7 +49,8 @@ impl Command {
             }
             None => {
                 let launch = RestartConfig::new().launch()?;
-                let program = launch.program.map_err(|why| Error::rule(format!("a guard cannot tell which program to start: {why}")))?;
+                let program =
+                    launch.program.map_err(|why| Error::Unsuitable(format!("a guard cannot tell which program to start: {why}").into()))?;
                 (program.path, program.arguments)
             }
         };
@@ -123,5 +124,5 @@ fn variable(name: &OsStr, value: &OsStr) -> Result<CString, Error> {
 }
 
 fn c_string(text: OsString, what: &str) -> Result<CString, Error> {
-    CString::new(text.into_vec()).map_err(|_| Error::rule(format!("{what} of the service has a NUL byte in it: leave that out")))
+    CString::new(text.into_vec()).map_err(|_| Error::setting(format!("{what} of the service has a NUL byte in it: leave that out")))
 }

@@ -258,7 +258,7 @@ impl Machine {
                 if !self.take_back(Action::Spawn(attempt)) {
                     self.act(Action::Abandon(attempt));
                 }
-                self.act(Action::Reply(ticket, Reply::Refused(Refusal::Broken)));
+                self.act(Action::Reply(ticket, Reply::Refused(Refusal::RestartThreadGone)));
                 self.tell(Notice::Failed(Cause::SpawnFailed));
                 self.broken();
             }

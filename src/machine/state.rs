@@ -35,7 +35,7 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Spawning                            | SpawnFailed                    | Idle                        | Reply(Failed), Failed |
 /// | Spawning                            | Cancel, Timeout                | Idle                        | Abandon, Reply(Failed), Failed |
 /// | Spawning                            | Stop                           | Closed(Stopping)            | Abandon, Reply(Failed), Failed |
-/// | Spawning                            | ThreadLost                     | Closed(Broken)              | Abandon, Reply(Broken), Failed, Broken |
+/// | Spawning                            | ThreadLost                     | Closed(Broken)              | Abandon, Reply(RestartThreadGone), Failed, Broken |
 /// | AwaitingReady                       | Here with another pid, Garbage | Killing(Protocol)           | Kill |
 /// | AwaitingReady(NotAsked)             | StateRequested                 | AwaitingReady(Open)         | StateRequested |
 /// | AwaitingReady(Open, Sent)           | StateRequested                 | Killing(Protocol)           | Kill |
@@ -79,7 +79,7 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Killing(granted)                    | Timeout                        | same, overdue               | Reply(Failed) |
 /// | Closed(NotReady)                    | Request                        | same                        | Reply(NotReady) |
 /// | Closed(Stopping)                    | Request                        | same                        | Reply(Stopping) |
-/// | Closed(Broken)                      | Request                        | same                        | Reply(Broken) |
+/// | Closed(Broken)                      | Request                        | same                        | Reply(RestartThreadGone) |
 /// | Spawning, AwaitingReady             | Request                        | same                        | Reply(UnderWay) |
 /// | Killing                             | Request                        | same                        | Reply(UnderWay) |
 /// | Handoff(Probation, Checking)        | Request                        | same                        | Reply(OnProbation) |

@@ -127,5 +127,5 @@ pub(super) fn next_from(line: &Lifeline, deadline: Instant) -> Result<(Message, 
 }
 
 pub(super) fn unusable(why: impl std::fmt::Display) -> Error {
-    Error::rule(format!("the lifeline cannot be used: {why}"))
+    Error::UnusableLifeline(format!("the lifeline cannot be used: {why}").into())
 }

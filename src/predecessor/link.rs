@@ -207,7 +207,7 @@ impl Link {
         loop {
             self.read();
             match self.takeover.stage() {
-                Stage::GivenUp { .. } => return Err(Error::GivenUp(self.pid())),
+                Stage::GivenUp { .. } => return Err(Error::GivenUp { pid: self.pid() }),
                 Stage::Granted { .. } | Stage::Final { .. } | Stage::Alone { .. } => return Ok(()),
                 Stage::Starting { .. } | Stage::ReadySent { .. } => self.wait_for_news(None),
             }
@@ -218,12 +218,12 @@ impl Link {
     /// first.
     pub(super) fn wait_for_state(&self, limit: Duration) -> Result<Inheritance, Error> {
         let deadline = Instant::now().checked_add(limit);
-        let _reader = self.reader_until(deadline).ok_or(Error::TimedOut(limit))?;
+        let _reader = self.reader_until(deadline).ok_or(Error::TimedOut { limit })?;
         if !self.pull() {
-            return Err(Error::rule("receive comes too late: this process has said that it is ready"));
+            return Err(Error::TooLate("receive comes too late: this process has said that it is ready".into()));
         }
         if let Stage::Starting { state: Inbound::Taken, .. } | Stage::Alone { state: Inbound::Taken, .. } = self.takeover.stage() {
-            return Err(Error::rule("the state of the predecessor has been received already"));
+            return Err(Error::TooLate("the state of the predecessor has been received already".into()));
         }
         loop {
             // What has come by then is in time, although this process may be stopped at any point.
@@ -235,15 +235,15 @@ impl Link {
             match self.takeover.stage() {
                 Stage::Starting { state: Inbound::Unusable, .. } | Stage::Alone { state: Inbound::Unusable, .. } => {
                     let why = self.received().unusable.clone().unwrap_or_default();
-                    return Err(Error::rule(format!("the state of the predecessor cannot be used: {why}")));
+                    return Err(Error::UnusableState(format!("the state of the predecessor cannot be used: {why}").into()));
                 }
-                Stage::GivenUp { .. } => return Err(Error::GivenUp(self.pid())),
+                Stage::GivenUp { .. } => return Err(Error::GivenUp { pid: self.pid() }),
                 Stage::Alone { .. } => {
                     let pid = self.pid();
                     log::warn!(target: "pollflip", "the predecessor (process {pid}) has ended before it gave its state, which is lost");
-                    return Err(Error::Alone(pid));
+                    return Err(Error::PredecessorGone { pid });
                 }
-                _ if is_over && !self.line.is_short_for_less_than(UNREAD) => return Err(Error::TimedOut(limit)),
+                _ if is_over && !self.line.is_short_for_less_than(UNREAD) => return Err(Error::TimedOut { limit }),
                 _ => self.wait_for_news(deadline),
             }
         }

@@ -76,12 +76,13 @@ impl RestartConfig {
     fn build_as(&self, claim: Claim, link: Option<Arc<Link>>, gifts: Gifts) -> Result<Restarter, Error> {
         let signal = self.signal.map(restart_signal).transpose()?;
         if self.ready_timeout.is_zero() {
-            return Err(Error::rule("a ready timeout of zero would fail every restart"));
+            return Err(Error::setting("a ready timeout of zero would fail every restart"));
         }
         if link.as_ref().is_some_and(|link| link.living().is_some()) && ends_with_parent() {
-            return Err(Error::rule(
+            return Err(Error::Unsuitable(
                 "the end of its parent would kill this process (PR_SET_PDEATHSIG), and its parent is the predecessor: set that only where \
-                 there is none",
+                 there is none"
+                    .into(),
             ));
         }
         // One that this version would not take for itself is left as it is.

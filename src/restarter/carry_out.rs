@@ -54,7 +54,7 @@ impl Restarter {
             match notice {
                 TakeoverNotice::Granted => return Some(Event::Granted),
                 TakeoverNotice::Committed => return Some(Event::Committed),
-                TakeoverNotice::GivenUp => return Some(Event::Broken(Error::GivenUp(predecessor))),
+                TakeoverNotice::GivenUp => return Some(Event::GivenUp(predecessor)),
                 TakeoverNotice::PredecessorGone => return Some(Event::PredecessorGone),
                 TakeoverNotice::LineLost => {}
             }
@@ -194,10 +194,10 @@ impl Restarter {
                 Event::SuccessorGone(pid)
             }
             Notice::Broken => {
-                let error = Error::Final(Refusal::Broken);
+                let error = Error::NoMoreRestarts(Refusal::RestartThreadGone);
                 log::error!(target: "pollflip", "{error}");
                 self.manager.still_here("no restart is possible any more");
-                Event::Broken(error)
+                Event::NoMoreRestarts(error)
             }
         })
     }

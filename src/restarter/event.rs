@@ -35,9 +35,8 @@ pub enum Event {
     /// or told to end, or it has crashed: then nobody serves but for what this process still does. systemd starts the service afresh when
     /// this process has ended too.
     SuccessorGone(u32),
-    /// No further restart is possible in this process. It can go on serving, unless it is [`Error::GivenUp`]: then the predecessor serves,
-    /// and this process should end.
-    Broken(Error),
+    /// No further restart is possible in this process, which can go on serving.
+    NoMoreRestarts(Error),
 
     /// The state has come that was asked for with [`Predecessor::pull`](crate::Predecessor::pull).
     Inherited(Inheritance),
@@ -49,6 +48,9 @@ pub enum Event {
     Committed,
     /// The predecessor has ended.
     PredecessorGone,
+    /// The predecessor, of this process id, has given this process up. The predecessor serves, or another
+    /// process that it has started since: this process should end.
+    GivenUp(u32),
 }
 
 /// The process that has taken over: what is left of a restart that succeeded. As a descriptor it is the process's pidfd, which becomes

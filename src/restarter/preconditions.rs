@@ -40,7 +40,7 @@ impl Preconditions {
     /// Why no restart may begin, where so many earlier generations still finish their work.
     pub(super) fn refusal(&self, draining: usize, oldest: u32) -> Option<Refusal> {
         // A successor is born with a signal ignored that this process ignores, and if this one handles it, so will that one.
-        let terminal = || (self.leads_terminal && sys::is_at_default(Signal::SIGHUP)).then_some(Refusal::Terminal);
+        let terminal = || (self.leads_terminal && sys::is_at_default(Signal::SIGHUP)).then_some(Refusal::SessionLeader);
         let draining = || (draining > self.max_draining).then_some(Refusal::Draining { count: draining as u32, oldest });
         self.forbidden.or_else(terminal).or_else(draining)
     }
@@ -50,7 +50,7 @@ impl Preconditions {
 fn forbidden(unstartable: Option<Refusal>, is_init: bool, is_unheard: bool) -> Option<Refusal> {
     // The end of this process would be the end of the service.
     let container = is_init.then_some(Refusal::ContainerInit);
-    unstartable.or(container).or(is_unheard.then_some(Refusal::Unheard))
+    unstartable.or(container).or(is_unheard.then_some(Refusal::NoNotifyAccess))
 }
 
 /// Whether the end of this process would hang a terminal up.

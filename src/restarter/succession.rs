@@ -17,7 +17,7 @@ use std::time::Duration;
 use mio::Waker;
 use nix::libc;
 
-use crate::error::{ChildSpawnError, Exit, Failure, Refusal};
+use crate::error::{ChildSpawnError, Exit, Failure};
 use crate::exec::{Exec, Job, KILL_AGAIN};
 use crate::handover::Handover;
 use crate::lifeline::{self, Lifeline};
@@ -105,7 +105,7 @@ impl Succession {
 
     /// Nothing can be started any more, nor what was about to be.
     fn thread_lost(&mut self) -> Input {
-        let error = ChildSpawnError::new(&self.program, &io::Error::other(Refusal::Broken.to_string()), None);
+        let error = ChildSpawnError::RestartThreadGone;
         match &mut self.current {
             Some(current) if current.process.is_none() && current.words.spawn.is_none() => current.words.spawn = Some(error),
             _ => self.spawn_error = Some(error),
@@ -151,7 +151,7 @@ impl Succession {
                     _ => String::new(),
                 };
                 let note = format!("nothing was started: its lifeline cannot be made{hint}");
-                self.spawn_error = Some(ChildSpawnError::new(&self.program, &error, Some(note)));
+                self.spawn_error = Some(ChildSpawnError::new(&self.program, error, Some(note)));
                 Some(Input::SpawnFailed(attempt))
             }
         }
@@ -315,7 +315,7 @@ impl Succession {
             // It ended before anything was started.
             (Cause::SpawnFailed, _, Some(error), None) => Failure::Spawn(error.clone()),
             (Cause::Stopping, .., None) => Failure::Stopping,
-            (Cause::TimedOut, .., None) => Failure::TimedOut(self.ready_timeout),
+            (Cause::TimedOut, .., None) => Failure::TimedOut { limit: self.ready_timeout },
             (.., None) => Failure::Cancelled,
         }
     }
@@ -406,7 +406,7 @@ fn watched(process: Process, current: &Current, reactor: &Reactor, exec: &Exec, 
             reactor.unwatch(process.as_fd());
             exec.discard(process);
             let note = "it was started but cannot be watched, and has been killed".into();
-            Err(ChildSpawnError::new(program, &error.into(), Some(note)))
+            Err(ChildSpawnError::new(program, error.into(), Some(note)))
         }
     }
 }

@@ -164,30 +164,30 @@ impl Drop for Moments {
 /// nothing behind when it is dropped. It costs no descriptor. A forked child's copy is never woken.
 ///
 /// ```
-/// use pollflip::shutdown::{ShutdownCoordinator, Signalled};
+/// use pollflip::shutdown::{ShutdownCoordinator, ShutdownMoment};
 ///
 /// struct Connection {
-///     closing: Signalled, // to be polled with everything else
+///     closing: ShutdownMoment, // to be polled with everything else
 /// }
 /// let coordinator = ShutdownCoordinator::new();
 /// let connection = Connection { closing: coordinator.signal().begun() };
 /// # drop(connection.closing);
 /// ```
 #[must_use = "futures do nothing unless polled"]
-pub struct Signalled {
+pub struct ShutdownMoment {
     moments: Arc<Moments>,
     moment: Moment,
     /// Where our waker is, from the first pending poll on. Meaningless once the moment has come.
     place: Option<usize>,
 }
 
-impl Signalled {
+impl ShutdownMoment {
     pub(super) fn new(moments: &Arc<Moments>, moment: Moment) -> Self {
         Self { moments: Arc::clone(moments), moment, place: None }
     }
 }
 
-impl Future for Signalled {
+impl Future for ShutdownMoment {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -214,7 +214,7 @@ impl Future for Signalled {
     }
 }
 
-impl Drop for Signalled {
+impl Drop for ShutdownMoment {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
         // Skips the lock in the rush after a shutdown, when all these futures go at once.
@@ -226,8 +226,8 @@ impl Drop for Signalled {
     }
 }
 
-impl fmt::Debug for Signalled {
+impl fmt::Debug for ShutdownMoment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signalled").field("ready", &self.moments.has_reached(self.moment)).finish()
+        f.debug_struct("ShutdownMoment").field("ready", &self.moments.has_reached(self.moment)).finish()
     }
 }

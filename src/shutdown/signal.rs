@@ -13,7 +13,7 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token};
 
 use super::bell::Bell;
-use super::moments::{Moment, Moments, Signalled};
+use super::moments::{Moment, Moments, ShutdownMoment};
 
 /// Tells that the shutdown has begun, and that it is forced.
 ///
@@ -84,19 +84,19 @@ impl ShutdownSignal {
     /// }
     /// ```
     pub fn on_shutdown(&mut self) -> OnShutdown<'_> {
-        let next = self.unreported.map(|phase| Signalled::new(&self.moments, phase));
+        let next = self.unreported.map(|phase| ShutdownMoment::new(&self.moments, phase));
         OnShutdown { signal: self, next }
     }
 
     /// A future of its own, for storing: resolves when the shutdown begins, and at once if it has. It reports nothing in the sense of
     /// [`on_shutdown`](Self::on_shutdown).
-    pub fn begun(&self) -> Signalled {
-        Signalled::new(&self.moments, Moment::Shutdown)
+    pub fn begun(&self) -> ShutdownMoment {
+        ShutdownMoment::new(&self.moments, Moment::Shutdown)
     }
 
     /// The same for the forced phase. Without one it never resolves.
-    pub fn forced(&self) -> Signalled {
-        Signalled::new(&self.moments, Moment::Forced)
+    pub fn forced(&self) -> ShutdownMoment {
+        ShutdownMoment::new(&self.moments, Moment::Forced)
     }
 
     /// Blocks the thread until the shutdown begins.
@@ -142,7 +142,7 @@ impl fmt::Debug for ShutdownSignal {
 pub struct OnShutdown<'a> {
     signal: &'a mut ShutdownSignal,
     /// `None` when there is nothing left to report.
-    next: Option<Signalled>,
+    next: Option<ShutdownMoment>,
 }
 
 impl Future for OnShutdown<'_> {

@@ -103,7 +103,7 @@ impl fmt::Display for Listed<'_> {
 pub(crate) fn resolve(name: &str, address: impl ToSocketAddrs) -> Result<Vec<SocketAddr>, Error> {
     let addresses: Vec<_> = address.to_socket_addrs().map_err(Error::os(format!("cannot resolve the address of {name:?}")))?.collect();
     if addresses.is_empty() {
-        return Err(Error::Os { step: format!("cannot resolve the address of {name:?}").into(), source: io::ErrorKind::NotFound.into() });
+        return Err(Error::os(format!("cannot resolve the address of {name:?}"))(io::ErrorKind::NotFound.into()));
     }
     Ok(addresses)
 }

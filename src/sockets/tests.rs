@@ -56,13 +56,13 @@ fn a_name_of_another_kind_or_address_is_an_error_until_it_is_removed() {
     let mut sockets = empty();
     let first = sockets.udp_socket("web", (Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     let error = sockets.tcp_listener("web", (Ipv4Addr::LOCALHOST, 0)).expect_err("another kind");
-    assert!(matches!(&error, Error::Rule(why) if why.contains("is a UDP socket on 127.0.0.1:")), "{error}");
+    assert!(matches!(&error, Error::WrongSocket(why) if why.contains("is a UDP socket on 127.0.0.1:")), "{error}");
     assert!(sockets.udp_socket("web", (Ipv4Addr::new(127, 0, 0, 2), 0)).is_err(), "another address");
     assert!(same(&first, &sockets.udp_socket("web", first.local_addr().expect("an address")).expect("the same")));
     sockets.remove("web");
     let second = sockets.tcp_listener("web", (Ipv4Addr::LOCALHOST, 0)).expect("a listener");
     assert!(flags(&first).1.contains(OFlag::O_NONBLOCK) && flags(&second).1.contains(OFlag::O_NONBLOCK));
-    assert!(matches!(sockets.tcp_listener("a\nb", "127.0.0.1:0"), Err(Error::Rule(_))), "no name");
+    assert!(matches!(sockets.tcp_listener("a\nb", "127.0.0.1:0"), Err(Error::InvalidName(_))), "no name");
 }
 
 #[test]
@@ -108,9 +108,9 @@ fn after_the_end_there_are_none_and_nothing_is_bound() {
     drop(listener);
     assert!(UnixStream::connect(&path).is_err());
     let error = sockets.unix_listener("web", &path).expect_err("too late");
-    assert!(matches!(&error, Error::Rule(why) if why.contains("too late")), "{error}");
+    assert!(matches!(&error, Error::TooLate(why) if why.contains("too late")), "{error}");
     let made = sockets.or_insert_with("file", || -> io::Result<OwnedFd> { panic!("nothing is made") });
-    assert!(matches!(made, Err(Error::Rule(_))) && names(&sockets).is_empty());
+    assert!(matches!(made, Err(Error::TooLate(_))) && names(&sockets).is_empty());
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_path_is_bound_over_a_socket_that_nobody_serves_and_over_nothing_else() {
     let listener = sockets.unix_listener("one", &path).expect("nobody serves it");
     UnixStream::connect(&path).expect("somebody who listens");
     let served = empty().unix_listener("one", &path).expect_err("it is served");
-    assert!(matches!(&served, Error::Os { source, .. } if source.kind() == ErrorKind::AddrInUse), "{served}");
+    assert!(matches!(&served, Error::Os { error, .. } if error.kind() == ErrorKind::AddrInUse), "{served}");
     let held = sockets.unix_listener("two", &path).expect_err("it is served here");
     assert!(held.to_string().contains("under the name \"one\""), "{held}");
     // The path stays, and the next one finds it.

@@ -250,7 +250,7 @@ fn old_without_its_lifeline(plan: &str) {
         assert_eq!(service.connect().pid, new.pid);
     }
     new.says("event PredecessorGone");
-    assert!(new.said("event Broken").is_empty());
+    assert!(new.said("event GivenUp").is_empty());
 }
 
 fn dropped() {

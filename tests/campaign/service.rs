@@ -238,7 +238,7 @@ impl Running {
             }
             // What it listened on is here, and somebody has to serve.
             Event::PredecessorGone => self.waits_for_state = false,
-            Event::Broken(error) if self.waits_for_state => return Err(format!("no state: {error}")),
+            Event::GivenUp(pid) if self.waits_for_state => return Err(format!("no state: process {pid} has given this one up")),
             _ => {}
         }
         Ok(())

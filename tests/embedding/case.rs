@@ -44,7 +44,7 @@ pub(crate) fn succeed(plan: &str) {
             // All the time, so that the state comes at any point of it.
             loop {
                 if let Poll::Ready(result) = task.poll() {
-                    return assert!(matches!(result, Err(Error::Rule(_))), "{result:?}");
+                    return assert!(matches!(result, Err(Error::UnusableState(_))), "{result:?}");
                 }
             }
         }

@@ -90,7 +90,7 @@ pub(crate) fn tell(event: &Event) -> bool {
             say(&format!("completed {pid}"));
             return true;
         }
-        Event::Broken(error) => say(&format!("broken {error}")),
+        Event::NoMoreRestarts(error) => say(&format!("no more restarts: {error}")),
         _ => {}
     }
     false

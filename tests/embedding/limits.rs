@@ -285,7 +285,7 @@ fn events_that_find_no_descriptor_come_all_the_same(case: &Case) {
     loop {
         match next(&mut task) {
             Poll::Ready(Event::Completed(_)) => return,
-            Poll::Ready(Event::Broken(error)) => panic!("{error}"),
+            Poll::Ready(Event::NoMoreRestarts(error)) => panic!("{error}"),
             Poll::Ready(_) => {}
             Poll::Pending => alarm.wait(),
         }

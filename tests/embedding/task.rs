@@ -60,7 +60,7 @@ fn a_process_whose_task_has_resolved_makes_no_other(case: &Case) {
     drop(task);
     for result in [config().try_into_restart_task(), config().build().map(RestartTask::from)] {
         let why = result.expect_err("it has handed over");
-        assert!(matches!(why, Error::Rule(_)) && why.to_string().contains("has handed the service over for good"), "{why}");
+        assert!(matches!(why, Error::HandedOver) && why.to_string().contains("has handed the service over for good"), "{why}");
     }
 }
 
@@ -93,7 +93,7 @@ fn a_task_of_a_stopping_process_resolves_with_an_error_that_says_so(case: &Case)
     assert!(drive(&mut task, || holdings().children == 1).is_pending());
     task.restarter().stop();
     match drive(&mut task, || false) {
-        Poll::Ready(Err(error @ Error::Final(Refusal::Stopping))) => assert!(error.to_string().contains("stopping"), "{error}"),
+        Poll::Ready(Err(error @ Error::NoMoreRestarts(Refusal::Stopping))) => assert!(error.to_string().contains("stopping"), "{error}"),
         other => panic!("{other:?}"),
     }
     assert!(drive(&mut task, || holdings().children == 0).is_pending(), "and stays pending; the successor is gone");

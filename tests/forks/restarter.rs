@@ -239,7 +239,7 @@ fn restarts_by_itself(name: &str, copy: Option<Restarter>) -> Verdict {
     loop {
         match own.wait(DEADLINE).ok_or("an end")? {
             Event::Completed(_) => break,
-            Event::Failed(_) | Event::Broken(_) => return Err("a restart that succeeds"),
+            Event::Failed(_) | Event::NoMoreRestarts(_) => return Err("a restart that succeeds"),
             Event::StateRequested(handover) => handover.send(),
             _ => {}
         }

@@ -219,7 +219,8 @@ fn name(event: &Event) -> &'static str {
         Event::Committed => "Committed",
         Event::Completed(_) => "Completed",
         Event::PredecessorGone => "PredecessorGone",
-        Event::Broken(_) => "Broken",
+        Event::NoMoreRestarts(_) => "NoMoreRestarts",
+        Event::GivenUp(_) => "GivenUp",
         _ => "of another kind",
     }
 }

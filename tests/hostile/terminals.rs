@@ -41,7 +41,7 @@ fn terminal_of(pid: u32) -> String {
 
 fn is_refused(service: &Service) {
     match service.try_restart() {
-        Err(RequestError::Refused(why)) => assert_eq!(why, pollflip::Refusal::Terminal.to_string()),
+        Err(RequestError::Refused(why)) => assert_eq!(why, pollflip::Refusal::SessionLeader.to_string()),
         other => panic!("{other:?}"),
     }
 }
@@ -69,7 +69,7 @@ fn the_leader_of_a_terminal_refuses_to_restart_and_serves_on() {
     for _ in 0..2 {
         is_refused(&service);
     }
-    assert!(first.ask("request").starts_with("Terminal :: this process leads the session of a terminal"));
+    assert!(first.ask("request").starts_with("SessionLeader :: this process leads the session of a terminal"));
     first.signal(Signal::SIGUSR1);
     assert_eq!(service.status().state, "idle");
     service.connect().echo("served on");

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Attempt, Cause, Input, Limits, Notice, Output, Reply, Ticket};
+use pollflip::internals::machine::{Action, Attempt, Cause, Input, Limits, Notice, Output, Reply, Ticket, refusals};
 
 use super::rows::{If, Out, ROWS, Row, Then};
 use super::{On, Room, View};
@@ -120,12 +120,12 @@ impl Facts {
             Room::Idle => self.obstacle,
             Room::NotReady => self.obstacle.or(Some(Refusal::NotReady)),
             Room::Stopping => Some(Refusal::Stopping),
-            Room::Broken => Some(Refusal::Broken),
-            Room::Proving | Room::Checking => Some(Refusal::OnProbation { successor: Some(self.pid) }),
+            Room::Broken => Some(Refusal::RestartThreadGone),
+            Room::Proving | Room::Checking => Some(refusals::on_probation(Some(self.pid))),
             Room::Untold | Room::UntoldManaged | Room::Telling | Room::TellingManaged | Room::Heard | Room::Left | Room::Committed => {
-                Some(Refusal::HandedOff { successor: self.pid })
+                Some(refusals::handed_off(self.pid))
             }
-            _ => Some(Refusal::UnderWay { since }),
+            _ => Some(refusals::under_way(since)),
         }
     }
 
@@ -220,7 +220,7 @@ impl Facts {
             Out::Commit => Action::Commit(attempt).into(),
             Out::ReplyCompleted => Action::Reply(asker, Reply::Completed(pid)).into(),
             Out::ReplyFailed => Action::Reply(asker, Reply::Failed(cause)).into(),
-            Out::ReplyBroken => Action::Reply(asker, Reply::Refused(Refusal::Broken)).into(),
+            Out::ReplyBroken => Action::Reply(asker, Reply::Refused(Refusal::RestartThreadGone)).into(),
             Out::Restarting => Notice::Restarting.into(),
             Out::Spawned => Notice::Spawned(pid).into(),
             Out::StateRequested => Notice::StateRequested(attempt).into(),

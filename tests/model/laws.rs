@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Handover, Input, Knows, Notice, Output, Phase, Reply, State, Ticket};
+use pollflip::internals::machine::{Action, Handover, Input, Knows, Notice, Output, Phase, Reply, State, Ticket, refusals};
 
 /// One attempt, as seen from outside.
 #[derive(Debug, Default)]
@@ -110,14 +110,14 @@ impl Laws {
     pub fn comes_out(&mut self, output: Output, state: State) -> Verdict {
         if let Some(pid) = self.completed {
             let in_order = match output {
-                Output::Action(Action::Reply(_, Reply::Refused(refusal))) => refusal == Refusal::HandedOff { successor: pid },
+                Output::Action(Action::Reply(_, Reply::Refused(refusal))) => refusal == refusals::handed_off(pid),
                 Output::Notice(Notice::SuccessorGone(gone)) => gone == pid,
                 _ => false,
             };
             law(in_order, "after Completed come only refusals and SuccessorGone")?;
         }
         if self.broken {
-            let in_order = matches!(output, Output::Action(Action::Reply(_, Reply::Forbidden(Refusal::Broken))));
+            let in_order = matches!(output, Output::Action(Action::Reply(_, Reply::Forbidden(Refusal::RestartThreadGone))));
             law(in_order, "after Broken come only refusals")?;
         }
         match output {

@@ -88,7 +88,7 @@ fn short_of_memory(test: &str, whom: impl Fn(&Process, &Process) -> u32) {
         assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid, "at message {message}");
         new.says("event Committed");
         assert_eq!(service.connect().pid, new.pid);
-        assert!(old.said("event Failed").is_empty() && new.said("event Broken").is_empty());
+        assert!(old.said("event Failed").is_empty() && new.said("event GivenUp").is_empty());
         if failed < IN_A_ROW {
             assert!(message > 2, "no more than {message} messages");
             break;

@@ -107,19 +107,19 @@ fn promise_03_a_successor_that_is_killed_after_its_build_is_reported() {
 }
 
 fn promise_03_a_successor_that_hangs_before_its_build_is_killed_at_the_deadline() {
-    fails(impatient(), "born hang", "TimedOut(2.5s)", &["was not ready within 2.5 s"]);
+    fails(impatient(), "born hang", "TimedOut { limit: 2.5s }", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_hangs_after_its_build_is_killed_at_the_deadline() {
-    fails(impatient(), "built hang", "TimedOut(2.5s)", &["was not ready within 2.5 s"]);
+    fails(impatient(), "built hang", "TimedOut { limit: 2.5s }", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_is_stopped_is_killed_at_the_deadline() {
-    fails(impatient(), "born raise SIGSTOP", "TimedOut(2.5s)", &["was not ready within 2.5 s"]);
+    fails(impatient(), "born raise SIGSTOP", "TimedOut { limit: 2.5s }", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_is_never_ready_is_killed_at_the_deadline() {
-    fails(impatient(), "never ready", "TimedOut(2.5s)", &["was not ready within 2.5 s"]);
+    fails(impatient(), "never ready", "TimedOut { limit: 2.5s }", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_refuses_is_quoted() {

@@ -75,12 +75,12 @@ fn deploy(service: &Service, program: &Path) {
 }
 
 fn promise_03_a_program_that_does_not_exist_is_reported() {
-    fails(Setup::new(), |_| {}, "errno: Some(2)", &["could not start", "/program", "there is no such file"]);
+    fails(Setup::new(), |_| {}, "Os { code: 2,", &["could not start", "/program", "there is no such file"]);
 }
 
 fn promise_03_a_dangling_link_is_reported_with_its_target() {
     let replace = |path: &Path| symlink("releases/7/server", path).expect("a link");
-    fails(Setup::new(), replace, "errno: Some(2)", &["symbolic link to releases/7/server"]);
+    fails(Setup::new(), replace, "Os { code: 2,", &["symbolic link to releases/7/server"]);
 }
 
 fn promise_03_a_program_that_is_not_executable_is_reported_with_its_mode() {
@@ -88,30 +88,30 @@ fn promise_03_a_program_that_is_not_executable_is_reported_with_its_mode() {
         install(path, b"#!/bin/sh\n");
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("a mode");
     };
-    fails(Setup::new(), replace, "errno: Some(13)", &["not executable (mode 644)"]);
+    fails(Setup::new(), replace, "Os { code: 13,", &["not executable (mode 644)"]);
 }
 
 fn promise_03_a_directory_is_reported() {
-    fails(Setup::new(), |path| fs::create_dir(path).expect("a directory"), "errno: Some(13)", &["it is a directory"]);
+    fails(Setup::new(), |path| fs::create_dir(path).expect("a directory"), "Os { code: 13,", &["it is a directory"]);
 }
 
 fn promise_03_a_fifo_is_reported() {
     let replace = |path: &Path| nix::unistd::mkfifo(path, Mode::S_IRWXU).expect("a fifo");
-    fails(Setup::new(), replace, "errno: Some(13)", &["no regular file"]);
+    fails(Setup::new(), replace, "Os { code: 13,", &["no regular file"]);
 }
 
 fn promise_03_a_script_without_its_interpreter_is_reported() {
     let replace = |path: &Path| install(path, b"#!/there/is/no/shell -e\n");
-    fails(Setup::new(), replace, "errno: Some(2)", &["its interpreter /there/is/no/shell is not there"]);
+    fails(Setup::new(), replace, "Os { code: 2,", &["its interpreter /there/is/no/shell is not there"]);
     // With the ends of lines of another system.
     let replace = |path: &Path| install(path, b"#!/bin/sh\r\n");
-    fails(Setup::new(), replace, "errno: Some(2)", &["its interpreter /bin/sh\\r is not there"]);
+    fails(Setup::new(), replace, "Os { code: 2,", &["its interpreter /bin/sh\\r is not there"]);
     let replace = |path: &Path| {
         let interpreter = path.with_file_name("interpreter");
         install(&interpreter, b"#!/there/is/no/shell\n");
         install(path, format!("#!{}\n", interpreter.display()).as_bytes());
     };
-    fails(Setup::new(), replace, "errno: Some(2)", &["/interpreter is there, but what that needs is not"]);
+    fails(Setup::new(), replace, "Os { code: 2,", &["/interpreter is there, but what that needs is not"]);
 }
 
 fn promise_03_what_is_wrong_with_the_first_line_of_a_script_is_said() {
@@ -124,10 +124,10 @@ fn promise_03_what_is_wrong_with_the_first_line_of_a_script_is_said() {
     let of_length = |name: usize| format!("#!/{}", "a".repeat(name - 1));
     for name in [254, 5000] {
         let replace = |path: &Path| install(path, format!("{}\n", of_length(name)).as_bytes());
-        fails(Setup::new(), replace, "errno: Some(8)", &["the name of its interpreter is too long: it must end within 255 bytes"]);
+        fails(Setup::new(), replace, "Os { code: 8,", &["the name of its interpreter is too long: it must end within 255 bytes"]);
     }
     for line in [of_length(253) + "\n", format!("#!/aaa {}\n", "a".repeat(5000))] {
-        fails(Setup::new(), |path| install(path, line.as_bytes()), "errno: Some(2)", &["its interpreter /aaa", "a is not there"]);
+        fails(Setup::new(), |path| install(path, line.as_bytes()), "Os { code: 2,", &["its interpreter /aaa", "a is not there"]);
     }
 }
 
@@ -141,20 +141,20 @@ fn promise_03_an_interpreter_that_is_no_program_is_named() {
         fails(Setup::new(), replace, errno, &["it is a script, and its interpreter /", what]);
     };
     let fifo = |path: &Path| nix::unistd::mkfifo(path, Mode::S_IRWXU).expect("a fifo");
-    with_interpreter(&fifo, "errno: Some(13)", "/interpreter is no program: it is no regular file");
-    with_interpreter(&|path| fs::create_dir(path).expect("a directory"), "errno: Some(13)", "is no program: it is a directory");
+    with_interpreter(&fifo, "Os { code: 13,", "/interpreter is no program: it is no regular file");
+    with_interpreter(&|path| fs::create_dir(path).expect("a directory"), "Os { code: 13,", "is no program: it is a directory");
     let plain = |path: &Path| fs::write(path, "exec true\n").expect("a file");
-    with_interpreter(&plain, "errno: Some(13)", "is no program: it is not executable (mode 644)");
-    with_interpreter(&|path| install(path, b""), "errno: Some(8)", "is no program: it is empty");
-    with_interpreter(&|path| install(path, b"#!\n"), "errno: Some(8)", "is no program: it begins with #!, and no interpreter is named");
+    with_interpreter(&plain, "Os { code: 13,", "is no program: it is not executable (mode 644)");
+    with_interpreter(&|path| install(path, b""), "Os { code: 8,", "is no program: it is empty");
+    with_interpreter(&|path| install(path, b"#!\n"), "Os { code: 8,", "is no program: it begins with #!, and no interpreter is named");
 }
 
 fn promise_03_a_file_of_garbage_is_quoted() {
-    fails(Setup::new(), |path| install(path, b"MZ, a program"), "errno: Some(8)", &["neither a program nor a script", "MZ, a program"]);
+    fails(Setup::new(), |path| install(path, b"MZ, a program"), "Os { code: 8,", &["neither a program nor a script", "MZ, a program"]);
 }
 
 fn promise_03_an_empty_file_is_reported() {
-    fails(Setup::new(), |path| install(path, b""), "errno: Some(8)", &["it is empty"]);
+    fails(Setup::new(), |path| install(path, b""), "Os { code: 8,", &["it is empty"]);
 }
 
 fn promise_03_a_program_for_another_machine_is_reported() {
@@ -167,7 +167,7 @@ fn promise_03_a_program_for_another_machine_is_reported() {
         }
         install(path, &bytes);
     };
-    fails(Setup::new(), replace, "errno: Some(8)", &["an ELF program for another machine"]);
+    fails(Setup::new(), replace, "Os { code: 8,", &["an ELF program for another machine"]);
 }
 
 fn promise_03_a_directory_to_start_in_that_is_gone_is_reported() {
@@ -188,7 +188,7 @@ fn promise_03_a_program_that_only_exits_is_reported() {
 
 fn promise_03_a_program_that_knows_nothing_of_us_is_killed_at_the_deadline() {
     let setup = Setup::new().set("ready_timeout_ms", "2500");
-    fails(setup, |path| install(path, b"#!/bin/sh\nexec sleep 1000\n"), "TimedOut(2.5s)", &["was not ready within 2.5 s"]);
+    fails(setup, |path| install(path, b"#!/bin/sh\nexec sleep 1000\n"), "TimedOut { limit: 2.5s }", &["was not ready within 2.5 s"]);
 }
 
 /// A program that somebody has open for writing.
@@ -223,7 +223,7 @@ fn promise_03_a_program_that_stays_being_written_is_reported() {
     let writer = being_written(&service.path("program"));
     let reason = service.fail_to_restart();
     assert!(reason.contains("it is still being written"), "{reason}");
-    assert!(old.says("event Failed").contains("errno: Some(26)"));
+    assert!(old.says("event Failed").contains("Os { code: 26,"));
     service.expect_unchanged(&old, &before);
     drop(writer);
     let new = service.restart();

@@ -121,15 +121,15 @@ fn lost(setup: Setup, plan: &str) -> Option<(Service, Asker, Process)> {
 /// The old one serves on, and can do no more than that.
 fn is_broken(service: &Service) {
     let old = service.first();
-    old.says("event Broken");
-    assert_eq!(old.said("event").last().map(|event| event.starts_with("Broken")), Some(true));
+    old.says("event NoMoreRestarts");
+    assert_eq!(old.said("event").last().map(|event| event.starts_with("NoMoreRestarts")), Some(true));
     assert_eq!(service.connect().pid, old.pid);
     assert_eq!(service.status().state, "broken");
     match service.try_restart() {
         Err(RequestError::Refused(why)) => assert!(why.contains("the restart thread of this process is gone"), "{why}"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(old.said("event Broken").len(), 1);
+    assert_eq!(old.said("event NoMoreRestarts").len(), 1);
     wait_until("the end of all children", || procfs::children(old.pid).is_empty());
 }
 
@@ -138,7 +138,7 @@ fn promise_07_a_successor_that_waits_when_the_restart_thread_is_lost_takes_over(
     new.tell("go");
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
     service.first().ends();
-    assert!(service.first().said("event Broken").is_empty());
+    assert!(service.first().said("event NoMoreRestarts").is_empty());
     assert_eq!(service.connect().pid, new.pid);
     service.restart();
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pollflip::shutdown::{Shutdown, ShutdownCoordinator, ShutdownHandle, ShutdownSignal, Signalled, WeakShutdownHandle};
+use pollflip::shutdown::{Shutdown, ShutdownCoordinator, ShutdownHandle, ShutdownMoment, ShutdownSignal, WeakShutdownHandle};
 
 use crate::tools::{DEADLINE, MANY, Poller, Waking, assert_few_more_descriptors_than, descriptors, poll, resident_bytes, within_deadline};
 
@@ -62,7 +62,7 @@ fn the_types_can_go_where_they_are_needed() {
     shared::<ShutdownHandle>();
     shared::<WeakShutdownHandle>();
     shared::<ShutdownSignal>();
-    shared::<Signalled>();
+    shared::<ShutdownMoment>();
     shared::<Shutdown>();
     fn cloned<T: Clone>() {}
     cloned::<ShutdownHandle>();
@@ -76,7 +76,7 @@ fn debug_output_tells_the_phase_and_the_number_left() {
     let coordinator = ShutdownCoordinator::new();
     let handle = coordinator.handle();
     assert_eq!(format!("{coordinator:?}"), "ShutdownCoordinator { handles: 1 }");
-    assert_eq!(format!("{:?}", handle.signal().begun()), "Signalled { ready: false }");
+    assert_eq!(format!("{:?}", handle.signal().begun()), "ShutdownMoment { ready: false }");
     let shutdown = coordinator.shutdown();
     assert_eq!(format!("{shutdown:?}"), "Shutdown { remaining: 1, forced: false }");
     assert_eq!(format!("{handle:?}"), "ShutdownHandle { shutdown: true, forced: false }");

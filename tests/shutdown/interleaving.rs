@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollflip::shutdown::{ShutdownCoordinator, Signalled};
+use pollflip::shutdown::{ShutdownCoordinator, ShutdownMoment};
 
 use crate::tools::{DEADLINE, Poller, Random, Waking, block_on, poll, within_deadline};
 
@@ -39,7 +39,7 @@ fn one_interleaving(random: &mut Random) {
             units.fetch_add(handles.len(), Ordering::SeqCst);
             within_deadline(move || {
                 start.wait();
-                let mut pending: Vec<(Pin<Box<Signalled>>, Arc<Waking>)> = Vec::new();
+                let mut pending: Vec<(Pin<Box<ShutdownMoment>>, Arc<Waking>)> = Vec::new();
                 for _ in 0..random.below(400) {
                     match random.below(8) {
                         0 | 1 => {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
-use pollflip::shutdown::{ShutdownCoordinator, ShutdownSignal, Signalled};
+use pollflip::shutdown::{ShutdownCoordinator, ShutdownMoment, ShutdownSignal};
 
 use crate::tools::{Waking, poll, within_deadline};
 
@@ -64,7 +64,7 @@ fn a_future_dropped_after_the_shutdown_disturbs_no_other() {
 /// A waker may be the last to hold a task, and the task may hold a future of ours: dropping the one drops the other.
 #[test]
 fn a_waker_that_owns_a_future_can_be_replaced_dropped_and_woken() {
-    struct Task(#[expect(dead_code, reason = "held for its drop")] Mutex<Option<Signalled>>);
+    struct Task(#[expect(dead_code, reason = "held for its drop")] Mutex<Option<ShutdownMoment>>);
     impl Wake for Task {
         fn wake(self: Arc<Self>) {}
     }

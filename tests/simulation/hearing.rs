@@ -39,7 +39,7 @@ impl World {
                 self.is_known_to_all(pid);
             }
             Some(Event::Inherited(_)) => self.pulled = false,
-            Some(Event::Broken(Error::GivenUp(_))) => {
+            Some(Event::GivenUp(_)) => {
                 assert!(!self.hears_predecessor(), "nobody has given it up\n{}", self.judge.checked);
             }
             _ => {}

@@ -129,7 +129,18 @@ impl Judge {
         let notices = std::mem::take(&mut self.notices);
         let told = match (event, notices.as_slice()) {
             // Of the other side that machine knows nothing.
-            (None | Some(Event::Inherited(_) | Event::Granted | Event::Committed | Event::PredecessorGone | Event::Broken(_)), []) => true,
+            (
+                None
+                | Some(
+                    Event::Inherited(_)
+                    | Event::Granted
+                    | Event::Committed
+                    | Event::PredecessorGone
+                    | Event::GivenUp(_)
+                    | Event::NoMoreRestarts(_),
+                ),
+                [],
+            ) => true,
             // Lines that a later one has overtaken.
             (None, overtaken) => overtaken.iter().all(is_line),
             (Some(event), [overtaken @ .., notice]) => overtaken.iter().all(is_line) && self.means(event, *notice),
@@ -143,7 +154,7 @@ impl Judge {
             (Event::Restarting, Notice::Restarting)
             | (Event::StateRequested(_), Notice::StateRequested(_))
             | (Event::Progress(_), Notice::Progress(_))
-            | (Event::Broken(_), Notice::Broken) => true,
+            | (Event::NoMoreRestarts(_), Notice::Broken) => true,
             (Event::Spawned(pid), Notice::Spawned(of))
             | (Event::HandedOff(pid), Notice::HandedOff(of))
             | (Event::Completed(pid), Notice::Completed(of))
@@ -157,7 +168,7 @@ impl Judge {
         let last = self.births.values().last().and_then(|pid| self.exits.get(pid));
         match (why, cause) {
             (Failure::Spawn(_), Cause::SpawnFailed)
-            | (Failure::TimedOut(_), Cause::TimedOut)
+            | (Failure::TimedOut { .. }, Cause::TimedOut)
             | (Failure::HungUp, Cause::HungUp)
             | (Failure::Protocol(_), Cause::Protocol(_))
             | (Failure::Cancelled, Cause::Cancelled)

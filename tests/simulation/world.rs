@@ -145,7 +145,7 @@ impl World {
                 self.around.manager.iter_mut().for_each(Manager::reads_on);
                 self.around.predecessor.iter_mut().for_each(Predecessor::answers);
                 let result = self.restarter.ready();
-                let is_given_up = matches!(result, Err(Error::GivenUp(_))) && !self.hears_predecessor();
+                let is_given_up = matches!(result, Err(Error::GivenUp { .. })) && !self.hears_predecessor();
                 assert!(result.is_ok() || self.pulled || is_given_up, "{result:?}");
             }
             Kind::Request => {

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 fn not_started(error: &Error) -> ExitCode {
     let is_start = error.to_string().starts_with("cannot start ");
     ExitCode::from(match error {
-        Error::Os { source, .. } if is_start && source.kind() == io::ErrorKind::NotFound => 127,
+        Error::Os { error, .. } if is_start && error.kind() == io::ErrorKind::NotFound => 127,
         _ if is_start => 126,
         _ => 125,
     })

@@ -29,10 +29,10 @@ fn outputs(driver: &mut Driver) -> Vec<Output> {
 fn an_obstacle_forbids_restarts_as_long_as_it_is_there() {
     let mut driver = open();
     assert_eq!(driver.refusal(BEGUN), None);
-    driver.set_obstacle(Some(Refusal::Terminal));
-    assert_eq!(driver.refusal(BEGUN), Some(Refusal::Terminal));
+    driver.set_obstacle(Some(Refusal::SessionLeader));
+    assert_eq!(driver.refusal(BEGUN), Some(Refusal::SessionLeader));
     driver.feed(BEGUN, Input::Request(Ticket(1)));
-    assert_eq!(outputs(&mut driver), [Action::Reply(Ticket(1), Reply::Forbidden(Refusal::Terminal)).into()]);
+    assert_eq!(outputs(&mut driver), [Action::Reply(Ticket(1), Reply::Forbidden(Refusal::SessionLeader)).into()]);
     assert_eq!(driver.state(), State::Idle);
     driver.set_obstacle(None);
     driver.feed(BEGUN, Input::Request(Ticket(2)));

@@ -28,14 +28,14 @@ fn what_forbids_restarts_from_the_start_has_an_order() {
     let unstartable = Some(Refusal::UnknownProgram);
     assert_eq!(forbidden(unstartable, true, true), unstartable);
     assert_eq!(forbidden(None, true, true), Some(Refusal::ContainerInit));
-    assert_eq!(forbidden(None, false, true), Some(Refusal::Unheard));
+    assert_eq!(forbidden(None, false, true), Some(Refusal::NoNotifyAccess));
     assert_eq!(forbidden(None, false, false), None);
 }
 
 #[test]
 fn a_deaf_manager_forbids_restarts_unless_a_pid_file_tells_it() {
     assert_eq!(from_the_start(&config(), None, false), None);
-    assert_eq!(from_the_start(&config(), None, true), Some(Refusal::Unheard));
+    assert_eq!(from_the_start(&config(), None, true), Some(Refusal::NoNotifyAccess));
     assert_eq!(from_the_start(&config().pid_file("/nowhere/pid"), None, true), None);
     assert_eq!(from_the_start(&config(), Some(Refusal::Privileged), true), Some(Refusal::Privileged));
 }
@@ -53,17 +53,17 @@ fn more_generations_than_may_drain_are_refused_and_as_many_are_not() {
 #[test]
 fn a_terminal_forbids_restarts_as_long_as_nothing_is_done_about_a_hang_up() {
     let leads = || Preconditions { leads_terminal: true, max_draining: 0, ..free() };
-    let forbidden = Preconditions { forbidden: Some(Refusal::Unheard), ..leads() };
+    let forbidden = Preconditions { forbidden: Some(Refusal::NoNotifyAccess), ..leads() };
     let draining = Some(Refusal::Draining { count: 1, oldest: 7 });
     // It may have been started by nohup.
     if sys::is_at_default(Signal::SIGHUP) {
-        assert_eq!(leads().refusal(0, 0), Some(Refusal::Terminal));
-        assert_eq!(leads().refusal(1, 7), Some(Refusal::Terminal), "before those that drain");
-        assert_eq!(forbidden.refusal(1, 7), Some(Refusal::Unheard), "and after what holds from the start");
+        assert_eq!(leads().refusal(0, 0), Some(Refusal::SessionLeader));
+        assert_eq!(leads().refusal(1, 7), Some(Refusal::SessionLeader), "before those that drain");
+        assert_eq!(forbidden.refusal(1, 7), Some(Refusal::NoNotifyAccess), "and after what holds from the start");
         // A handler that does what the kernel does.
         register_conditional_default(Signal::SIGHUP as i32, Arc::new(AtomicBool::new(true))).expect("a handler");
     }
     assert_eq!(leads().refusal(0, 0), None);
     assert_eq!(leads().refusal(1, 7), draining);
-    assert_eq!(forbidden.refusal(1, 7), Some(Refusal::Unheard));
+    assert_eq!(forbidden.refusal(1, 7), Some(Refusal::NoNotifyAccess));
 }

@@ -316,7 +316,7 @@ impl Current {
             },
             Cause::Exited => Failure::Exited(exit),
             Cause::DiedOnProbation => Failure::DiedOnProbation(exit),
-            Cause::TimedOut => Failure::TimedOut(ready_timeout),
+            Cause::TimedOut => Failure::TimedOut { limit: ready_timeout },
             Cause::Refused => Failure::Refused(words.refusal.clone().unwrap_or_default()),
             Cause::GrantNotTaken => Failure::Handover(format!("the kernel has not taken the grant for {GRANT_TIMEOUT:?}")),
             Cause::HandoverFailed => Failure::Handover(words.handover.clone().unwrap_or_default()),

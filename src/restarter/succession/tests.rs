@@ -113,7 +113,7 @@ fn what_the_successor_said_is_the_text_of_the_failure() {
     assert_eq!(fixture.says(&successor, &here(5)), [Input::Here(SECOND, 5)]);
     let text = fixture.text(Cause::Protocol(Violation::WrongPid));
     assert!(text.contains("process 5 answers in place of the one that was started"), "{text}");
-    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut(READY));
+    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: READY });
 
     let (_, successor) = fixture.start(Attempt(3));
     assert_eq!(fixture.says(&successor, &Message::Commit), [Input::Garbage(Attempt(3))]);
@@ -157,8 +157,10 @@ fn what_cannot_be_started_is_told_with_its_reason() {
     fixture.simulation.obstruct(Some(libc::ENOENT));
     fixture.spawn(FIRST);
     assert_eq!(fixture.thread(), [Input::SpawnFailed(FIRST)]);
-    let Failure::Spawn(error) = fixture.succession.failure(Cause::SpawnFailed) else { panic!("another failure") };
-    assert_eq!((error.raw_os_error(), error.program()), (Some(libc::ENOENT), Path::new(PROGRAM)));
+    let Failure::Spawn(ChildSpawnError::ChildError { program, source, .. }) = fixture.succession.failure(Cause::SpawnFailed) else {
+        panic!("another failure")
+    };
+    assert_eq!((source.raw_os_error(), &*program), (Some(libc::ENOENT), Path::new(PROGRAM)));
 
     let prepared = Err(io::Error::from_raw_os_error(libc::EMFILE));
     assert_eq!(fixture.succession.spawn(SECOND, prepared, &fixture.reactor), Some(Input::SpawnFailed(SECOND)));
@@ -295,7 +297,7 @@ fn a_reason_of_the_program_is_that_of_one_attempt() {
     fixture.start(FIRST);
     assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled);
     fixture.succession.cancelled_because("no\nright");
-    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut(READY));
+    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: READY });
     let now = fixture.reactor.now();
     assert_eq!(fixture.succession.failed(Cause::Cancelled, now), Failure::Hook("no right".into()));
     assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Inbound, Prompt, TakeoverInput, TakeoverNotice, TakeoverOutput};
+use pollflip::internals::machine::{Inbound, Prompt, TakeoverInput, TakeoverNotice, TakeoverOutput, refusals};
 
 use super::rows::{Out, TAKEOVER_ROWS, TakeoverRow, Then, Whom};
 use super::{At, Contact, Setting, StageView};
@@ -90,7 +90,7 @@ impl TakeoverFacts {
     pub fn refusal(&self) -> Option<Refusal> {
         match self.at {
             At::Final | At::Serving => None,
-            At::Granted => Some(Refusal::OnProbation { successor: None }),
+            At::Granted => Some(refusals::on_probation(None)),
             At::Starting | At::ReadySent | At::Alone | At::GivenUp => Some(Refusal::NotReady),
         }
     }

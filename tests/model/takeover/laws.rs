@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{DYING, LOST, Prompt, TakeoverInput, TakeoverNotice, TakeoverOutput};
+use pollflip::internals::machine::{DYING, LOST, Prompt, TakeoverInput, TakeoverNotice, TakeoverOutput, refusals};
 
 use super::{Setting, TakeoverLaw};
 
@@ -270,7 +270,7 @@ impl TakeoverLaws {
     /// Judges what the machine says of itself.
     pub fn says(&self, answers: Answers) -> Verdict {
         let refusal = match self.owner {
-            Owner::Another if self.granted => Some(Refusal::OnProbation { successor: None }),
+            Owner::Another if self.granted => Some(refusals::on_probation(None)),
             Owner::Another => Some(Refusal::NotReady),
             Owner::Born | Owner::Committed | Owner::LeftAlone | Owner::OutOfReach => None,
         };
