@@ -115,9 +115,9 @@ fn promise_03_a_script_without_its_interpreter_is_reported() {
 }
 
 fn promise_03_what_is_wrong_with_the_first_line_of_a_script_is_said() {
-    let lines = [("Some(8)", &b"#!\n"[..]), ("Some(8)", b"#! \t\nexec true\n"), ("Some(13)", b"#!")];
+    let lines = [(8, &b"#!\n"[..]), (8, b"#! \t\nexec true\n"), (13, b"#!")];
     for (errno, line) in lines {
-        let errno = format!("errno: {errno}");
+        let errno = format!("Os {{ code: {errno},");
         fails(Setup::new(), |path| install(path, line), &errno, &["it begins with #!, and no interpreter is named after that"]);
     }
     // The kernel reads 256 bytes, and must see the end of the name. What follows it may be longer.
