@@ -273,7 +273,9 @@ fn duplicate<T: From<OwnedFd>>(name: &str, socket: &OwnedFd) -> Result<T, Error>
     sys::duplicate(socket, 3).map(T::from).map_err(Error::os(format!("cannot duplicate socket {name:?}")))
 }
 
-fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
+/// Makes a socket non-blocking, for all who have it.
+pub(crate) fn set_nonblocking(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
     let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
     if !flags.contains(OFlag::O_NONBLOCK) {
         fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
