@@ -29,7 +29,7 @@ pub(crate) fn run(name: &str) {
 
 /// The successor of a case: takes over, and lives as long as its predecessor. With the plan `pull` it asks for the state first, with
 /// `pull in a task` where nobody takes it, with `pull and refuse` it wants nothing of it, with `leave` it ends as soon as it has the
-/// service, with `talk` it says much.
+/// service, with `gate` it has one, with `talk` it says much.
 pub(crate) fn succeed(plan: &str) {
     let mut restarter = config().build().expect("a restarter");
     let predecessor = restarter.predecessor().expect("a predecessor");
@@ -53,6 +53,7 @@ pub(crate) fn succeed(plan: &str) {
                 }
             }
         }
+        "gate" => gate::succeed(&mut restarter),
         "talk" => predecessor.progress("warm"),
         _ => {}
     }

@@ -1,19 +1,23 @@
 //! A listener that follows the restarter, from within the process that has it.
 
-use std::io::ErrorKind;
+use std::fs;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Poll, Token};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use pollflip::{Accept, Event, Gate, RestartConfig, Restarter};
 
 use crate::case::Case;
 use crate::child::{config, path};
-use crate::harness::{DEADLINE, wait_until};
+use crate::harness::{DEADLINE, wait_for, wait_until};
 
 cases![
     a_gate_opens_when_the_process_is_ready_and_closes_when_the_restart_is_final,
@@ -23,6 +27,7 @@ cases![
     a_gate_that_is_closed_is_told_of_no_more_although_another_has_the_listener,
     a_gate_follows_a_unix_listener,
     a_gate_in_a_forked_child_changes_nothing,
+    a_listener_that_was_made_blocking_is_warned_of_and_left_alone_until_a_gate_opens,
 ];
 
 const TOKEN: Token = Token(7);
@@ -207,4 +212,102 @@ fn a_gate_in_a_forked_child_changes_nothing(_: &Case) {
     }
     let _client = doors.connect();
     assert!(doors.is_told() && takes_in(&doors.gate));
+}
+
+/// The old process sits in a blocking accept, and never hears of what its successor does with the flag.
+fn a_listener_that_was_made_blocking_is_warned_of_and_left_alone_until_a_gate_opens(case: &Case) {
+    let mut restarter = config().build().expect("a restarter");
+    let sockets = restarter.sockets();
+    let listener = sockets.tcp_listener("gate", "127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    drop(sockets.udp_socket("other", "127.0.0.1:0").expect("a socket"));
+    fs::write(path("address"), address.to_string()).expect("written");
+    restarter.ready().expect("the service");
+    listener.set_nonblocking(false).expect("a listener");
+    let (sender, served) = mpsc::channel();
+    thread::spawn(move || {
+        loop {
+            let result = listener.accept().map(drop);
+            let goes_on = result.is_ok();
+            if sender.send(result).is_err() || !goes_on {
+                return;
+            }
+        }
+    });
+    let serve = || {
+        let _client = TcpStream::connect(address).expect("somebody who listens");
+        served.recv_timeout(DEADLINE).expect("it is served").expect("no error that it does not expect");
+    };
+    serve();
+    case.plan("gate");
+    restarter.request().expect("a restart");
+    let event = restarter.wait(DEADLINE);
+    assert!(matches!(event, Some(Event::Restarting)), "{event:?}");
+    while !path("claimed").exists() {
+        let event = restarter.wait(Duration::from_millis(10));
+        assert!(matches!(event, None | Some(Event::Spawned(_))), "{event:?}");
+    }
+    // It has the listener, and asked its gate to follow: nobody is disturbed.
+    serve();
+    serve();
+    assert_eq!(fs::read_to_string(path("claimed")).expect("written"), "blocking");
+    fs::write(path("go"), "").expect("written");
+    loop {
+        let event = restarter.wait(DEADLINE).expect("an event");
+        assert!(!matches!(event, Event::Failed(_)), "{event:?}");
+        if let Event::Completed(_) = event {
+            break;
+        }
+    }
+    let opened = wait_for("the successor to open its gate", || fs::read_to_string(path("opened")).ok().filter(|text| !text.is_empty()));
+    assert_eq!(opened, "non-blocking, and nobody waits");
+    let log = fs::read_to_string(path("log")).expect("it has logged");
+    let about = |name: &str| log.lines().filter(|line| line.contains(&format!("socket {name:?}"))).collect::<Vec<_>>();
+    assert!(matches!(about("gate")[..], [line] if line.starts_with("WARN") && line.contains("blocking") && line.contains("Gate")), "{log}");
+    assert_eq!(about("other"), [""; 0]);
+}
+
+/// The successor in that: with a gate, and a log.
+pub(crate) fn succeed(restarter: &mut Restarter) {
+    log::set_logger(&ToFile).expect("no other logger");
+    log::set_max_level(log::LevelFilter::Warn);
+    let address = fs::read_to_string(path("address")).expect("an address");
+    let sockets = restarter.sockets();
+    let listener = sockets.tcp_listener("gate", address.as_str()).expect("the one of before");
+    drop(sockets.udp_socket("other", "127.0.0.1:0").expect("the one of before"));
+    let flags = |listener: &TcpListener| {
+        let flags = fcntl(listener, FcntlArg::F_GETFL).expect("flags");
+        if OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK) { "non-blocking" } else { "blocking" }
+    };
+    let poll = Poll::new().expect("a poll");
+    let mut gate = Gate::new(TcpListener::from_std(listener), TOKEN);
+    gate.follow(restarter, poll.registry()).expect("nothing to do");
+    write_whole("claimed", flags(gate.listener().expect("it is shut, and not closed")));
+    wait_until("the predecessor to have served", || path("go").exists());
+    restarter.ready().expect("the service");
+    gate.follow(restarter, poll.registry()).expect("it can be registered");
+    let opened = flags(gate.listener().expect("it is open"));
+    // Without the flag this would hang.
+    let waits = gate.accept().expect("it can be accepted from").is_some();
+    write_whole("opened", &format!("{opened}, and {} waits", if waits { "somebody" } else { "nobody" }));
+}
+
+/// It is there with all that is in it.
+fn write_whole(name: &str, text: &str) {
+    fs::write(path("part"), text).and_then(|()| fs::rename(path("part"), path(name))).expect("written");
+}
+
+struct ToFile;
+
+impl log::Log for ToFile {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let file = fs::OpenOptions::new().create(true).append(true).open(path("log"));
+        writeln!(file.expect("a file"), "{} {}", record.level(), record.args()).expect("written");
+    }
+
+    fn flush(&self) {}
 }
