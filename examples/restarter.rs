@@ -13,7 +13,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use pollflip::restart_coordination_socket::{Status, request_restart, request_status};
-use pollflip::{Event, RequestError, RestartConfig, Restarter};
+use pollflip::{Gate, RequestError, RestartConfig, Restarter};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
@@ -123,6 +123,7 @@ fn serve(options: &Options) -> io::Result<()> {
     registry.register(&mut restarter, RESTARTER, Interest::READABLE)?;
     // From here on the predecessor may leave. An error means that it stays, without us.
     restarter.ready()?;
+    server.gate.follow(&restarter, server.poll.registry())?;
 
     // Nobody may be reading: no reason to end.
     let _ = writeln!(io::stdout(), "listening on {address}, pid {}", process::id());
@@ -131,9 +132,8 @@ fn serve(options: &Options) -> io::Result<()> {
 
 struct Server {
     poll: Poll,
-    /// Gone once nobody can come back to this process.
-    listener: Option<TcpListener>,
-    accepting: bool,
+    /// The listener: open as long as this process takes clients in.
+    gate: Gate<TcpListener>,
     connections: Slab<Connection>,
     stopped: bool,
     greeting: String,
@@ -141,22 +141,19 @@ struct Server {
 
 impl Server {
     fn new(listener: TcpListener, generation: u32) -> io::Result<Self> {
-        let mut server = Self {
+        Ok(Self {
             poll: Poll::new()?,
-            listener: Some(listener),
-            accepting: false,
+            gate: Gate::new(listener, LISTENER),
             connections: Slab::new(),
             stopped: false,
             greeting: format!("pid {} generation {generation}\n", process::id()),
-        };
-        server.start_accepting()?;
-        Ok(server)
+        })
     }
 
     /// Until this process has given up its listener and served its last connection.
     fn run(&mut self, restarter: &mut Restarter, signals: &mut Signals) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
-        while self.listener.is_some() || !self.connections.is_empty() {
+        while !self.gate.is_closed() || !self.connections.is_empty() {
             match self.poll.poll(&mut events, None) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => {}
@@ -165,8 +162,9 @@ impl Server {
                 match event.token() {
                     LISTENER => self.accept(),
                     RESTARTER => {
-                        while let Some(event) = restarter.poll() {
-                            self.restart(event)?;
+                        // The restarter itself has logged what went wrong, if anything did.
+                        while restarter.poll().is_some() {
+                            self.gate.follow(restarter, self.poll.registry())?;
                         }
                     }
                     SIGNALS => {
@@ -184,54 +182,23 @@ impl Server {
         Ok(())
     }
 
-    /// What a restart means for this server. The restarter itself has logged what went wrong, if anything did.
-    fn restart(&mut self, event: Event) -> io::Result<()> {
-        match event {
-            Event::HandedOff(_) => self.stop_accepting()?,
-            Event::Resumed(_) => self.start_accepting()?,
-            Event::Completed(_) => self.listener = None,
-            _ => {}
-        }
-        Ok(())
-    }
-
     /// Ends without a successor.
     fn stop(&mut self, restarter: &mut Restarter) -> io::Result<()> {
         self.stopped = true;
         restarter.stop();
         self.accept(); // nobody else will take what is in the queue
-        self.stop_accepting()?;
-        self.listener = None;
+        self.gate.close(self.poll.registry())?;
         if !self.connections.is_empty() {
             eprintln!("restarter: waiting for {} connections; a second signal ends it now", self.connections.len());
         }
         Ok(())
     }
 
-    fn start_accepting(&mut self) -> io::Result<()> {
-        if let Some(listener) = &mut self.listener {
-            self.poll.registry().register(listener, LISTENER, Interest::READABLE)?;
-            self.accepting = true;
-        }
-        Ok(())
-    }
-
-    /// The successor takes what is left in the queue, which belongs to both. The listener has to leave
-    /// the epoll before it is closed: the successor's copy would keep it alive in there.
-    fn stop_accepting(&mut self) -> io::Result<()> {
-        if let (true, Some(listener)) = (self.accepting, &mut self.listener) {
-            self.poll.registry().deregister(listener)?;
-        }
-        self.accepting = false;
-        Ok(())
-    }
-
     fn accept(&mut self) {
-        while let (true, Some(listener)) = (self.accepting, &self.listener) {
-            let mut stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
+        loop {
+            let mut stream = match self.gate.accept() {
+                Ok(Some((stream, _))) => stream,
+                Ok(None) => return,
                 // No descriptors left, most likely: `echo` tries again when one is free.
                 Err(error) => return log::warn!("cannot accept now: {error}"),
             };

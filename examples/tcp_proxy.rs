@@ -11,7 +11,7 @@
 use lexopt::{Arg, Parser, ValueExt};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
-use pollflip::{Event, RestartConfig, Restarter, Shutdown, ShutdownCoordinator, ShutdownHandle};
+use pollflip::{Event, Gate, RestartConfig, Restarter, Shutdown, ShutdownCoordinator, ShutdownHandle};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 use std::io::{self, ErrorKind, Read, Write};
@@ -81,6 +81,7 @@ fn serve(options: Options) -> io::Result<()> {
     proxy.poll.registry().register(&mut restarter, RESTARTER, Interest::READABLE)?;
     // From here on the predecessor may leave. An error means that it stays, without us.
     restarter.ready()?;
+    proxy.gate.follow(&restarter, proxy.poll.registry())?;
 
     // Nobody may be reading: no reason to end.
     let _ = writeln!(io::stdout(), "listening on {address}, pid {}", process::id());
@@ -90,9 +91,8 @@ fn serve(options: Options) -> io::Result<()> {
 struct Proxy {
     poll: Poll,
     options: Options,
-    /// Gone once nobody can come back to this process.
-    listener: Option<TcpListener>,
-    accepting: bool,
+    /// The listener: open as long as this process takes clients in.
+    gate: Gate<TcpListener>,
     /// The two streams of a pair have the tokens `2 * key` and `2 * key + 1`.
     pairs: Slab<Pair>,
     /// Gone once the shutdown has begun.
@@ -103,17 +103,14 @@ struct Proxy {
 
 impl Proxy {
     fn new(listener: net::TcpListener, options: Options) -> io::Result<Proxy> {
-        let mut proxy = Proxy {
+        Ok(Proxy {
             poll: Poll::new()?,
             options,
-            listener: Some(TcpListener::from_std(listener)),
-            accepting: false,
+            gate: Gate::new(TcpListener::from_std(listener), LISTENER),
             pairs: Slab::new(),
             coordinator: Some(ShutdownCoordinator::new()),
             draining: None,
-        };
-        proxy.start_accepting()?;
-        Ok(proxy)
+        })
     }
 
     fn run(&mut self, restarter: &mut Restarter, signals: &mut Signals) -> io::Result<()> {
@@ -136,8 +133,12 @@ impl Proxy {
                 match event.token() {
                     LISTENER => self.accept(),
                     RESTARTER => {
+                        // The restarter itself has logged what went wrong, if anything did.
                         while let Some(event) = restarter.poll() {
-                            self.restart(event)?;
+                            self.gate.follow(restarter, self.poll.registry())?;
+                            if let Event::Completed(_) = event {
+                                self.drain()?;
+                            }
                         }
                     }
                     SIGNALS => {
@@ -157,38 +158,9 @@ impl Proxy {
         }
     }
 
-    /// What a restart means for this proxy. The restarter itself has logged what went wrong, if anything did.
-    fn restart(&mut self, event: Event) -> io::Result<()> {
-        match event {
-            Event::HandedOff(_) => self.stop_accepting(),
-            Event::Resumed(_) => self.start_accepting(),
-            Event::Completed(_) => self.drain(),
-            _ => Ok(()),
-        }
-    }
-
-    fn start_accepting(&mut self) -> io::Result<()> {
-        if let Some(listener) = &mut self.listener {
-            self.poll.registry().register(listener, LISTENER, Interest::READABLE)?;
-            self.accepting = true;
-        }
-        Ok(())
-    }
-
-    /// The successor takes what is left in the queue, which belongs to both. The listener has to leave
-    /// the epoll before it is closed: the successor's copy would keep it alive in there.
-    fn stop_accepting(&mut self) -> io::Result<()> {
-        if let (true, Some(listener)) = (self.accepting, &mut self.listener) {
-            self.poll.registry().deregister(listener)?;
-        }
-        self.accepting = false;
-        Ok(())
-    }
-
     /// No new connections, and the old ones until they end.
     fn drain(&mut self) -> io::Result<()> {
-        self.stop_accepting()?;
-        self.listener = None;
+        self.gate.close(self.poll.registry())?;
         if let Some(coordinator) = self.coordinator.take() {
             let mut shutdown = coordinator.shutdown();
             log::info!("{} connections left", shutdown.remaining());
@@ -200,19 +172,17 @@ impl Proxy {
     }
 
     fn accept(&mut self) {
-        while let (true, Some(listener), Some(coordinator)) = (self.accepting, &self.listener, &self.coordinator) {
-            match listener.accept() {
-                Ok((client, _)) => {
-                    let entry = self.pairs.vacant_entry();
-                    match Pair::new(client, self.options.to, coordinator.handle(), &self.poll, entry.key()) {
-                        Ok(pair) => drop(entry.insert(pair)),
-                        Err(error) => log::warn!("cannot pass a connection on to {}: {error}", self.options.to),
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+        while let Some(coordinator) = &self.coordinator {
+            let client = match self.gate.accept() {
+                Ok(Some((client, _))) => client,
+                Ok(None) => return,
                 // No descriptors left, most likely: `pass_on` tries again when one is free.
                 Err(error) => return log::warn!("cannot accept now: {error}"),
+            };
+            let entry = self.pairs.vacant_entry();
+            match Pair::new(client, self.options.to, coordinator.handle(), &self.poll, entry.key()) {
+                Ok(pair) => drop(entry.insert(pair)),
+                Err(error) => log::warn!("cannot pass a connection on to {}: {error}", self.options.to),
             }
         }
     }

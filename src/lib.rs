@@ -98,6 +98,7 @@ mod config;
 mod exec;
 pub mod restart_coordination_socket;
 mod restarter;
+mod gate;
 mod task;
 pub mod guard;
 pub mod shutdown;
@@ -106,6 +107,7 @@ pub mod migrating;
 
 pub use crate::config::RestartConfig;
 pub use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal, RequestError};
+pub use crate::gate::{Accept, Gate};
 pub use crate::handover::{Blob, Handover, Inheritance, Map};
 pub use crate::predecessor::{Predecessor, startup_complete};
 pub use crate::restart_coordination_socket::Status;

@@ -250,6 +250,37 @@ impl Restarter {
         self.reactor.wake();
     }
 
+    /// Whether this process takes new connections in: what a [`Gate`](crate::Gate) goes by, and
+    /// what a loop without one can ask after [`ready`](Restarter::ready) and after each event.
+    ///
+    /// | since | |
+    /// | --- | --- |
+    /// | the start | no |
+    /// | the grant; of a first generation [`ready`](Restarter::ready) | yes |
+    /// | [`Event::StateRequested`] | no: what came in now would be in nobody's state |
+    /// | [`Event::Failed`] | yes |
+    /// | [`Event::HandedOff`] | no |
+    /// | [`Event::Resumed`] | yes |
+    ///
+    /// A process that is [stopped](Restarter::stop) goes on until it closes its listeners. In a
+    /// forked child the answer is no.
+    pub fn accepts(&self) -> bool {
+        let must_wait = match self.driver.state() {
+            State::Closed(_) | State::Idle | State::Spawning { .. } => false,
+            State::AwaitingReady { .. } => self.succession.is_frozen(),
+            // The program has been told of the failure, although the successor is still there.
+            State::Killing { granted: false, deadline: None, .. } => false,
+            State::Killing { granted, .. } => granted || self.succession.is_frozen(),
+            State::Handoff { .. } => true,
+        };
+        !must_wait && !self.is_anothers() && self.ancestry.is_granted()
+    }
+
+    /// Whether the service is a successor's, and cannot come back.
+    pub(crate) fn has_handed_over(&self) -> bool {
+        matches!(self.driver.state(), State::Handoff { phase: Phase::Committed, .. })
+    }
+
     /// Where the restarter stands.
     pub fn status(&self) -> Status {
         let (state, successor) = match self.driver.state() {
@@ -305,7 +336,8 @@ impl Restarter {
         !self.claim.is_here()
     }
 
-    fn check_here(&self) -> io::Result<()> {
+    /// An error in a forked child.
+    pub(crate) fn check_here(&self) -> io::Result<()> {
         self.claim.check_here()
     }
 

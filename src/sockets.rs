@@ -33,8 +33,24 @@ use path::bind_unix;
 ///
 /// Each is asked for by name, in every generation in the same way: a successor gets the one that its predecessor had under that name,
 /// the first generation one that systemd passed under it (`FileDescriptorName=`), and otherwise a fresh one is bound. What is returned is
-/// a duplicate, non-blocking and CLOEXEC; the original stays here to be passed on, so that the kernel goes on listening although the
+/// a duplicate, and CLOEXEC; the original stays here to be passed on, so that the kernel goes on
+/// listening although the
 /// program closes its own: to stop for good, [`remove`](Sockets::remove) it too, as [`Restarter::stop`](crate::Restarter::stop) does with all.
+///
+/// # Non-blocking or not
+///
+/// What is bound here is non-blocking, and so is what systemd passed to a first generation. What is
+/// inherited is as the generations before left it. O_NONBLOCK belongs to the socket and not to a
+/// descriptor: all duplicates in all processes share it. So nothing here changes it for an
+/// inherited socket, since the predecessor may be waiting in a call that blocks. The call that
+/// returns an inherited socket that blocks logs a warning: a loop that accepts until `WouldBlock`
+/// would hang in it.
+///
+/// - A [`Gate`](crate::Gate) makes its listener non-blocking when it opens, which is after the
+///   grant.
+/// - A program without one calls `set_nonblocking(true)` after
+///   [`Restarter::ready`](crate::Restarter::ready).
+/// - A program that wants to block has nothing to do.
 ///
 /// What a predecessor or systemd gave and the program has not asked for when it becomes ready is closed. systemd's own numbers stay open,
 /// for programs that read `LISTEN_FDS` by themselves: such a socket is gone for good only with the process.
@@ -53,20 +69,25 @@ pub struct Sockets {
     entries: HashMap<String, Vec<Entry>>,
     /// What systemd passed, as long as the program has not used `Sockets`: it may take them by itself.
     untouched: Vec<(Passed, OwnedFd)>,
+    /// No other process waits on what came with this one.
+    is_first: bool,
     closed: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     socket: OwnedFd,
+    /// It came with this process: from a predecessor or from systemd.
+    inherited: bool,
     claimed: bool,
 }
 
 impl Sockets {
-    pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>) -> Sockets {
+    /// A first generation has no predecessor that may be waiting on a socket of systemd.
+    pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>, is_first: bool) -> Sockets {
         let mut entries: HashMap<String, Vec<Entry>> = HashMap::new();
         for (name, socket) in inherited {
-            entries.entry(name).or_default().push(Entry { socket, claimed: false });
+            entries.entry(name).or_default().push(Entry { socket, inherited: true, claimed: false });
         }
         let mut untouched = Vec::new();
         let above = passed.iter().map(|passed| passed.number + 1).max().unwrap_or(0);
@@ -78,7 +99,7 @@ impl Sockets {
                 None => {}
             }
         }
-        Sockets { entries, untouched, closed: false }
+        Sockets { entries, untouched, is_first, closed: false }
     }
 
     /// A listening TCP socket on `address`: `"0.0.0.0:80"`, `("::", 80)`, … Port 0 stands for any port. If the address is a name with
@@ -185,8 +206,7 @@ impl Sockets {
         for entry in self.entries.get_mut(name).into_iter().flatten() {
             let found = Kind::of(&entry.socket);
             if found.serves_as(wanted) {
-                entry.claimed = true;
-                return duplicate(name, &entry.socket);
+                return entry.claim(name);
             }
             other = other.or(Some(found));
         }
@@ -214,7 +234,7 @@ impl Sockets {
 
     fn insert<T: From<OwnedFd>>(&mut self, name: &str, socket: OwnedFd) -> Result<T, Error> {
         let given = duplicate(name, &socket)?;
-        self.entries.entry(name.into()).or_default().push(Entry { socket, claimed: true });
+        self.entries.entry(name.into()).or_default().push(Entry { socket, inherited: false, claimed: true });
         Ok(given)
     }
 
@@ -234,10 +254,12 @@ impl Sockets {
             if sys::identity(passed.number) == sys::identity(socket.as_raw_fd()) {
                 sys::peek(passed.number, |fd| fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)));
             }
-            if let Err(error) = set_nonblocking(&socket) {
+            if self.is_first
+                && let Err(error) = set_nonblocking(&socket)
+            {
                 log::warn!("cannot make socket {:?} of systemd non-blocking: {error}", passed.name);
             }
-            self.entries.entry(passed.name).or_default().push(Entry { socket, claimed: false });
+            self.entries.entry(passed.name).or_default().push(Entry { socket, inherited: true, claimed: false });
         }
     }
 
@@ -272,14 +294,40 @@ impl Sockets {
     }
 }
 
+impl Entry {
+    /// A duplicate for a program that may take it to be non-blocking.
+    fn claim<T: From<OwnedFd>>(&mut self, name: &str) -> Result<T, Error> {
+        self.claimed = true;
+        if self.inherited && is_blocking(&self.socket) {
+            log::warn!(
+                target: "pollflip",
+                "socket {name:?} was inherited, and an earlier generation has made it blocking: a loop that accepts or reads until \
+                 WouldBlock hangs in it; have a Gate open it, or call set_nonblocking(true) after ready()"
+            );
+        }
+        duplicate(name, &self.socket)
+    }
+}
+
 fn duplicate<T: From<OwnedFd>>(name: &str, socket: &OwnedFd) -> Result<T, Error> {
     sys::duplicate(socket, 3).map(T::from).map_err(Error::os(format!("cannot duplicate socket {name:?}")))
 }
 
-fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
-    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+/// Makes a socket non-blocking, for all who have it.
+pub(crate) fn set_nonblocking(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
+    let flags = flags(socket)?;
     if !flags.contains(OFlag::O_NONBLOCK) {
         fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     }
     Ok(())
+}
+
+/// Whether a call on it may wait. Not where that cannot be found out.
+fn is_blocking(socket: &OwnedFd) -> bool {
+    flags(socket).is_ok_and(|flags| !flags.contains(OFlag::O_NONBLOCK))
+}
+
+fn flags(socket: impl AsFd) -> io::Result<OFlag> {
+    Ok(OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?))
 }

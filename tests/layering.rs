@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The plan. Whoever changes it changes the order in which the source is read.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "error",
     "machine",
     "wire",
@@ -20,6 +20,7 @@ const ORDER: [&str; 19] = [
     "exec",
     "restart_coordination_socket",
     "restarter",
+    "gate",
     "task",
     "guard",
     "shutdown",

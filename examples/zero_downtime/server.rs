@@ -3,8 +3,9 @@
 //! What makes a restart lose nothing is in three places: the listener is asked of the restarter by
 //! name, so that every generation accepts from the same queue; `save` hands all connections over,
 //! with what is in their buffers, and touches none from then on until they are the successor's or,
-//! if the restart fails, still its own; and `restart` lets go of them and of the listener when the
-//! successor has taken over. No client is told anything: its next request is answered by another.
+//! if the restart fails, still its own; and `restart` lets go of them when the successor has taken
+//! over, as the gate does with the listener. No client is told anything: its next request is
+//! answered by another.
 //!
 //! A server that ends without a successor tells each connection with its next answer that it was the
 //! last (see `connection.rs`), instead of closing it while its client is just writing.
@@ -13,7 +14,7 @@ use crate::connection::{Connection, Fate};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::resource::{Resource, setrlimit};
-use pollflip::{Event, Handover, Inheritance, RestartConfig, Restarter};
+use pollflip::{Event, Gate, Handover, Inheritance, RestartConfig, Restarter};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 use std::io::{self, Write};
@@ -79,6 +80,7 @@ pub(crate) fn serve(options: Options) -> io::Result<()> {
     }
     // From here on the predecessor may leave. An error means that it stays, without us.
     restarter.ready()?;
+    server.gate.follow(&restarter, server.poll.registry())?;
 
     // Whoever reads this may be gone by the time of a later generation.
     let _ = writeln!(io::stdout(), "listening on {address}, pid {}", process::id());
@@ -99,9 +101,8 @@ fn crash_after(time: Duration) {
 
 struct Server {
     poll: Poll,
-    /// Gone once nobody can come back to this process.
-    listener: Option<TcpListener>,
-    accepting: bool,
+    /// The listener: open as long as this process takes clients in.
+    gate: Gate<TcpListener>,
     /// A connection was left in the queue because accepting it failed.
     accept_failed: bool,
     connections: Slab<Connection>,
@@ -115,10 +116,9 @@ struct Server {
 
 impl Server {
     fn new(listener: TcpListener, generation: u32, drain: Duration) -> io::Result<Self> {
-        let mut server = Self {
+        Ok(Self {
             poll: Poll::new()?,
-            listener: Some(listener),
-            accepting: false,
+            gate: Gate::new(listener, LISTENER),
             accept_failed: false,
             connections: Slab::new(),
             frozen: false,
@@ -126,9 +126,7 @@ impl Server {
             drain,
             stopped: false,
             text: format!("pid {} generation {generation}\n", process::id()),
-        };
-        server.start_accepting()?;
-        Ok(server)
+        })
     }
 
     fn run(&mut self, restarter: &mut Restarter, signals: &mut Signals) -> io::Result<()> {
@@ -142,10 +140,12 @@ impl Server {
             }
             for event in &events {
                 match event.token() {
-                    LISTENER if !self.frozen => self.accept(),
+                    LISTENER => self.accept(),
                     RESTARTER => {
                         while let Some(event) = restarter.poll() {
+                            self.gate.follow(restarter, self.poll.registry())?;
                             self.restart(event)?;
+                            self.end_if_stopped()?;
                         }
                     }
                     SIGNALS => {
@@ -177,13 +177,9 @@ impl Server {
                 let _ = self.save(handover);
             }
             Event::Failed(_) => self.thaw(),
-            Event::HandedOff(_) => {
-                self.stop_accepting()?;
-                self.let_go()?;
-            }
-            // Without the connections, which have gone with the successor.
-            Event::Resumed(_) => self.start_accepting()?,
-            Event::Completed(_) => self.begin_to_drain(),
+            Event::HandedOff(_) => self.let_go()?,
+            Event::Completed(_) => self.begin_to_drain()?,
+            // `Resumed` is the gate's: the connections have gone with the successor.
             _ => {}
         }
         Ok(())
@@ -220,7 +216,6 @@ impl Server {
         if std::mem::take(&mut self.frozen) {
             let keys: Vec<_> = self.connections.iter().map(|(key, _)| key).collect();
             keys.into_iter().for_each(|key| self.drive(key));
-            self.accept();
         }
     }
 
@@ -237,55 +232,39 @@ impl Server {
     fn stop(&mut self, restarter: &mut Restarter) -> io::Result<()> {
         self.stopped = true;
         restarter.stop();
-        if self.accepting {
+        self.end_if_stopped()
+    }
+
+    /// Not while a successor may still have the service, or the connections: what becomes of that
+    /// is told.
+    fn end_if_stopped(&mut self) -> io::Result<()> {
+        if self.stopped && self.gate.is_open() {
             self.accept(); // nobody else will take what is in the queue
-            self.stop_accepting()?;
+            self.begin_to_drain()?;
         }
-        self.begin_to_drain();
-        Ok(())
-    }
-
-    fn start_accepting(&mut self) -> io::Result<()> {
-        if let Some(listener) = &mut self.listener {
-            self.poll.registry().register(listener, LISTENER, Interest::READABLE)?;
-            self.accepting = true;
-        }
-        Ok(())
-    }
-
-    /// The successor takes the rest of the queue, which belongs to both. The listener has to leave
-    /// the epoll before it is closed: the successor's copy would keep it alive in there.
-    fn stop_accepting(&mut self) -> io::Result<()> {
-        if let (true, Some(listener)) = (self.accepting, &mut self.listener) {
-            self.poll.registry().deregister(listener)?;
-        }
-        self.accepting = false;
-        self.accept_failed = false;
         Ok(())
     }
 
     /// Closes no connection: each learns with its next answer that it was the last.
-    fn begin_to_drain(&mut self) {
+    fn begin_to_drain(&mut self) -> io::Result<()> {
         log::info!("{} connections left", self.connections.len());
-        self.listener = None;
+        self.gate.close(self.poll.registry())?;
         self.draining_since.get_or_insert_with(Instant::now);
+        Ok(())
     }
 
     fn accept(&mut self) {
         self.accept_failed = false;
-        while let (true, Some(listener)) = (self.accepting, &self.listener) {
-            let mut stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => continue,
-                    // No descriptors left, most likely. There will be no second event for it.
-                    _ => {
-                        log::warn!("cannot accept now: {error}");
-                        self.accept_failed = true;
-                        return;
-                    }
-                },
+        loop {
+            let mut stream = match self.gate.accept() {
+                Ok(Some((stream, _))) => stream,
+                Ok(None) => return,
+                // No descriptors left, most likely. There will be no second event for it.
+                Err(error) => {
+                    log::warn!("cannot accept now: {error}");
+                    self.accept_failed = true;
+                    return;
+                }
             };
             let _ = stream.set_nodelay(true); // an answer need not wait for the next one
             let entry = self.connections.vacant_entry();

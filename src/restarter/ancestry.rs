@@ -151,6 +151,14 @@ impl Ancestry {
         matches!(self.takeover.stage(), Stage::Alone { .. })
     }
 
+    /// Whether the service is this process's, be it on probation.
+    pub(super) fn is_granted(&self) -> bool {
+        match self.takeover.stage() {
+            Stage::Granted { .. } | Stage::Final { .. } | Stage::Alone { ready: true, .. } => true,
+            Stage::Starting { .. } | Stage::ReadySent { .. } | Stage::Alone { ready: false, .. } | Stage::GivenUp { .. } => false,
+        }
+    }
+
     /// Whether nobody before this process has a claim to the service.
     pub(super) fn is_sole(&self) -> bool {
         self.takeover.is_sole()

@@ -139,7 +139,7 @@ impl RestartConfig {
             manager: Manager::default(),
             preconditions,
             paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
-            sockets: Sockets::new(gifts.sockets, passed),
+            sockets: Sockets::new(gifts.sockets, passed, link.is_none()),
             ancestry: Ancestry::new(link, takeover, gifts.draining, guarded),
             claim,
             reactor,

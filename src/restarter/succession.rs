@@ -189,12 +189,18 @@ impl Succession {
         let current = self.current.as_mut().filter(|current| current.attempt == attempt)?;
         let (handover, mailbox) = Handover::new(current.lifeline.clone(), Some(waker));
         current.handover = Some(mailbox);
+        current.is_frozen = true;
         Some(handover)
     }
 
     /// Whether the program has been given a handover, and has not sent it.
     pub(super) fn is_handing_over(&self) -> bool {
         self.current.as_ref().is_some_and(|current| current.handover.is_some())
+    }
+
+    /// Whether the program has been asked for the state, and has to leave it as it is until the attempt has ended.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.is_frozen)
     }
 
     /// The successor becomes the main process, and a service manager that is there learns how it ends.

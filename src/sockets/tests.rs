@@ -8,7 +8,7 @@ use super::*;
 
 /// Nothing was inherited or passed.
 fn empty() -> Sockets {
-    Sockets::new(Vec::new(), Vec::new())
+    Sockets::new(Vec::new(), Vec::new(), true)
 }
 
 /// A listener of before.
@@ -20,7 +20,7 @@ fn same(one: &impl AsRawFd, other: &impl AsRawFd) -> bool {
     sys::identity(one.as_raw_fd()) == sys::identity(other.as_raw_fd())
 }
 
-fn flags(fd: &impl AsFd) -> (FdFlag, OFlag) {
+fn both_flags(fd: &impl AsFd) -> (FdFlag, OFlag) {
     let flag = |argument| fcntl(fd, argument).expect("a descriptor");
     (FdFlag::from_bits_retain(flag(FcntlArg::F_GETFD)), OFlag::from_bits_retain(flag(FcntlArg::F_GETFL)))
 }
@@ -40,7 +40,7 @@ fn a_name_means_the_same_socket_each_time_and_the_program_gets_a_duplicate() {
     let two = sockets.unix_listener("web", &path).expect("a listener");
     assert!(same(&one, &two) && one.as_raw_fd() != two.as_raw_fd());
     for listener in [&one, &two] {
-        let (descriptor, description) = flags(listener);
+        let (descriptor, description) = both_flags(listener);
         assert!(descriptor.contains(FdFlag::FD_CLOEXEC) && description.contains(OFlag::O_NONBLOCK));
     }
     drop((one, two));
@@ -61,7 +61,7 @@ fn a_name_of_another_kind_or_address_is_an_error_until_it_is_removed() {
     assert!(same(&first, &sockets.udp_socket("web", first.local_addr().expect("an address")).expect("the same")));
     sockets.remove("web");
     let second = sockets.tcp_listener("web", (Ipv4Addr::LOCALHOST, 0)).expect("a listener");
-    assert!(flags(&first).1.contains(OFlag::O_NONBLOCK) && flags(&second).1.contains(OFlag::O_NONBLOCK));
+    assert!(both_flags(&first).1.contains(OFlag::O_NONBLOCK) && both_flags(&second).1.contains(OFlag::O_NONBLOCK));
     assert!(matches!(sockets.tcp_listener("a\nb", "127.0.0.1:0"), Err(Error::InvalidName(_))), "no name");
 }
 
@@ -69,7 +69,7 @@ fn a_name_of_another_kind_or_address_is_an_error_until_it_is_removed() {
 fn of_several_that_came_by_one_name_each_is_found_by_its_address() {
     let (one, other) = (listener(), listener());
     let addresses = [&one, &other].map(|listener| listener.local_addr().expect("an address"));
-    let mut sockets = Sockets::new(vec![("web".into(), one.into()), ("web".into(), other.into())], Vec::new());
+    let mut sockets = Sockets::new(vec![("web".into(), one.into()), ("web".into(), other.into())], Vec::new(), false);
     assert_eq!(sockets.unclaimed(), ["web"]);
     for address in addresses {
         let found = sockets.tcp_listener("web", address).expect("the one of before");
@@ -87,7 +87,7 @@ fn what_was_inherited_and_not_asked_for_is_closed() {
     let [kept_at, unused_at] = ["kept", "unused"].map(|name| directory.path().join(name));
     let [kept, unused] = [&kept_at, &unused_at].map(|path| UnixListener::bind(path).expect("a listener"));
     let inherited = vec![("pair".into(), ours.into()), ("kept".into(), kept.into()), ("unused".into(), unused.into())];
-    let mut sockets = Sockets::new(inherited, Vec::new());
+    let mut sockets = Sockets::new(inherited, Vec::new(), false);
     drop(sockets.unix_listener("kept", &kept_at).expect("the one of before"));
     assert_eq!(sockets.unclaimed(), ["pair", "unused"]);
     sockets.close_unclaimed();
@@ -119,19 +119,31 @@ fn what_systemd_passed_is_left_to_the_program_until_it_asks_for_any_socket() {
     let passed = listener();
     fcntl(&passed, FcntlArg::F_SETFD(FdFlag::empty())).expect("a descriptor");
     let number = passed.as_raw_fd();
-    let mut sockets = Sockets::new(Vec::new(), vec![Passed { name: "web".into(), number }]);
+    let mut sockets = Sockets::new(Vec::new(), vec![Passed { name: "web".into(), number }], true);
     // Whatever its number is here, a successor finds the first of them at the first number that systemd gives.
     let untouched: Vec<_> = sockets.untouched().map(|(name, socket, number)| (name, same(&socket, &passed), number)).collect();
     assert_eq!(untouched, [("web", true, 3)]);
-    assert!(names(&sockets).is_empty() && flags(&passed) == (FdFlag::empty(), flags(&passed).1));
+    assert!(names(&sockets).is_empty() && both_flags(&passed) == (FdFlag::empty(), both_flags(&passed).1));
 
     sockets.udp_socket("other", (Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     assert_eq!((sockets.untouched().count(), names(&sockets)), (0, vec!["other", "web"]));
-    let (descriptor, description) = flags(&passed);
+    let (descriptor, description) = both_flags(&passed);
     assert!(descriptor.contains(FdFlag::FD_CLOEXEC), "nothing inherits the number any more");
     assert!(description.contains(OFlag::O_NONBLOCK));
     let found = sockets.tcp_listener("web", passed.local_addr().expect("an address")).expect("the one that was passed");
     assert!(same(&found, &passed));
+}
+
+#[test]
+fn the_flags_of_what_another_process_may_wait_on_are_left_as_they_are() {
+    let (inherited, passed) = (listener(), listener());
+    let addresses = [&inherited, &passed].map(|listener| listener.local_addr().expect("an address"));
+    let given = vec![("inherited".into(), inherited.try_clone().expect("a duplicate").into())];
+    let mut sockets = Sockets::new(given, vec![Passed { name: "passed".into(), number: passed.as_raw_fd() }], false);
+    for (name, address) in [("inherited", addresses[0]), ("passed", addresses[1])] {
+        let found = sockets.tcp_listener(name, address).expect("the one of before");
+        assert!(!both_flags(&found).1.contains(OFlag::O_NONBLOCK), "{name}");
+    }
 }
 
 #[test]

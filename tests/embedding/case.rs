@@ -13,13 +13,13 @@ use pollflip::{Error, Event, RestartTask, Successor};
 
 use crate::child::{config, path};
 use crate::harness::{DEADLINE, entries, wait_for};
-use crate::{executors, hooks, limits, task, threads};
+use crate::{executors, gate, hooks, limits, task, threads};
 
 /// What a case is given.
 pub(crate) struct Case;
 
 pub(crate) fn all() -> impl Iterator<Item = (&'static str, fn(&Case))> {
-    [task::CASES, threads::CASES, executors::CASES, hooks::CASES, limits::CASES].into_iter().flatten().copied()
+    [task::CASES, threads::CASES, executors::CASES, gate::CASES, hooks::CASES, limits::CASES].into_iter().flatten().copied()
 }
 
 pub(crate) fn run(name: &str) {
@@ -28,7 +28,8 @@ pub(crate) fn run(name: &str) {
 }
 
 /// The successor of a case: takes over, and lives as long as its predecessor. With the plan `pull` it asks for the state first, with
-/// `pull in a task` where nobody takes it, with `talk` it says much.
+/// `pull in a task` where nobody takes it, with `pull and refuse` it wants nothing of it, with `leave` it ends as soon as it has the
+/// service, with `gate` it has one, with `talk` it says much.
 pub(crate) fn succeed(plan: &str) {
     let mut restarter = config().build().expect("a restarter");
     let predecessor = restarter.predecessor().expect("a predecessor");
@@ -37,6 +38,10 @@ pub(crate) fn succeed(plan: &str) {
             let mut state = predecessor.receive(DEADLINE).expect("the state");
             let bytes = state.bytes("state").expect("readable").unwrap_or_default();
             fs::write(path("got"), bytes).expect("written");
+        }
+        "pull and refuse" => {
+            predecessor.receive(DEADLINE).expect("the state");
+            return predecessor.refuse("as planned");
         }
         "pull in a task" => {
             predecessor.pull();
@@ -48,10 +53,14 @@ pub(crate) fn succeed(plan: &str) {
                 }
             }
         }
+        "gate" => gate::succeed(&mut restarter),
         "talk" => predecessor.progress("warm"),
         _ => {}
     }
     if restarter.ready().is_err() {
+        return;
+    }
+    if plan == "leave" {
         return;
     }
     if plan == "talk" {

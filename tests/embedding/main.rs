@@ -19,6 +19,7 @@ mod crowd;
 mod examples;
 mod executors;
 mod exercise;
+mod gate;
 mod harness;
 mod hooks;
 mod limits;

@@ -28,6 +28,8 @@ pub(super) struct Current {
     pub(super) lifeline: Arc<Lifeline>,
     /// How the handover ends, while it is open.
     pub(super) handover: Option<Arc<Mailbox>>,
+    /// The program has been asked for the state.
+    pub(super) is_frozen: bool,
     pub(super) process: Option<Arc<Process>>,
     pub(super) words: Words,
     /// When the next line is passed on, at the earliest.
@@ -76,6 +78,7 @@ impl Current {
             attempt,
             lifeline: Arc::new(lifeline),
             handover: None,
+            is_frozen: false,
             process: None,
             words: Words::default(),
             next_line: Duration::ZERO,
