@@ -67,6 +67,8 @@ pub(super) struct Driver {
     left_out: u32,
     /// There may be more to hear.
     unheard: bool,
+    /// What spares are copies of: to open it each time is slow.
+    null: Option<File>,
     /// Their places are for what a turn needs, should there be no others.
     spares: Vec<File>,
     /// Why the last start has failed.
@@ -96,6 +98,7 @@ impl Driver {
             own_group: !has_terminal(),
             left_out: 0,
             unheard: false,
+            null: None,
             spares: Vec::with_capacity(SPARES),
             failure: None,
         })
@@ -217,7 +220,14 @@ impl Driver {
         }
         // The number was looked up: if it still is the sender's now, be that a zombie, it was then.
         let is_its_own = || datagram.process.as_ref().is_none_or(|process| process.signal(0).map_or_else(exists, |()| true));
-        sys::descends_from(datagram.sender, process::id()) && is_its_own()
+        self.is_in_family(datagram.sender) && is_its_own()
+    }
+
+    /// Whether that process descends from this one. The number of a generation that lives is its
+    /// own, and whoever has that for a parent does.
+    fn is_in_family(&self, pid: u32) -> bool {
+        let is_generation = |parent| self.watched.iter().any(|process| process.pid() == parent && !process.has_ended());
+        sys::has_ancestor(pid, |parent| parent == process::id() || is_generation(parent))
     }
 
     /// Whether that process can be the main one, which is watched from now on if it is another.
@@ -231,7 +241,7 @@ impl Driver {
         let watched = Process::open(pid).and_then(|process| {
             // Looked at after it was opened: if it is one of ours by then, it is the one that was
             // opened.
-            if sys::descends_from(pid, process::id()) { self.watch(process) } else { Err(io::Error::other("that is no descendant")) }
+            if self.is_in_family(pid) { self.watch(process) } else { Err(io::Error::other("that is no descendant")) }
         });
         watched.inspect_err(|error| self.leave_out(from, &format!("it names {pid} the main process, and {error}"))).is_ok()
     }
@@ -239,8 +249,11 @@ impl Driver {
     /// Without a descriptor for it, a new main process would not be known, and the end of the one
     /// before would be taken for that of the service.
     fn reserve(&mut self) {
+        if self.null.is_none() {
+            self.null = File::open("/dev/null").ok();
+        }
         while self.spares.len() < SPARES
-            && let Ok(file) = File::open("/dev/null")
+            && let Some(Ok(file)) = self.null.as_ref().map(File::try_clone)
         {
             self.spares.push(file);
         }

@@ -11,7 +11,7 @@ use crate::sys;
 /// Whether `/proc` shows the processes that this process sees, by the same numbers.
 pub(super) fn proc_is_ours() -> bool {
     let own = process::id().to_string();
-    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str()) && sys::parent_of(process::id()).is_some()
+    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str()) && fs::File::open("/proc/self/stat").is_ok()
 }
 
 /// How many threads this process has.

@@ -2,7 +2,7 @@
 //! that is over, only `/proc` tells.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 
 use nix::libc;
 
@@ -47,6 +47,10 @@ pub(super) fn status_of_zombie(pid: u32) -> Option<i32> {
 
 /// The parent of a process.
 pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    if pid == std::process::id() {
+        // 0: it is in another PID namespace.
+        return Some(nix::unistd::getppid().as_raw() as u32);
+    }
     look_at(&format!("/proc/{pid}/stat")).map(|thread| thread.parent)
 }
 
@@ -55,10 +59,15 @@ const DEPTH: u32 = 1000;
 
 /// Whether the one is a descendant of the other.
 pub(crate) fn descends_from(pid: u32, ancestor: u32) -> bool {
+    has_ancestor(pid, |parent| parent == ancestor)
+}
+
+/// Whether such a process is among the ancestors of that one.
+pub(crate) fn has_ancestor(pid: u32, is_one: impl Fn(u32) -> bool) -> bool {
     let mut pid = pid;
     for _ in 0..DEPTH {
         match parent_of(pid) {
-            Some(parent) if parent == ancestor => return true,
+            Some(parent) if is_one(parent) => return true,
             Some(parent) if parent > 0 => pid = parent,
             _ => return false,
         }
@@ -94,17 +103,33 @@ impl Thread {
     }
 }
 
+/// Longer than that file is: 52 numbers and a name.
+const STAT: usize = 2048;
+
+/// One look, which costs three calls of the system: a guard has to look often.
 fn look_at(path: &str) -> Option<Thread> {
-    let text = fs::read(path).ok()?;
+    let mut text = [0; STAT];
+    let mut file = fs::File::open(path).ok()?;
+    let length = loop {
+        match file.read(&mut text) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => break read.ok()?,
+        }
+    };
+    let text = &text[..length];
     // The name comes before, with anything in it.
     let after = text.iter().rposition(|byte| *byte == b')')? + 1;
-    let fields: Vec<_> = text[after..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).collect();
-    let field = |number: usize| std::str::from_utf8(fields.get(number - 3)?).ok();
-    let parent = field(4)?.parse().ok()?;
-    let is_zombie = field(3)? == "Z";
+    let mut fields = text[after..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    // By its number, which is 3 for the first after the name; each call takes those before it away.
+    let mut next = 3;
+    let mut field = |number: usize| {
+        let field = fields.nth(number - next)?;
+        next = number + 1;
+        std::str::from_utf8(field).ok()
+    };
     Some(Thread {
-        is_zombie,
-        parent,
+        is_zombie: field(3)? == "Z",
+        parent: field(4)?.parse().ok()?,
         flags: field(9)?.parse().ok()?,
         status: field(52).and_then(|status| status.parse().ok()).unwrap_or(0),
     })
