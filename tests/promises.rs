@@ -1,47 +1,62 @@
-//! Each promise of the crate is named by at least one test: `promise_NN_…`, or `promise_NN` in the name of a trial. Each line of the threat
-//! model names tests that exist.
+//! Each promise of the crate, as ARCHITECTURE.md has it, is named by at least one test: `promise_NN_…`, or `promise_NN` in the name of a
+//! trial. Its row, and each line of the threat model, name tests that exist.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What this crate promises, in short.
-const PROMISES: [&str; 12] = [
-    "under load, no connection attempt is refused and no accepted request is lost by a restart that succeeds",
-    "hundreds of restarts leave descriptors, threads, zombies, environment and memory constant",
-    "a successor that fails leaves the predecessor serving and the asker with the true reason",
-    "one restart at a time; whoever else asks is refused at once and told what is going on",
-    "the loop of the predecessor is never held up",
-    "a restart signal at any moment kills nothing and starts at most one successor at a time",
-    "whoever of the two dies at whatever step, the service remains or the death is reported",
-    "the cost of a restart does not grow with the memory of the process, nor with the size of a blob",
-    "flags of shared descriptions are never changed; a unix socket path stays connectable",
-    "what comes from outside is checked; nonsense is an error that names what was wrong",
-    "the restart thread keeps the right to exec after other threads have given theirs up",
-    "no unsafe, no panic, no exit, nothing printed, no foreign types in the public API",
-];
+/// The rows of the table of promises: the number, what is promised, and the tests that are named.
+fn promises() -> Vec<(usize, String, Vec<String>)> {
+    let plan = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).expect("the plan");
+    let section = plan.split("\n## ").find(|section| section.starts_with("Promises")).expect("the promises");
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| ")?.trim_end_matches(" |").split(" | ");
+        let number = cells.next()?.parse().ok()?;
+        let (promise, tests) = (cells.next()?.to_owned(), cells.next()?);
+        Some((number, promise, tests.split('`').skip(1).step_by(2).map(String::from).collect()))
+    };
+    section.lines().filter_map(row).collect()
+}
+
+/// As a function, or as the name of a trial.
+fn is_test(name: &str, tests: &str) -> bool {
+    [format!("fn {name}("), format!("\"{name}\"")].iter().any(|text| tests.contains(text))
+}
+
+fn all_tests() -> String {
+    let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
+    files.iter().map(|file| fs::read_to_string(file).expect("a source file")).collect()
+}
 
 #[test]
 fn each_promise_is_named_by_a_test() {
-    let mut names: BTreeMap<usize, usize> = BTreeMap::new();
-    for file in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")) {
-        let text = fs::read_to_string(&file).expect("a source file");
-        for (at, _) in text.match_indices("promise_") {
-            let digits: String = text[at + "promise_".len()..].chars().take_while(char::is_ascii_digit).collect();
-            if digits.len() == 2 {
-                *names.entry(digits.parse().expect("two digits")).or_default() += 1;
-            }
+    let promises = promises();
+    let numbers: Vec<_> = promises.iter().map(|(number, ..)| *number).collect();
+    assert_eq!(numbers, Vec::from_iter(1..=numbers.len()), "the promises are numbered from 1");
+    assert!(numbers.len() >= 12, "{} promises: is the table still what this test reads?", numbers.len());
+    let tests = all_tests();
+    let mut named: BTreeMap<usize, usize> = BTreeMap::new();
+    for (at, _) in tests.match_indices("promise_") {
+        let digits: String = tests[at + "promise_".len()..].chars().take_while(char::is_ascii_digit).collect();
+        if digits.len() == 2 {
+            *named.entry(digits.parse().expect("two digits")).or_default() += 1;
         }
     }
-    let missing: Vec<_> = PROMISES.iter().enumerate().filter(|(index, _)| !names.contains_key(&(index + 1))).collect();
-    assert!(missing.is_empty(), "no test names promise {missing:?} (counted from 0)");
-    assert!(names.keys().all(|number| (1..=PROMISES.len()).contains(number)), "a promise that is not made: {names:?}");
+    let missing: Vec<_> = promises.iter().filter(|(number, ..)| !named.contains_key(number)).collect();
+    assert!(missing.is_empty(), "no test names promise {missing:?}");
+    assert!(named.keys().all(|number| numbers.contains(number)), "a promise that is not made: {named:?}");
+    for (number, promise, names) in &promises {
+        assert!(!names.is_empty(), "no test holds promise {number}: {promise}");
+        for name in names {
+            assert!(is_test(name, &tests), "ARCHITECTURE.md names {name} for promise {number}, which is no test");
+        }
+    }
 }
 
 #[test]
 fn each_line_of_the_threat_model_names_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let tests: String = files(&root.join("tests")).iter().map(|file| fs::read_to_string(file).expect("a source file")).collect();
+    let tests = all_tests();
     let model = fs::read_to_string(root.join("SECURITY.md")).expect("the threat model");
     let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| entrance |") && !line.starts_with("| --- |");
     let mut named = 0;
@@ -50,9 +65,7 @@ fn each_line_of_the_threat_model_names_tests_that_exist() {
         let names: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
         assert!(!names.is_empty(), "no test holds this: {row}");
         for name in names {
-            // As a function, or as the name of a trial.
-            let exists = [format!("fn {name}("), format!("\"{name}\"")].iter().any(|text| tests.contains(text));
-            assert!(exists, "SECURITY.md names {name}, which is no test");
+            assert!(is_test(name, &tests), "SECURITY.md names {name}, which is no test");
             named += 1;
         }
     }

@@ -7,16 +7,15 @@ use std::time::{Duration, Instant};
 use crate::client;
 use crate::plan::{Peer, Plan};
 use crate::proc::{Seen, see};
-use crate::report::{Outcome, Row, Unit};
+use crate::report::{Report, Row, Unit};
 use crate::roles::Settings;
 use crate::service::{LIMIT, Service};
 
 const ALL: [Peer; 3] = [Peer::Ours, Peer::Shellflip, Peer::Ecdysis];
 
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let wanted = plan.choose(50, 1000);
-    let patience = Duration::from_secs(plan.choose(5, 60));
+    let patience = Duration::from_secs(plan.choose(5, 40));
     let mut rows = ["descriptors", "threads", "zombies", "private memory"].map(|what| {
         let unit = if what == "private memory" { Unit::Bytes } else { Unit::Count };
         Row::new(format!("chain {what}"), format!("{wanted} restarts in a row: {what} more at the end"), unit)
@@ -48,7 +47,7 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
         for (row, change) in rows.iter_mut().zip(changes) {
             row.values.insert(peer, change);
         }
-        outcome.notes.push(format!(
+        report.note(format!(
             "{}: {done} restarts in a row in {:.1} s{stopped}; {} descriptors, {} threads after the first",
             peer.name(),
             begun.elapsed().as_secs_f64(),
@@ -56,9 +55,9 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
             first.threads
         ));
     }
-    outcome.rows.extend(rows);
-    failures(plan, &mut outcome)?;
-    Ok(outcome)
+    report.add_all(rows);
+    failures(plan, report)?;
+    Ok(())
 }
 
 /// Not while something is being started in it.
@@ -68,7 +67,7 @@ fn settled(pid: u32) -> Seen {
 }
 
 /// Successors that end before they are ready.
-fn failures(plan: &Plan, outcome: &mut Outcome) -> Result<(), String> {
+fn failures(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let count = plan.choose(5, 20);
     let mut zombies = Row::new("failed zombies", format!("{count} restarts that fail: zombies left"), Unit::Count);
     let mut descriptors = Row::new("failed descriptors", "the same: descriptors more", Unit::Count);
@@ -88,6 +87,6 @@ fn failures(plan: &Plan, outcome: &mut Outcome) -> Result<(), String> {
         drop(service);
         drop(fs::remove_file(file.path()));
     }
-    outcome.rows.extend([zombies, descriptors]);
+    report.add_all([zombies, descriptors]);
     Ok(())
 }

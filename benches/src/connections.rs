@@ -14,8 +14,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair};
 use pollflip::{Blob, Handover, Inheritance};
 
-use crate::plan::{Peer, Plan};
-use crate::report::{Outcome, Row, Unit};
+use crate::plan::{Peer, Plan, Rounds};
+use crate::report::{Report, Row, Unit};
 use crate::stats::median;
 
 /// As many descriptors as the kernel takes at a time.
@@ -24,17 +24,16 @@ const COUNTS: [usize; 3] = [100, 1000, 10_000];
 /// What a program writes at a time.
 const CHUNK: usize = 256 * 1024;
 
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    measure(plan).map_err(|error| error.to_string())
+pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
+    measure(plan, report).map_err(|error| error.to_string())
 }
 
-fn measure(plan: &Plan) -> Result<Outcome, Box<dyn std::error::Error>> {
+fn measure(plan: &Plan, report: &mut Report) -> Result<(), Box<dyn std::error::Error>> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    let mut outcome = Outcome::default();
     let (own, _other) = std::os::unix::net::UnixStream::pair()?;
     let mut passing: Vec<[Vec<f64>; 2]> = COUNTS.iter().map(|_| Default::default()).collect();
-    for _ in 0..plan.choose(5, 31) {
+    for () in plan.rounds(5, 31, 20) {
         for (count, [bare, ours]) in COUNTS.iter().zip(&mut passing) {
             bare.push(seconds(|| pass_bare(&own, *count))?);
             ours.push(seconds(|| pass(&own, *count))?);
@@ -42,32 +41,31 @@ fn measure(plan: &Plan) -> Result<Outcome, Box<dyn std::error::Error>> {
     }
     for (count, [bare, ours]) in COUNTS.iter().zip(&passing) {
         let row = Row::new(format!("connections {count}"), format!("{count} connections, given until received"), Unit::Seconds);
-        outcome.rows.push(row.with(Peer::Limit, median(bare)).with(Peer::Ours, median(ours)));
+        report.add(row.with(Peer::Limit, median(bare)).with(Peer::Ours, median(ours)));
     }
     for (count, [bare, ours]) in COUNTS.iter().zip(&passing) {
         let row = Row::new(format!("connection of {count}"), format!("each of {count} connections"), Unit::Seconds);
         let each = |samples| median(samples) / *count as f64;
-        outcome.rows.push(row.with(Peer::Limit, each(bare)).with(Peer::Ours, each(ours)));
+        report.add(row.with(Peer::Limit, each(bare)).with(Peer::Ours, each(ours)));
     }
     let large = plan.choose(64 << 20, 1 << 30);
-    outcome.rows.push(own_files(large, plan.choose(20, 200))?);
-    outcome.rows.push(blobs(large, plan.choose(3, 7))?);
-    outcome.notes.push(
+    report.add(own_files(large, plan.rounds(20, 200, 10))?);
+    report.add(blobs(large, plan.rounds(3, 7, 20))?);
+    report.note(
         "connections: one descriptor by that many names, over a lifeline within this process, the two ends on threads of their own; the limit \
          is sendmsg and recvmsg of 253 at a time. Own memory file: the limit is one of 1 KiB. Blob: written in pieces of 256 KiB, handed over, \
-         and read into fresh memory; the limit is a plain memfd, written and read in the same way"
-            .into(),
+         and read into fresh memory; the limit is a plain memfd, written and read in the same way",
     );
-    Ok(outcome)
+    Ok(())
 }
 
 /// A memory file of the program's own costs what a small one costs.
-fn own_files(large: usize, rounds: usize) -> io::Result<Row> {
+fn own_files(large: usize, rounds: Rounds) -> io::Result<Row> {
     let (small, large_file) = (memory()?, memory()?);
     write_all(&small, 1024)?;
     write_all(&large_file, large)?;
     let mut samples: [Vec<f64>; 2] = Default::default();
-    for _ in 0..rounds {
+    for () in rounds {
         for (file, samples) in [&small, &large_file].into_iter().zip(&mut samples) {
             samples.push(seconds(|| {
                 let given = |mut handover: Handover| handover.fd("state", file).map(|()| handover.send());
@@ -80,9 +78,9 @@ fn own_files(large: usize, rounds: usize) -> io::Result<Row> {
     Ok(row.with(Peer::Limit, median(&samples[0])).with(Peer::Ours, median(&samples[1])))
 }
 
-fn blobs(large: usize, rounds: usize) -> io::Result<Row> {
+fn blobs(large: usize, rounds: Rounds) -> io::Result<Row> {
     let mut samples: [Vec<f64>; 2] = Default::default();
-    for _ in 0..rounds {
+    for () in rounds {
         samples[0].push(seconds(|| {
             let file = memory()?;
             write_all(&file, large)?;

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::plan::{Peer, Plan};
-use crate::report::{Outcome, Row, Unit};
-use crate::stats::median;
+use crate::report::{Report, Row, Unit};
+use crate::stats::quantile;
 
 /// The smallest that can be restarted, as each one's documentation has it.
 const OURS: &str = r#"
@@ -44,8 +44,7 @@ fn main() {
 const HELLO: &str = "fn main() {\n    println!(\"hello, world\");\n}\n";
 const TOKIO: &str = "tokio = { version = \"1\", features = [\"rt\", \"net\", \"time\"] }";
 
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let ours = format!("pollflip = {{ path = {:?} }}", root.canonicalize().unwrap_or(root));
@@ -64,18 +63,18 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
                 crates = crates.with(peer, count as f64);
                 built.push((peer, program, Vec::new(), 0.0));
             }
-            Err(error) => outcome.notes.push(format!("what {} costs is left out: {error}", peer.name())),
+            Err(error) => report.note(format!("what {} costs is left out: {error}", peer.name())),
         }
     }
-    outcome.rows.push(crates);
+    report.add(crates);
     if plan.quick {
-        outcome.notes.push("cold builds are left out of --quick".into());
-        return Ok(outcome);
+        report.note("cold builds are left out of --quick");
+        return Ok(());
     }
-    let mut seconds = Row::new("cost build", "cold release build", Unit::Seconds);
+    let mut seconds = Row::new("cost build", "cold release build, the quicker of two", Unit::Seconds);
     let mut bytes = Row::new("cost bytes", "bytes added to a stripped hello-world", Unit::Bytes);
     let hello = Program::new(directory.path().join("hello"), "", HELLO)?.build()?.1;
-    for _ in 0..3 {
+    for _ in 0..2 {
         built.retain_mut(|(peer, program, times, size)| match program.build() {
             Ok((time, bytes)) => {
                 times.push(time);
@@ -83,18 +82,18 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
                 true
             }
             Err(error) => {
-                outcome.notes.push(format!("what {} costs to build is left out: {error}", peer.name()));
+                report.note(format!("what {} costs to build is left out: {error}", peer.name()));
                 false
             }
         });
     }
     for (peer, _, times, size) in built {
-        seconds = seconds.with(peer, median(&times));
+        seconds = seconds.with(peer, quantile(&times, 0.0));
         bytes = bytes.with(peer, size);
     }
-    outcome.rows.extend([seconds, bytes]);
-    outcome.notes.push("cost: the program without anything else; crates that only build scripts and macros need are not counted".into());
-    Ok(outcome)
+    report.add_all([seconds, bytes]);
+    report.note("cost: the program without anything else; crates that only build scripts and macros need are not counted");
+    Ok(())
 }
 
 struct Program {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::client;
 use crate::plan::{Peer, Plan};
-use crate::report::{Outcome, Row, Unit};
+use crate::report::{Report, Row, Unit};
 use crate::roles::Settings;
 use crate::service::Service;
 use crate::stats::median;
@@ -15,8 +15,7 @@ use crate::stats::median;
 const CLIENTS: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let what = format!("{CLIENTS} clients at once ask for a restart");
     let mut last = Row::new("crowd last", "the same: until the last has one", Unit::Seconds);
     let mut middle = Row::new("crowd median", format!("{what}: until half have an answer"), Unit::Seconds);
@@ -52,14 +51,14 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
         restarts = restarts.with(peer, pids.len() as f64);
         lost = lost.with(peer, (CLIENTS - answered.len()) as f64);
         if !reason.is_empty() {
-            outcome.notes.push(format!("{CLIENTS} clients: without an answer from {} within {PATIENCE:?}: {reason}", peer.name()));
+            report.note(format!("{CLIENTS} clients: without an answer from {} within {PATIENCE:?}: {reason}", peer.name()));
         }
         // Whoever asks next is answered.
         match client::restart(&service.socket, PATIENCE) {
             Ok(Ok(_)) => {}
-            other => outcome.notes.push(format!("{CLIENTS} clients: the next one after them gets from {}: {other:?}", peer.name())),
+            other => report.note(format!("{CLIENTS} clients: the next one after them gets from {}: {other:?}", peer.name())),
         }
     }
-    outcome.rows.extend([middle, last, lost, restarts]);
-    Ok(outcome)
+    report.add_all([middle, last, lost, restarts]);
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::memory::{GIB, fits, now};
 use crate::plan::{Peer, Plan};
-use crate::report::{Outcome, Row, Unit};
+use crate::report::{Report, Row, Unit};
 use crate::roles::{Occupation, Settings};
 use crate::service::Service;
 use crate::stats::quantile;
@@ -14,16 +14,15 @@ const ALL: [Peer; 2] = [Peer::Ours, Peer::Shellflip];
 /// How long before the request and after the answer frames count.
 const AROUND: u64 = 500_000_000;
 
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let gib = plan.choose(1, 4);
     if !fits(gib) {
-        outcome.notes.push(format!("frames at {gib} GiB are left out: this machine has too little memory for it"));
-        return Ok(outcome);
+        report.note(format!("frames at {gib} GiB are left out: this machine has too little memory for it"));
+        return Ok(());
     }
     let peers = plan.peers(&ALL);
     let mut frames = vec![Frames::default(); peers.len()];
-    for _ in 0..plan.choose(2, 9) {
+    for () in plan.rounds(3, 9, 60) {
         for (peer, frames) in peers.iter().zip(&mut frames) {
             sample(*peer, gib * GIB, frames)?;
         }
@@ -36,12 +35,12 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
         if *peer == Peer::Ours {
             longest = longest.with(Peer::Limit, quantile(&frames.calm, 0.5));
         }
-        outcome.series.push((format!("frames {}", peer.name()), frames.all));
-        outcome.series.push((format!("restarts {}", peer.name()), frames.restarts));
+        report.series.push((format!("frames {}", peer.name()), frames.all));
+        report.series.push((format!("restarts {}", peer.name()), frames.restarts));
     }
-    outcome.rows.extend([longest, late]);
-    outcome.notes.push("60 Hz loop: the limit is the longest frame in half a second without a restart".into());
-    Ok(outcome)
+    report.add_all([longest, late]);
+    report.note("60 Hz loop: the limit is the longest frame in half a second without a restart");
+    Ok(())
 }
 
 #[derive(Clone, Default)]

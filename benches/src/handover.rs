@@ -9,24 +9,21 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::memory::{now, state};
 use crate::plan::{Peer, Plan};
-use crate::report::{Outcome, Row, Unit, shown};
+use crate::report::{Report, Row, Unit, shown};
 use crate::roles::{Role, Settings, Way};
 use crate::service::Service;
 use crate::stats::median;
 
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let sizes: &[usize] = plan.choose(&[1 << 10, 64 << 20], &[1 << 10, 64 << 20, 1 << 30]);
     for size in sizes {
         // It is there twice, and once more on its way.
         if crate::proc::memory_available() < 4 * *size as u64 {
-            outcome
-                .notes
-                .push(format!("handover of {} is left out: this machine has too little memory for it", shown(*size as f64, Unit::Bytes)));
+            report.note(format!("handover of {} is left out: this machine has too little memory for it", shown(*size as f64, Unit::Bytes)));
             continue;
         }
         let mut samples: [Vec<f64>; 6] = Default::default();
-        for _ in 0..plan.choose(3, if *size < 1 << 30 { 15 } else { 7 }) {
+        for () in plan.rounds(3, if *size < 1 << 30 { 15 } else { 7 }, if *size < 1 << 30 { 20 } else { 50 }) {
             samples[0].push(raw(Role::PipeReader, *size)?);
             samples[1].push(sample(Peer::Ours, *size, Way::Copied)?);
             if Peer::Shellflip.is_built() {
@@ -41,16 +38,15 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
             Row::new(format!("state {way} {size}"), format!("{} of state, {text}", shown(*size as f64, Unit::Bytes)), Unit::Seconds)
         };
         let row_of = |row: Row, limit: f64, ours: f64| row.with(Peer::Limit, limit).with(Peer::Ours, ours).with(Peer::Shellflip, shellflip);
-        outcome.rows.push(row_of(row("mapped", "mapped (limit: raw memfd)"), file, mapped));
-        outcome.rows.push(row_of(row("copied", "copied (limit: raw pipe)"), pipe, copied));
-        outcome.rows.push(row("own", "in a memory file of the program's own").with(Peer::Ours, own).with(Peer::Shellflip, shellflip));
+        report.add(row_of(row("mapped", "mapped (limit: raw memfd)"), file, mapped));
+        report.add(row_of(row("copied", "copied (limit: raw pipe)"), pipe, copied));
+        report.add(row("own", "in a memory file of the program's own").with(Peer::Ours, own).with(Peer::Shellflip, shellflip));
     }
-    outcome.notes.push(
+    report.note(
         "state: from the freeze until the successor holds it. shellflip has one way, its pipe, which stands in each row; ecdysis hands over no \
-         state. Mapped state has been looked at, each page"
-            .into(),
+         state. Mapped state has been looked at, each page",
     );
-    Ok(outcome)
+    Ok(())
 }
 
 fn sample(peer: Peer, state: usize, way: Way) -> Result<f64, String> {

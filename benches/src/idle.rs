@@ -7,20 +7,19 @@ use std::time::Duration;
 
 use crate::plan::{Peer, Plan};
 use crate::proc::see;
-use crate::report::{Outcome, Row, Unit};
+use crate::report::{Report, Row, Unit};
 use crate::roles::{Role, Settings, VARIABLE};
 use crate::service::{Service, is_installed};
 use crate::stats::median;
 
 const POLLERS: [(Peer, Role); 2] = [(Peer::Ours, Role::OursIdle), (Peer::Shellflip, Role::ShellflipIdle)];
 
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let mut time = Row::new("idle poll", "one idle tick", Unit::Seconds);
     let mut calls = Row::new("idle calls", "system calls of one idle tick", Unit::Count);
     let pollers: Vec<_> = POLLERS.into_iter().filter(|(peer, _)| peer.is_built()).collect();
     let mut samples: BTreeMap<Peer, Vec<f64>> = BTreeMap::new();
-    for _ in 0..plan.choose(3, 15) {
+    for () in plan.rounds(3, 15, 15) {
         for (peer, role) in &pollers {
             const POLLS: usize = 200_000;
             let settings = Settings { role: *role, state: POLLS, ..Settings::default() };
@@ -32,17 +31,16 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
         time = time.with(*peer, median(&samples[peer]));
         match is_installed("strace") {
             true => calls = calls.with(*peer, (counted(*role, 2000)? - counted(*role, 1000)?) / 1000.0),
-            false => outcome.notes.push("system calls of an idle tick are not counted: strace is not installed".into()),
+            false => report.note("system calls of an idle tick are not counted: strace is not installed"),
         }
     }
-    outcome.rows.extend([time, calls]);
-    added(plan, &mut outcome)?;
-    outcome.notes.push(
+    report.add_all([time, calls]);
+    added(plan, report)?;
+    report.note(
         "idle: a tick is one poll of the Restarter, or one poll of shellflip's task and one turn of the tokio runtime it needs (one thread, no \
-         task of its own)"
-            .into(),
+         task of its own)",
     );
-    Ok(outcome)
+    Ok(())
 }
 
 /// All system calls of a process that polls so often.
@@ -66,7 +64,7 @@ fn counted(role: Role, polls: usize) -> Result<f64, String> {
 }
 
 /// Beside a process of the same program that sleeps.
-fn added(plan: &Plan, outcome: &mut Outcome) -> Result<(), String> {
+fn added(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let mut memory = Row::new("idle memory", "private memory that it adds to an idle process", Unit::Bytes);
     let mut threads = Row::new("idle threads", "threads that it adds", Unit::Count);
     let mut descriptors = Row::new("idle descriptors", "descriptors that it adds", Unit::Count);
@@ -84,6 +82,6 @@ fn added(plan: &Plan, outcome: &mut Outcome) -> Result<(), String> {
         threads = threads.with(peer, with.threads - bare.threads);
         descriptors = descriptors.with(peer, with.descriptors - bare.descriptors);
     }
-    outcome.rows.extend([memory, threads, descriptors]);
+    report.add_all([memory, threads, descriptors]);
     Ok(())
 }

@@ -2,27 +2,26 @@
 
 use crate::memory::{GIB, sizes};
 use crate::plan::{Peer, Plan};
-use crate::report::{Outcome, Row, Unit};
+use crate::report::{Report, Row, Unit};
 use crate::roles::Settings;
 use crate::service::Service;
 use crate::stats::median;
 
 const ALL: [Peer; 4] = [Peer::Limit, Peer::Ours, Peer::Shellflip, Peer::Ecdysis];
 
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let peers = plan.peers(&ALL);
     let mut lines: Vec<Vec<(f64, f64)>> = vec![Vec::new(); peers.len()];
-    for gib in sizes(plan, &mut outcome, "latency") {
+    for gib in sizes(plan, report, "latency") {
         let mut row = Row::new(format!("latency {gib}"), format!("restart, {gib} GiB touched: request → answer"), Unit::Seconds);
         // A process that has touched nothing is quickly had again.
         let rounds = match gib {
-            0 => plan.choose(9, 40),
-            1 => plan.choose(3, 11),
-            _ => 9,
+            0 => plan.rounds(9, 40, 20),
+            1 => plan.rounds(3, 11, 30),
+            _ => plan.rounds(3, 9, 50),
         };
         let mut samples: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
-        for _ in 0..rounds {
+        for () in rounds {
             for (peer, samples) in peers.iter().zip(&mut samples) {
                 samples.push(sample(*peer, gib * GIB)?);
             }
@@ -31,15 +30,14 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
             row = row.with(*peer, median(samples));
             line.push((gib as f64, median(samples)));
         }
-        outcome.rows.push(row);
+        report.add(row);
     }
-    outcome.series = peers.iter().zip(lines).map(|(peer, line)| (format!("latency {}", peer.name()), line)).collect();
-    outcome.notes.push(
+    report.series.extend(peers.iter().zip(lines).map(|(peer, line)| (format!("latency {}", peer.name()), line)));
+    report.note(
         "restart: the limit is a bare posix_spawn in a process of that size, until the child has written a byte. ecdysis answers nobody: \
-         signal → the old process knows"
-            .into(),
+         signal → the old process knows",
     );
-    Ok(outcome)
+    Ok(())
 }
 
 fn sample(peer: Peer, memory: usize) -> Result<f64, String> {

@@ -3,15 +3,14 @@
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::plan::{Peer, Plan};
-use crate::report::{Outcome, Row, Unit};
+use crate::report::{Report, Row, Unit};
 use crate::roles::{Role, Settings};
 use crate::service::Service;
 use crate::stats::median;
 
 const ALL: [Peer; 3] = [Peer::Limit, Peer::Ours, Peer::Ecdysis];
 
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let peers = plan.peers(&ALL);
     let (mut one, mut most) = (Vec::new(), Vec::new());
     let wanted: &[usize] = plan.choose(&[1, 1000], &[1, 100, 1000, 10_000]);
@@ -19,17 +18,17 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
     let room = descriptors() / 3 - 100;
     let counts: Vec<usize> = wanted.iter().map(|count| *count.min(&room)).collect();
     if counts != wanted {
-        outcome.notes.push(format!("listeners: no more than {room}, as this machine permits a process {} descriptors", descriptors()));
+        report.note(format!("listeners: no more than {room}, as this machine permits a process {} descriptors", descriptors()));
     }
     for count in &counts {
         let mut services = Vec::new();
         for peer in &peers {
             match start(*peer, *count) {
                 Ok(service) => services.push((*peer, service, Vec::new())),
-                Err(error) => outcome.notes.push(format!("{count} listeners are left out: {error}")),
+                Err(error) => report.note(format!("{count} listeners are left out: {error}")),
             }
         }
-        for _ in 0..plan.choose(5, 21) {
+        for () in plan.rounds(5, 21, 20) {
             for (peer, service, samples) in &mut services {
                 samples.push(sample(*peer, service)?);
             }
@@ -43,7 +42,7 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
         if *count == 1 {
             one.clone_from(&most);
         }
-        outcome.rows.push(row);
+        report.add(row);
     }
     let count = counts.last().copied().unwrap_or(2);
     let mut each = Row::new("listener each", format!("each listener more, of {count}"), Unit::Seconds);
@@ -52,13 +51,12 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
             each = each.with(peer, (most - one) / (count - 1) as f64);
         }
     }
-    outcome.rows.push(each);
-    outcome.notes.push(
+    report.add(each);
+    report.note(
         "listeners: the successor asks for each by name and address before it is ready. The limit is a spawn, the bare descriptors sent to \
-         the child in packets of 253, and its byte when it has them. ecdysis: signal → the new process is ready. shellflip passes none"
-            .into(),
+         the child in packets of 253, and its byte when it has them. ecdysis: signal → the new process is ready. shellflip passes none",
     );
-    Ok(outcome)
+    Ok(())
 }
 
 /// How many a process can have.

@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::plan::{Peer, Plan};
-use crate::report::{Outcome, Row, Unit};
+use crate::report::{Report, Row, Unit};
 use crate::roles::{Role, Settings};
 use crate::service::{Service, is_installed};
 
@@ -28,8 +28,7 @@ pub struct Tally {
     pub failed: u64,
 }
 
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let restarts = plan.choose(5, 50);
     let wrk = is_installed("wrk");
     let mut failed = Row::new("load failed", format!("{restarts} restarts under keep-alive load: failed requests"), Unit::Count);
@@ -39,15 +38,15 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
         failed = failed.with(peer, tally.failed as f64);
         seen.push(format!("{} {} of {}", peer.name(), tally.failed, tally.requests));
     }
-    outcome.rows.push(failed);
+    report.add(failed);
     let client = if wrk { "wrk" } else { "a client of its own, as wrk is not installed" };
-    outcome.notes.push(format!(
+    report.note(format!(
         "load: {client}, {CONNECTIONS} connections; all kinds of errors are added up: {}. pollflip: the server of examples/zero_downtime, which announces \
          the close with the last answer. The peers: hyper and its graceful shutdown, which closes what is idle; shellflip passes no listener, \
          so each generation binds with SO_REUSEPORT",
         seen.join(", ")
     ));
-    Ok(outcome)
+    Ok(())
 }
 
 fn sample(peer: Peer, restarts: usize, wrk: bool) -> Result<Tally, String> {

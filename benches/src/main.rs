@@ -1,6 +1,6 @@
 //! pollflip measured beside what people would use instead, in one run and on the same work.
 //!
-//!     cargo run --release --manifest-path benches/Cargo.toml             # everything: some twenty minutes
+//!     cargo run --release --manifest-path benches/Cargo.toml             # everything: about a quarter of an hour
 //!     cargo run --release --manifest-path benches/Cargo.toml -- --quick  # a look: two minutes
 //!
 //! The order of a measurement: `main` calls its module, which starts services (`service.rs`) in the roles of ours and of each peer in turn
@@ -41,11 +41,12 @@ mod stats;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::plan::Plan;
-use crate::report::{Outcome, Report};
+use crate::report::{Form, Report};
 
 const HELP: &str = "\
 Measures pollflip beside shellflip and ecdysis.
@@ -57,22 +58,43 @@ usage: pollflip-benches [OPTIONS] [MEASUREMENT]...
 
 measurements (all of them unless named):";
 
-/// A measurement: its name and what it does.
-type Measurement = (&'static str, &'static str, fn(&Plan) -> Result<Outcome, String>);
+struct Measurement {
+    name: &'static str,
+    about: &'static str,
+    /// Seconds that it takes on two cores, with `--quick` and without: told beforehand.
+    takes: (u64, u64),
+    run: fn(&Plan, &mut Report) -> Result<(), String>,
+}
 
 const MEASUREMENTS: [Measurement; 11] = [
-    ("latency", "from the request to the answer, by the memory of the old process", latency::run),
-    ("stall", "the longest stall of another thread of the old process", stall::run),
-    ("frames", "the frames of a 60 Hz loop across a restart", frames::run),
-    ("handover", "state, from the freeze until the successor holds it", handover::run),
-    ("connections", "connections and memory handed over, beside the bare system calls", connections::run),
-    ("listeners", "inherited listeners", listeners::run),
-    ("crowd", "a thousand clients at once on the coordination socket", crowd::run),
-    ("idle", "what it costs while nothing happens", idle::run),
-    ("load", "requests that fail while restarts go on", load::run),
-    ("chain", "a thousand restarts in a row: what is left behind", chain::run),
-    ("cost", "what a user pays to depend on it", cost::run),
+    Measurement {
+        name: "latency",
+        about: "from the request to the answer, by the memory of the old process",
+        takes: (10, 150),
+        run: latency::run,
+    },
+    Measurement { name: "stall", about: "the longest stall of another thread of the old process", takes: (10, 150), run: stall::run },
+    Measurement { name: "frames", about: "the frames of a 60 Hz loop across a restart", takes: (10, 60), run: frames::run },
+    Measurement { name: "handover", about: "state, from the freeze until the successor holds it", takes: (3, 90), run: handover::run },
+    Measurement {
+        name: "connections",
+        about: "connections and memory handed over, beside the bare system calls",
+        takes: (3, 60),
+        run: connections::run,
+    },
+    Measurement { name: "listeners", about: "inherited listeners", takes: (5, 50), run: listeners::run },
+    Measurement { name: "crowd", about: "a thousand clients at once on the coordination socket", takes: (10, 10), run: crowd::run },
+    Measurement { name: "idle", about: "what it costs while nothing happens", takes: (5, 20), run: idle::run },
+    Measurement { name: "load", about: "requests that fail while restarts go on", takes: (10, 60), run: load::run },
+    Measurement { name: "chain", about: "a thousand restarts in a row: what is left behind", takes: (20, 110), run: chain::run },
+    Measurement { name: "cost", about: "what a user pays to depend on it", takes: (5, 180), run: cost::run },
 ];
+
+impl Measurement {
+    fn takes(&self, plan: &Plan) -> Duration {
+        Duration::from_secs(plan.choose(self.takes.0, self.takes.1))
+    }
+}
 
 fn main() -> ExitCode {
     if let Some(code) = roles::play() {
@@ -85,7 +107,7 @@ fn main() -> ExitCode {
         }
         Ok(None) => {
             println!("{HELP}");
-            for (name, about, _) in MEASUREMENTS {
+            for Measurement { name, about, .. } in MEASUREMENTS {
                 println!("  {name:<16} {about}");
             }
             ExitCode::SUCCESS
@@ -117,7 +139,7 @@ fn parse(mut arguments: Parser) -> Result<Option<Options>, lexopt::Error> {
             Arg::Long("pictures") => options.pictures = Some(arguments.value()?.into()),
             Arg::Value(name) => {
                 let name = name.string()?;
-                if !MEASUREMENTS.iter().any(|(known, ..)| *known == name) {
+                if !MEASUREMENTS.iter().any(|known| known.name == name) {
                     return Err(format!("there is no measurement {name:?}").into());
                 }
                 options.named.push(name);
@@ -131,22 +153,29 @@ fn parse(mut arguments: Parser) -> Result<Option<Options>, lexopt::Error> {
 /// A measurement that fails says so in the report, and the others go on.
 fn measure(options: &Options) -> Result<(), String> {
     let plan = Plan::new(options.quick)?;
-    let mut report = Report::new(&plan);
-    for (name, about, run) in MEASUREMENTS {
-        if !options.named.is_empty() && !options.named.iter().any(|named| named == name) {
-            continue;
-        }
-        eprintln!("{name}: {about} …");
-        match run(&plan) {
-            Ok(outcome) => report.add(outcome),
-            Err(error) => report.note(format!("{name} was not measured: {error}")),
+    let wanted = |known: &&Measurement| options.named.is_empty() || options.named.iter().any(|name| name == known.name);
+    let measurements: Vec<_> = MEASUREMENTS.iter().filter(wanted).collect();
+    let whole: Duration = measurements.iter().map(|one| one.takes(&plan)).sum();
+    eprintln!("{} of {} measurements: {} on two cores with nothing else to do", measurements.len(), MEASUREMENTS.len(), about(whole));
+    let mut report = Report::new(&plan, if options.json { Form::Json } else { Form::Table });
+    for one in measurements {
+        eprintln!("{}: {} ({})", one.name, one.about, about(one.takes(&plan)));
+        if let Err(error) = (one.run)(&plan, &mut report) {
+            report.note(format!("{} was not measured to its end: {error}", one.name));
         }
     }
-    report.bars = bars::judge(&report);
+    report.finish(&bars::judge(&report));
     let default = (!options.quick).then(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/pictures")));
     if let Some(directory) = options.pictures.clone().or(default) {
         pictures::draw(&report, &directory)?;
     }
-    print!("{}", if options.json { report.json() } else { report.table() });
     Ok(())
+}
+
+/// A time for people who wait.
+fn about(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds < 90 => format!("about {seconds} s"),
+        seconds => format!("about {} min", seconds.div_ceil(60)),
+    }
 }

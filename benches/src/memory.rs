@@ -4,7 +4,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::plan::Plan;
 use crate::proc::memory_available;
-use crate::report::Outcome;
+use crate::report::Report;
 
 pub const PAGE: usize = 4096;
 pub const GIB: usize = 1 << 30;
@@ -34,11 +34,11 @@ pub fn now() -> u64 {
 }
 
 /// The sizes to measure at, in GiB. What the machine has no memory for is left out, and said.
-pub fn sizes(plan: &Plan, outcome: &mut Outcome, what: &str) -> Vec<usize> {
+pub fn sizes(plan: &Plan, report: &mut Report, what: &str) -> Vec<usize> {
     let wanted: &[usize] = plan.choose(&[0, 1], &[0, 1, 4, 8]);
     let (fits, large): (Vec<usize>, Vec<usize>) = wanted.iter().partition(|gib| fits(**gib));
     for gib in large {
-        outcome.notes.push(format!("{what} at {gib} GiB is left out: this machine has too little memory for it"));
+        report.note(format!("{what} at {gib} GiB is left out: this machine has too little memory for it"));
     }
     fits
 }

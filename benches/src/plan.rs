@@ -1,5 +1,7 @@
 //! What is measured how often, and beside whom.
 
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
 
 /// Whose work is measured.
@@ -52,8 +54,36 @@ impl Plan {
         wanted.iter().copied().filter(|peer| peer.is_built()).collect()
     }
 
+    /// So many rounds with `--quick`, and so many without; after the fewest no more when that time is over.
+    pub fn rounds(&self, quick: usize, full: usize, seconds: u64) -> Rounds {
+        Rounds { wanted: self.choose(quick, full), done: 0, end: Instant::now() + Duration::from_secs(seconds) }
+    }
+
     /// One number with `--quick`, the other without.
     pub fn choose<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
+    }
+}
+
+/// How many rounds a row gets at the least, however long they take.
+const FEWEST: usize = 3;
+
+/// The rounds of a row. Medians of fewer rounds are rougher; a run that does not end is stopped, and has none.
+#[derive(Debug)]
+pub struct Rounds {
+    wanted: usize,
+    done: usize,
+    end: Instant,
+}
+
+impl Iterator for Rounds {
+    type Item = ();
+
+    fn next(&mut self) -> Option<()> {
+        if self.done >= self.wanted || self.done >= FEWEST && Instant::now() >= self.end {
+            return None;
+        }
+        self.done += 1;
+        Some(())
     }
 }

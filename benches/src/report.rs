@@ -1,10 +1,11 @@
-//! Rows to a table that is Markdown and lines up, or to JSON.
+//! Rows to a table that is Markdown and lines up, or to JSON, each when it is there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 
 use serde::Serialize;
+use serde_json::json;
 
 use crate::plan::{Peer, Plan};
 
@@ -45,43 +46,64 @@ impl Row {
 /// A line of a picture: its name, and points.
 pub type Series = (String, Vec<(f64, f64)>);
 
-/// What a measurement brings.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    pub rows: Vec<Row>,
-    /// What the reader of the rows has to know.
-    pub notes: Vec<String>,
+/// How the rows are shown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Form {
+    /// Markdown that lines up.
+    Table,
+    /// One object a line.
+    Json,
+}
+
+/// All that was measured. Each row is printed when it comes, so that a run that is stopped has shown what it has.
+#[derive(Debug)]
+pub struct Report {
+    form: Form,
+    rows: Vec<Row>,
+    notes: Vec<String>,
+    /// For the pictures.
     pub series: Vec<Series>,
 }
 
-/// All of it.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    quick: bool,
-    machine: String,
-    pub rows: Vec<Row>,
-    pub bars: Vec<String>,
-    notes: Vec<String>,
-    #[serde(skip)]
-    pub series: Vec<Series>,
-}
+/// The width of the first column, and of each of the others.
+const WIDTHS: [usize; 8] = [67, 9, 9, 8, 9, 8, 9, 8];
 
 impl Report {
-    pub fn new(plan: &Plan) -> Report {
-        let mut notes = Vec::new();
-        for peer in Peer::ALL.into_iter().filter(|peer| !peer.is_built()) {
-            notes.push(format!("{} is left out: this program was built without it", peer.name()));
+    /// An empty one; its head is printed.
+    pub fn new(plan: &Plan, form: Form) -> Report {
+        match form {
+            Form::Table => {
+                println!("{}{}\n", machine(), if plan.quick { "; --quick, not for quoting" } else { "" });
+                line(["", "limit", "pollflip", "to limit", "shellflip", "to ours", "ecdysis", "to ours"].map(str::to_owned));
+                let rules = WIDTHS.map(|width| "-".repeat(width));
+                println!("| {} | {}: |", rules[0], rules[1..].iter().map(|rule| &rule[1..]).collect::<Vec<_>>().join(": | "));
+            }
+            Form::Json => println!("{}", json!({ "quick": plan.quick, "machine": machine() })),
         }
-        Report { quick: plan.quick, machine: machine(), rows: Vec::new(), bars: Vec::new(), notes, series: Vec::new() }
+        let mut report = Report { form, rows: Vec::new(), notes: Vec::new(), series: Vec::new() };
+        for peer in Peer::ALL.into_iter().filter(|peer| !peer.is_built()) {
+            report.note(format!("{} is left out: this program was built without it", peer.name()));
+        }
+        report
     }
 
-    pub fn add(&mut self, outcome: Outcome) {
-        self.rows.extend(outcome.rows);
-        self.notes.extend(outcome.notes);
-        self.series.extend(outcome.series);
+    /// A row more.
+    pub fn add(&mut self, row: Row) {
+        match self.form {
+            Form::Table => line(cells(&row)),
+            Form::Json => println!("{}", json!(row)),
+        }
+        self.rows.push(row);
     }
 
-    pub fn note(&mut self, text: String) {
+    pub fn add_all(&mut self, rows: impl IntoIterator<Item = Row>) {
+        rows.into_iter().for_each(|row| self.add(row));
+    }
+
+    /// What the reader of the rows has to know. It stands below them, and is told on standard error at once.
+    pub fn note(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        eprintln!("  note: {text}");
         self.notes.push(text);
     }
 
@@ -89,53 +111,47 @@ impl Report {
         self.rows.iter().find(|row| row.key == key)
     }
 
-    pub fn json(&self) -> String {
-        serde_json::to_string_pretty(self).map_or_else(|error| format!("{error}\n"), |text| text + "\n")
-    }
-
-    pub fn table(&self) -> String {
-        let mut cells = vec![["", "limit", "pollflip", "to limit", "shellflip", "to ours", "ecdysis", "to ours"].map(str::to_owned)];
-        for row in &self.rows {
-            let value = |peer| row.get(peer).map_or_else(|| "–".into(), |value| shown(value, row.unit));
-            let ratio = |of: Peer, to: Peer| match (row.get(of), row.get(to)) {
-                (Some(of), Some(to)) if of > 0.0 && to > 0.0 => format!("{}×", significant(of / to)),
-                _ => String::new(),
-            };
-            cells.push([
-                row.what.clone(),
-                value(Peer::Limit),
-                value(Peer::Ours),
-                ratio(Peer::Ours, Peer::Limit),
-                value(Peer::Shellflip),
-                ratio(Peer::Shellflip, Peer::Ours),
-                value(Peer::Ecdysis),
-                ratio(Peer::Ecdysis, Peer::Ours),
-            ]);
+    /// What stands below the rows.
+    pub fn finish(&self, bars: &[String]) {
+        if self.form == Form::Json {
+            println!("{}", json!({ "bars": bars, "notes": self.notes }));
+            return;
         }
-        let widths: Vec<usize> = (0..8).map(|column| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-        let mut text = format!("{}{}\n\n", self.machine, if self.quick { "; --quick, not for quoting" } else { "" });
-        for (number, row) in cells.iter().enumerate() {
-            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                let _ = if column == 0 { write!(text, "| {cell:<width$} ") } else { write!(text, "| {cell:>width$} ") };
-            }
-            text.push_str("|\n");
-            if number == 0 {
-                for (column, width) in widths.iter().enumerate() {
-                    let _ = write!(text, "| {}{} ", "-".repeat(width - usize::from(column > 0)), if column > 0 { ":" } else { "" });
-                }
-                text.push_str("|\n");
-            }
-        }
-        for (title, lines) in [("Bars", &self.bars), ("Notes", &self.notes)] {
+        for (title, lines) in [("Bars", bars), ("Notes", &self.notes)] {
             if !lines.is_empty() {
-                let _ = write!(text, "\n{title}:\n");
-                for line in lines {
-                    let _ = writeln!(text, "- {line}");
-                }
+                println!("\n{title}:");
+                lines.iter().for_each(|line| println!("- {line}"));
             }
         }
-        text
     }
+}
+
+/// What stands in a row: the figures, and how many times as much each is.
+fn cells(row: &Row) -> [String; 8] {
+    let value = |peer| row.get(peer).map_or_else(|| "–".into(), |value| shown(value, row.unit));
+    let ratio = |of: Peer, to: Peer| match (row.get(of), row.get(to)) {
+        (Some(of), Some(to)) if of > 0.0 && to > 0.0 => format!("{}×", significant(of / to)),
+        _ => String::new(),
+    };
+    [
+        row.what.clone(),
+        value(Peer::Limit),
+        value(Peer::Ours),
+        ratio(Peer::Ours, Peer::Limit),
+        value(Peer::Shellflip),
+        ratio(Peer::Shellflip, Peer::Ours),
+        value(Peer::Ecdysis),
+        ratio(Peer::Ecdysis, Peer::Ours),
+    ]
+}
+
+/// A line of the table. Standard output that is a pipe or a file gets each line at once, too.
+fn line(cells: [String; 8]) {
+    let mut text = String::new();
+    for (column, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
+        let _ = if column == 0 { write!(text, "| {cell:<width$} ") } else { write!(text, "| {cell:>width$} ") };
+    }
+    println!("{text}|");
 }
 
 /// A number for people.

@@ -2,7 +2,7 @@
 
 use crate::memory::{GIB, now, sizes};
 use crate::plan::{Peer, Plan};
-use crate::report::{Outcome, Row, Unit};
+use crate::report::{Report, Row, Unit};
 use crate::roles::{Gap, Occupation, Settings};
 use crate::service::Service;
 use crate::stats::median;
@@ -10,19 +10,18 @@ use crate::stats::median;
 const AROUND: u64 = 50_000_000;
 const ALL: [Peer; 3] = [Peer::Ours, Peer::Shellflip, Peer::Ecdysis];
 
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let mut outcome = Outcome::default();
+pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     let peers = plan.peers(&ALL);
-    for gib in sizes(plan, &mut outcome, "stall") {
+    for gib in sizes(plan, report, "stall") {
         let mut row = Row::new(format!("stall {gib}"), format!("longest stall of a writing thread, {gib} GiB"), Unit::Seconds);
         let rounds = match gib {
-            0 => plan.choose(5, 25),
-            1 => plan.choose(3, 15),
-            _ => 7,
+            0 => plan.rounds(5, 25, 20),
+            1 => plan.rounds(3, 15, 30),
+            _ => plan.rounds(3, 7, 50),
         };
         let mut samples: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
         let mut calm = Vec::new();
-        for _ in 0..rounds {
+        for () in rounds {
             for (peer, samples) in peers.iter().zip(&mut samples) {
                 let (stall, before) = sample(*peer, gib * GIB)?;
                 samples.push(stall);
@@ -33,14 +32,13 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
         for (peer, samples) in peers.iter().zip(&samples) {
             row = row.with(*peer, median(samples));
         }
-        outcome.rows.push(row);
+        report.add(row);
     }
-    outcome.notes.push(
+    report.note(
         "stall: from the request until 50 ms after the answer, seen by a thread that keeps writing to the memory; the limit is the same \
-         thread for 50 ms without a restart, so what it has is the machine's"
-            .into(),
+         thread for 50 ms without a restart, so what it has is the machine's",
     );
-    Ok(outcome)
+    Ok(())
 }
 
 /// The longest gap about the restart, and before it.
