@@ -69,7 +69,7 @@ const BUDGET: Duration = Duration::from_millis(2);
 ///
 /// One object that fits into any loop: register it in a `mio::Poll` (it is a `mio::event::Source`), watch its descriptor with anything else
 /// (it is [`AsFd`]), or call [`poll`](Restarter::poll) once a tick. The descriptor becomes readable when there is something to do, deadlines
-/// included; then call `poll` until it returns `None`.
+/// included, and stays so until `poll` has returned `None`.
 ///
 /// There can be one at a time in a process, and none after one that has handed the service over. **Dropping** it gives up what is under
 /// way: a successor that is not ready yet is killed, one on probation gets the service for good. The restart signal does nothing afterwards.
@@ -141,8 +141,12 @@ impl Restarter {
         Ok(())
     }
 
-    /// The next event. Does what there is to do, and never blocks; call it until it returns `None`: what is left over is done when it is
-    /// called again, and the descriptor need not become readable for it: a restart can stand still, and beyond its deadline too.
+    /// The next event. Does what there is to do, and never blocks; call it until it returns `None`.
+    ///
+    /// A loop that takes one event per wake-up loses nothing: until `None` has been returned the
+    /// descriptor is readable, and becomes so anew with each event for loops that are
+    /// edge-triggered. A loop that never calls it again leaves a restart standing still, and beyond
+    /// its deadline too.
     ///
     /// What a restart consists of is done here, in order, and each event is returned before what follows it is done.
     #[must_use = "an event tells what the program must do now"]
@@ -153,6 +157,8 @@ impl Restarter {
         let begun = sys::now();
         for _ in 0..TURNS {
             if let Some(event) = self.next_event() {
+                // What follows it is done by the next call, for which nothing else need come.
+                self.reactor.wake();
                 return Some(event);
             }
             if !self.turn() {
@@ -164,10 +170,9 @@ impl Restarter {
         }
         // What the last turn has brought: the program must not go on before it knows that the service is another's.
         let event = self.next_event();
-        if event.is_none() {
-            // More is there, but others have waited long enough. An edge-triggered outer poll needs a new edge.
-            self.reactor.wake();
-        }
+        // More may be there, but others have waited long enough. An edge-triggered outer poll needs
+        // a new edge.
+        self.reactor.wake();
         event
     }
 

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use pollflip::{Event, Failure, LifecycleHandler, RestartConfig, Restarter};
+use pollflip::{Event, Failure, HookResult, LifecycleHandler, RestartConfig, Restarter};
 
 use crate::harness::DIRECTORY;
-use crate::{case, loops, tasks};
+use crate::{case, half, loops, tasks};
 
 /// The time limit of the services: short, since it is waited out, and long enough for a busy machine.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -32,7 +32,8 @@ pub(crate) fn main(role: &str) -> ExitCode {
         _ => {}
     }
     match role.split_once(' ') {
-        Some(("loop", name)) => serve(name),
+        Some(("loop", name)) => serve(name, config(), false),
+        Some(("half", name)) => serve(name, config().program(path("nothing")), true),
         Some(("case", _)) if is_successor => case::succeed(&plan),
         Some(("case", name)) => case::run(name),
         _ => panic!("no role: {role}"),
@@ -50,16 +51,24 @@ pub(crate) fn config() -> RestartConfig {
     RestartConfig::new().coordination_socket(path("restart.sock"))
 }
 
-fn serve(name: &str) {
-    let config = config().ready_timeout(READY_TIMEOUT);
+fn serve(name: &str, config: RestartConfig, is_half: bool) {
+    let config = config.ready_timeout(READY_TIMEOUT);
     if let Some((_, run)) = loops::ALL.iter().find(|(other, _)| *other == name) {
         let mut restarter = config.build().expect("a restarter");
         restarter.ready().expect("the service");
         say("serving");
+        if is_half {
+            half::begin();
+        }
         run(restarter);
     } else if let Some((_, run)) = tasks::ALL.iter().find(|(other, _)| *other == name) {
-        let task = config.try_into_restart_task().expect("a task");
+        let mut task = config.try_into_restart_task().expect("a task");
         say("serving");
+        if is_half {
+            // Ready, so that a restart can be asked for.
+            assert!(task.poll().is_pending());
+            half::begin();
+        }
         run(task);
     } else {
         panic!("no loop: {name}");
@@ -74,6 +83,10 @@ pub(crate) fn say(line: &str) {
 
 /// Does what a readable descriptor stands for. `true`: the restart is final.
 pub(crate) fn drain(restarter: &mut Restarter) -> bool {
+    if half::is_on() {
+        half::take_one(restarter);
+        return false;
+    }
     while let Some(event) = restarter.poll() {
         if tell(&event) {
             return true;
@@ -85,6 +98,8 @@ pub(crate) fn drain(restarter: &mut Restarter) -> bool {
 /// Tells what the test wants to know. `true`: the restart is final.
 pub(crate) fn tell(event: &Event) -> bool {
     match event {
+        Event::Restarting if half::is_on() => half::has_begun(),
+        Event::Failed(_) if half::is_on() => half::has_ended(),
         Event::Failed(why) => say(&format!("failed {why}")),
         Event::Completed(pid) => {
             say(&format!("completed {pid}"));
@@ -100,7 +115,17 @@ pub(crate) fn tell(event: &Event) -> bool {
 pub(crate) struct Teller;
 
 impl LifecycleHandler for Teller {
+    fn pre_new_process(&mut self) -> HookResult {
+        if half::is_on() {
+            half::has_begun();
+        }
+        Ok(())
+    }
+
     fn new_process_failed(&mut self, why: &Failure) {
+        if half::is_on() {
+            return half::has_ended();
+        }
         say(&format!("failed {why}"));
     }
 

@@ -1,8 +1,8 @@
 //! The restarter and the task in every kind of loop, with real processes.
 //!
 //! This binary is all sides: without `POLLFLIP_EMBEDDING_ROLE` it runs the tests. With `loop NAME` it is a service around one of the
-//! `loops` or `tasks`, which `exercise` puts to the test from outside. With `case NAME` it is a process that tests itself from within.
-//! Successors inherit the variable.
+//! `loops` or `tasks`, which `exercise` puts to the test from outside, and with `half NAME` one that takes one event per wake-up.
+//! With `case NAME` it is a process that tests itself from within. Successors inherit the variable.
 //!
 //! `cargo test --test embedding -- --nocapture exercise` prints what an idle loop costs.
 
@@ -20,6 +20,7 @@ mod examples;
 mod executors;
 mod exercise;
 mod gate;
+mod half;
 mod harness;
 mod hooks;
 mod limits;
@@ -54,6 +55,12 @@ fn main() -> ExitCode {
             })
         })
         .collect();
+    trials.extend(exercise::names().map(|name| {
+        Trial::test(format!("one_event_per_wake_up::{name}"), move || {
+            half::run(name);
+            Ok(())
+        })
+    }));
     trials.extend(case::all().map(|(name, _)| {
         Trial::test(format!("case::{name}"), move || {
             harness::run_case(name);

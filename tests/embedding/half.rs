@@ -1,0 +1,106 @@
+//! A poll that is only half used: each loop takes one event per wake-up, and goes back to wait although there may be more.
+//!
+//! A round is a restart that a signal asks for and whose program is not there: nothing but the start of it, which `poll` itself carries
+//! out, leads from its first event to its second. A wake-up that is missing stops the loop for ever.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::getpid;
+use pollflip::{Event, Restarter};
+
+use crate::child::say;
+use crate::harness::Group;
+
+const ROUNDS: usize = 1_000;
+/// A loop with a tick is woken by nothing else, and takes its time.
+const ROUNDS_OF_TICKS: usize = 30;
+/// How often the test hears of it.
+const STEP: usize = 10;
+
+/// Where this process stands in its rounds, if it is in any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Off,
+    /// A restart has been asked for.
+    Asked,
+    /// The loop has been told that it has begun.
+    Begun,
+    /// The loop has been told how it ended.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Half {
+    stage: Stage,
+    rounds: usize,
+}
+
+static HALF: Mutex<Half> = Mutex::new(Half { stage: Stage::Off, rounds: 0 });
+
+fn half() -> MutexGuard<'static, Half> {
+    HALF.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Half {
+    fn goes(&mut self, from: Stage, to: Stage) {
+        assert_eq!(self.stage, from, "in round {}", self.rounds);
+        self.stage = to;
+    }
+
+    /// Asks for a restart, from outside as it were: the loop is woken by that, and by nothing of its own.
+    fn ask(&mut self) {
+        self.stage = Stage::Asked;
+        kill(getpid(), Signal::SIGUSR1).expect("a signal");
+    }
+
+    fn next(&mut self) {
+        self.rounds += 1;
+        if self.rounds.is_multiple_of(STEP) {
+            say(&format!("round {}", self.rounds));
+        }
+        self.ask();
+    }
+}
+
+/// The test, from outside.
+pub(crate) fn run(name: &str) {
+    let group = Group::of_role(&format!("half {name}"));
+    let rounds = if name.contains("tick") { ROUNDS_OF_TICKS } else { ROUNDS };
+    let says = format!("{} round", group.first());
+    for step in 1..=rounds / STEP {
+        assert_eq!(group.says(&says, step - 1), (step * STEP).to_string());
+    }
+}
+
+/// From now on this process is in rounds.
+pub(crate) fn begin() {
+    half().ask();
+}
+
+pub(crate) fn is_on() -> bool {
+    half().stage != Stage::Off
+}
+
+/// Takes one event, in the place of all that there are. The next round begins when nothing is left.
+pub(crate) fn take_one(restarter: &mut Restarter) {
+    match restarter.poll() {
+        Some(Event::Restarting) => half().goes(Stage::Asked, Stage::Begun),
+        Some(Event::Failed(_)) => half().goes(Stage::Begun, Stage::Ended),
+        Some(event) => panic!("{event:?}"),
+        None if half().stage == Stage::Ended => half().next(),
+        None => {}
+    }
+}
+
+/// A task has taken an event. What is left it takes by itself, or with the next event that it is asked for.
+pub(crate) fn has_begun() {
+    half().goes(Stage::Asked, Stage::Begun);
+}
+
+/// The same, and nothing is left.
+pub(crate) fn has_ended() {
+    let mut half = half();
+    half.goes(Stage::Begun, Stage::Ended);
+    half.next();
+}
