@@ -76,7 +76,7 @@
 //!
 //! | what dies | what happens |
 //! | --- | --- |
-//! | the successor, before it is ready or on probation | the predecessor serves on; the reason is in the log and in `systemctl status` |
+//! | the successor, before it is ready or on probation | the predecessor keeps serving; the reason is in the log and in `systemctl status` |
 //! | the successor, after the commit, while the predecessor drains | the log has an error at once, and the program can see it ([`Event::SuccessorGone`](crate::Event::SuccessorGone)). systemd learns of it when the predecessor has ended, and then starts the service again, with `Restart=on-failure` too. Until then the dead process stays a zombie, so that systemd can see how it ended. Where `PIDFile=` stands in for notifications, systemd goes by the exit status of the predecessor, which must then be a failure |
 //! | the predecessor, in the middle of a restart | systemd sees a service whose main process has crashed: it ends what is left, and starts it again with `Restart=on-failure`. With socket activation, clients wait meanwhile. `ExitType=cgroup` with `NotifyAccess=all` does not reliably change that |
 //!
@@ -238,7 +238,7 @@
 //! ## A program that asks for a signal at the end of its parent
 //!
 //! The parent of a successor is its predecessor, so `PR_SET_PDEATHSIG` would kill the successor at the end of each restart. A successor that
-//! has asked for such a signal before `build`, in the same thread, gets an error there, and the predecessor serves on. Ask after `build`,
+//! has asked for such a signal before `build`, in the same thread, gets an error there, and the predecessor keeps serving. Ask after `build`,
 //! where there is no [`predecessor`](crate::Restarter::predecessor). What is asked for after `build` is not noticed.
 //!
 //! ## To stop it during a probation

@@ -123,7 +123,7 @@
 //! }
 //! ```
 //!
-//! The names stay without gaps, since nothing is ever removed. To be rid of listeners for good, end the service once and start it afresh.
+//! The names stay without gaps, since nothing is ever removed. To close listeners, end the service once and start it afresh.
 //!
 //! # A library that blocks in accept
 //!
