@@ -1,4 +1,4 @@
-//! For whoever deploys and operates a service that restarts itself: no code, only this page.
+//! How to deploy and operate a service that restarts itself: no code, only this page.
 //!
 //! - [Under systemd](#under-systemd)
 //! - [In a container](#in-a-container)
@@ -22,59 +22,78 @@
 #![doc = include_str!("../examples/systemd/restarter.service")]
 //! ```
 //!
-//! What systemd is told, always by the process that it takes for the main one:
+//! ## What systemd is told
+//!
+//! It is always told by the process that it takes for the main one.
 //!
 //! | when | message | what `systemctl` shows |
 //! | --- | --- | --- |
 //! | the first process is ready | `READY` | active |
 //! | a restart begins | `RELOADING`, `MONOTONIC_USEC`, `EXTEND_TIMEOUT_USEC`, `STATUS` | reloading |
 //! | the successor says how far it is | `STATUS` | its line |
-//! | it has taken over for good | `MAINPID`, `READY`, then `BARRIER` | active, another main PID |
+//! | the restart is final | `MAINPID`, `READY`, then `BARRIER` | active, another main PID |
 //! | the restart has failed | `READY`, `STATUS` | active, the same main PID, the reason |
 //! | a signal asks for one that cannot be | `RELOADING`, `READY`, `STATUS` | the same |
 //! | the service ends | `STOPPING`, `EXTEND_TIMEOUT_USEC` again and again | deactivating |
 //!
-//! The old process does not learn that a restart is final before systemd has taken the new main PID in, or 5 s have passed: so it does
-//! not end too early. With a probation the restart is final, and the unit active again, when that is over.
+//! The predecessor ends only after systemd has taken the new main PID in, or 5 s have passed. With a probation the unit stays reloading
+//! until the probation is over.
 //!
-//! **How to ask.** `ExecReload=… restart --socket …` waits for the outcome and passes it on as the exit status of `systemctl reload`: the
-//! one to deploy with. `ExecReload=kill -USR1 $MAINPID` needs no socket and always succeeds: a signal that comes while a restart is not
-//! final yet, be it for a millisecond, is in vain, and only the log says so. `Type=notify-reload` (253) waits, but succeeds
-//! after a failed or refused restart too, since the service did answer; the reason is in `systemctl status`. A unit that is stopped while
-//! `ExecReload=… restart` waits is called failed for that command's end; it stays stopped.
+//! ## How to ask for a restart
 //!
-//! **If nobody listens** (no `Type=notify`, or `NotifyAccess=none`), systemd would take the end of the old process for the end of the
-//! service and kill the new one. So the service starts and serves, logs a warning, and refuses restarts
-//! ([`Refusal::NoNotifyAccess`](crate::Refusal::NoNotifyAccess), exit status 2). Two remedies: `NotifyAccess=main`, or
-//! `PIDFile=` on the path of [`RestartConfig::pid_file`](crate::RestartConfig::pid_file). `ExitType=cgroup` is none by itself: a process cannot
-//! see it. Nor can it see that its messages are thrown
-//! away for another reason, such as a wrapper that does not `exec` the program under `NotifyAccess=main`: look for `Got notification
-//! message from PID` in the journal.
+//! | `ExecReload=` | `systemctl reload` | use it when |
+//! | --- | --- | --- |
+//! | `… restart --socket …` | waits, and passes the outcome on as its exit status | you deploy |
+//! | `kill -USR1 $MAINPID` | returns at once and always succeeds | there is no coordination socket. A signal that comes while a restart is not final does nothing; only the log says so |
+//! | none, with `Type=notify-reload` (systemd 253) | waits, but succeeds after a failed or refused restart too | the reason may be read in `systemctl status` |
 //!
-//! **How to stop it.** systemd does not wait for a main process that was not its own child when it was named, and a successor is the child
-//! of its predecessor. After a reload `systemctl stop`, and whatever else stops the unit, would send SIGTERM and in the same breath SIGKILL,
-//! unless another process of the unit is there to wait for. Hence the `ExecStop=` of the unit, which tells the main process and waits for its
-//! end, as long as that asks for more time. Older processes that are still at work then have `TimeoutStopSec=` for the rest. What systemd logs at each reload (`Supervising process … which is not our child`) means this,
+//! Two cases in which the exit status of `systemctl reload` misleads:
+//!
+//! - A unit that is stopped while `ExecReload=… restart` waits is called failed, for the end of that command. It stays stopped.
+//! - `systemctl daemon-reexec` meanwhile, or a time-out of systemctl, ends it with 1 although the restart succeeds. The deploy script
+//!   [below](#a-deploy-step-by-step) asks the service itself.
+//!
+//! ## If nobody listens
+//!
+//! Without `Type=notify`, or with `NotifyAccess=none`, systemd would take the end of the predecessor for the end of the service and kill the
+//! successor. So the service starts and serves, logs a warning, and refuses restarts
+//! ([`Refusal::NoNotifyAccess`](crate::Refusal::NoNotifyAccess)). There are two remedies: `NotifyAccess=main`, or
+//! `PIDFile=` on the path of [`RestartConfig::pid_file`](crate::RestartConfig::pid_file).
+//!
+//! A process cannot see everything. It does not see `ExitType=cgroup`, which is no remedy alone. It does not see that its messages are
+//! thrown away for another reason, such as a wrapper that does not `exec` the program under `NotifyAccess=main`: look for
+//! `Got notification message from PID` in the journal.
+//!
+//! ## How to stop it
+//!
+//! The unit needs its `ExecStop=`. systemd does not wait for a main process that was not its own child when it was named, and a successor
+//! is the child of its predecessor. After a reload, `systemctl stop` would send SIGTERM and at once SIGKILL. The `ExecStop=` of the unit
+//! tells the main process and waits for its end, as long as that asks for more time. Earlier processes that are still at work then have
+//! `TimeoutStopSec=` for the rest. The line `Supervising process … which is not our child`, which systemd logs at each reload, means this
 //! and no more.
 //!
-//! **If the new process crashes while the old one still finishes its work**, the log has an error at once, and a program can see to it
-//! ([`Event::SuccessorGone`](crate::Event::SuccessorGone)). systemd learns of it when the old one has ended as well, and then starts the
-//! service again, with `Restart=on-failure` too: until then the dead process stays a zombie, so that systemd can see how it ended. Where `PIDFile=` stands in for notifications, it goes by the exit
-//! status of the old one, which must then be a failure.
+//! ## If a process dies
 //!
-//! **If the old process is killed in the middle of a restart**, systemd sees a service whose main process has crashed: it ends what is
-//! left, and starts it again with `Restart=on-failure`. With socket activation, who connects meanwhile waits. `ExitType=cgroup` with
-//! `NotifyAccess=all` cannot be relied on to change that: a successor that is ready then names itself the main process, and stays if systemd
-//! hears of it before it hears of the end.
+//! | what dies | what happens |
+//! | --- | --- |
+//! | the successor, before it is ready or on probation | the predecessor keeps serving; the reason is in the log and in `systemctl status` |
+//! | the successor, after the commit, while the predecessor drains | the log has an error at once, and the program can see it ([`Event::SuccessorGone`](crate::Event::SuccessorGone)). systemd learns of it when the predecessor has ended, and then starts the service again, with `Restart=on-failure` too. Until then the dead process stays a zombie, so that systemd can see how it ended. Where `PIDFile=` stands in for notifications, systemd goes by the exit status of the predecessor, which must then be a failure |
+//! | the predecessor, in the middle of a restart | systemd sees a service whose main process has crashed: it ends what is left, and starts it again with `Restart=on-failure`. With socket activation, clients wait meanwhile. `ExitType=cgroup` with `NotifyAccess=all` does not reliably change that |
 //!
-//! **What a reload does not do** is read the unit again: environment, limits, users and hardening are those of the first process. After
-//! a change there, `systemctl restart`.
+//! ## What a reload does not do
 //!
-//! **A watchdog** (`WatchdogSec=`) is the program's own affair: it must be fed by whichever process is the main one, so by the old one until
-//! [`Event::Completed`](crate::Event::Completed), and by the new one from [`Event::Committed`](crate::Event::Committed) on.
+//! It does not read the unit again: environment, limits, users and hardening are those of the first process. After a change there,
+//! `systemctl restart`.
 //!
-//! **Socket activation.** [`Sockets`](crate::Sockets) takes sockets by the names in `FileDescriptorName=`. A program that takes them by
-//! itself calls [`fixup_systemd_env`](crate::fixup_systemd_env) first. See `examples/socket_activation.rs`.
+//! ## A watchdog
+//!
+//! `WatchdogSec=` is the program's own affair. The main process feeds it: the predecessor until
+//! [`Event::Completed`](crate::Event::Completed), the successor from [`Event::Committed`](crate::Event::Committed) on.
+//!
+//! ## Socket activation
+//!
+//! [`Sockets`](crate::Sockets) takes sockets by the names in `FileDescriptorName=`. A program that takes them on its own calls
+//! [`fixup_systemd_env`](crate::fixup_systemd_env) first. See `examples/socket_activation.rs`.
 //!
 //! # In a container
 //!
@@ -127,107 +146,150 @@
 //! | the guard is told to end (TERM, INT, QUIT) | it tells all generations, and each that comes later | as the last generation ends |
 //! | the guard is killed | nothing any more | the kernel sends each generation SIGTERM |
 //!
-//! The program could not be started: 127 if it is not there, 126 otherwise. There can be no guard (no `/proc`): 125.
+//! If the program cannot be started, the guard ends with 127 if it is not there, and with 126 otherwise. If there can be no guard (no
+//! `/proc`), it ends with 125.
 //!
-//! **What it needs.** `/proc` of its own PID namespace, and an abstract unix socket, for which the service must be in the same network
-//! namespace: in another one it refuses restarts. No directory, no capability, no user. The service must
-//! stay in the foreground. What it leaves behind when it ends is sent SIGTERM, and SIGKILL after 5 s.
+//! ## What a guard needs
 //!
-//! **Under runit.** `sv 1` restarts, `sv down` ends all generations. The file `run` of the service directory:
+//! - `/proc` of its own PID namespace.
+//! - An abstract unix socket, for which the service must be in the same network namespace. In another one the service refuses restarts.
+//! - A service that stays in the foreground.
+//!
+//! It needs no directory, no capability and no user. What it leaves behind when it ends is sent SIGTERM, and SIGKILL after 5 s.
+//!
+//! ## Under runit
+//!
+//! `sv 1` restarts, `sv down` ends all generations. The file `run` of the service directory:
 //!
 //! ```sh
 #![doc = include_str!("../examples/guard/runit/run")]
 //! ```
 //!
-//! **Under s6.** `s6-svc -1` restarts, `s6-svc -d` ends all generations. The file `run` of the service directory:
+//! ## Under s6
+//!
+//! `s6-svc -1` restarts, `s6-svc -d` ends all generations. The file `run` of the service directory:
 //!
 //! ```sh
 #![doc = include_str!("../examples/guard/s6/run")]
 //! ```
 //!
-//! **Under supervisord.** A section of its configuration:
+//! ## Under supervisord
+//!
+//! A section of its configuration:
 //!
 //! ```ini
 #![doc = include_str!("../examples/guard/supervisord/restarter.conf")]
 //! ```
 //!
-//! **Under systemd** a guard is not needed. With one the main PID stays, and systemd needs no `ExecStop=`:
+//! ## Under systemd, with a guard
+//!
+//! A guard is not needed there. With one the main PID stays, and systemd needs no `ExecStop=`:
 //!
 //! ```ini
 #![doc = include_str!("../examples/guard/systemd/restarter.service")]
 //! ```
 //!
-//! **Under foreman, overmind and others** that read a Procfile:
+//! ## Under foreman, overmind and others
+//!
+//! They read a Procfile:
 //!
 //! ```text
 #![doc = include_str!("../examples/guard/Procfile")]
 //! ```
 //!
-//! **On a terminal** the guard and the service are one job: Ctrl-C, Ctrl-Z, `fg` and a hang-up reach both, and the prompt comes back when
-//! the last generation has ended.
+//! ## On a terminal
+//!
+//! The guard and the service are one job: Ctrl-C, Ctrl-Z, `fg` and a hang-up reach both, and the prompt comes back when the last
+//! generation has ended.
 //!
 //! # By hand, or under another supervisor
 //!
-//! From a shell or from cron: start it, and ask with the `restart` subcommand. For supervisors that know a service by a pid file (monit,
-//! OpenRC), set [`RestartConfig::pid_file`](crate::RestartConfig::pid_file): it names a live and ready process at any moment (during a probation
-//! the old one), is replaced by rename, and removed by the last one. Supervisors that know a service as their own child (runit, s6, supervisord) take the end of the
-//! old process for the end of the service and start another one, which finds the addresses in use: under them a service needs a
-//! [guard](#under-a-guard).
+//! From a shell or from cron: start it, and ask with the `restart` subcommand. After a restart the shell's job has ended, its prompt comes
+//! back, and the service goes on in the background: stop it by the pid that the status names.
 //!
-//! **The first process of a terminal** (`ssh -t host echo-server`, `docker exec -it`, `script -c 'exec echo-server'`) leads its session:
-//! when it ends, the kernel hangs the terminal up, and SIGHUP would kill the successor. So a restart is refused there
-//! ([`Refusal::SessionLeader`](crate::Refusal::SessionLeader); whether there is a terminal is looked at in `build`), unless SIGHUP is ignored
-//! (`nohup`), handled by the program, or blocked when the restarter is built. Otherwise start it from a shell that stays, with `setsid`, or under a [guard](#under-a-guard).
-//! A shell that leads the session and ends with the service does the same harm, and is not noticed.
+//! ## Supervisors
 //!
-//! **A new process that is stopped** (SIGSTOP, Ctrl-Z) at the moment the old one ends is sent SIGHUP by the kernel, and dies of it unless
-//! it ignores or handles that: if the service was started by a process of the same session and another process group, such as a shell with
-//! job control, nobody is left then to continue it. With `setsid`, and under systemd, there is no such signal.
+//! Supervisors that know a service by a pid file (monit, OpenRC) need [`RestartConfig::pid_file`](crate::RestartConfig::pid_file). The file
+//! names a live and ready process at any moment, during a probation the predecessor. It is replaced by rename, and removed by the last process.
 //!
-//! **A program that puts itself into the background** (`daemon`, a fork whose parent exits) must not do so as a successor: the process that
-//! was started would end, and another one answer in its place, which fails the restart. Leave that to `setsid` or a supervisor, or give
-//! successors other arguments ([`RestartConfig::args`](crate::RestartConfig::args)).
+//! Supervisors that know a service as their own child (runit, s6, supervisord) take the end of the predecessor for the end of the service.
+//! They start another one, which finds the addresses in use. Under them a service needs a [guard](#under-a-guard).
 //!
-//! **A program that asks for a signal at the end of its parent** (`PR_SET_PDEATHSIG`) would be killed by each restart, since the parent of
-//! a successor is its predecessor. A successor that has asked for one before `build`, in the same thread, is an error there, and the old
-//! process serves on: ask after `build`, where there is no [`predecessor`](crate::Restarter::predecessor). Later than in `build` it is not
-//! looked for.
+//! ## The first process of a terminal
 //!
-//! **Stopping it while a restart is on probation** takes two signals. The old process, told to [stop](crate::Restarter::stop), leaves the
-//! service to the new one for good; the new one, if it ends, gives it back. The status names both (`pid` and `successor`).
+//! A process that is started by `ssh -t host echo-server`, `docker exec -it` or `script -c 'exec echo-server'` leads the session of its
+//! terminal. When it ends, the kernel hangs the terminal up, and SIGHUP would kill the successor. So a restart is refused there
+//! ([`Refusal::SessionLeader`](crate::Refusal::SessionLeader); `build` looks whether there is a terminal), unless SIGHUP is ignored (`nohup`),
+//! handled by the program, or blocked when the restarter is built. Remedies: a shell that stays, `setsid`, or a [guard](#under-a-guard). A shell
+//! that leads the session and ends with the service does the same harm, and is not noticed.
+//!
+//! ## A successor that is stopped
+//!
+//! If a successor is stopped (SIGSTOP, Ctrl-Z) at the moment its predecessor ends, the kernel may send it SIGHUP, and it dies of that
+//! unless it ignores or handles it. That happens if the service was started by a process of the same session and another process group,
+//! such as a shell with job control: nobody is left then to continue it. With `setsid`, and under systemd, there is no such signal.
+//!
+//! ## A program that puts itself into the background
+//!
+//! A successor must not do so (`daemon`, a fork whose parent exits): the process that was started would end, and another one answer in its
+//! place, which fails the restart. Leave it to `setsid` or a supervisor, or give successors other arguments
+//! ([`RestartConfig::args`](crate::RestartConfig::args)).
+//!
+//! ## A program that asks for a signal at the end of its parent
+//!
+//! The parent of a successor is its predecessor, so `PR_SET_PDEATHSIG` would kill the successor at the end of each restart. A successor that
+//! has asked for such a signal before `build`, in the same thread, gets an error there, and the predecessor keeps serving. Ask after `build`,
+//! where there is no [`predecessor`](crate::Restarter::predecessor). What is asked for after `build` is not noticed.
+//!
+//! ## To stop it during a probation
+//!
+//! That takes two signals. The predecessor, told to [stop](crate::Restarter::stop), makes the restart final; the successor, if it ends
+//! before that, gives the service back. The status names both (`pid` and `successor`).
 //!
 //! # A deploy, step by step
 //!
 //! 1. Put the new version beside the old and rename it over it, or switch a `current` link. A program that runs cannot be overwritten.
-//! 2. Ask for the restart, and look at the exit status. The successor is started by the path by which the running program was
-//!    executed, with its arguments, environment and directory. A script that executes another program is left out from the second restart on:
-//!    name it with [`RestartConfig::program`](crate::RestartConfig::program) if the new version is put in its place.
-//! 3. If it failed: the old version serves on. Put the old file back, so that a crash does not start the broken one.
+//! 2. Ask for the restart, and look at the exit status. The successor is started by the path by which the running program was executed, with
+//!    its arguments, environment and directory. A script that executes another program is left out from the second restart on: if the new
+//!    version is put in its place, name it with [`RestartConfig::program`](crate::RestartConfig::program).
+//! 3. If it failed, the old version serves. Put the old file back, so that a crash does not start the broken one. Ask for the status first:
+//!    the command can fail although the restart succeeded.
+//!
+//! The script `examples/deploy/deploy.sh` does that:
 //!
 //! ```sh
-//! install -m 755 build/echo-server /usr/local/bin/.echo-server.new
-//! cp -p /usr/local/bin/echo-server /usr/local/bin/.echo-server.old
-//! mv /usr/local/bin/.echo-server.new /usr/local/bin/echo-server
-//! if ! systemctl reload echo-server; then
-//!     mv /usr/local/bin/.echo-server.old /usr/local/bin/echo-server
-//!     exit 1
-//! fi
+#![doc = include_str!("../examples/deploy/deploy.sh")]
 //! ```
 //!
-//! Two processes run for a while: memory, process limits and connections to databases must allow for it. Both versions must understand the
-//! state that is handed over, and whatever both write to.
+//! ## Memory and descriptors for two processes
+//!
+//! From the spawn until the predecessor ends there are two processes, and after several deploys in a row more. Their limits must allow it.
+//!
+//! | what | how much of it |
+//! | --- | --- |
+//! | memory | the successor needs its own, from nothing: it shares none with its predecessor. State that is handed over in blobs is there once, as memory files, and once more where the successor copies it |
+//! | `MemoryMax=`, a container's limit | the memory of one process twice, the state, and what the page cache needs |
+//! | descriptors of the predecessor (`LimitNOFILE=`) | each named socket twice, once for the program and once to pass it on; the six or so of the restarter; and some hundred more while state goes over |
+//! | descriptors of the successor | the named sockets twice, and all connections that it is given |
+//! | processes (`TasksMax=`, `LimitNPROC=`) | those of one process twice, and once more for each generation that still drains |
+//! | connections to databases and the like | both processes hold theirs until the predecessor has ended |
+//!
+//! At most 50 earlier generations may drain ([`RestartConfig::max_draining`](crate::RestartConfig::max_draining)): then a restart is refused.
+//! Give the drain a time limit of its own, as `examples/tcp_proxy.rs` does.
+//!
+//! Both versions must understand the state that is handed over, and what both write to.
 //!
 //! # The `restart` subcommand and its exit statuses
 //!
 //! A service gives its operators one with few lines, or they use the program `pollflip` of this crate: `pollflip restart SOCKET` and
-//! `pollflip status SOCKET [--json]`. These are its statuses and those of `examples/restarter.rs`, which deploy scripts can go by:
+//! `pollflip status SOCKET [--json]`. Both that program and `examples/restarter.rs` end with these statuses:
 //!
 //! | status | [`RequestError`](crate::RequestError) | who serves | what to do |
 //! | --- | --- | --- | --- |
 //! | 0 | | the new version; its pid is printed | |
 //! | 1 | `Failed`, `Protocol` | the old version | mend the new one; the reason is printed |
 //! | 2 | `Refused` | the old version | ask again later; the reason says what is going on |
-//! | 3 | `Unreachable` | nobody, or not there | look whether it runs, and at the path and the user |
+//! | 3 | `Unreachable` | nobody, or elsewhere | see whether it runs, and check the path and the user |
 //! | 4 | `TimedOut`, `HungUp` | one of the two, if any | ask for the status; wait longer than ready timeout and probation together |
 //! | 64 | | as before | wrong usage |
 //!
@@ -259,54 +321,48 @@
 //!
 //! # Over a fleet
 //!
-//! One host after the other, and no further than the first whose restart failed. All that it takes is the exit status:
+//! One host after the other, and no further than the first that fails. That host has its old file back, and serves. The script
+//! `examples/deploy/roll.sh` runs the one [above](#a-deploy-step-by-step) on each:
 //!
 //! ```sh
-//! #!/bin/sh
-//! # usage: roll.sh HOST…
-//! for host in "$@"; do
-//!     echo "== $host"
-//!     scp -q build/echo-server "$host:/usr/local/bin/.echo-server.new" &&
-//!         ssh "$host" 'mv /usr/local/bin/.echo-server.new /usr/local/bin/echo-server &&
-//!             echo-server restart --socket /run/echo/restart.sock' || {
-//!         echo "stopped at $host, status $?; it serves on, and so do those after it" >&2
-//!         exit 1
-//!     }
-//! done
+#![doc = include_str!("../examples/deploy/roll.sh")]
 //! ```
 //!
-//! The same with Ansible. `serial` makes it one host at a time, and `max_fail_percentage` ends it at the first failure:
+//! The same with Ansible, as `examples/deploy/play.yaml`. `serial` makes it one host at a time, and `max_fail_percentage` ends it at the
+//! first failure:
 //!
 //! ```yaml
-//! - hosts: echo
-//!   serial: 1
-//!   max_fail_percentage: 0
-//!   tasks:
-//!     - name: the new version (copy writes beside it and renames)
-//!       ansible.builtin.copy: { src: build/echo-server, dest: /usr/local/bin/echo-server, mode: "0755" }
-//!     - name: restart in place
-//!       ansible.builtin.command: echo-server restart --socket /run/echo/restart.sock
-//!       register: restart
-//!       # Somebody else's restart is under way: that may be waited for.
-//!       retries: 3
-//!       delay: 10
-//!       until: restart.rc != 2
+#![doc = include_str!("../examples/deploy/play.yaml")]
 //! ```
 //!
 //! # What to watch
 //!
-//! The `log` target is `pollflip`, or begins with `pollflip::`. Lines of a restart carry its number (counted in each process anew), the time since it was asked for, and the pids.
+//! ## Log lines
+//!
+//! The `log` target is `pollflip`, or begins with `pollflip::`. Lines of a restart carry its number (each process counts anew), the time since
+//! it was asked for, and the pids.
 //!
 //! | level | what | who should look |
 //! | --- | --- | --- |
-//! | error | a restart failed, or was taken back; the successor ended after it had taken over; no restart is possible any more | a person, soon |
+//! | error | a restart failed, or was taken back; the successor ended after the commit; no restart is possible any more | a person, soon |
 //! | warn | systemd cannot be told, or tells nobody; a signal did nothing; a socket is not what was expected | the one who set the service up |
-//! | info | each step of each restart | whoever reads up on one |
-//! | debug | what other versions and helpers say that means nothing here | whoever writes a program |
+//! | info | each step of each restart | the one who reads up on a restart |
+//! | debug | what other versions and helpers say that means nothing here | the one who writes the program |
+//!
+//! ## The status
 //!
 //! The `status` of the coordination socket ([`Status`](crate::Status), as JSON for programs) says who serves, in which generation, and how
-//! the last restarts ended, those of earlier processes included. Worth an alarm: an outcome that is not `ok`; a generation that does not
-//! move with a deploy; old processes that do not end (more than two in the unit, for longer than a drain may take).
+//! the last restarts ended, those of earlier processes included. Worth an alarm:
+//!
+//! - an outcome that is not `ok`;
+//! - a generation that does not move with a deploy;
+//! - earlier processes that do not end: more than two in the unit, for longer than a drain may take.
+//!
+//! ## Who may ask
+//!
+//! Root, and the user that the service runs as. The kernel says who asks, and the mode of the path changes nothing about it. To let a
+//! group deploy, give it `sudo` for the one command, or for `systemctl reload`. More on it
+//! [below](#the-coordination-socket-under-attack).
 //!
 //! # Fewer privileges
 //!
@@ -326,7 +382,7 @@
 //! | the shared descriptor table, by `unshare(CLONE_FILES)` | the thread that asks | fail with `Bad file descriptor` if that is the loop's: the restart thread has the other table |
 //! | resource limits | the process, and its successors | work; as many descriptors are needed as there are sockets, and a few |
 //!
-//! So a thread that talks to strangers can be forbidden to execute anything while the service can still be replaced.
+//! So a filter can forbid the threads that talk to strangers to execute anything, and the service can still be restarted.
 //!
 //! # More rights than the caller
 //!
@@ -366,19 +422,19 @@
 //! # The coordination socket under attack
 //!
 //! Root and the user that the service runs as may ask; all others are turned away at once and take no room, whatever the mode of the path.
-//! The path belongs to the user that has built the restarter, with mode 600. A service that is built as root and then becomes another user is
-//! asked by root alone, unless it gives the path to its new user after `build` (`chown`). One that runs as the user for those without a
-//! number (65534, often called nobody) is asked by root alone in any case: anybody from another user namespace could come as that one.
+//! The path belongs to the user that has built the restarter, with mode 600. If a service is built as root and then becomes another user,
+//! only root may ask, unless the service gives the path to its new user after `build` (`chown`). If it runs as the user 65534 (often called
+//! nobody), only root may ask in any case: processes of another user namespace can look like that user.
 //!
-//! Of those who may ask, 64 are talked to at a time; each has 5 s to say what it wants and to take its answer, in frames of 64 KiB at the most.
+//! The service talks to 64 clients at a time. Each has 5 s to say what it wants and to take its answer, in frames of at most 64 KiB.
 //! That bounds what an attack can cost: 16 MiB of memory, and turns of the loop of a few milliseconds.
 //!
-//! When all 64 places are taken, the oldest makes room for whoever comes: it is hung up on, whether it has asked or not. Only the one that
-//! waits for the end of a restart is never sent away, and everybody keeps its place for 10 ms. Until then those who come wait in the
-//! kernel's queue; so a flood gets no more than 6,400 connections a second out of the loop, and an asker who comes when the queue is full
-//! (4,096, or `net.core.somaxconn`) is served after a second or so. Whoever is hung up on before its request was read loses nothing by
-//! asking again: [`request_restart`](crate::restart_coordination_socket::request_restart) and
-//! [`request_status`](crate::restart_coordination_socket::request_status) do that by themselves until their time is over.
+//! When all 64 places are taken, the service hangs up on the oldest client to make room for the next, whether it has asked or not. A client
+//! that waits for the end of a restart is never sent away, and every client keeps its place for 10 ms. Until then those who come wait in
+//! the kernel's queue. So a flood gets no more than 6,400 connections a second out of the loop, and a client that comes when the queue is
+//! full (4,096, or `net.core.somaxconn`) is served after a second or so. A client that was hung up on before its request was read can ask
+//! again: [`request_restart`](crate::restart_coordination_socket::request_restart) and
+//! [`request_status`](crate::restart_coordination_socket::request_status) do so until their time is over.
 //!
 //! # The system calls of the loop
 //!

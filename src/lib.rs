@@ -103,6 +103,8 @@ mod task;
 pub mod guard;
 pub mod shutdown;
 pub mod guide;
+pub mod recipes;
+pub mod troubleshooting;
 pub mod migrating;
 
 pub use crate::config::RestartConfig;

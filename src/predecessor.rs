@@ -78,6 +78,20 @@ pub(crate) fn say_ready(takeover: &SharedTakeover, link: Option<&Link>) -> bool 
 ///
 /// Cheap to clone, and usable from any thread. It is the predecessor of this process alone: a forked child's copy says nothing to it, and
 /// cannot receive.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use pollflip::{Error, Inheritance, Restarter};
+///
+/// /// After the slow initialisation, before `ready`. `None`: there is no predecessor.
+/// fn inherited(restarter: &Restarter) -> Result<Option<Inheritance>, Error> {
+///     let Some(predecessor) = restarter.predecessor() else { return Ok(None) };
+///     predecessor.progress("asking for the state");
+///     // The one who asked for the restart is told why not.
+///     let state = predecessor.receive(Duration::from_secs(5)).inspect_err(|why| predecessor.refuse(&why.to_string()))?;
+///     Ok(Some(state))
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Predecessor(Arc<Link>);
 

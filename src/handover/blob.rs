@@ -12,6 +12,24 @@ use crate::sys::{self, Origin};
 ///
 /// Small writes are collected. An error is kept, and fails the handover. The memory is shared with a forked child, whose copy writes nothing:
 /// a child that puts the state together writes into a file of its own.
+///
+/// ```
+/// use std::io::{self, Write};
+/// use pollflip::{Blob, Handover};
+///
+/// fn save(table: &[u32], mut handover: Handover) -> io::Result<()> {
+///     let mut blob = Blob::new()?;
+///     for entry in table {
+///         blob.write_all(&entry.to_le_bytes())?;
+///     }
+///     handover.blob("table.v1", blob)?;
+///     handover.send();
+///     Ok(())
+/// }
+///
+/// let mut inheritance = Handover::rehearse(|handover| save(&[1, 2], handover).expect("a save")).expect("a handover");
+/// assert_eq!(inheritance.bytes("table.v1").unwrap().unwrap(), [1, 0, 0, 0, 2, 0, 0, 0]);
+/// ```
 #[derive(Debug)]
 pub struct Blob {
     writer: BufWriter<Limited>,

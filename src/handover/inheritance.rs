@@ -18,6 +18,33 @@ use crate::wire::Message;
 ///
 /// A forked child has a copy, and takes from that what it wants: its parent still has all of it. If another thread was just taking
 /// something at the fork, the copy is empty.
+///
+/// ```
+/// use std::net::{TcpListener, TcpStream};
+/// use pollflip::Handover;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let listener = TcpListener::bind("127.0.0.1:0")?;
+/// # let player = TcpStream::connect(listener.local_addr()?)?;
+/// // The predecessor's side, here in the same process.
+/// let mut inheritance = Handover::rehearse(|mut handover| {
+///     handover.bytes("table.v1", b"12 34").expect("it is taken");
+///     handover.fd("player/7", &player).expect("it is taken");
+///     handover.send();
+/// })?;
+///
+/// assert_eq!(inheritance.names(), ["player/7", "table.v1"]);
+/// let table = inheritance.bytes("table.v1")?.ok_or("no table")?;
+/// assert_eq!(table, b"12 34");
+/// // All that is left, by name.
+/// for (name, descriptor) in inheritance.drain() {
+///     assert_eq!(name, "player/7");
+///     let player = TcpStream::from(descriptor);
+///     # drop(player);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Inheritance {
     items: Arc<Mutex<Items>>,
@@ -98,6 +125,18 @@ impl Inheritance {
 }
 
 /// A blob in memory, without a copy: nobody can change it.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let mut inheritance = pollflip::Handover::rehearse(|mut handover| {
+/// #     handover.bytes("table.v1", b"12 34").expect("it is taken");
+/// #     handover.send();
+/// # })?;
+/// let table = inheritance.map("table.v1")?.ok_or("no table")?;
+/// assert!(table.starts_with(b"12")); // a slice of bytes, as long as the map lives
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Map(Mapping);
 

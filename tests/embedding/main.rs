@@ -26,6 +26,7 @@ mod hooks;
 mod limits;
 mod loops;
 mod proxy;
+mod scripts;
 #[path = "../process/surroundings.rs"]
 mod surroundings;
 mod task;
@@ -68,5 +69,6 @@ fn main() -> ExitCode {
         })
     }));
     trials.extend(examples::TRIALS.iter().chain(proxy::TRIALS).map(|(name, run)| trial(format!("example::{name}"), *run)));
+    trials.extend(scripts::TRIALS.iter().map(|(name, run)| trial(format!("script::{name}"), *run)));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -1,0 +1,87 @@
+//! Symptom, cause, remedy.
+//!
+//! Look at three things first: what the one who asked was told, the log of the predecessor (`RUST_LOG=pollflip=info` with `env_logger`),
+//! and the standard error of the successor, which is that of the service.
+//!
+//! - [Nothing happens](#nothing-happens)
+//! - [The restart is refused](#the-restart-is-refused)
+//! - [The restart fails](#the-restart-fails)
+//! - [The restart succeeds, but](#the-restart-succeeds-but)
+//! - [The loop](#the-loop)
+//! - [State and connections](#state-and-connections)
+//! - [Building and testing](#building-and-testing)
+//!
+//! # Nothing happens
+//!
+//! | symptom | cause | remedy |
+//! | --- | --- | --- |
+//! | a signal does nothing, or kills the service | the service has no restarter yet, or listens to another signal; the log says which signal does nothing | [`RestartConfig::restart_signal`](crate::RestartConfig::restart_signal); ask over the coordination socket, which answers |
+//! | a request waits until its time is over | the loop does not poll: it blocks elsewhere, or the descriptor is not watched | call [`poll`](crate::Restarter::poll) until `None` whenever the descriptor is readable, or once a tick |
+//! | nobody answers at the coordination socket | another path, another user, or another directory (`/tmp` of a unit with `PrivateTmp=`) | exit status 3 prints the path; ask as root or as the service's user |
+//! | nothing is in the log | no logger is set up | `env_logger::init()`, or another logger of the `log` crate |
+//!
+//! # The restart is refused
+//!
+//! The refusal says the reason and the remedy. Some stay until the service is started differently: PID 1 of a container, a terminal, a
+//! service manager that is not told, rights of the file. [`Refusal`](crate::Refusal) has all of them, the [`guide`](crate::guide) the
+//! arrangements that work.
+//!
+//! | symptom | cause | remedy |
+//! | --- | --- | --- |
+//! | "not ready" for ever | the program never calls [`ready`](crate::Restarter::ready); of a task, nobody polls it | call it when the program can serve |
+//! | "on probation" after a deploy | the last restart is not final yet | wait until the probation is over |
+//! | "earlier generations still finish their work" | drains without an end | a time limit for the drain |
+//!
+//! # The restart fails
+//!
+//! | symptom | cause | remedy |
+//! | --- | --- | --- |
+//! | "was not ready in time" | the successor initialises for longer than [`ready_timeout`](crate::RestartConfig::ready_timeout), blocks before `ready`, or waits for something that the predecessor has | [`progress`](crate::Predecessor::progress) says where it is; raise the limit; see [locks](crate::recipes#locks-and-embedded-databases) |
+//! | "address in use" in the successor | the program binds the port itself in the place of asking [`Sockets`](crate::Sockets); or a library does | [ports that a library binds](crate::recipes#ports-that-a-library-binds) |
+//! | "is at another address" | the configuration has changed: the name stands for the old address | give the new address a new name. The old one is closed at `ready`, unless it is asked for |
+//! | "does that program call ready()?" | another program stands at the path, or the new version ends early | look at what was deployed |
+//! | "no such file" | the release was removed, or the service was started by a relative path | keep the old release until the restart is over; [`RestartConfig::program`](crate::RestartConfig::program) |
+//! | the successor waits in `ready` or `receive` | the loop of the predecessor stands still | it answers within one turn of that loop |
+//! | it fails under systemd only | hardening: no `execve`, too few processes, no memory for two | the list at the end of the unit in the [`guide`](crate::guide#under-systemd) |
+//! | "Permission denied" after the user was changed | the new user may not execute the program, or enter the directory | [fewer privileges](crate::guide#fewer-privileges) |
+//!
+//! # The restart succeeds, but
+//!
+//! | symptom | cause | remedy |
+//! | --- | --- | --- |
+//! | the old version runs again | the path by which the service was started still leads to it | [a deploy, step by step](crate::guide#a-deploy-step-by-step); `status` |
+//! | the service is gone a moment later | something above takes the end of the first process for the end of the service | a [guard](crate::guide#under-a-guard) |
+//! | systemd kills the new process at `systemctl stop` | the unit has no `ExecStop=` | the one of `examples/systemd/restarter.service` |
+//! | settings of the unit or of a `.env` file are not seen | environment, limits and arguments are those of the first process | `systemctl restart`; [`RestartConfig::env`](crate::RestartConfig::env) |
+//! | the old process never ends | a connection never ends | a time limit for the drain; [`Shutdown::wait`](crate::Shutdown::wait) |
+//! | clients see no end of a connection that the old process closed | a child of it, or a copy in the successor, has the descriptor too | CLOEXEC for all descriptors; deregister and drop what was handed over |
+//! | all generations run on one processor | the affinity was set before `build` | [affinity](crate::recipes#affinity-and-scheduling) |
+//! | some connections are reset at each restart | the program closes before the client's request is answered, or each generation binds a listener of its own | drain as `examples/tcp_proxy.rs` does; [a listener for each thread](crate::recipes#a-listener-for-each-thread) |
+//!
+//! # The loop
+//!
+//! | symptom | cause | remedy |
+//! | --- | --- | --- |
+//! | the processor is busy after a restart | a listener or connection was closed without being deregistered: the successor has it too, so epoll goes on telling of it | deregister, then drop |
+//! | the same in the successor | the predecessor called `shutdown` on the listener | drop it, never `shutdown` |
+//! | the loop hangs in `accept` | an earlier generation made the listener blocking: the flag belongs to the socket, and so to both processes | `set_nonblocking(true)` before it is registered; never `false` |
+//! | a restart stops halfway | `poll` was called once, and an edge-triggered loop heard no more | call it until it returns `None` |
+//! | `poll` of mio ends with `Interrupted` | a signal, the end of a child, SIGCONT | go on with the loop |
+//!
+//! # State and connections
+//!
+//! | symptom | cause | remedy |
+//! | --- | --- | --- |
+//! | bytes are lost or come twice | the program went on reading or writing after [`StateRequested`](crate::Event::StateRequested) | freeze: nothing is read, written or accepted until `Failed` or `Resumed` |
+//! | answers are cut off | what was read and not answered, or answered and not written, was not saved | it is state: save it with the connection |
+//! | "too many open files" | there is no room for the descriptors that are under way | [memory and descriptors](crate::guide#memory-and-descriptors-for-two-processes) |
+//! | the successor cannot read the state | the format has changed | a version in the name of the blob; [`Handover::rehearse`](crate::Handover::rehearse) in the program's tests |
+//! | the service stands still for a long time | the successor initialises after it has asked for the state | ask last: `receive` stands right before `ready` |
+//!
+//! # Building and testing
+//!
+//! | symptom | cause | remedy |
+//! | --- | --- | --- |
+//! | "another restarter lives in this process" in tests | there is one at a time, and tests are threads of one process | a test that builds one runs in a process of its own |
+//! | it does not link | glibc before 2.29 | a newer glibc, or musl 1.1.24 or newer: `--target x86_64-unknown-linux-musl` |
+//! | it does not build on macOS or Windows | the crate is for Linux | build it for Linux: `--target x86_64-unknown-linux-gnu` |
