@@ -85,7 +85,7 @@ impl Machine {
             State::Handoff { phase: Phase::Probation { deadline, .. }, .. } => Some(deadline),
             // Only the kernel is waited for.
             State::Handoff { phase: Phase::Committing { successor: Knows::Told, manager_knows: true, .. }, .. } => None,
-            State::Handoff { phase: Phase::Committing { deadline, .. }, .. } => Some(deadline),
+            State::Handoff { phase: Phase::Committing { deadline, .. }, .. } => deadline,
             State::Handoff { phase: Phase::Checking { .. } | Phase::Committed, .. } => None,
             State::Killing { deadline, .. } => deadline,
         }
@@ -125,8 +125,10 @@ impl Machine {
             Input::Cancel => self.cancel(now),
             Input::Stop => self.stop(now),
             Input::ThreadLost => self.thread_lost(),
+            Input::ManagerAsked => self.manager_asked(now),
             Input::ManagerTold => self.manager_told(now),
             Input::BarrierPassed => self.barrier_passed(),
+            Input::GivingUp => self.give_up(),
             Input::Timeout => {
                 if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
                     self.timeout(now);

@@ -8,7 +8,7 @@ use model::checked::ALL;
 use model::say::*;
 use model::{Checked, ON_PROBATION, On, PLAIN, PROBATION, READY, Room};
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Attempt, COMMIT_TIMEOUT, Cause, GRANT_TIMEOUT, Input, Notice, Violation, refusals};
+use pollflip::internals::machine::{Action, Attempt, COMMIT_TIMEOUT, Cause, GRANT_TIMEOUT, Input, Notice, Output, Violation, refusals};
 
 mod starting {
     use super::*;
@@ -203,7 +203,7 @@ mod granting {
 
     #[test]
     fn a_child_that_was_told_so_has_the_service_for_good_without_probation() {
-        assert_eq!(meets(after(GRANTING), On::Granted), (outputs![Notice::HandedOff(PID), Action::Commit(A)], Room::Untold));
+        assert_eq!(meets(after(GRANTING), On::Granted), (outputs![Notice::HandedOff(PID), Action::Commit(A)], Room::Settled));
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod probation {
             assert_eq!(process.meets(On::Granted), outputs![Notice::HandedOff(PID)]);
             assert_eq!(process.machine().poll_timeout(), Some(PROBATION));
             assert_eq!(process.meets(On::Timeout), outputs![Action::Check(A)]);
-            assert_eq!(meets(process, On::Sound), (outputs![Action::Commit(A)], Room::Untold));
+            assert_eq!(meets(process, On::Sound), (outputs![Action::Commit(A)], Room::Settled));
         }
     }
 
@@ -295,7 +295,7 @@ mod probation {
     fn a_stop_ends_it() {
         let mut process = on_probation();
         assert_eq!(process.meets(On::Stop), outputs![Action::Check(A)]);
-        assert_eq!(meets(process, On::Sound), (outputs![Action::Commit(A)], Room::Untold));
+        assert_eq!(meets(process, On::Sound), (outputs![Action::Commit(A)], Room::Settled));
     }
 
     #[test]
@@ -369,6 +369,39 @@ mod committing {
     }
 
     #[test]
+    fn the_manager_has_its_time_from_when_somebody_begins_to_tell_it_and_from_when_it_is_told() {
+        let late = Duration::from_secs(60);
+        let mut process = after(&way_to(Room::Settled));
+        assert_eq!(process.machine().poll_timeout(), None, "the loop stands still");
+        assert_eq!(process.step(late, Input::Timeout, ALL), vec![]);
+        assert_eq!((process.meets(On::ManagerAsked), process.room()), (vec![], Room::Untold));
+        assert_eq!(process.to_deadline(), COMMIT_TIMEOUT);
+        for room in [Room::Untold, Room::Left] {
+            let mut process = after(&way_to(room));
+            process.step(COMMIT_TIMEOUT - INSTANT, Input::ManagerTold, ALL);
+            assert_eq!(process.to_deadline(), COMMIT_TIMEOUT);
+        }
+    }
+
+    #[test]
+    fn whoever_waits_is_told_when_nobody_will_poll_again() {
+        let gone = [completed(), outputs![Notice::SuccessorGone(PID)]].concat();
+        let told = |outputs: Vec<Output>| [outputs![Action::TellCommit(A)], outputs].concat();
+        for (room, outputs) in [
+            (Room::Settled, told(completed())),
+            (Room::Untold, told(completed())),
+            (Room::UntoldManaged, told(completed())),
+            (Room::Telling, completed()),
+            (Room::TellingManaged, completed()),
+            (Room::Heard, completed()),
+            (Room::Left, gone),
+        ] {
+            assert_eq!(meets(after(&way_to(room)), On::GivingUp), (outputs, Room::Committed), "{room:?}");
+        }
+        assert_eq!(meets(after(KILLING), On::GivingUp), (failed(Cause::Cancelled), Room::Idle));
+    }
+
+    #[test]
     fn a_successor_that_ends_meanwhile_has_had_the_service_and_its_end_is_reported_last() {
         let gone = [completed(), outputs![Notice::SuccessorGone(PID)]].concat();
         let mut process = committing();
@@ -382,7 +415,7 @@ mod committing {
 
     #[test]
     fn whoever_asks_meanwhile_is_told_at_once() {
-        for room in [Room::Untold, Room::UntoldManaged, Room::Telling, Room::TellingManaged, Room::Heard, Room::Left] {
+        for room in [Room::Settled, Room::Untold, Room::UntoldManaged, Room::Telling, Room::TellingManaged, Room::Heard, Room::Left] {
             let mut process = after(&way_to(room));
             assert_eq!(process.meets(On::Request), refused(2, refusals::handed_off(PID)));
             for on in [On::Stop, On::Cancel, On::ThreadLost, On::LifelineClosed, On::Garbage, On::Dying, On::Sound] {

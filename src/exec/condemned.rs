@@ -13,7 +13,7 @@ use super::{Exec, Order, Shared};
 
 /// How soon a process that must die, and that no thread was allowed to kill, is killed again. It may
 /// become another user.
-pub(crate) const KILL_AGAIN: Duration = Duration::from_millis(500);
+const KILL_AGAIN: Duration = Duration::from_millis(500);
 
 /// A process that must die.
 #[derive(Debug)]

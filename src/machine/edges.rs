@@ -104,9 +104,9 @@ impl Machine {
             (Phase::Probation { .. } | Phase::Checking { .. }, Input::Garbage(_)) => {
                 self.kill(now, Cause::Protocol(Violation::Garbage));
             }
-            (Phase::Checking { ticket, .. }, Input::Sound(_)) => self.commit(now, attempt, pid, ticket),
+            (Phase::Checking { ticket, .. }, Input::Sound(_)) => self.commit(attempt, pid, ticket),
             (Phase::Committing { .. }, Input::CommitTaken(_)) => {
-                if let Some((successor @ Knows::Told, _)) = self.committing() {
+                if let Some(successor @ Knows::Told) = self.committing() {
                     *successor = Knows::Taken;
                     self.complete_if_known();
                 }
@@ -119,7 +119,7 @@ impl Machine {
         let State::AwaitingReady { attempt, ticket, pid, since, .. } = self.state else { return };
         self.tell(Notice::HandedOff(pid));
         match self.limits.probation {
-            None => self.commit(now, attempt, pid, ticket),
+            None => self.commit(attempt, pid, ticket),
             Some(probation) => {
                 let phase = Phase::Probation { ticket, since, deadline: now.saturating_add(probation) };
                 self.state = State::Handoff { attempt, pid, phase };
@@ -138,26 +138,32 @@ impl Machine {
         }
     }
 
-    fn commit(&mut self, now: Duration, attempt: Attempt, pid: u32, ticket: Ticket) {
-        let deadline = now.saturating_add(COMMIT_TIMEOUT);
-        let phase = Phase::Committing { ticket, successor: Knows::NotTold, manager_knows: false, deadline };
+    fn commit(&mut self, attempt: Attempt, pid: u32, ticket: Ticket) {
+        let phase = Phase::Committing { ticket, successor: Knows::NotTold, manager_knows: false, deadline: None };
         self.state = State::Handoff { attempt, pid, phase };
         self.act(Action::Commit(attempt));
     }
 
-    /// Who knows of the commit, while not all do.
-    fn committing(&mut self) -> Option<(&mut Knows, &mut bool)> {
+    /// What the successor knows of the commit, while not all know.
+    fn committing(&mut self) -> Option<&mut Knows> {
         match &mut self.state {
-            State::Handoff { phase: Phase::Committing { successor, manager_knows, .. }, .. } => Some((successor, manager_knows)),
+            State::Handoff { phase: Phase::Committing { successor, .. }, .. } => Some(successor),
             _ => None,
         }
     }
 
-    /// It has its time from now on: the loop may have stood still since the grant.
+    pub(super) fn manager_asked(&mut self, now: Duration) {
+        if let State::Handoff { phase: Phase::Committing { deadline: deadline @ None, .. }, .. } = &mut self.state {
+            *deadline = Some(now.saturating_add(COMMIT_TIMEOUT));
+        }
+    }
+
     pub(super) fn manager_told(&mut self, now: Duration) {
-        if let State::Handoff { phase: Phase::Committing { successor: Knows::NotTold, manager_knows: false, deadline, .. }, .. } =
-            &mut self.state
-        {
+        let State::Handoff { phase: Phase::Committing { successor, manager_knows, deadline: Some(deadline), .. }, .. } = &mut self.state
+        else {
+            return;
+        };
+        if matches!(successor, Knows::NotTold | Knows::Gone) && !*manager_knows {
             *deadline = now.saturating_add(COMMIT_TIMEOUT);
         }
         self.tell_commit();
@@ -172,7 +178,7 @@ impl Machine {
     }
 
     pub(super) fn barrier_passed(&mut self) {
-        if let Some((_, manager_knows)) = self.committing() {
+        if let State::Handoff { phase: Phase::Committing { manager_knows, deadline: Some(_), .. }, .. } = &mut self.state {
             *manager_knows = true;
             self.complete_if_known();
         }
@@ -180,8 +186,16 @@ impl Machine {
 
     /// Those who wait are told when everybody else knows.
     fn complete_if_known(&mut self) {
+        if let State::Handoff { phase: Phase::Committing { successor: Knows::Taken | Knows::Gone, manager_knows: true, .. }, .. } =
+            self.state
+        {
+            self.complete();
+        }
+    }
+
+    fn complete(&mut self) {
         if let State::Handoff { pid, phase, .. } = &mut self.state
-            && let Phase::Committing { ticket, successor: successor @ (Knows::Taken | Knows::Gone), manager_knows: true, .. } = *phase
+            && let Phase::Committing { ticket, successor, .. } = *phase
         {
             *phase = Phase::Committed;
             let pid = *pid;
@@ -190,6 +204,17 @@ impl Machine {
             if successor == Knows::Gone {
                 self.tell(Notice::SuccessorGone(pid));
             }
+        }
+    }
+
+    pub(super) fn give_up(&mut self) {
+        match self.state {
+            State::Handoff { phase: Phase::Committing { .. }, .. } => {
+                self.tell_commit();
+                self.complete();
+            }
+            State::Killing { attempt, .. } => self.exited(attempt),
+            _ => {}
         }
     }
 
@@ -205,8 +230,10 @@ impl Machine {
             }
             State::Handoff { attempt, phase: Phase::Committing { .. }, .. } if attempt == of => {
                 self.tell_commit();
-                if let Some((successor, _)) = self.committing() {
+                if let State::Handoff { phase: Phase::Committing { successor, manager_knows, deadline, .. }, .. } = &mut self.state {
                     *successor = Knows::Gone;
+                    // Nobody has begun to tell the service manager, which waits for nothing then.
+                    *manager_knows |= deadline.is_none();
                 }
                 self.complete_if_known();
             }

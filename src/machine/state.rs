@@ -46,35 +46,43 @@ use super::words::{Attempt, Cause, Ticket};
 /// | AwaitingReady(NotAsked, Open, Sent) | Progress                       | same                        | Progress |
 /// | AwaitingReady(NotAsked, Sent)       | Ready                          | AwaitingReady(Granting)     | Grant |
 /// | AwaitingReady(Open)                 | Ready                          | Killing(Protocol)           | Kill |
-/// | AwaitingReady(Granting)             | Granted (no probation)         | Committing(NotTold awaited) | HandedOff, Commit |
+/// | AwaitingReady(Granting)             | Granted (no probation)         | Committing(NotTold unasked) | HandedOff, Commit |
 /// | AwaitingReady(Granting)             | Granted (probation)            | Handoff(Probation)          | HandedOff |
 /// | AwaitingReady(Granting)             | Dying                          | Killing(cause)              | Kill |
 /// | AwaitingReady                       | Exited                         | Idle                        | Reply(Failed), Failed |
 /// | Handoff(Probation, Checking)        | LifelineClosed, Dying          | Killing(cause)              | Kill |
 /// | Handoff(Probation, Checking)        | Garbage                        | Killing(Protocol)           | Kill |
-/// | Handoff(Checking)                   | Sound                          | Committing(NotTold awaited) | Commit |
+/// | Handoff(Checking)                   | Sound                          | Committing(NotTold unasked) | Commit |
 /// | Handoff(Probation, Checking)        | Exited                         | Idle                        | Reply(Failed), Resumed |
 /// | Handoff(Committed)                  | Exited                         | same                        | SuccessorGone |
 /// | Handoff(Probation)                  | Stop, Timeout                  | Handoff(Checking)           | Check |
 /// | Committing(Told awaited)            | CommitTaken                    | Committing(Taken awaited)   | |
 /// | Committing(Told)                    | CommitTaken                    | Handoff(Committed)          | Reply(Completed), Completed |
-/// | Committing(NotTold awaited)         | Exited                         | Committing(Gone awaited)    | TellCommit |
+/// | Committing(NotTold unasked)         | Exited                         | Handoff(Committed)          | TellCommit, Reply(Completed), Completed, SuccessorGone |
 /// | Committing(NotTold)                 | Exited                         | Handoff(Committed)          | TellCommit, Reply(Completed), Completed, SuccessorGone |
+/// | Committing(NotTold awaited)         | Exited                         | Committing(Gone awaited)    | TellCommit |
 /// | Committing(Told awaited)            | Exited                         | Committing(Gone awaited)    | |
 /// | Committing(Taken awaited)           | Exited                         | Committing(Gone awaited)    | |
 /// | Committing(Told)                    | Exited                         | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
+/// | Committing(NotTold unasked)         | ManagerAsked                   | Committing(NotTold awaited) | |
 /// | Committing(NotTold awaited)         | ManagerTold                    | Committing(Told awaited)    | TellCommit |
 /// | Committing(NotTold)                 | ManagerTold                    | Committing(Told)            | TellCommit |
 /// | Committing(NotTold awaited)         | BarrierPassed                  | Committing(NotTold)         | |
 /// | Committing(Told awaited)            | BarrierPassed, Timeout         | Committing(Told)            | |
 /// | Committing(Taken awaited)           | BarrierPassed, Timeout         | Handoff(Committed)          | Reply(Completed), Completed |
-/// | Committing(Gone awaited)            | BarrierPassed, Timeout         | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
+/// | Committing(Gone awaited)            | BarrierPassed, GivingUp        | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
+/// | Committing(Gone awaited)            | Timeout                        | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
+/// | Committing(NotTold unasked)         | GivingUp                       | Handoff(Committed)          | TellCommit, Reply(Completed), Completed |
+/// | Committing(NotTold awaited)         | GivingUp                       | Handoff(Committed)          | TellCommit, Reply(Completed), Completed |
+/// | Committing(NotTold)                 | GivingUp                       | Handoff(Committed)          | TellCommit, Reply(Completed), Completed |
+/// | Committing(Told awaited, Told)      | GivingUp                       | Handoff(Committed)          | Reply(Completed), Completed |
+/// | Committing(Taken awaited)           | GivingUp                       | Handoff(Committed)          | Reply(Completed), Completed |
 /// | Committing(NotTold awaited)         | Timeout                        | Committing(Told)            | TellCommit |
 /// | Committing(NotTold)                 | Timeout                        | Committing(Told)            | TellCommit |
-/// | Killing(ungranted)                  | Exited                         | Idle                        | Reply(Failed), Failed |
-/// | Killing(granted)                    | Exited                         | Idle                        | Reply(Failed), Resumed |
-/// | Killing(ungranted overdue)          | Exited                         | Idle                        | |
-/// | Killing(granted overdue)            | Exited                         | Idle                        | Resumed |
+/// | Killing(ungranted)                  | Exited, GivingUp               | Idle                        | Reply(Failed), Failed |
+/// | Killing(granted)                    | Exited, GivingUp               | Idle                        | Reply(Failed), Resumed |
+/// | Killing(ungranted overdue)          | Exited, GivingUp               | Idle                        | |
+/// | Killing(granted overdue)            | Exited, GivingUp               | Idle                        | Resumed |
 /// | Killing(ungranted)                  | Timeout                        | same, overdue               | Reply(Failed), Failed |
 /// | Killing(granted)                    | Timeout                        | same, overdue               | Reply(Failed) |
 /// | Closed(NotReady)                    | Request                        | same                        | Reply(NotReady) |
@@ -103,9 +111,11 @@ use super::words::{Attempt, Cause, Ticket};
 /// up or ends first, a `Grant` that nobody has carried out is taken back; so is such a `Spawn`, in place of an `Abandon`, and such a `Check`.
 ///
 /// Those who wait are told of the end when everybody else knows: the service manager first, then the successor. *Committing*, a phase of
-/// `Handoff`, counts who does: the first word is for the successor, `awaited` for the manager. The manager is waited for until the
-/// deadline, which is set anew when it has been told, the successor until the kernel has taken the message or it has ended. A `Stop` on probation is remembered, should the
-/// successor turn out to have failed.
+/// `Handoff`, counts who does: the first word is for the successor, `awaited` for the manager, `unasked` for one that nobody has begun to
+/// tell. The manager has its time from `ManagerAsked` on, and once more from `ManagerTold` on, however long the loop stood still before;
+/// the successor is waited for until the kernel has taken the message or it has ended. A `Stop` on probation is remembered, should the
+/// successor turn out to have failed. *GivingUp* is the end of all waiting: what is final is told as if all knew it, and a child that was
+/// killed is taken for ended.
 ///
 /// An obstacle ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, is the reason in
 /// `Closed(NotReady)`, and does nothing elsewhere.
@@ -231,8 +241,8 @@ pub enum Phase {
         successor: Knows,
         /// Whether the service manager knows.
         manager_knows: bool,
-        /// When the service manager is not waited for any longer.
-        deadline: Duration,
+        /// When the service manager is not waited for any longer; `None`: the order to tell it is not carried out yet.
+        deadline: Option<Duration>,
     },
     /// It is final, and all know.
     Committed,

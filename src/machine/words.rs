@@ -97,10 +97,14 @@ pub enum Input {
     Stop,
     /// The restart thread is gone.
     ThreadLost,
+    /// [`Action::Commit`] is carried out: the service manager, if there is one, is being told.
+    ManagerAsked,
     /// The service manager, if there is one, has been sent the new main PID.
     ManagerTold,
     /// The service manager, if there is one that answers, has taken it in.
     BarrierPassed,
+    /// Nobody will poll again, and what is awaited is not awaited any longer.
+    GivingUp,
     /// The clock has moved; does something only when [`Machine::poll_timeout`](super::Machine::poll_timeout) has passed.
     Timeout,
 }
@@ -118,7 +122,7 @@ pub enum Action {
     Grant(Attempt),
     /// Look whether its end has begun; then `Dying` is the answer, and otherwise `Sound`.
     Check(Attempt),
-    /// Tell all others that this is final; `ManagerTold` and `BarrierPassed` are the answers.
+    /// Tell all others that this is final; `ManagerAsked`, `ManagerTold` and `BarrierPassed` are the answers.
     Commit(Attempt),
     /// Tell it that this is final; `CommitTaken` is the answer.
     TellCommit(Attempt),

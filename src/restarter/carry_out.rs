@@ -93,6 +93,7 @@ impl Restarter {
                     self.paths.name(pid);
                 }
                 self.manager.begin_commit(&self.reactor);
+                inputs.push(Input::ManagerAsked);
                 self.manager.poll(&self.reactor, &mut inputs);
             }
             Action::TellCommit(_) => {

@@ -1,6 +1,5 @@
 //! How a restarter ends.
 
-use std::thread;
 use std::time::Duration;
 
 use crate::machine::{COMMIT_TIMEOUT, Input, Output, Phase, State};
@@ -8,9 +7,10 @@ use crate::sys;
 
 use super::Restarter;
 
-/// How long a restart that is final may take to its end when nobody will poll again: longer than the service manager is waited for. A successor that the kernel cannot tell learns of the commit by the end of this process.
+/// How long what is under way may take to its end when nobody will poll again: longer than the machine waits for anybody, since this
+/// process may be stopped at any point. A successor that the kernel cannot tell learns of the commit by the end of this process.
 const END_LIMIT: Duration = COMMIT_TIMEOUT.saturating_add(Duration::from_millis(100));
-/// How soon it is tried again.
+/// How soon is looked again although nothing came.
 const RETRY: Duration = Duration::from_millis(10);
 
 impl Restarter {
@@ -22,42 +22,32 @@ impl Restarter {
         }
     }
 
-    /// Does what is still to be done, when nobody will poll again: a restart that cannot be taken back any more comes to its end, and
-    /// those who asked for it are told.
+    /// Does what is still to be done, when nobody will poll again: a restart that cannot be taken back any more comes to its end, a child
+    /// that was given up too, and those who asked are told.
     pub(super) fn carry_out_the_rest(&mut self) {
-        let mut looked_at = Duration::ZERO;
+        let mut now = Duration::ZERO;
         let mut deadline = None;
         loop {
             self.carry_out_actions();
-            if !matches!(self.driver.state(), State::Handoff { phase: Phase::Committing { .. }, .. }) {
+            if !matches!(self.driver.state(), State::Killing { .. } | State::Handoff { phase: Phase::Committing { .. }, .. }) {
                 return;
             }
-            if looked_at >= *deadline.get_or_insert_with(|| self.reactor.now() + END_LIMIT) {
-                // The service manager is not waited for any longer: to the machine that is as if it had answered.
-                self.feed_all([Input::ManagerTold, Input::BarrierPassed]);
-                self.carry_out_actions();
-                // What the kernel has not taken by now it never will, since the lifeline goes with this restarter.
-                self.succession.give_up_unsent();
-                self.feed_successor();
+            if now >= *deadline.get_or_insert_with(|| self.reactor.now() + END_LIMIT) {
+                if let State::Killing { pid, .. } = self.driver.state() {
+                    log::warn!(target: "pollflip", "the successor (process {pid}) does not die");
+                }
+                self.feed(Input::GivingUp);
                 return self.carry_out_actions();
             }
             if !sys::has_waited(RETRY) {
-                thread::sleep(RETRY);
+                sys::is_readable_within(&self.reactor, RETRY);
+                self.reactor.collect();
             }
-            // The machine's own deadline is earlier, and is met before this gives up: this process may be stopped at any point.
-            looked_at = self.reactor.now();
-            self.feed_successor();
-            let mut inputs = Vec::new();
-            self.manager.poll(&self.reactor, &mut inputs);
-            self.feed_all(inputs);
-            self.driver.feed(looked_at, Input::Timeout);
+            now = self.reactor.now();
+            self.look_at_successor(now);
+            self.look_at_manager();
+            self.driver.feed(now, Input::Timeout);
         }
-    }
-
-    fn feed_successor(&mut self) {
-        let mut inputs = Vec::new();
-        self.succession.poll(&self.reactor, &mut inputs);
-        self.feed_all(inputs);
     }
 
     /// Nobody is left to hear of events.
@@ -75,11 +65,6 @@ impl Restarter {
         let is_under_way = self.driver.state().under_way_since().is_some();
         self.feed(Input::Stop);
         self.carry_out_the_rest();
-        if let State::Killing { attempt, .. } = self.driver.state() {
-            self.succession.kill_and_wait();
-            self.feed(Input::Exited(attempt));
-            self.carry_out_the_rest();
-        }
         if is_under_way && !matches!(self.driver.state(), State::Handoff { .. }) {
             self.manager.still_here("the restart was given up");
         }

@@ -18,11 +18,11 @@ use mio::Waker;
 use nix::libc;
 
 use crate::error::{ChildSpawnError, Exit, Failure};
-use crate::exec::{Exec, Job, KILL_AGAIN};
+use crate::exec::{Exec, Job};
 use crate::handover::Handover;
 use crate::lifeline::{self, Lifeline};
-use crate::machine::{Attempt, Cause, Input, KILL_TIMEOUT};
-use crate::sys::{self, Process};
+use crate::machine::{Attempt, Cause, Input};
+use crate::sys::Process;
 use crate::wire::{self, Outcome};
 
 use super::event::Successor;
@@ -215,36 +215,10 @@ impl Succession {
         self.current.as_mut()?.tell_commit()
     }
 
-    /// The lifeline is about to close: what has not been sent over it never will be.
-    pub(super) fn give_up_unsent(&self) {
-        if let Some(current) = &self.current {
-            current.lifeline.give_up();
-        }
-    }
-
     /// A probation is about to end: has the successor failed without that having been told yet?
     pub(super) fn check(&mut self, attempt: Attempt) -> Input {
         let has_failed = self.current.as_mut().is_some_and(Current::has_failed_in_silence);
         if has_failed { Input::Dying(attempt) } else { Input::Sound(attempt) }
-    }
-
-    /// Kills the successor and waits for its end, since nobody will poll again.
-    pub(super) fn kill_and_wait(&mut self) {
-        let Some(current) = &mut self.current else { return };
-        let Some(process) = &current.process else { return };
-        if process.kill() {
-            current.words.exit = process.wait(KILL_TIMEOUT);
-        } else {
-            // The restart thread has been told to, and tries again.
-            let deadline = sys::now() + KILL_TIMEOUT;
-            while current.words.exit.is_none() && sys::now() < deadline {
-                current.words.exit = process.wait(KILL_AGAIN);
-                self.exec.kill_again();
-            }
-        }
-        if current.words.exit.is_none() {
-            log::warn!(target: "pollflip", "the successor (process {}) does not die", process.pid());
-        }
     }
 
     /// The service will not be the successor's, whatever becomes of this process. Said before anybody else knows.

@@ -21,6 +21,26 @@ impl Restarter {
         // said meanwhile came in time.
         let now = self.reactor.now();
         let Some(ready) = self.reactor.collect() else { return false };
+        self.look_at_successor(now);
+        self.poll_ancestry();
+        if ready.has(DRAINING) {
+            self.ancestry.forget_the_ended(&self.reactor);
+        }
+        let mut inputs = Vec::new();
+        self.requests.poll(&ready, &self.reactor, &mut inputs);
+        self.take_up(&mut inputs);
+        self.requests.admit(now, &ready, &self.reactor, &mut inputs);
+        self.take_up(&mut inputs);
+        self.look_at_manager();
+        if !self.succession.has_unread() {
+            self.driver.feed(now, Input::Timeout);
+        }
+        self.rearm();
+        true
+    }
+
+    /// The restart thread, and the successor: what it has said until now, if there is a deadline that has passed.
+    pub(super) fn look_at_successor(&mut self, now: Duration) {
         let mut inputs = Vec::new();
         self.succession.poll_thread(&self.reactor, &mut inputs);
         self.feed_all(inputs.drain(..));
@@ -32,21 +52,12 @@ impl Restarter {
                 break;
             }
         }
-        self.poll_ancestry();
-        if ready.has(DRAINING) {
-            self.ancestry.forget_the_ended(&self.reactor);
-        }
-        self.requests.poll(&ready, &self.reactor, &mut inputs);
-        self.take_up(&mut inputs);
-        self.requests.admit(now, &ready, &self.reactor, &mut inputs);
-        self.take_up(&mut inputs);
+    }
+
+    pub(super) fn look_at_manager(&mut self) {
+        let mut inputs = Vec::new();
         self.manager.poll(&self.reactor, &mut inputs);
         self.feed_all(inputs);
-        if !self.succession.has_unread() {
-            self.driver.feed(now, Input::Timeout);
-        }
-        self.rearm();
-        true
     }
 
     /// What those who ask want: restarts, or to know where the service stands.

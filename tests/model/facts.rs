@@ -90,13 +90,13 @@ impl Facts {
         }
         match row.then {
             Then::Stay => {}
-            Then::To(room) => self.enter(room, now),
-            Then::Rest if self.stop => self.enter(Room::Stopping, now),
+            Then::To(room) => self.enter(room, now, on),
+            Then::Rest if self.stop => self.enter(Room::Stopping, now, on),
             Then::Rest if self.lost => {
                 self.put(Out::Broken, now, input);
-                self.enter(Room::Broken, now);
+                self.enter(Room::Broken, now, on);
             }
-            Then::Rest => self.enter(Room::Idle, now),
+            Then::Rest => self.enter(Room::Idle, now, on),
         }
         Some(index)
     }
@@ -108,7 +108,7 @@ impl Facts {
     pub fn timeout(&self) -> Option<Duration> {
         match self.room {
             Room::NotReady | Room::Stopping | Room::Broken => None,
-            Room::Idle | Room::Checking | Room::TellingManaged | Room::Committed => None,
+            Room::Idle | Room::Checking | Room::Settled | Room::TellingManaged | Room::Committed => None,
             Room::Undying | Room::UndyingGranted => None,
             _ => Some(self.until),
         }
@@ -122,9 +122,14 @@ impl Facts {
             Room::Stopping => Some(Refusal::Stopping),
             Room::Broken => Some(Refusal::RestartThreadGone),
             Room::Proving | Room::Checking => Some(refusals::on_probation(Some(self.pid))),
-            Room::Untold | Room::UntoldManaged | Room::Telling | Room::TellingManaged | Room::Heard | Room::Left | Room::Committed => {
-                Some(refusals::handed_off(self.pid))
-            }
+            Room::Settled
+            | Room::Untold
+            | Room::UntoldManaged
+            | Room::Telling
+            | Room::TellingManaged
+            | Room::Heard
+            | Room::Left
+            | Room::Committed => Some(refusals::handed_off(self.pid)),
             _ => Some(refusals::under_way(since)),
         }
     }
@@ -136,7 +141,7 @@ impl Facts {
             Room::NotReady | Room::Stopping | Room::Broken | Room::Idle => bare,
             Room::Committed => View { attempt, pid, ..bare },
             Room::Checking => View { attempt, ticket: asker, pid, since: Some(self.asked), ..bare },
-            Room::Untold | Room::UntoldManaged | Room::Telling | Room::TellingManaged | Room::Heard | Room::Left => {
+            Room::Settled | Room::Untold | Room::UntoldManaged | Room::Telling | Room::TellingManaged | Room::Heard | Room::Left => {
                 View { attempt, ticket: asker, pid, deadline: self.timeout(), ..bare }
             }
             Room::Spawning => View { attempt, ticket: asker, since: Some(self.asked), deadline: self.timeout(), ..bare },
@@ -174,12 +179,14 @@ impl Facts {
         }
     }
 
-    fn enter(&mut self, room: Room, now: Duration) {
+    fn enter(&mut self, room: Room, now: Duration, on: On) {
         let wait = match room {
             Room::Spawning => Some(self.limits.ready),
             Room::Proving => self.limits.probation,
             Room::Granting => Some(Duration::from_secs(5)),
             Room::Untold | Room::Telling => Some(Duration::from_secs(5)),
+            // One that is gone takes no time from the service manager, nor gives it any.
+            Room::Left if matches!(on, On::ManagerAsked | On::ManagerTold) => Some(Duration::from_secs(5)),
             Room::Killing | Room::KillingGranted => Some(Duration::from_secs(5)),
             _ => None,
         };
@@ -261,6 +268,7 @@ fn attempt_of(input: Input) -> Option<Attempt> {
         | Input::CommitTaken(attempt)
         | Input::Exited(attempt) => Some(attempt),
         Input::Opened | Input::Request(_) => None,
-        Input::Cancel | Input::Stop | Input::ThreadLost | Input::ManagerTold | Input::BarrierPassed | Input::Timeout => None,
+        Input::Cancel | Input::Stop | Input::ThreadLost | Input::ManagerAsked | Input::ManagerTold | Input::BarrierPassed => None,
+        Input::GivingUp | Input::Timeout => None,
     }
 }

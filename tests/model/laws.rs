@@ -23,6 +23,8 @@ struct Try {
     asked: bool,
     abandoned: bool,
     killed: bool,
+    /// Nobody waits for its end any more.
+    unawaited: bool,
     granted: bool,
     /// Somebody says that it was told so: truly, or before it was.
     confirmed: bool,
@@ -38,7 +40,7 @@ impl Try {
     fn at_large(&self) -> bool {
         let coming = self.ordered && !self.answered;
         let living = self.born && !self.ended;
-        (coming || living) && !self.abandoned
+        (coming || living) && !self.abandoned && !(self.killed && self.unawaited)
     }
 }
 
@@ -96,6 +98,7 @@ impl Laws {
                     of.presumed |= !of.granted;
                 }
             }
+            Input::GivingUp => self.tries.values_mut().for_each(|of| of.unawaited = true),
             Input::Stop => self.stopped = true,
             Input::ThreadLost => {
                 self.thread_lost = true;

@@ -29,13 +29,15 @@ pub enum On {
     Cancel,
     Stop,
     ThreadLost,
+    ManagerAsked,
     ManagerTold,
     BarrierPassed,
+    GivingUp,
     Timeout,
 }
 
 impl On {
-    pub const ALL: [On; 25] = [
+    pub const ALL: [On; 27] = [
         On::Opened,
         On::Request,
         On::Spawned,
@@ -58,8 +60,10 @@ impl On {
         On::Cancel,
         On::Stop,
         On::ThreadLost,
+        On::ManagerAsked,
         On::ManagerTold,
         On::BarrierPassed,
+        On::GivingUp,
         On::Timeout,
     ];
 
@@ -88,8 +92,10 @@ impl On {
             Input::Cancel => On::Cancel,
             Input::Stop => On::Stop,
             Input::ThreadLost => On::ThreadLost,
+            Input::ManagerAsked => On::ManagerAsked,
             Input::ManagerTold => On::ManagerTold,
             Input::BarrierPassed => On::BarrierPassed,
+            Input::GivingUp => On::GivingUp,
             Input::Timeout => On::Timeout,
         }
     }
@@ -119,8 +125,10 @@ impl On {
             On::Cancel => Input::Cancel,
             On::Stop => Input::Stop,
             On::ThreadLost => Input::ThreadLost,
+            On::ManagerAsked => Input::ManagerAsked,
             On::ManagerTold => Input::ManagerTold,
             On::BarrierPassed => Input::BarrierPassed,
+            On::GivingUp => Input::GivingUp,
             On::Timeout => Input::Timeout,
         }
     }

@@ -24,7 +24,9 @@ pub enum Room {
     Proving,
     /// has had its time, and is being looked at.
     Checking,
-    /// It has the service, and others have yet to know: it and the service manager,
+    /// It has the service for good, and nobody has begun to tell that.
+    Settled,
+    /// Others have yet to know: it and the service manager,
     Untold,
     /// it, and the manager knows,
     UntoldManaged,
@@ -48,7 +50,7 @@ pub enum Room {
 }
 
 impl Room {
-    pub const ALL: [Room; 22] = [
+    pub const ALL: [Room; 23] = [
         Room::NotReady,
         Room::Stopping,
         Room::Broken,
@@ -60,6 +62,7 @@ impl Room {
         Room::Granting,
         Room::Proving,
         Room::Checking,
+        Room::Settled,
         Room::Untold,
         Room::UntoldManaged,
         Room::Telling,
@@ -123,6 +126,7 @@ impl From<State> for View {
                     Phase::Checking { ticket, since } => View { room: Room::Checking, ticket: Some(ticket), since: Some(since), ..of_both },
                     Phase::Committing { ticket, successor, manager_knows, deadline } => {
                         let room = match (successor, manager_knows) {
+                            (Knows::NotTold, false) if deadline.is_none() => Room::Settled,
                             (Knows::NotTold, false) => Room::Untold,
                             (Knows::NotTold, true) => Room::UntoldManaged,
                             (Knows::Told, false) => Room::Telling,
@@ -131,7 +135,7 @@ impl From<State> for View {
                             (Knows::Gone, false) => Room::Left,
                             (Knows::Taken | Knows::Gone, true) => unreachable!("then all know"),
                         };
-                        let deadline = Some(deadline).filter(|_| room != Room::TellingManaged);
+                        let deadline = deadline.filter(|_| room != Room::TellingManaged);
                         View { room, ticket: Some(ticket), deadline, ..of_both }
                     }
                     Phase::Probation { ticket, since, deadline } => {

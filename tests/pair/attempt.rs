@@ -104,6 +104,10 @@ impl Run<'_> {
         let Some(current) = &mut self.world.current else { return false };
         let sent = current.line.unsent_by_old.is_empty() && !current.line.mute;
         let taken = current.held.granting && (sent || is_blind);
+        if taken && current.held.reaped {
+            self.breaks(Law::DeadGranted);
+        }
+        let Some(current) = &mut self.world.current else { return false };
         if taken {
             current.held.granting = false;
             current.held.granted = true;
@@ -171,6 +175,15 @@ impl Run<'_> {
     /// `Current::read`: the end of the process first, then the lifeline until it is empty; and what
     /// the loop feeds of it.
     pub fn look_at_successor(&mut self, due: Due) {
+        if let Some(current) = &mut self.world.current {
+            current.held.reaped |= current.held.process && current.child_has_ended();
+        }
+        if self.world.current.is_some_and(|current| current.held.granting && current.held.reaped)
+            && self.pair.setting.plant != Some(Plant::GrantsLate)
+        {
+            self.tell_the_end();
+            self.world.current.iter_mut().for_each(|current| current.held.granting = false);
+        }
         self.flush();
         let mut said = Vec::new();
         if let Some(current) = &mut self.world.current
@@ -191,7 +204,6 @@ impl Run<'_> {
         }
         let (plant, shortage) = (self.pair.setting.plant, self.world.old.shortage);
         let Some(current) = &mut self.world.current else { return };
-        current.held.reaped |= current.held.process && current.child_has_ended();
         current.look_at_handover(&mut said);
         let (is_read, has_unread) = (shortage == Shortage::None, shortage == Shortage::Short && !current.held.closed);
         // Whether its end had been read before, since when there is a deadline.

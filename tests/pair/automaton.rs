@@ -126,8 +126,10 @@ pub enum Move {
     Cancel,
     Stop,
     ThreadLost,
+    ManagerAsked,
     ManagerTold,
     BarrierPassed,
+    GivingUp,
     /// The deadline has passed.
     Timeout,
     /// The next output is carried out.
@@ -197,8 +199,10 @@ impl Restarts {
             Move::Cancel => Input::Cancel,
             Move::Stop => Input::Stop,
             Move::ThreadLost => Input::ThreadLost,
+            Move::ManagerAsked => Input::ManagerAsked,
             Move::ManagerTold => Input::ManagerTold,
             Move::BarrierPassed => Input::BarrierPassed,
+            Move::GivingUp => Input::GivingUp,
             Move::Timeout | Move::Output => Input::Timeout,
         }
     }
@@ -279,8 +283,8 @@ pub fn is_final(room: Room) -> bool {
 
 /// Whether that is so, and not all know.
 pub fn is_committing(room: Room) -> bool {
-    use Room::{Heard, Left, Telling, TellingManaged, Untold, UntoldManaged};
-    matches!(room, Untold | UntoldManaged | Telling | TellingManaged | Heard | Left)
+    use Room::{Heard, Left, Settled, Telling, TellingManaged, Untold, UntoldManaged};
+    matches!(room, Settled | Untold | UntoldManaged | Telling | TellingManaged | Heard | Left)
 }
 
 /// Whether a successor gets ready.

@@ -185,6 +185,9 @@ impl Run<'_> {
                 }
                 self.world.old.committed = true;
                 self.begin_commit();
+                if self.pair.setting.plant != Some(Plant::AskedUnheard) {
+                    self.feed(Move::ManagerAsked);
+                }
                 self.look_at_manager();
             }
             Action::TellCommit(_) => self.tell_commit(),
@@ -284,17 +287,6 @@ impl Run<'_> {
     fn drop_restarter(&mut self) {
         self.feed(Move::Stop);
         self.carry_out_the_rest();
-        if is_killing(self.room()) {
-            if let Some(current) = &mut self.world.current {
-                current.kill();
-                if current.wrapper == Wrapper::None && !current.undying {
-                    current.life = Life::Ended;
-                }
-                current.held.exited = true;
-            }
-            self.feed(Move::Exited);
-            self.carry_out_the_rest();
-        }
         // The restart thread gives up what it is at, and ends.
         if matches!(self.world.old.thread, Thread::Starting | Thread::Started)
             && let Some(current) = &mut self.world.current
@@ -313,10 +305,10 @@ impl Run<'_> {
         }
     }
 
-    /// `Restarter::carry_out_the_rest`: nobody will poll again, and the commit is waited for, longer
-    /// than the service manager is. What there is to tell is told nobody.
+    /// `Restarter::carry_out_the_rest`: nobody will poll again, and what is under way is waited for, longer
+    /// than the machine waits for anybody. What there is to tell is told nobody.
     fn carry_out_the_rest(&mut self) {
-        let mut is_given_up = false;
+        let mut is_given_up = self.pair.setting.plant == Some(Plant::GivesUpUnheard);
         loop {
             while !self.pair.restarts.facts(self.world.old.machine).queue.is_empty() {
                 let before = self.world.old;
@@ -326,28 +318,29 @@ impl Run<'_> {
                     (old.serves, old.told_gone) = (before.serves && old.serves, before.told_gone);
                 }
             }
-            if !is_committing(self.room()) || is_given_up {
+            let waits = is_committing(self.room()) || is_killing(self.room());
+            if !waits {
                 return;
             }
             let before = self.world;
-            self.look_in_the_end();
+            // A child that was killed has ended by then.
+            if let Some(current) = &mut self.world.current
+                && current.killed
+                && current.wrapper == Wrapper::None
+                && !current.undying
+            {
+                current.life = Life::Ended;
+            }
+            self.look_at_successor(Due { close: true, ..Due::default() });
+            self.look_at_manager();
+            self.feed(Move::Timeout);
             if self.world == before {
-                // The kernel takes nothing.
-                is_given_up = true;
-                if let Some(current) = &mut self.world.current
-                    && self.pair.setting.plant != Some(Plant::DropsTheCommit)
-                {
-                    (current.line.unsent_by_old, current.line.mute) = (Messages::NONE, true);
+                if std::mem::replace(&mut is_given_up, true) {
+                    return;
                 }
-                self.look_in_the_end();
+                self.feed(Move::GivingUp);
             }
         }
-    }
-
-    fn look_in_the_end(&mut self) {
-        self.look_at_successor(Due { close: true, ..Due::default() });
-        self.look_at_manager();
-        self.feed(Move::Timeout);
     }
 
     fn old_ends(&mut self) {

@@ -100,6 +100,11 @@ pub const ASSUMPTIONS: &[(&str, &[Power], &[Law])] = {
         ("the lifeline of a process that no kill reaches is whole", &[Wrapper, Closes, Unreachable], &[Law::GivenUpServes, Law::TwoOwners]),
         ("a program does not close a lifeline with a grant in it that nobody has read", &[Closes, WordUnread], &[Law::NoOwner]),
         ("nor one of which a helper has a copy", &[Closes, Helpers], &[Law::NoOwner]),
+        (
+            "the kernel takes the commit of a restarter that is dropped, or no helper has a copy of its end",
+            &[Helpers, Stalls],
+            &[Law::Stuck],
+        ),
     ]
 };
 

@@ -8,7 +8,7 @@ use crate::model::{Checked, ON_PROBATION, On, PLAIN, Room};
 
 const REMEMBERED: &str = "same, remembered";
 
-const ROOMS: [(Room, &str, &str); 22] = [
+const ROOMS: [(Room, &str, &str); 23] = [
     (Room::NotReady, "Closed", "NotReady"),
     (Room::Idle, "Idle", ""),
     (Room::Spawning, "Spawning", ""),
@@ -18,6 +18,7 @@ const ROOMS: [(Room, &str, &str); 22] = [
     (Room::Granting, "AwaitingReady", "Granting"),
     (Room::Proving, "Handoff", "Probation"),
     (Room::Checking, "Handoff", "Checking"),
+    (Room::Settled, "Committing", "NotTold unasked"),
     (Room::Untold, "Committing", "NotTold awaited"),
     (Room::UntoldManaged, "Committing", "NotTold"),
     (Room::Telling, "Committing", "Told awaited"),
@@ -113,8 +114,10 @@ fn input_name(on: On) -> &'static str {
         On::Cancel => "Cancel",
         On::Stop => "Stop",
         On::ThreadLost => "ThreadLost",
+        On::ManagerAsked => "ManagerAsked",
         On::ManagerTold => "ManagerTold",
         On::BarrierPassed => "BarrierPassed",
+        On::GivingUp => "GivingUp",
         On::Timeout => "Timeout",
     }
 }

@@ -101,6 +101,11 @@ impl Current {
         if self.words.exit.is_none() {
             self.words.exit = self.process.as_ref().and_then(|process| self.end_of(process));
         }
+        if self.granting && self.words.exit.is_some() {
+            // A helper may have a copy of its end, and would take the grant.
+            self.granting = false;
+            self.tell_the_end();
+        }
         self.lifeline.flush();
         if let Some(error) = self.lifeline.take_failure() {
             if self.granted {

@@ -328,3 +328,21 @@ fn the_history_has_the_last_outcomes_each_no_longer_than_it_may_be() {
     assert_eq!((failed.ok, failed.took_ms, failed.text.chars().count()), (false, 30, 200));
     assert_eq!((succeeded.ok, succeeded.took_ms, &*succeeded.text), (true, 40, "taken over"));
 }
+
+#[test]
+fn a_grant_that_waits_does_not_go_to_what_a_helper_has_of_one_that_has_ended() {
+    for calls in 0..100 {
+        let mut fixture = Fixture::new();
+        let (pid, successor) = fixture.start(FIRST);
+        fixture.simulation.fail_after(calls, 0);
+        let inputs = fixture.grant(FIRST);
+        fixture.simulation.calm();
+        if inputs.is_empty() {
+            fixture.simulation.exit(pid, Exit::Code(1));
+            assert_eq!(fixture.poll(), [Input::Exited(FIRST)]);
+            assert_eq!((heard(&successor), heard(&successor)), (Some(Message::GivenUp), None));
+            return;
+        }
+    }
+    panic!("no call that fails makes the grant wait");
+}
