@@ -3,6 +3,7 @@
 //! All must come out as without it. Besides, the guard lives as long as anybody serves, who is its
 //! only child then, and ends when nobody does.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -75,22 +76,34 @@ impl Guard {
         Guard { pid, log: service.path("guard.log") }
     }
 
-    /// It has taken in what a case has left: whoever serves is its child and the only one, but for
-    /// helpers; if nobody serves it has ended.
+    /// Who the service is, as it has said last.
+    fn main(&self) -> Option<u32> {
+        let said = fs::read_to_string(&self.log).unwrap_or_default();
+        said.lines().rev().find_map(|line| line.strip_prefix("pollflip guard: the service is process ")?.parse().ok())
+    }
+
+    /// It has taken in what a case has left: whoever serves is the service to it, its child and the
+    /// only one, but for helpers; if nobody serves it has ended.
     pub fn agrees(&self, case: Case, owner: Option<&Process>) {
         let agrees = || match owner {
             None => procfs::has_ended(self.pid),
             Some(owner) => {
                 let is_helper = |pid: &u32| procfs::status(*pid, "Name").is_some_and(|name| name == "sleep");
                 let children = procfs::children(self.pid).into_iter().filter(|pid| !is_helper(pid));
-                children.eq([owner.pid]) && !procfs::has_ended(self.pid)
+                children.eq([owner.pid]) && self.main() == Some(owner.own) && !procfs::has_ended(self.pid)
             }
         };
         let deadline = Instant::now() + DEADLINE;
         while !agrees() {
-            let said = || std::fs::read_to_string(&self.log).unwrap_or_default();
+            let said = || fs::read_to_string(&self.log).unwrap_or_default();
             let children = || procfs::children(self.pid);
-            assert!(Instant::now() < deadline, "{case}: {owner:?}, and the guard has {:?} and says:\n{}", children(), said());
+            assert!(
+                Instant::now() < deadline,
+                "{case}: {:?}, and the guard has {:?} and says:\n{}",
+                owner.map(|owner| owner.pid),
+                children(),
+                said()
+            );
             thread::sleep(Duration::from_millis(3));
         }
     }
