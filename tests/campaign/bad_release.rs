@@ -67,10 +67,10 @@ fn bad_releases(clients: usize) {
         let answer = asker.answer();
         assert_eq!(answer, Answer::Failed("the successor was killed by SIGABRT on probation".into()));
         old.says_again("event Resumed", number);
-        assert_eq!(service.status().pid, old.pid);
+        assert_eq!(service.status().pid, old.own);
         let served = load.served();
         wait_until("the old one to serve again", || load.served() > served + 200);
-        assert_eq!(service.connect().pid, old.pid);
+        assert_eq!(service.connect().pid, old.own);
     }
     // Connections that the dead one had accepted are lost with it; nobody was turned away.
     let failed = load.stop();

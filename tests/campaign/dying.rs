@@ -193,7 +193,7 @@ fn at_its_end(end: End, stopped: bool) {
     held.ends_after(&old, "handing off");
     assert_eq!(asker.answer(), Answer::Failed(format!("the successor {} on probation", end.told())));
     old.says("event Resumed");
-    assert_eq!(world.service.connect().pid, old.pid);
+    assert_eq!(world.service.connect().pid, old.own);
     if !stopped {
         alone(&world, CASE, Some(&old));
         next_restart(&mut world, CASE);
@@ -247,7 +247,7 @@ fn old_without_its_lifeline(plan: &str) {
     held.ends();
     new.says("serving");
     if plan.is_empty() {
-        assert_eq!(service.connect().pid, new.pid);
+        assert_eq!(service.connect().pid, new.own);
     }
     new.says("event PredecessorGone");
     assert!(new.said("event GivenUp").is_empty());
@@ -297,7 +297,7 @@ fn is_being_killed(then: &str) {
     new.ends();
     if then == "stop" {
         old.says("event Resumed");
-        assert_eq!(world.service.connect().pid, old.pid);
+        assert_eq!(world.service.connect().pid, old.own);
         assert_eq!(world.service.status().state, pollflip::ServiceState::Stopping);
         alone(&world, CASE, Some(&old));
     } else {

@@ -124,9 +124,9 @@ fn suffer(before: Before, expected: (Serves, Told)) {
     judge(&mut world, case(fault, Victim::New), outcome(under_way), &[expected]);
     let handed_off = old.said("event HandedOff");
     if expected.0 == Serves::New {
-        assert_eq!(handed_off, [new.pid.to_string()]);
+        assert_eq!(handed_off, [new.own.to_string()]);
     } else {
-        assert!(!handed_off.contains(&new.pid.to_string()));
+        assert!(!handed_off.contains(&new.own.to_string()));
         assert!(new.said("event Granted").is_empty() && new.said("serving").is_empty());
     }
 }
@@ -147,7 +147,7 @@ fn stopped() {
     assert_eq!(answer, Answer::Failed("the restart was called off because this process is stopping".into()));
     new.ends();
     assert!(old.said("event HandedOff").is_empty());
-    assert_eq!(world.service.connect().pid, old.pid);
+    assert_eq!(world.service.connect().pid, old.own);
     alone(&world, case(Fault::Kill, Victim::New), Some(&old));
 }
 
@@ -167,7 +167,7 @@ fn dropped(there_is_room: bool) {
     assert_eq!(answer, Answer::Failed("the restart was called off because this process is stopping".into()));
     new.ends();
     assert!(old.said("event HandedOff").is_empty() && new.said("event Granted").is_empty() && new.said("serving").is_empty());
-    assert_eq!(world.service.connect().pid, old.pid);
+    assert_eq!(world.service.connect().pid, old.own);
     alone(&world, case(Fault::Kill, Victim::New), Some(&old));
 }
 
@@ -185,7 +185,7 @@ fn commit_not_taken(probation: Option<&str>) {
     old.says_again("waits", waits);
     world.strike_with(&old, "fill down");
     old.tell("go");
-    assert_eq!(under_way.asker.answer(), Answer::Complete(new.pid));
+    assert_eq!(under_way.asker.answer(), Answer::Complete(new.own));
     assert_eq!(old.says("did drop:"), "dropped");
     new.signal(Signal::SIGCONT);
     new.says("event Granted");
@@ -197,7 +197,7 @@ fn commit_not_taken(probation: Option<&str>) {
     }
     new.says("event Committed");
     wait_until("a process that can be restarted", || new.ask("status").contains(r#""state":"idle""#));
-    assert_eq!(world.service.connect().pid, new.pid);
+    assert_eq!(world.service.connect().pid, new.own);
 }
 
 fn orphaned(fault: Fault) {

@@ -59,7 +59,7 @@ pub fn judge(world: &mut World, case: Case, outcome: Outcome, expected: &[(Serve
         }
         Serves::NobodyAndReported => {
             let new = new.expect("a successor");
-            assert_eq!(old.says("event SuccessorGone"), new.pid.to_string(), "{case}");
+            assert_eq!(old.says("event SuccessorGone"), new.own.to_string(), "{case}");
             kept.echo("still here");
             drop(kept);
             alone(world, case, None);
@@ -72,7 +72,7 @@ pub fn judge(world: &mut World, case: Case, outcome: Outcome, expected: &[(Serve
 
 fn was_told(answer: &Answer, told: Told, new: Option<&Process>) -> bool {
     match (answer, told) {
-        (Answer::Complete(pid), Told::Complete) => new.is_none_or(|new| new.pid == *pid),
+        (Answer::Complete(pid), Told::Complete) => new.is_none_or(|new| new.own == *pid),
         (Answer::Ended, Told::Ended) => true,
         (Answer::Failed(why), Told::Failed(words)) => words.iter().all(|word| why.contains(word)),
         _ => false,
@@ -90,7 +90,7 @@ pub fn next_restart(world: &mut World, case: Case) {
         let next = world.service.hub.nth(births);
         next.says("serving");
         world.owner.ask("stop");
-        assert_eq!(asker.answer(), Answer::Complete(next.pid), "{case}");
+        assert_eq!(asker.answer(), Answer::Complete(next.own), "{case}");
         next
     } else {
         world.service.restart_some_time()
@@ -110,10 +110,10 @@ pub fn next_restart(world: &mut World, case: Case) {
 /// All who ask are served by the one who should.
 fn one_owner(world: &World, case: Case, owner: &Process) {
     let status = world.service.status();
-    assert_eq!(status.pid, owner.pid, "{case}: {status:?}");
+    assert_eq!(status.pid, owner.own, "{case}: {status:?}");
     for _ in 0..3 {
         let mut connection = world.service.connect();
-        assert_eq!(connection.pid, owner.pid, "{case}: two serve");
+        assert_eq!(connection.pid, owner.own, "{case}: two serve");
         connection.echo("served");
     }
 }
@@ -125,6 +125,9 @@ pub fn alone(world: &World, case: Case, owner: Option<&Process>) {
         let wanted = left.iter().all(|process| Some(process.pid) == owner.map(|owner| owner.pid) || process.name == "sleep");
         if wanted { Ok(()) } else { Err(format!("{left:?} where only {:?} should be", owner.map(|owner| owner.pid))) }
     });
+    if let Some(guard) = &world.guard {
+        guard.agrees(case, owner);
+    }
 }
 
 /// What a process has open when all who have left are gone. The end of a connection takes a moment through the loopback device; what else

@@ -55,10 +55,10 @@ fn without_probation(how: &str) {
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
     // One of these may have the number now. What is said on it is not for the restarter.
     let mut clients = [(); 3].map(|()| world.service.connect());
-    let mut serve = || clients.iter_mut().filter(|client| client.pid == new.pid).for_each(|client| client.echo("for the program"));
+    let mut serve = || clients.iter_mut().filter(|client| client.pid == new.own).for_each(|client| client.echo("for the program"));
     serve();
     old.tell("go");
-    assert_eq!(under_way.asker.answer(), Answer::Complete(new.pid));
+    assert_eq!(under_way.asker.answer(), Answer::Complete(new.own));
     // What has been granted without a probation cannot be taken back.
     new.says("event Committed");
     serve();
@@ -68,7 +68,7 @@ fn without_probation(how: &str) {
     new.ends();
     let mut kept = under_way.kept;
     kept.echo("still here");
-    assert_eq!(world.service.connect().pid, third.pid);
+    assert_eq!(world.service.connect().pid, third.own);
     assert!(old.said("event Resumed").is_empty());
     drop(kept);
     alone(&world, CASE, Some(&third));
@@ -121,7 +121,7 @@ fn shut_down_without_probation(end: Victim) {
     let (mut world, under_way) = shut_down_unread(Setup::new(), end);
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
     old.tell("go");
-    assert_eq!(under_way.asker.answer(), Answer::Complete(new.pid));
+    assert_eq!(under_way.asker.answer(), Answer::Complete(new.own));
     new.signal(Signal::SIGCONT);
     // What was in it is still read, and cannot be taken back.
     new.says("event Granted");
@@ -129,7 +129,7 @@ fn shut_down_without_probation(end: Victim) {
     assert!(old.lives());
     let mut kept = under_way.kept;
     kept.echo("still here");
-    assert_eq!(world.service.connect().pid, new.pid);
+    assert_eq!(world.service.connect().pid, new.own);
     drop(kept);
     alone(&world, CASE, Some(&new));
     new.says("event PredecessorGone");
@@ -158,7 +158,7 @@ fn is_given_up(world: &mut World, answer: Answer, old: &Process) {
     }
     old.says("event Resumed");
     assert!(old.said("event Completed").is_empty());
-    assert_eq!(world.service.connect().pid, old.pid);
+    assert_eq!(world.service.connect().pid, old.own);
     alone(world, CASE, Some(old));
     next_restart(world, CASE);
 }
@@ -185,7 +185,7 @@ fn taken_back() {
     old.tell("go");
     assert_eq!(under_way.asker.answer(), Answer::Failed("the successor was killed by SIGKILL on probation".into()));
     old.says("event Resumed");
-    assert_eq!(world.service.connect().pid, old.pid);
+    assert_eq!(world.service.connect().pid, old.own);
     drop(under_way.kept);
     alone(&world, CASE, Some(&old));
     next_restart(&mut world, CASE);

@@ -132,10 +132,10 @@ fn storm(world: &mut World, chance: &mut Chance) {
     let births = world.service.hub.pids().len();
     let asker = Asker::ask(&world.service.socket());
     for _ in 0..5 + chance.below(60) {
-        for pid in world.service.hub.pids() {
-            if world.service.hub.process(pid).lives() {
+        for process in world.service.hub.pids().into_iter().map(|own| world.service.hub.process(own)) {
+            if process.lives() {
                 // It may end meanwhile; nobody else gets its number as fast as that.
-                let _ = kill(Pid::from_raw(pid as i32), Signal::SIGUSR1);
+                let _ = kill(Pid::from_raw(process.pid as i32), Signal::SIGUSR1);
             }
         }
         thread::sleep(Duration::from_micros(chance.below(2000) as u64));

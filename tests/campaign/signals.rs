@@ -174,7 +174,7 @@ fn stop(step: Step) {
             // No orphan, and it serves until it ends by itself.
             alone(&world, case, Some(&old));
             expect_size(&world, case, &old, &world.before.clone().without_a_kept_socket());
-            assert_eq!(world.service.connect().pid, old.pid);
+            assert_eq!(world.service.connect().pid, old.own);
             assert!(matches!(world.service.try_restart(), Err(RequestError::Refused(why)) if why.contains("stopping")));
         }
         Answer::Complete(pid) => {
@@ -243,10 +243,8 @@ fn storm_of_all(step: Step) {
     }
     let is_whole = |pid: u32| {
         // One that ends before it has named itself never will.
-        if !world.service.hub.pids().contains(&pid) {
-            return false;
-        }
-        let process = world.service.hub.process(pid);
+        let mut born = world.service.hub.pids().into_iter().map(|own| world.service.hub.process(own));
+        let Some(process) = born.find(|process| process.pid == pid) else { return false };
         !process.lives()
             || request_status(world.service.socket(), DEADLINE).is_ok_and(|status| status.state == pollflip::ServiceState::Serving)
     };

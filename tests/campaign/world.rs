@@ -14,6 +14,7 @@ use crate::case::Step::*;
 use crate::case::{Case, Step, Victim};
 use crate::client::Connection;
 use crate::expected::{self, Serves, Told};
+use crate::guard::{Above, Guard};
 use crate::harness::{Service, Setup};
 use crate::hub::{Process, wait_for, wait_until};
 use crate::procfs::{self, Snapshot};
@@ -25,9 +26,6 @@ pub const IMPATIENT: Duration = Duration::from_millis(2500);
 /// Probation in the cases in which it is to pass.
 const SHORT_PROBATION: &str = "2500";
 
-/// Set: the service of each case has a guard above it.
-const GUARD: &str = "POLLFLIP_CAMPAIGN_GUARD";
-
 /// A service, and who serves now.
 #[derive(Debug)]
 pub struct World {
@@ -37,6 +35,8 @@ pub struct World {
     pub before: Snapshot,
     /// A probation that ends only when the old process is told to stop.
     pub has_long_probation: bool,
+    /// What is above it, if the campaign has one.
+    pub guard: Option<Guard>,
 }
 
 /// One case in a world of its own.
@@ -60,11 +60,6 @@ pub fn setup(case: Case) -> Setup {
     if case.fault == Terminate {
         setup = setup.set("stop-on", "terminate");
     }
-    if std::env::var_os(GUARD).is_some() {
-        let log = setup.path("guard.log");
-        let shell = "exec \"$POLLFLIP\" guard -- \"$0\" 2>>\"$LOG\"";
-        setup = setup.env("POLLFLIP", env!("CARGO_BIN_EXE_pollflip")).env("POLLFLIP_LOG", "info").env("LOG", log).shell(shell);
-    }
     if case.fault == Crowded {
         // The limit does not hold for root. Everybody may write into the directory.
         fs::set_permissions(setup.path(""), fs::Permissions::from_mode(0o777)).expect("permissions");
@@ -79,12 +74,17 @@ impl World {
     }
 
     pub fn start(setup: Setup, has_long_probation: bool) -> World {
-        let service = setup.launch();
+        let above = Above::wanted();
+        let service = match above {
+            Some(above) => above.put_above(setup).launch(),
+            None => setup.launch(),
+        };
         fs::set_permissions(service.path(crate::service::HUB), fs::Permissions::from_mode(0o777)).expect("permissions");
         let owner = service.first();
         owner.says("serving");
         let before = judge::size(&owner);
-        World { service, owner, before, has_long_probation }
+        let guard = above.map(|above| Guard::of(above, &service));
+        World { service, owner, before, has_long_probation, guard }
     }
 
     /// Goes through a case, and returns with whoever serves afterwards as the owner; `false`: nobody does.
@@ -140,7 +140,7 @@ impl World {
         }
         // One who is served: an old process with work left lives on.
         let kept = service.connect();
-        assert_eq!(kept.pid, old.pid);
+        assert_eq!(kept.pid, old.own);
         let asker = Asker::ask(&service.socket());
         let mut under_way = UnderWay { old: old.clone(), new: None, old_waits: old_waits_at.is_some(), new_waits: false, kept, asker };
         let is_too_late = || old.said("event Failed").len() > failures;
@@ -230,7 +230,7 @@ impl World {
     /// The same without waiting.
     pub fn send_strike(&self, victim: &Process, what: &str) {
         let socket = UnixDatagram::unbound().expect("a socket");
-        socket.send_to(what.as_bytes(), strike::path(&self.service.path(""), victim.pid)).expect("it can be struck");
+        socket.send_to(what.as_bytes(), strike::path(&self.service.path(""), victim.own)).expect("it can be struck");
     }
 
     pub fn strike(&self, case: Case, under_way: &UnderWay) {

@@ -24,7 +24,7 @@ fn twenty_restarts_under_load_in_a_container() {
         return;
     }
     let service = contained(Setup::new(), "").start();
-    assert_ne!(service.first().pid, 1);
+    assert_ne!(service.first().own, 1);
     let load = Load::start(service.address(), 4);
     for _ in 0..20 {
         service.restart();

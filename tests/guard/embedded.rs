@@ -94,7 +94,7 @@ fn a_program_that_is_the_first_process_of_a_container_has_one() {
     }
     let shell = format!("exec {CONTAINER} \"$0\"");
     let service = Setup::new().env(service::ROLE, "embedded").shell(&shell).start();
-    assert_ne!(service.first().pid, 1);
+    assert_ne!(service.first().own, 1);
     for _ in 0..3 {
         service.restart().says("event PredecessorGone");
     }
@@ -102,7 +102,7 @@ fn a_program_that_is_the_first_process_of_a_container_has_one() {
     assert_eq!(how(end_of(&service)), End::Code(128 + Signal::SIGKILL as i32));
     // One that is told to have none is the service itself, and refuses restarts.
     let service = Setup::new().env(service::ROLE, "embedded").env("POLLFLIP_GUARD", "0").shell(&shell).start();
-    assert_eq!(service.first().pid, 1);
+    assert_eq!(service.first().own, 1);
     service.try_restart().expect_err("the container would end");
 }
 

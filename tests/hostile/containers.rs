@@ -28,7 +28,7 @@ fn the_first_process_of_a_container_refuses_to_restart_and_serves_on() {
     }
     let service = Setup::new().shell(&format!("exec {CONTAINER} \"$0\"")).start();
     let first = service.first();
-    assert_eq!(first.pid, 1);
+    assert_eq!(first.own, 1);
     for _ in 0..2 {
         match service.try_restart() {
             Err(RequestError::Refused(why)) => {
@@ -51,9 +51,9 @@ fn a_service_under_another_first_process_restarts() {
         return;
     }
     let service = Setup::new().shell(&format!("exec {CONTAINER} /bin/sh -c '\"$0\" & exec sleep 100000' \"$0\"")).start();
-    assert_ne!(service.first().pid, 1);
+    assert_ne!(service.first().own, 1);
     for _ in 0..3 {
         let new = service.restart();
-        assert_eq!(service.connect().pid, new.pid);
+        assert_eq!(service.connect().pid, new.own);
     }
 }

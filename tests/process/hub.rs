@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Pid;
 
 use crate::procfs;
@@ -45,7 +46,10 @@ struct Seen {
 
 #[derive(Debug)]
 struct Told {
+    /// As this process sees it.
     pid: u32,
+    /// As it sees itself, which is another number in a PID namespace of its own.
+    own: u32,
     /// How many had connected before: their first lines are read by threads of their own, in any order.
     connection: usize,
     stream: UnixStream,
@@ -94,13 +98,14 @@ impl Hub {
             }
             // The first line is "born PID …".
             let index = *index.get_or_insert_with(|| {
-                let pid = line.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a process names itself first");
+                let own = line.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a process names itself first");
+                let pid = getsockopt(&stream, sockopt::PeerCredentials).expect("who has connected").pid() as u32;
                 let stream = stream.try_clone().expect("a descriptor");
                 seen.unnamed.remove(&connection);
-                seen.processes.push(Told { pid, connection, stream, lines: Vec::new(), hung_up: false });
+                seen.processes.push(Told { pid, own, connection, stream, lines: Vec::new(), hung_up: false });
                 seen.processes.len() - 1
             });
-            let pid = seen.processes[index].pid;
+            let pid = seen.processes[index].own;
             if !BORING.iter().any(|word| line.starts_with(word)) {
                 let _ = writeln!(seen.story, "  {pid}: {line}");
             }
@@ -137,7 +142,8 @@ impl Hub {
         self.lock().story.clone()
     }
 
-    /// All processes that have been born so far, in that order: those that have connected, whether they have been heard yet or not.
+    /// All processes that have been born so far, as they see themselves, in that order: those that have connected, whether they have been
+    /// heard yet or not.
     pub fn pids(&self) -> Vec<u32> {
         static MARKS: AtomicUsize = AtomicUsize::new(0);
         let number = MARKS.fetch_add(1, Ordering::Relaxed);
@@ -146,24 +152,24 @@ impl Hub {
         stream.write_all(format!("{MARK}{number}\n").as_bytes()).expect("the hub");
         self.wait("all that have connected to be heard", |seen| {
             let mark = seen.marks.get(&number)?;
-            seen.unnamed.iter().all(|connection| connection > mark).then(|| seen.in_order().map(|told| told.pid).collect())
+            seen.unnamed.iter().all(|connection| connection > mark).then(|| seen.in_order().map(|told| told.own).collect())
         })
     }
 
     /// Waits for the birth of the process of that number: 0 is the first.
     pub fn nth(self: &Arc<Hub>, number: usize) -> Process {
-        let pid = self.wait(&format!("birth number {number}"), |seen| {
+        let (pid, own) = self.wait(&format!("birth number {number}"), |seen| {
             let told = seen.in_order().nth(number)?;
             // One that came before it may have yet to be heard.
-            seen.unnamed.iter().all(|connection| *connection > told.connection).then_some(told.pid)
+            seen.unnamed.iter().all(|connection| *connection > told.connection).then_some((told.pid, told.own))
         });
-        Process { pid, hub: self.clone() }
+        Process { pid, own, hub: self.clone() }
     }
 
-    /// The process of that id, once it has named itself.
-    pub fn process(self: &Arc<Hub>, pid: u32) -> Process {
-        self.wait(&format!("the birth of process {pid}"), |seen| seen.told(pid).map(|_| ()));
-        Process { pid, hub: self.clone() }
+    /// The process that has that number for itself, once it has named itself.
+    pub fn process(self: &Arc<Hub>, own: u32) -> Process {
+        let pid = self.wait(&format!("the birth of process {own}"), |seen| seen.told(own).map(|told| told.pid));
+        Process { pid, own, hub: self.clone() }
     }
 }
 
@@ -175,16 +181,19 @@ impl Seen {
         all.into_iter()
     }
 
-    fn told(&self, pid: u32) -> Option<&Told> {
+    fn told(&self, own: u32) -> Option<&Told> {
         // The last one: numbers may come back, and a process that executes a program connects once more.
-        self.processes.iter().filter(|told| told.pid == pid).max_by_key(|told| told.connection)
+        self.processes.iter().filter(|told| told.own == own).max_by_key(|told| told.connection)
     }
 }
 
 /// A process of a service that speaks.
 #[derive(Debug, Clone)]
 pub struct Process {
+    /// As this process sees it.
     pub pid: u32,
+    /// As it sees itself and the others of its service, where it has a PID namespace of its own: what it is told as, and what is told of it.
+    pub own: u32,
     hub: Arc<Hub>,
 }
 
@@ -196,15 +205,15 @@ impl Process {
 
     /// Waits for one more line of a kind after so many of them.
     pub fn says_again(&self, beginning: &str, after: usize) -> String {
-        self.hub.wait(&format!("{beginning:?} number {after} from process {}", self.pid), |seen| {
-            seen.told(self.pid)?.lines.iter().filter_map(|line| rest(line, beginning)).nth(after)
+        self.hub.wait(&format!("{beginning:?} number {after} from process {}", self.own), |seen| {
+            seen.told(self.own)?.lines.iter().filter_map(|line| rest(line, beginning)).nth(after)
         })
     }
 
     /// The lines that begin so, so far.
     pub fn said(&self, beginning: &str) -> Vec<String> {
         let seen = self.hub.lock();
-        seen.told(self.pid).map_or_else(Vec::new, |told| told.lines.iter().filter_map(|line| rest(line, beginning)).collect())
+        seen.told(self.own).map_or_else(Vec::new, |told| told.lines.iter().filter_map(|line| rest(line, beginning)).collect())
     }
 
     /// Has it do something.
@@ -215,7 +224,7 @@ impl Process {
     /// The same, if it still lives.
     pub fn try_tell(&self, command: &str) -> std::io::Result<()> {
         let seen = self.hub.lock();
-        let mut stream = &seen.told(self.pid).expect("a process that was born").stream;
+        let mut stream = &seen.told(self.own).expect("a process that was born").stream;
         stream.write_all(format!("{command}\n").as_bytes())
     }
 
@@ -233,8 +242,8 @@ impl Process {
 
     /// Waits until it has ended, whoever reaps it.
     pub fn ends(&self) {
-        self.hub.wait(&format!("process {} to hang up", self.pid), |seen| seen.told(self.pid).filter(|told| told.hung_up).map(|_| ()));
-        wait_until(&format!("the end of process {}", self.pid), || procfs::has_ended(self.pid));
+        self.hub.wait(&format!("process {} to hang up", self.own), |seen| seen.told(self.own).filter(|told| told.hung_up).map(|_| ()));
+        wait_until(&format!("the end of process {}", self.own), || procfs::has_ended(self.pid));
     }
 
     pub fn lives(&self) -> bool {
