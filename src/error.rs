@@ -121,6 +121,19 @@ pub enum Refusal {
          been deleted, or /proc is not there; name the program by an absolute path, with RestartConfig::program"
     )]
     UnknownProgram,
+    /// A system call that every restart needs cannot be made in this process: the kernel is too old, or a sandbox forbids it (a seccomp
+    /// filter, `SystemCallFilter=` of a unit, the profile of a container).
+    #[error(
+        "this process cannot call {call} ({}), which every restart needs: Linux 5.4 or newer has it, so allow it in the sandbox (seccomp, \
+         SystemCallFilter=), see \"The system calls of the loop\" in the guide",
+        io::Error::from_raw_os_error(*errno)
+    )]
+    MissingCall {
+        /// The name of the system call.
+        call: &'static str,
+        /// The number of the error that it returns.
+        errno: i32,
+    },
     /// No further restart is possible in this process, see [`Event::Broken`](crate::Event::Broken).
     #[error("the restart thread of this process is gone: stop and start the service")]
     Broken,
