@@ -13,13 +13,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::config::{RestartConfig, restart_signal};
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::exec::Exec;
 use crate::machine::Limits;
 use crate::predecessor::{Claim, Coordination, Gifts, Link};
 use crate::restart_coordination_socket::Server;
-use crate::sockets::Sockets;
-use crate::sys;
+use crate::sockets::{Family, Sockets};
+use crate::sys::{self, Process};
 use crate::systemd;
 
 use super::Restarter;
@@ -27,7 +27,7 @@ use super::ancestry::{Ancestry, Guarded};
 use super::driver::Driver;
 use super::manager::Manager;
 use super::owned_paths::OwnedPaths;
-use super::preconditions::Preconditions;
+use super::preconditions::{Preconditions, World};
 use super::reactor::{FIRST_CLIENT, Reactor, SIGNALS};
 use super::requests::Requests;
 use super::succession::Succession;
@@ -107,13 +107,16 @@ impl RestartConfig {
         {
             forget_pending(signal);
         }
-        let unstartable = launch.program.as_ref().err().copied();
-        if let Some(refusal) = unstartable.filter(|_| !claim.has_built()) {
-            log::warn!(target: "pollflip", "every restart of this process will be refused: {refusal}");
+        let missing = sys::missing_call().map(|(call, errno)| Refusal::MissingCall { call, errno });
+        let unstartable = launch.program.as_ref().err().copied().or(missing);
+        let world = World::look(link.is_none(), self.trusts_parent);
+        let names_nobody = world.has_other_numbers();
+        let preconditions = Preconditions::new(self, unstartable, &world, is_deaf, &launch.mask);
+        if !claim.has_built() {
+            preconditions.warn();
         }
-        let preconditions = Preconditions::new(self, unstartable, is_deaf, &launch.mask);
         let program = launch.program.as_ref().map(|program| program.path.clone()).unwrap_or_default();
-        let exec = Exec::start(launch, signal, reactor.waker().clone()).map_err(Error::os("cannot start the restart thread"))?;
+        let exec = Exec::start(launch, signal, reactor.waker().clone()).map_err(Error::os("cannot start the restart thread (clone)"))?;
         arrange(signal, blocked)?;
         Ancestry::watch(link.as_deref(), &gifts.draining, &reactor)?;
         let guarded = Guarded::new(&reactor)?;
@@ -132,14 +135,16 @@ impl RestartConfig {
         let is_another = claim.has_built();
         let takeover = claim.built(reactor.waker().clone());
         let limits = Limits { ready: self.ready_timeout, probation: self.probation };
+        let earlier = gifts.draining.iter().map(Process::pid).collect();
+        let family = Family { predecessor: link.as_ref().map(|link| link.pid()), earlier };
         let mut restarter = Restarter {
             driver: Driver::new(limits),
             succession: Succession::new(exec, program, self.ready_timeout, Ancestry::outcomes(link.as_deref())),
             requests: Requests::new(signals, signal, server),
-            manager: Manager::default(),
+            manager: Manager::new(names_nobody),
             preconditions,
             paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
-            sockets: Sockets::new(gifts.sockets, passed, link.is_none()),
+            sockets: Sockets::new(gifts.sockets, passed, link.is_none()).of_family(family),
             ancestry: Ancestry::new(link, takeover, gifts.draining, guarded),
             claim,
             reactor,
@@ -161,7 +166,7 @@ impl RestartConfig {
         let numbers: Vec<i32> = handled.iter().map(|signal| *signal as i32).collect();
         let mut signals = sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])
             .and_then(|()| Signals::new(&numbers))
-            .map_err(Error::os("cannot install the handler of the restart signal"))?;
+            .map_err(Error::os("cannot install the handler of the restart signal (socketpair, rt_sigaction)"))?;
         sys::may_fail(&[libc::ENOMEM, libc::ENOSPC])
             .and_then(|()| registry.register(&mut signals, SIGNALS, Interest::READABLE))
             .map_err(Error::os("cannot watch the restart signal"))?;
