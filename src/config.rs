@@ -45,6 +45,7 @@ pub struct RestartConfig {
     pub(crate) ready_timeout: Duration,
     pub(crate) probation: Option<Duration>,
     pub(crate) max_draining: usize,
+    pub(crate) trusts_parent: bool,
 }
 
 impl Default for RestartConfig {
@@ -60,6 +61,7 @@ impl Default for RestartConfig {
             ready_timeout: Duration::from_secs(60),
             probation: None,
             max_draining: 50,
+            trusts_parent: false,
         }
     }
 }
@@ -181,6 +183,18 @@ impl RestartConfig {
     /// memory. Unless told otherwise, 50.
     pub fn max_draining(mut self, count: usize) -> RestartConfig {
         self.max_draining = count;
+        self
+    }
+
+    /// Whether this program knows that nothing ends with this process, whatever it looks like. Unless told otherwise, no.
+    ///
+    /// Without it restarts are refused where the process that started this one seems to end the service with it
+    /// ([`Refusal::ContainerMain`](crate::Refusal::ContainerMain)), and where systemd would not find a successor by its number
+    /// ([`Refusal::OtherPidNamespace`](crate::Refusal::OtherPidNamespace)). With it they are not, and no number is told to a systemd
+    /// that knows processes by others. It is for a process that `docker exec` or `nsenter` has started, say, beside the main process of
+    /// a container. PID 1 is refused all the same: the kernel ends all others with it.
+    pub fn trust_parent(mut self, trusts: bool) -> RestartConfig {
+        self.trusts_parent = trusts;
         self
     }
 

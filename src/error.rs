@@ -62,6 +62,33 @@ pub enum Refusal {
          `pollflip guard`, see the guide in the documentation"
     )]
     ContainerInit,
+    /// This process is the main process of a container, though it is not its PID 1: the container ends with this process. Its parent is an
+    /// init that ends with its first child (tini, docker-init, dumb-init, catatonit and others), a container runtime, or a process
+    /// outside of the PID namespace of this one. A program that knows better says so by
+    /// [`RestartConfig::trust_parent`](crate::RestartConfig::trust_parent).
+    #[error(
+        "{}: start the service from a parent that outlives it, such as `pollflip guard -- PROGRAM`, or set RestartConfig::trust_parent if \
+         nothing ends with this process",
+        match parent {
+            0 => "the parent of this process is outside of its PID namespace, as that of a container's main process is, and the container \
+                  would end with this process".into(),
+            1 => "this process is the first child of an init that ends with its first child, and the container would end with that".into(),
+            _ => format!("process {parent}, the parent of this process, is a container runtime, which would end the container with this process"),
+        }
+    )]
+    #[non_exhaustive]
+    ContainerMain {
+        /// The process id of the parent; 0 if it is outside of the PID namespace of this process.
+        parent: u32,
+    },
+    /// systemd knows processes by other numbers than this process does, whose PID namespace is another one: it would take some other process
+    /// for the successor. A program that knows better says so by [`RestartConfig::trust_parent`](crate::RestartConfig::trust_parent).
+    #[error(
+        "this process is in another PID namespace than systemd, which knows processes by other numbers and would take another one for the \
+         successor: start the service under `pollflip guard` in its namespace, or set RestartConfig::trust_parent if systemd need not \
+         know the main process (ExitType=cgroup)"
+    )]
+    OtherPidNamespace,
     /// This process leads the session of a terminal, and does not ignore or handle SIGHUP: the end of this process would hang the terminal
     /// up, and that would kill the successor.
     #[error(

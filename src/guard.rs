@@ -181,7 +181,7 @@ impl Guard {
                        file): have a service manager start it";
             return Err(Error::Unsuitable(why.into()));
         }
-        if !family::proc_is_ours() {
+        if !sys::proc_is_ours() {
             let why = "a guard needs /proc of its own PID namespace, and there is none: mount it (unshare --mount-proc)";
             return Err(Error::Unsuitable(why.into()));
         }

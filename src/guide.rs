@@ -78,10 +78,22 @@
 //!
 //! # In a container
 //!
-//! A container ends with the process that it was started with (PID 1), and the kernel ends all others in it. A service that is that process
-//! refuses restarts. An init that ends with its first child is not enough either: `docker run --init`, tini and catatonit reap, but end
-//! as soon as the old process does. The first process has to be a parent that lives as long as any generation: a [guard](#under-a-guard),
-//! a supervisor that follows a pid file, or systemd in the container.
+//! A container ends with the process that it was started with, and all others in it are killed. So restarts are refused in a service that
+//! is the process which the world takes for the whole:
+//!
+//! | what is seen when the first generation is built | refused as |
+//! | --- | --- |
+//! | the service is PID 1 | [`ContainerInit`](crate::Refusal::ContainerInit) |
+//! | its parent is an init that ends with its first child, which it is: `docker run --init`, tini, dumb-init, catatonit, bwrap | [`ContainerMain`](crate::Refusal::ContainerMain) |
+//! | its parent is outside of its PID namespace: the container shares that of another one (`shareProcessNamespace`) | the same |
+//! | its parent is a container runtime: the container shares the PID namespace of the machine | the same |
+//! | systemd outside knows the service by other numbers (`unshare --pid`, bwrap in `ExecStart=`) | [`OtherPidNamespace`](crate::Refusal::OtherPidNamespace) |
+//!
+//! The first process has to be a parent that lives as long as any generation: a [guard](#under-a-guard), which may be the child of such
+//! an init, a supervisor that follows a pid file, a shell with other work, or systemd in the container. A process that `docker exec` or
+//! `nsenter` has started beside the main process looks like one that the container ends with, and is none: it says so by
+//! [`RestartConfig::trust_parent`](crate::RestartConfig::trust_parent). An init of another name, or a shell that has nothing else to do
+//! (`sh -c 'server; echo ended'`), ends with its first child too, and is not noticed.
 //!
 //! ```dockerfile
 #![doc = include_str!("../examples/guard/container/Dockerfile")]

@@ -35,7 +35,7 @@ use nix::sys::stat::{fstat, fstatat};
 
 use crate::wire::FileId;
 
-pub(crate) use dying::{descends_from, has_ancestor, parent_of};
+pub(crate) use dying::{descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours};
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use guarding::{
     Datagram, Execution, end_by, ended_child, exit_of_another, fork_and_execute, ignore, pass_credentials, reap, receive_datagram,

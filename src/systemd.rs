@@ -45,6 +45,11 @@ pub(crate) fn guard_is_deaf() -> bool {
     unit::guard_is_deaf(manager::listens)
 }
 
+/// Whether there is a manager that knows processes by other numbers than this process does.
+pub(crate) fn numbers_differ() -> bool {
+    is_there() && unit::numbers_differ()
+}
+
 /// A socket that was passed by socket activation.
 #[derive(Debug)]
 pub(crate) struct Passed {

@@ -8,12 +8,6 @@ use std::process;
 
 use crate::sys;
 
-/// Whether `/proc` shows the processes that this process sees, by the same numbers.
-pub(super) fn proc_is_ours() -> bool {
-    let own = process::id().to_string();
-    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str()) && fs::File::open("/proc/self/stat").is_ok()
-}
-
 /// How many threads this process has.
 pub(super) fn threads() -> Option<usize> {
     fs::read_dir("/proc/self/task").ok().map(Iterator::count)

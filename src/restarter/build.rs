@@ -27,7 +27,7 @@ use super::ancestry::{Ancestry, Guarded};
 use super::driver::Driver;
 use super::manager::Manager;
 use super::owned_paths::OwnedPaths;
-use super::preconditions::Preconditions;
+use super::preconditions::{Preconditions, World};
 use super::reactor::{FIRST_CLIENT, Reactor, SIGNALS};
 use super::requests::Requests;
 use super::succession::Succession;
@@ -108,10 +108,12 @@ impl RestartConfig {
             forget_pending(signal);
         }
         let unstartable = launch.program.as_ref().err().copied();
-        if let Some(refusal) = unstartable.filter(|_| !claim.has_built()) {
-            log::warn!(target: "pollflip", "every restart of this process will be refused: {refusal}");
+        let world = World::look(link.is_none());
+        let names_nobody = world.has_other_numbers();
+        let preconditions = Preconditions::new(self, unstartable, &world, is_deaf, &launch.mask);
+        if !claim.has_built() {
+            preconditions.warn();
         }
-        let preconditions = Preconditions::new(self, unstartable, is_deaf, &launch.mask);
         let program = launch.program.as_ref().map(|program| program.path.clone()).unwrap_or_default();
         let exec = Exec::start(launch, signal, reactor.waker().clone()).map_err(Error::os("cannot start the restart thread"))?;
         arrange(signal, blocked)?;
@@ -136,7 +138,7 @@ impl RestartConfig {
             driver: Driver::new(limits),
             succession: Succession::new(exec, program, self.ready_timeout, Ancestry::outcomes(link.as_deref())),
             requests: Requests::new(signals, signal, server),
-            manager: Manager::default(),
+            manager: Manager::new(names_nobody),
             preconditions,
             paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
             sockets: Sockets::new(gifts.sockets, passed, link.is_none()),

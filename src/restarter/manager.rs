@@ -27,6 +27,11 @@ pub(super) struct Manager {
 }
 
 impl Manager {
+    /// `names_nobody`: it knows processes by other numbers.
+    pub(super) fn new(names_nobody: bool) -> Manager {
+        Manager { notifier: Notifier::new(names_nobody), ..Manager::default() }
+    }
+
     /// Sends what can be sent, and looks for answers. As long as the loop turns, the end of this process may take longer.
     pub(super) fn poll(&mut self, reactor: &Reactor, inputs: &mut Vec<Input>) {
         let now = reactor.now();

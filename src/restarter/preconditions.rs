@@ -1,22 +1,24 @@
 //! What of the world around this process forbids a restart.
 //!
-//! Knows: PID 1, the terminal, a deaf service manager, and how many generations may drain. Does not know: the loop.
+//! Knows: what the world takes this process for, the terminal, a deaf service manager, and how many generations may drain. Does not know:
+//! the loop.
 
 #[cfg(test)]
 mod tests;
-
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::process;
+mod world;
 
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{getpid, getsid};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 
 use crate::config::RestartConfig;
 use crate::error::Refusal;
 use crate::sys;
 use crate::systemd;
+
+pub(super) use world::World;
 
 /// What has to hold for a restart to begin.
 #[derive(Debug)]
@@ -29,12 +31,20 @@ pub(super) struct Preconditions {
 }
 
 impl Preconditions {
-    /// `unstartable`: why nothing can be started; `is_deaf`: a service manager takes no notifications from this service; `mask`: the signals that a successor is born with blocked.
-    pub(super) fn new(config: &RestartConfig, unstartable: Option<Refusal>, is_deaf: bool, mask: &SigSet) -> Preconditions {
+    /// `unstartable`: why nothing can be started; `is_deaf`: a service manager takes no notifications from this service; `mask`: the signals
+    /// that a successor is born with blocked.
+    pub(super) fn new(config: &RestartConfig, unstartable: Option<Refusal>, world: &World, is_deaf: bool, mask: &SigSet) -> Preconditions {
         let is_unheard = config.pid_file.is_none() && is_deaf || systemd::guard_is_deaf();
-        let forbidden = forbidden(unstartable, process::id() == 1, is_unheard);
+        let forbidden = forbidden(unstartable, world.refusal(config.trusts_parent), is_unheard);
         let leads_terminal = leads_terminal() && !mask.contains(Signal::SIGHUP);
         Preconditions { forbidden, leads_terminal, max_draining: config.max_draining }
+    }
+
+    /// Tells the one who has set the service up. Of a deaf manager it is told when the service is ready.
+    pub(super) fn warn(&self) {
+        if let Some(refusal) = self.forbidden.filter(|refusal| *refusal != Refusal::NoNotifyAccess) {
+            log::warn!(target: "pollflip", "every restart of this process will be refused: {refusal}");
+        }
     }
 
     /// Why no restart may begin, where so many earlier generations still finish their work.
@@ -47,10 +57,8 @@ impl Preconditions {
 }
 
 /// What forbids restarts for as long as the process lives: the first that holds.
-fn forbidden(unstartable: Option<Refusal>, is_init: bool, is_unheard: bool) -> Option<Refusal> {
-    // The end of this process would be the end of the service.
-    let container = is_init.then_some(Refusal::ContainerInit);
-    unstartable.or(container).or(is_unheard.then_some(Refusal::NoNotifyAccess))
+fn forbidden(unstartable: Option<Refusal>, world: Option<Refusal>, is_unheard: bool) -> Option<Refusal> {
+    unstartable.or(world).or(is_unheard.then_some(Refusal::NoNotifyAccess))
 }
 
 /// Whether the end of this process would hang a terminal up.

@@ -19,6 +19,8 @@ struct Thread {
     is_zombie: bool,
     parent: u32,
     flags: u64,
+    /// When it was started, in ticks of the clock.
+    started: u64,
     /// As `wait` would tell it; 0 if this process may not see it.
     status: i32,
 }
@@ -52,6 +54,22 @@ pub(crate) fn parent_of(pid: u32) -> Option<u32> {
         return Some(nix::unistd::getppid().as_raw() as u32);
     }
     look_at(&format!("/proc/{pid}/stat")).map(|thread| thread.parent)
+}
+
+/// Whether `/proc` shows the processes that this process sees, by the same numbers.
+pub(crate) fn proc_is_ours() -> bool {
+    let own = std::process::id().to_string();
+    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str()) && fs::File::open("/proc/self/stat").is_ok()
+}
+
+/// Whether no other child of that parent, as far as they can be seen, was started before this process.
+pub(crate) fn is_first_child_of(parent: u32) -> bool {
+    let own = std::process::id();
+    let started =
+        |pid: u32| look_at(&format!("/proc/{pid}/stat")).filter(|thread| thread.parent == parent).map(|thread| (thread.started, pid));
+    let Some(since) = started(own) else { return false };
+    let names = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| started(name.parse().ok()?)).all(|other| other >= since)
 }
 
 /// How far up parents are followed.
@@ -131,6 +149,7 @@ fn look_at(path: &str) -> Option<Thread> {
         is_zombie: field(3)? == "Z",
         parent: field(4)?.parse().ok()?,
         flags: field(9)?.parse().ok()?,
+        started: field(22)?.parse().ok()?,
         status: field(52).and_then(|status| status.parse().ok()).unwrap_or(0),
     })
 }

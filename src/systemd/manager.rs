@@ -70,6 +70,8 @@ fn send_ready() -> io::Result<()> {
 /// What the service manager has yet to be told.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
+    /// The manager knows processes by other numbers: it is told none.
+    names_nobody: bool,
     waiting: VecDeque<Waiting>,
     tried: Option<Instant>,
 }
@@ -81,6 +83,10 @@ struct Waiting {
 }
 
 impl Notifier {
+    pub(crate) fn new(names_nobody: bool) -> Notifier {
+        Notifier { names_nobody, ..Notifier::default() }
+    }
+
     /// A restart has begun, which may take so long, and then a while to end one that hangs.
     pub(crate) fn reloading(&mut self, limit: Duration) {
         match NotifyState::monotonic_usec_now() {
@@ -106,7 +112,8 @@ impl Notifier {
 
     /// The service is another process from now on. One message, since the manager listens to its main process alone by default.
     pub(crate) fn handed_over(&mut self, to: u32) {
-        self.tell(&[NotifyState::MainPid(to), NotifyState::Ready, NotifyState::Status("")]);
+        let state = [NotifyState::MainPid(to), NotifyState::Ready, NotifyState::Status("")];
+        self.tell(if self.names_nobody { &state[1..] } else { &state });
     }
 
     /// The service ends, which may take a while.

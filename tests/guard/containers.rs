@@ -8,7 +8,7 @@ use crate::client::Load;
 use crate::harness::Setup;
 use crate::hub::wait_until;
 use crate::kit::{
-    CONTAINER, End, POLLFLIP, contained, end_of, end_of_command, has_children, how, init_of, log, signal, there_are_containers,
+    CONTAINER, End, POLLFLIP, contained, end_of, end_of_command, has_children, has_program, how, init_of, log, signal, there_are_containers,
 };
 use crate::procfs;
 
@@ -17,6 +17,7 @@ trials![
     the_status_of_the_third_generation_is_that_of_the_container,
     orphans_are_reaped,
     a_container_is_stopped_by_one_signal,
+    the_guard_under_an_init_that_ends_with_its_first_child,
 ];
 
 fn twenty_restarts_under_load_in_a_container() {
@@ -85,4 +86,29 @@ fn a_container_is_stopped_by_one_signal() {
     wait_until("the first to end", || procfs::children(guard).len() == 1);
     signal(guard, Signal::SIGTERM);
     assert_eq!(how(end_of(&service)), End::Code(128 + Signal::SIGTERM as i32), "{}", log(&service));
+}
+
+/// An init above it may end with its first child, which is the guard.
+fn the_guard_under_an_init_that_ends_with_its_first_child() {
+    if !there_are_containers() {
+        return;
+    }
+    for init in ["tini", "dumb-init", "catatonit"] {
+        if !has_program(init) {
+            continue;
+        }
+        let service = Setup::new()
+            .env("POLLFLIP", POLLFLIP)
+            .shell(&format!("exec {CONTAINER} {init} -- \"$POLLFLIP\" guard -- \"$0\" 2>/dev/null"))
+            .start();
+        for _ in 0..3 {
+            let new = service.restart();
+            new.says("event PredecessorGone");
+            assert_eq!(service.connect().pid, new.pid);
+        }
+        let last = service.restart();
+        last.says("event PredecessorGone");
+        last.tell("exit 7");
+        assert_eq!(how(end_of(&service)), End::Code(7), "{init}");
+    }
 }

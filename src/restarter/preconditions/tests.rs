@@ -18,7 +18,7 @@ fn config() -> RestartConfig {
 fn from_the_start(config: &RestartConfig, unstartable: Option<Refusal>, is_deaf: bool) -> Option<Refusal> {
     // A hang-up would not reach the successor, whatever terminal this test has.
     let mask = SigSet::from_iter([Signal::SIGHUP]);
-    let preconditions = Preconditions::new(config, unstartable, is_deaf, &mask);
+    let preconditions = Preconditions::new(config, unstartable, &World::default(), is_deaf, &mask);
     assert!(!preconditions.leads_terminal);
     preconditions.refusal(0, 0)
 }
@@ -26,10 +26,11 @@ fn from_the_start(config: &RestartConfig, unstartable: Option<Refusal>, is_deaf:
 #[test]
 fn what_forbids_restarts_from_the_start_has_an_order() {
     let unstartable = Some(Refusal::UnknownProgram);
-    assert_eq!(forbidden(unstartable, true, true), unstartable);
-    assert_eq!(forbidden(None, true, true), Some(Refusal::ContainerInit));
-    assert_eq!(forbidden(None, false, true), Some(Refusal::NoNotifyAccess));
-    assert_eq!(forbidden(None, false, false), None);
+    let world = Some(Refusal::ContainerInit);
+    assert_eq!(forbidden(unstartable, world, true), unstartable);
+    assert_eq!(forbidden(None, world, true), world);
+    assert_eq!(forbidden(None, None, true), Some(Refusal::NoNotifyAccess));
+    assert_eq!(forbidden(None, None, false), None);
 }
 
 #[test]
@@ -42,7 +43,7 @@ fn a_deaf_manager_forbids_restarts_unless_a_pid_file_tells_it() {
 
 #[test]
 fn more_generations_than_may_drain_are_refused_and_as_many_are_not() {
-    let preconditions = Preconditions::new(&config().max_draining(2), None, false, &SigSet::from_iter([Signal::SIGHUP]));
+    let preconditions = Preconditions::new(&config().max_draining(2), None, &World::default(), false, &SigSet::from_iter([Signal::SIGHUP]));
     assert_eq!(preconditions.refusal(2, 7), None);
     assert_eq!(preconditions.refusal(3, 7), Some(Refusal::Draining { count: 3, oldest: 7 }));
     let none = Preconditions { max_draining: 0, ..free() };

@@ -52,7 +52,7 @@ impl Settings {
         }
     }
 
-    /// `socket`, `ready_timeout_ms`, `probation_ms`, `signal`, `program`, `arg`, `env`, `env_remove`, `current_dir`.
+    /// `socket`, `ready_timeout_ms`, `probation_ms`, `signal`, `trust_parent`, `program`, `arg`, `env`, `env_remove`, `current_dir`.
     pub fn config(&self) -> RestartConfig {
         let mut config = RestartConfig::new().ready_timeout(self.milliseconds("ready_timeout_ms").unwrap_or(Duration::from_secs(120)));
         match self.get("socket") {
@@ -65,6 +65,9 @@ impl Settings {
         }
         if let Some(count) = self.get("max_draining") {
             config = config.max_draining(count.parse().expect("a number"));
+        }
+        if self.get("trust_parent").is_some() {
+            config = config.trust_parent(true);
         }
         match self.get("signal") {
             Some("none") => config = config.restart_signal(None),

@@ -139,3 +139,21 @@ case_notify_socket_that_is_gone() { notify_socket /run/gone/notify; }
 case_notify_socket_of_garbage_abstract() { notify_socket @nobody/is/here; }
 
 case_notify_socket_too_long() { notify_socket "/$(printf 'x%.0s' $(seq 200))"; }
+
+# Numbers of a PID namespace of its own mean other processes to systemd, which would take one of those for the main one, and stop that.
+case_a_pid_namespace_of_its_own() {
+  other_unit <<'UNIT'
+Type=notify
+NotifyAccess=all
+ExecStart=
+ExecStart=/usr/bin/unshare --pid --fork --kill-child --mount-proc sh -c '/srv/bin/socket_activation --socket ${RUNTIME_DIRECTORY}/restart.sock & exec sleep 100000'
+UNIT
+  await 20 "a warning that says why" journal_contains "in another PID namespace than systemd"
+  local old text status=0
+  old=$(show MainPID)
+  text=$(in_box /srv/bin/restarter restart --socket /run/other/restart.sock 2>&1) || status=$?
+  is "the exit status of restart" "$status" 2
+  contains "what it prints" "$text" "in another PID namespace than systemd"
+  expect_untouched "$old"
+  contains web "$(ask 8001)" "generation 0"
+}
