@@ -3,6 +3,7 @@
 //! Knows: names, kinds and addresses of sockets. Does not know: when they are passed on, or by what means.
 
 mod directory;
+mod holder;
 mod kind;
 mod path;
 #[cfg(test)]
@@ -24,9 +25,11 @@ use crate::systemd::{FIRST_PASSED, Passed};
 use crate::wire;
 
 pub(crate) use directory::{Directory, Found};
+pub(crate) use holder::Family;
 pub(crate) use kind::Kind;
 pub(crate) use path::{LONGEST_PATH, PathLock, TEMPORARY, beside, find_stale, lock_name, named, temporary_name, unix_client, unix_socket};
 
+use holder::Holder;
 use path::bind_unix;
 
 /// The named sockets of a service: what [`Restarter::sockets`](crate::Restarter::sockets) returns.
@@ -69,8 +72,8 @@ pub struct Sockets {
     entries: HashMap<String, Vec<Entry>>,
     /// What systemd passed, as long as the program has not used `Sockets`: it may take them by itself.
     untouched: Vec<(Passed, OwnedFd)>,
-    /// No other process waits on what came with this one.
-    is_first: bool,
+    /// Who may still have an address that this process wants.
+    family: Family,
     closed: bool,
 }
 
@@ -84,7 +87,7 @@ struct Entry {
 
 impl Sockets {
     /// A first generation has no predecessor that may be waiting on a socket of systemd.
-    pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>, is_first: bool) -> Sockets {
+    pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>, family: Family) -> Sockets {
         let mut entries: HashMap<String, Vec<Entry>> = HashMap::new();
         for (name, socket) in inherited {
             entries.entry(name).or_default().push(Entry { socket, inherited: true, claimed: false });
@@ -99,7 +102,7 @@ impl Sockets {
                 None => {}
             }
         }
-        Sockets { entries, untouched, is_first, closed: false }
+        Sockets { entries, untouched, family, closed: false }
     }
 
     /// A listening TCP socket on `address`: `"0.0.0.0:80"`, `("::", 80)`, … Port 0 stands for any port. If the address is a name with
@@ -219,17 +222,27 @@ impl Sockets {
             ));
         }
         let socket = bind().map_err(|error| {
-            let holder = || self.entries.iter().find(|(_, held)| held.iter().any(|entry| Kind::of(&entry.socket).serves_as(wanted)));
-            let hint = match (error.kind(), holder()) {
-                (io::ErrorKind::AddrInUse, Some((holder, _))) => format!("; this process has it already, under the name {holder:?}"),
-                (io::ErrorKind::AddrInUse, None) => {
-                    "; if no service has it, one that a failed release left behind may: its environment has POLLFLIP_LIFELINE".into()
-                }
-                _ => String::new(),
-            };
+            let hint = if error.kind() == io::ErrorKind::AddrInUse { self.holder_of(wanted) } else { String::new() };
             Error::os(format!("cannot bind {name:?} as {wanted}{hint}"))(error)
         })?;
         self.insert(name, socket)
+    }
+
+    /// Who has an address that is in use.
+    fn holder_of(&self, wanted: &Kind) -> String {
+        let is_there = |entry: &Entry| Kind::of(&entry.socket).serves_as(wanted);
+        if let Some((name, _)) = self.entries.iter().find(|(_, entries)| entries.iter().any(is_there)) {
+            return format!("; this process has it already, under the name {name:?}");
+        }
+        let is_socket = |entry: &Entry, inode| sys::identity(entry.socket.as_raw_fd()).is_some_and(|file| file.inode == inode);
+        let name_of = |inode| {
+            let mut entries = self.entries.iter();
+            entries.find(|(_, entries)| entries.iter().any(|entry| is_socket(entry, inode))).map(|(name, _)| name.clone())
+        };
+        match Holder::of(wanted, &self.family, name_of) {
+            Some(holder) => format!("; {holder}"),
+            None => "; if no service has it, one that a failed release left behind may: its environment has POLLFLIP_LIFELINE".into(),
+        }
     }
 
     fn insert<T: From<OwnedFd>>(&mut self, name: &str, socket: OwnedFd) -> Result<T, Error> {
@@ -254,7 +267,7 @@ impl Sockets {
             if sys::identity(passed.number) == sys::identity(socket.as_raw_fd()) {
                 sys::peek(passed.number, |fd| fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)));
             }
-            if self.is_first
+            if self.family.predecessor.is_none()
                 && let Err(error) = set_nonblocking(&socket)
             {
                 log::warn!("cannot make socket {:?} of systemd non-blocking: {error}", passed.name);

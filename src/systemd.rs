@@ -9,14 +9,15 @@ mod unit;
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{SockaddrStorage, getpeername, getsockopt, sockopt};
+use nix::sys::socket::{SockaddrStorage, getpeername, getsockname, getsockopt, sockopt};
 use nix::sys::stat::{SFlag, fstat};
 
 use crate::error::Error;
-use crate::sys;
+use crate::sys::{self, PerProcess};
 use crate::wire::{self, LIFELINE_VARIABLE, Place};
 
 pub(crate) use environment::{GUARDED, NOTIFY_SOCKET, guard, handed_down};
@@ -65,8 +66,9 @@ pub(crate) struct Passed {
 pub(crate) fn passed(successor: bool) -> Vec<Passed> {
     let meant_for_us = match std::env::var(LISTEN_PID) {
         Ok(pid) if pid == AUTO => successor,
-        Ok(pid) => pid.parse() == Ok(std::process::id()),
-        Err(_) => false,
+        Ok(pid) if pid.parse() == Ok(std::process::id()) => true,
+        // What is not said to be this process's, or to be another's, is judged and told once.
+        other => *TAKES_UNADDRESSED.get().get_or_init(|| !successor && takes_unaddressed(other.ok())),
     };
     let count = if meant_for_us { count() } else { 0 };
     let names = std::env::var(LISTEN_FDNAMES).unwrap_or_default();
@@ -95,6 +97,48 @@ pub(crate) fn passed(successor: bool) -> Vec<Passed> {
         passed.push(Passed { name, number });
     }
     passed
+}
+
+/// Whether this process takes sockets that no number says are its own.
+static TAKES_UNADDRESSED: PerProcess<OnceLock<bool>> = PerProcess::new(OnceLock::new);
+
+/// The same, with a word on what is not taken. Without a number (a runner in development that has something between leaves it away) it is
+/// safe where each of them is a socket that somebody has bound and passed: nothing that this process has opened, and no connection.
+fn takes_unaddressed(addressee: Option<String>) -> bool {
+    let Some(count) = std::env::var_os(LISTEN_FDS).map(|_| count()).filter(|count| *count > 0) else { return false };
+    let own = std::process::id();
+    let why = match addressee {
+        Some(pid) => format!("{LISTEN_PID}={pid} is another process than this one ({own})"),
+        None if sys::has_gained_rights() => format!("there is no {LISTEN_PID}, and this process has rights that its caller need not have"),
+        None => match (FIRST_PASSED..).take(count as usize).find(|number| !was_passed_bound(*number)) {
+            Some(number) => format!("there is no {LISTEN_PID}, and descriptor {number} is no bound socket that was passed"),
+            None => {
+                log::info!(target: "pollflip", "{LISTEN_FDS}={count} without {LISTEN_PID}: they are taken, since all are bound sockets");
+                return true;
+            }
+        },
+    };
+    log::warn!(
+        target: "pollflip",
+        "{LISTEN_FDS}={count}, but {why}: none is taken; whoever starts this process must set {LISTEN_PID} to {own}, or leave it away and \
+         pass bound sockets from descriptor {FIRST_PASSED} on"
+    );
+    false
+}
+
+/// Whether it is a socket with an address and without a peer that this process was born with.
+fn was_passed_bound(number: RawFd) -> bool {
+    sys::peek(number, |fd| {
+        let flags = fcntl(fd, FcntlArg::F_GETFD).map_or(FdFlag::FD_CLOEXEC, FdFlag::from_bits_retain);
+        let address = getsockname::<SockaddrStorage>(fd.as_raw_fd());
+        // An unnamed unix socket has an address of the family alone.
+        let is_bound = address.is_ok_and(|address| match address.as_unix_addr() {
+            Some(address) => address.path().is_some() || address.as_abstract().is_some(),
+            None => true,
+        });
+        !flags.contains(FdFlag::FD_CLOEXEC) && is_bound && getpeername::<SockaddrStorage>(fd.as_raw_fd()) == Err(Errno::ENOTCONN)
+    })
+    .unwrap_or(false)
 }
 
 /// How many were passed, as is said.

@@ -18,8 +18,8 @@ use crate::exec::Exec;
 use crate::machine::Limits;
 use crate::predecessor::{Claim, Coordination, Gifts, Link};
 use crate::restart_coordination_socket::Server;
-use crate::sockets::Sockets;
-use crate::sys;
+use crate::sockets::{Family, Sockets};
+use crate::sys::{self, Process};
 use crate::systemd;
 
 use super::Restarter;
@@ -134,6 +134,8 @@ impl RestartConfig {
         let is_another = claim.has_built();
         let takeover = claim.built(reactor.waker().clone());
         let limits = Limits { ready: self.ready_timeout, probation: self.probation };
+        let earlier = gifts.draining.iter().map(Process::pid).collect();
+        let family = Family { predecessor: link.as_ref().map(|link| link.pid()), earlier };
         let mut restarter = Restarter {
             driver: Driver::new(limits),
             succession: Succession::new(exec, program, self.ready_timeout, Ancestry::outcomes(link.as_deref())),
@@ -141,7 +143,7 @@ impl RestartConfig {
             manager: Manager::new(names_nobody),
             preconditions,
             paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
-            sockets: Sockets::new(gifts.sockets, passed, link.is_none()),
+            sockets: Sockets::new(gifts.sockets, passed, family),
             ancestry: Ancestry::new(link, takeover, gifts.draining, guarded),
             claim,
             reactor,

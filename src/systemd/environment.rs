@@ -11,7 +11,7 @@
 //! | `NOTIFY_SOCKET` | an absolute path, or an abstract name | learns how the restarts go, or has this process tell somebody else of them |
 //! | `SYSTEMD_EXEC_PID` | a number | restarts are refused |
 //! | `INVOCATION_ID` | 32 hexadecimal digits | the same |
-//! | `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES` | that there are descriptors; each must be a socket that root has made | names for sockets that root has given to the caller |
+//! | `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES` | that there are descriptors, if the first names this process; each must be a socket that root has made | names for sockets that root has given to the caller |
 //! | `POLLFLIP_GUARDED`, `POLLFLIP_GUARD` | nothing: there is no guard | |
 //! | `POLLFLIP_LIFELINE` | that there is a lifeline; its other end must prove that it has the rights of this process | no more than a refused start |
 //!

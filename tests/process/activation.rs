@@ -20,6 +20,8 @@ pub fn trials() -> Vec<Trial> {
         the_environment_is_left_alone_when_there_are_threads,
         the_environment_of_a_process_without_a_predecessor_is_left_alone,
         sockets_passed_to_another_process_are_none_of_ours,
+        sockets_passed_to_nobody_by_name_are_taken_if_they_are_bound,
+        what_was_passed_to_nobody_and_is_no_bound_socket_is_left_with_a_warning,
         a_count_of_sockets_that_are_not_there_is_no_harm,
         promise_10_a_count_of_sockets_that_is_no_number_is_ignored_with_a_warning,
     ]
@@ -155,13 +157,69 @@ fn the_environment_of_a_process_without_a_predecessor_is_left_alone() {
 
 fn sockets_passed_to_another_process_are_none_of_ours() {
     let listeners = two_listeners();
-    let setup = Setup::new().set("listen", "tcp web 127.0.0.1:0").env("AS_PID", "1");
+    let address = listeners[0].local_addr().expect("an address");
+    let setup = Setup::new().set("listen", "tcp web 127.0.0.1:0").env("AS_PID", "1").env("POLLFLIP_TEST_LOG", "1");
     let service = activated(setup, "web:admin", [&listeners[0], &listeners[1]]).start();
-    let line = service.first().says("socket web");
+    let first = service.first();
+    let line = first.says("socket web");
     assert!(!line.contains(&format!("inode {} ", inode(&listeners[0]))), "{line}");
+    let warnings = first.said("log WARN");
+    let told = format!("LISTEN_FDS=2, but LISTEN_PID=1 is another process than this one ({})", first.pid);
+    assert!(warnings.len() == 1 && warnings[0].contains(&told), "{warnings:?}");
+    // The one who binds the address afresh is told who has it.
+    drop(listeners);
+    let answer = first.ask(&format!("claim tcp again {address}"));
+    let holder = format!("this process has {address}, as descriptor 3, which has no name here");
+    assert!(answer.contains(&holder) && answer.contains("LISTEN_FDS"), "{answer}");
     let new = service.restart();
     assert_eq!(new.says("socket web"), line);
     expect_unset(&new);
+    assert!(new.said("log WARN").is_empty());
+}
+
+/// As a runner does it that has a shell between.
+fn unaddressed(setup: Setup, sockets: [&TcpListener; 2], descriptors: &str) -> Setup {
+    let shell = format!("exec 3<&0 4>&1 </dev/null >/dev/null {descriptors}; unset LISTEN_PID; exec \"$0\"");
+    activated(setup.env("POLLFLIP_TEST_LOG", "1"), "web:admin", sockets).shell(&shell)
+}
+
+fn sockets_passed_to_nobody_by_name_are_taken_if_they_are_bound() {
+    let listeners = two_listeners();
+    let setup = Setup::new().set("listen", "tcp web 127.0.0.1:0").set("listen", "tcp admin 127.0.0.1:0");
+    let service = unaddressed(setup, [&listeners[0], &listeners[1]], "").start();
+    let first = service.first();
+    let lines = ["web", "admin"].map(|name| first.says(&format!("socket {name}")));
+    for (line, listener) in lines.iter().zip(&listeners) {
+        assert!(line.contains(&format!("inode {} ", inode(listener))), "{line}");
+    }
+    service.plan_next("claimed exit 1");
+    service.fail_to_restart();
+    service.plan_next("claimed raise SIGKILL");
+    service.fail_to_restart();
+    assert_eq!(service.connect().pid, first.pid);
+    for _ in 0..2 {
+        let new = service.restart();
+        assert_eq!(["web", "admin"].map(|name| new.says(&format!("socket {name}"))), lines);
+        expect_unset(&new);
+        assert!(new.said("log WARN").is_empty());
+    }
+    assert!(first.said("log WARN").iter().all(|line| line.contains("restart")), "{:?}", first.said("log WARN"));
+}
+
+fn what_was_passed_to_nobody_and_is_no_bound_socket_is_left_with_a_warning() {
+    let listeners = two_listeners();
+    // A file, and nothing.
+    for descriptors in ["4</dev/null", "4<&-"] {
+        let setup = Setup::new().set("listen", "tcp web 127.0.0.1:0");
+        let service = unaddressed(setup, [&listeners[0], &listeners[1]], descriptors).start();
+        let first = service.first();
+        let line = first.says("socket web");
+        assert!(!line.contains(&format!("inode {} ", inode(&listeners[0]))), "{line}");
+        let warnings = first.said("log WARN");
+        let told = "LISTEN_FDS=2, but there is no LISTEN_PID, and descriptor 4 is no bound socket that was passed";
+        assert!(warnings.len() == 1 && warnings[0].contains(told), "{warnings:?}");
+        assert_eq!(service.restart().says("socket web"), line);
+    }
 }
 
 fn a_count_of_sockets_that_are_not_there_is_no_harm() {

@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         names_are_checked,
         an_empty_path_is_an_error,
         an_address_that_somebody_has_is_an_error_that_says_who_may,
+        an_address_that_overlaps_one_of_the_predecessor_is_an_error_that_names_it,
     ]
 }
 
@@ -98,6 +99,41 @@ fn an_empty_path_is_an_error() {
 fn an_address_that_somebody_has_is_an_error_that_says_who_may() {
     let service = Service::start();
     let other = TcpListener::bind("127.0.0.1:0").expect("a listener");
-    let answer = service.first().ask(&format!("claim tcp other {}", other.local_addr().expect("an address")));
-    assert!(answer.contains("cannot bind \"other\"") && answer.contains("its environment has POLLFLIP_LIFELINE"), "{answer}");
+    let address = other.local_addr().expect("an address");
+    let answer = service.first().ask(&format!("claim tcp other {address}"));
+    assert!(
+        answer.contains("cannot bind \"other\"") && answer.contains(&format!("process {} has {address}", std::process::id())),
+        "{answer}"
+    );
+    // One that was started by a restart may be of a release that has failed.
+    let another = Service::start();
+    let left = another.restart();
+    left.says("event PredecessorGone");
+    let answer = service.first().ask(&format!("claim tcp other {}", another.address()));
+    let told = format!("process {} has {}, and a restart has started that process", left.pid, another.address());
+    assert!(answer.contains(&told), "{answer}");
+}
+
+fn an_address_that_overlaps_one_of_the_predecessor_is_an_error_that_names_it() {
+    let service = Service::start();
+    let first = service.first();
+    let address = service.address();
+    let told = format!("the predecessor (process {}) still has {address}", first.pid);
+    // Under another name, with the old one still inherited; and under the same name, with that removed.
+    let renamed = format!("set only=tcp other 0.0.0.0:{}", address.port());
+    service.plan_next(&renamed);
+    service.fail_to_restart();
+    let error = service.hub.nth(1).says("socket-error");
+    assert!(error.contains(&told) && error.contains("which is \"echo\" here") && error.contains("Another address"), "{error}");
+    service.plan_next(&format!("built remove echo\n{}", renamed.replace("other", "echo")));
+    service.fail_to_restart();
+    let error = service.hub.nth(2).says("socket-error");
+    assert!(error.contains(&told) && !error.contains("here") && error.contains("Event::PredecessorGone"), "{error}");
+    assert_eq!(service.connect().pid, first.pid);
+    // The advice: when the predecessor has ended.
+    service.plan_next("built remove echo\nset only=none");
+    let new = service.restart();
+    new.says("event PredecessorGone");
+    assert_eq!(new.ask(&format!("claim tcp echo 0.0.0.0:{}", address.port())), "ok");
+    assert_eq!(service.connect().pid, new.pid);
 }
