@@ -108,7 +108,7 @@ impl RestartConfig {
             forget_pending(signal);
         }
         let unstartable = launch.program.as_ref().err().copied();
-        let world = World::look(link.is_none());
+        let world = World::look(link.is_none(), self.trusts_parent);
         let names_nobody = world.has_other_numbers();
         let preconditions = Preconditions::new(self, unstartable, &world, is_deaf, &launch.mask);
         if !claim.has_built() {

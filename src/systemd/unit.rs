@@ -44,8 +44,9 @@ pub(super) fn numbers_differ() -> bool {
         // It is that of a namespace further out, and tells the numbers in all of them.
         return has_several_numbers();
     }
-    let is_of_init = || fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim_end() == "systemd");
-    started().is_some_and(|pid| pid != own && !sys::descends_from(own, pid) && !is_of_init())
+    // It may be hidden (ProtectProc=).
+    let is_other_init = || fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim_end() != "systemd");
+    started().is_some_and(|pid| pid != own && !sys::descends_from(own, pid) && is_other_init())
 }
 
 fn has_several_numbers() -> bool {

@@ -31,14 +31,16 @@ pub(in crate::restarter) struct World {
 }
 
 impl World {
-    /// Looks at it. A successor is a child of its predecessor, or comes to whoever takes orphans in: its parent tells nothing, and what
-    /// held for the first generation holds for it.
-    pub(in crate::restarter) fn look(is_first: bool) -> World {
+    /// Looks at it. A successor is a child of its predecessor, or comes to whoever takes orphans in, and the process that systemd has
+    /// started is gone: that tells nothing, and what held for the first generation holds for it. One that the first generation has not
+    /// gone by, since the program `is_trusted` to know better, is seen in all.
+    pub(in crate::restarter) fn look(is_first: bool, is_trusted: bool) -> World {
         if sys::is_simulated() {
             return World::default();
         }
         let fatal_parent = Some(getppid().as_raw() as u32).filter(|parent| is_first && is_fatal(*parent));
-        World { is_init: process::id() == 1, fatal_parent, other_numbers: systemd::numbers_differ() }
+        let other_numbers = (is_first || is_trusted) && systemd::numbers_differ();
+        World { is_init: process::id() == 1, fatal_parent, other_numbers }
     }
 
     /// Whether the service manager knows processes by other numbers.
