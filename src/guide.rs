@@ -226,6 +226,10 @@
 //! fi
 //! ```
 //!
+//! A `systemctl reload` that waits while systemd executes itself anew (`daemon-reexec`, as an upgrade of systemd does it) may exit with 1
+//! although the restart succeeds. Where that can happen, the script asks the service before it puts the old file back: `status` names the
+//! generation and how the last restarts ended.
+//!
 //! Two processes run for a while: memory, process limits and connections to databases must allow for it. Both versions must understand the
 //! state that is handed over, and whatever both write to.
 //!

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # What the cases are written with. Every wait has a limit.
 
+# The version of systemd, which `run` sets.
+: "${version:=}"
 # The unit that `show` and `journal` look at, and when the case began.
 unit=
 since=
@@ -41,6 +43,11 @@ property_is() {
 
 property_contains() {
   [[ $(show "$1") == *"$2"* ]]
+}
+
+# A restart has begun. Versions after 257 may show the unit as active all the same, if it was asked for by ExecReload=.
+reloads() {
+  property_is StatusText restarting && { [ "$version" -gt 257 ] || property_is ActiveState reloading; }
 }
 
 property_is_not() {

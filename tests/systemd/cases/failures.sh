@@ -155,7 +155,7 @@ case_stop_during_a_second_restart() {
 stop_during_a_restart() {
   hanging_release
   reload_to_one_that_hangs
-  is ActiveState "$(show ActiveState)" reloading
+  await 20 "the unit is reloading" reloads
   stopped
   is ActiveState "$(show ActiveState)" inactive
   is Result "$(show Result)" success

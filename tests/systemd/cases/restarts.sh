@@ -121,7 +121,7 @@ RELEASE
   local old
   old=$(show MainPID)
   in_box systemctl reload --no-block socket-activation
-  await 20 "the unit is reloading" property_is ActiveState reloading
+  await 20 "the unit is reloading" reloads
   await 20 "the status" property_is StatusText restarting
   is MainPID "$(show MainPID)" "$old"
   in_box sh -c 'echo >/srv/go'

@@ -98,7 +98,7 @@ case_a_stop_of_its_own_in_the_middle_of_a_reload_is_seen() {
   await 20 "the client is connected" in_box test -e /srv/connected
   printf '#!/bin/sh\nexec sleep 60\n' | release restarter
   in_box kill -USR1 "$pid"
-  await 20 "the unit is reloading" property_is ActiveState reloading
+  await 20 "the unit is reloading" reloads
   in_box kill -TERM "$pid"
   await 20 "the unit is deactivating" property_is ActiveState deactivating
   in_box touch /srv/seen
