@@ -131,6 +131,20 @@ pub enum Refusal {
          been deleted, or /proc is not there; name the program by an absolute path, with RestartConfig::program"
     )]
     UnknownProgram,
+    /// A system call that every restart needs cannot be made in this process: the kernel is too old, or a sandbox forbids it (a seccomp
+    /// filter, `SystemCallFilter=` of a unit, the profile of a container).
+    #[error(
+        "this process cannot call {call} ({}), which every restart needs: Linux 5.4 or newer has it, so allow it in the sandbox (seccomp, \
+         SystemCallFilter=), see \"The system calls of the loop\" in the guide",
+        io::Error::from_raw_os_error(*errno)
+    )]
+    #[non_exhaustive]
+    MissingCall {
+        /// The name of the system call.
+        call: &'static str,
+        /// The number of the error that it returns.
+        errno: i32,
+    },
     /// The restart thread has ended, which it does on its own only in a panic: see
     /// [`Event::NoMoreRestarts`](crate::Event::NoMoreRestarts).
     #[error("the restart thread of this process is gone: stop and start the service")]

@@ -29,7 +29,7 @@ use crate::machine::Attempt;
 use crate::sys::{self, Origin, Process};
 
 use condemned::Condemned;
-pub(crate) use condemned::KILL_AGAIN;
+pub(crate) use condemned::{KILL_AGAIN, unkillable};
 use start::start;
 
 /// How long the end of the thread is waited for when the restarter is dropped, and the end of a killed

@@ -418,5 +418,10 @@
 //! | `brk`, `mmap`, `munmap`, `mremap`, `mprotect`, `madvise`, `getrandom` | memory, and the seeds of hash maps |
 //! | `rt_sigprocmask`, `rt_sigreturn`, `restart_syscall` | the handler of the restart signal; going on after a signal, or after the process was stopped |
 //!
+//! A filter that has a call fail (`SystemCallErrorNumber=`) is noticed too: calls that every restart needs are tried in
+//! [`build`](crate::RestartConfig::build), which logs a warning, and each restart is refused by the name of the call
+//! ([`Refusal::MissingCall`](crate::Refusal::MissingCall)). Of one that is forbidden later, the failed restart names it. Without
+//! `pidfd_send_signal` a successor that hangs cannot be killed: an error is logged, and the status says so until somebody else has killed it.
+//!
 //! One call more is made in a process that leads the session of a terminal, when it is asked for a restart: `rt_sigaction`, which tells
 //! whether the end of this process would be that of the successor.

@@ -74,7 +74,8 @@ impl Lifeline {
     pub(crate) fn pair() -> io::Result<(Lifeline, OwnedFd)> {
         sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(|error| sys::naming("socketpair")(error.into()))?;
         Ok((Lifeline::from(ours), theirs))
     }
 

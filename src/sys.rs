@@ -8,6 +8,7 @@ mod fork;
 mod guarding;
 mod memory;
 mod packet;
+mod probe;
 mod process;
 mod rights;
 pub(crate) mod simulation;
@@ -43,6 +44,7 @@ pub(crate) use guarding::{
 };
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};
+pub(crate) use probe::{missing_call, naming};
 pub(crate) use process::{Process, kill_and_reap};
 pub(crate) use rights::{Maker, Thread, own_capabilities, threads_with};
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};

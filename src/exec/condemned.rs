@@ -29,7 +29,20 @@ impl Condemned {
     }
 }
 
+/// For people.
+pub(crate) fn unkillable(pid: u32) -> String {
+    format!(
+        "process {pid} must end, and this process may not kill it (it has become another user, or a sandbox forbids pidfd_send_signal): \
+         kill it by hand"
+    )
+}
+
 impl Exec {
+    /// Whether that process must die and nobody here may kill it.
+    pub(crate) fn cannot_kill(&self, pid: u32) -> bool {
+        self.shared.desk().condemned.iter().any(|condemned| condemned.process.pid() == pid)
+    }
+
     /// Has a child killed that this thread may not kill: the restart thread has rights that others may
     /// have given up. If the restart thread may not kill it either, or is gone, the kill is tried
     /// [again](Exec::kill_again) until the child has ended. The one who watches the child reaps it.
@@ -68,7 +81,7 @@ impl Shared {
     pub(super) fn condemn(&self, mut condemned: Condemned) {
         if !mem::replace(&mut condemned.is_told, true) {
             let pid = condemned.process.pid();
-            log::error!("process {pid} must end, and this process may not kill it; it is tried again until process {pid} has ended");
+            log::error!("{}; it is tried again until process {pid} has ended", unkillable(pid));
         }
         let mut desk = self.desk();
         desk.next_kill.get_or_insert_with(|| sys::now() + KILL_AGAIN);

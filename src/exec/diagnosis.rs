@@ -41,7 +41,11 @@ pub(super) fn of(program: &Program, launch: &Launch, error: &io::Error) -> Optio
         libc::EACCES => Some(forbidden(&program.path, directory)),
         libc::ENOEXEC => Some(unfit(&program.path, directory, DEPTH)),
         libc::ETXTBSY => Some("it is still being written; deploy by rename".into()),
-        libc::EPERM => Some("a rule of the system forbids it (a seccomp filter that reaches the restart thread, a security module)".into()),
+        libc::EPERM | libc::ENOSYS => Some(
+            "a rule of the system forbids it (a seccomp filter that reaches the restart thread and forbids clone, vfork or execve, a security \
+             module)"
+                .into(),
+        ),
         libc::EAGAIN => Some("this user or control group may not have more processes (RLIMIT_NPROC, pids.max)".into()),
         libc::E2BIG => Some("its arguments and environment are too large".into()),
         _ => None,

@@ -56,7 +56,8 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
             Err(error) => return Err(failed(error)),
         }
     };
-    Process::open(pid)
+    let open = |pid| Process::open(pid).map_err(sys::naming("pidfd_open"));
+    open(pid)
         // Whoever waits for any child may have reaped it by then, and its number may have gone to a process that is none of ours.
         .and_then(|process| if process.is_child() { Ok(process) } else { Process::gone(pid) })
         .or_else(|error| match error.raw_os_error() {

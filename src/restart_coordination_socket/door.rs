@@ -37,7 +37,7 @@ impl Door {
                 "user {uid} may not ask: anybody from another user namespace can be that one. Ask as root, or give the service another user"
             ),
             Ok(uid) => format!("user {uid} may not ask; root and the user of the service may"),
-            Err(error) => format!("it cannot be found out who asks: {error}"),
+            Err(error) => format!("it cannot be found out who asks (getsockopt): {error}"),
         };
         self.warn(&why, now);
         Some(why)

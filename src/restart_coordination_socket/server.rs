@@ -239,7 +239,7 @@ impl Server {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return newcomers,
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
-                    log::warn!("cannot take in who asks at {}: {error}; trying again", self.path.display());
+                    log::warn!("cannot take in who asks at {} (accept4): {error}; trying again", self.path.display());
                     self.retry_at = Some(now + RETRY);
                     return newcomers;
                 }

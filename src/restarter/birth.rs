@@ -26,7 +26,7 @@ impl Restarter {
             .map(|(name, socket, number)| Ok((name.to_owned(), sys::duplicate(socket, above)?, number)))
             .collect::<io::Result<_>>()?;
 
-        let own = Process::open(process::id())?;
+        let own = Process::open(process::id()).map_err(sys::naming("pidfd_open"))?;
         let mut gifts = vec![(Given::Predecessor, own.as_fd())];
         if let Some((path, identities, listener)) = self.requests.listener()
             && let Some(path) = path.to_str()
@@ -55,7 +55,7 @@ impl Restarter {
                 Some(hello) => Message::Hello(Hello { given, more, ..hello }),
                 None => Message::More { given, more },
             };
-            lifeline.send(&message, &descriptors)?;
+            lifeline.send(&message, &descriptors).map_err(sys::naming("sendmsg"))?;
         }
         Ok((lifeline, Job { attempt, lifeline: Arc::new(theirs), passed }))
     }

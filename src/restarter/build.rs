@@ -13,7 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::config::{RestartConfig, restart_signal};
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::exec::Exec;
 use crate::machine::Limits;
 use crate::predecessor::{Claim, Coordination, Gifts, Link};
@@ -107,7 +107,8 @@ impl RestartConfig {
         {
             forget_pending(signal);
         }
-        let unstartable = launch.program.as_ref().err().copied();
+        let missing = sys::missing_call().map(|(call, errno)| Refusal::MissingCall { call, errno });
+        let unstartable = launch.program.as_ref().err().copied().or(missing);
         let world = World::look(link.is_none(), self.trusts_parent);
         let names_nobody = world.has_other_numbers();
         let preconditions = Preconditions::new(self, unstartable, &world, is_deaf, &launch.mask);
@@ -115,7 +116,7 @@ impl RestartConfig {
             preconditions.warn();
         }
         let program = launch.program.as_ref().map(|program| program.path.clone()).unwrap_or_default();
-        let exec = Exec::start(launch, signal, reactor.waker().clone()).map_err(Error::os("cannot start the restart thread"))?;
+        let exec = Exec::start(launch, signal, reactor.waker().clone()).map_err(Error::os("cannot start the restart thread (clone)"))?;
         arrange(signal, blocked)?;
         Ancestry::watch(link.as_deref(), &gifts.draining, &reactor)?;
         let guarded = Guarded::new(&reactor)?;
@@ -165,7 +166,7 @@ impl RestartConfig {
         let numbers: Vec<i32> = handled.iter().map(|signal| *signal as i32).collect();
         let mut signals = sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])
             .and_then(|()| Signals::new(&numbers))
-            .map_err(Error::os("cannot install the handler of the restart signal"))?;
+            .map_err(Error::os("cannot install the handler of the restart signal (socketpair, rt_sigaction)"))?;
         sys::may_fail(&[libc::ENOMEM, libc::ENOSPC])
             .and_then(|()| registry.register(&mut signals, SIGNALS, Interest::READABLE))
             .map_err(Error::os("cannot watch the restart signal"))?;

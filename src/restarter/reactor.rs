@@ -117,8 +117,8 @@ impl Reactor {
             .map_err(Error::os("cannot make an epoll"))?;
         let waker = sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])
             .and_then(|()| Waker::new(poll.registry(), WAKER))
-            .map_err(Error::os("cannot make a waker"))?;
-        let timer = Timer::new().map_err(Error::os("cannot make a timer"))?;
+            .map_err(Error::os("cannot make a waker (eventfd2, epoll_ctl)"))?;
+        let timer = Timer::new().map_err(Error::os("cannot make a timer (timerfd_create)"))?;
         let events = Events::with_capacity(CAPACITY);
         let reactor = Reactor { poll, events, waker: Arc::new(waker), timer, epoch: sys::now() };
         reactor.watch(reactor.timer.as_fd(), TIMER)?;

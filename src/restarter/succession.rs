@@ -18,7 +18,7 @@ use mio::Waker;
 use nix::libc;
 
 use crate::error::{ChildSpawnError, Exit, Failure};
-use crate::exec::{Exec, Job, KILL_AGAIN};
+use crate::exec::{Exec, Job, KILL_AGAIN, unkillable};
 use crate::handover::Handover;
 use crate::lifeline::{self, Lifeline};
 use crate::machine::{Attempt, Cause, Input, KILL_TIMEOUT};
@@ -303,9 +303,11 @@ impl Succession {
         Some(text)
     }
 
-    /// The last line that the successor has said of itself.
+    /// The last line that the successor has said of itself; of one that cannot be killed, that.
     pub(super) fn progress(&self) -> Option<String> {
-        self.current.as_ref()?.words.progress.clone()
+        let current = self.current.as_ref()?;
+        let condemned = current.process.as_ref().map(|process| process.pid()).filter(|pid| self.exec.cannot_kill(*pid));
+        condemned.map(unkillable).or_else(|| current.words.progress.clone())
     }
 
     /// How the successor has ended, if it has.

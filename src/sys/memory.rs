@@ -11,12 +11,13 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::may_fail;
+use super::{may_fail, naming};
 
 /// A new memory file, which can be sealed.
 pub(crate) fn memory_file() -> io::Result<File> {
     may_fail(&[libc::EMFILE, libc::ENOMEM])?;
-    Ok(memfd_create(c"pollflip", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?.into())
+    let made = memfd_create(c"pollflip", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING);
+    made.map(File::from).map_err(|error| naming("memfd_create")(error.into()))
 }
 
 /// From now on nobody changes it.

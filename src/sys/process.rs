@@ -48,7 +48,7 @@ impl Process {
         self.pid
     }
 
-    /// SIGKILL. That it is dead already is no error; `false`: this thread may not.
+    /// SIGKILL. That it is dead already is no error; `false`: this thread may not, or cannot.
     pub(crate) fn kill(&self) -> bool {
         if simulation::kill(self.pid).is_some() {
             return true;
@@ -56,7 +56,7 @@ impl Process {
         // SAFETY: pidfd_send_signal takes a descriptor that is open, a number, a null for the defaults, and no flags.
         let result =
             unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), libc::SIGKILL, ptr::null::<libc::siginfo_t>(), 0) };
-        result == 0 || Errno::last() != Errno::EPERM
+        result == 0 || Errno::last() == Errno::ESRCH
     }
 
     /// Sends it a signal by number.
@@ -117,6 +117,14 @@ impl Process {
             (_, libc::CLD_EXITED) => Some(Exit::Code(status)),
             _ => Some(Exit::Signal(status)),
         })
+    }
+
+    /// Whether the end of a process could be waited for, if it were a child.
+    pub(super) fn can_be_waited_for(&self) -> io::Result<()> {
+        match self.reap(libc::WNOWAIT) {
+            Ok(_) | Err(Errno::ECHILD) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether it is a child of this process that nobody has reaped.

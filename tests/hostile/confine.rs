@@ -23,6 +23,8 @@ pub fn this_thread(how: &str) {
             nix::sys::prctl::set_no_new_privs().expect("no new privileges");
         }
         "setuid" => become_nobody(),
+        // Once: the other thread says the same.
+        "deny" => deny(rest),
         // Of a program that is setuid: nobody can see from then on that it was started by another
         // user.
         "root" => {
@@ -49,6 +51,17 @@ pub fn this_thread(how: &str) {
         other => panic!("nothing to give up is called {other}"),
     }
     say(&format!("confined {word}"));
+}
+
+/// Denies a system call with an error, `CALL ERROR`, to all threads, and to all that is started from here on.
+pub fn deny(what: &str) {
+    let (call, error) = what.split_once(' ').expect("a call and an error");
+    #[cfg(target_pointer_width = "64")]
+    let number = crate::listed::number(call).expect("a call of this machine");
+    #[cfg(not(target_pointer_width = "64"))]
+    let number = panic!("no calls are known by name here: {call}");
+    let program = filter([number], SeccompAction::Allow, SeccompAction::Errno(error.parse().expect("a number")));
+    apply_filter_all_threads(&program).expect("a filter for all threads");
 }
 
 /// Denies what makes processes and executes programs.

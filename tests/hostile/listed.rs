@@ -29,7 +29,7 @@ const STATE: &[u8] = &[7; 100_000];
 /// The numbers of the calls that this module knows; one that this machine does not have has none.
 macro_rules! calls {
     ($($name:ident)*; only on x86_64: $($old:ident)*) => {
-        fn number(name: &str) -> Option<i64> {
+        pub fn number(name: &str) -> Option<i64> {
             use nix::libc;
             paste_calls!(name, $($name)*);
             #[cfg(target_arch = "x86_64")]
@@ -56,8 +56,8 @@ calls! {
     SYS_shutdown SYS_memfd_create SYS_ftruncate SYS_pread64 SYS_pidfd_open SYS_pidfd_send_signal SYS_waitid SYS_getpid SYS_gettid
     SYS_geteuid SYS_clock_gettime SYS_clock_nanosleep SYS_futex SYS_getrandom SYS_brk SYS_mmap SYS_munmap SYS_mremap SYS_mprotect
     SYS_madvise SYS_rt_sigreturn SYS_rt_sigprocmask SYS_rt_sigaction SYS_restart_syscall SYS_sched_yield SYS_kill SYS_wait4 SYS_tgkill SYS_dup
-    SYS_ioctl SYS_getdents64 SYS_prlimit64 SYS_sigaltstack SYS_exit SYS_exit_group;
-    only on x86_64: SYS_epoll_wait SYS_poll SYS_unlink SYS_rename SYS_readlink SYS_stat SYS_lstat SYS_access SYS_open
+    SYS_ioctl SYS_timerfd_create SYS_eventfd2 SYS_epoll_create1 SYS_execve SYS_clone SYS_clone3 SYS_signalfd4 SYS_faccessat2 SYS_faccessat SYS_getdents64 SYS_prlimit64 SYS_sigaltstack SYS_exit SYS_exit_group;
+    only on x86_64: SYS_epoll_wait SYS_poll SYS_unlink SYS_rename SYS_readlink SYS_stat SYS_lstat SYS_access SYS_open SYS_vfork
 }
 
 /// The names in the table of the guide.

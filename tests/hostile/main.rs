@@ -63,6 +63,8 @@ mod pid_file;
 mod privileges;
 mod races;
 mod relative;
+#[cfg(target_pointer_width = "64")]
+mod sandboxes;
 mod secrets;
 mod service;
 #[cfg(target_pointer_width = "64")]
@@ -99,6 +101,8 @@ fn main() -> ExitCode {
         numbers::trials(),
         races::trials(),
         relative::trials(),
+        #[cfg(target_pointer_width = "64")]
+        sandboxes::trials(),
         secrets::trials(),
         terminals::trials(),
         #[cfg(target_pointer_width = "64")]

@@ -55,7 +55,7 @@ pub fn clock() -> u64 {
     now.as_nanos() as u64
 }
 
-/// `confine`, `give_path`, `pid_file`, `max_draining`, `keep`, `chdir_first`: lines of `key=value`
+/// `confine`, `deny`, `give_path`, `pid_file`, `max_draining`, `keep`, `chdir_first`: lines of `key=value`
 /// that only this service knows.
 pub struct Extras(Vec<(String, String)>);
 
@@ -95,6 +95,9 @@ pub fn main() -> ExitCode {
     let (mut plan, changes) = Plan::take(&directory.join(NEXT));
     let extras = Extras::read(&changes);
     let settings = Settings::read(&directory, changes);
+    if let Some(what) = extras.get("deny") {
+        confine::deny(what);
+    }
     match Running::start(settings, &extras, &mut plan).and_then(|mut running| running.serve(&mut plan)) {
         Ok(()) => {
             say("ends");
