@@ -7,6 +7,7 @@
 //! - [A deploy, step by step](#a-deploy-step-by-step)
 //! - [The `restart` subcommand and its exit statuses](#the-restart-subcommand-and-its-exit-statuses)
 //! - [Over a fleet](#over-a-fleet)
+//! - [Recipes](#recipes)
 //! - [What to watch](#what-to-watch)
 //! - [Fewer privileges](#fewer-privileges)
 //! - [More rights than the caller](#more-rights-than-the-caller)
@@ -308,6 +309,117 @@
 //!       delay: 10
 //!       until: restart.rc != 2
 //! ```
+//!
+//! # Recipes
+//!
+//! Orders in which both versions never meet. Each is kept by a test through many restarts, and through restarts that fail (`tests/recipes`).
+//!
+//! ## One lock for both versions
+//!
+//! A lock of a database or of a single instance is wanted by both processes. Taken before [`ready`](crate::Restarter::ready), it is still
+//! held by the predecessor; taken right after, it may be. Two orders never collide:
+//!
+//! | order | the predecessor lets it go at | the successor takes it | who has it meanwhile |
+//! | --- | --- | --- | --- |
+//! | with the state | [`StateRequested`](crate::Event::StateRequested), before it [sends](crate::Handover::send) | after [`receive`](crate::Predecessor::receive), before `ready` | nobody from then on until the successor takes it: the service stands still anyway |
+//! | with the service | [`HandedOff`](crate::Event::HandedOff) | at [`Committed`](crate::Event::Committed) | nobody between the two, during a whole probation too |
+//!
+//! In both the predecessor takes the lock again at [`Failed`](crate::Event::Failed) and at [`Resumed`](crate::Event::Resumed), if it has
+//! let it go: the successor has ended by then. The first process takes the lock at its start. With the state:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use pollflip::{Event, RestartConfig};
+//!
+//! # use std::fs::File;
+//! # fn lock() -> std::io::Result<File> { unimplemented!() }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut restarter = RestartConfig::new().build()?;
+//! if let Some(predecessor) = restarter.predecessor() {
+//!     predecessor.receive(Duration::from_secs(5))?;
+//! }
+//! // By flock, or as a database opens its store.
+//! let mut held = Some(lock()?);
+//! restarter.ready()?;
+//! loop {
+//!     match restarter.wait(Duration::from_secs(1)) {
+//!         Some(Event::StateRequested(handover)) => {
+//!             held = None;
+//!             handover.send();
+//!         }
+//!         Some(Event::Failed(_) | Event::Resumed(_)) if held.is_none() => held = Some(lock()?),
+//!         Some(Event::Completed(_)) => return Ok(()),
+//!         _ => {}
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! ## A group of listeners that grows or shrinks
+//!
+//! With `SO_REUSEPORT` the kernel spreads connections over all listeners of an address, and those that wait in one that is closed are
+//! reset. So a successor takes over all that its predecessor has, also if it wants fewer, and accepts from all of them; and it binds
+//! additional ones when it serves. A restart that fails has then bound nothing and closed nothing.
+//!
+//! ```no_run
+//! # use std::net::TcpListener;
+//! # fn bind_with_reuse_port() -> std::io::Result<TcpListener> { unimplemented!() }
+//! # fn main() -> Result<(), pollflip::Error> {
+//! # let mut restarter = pollflip::RestartConfig::new().build()?;
+//! let wanted = 4;
+//! let mut listeners = Vec::new();
+//! let adopted = restarter.sockets().unclaimed();
+//! for name in adopted.iter().filter(|name| name.starts_with("web ")) {
+//!     listeners.push(restarter.sockets().or_insert_with(name, bind_with_reuse_port)?);
+//! }
+//! restarter.ready()?;
+//! for name in (0..wanted).map(|number| format!("web {number}")).filter(|name| !adopted.contains(name)) {
+//!     listeners.push(restarter.sockets().or_insert_with(&name, bind_with_reuse_port)?);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With a probation, additional ones are bound at [`Committed`](crate::Event::Committed): what waits in them is reset if the successor dies.
+//! A group is made smaller by a fresh start, or where `net.ipv4.tcp_migrate_req` is 1.
+//!
+//! ## Another address
+//!
+//! A new address that has nothing to do with the old one is bound before `ready`, under another name. One that overlaps it (`127.0.0.1:80`
+//! and `0.0.0.0:80`) cannot be bound as long as the predecessor listens: without more it is bound at
+//! [`PredecessorGone`](crate::Event::PredecessorGone), and until then nobody listens there, or only the old one does. Without a gap it is the
+//! recipe for groups, with a name for each address, such as `web 0.0.0.0:80`:
+//!
+//! 1. The successor takes over what the predecessor has, and accepts from it.
+//! 2. After [`ready`](crate::Restarter::ready) it sets `SO_REUSEPORT` on that, in case the release before has not.
+//! 3. It binds the new address with `SO_REUSEPORT`, and accepts from both. The kernel prefers the listener with the narrower address.
+//!
+//! The old listener stays: connections wait in it. Where an address must not be served any more, the listener is
+//! [removed](crate::Sockets::remove) and closed when nothing has come on it for a while.
+//!
+//! ## A multicast group
+//!
+//! A socket that is inherited is in its groups already, and joining one again is an error (`EADDRINUSE`): see
+//! [`udp_socket`](crate::Sockets::udp_socket).
+//!
+//! ## Helper processes
+//!
+//! A helper is the child of the process that has started it, and no later generation can wait for it (`ECHILD`). Its number may be another
+//! process's one day. A pidfd (`pidfd_open`) is not:
+//!
+//! - It goes to each successor by [`Handover::fd`](crate::Handover::fd).
+//! - It becomes readable when the helper has ended, so the loop watches it.
+//! - `pidfd_send_signal` ends the helper, and nobody else.
+//! - The status stays unknown. The parent, and after its end whoever takes orphans in, has to reap the helper.
+//! - A helper that asks for a signal at the end of its parent (`PR_SET_PDEATHSIG`), or that watches its parent, ends with the first restart.
+//!
+//! After a restart that has failed the helper is still a child of the process that has started it.
+//!
+//! ## Processors and priorities
+//!
+//! Affinity, niceness and scheduling policy belong to a thread, and a successor is born with those of the restart thread, which has those of
+//! the thread that calls [`build`](crate::RestartConfig::build). So a program sets them after `build`. Set before, they come to every later
+//! generation: one that starts a worker for each processor then starts one worker, and a niceness that is raised each time adds up.
 //!
 //! # What to watch
 //!

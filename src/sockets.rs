@@ -124,6 +124,22 @@ impl Sockets {
 
     /// A UDP socket on `address`, as for [`tcp_listener`](Sockets::tcp_listener).
     ///
+    /// What was set on the socket is there in every generation: options, and the multicast groups that it is in. To join one again is an
+    /// error (`EADDRINUSE`). A program joins only where the socket is fresh, or lets that error pass:
+    ///
+    /// ```no_run
+    /// # use std::net::Ipv4Addr;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut restarter = pollflip::RestartConfig::new().build()?;
+    /// let is_inherited = restarter.sockets().unclaimed().iter().any(|name| name == "discovery");
+    /// let socket = restarter.sockets().udp_socket("discovery", "0.0.0.0:5353")?;
+    /// if !is_inherited {
+    ///     socket.join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 251), &Ipv4Addr::UNSPECIFIED)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The address cannot be bound, or the socket of that name is of another kind or at another address.

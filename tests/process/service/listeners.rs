@@ -8,7 +8,9 @@ use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use nix::sys::socket::{MsgFlags, accept, send};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, accept, bind, listen, send, setsockopt, socket, sockopt,
+};
 use pollflip::Restarter;
 use slab::Slab;
 
@@ -65,6 +67,8 @@ impl Listeners {
             "udp" => Socket::Udp(UdpSocket::from_std(sockets.udp_socket(name, address).map_err(text)?)),
             "datagram" => Socket::Datagram(UnixDatagram::from_std(sockets.unix_datagram(name, address).map_err(text)?)),
             "seqpacket" => Socket::Seqpacket(sockets.unix_seqpacket(name, address).map_err(text)?),
+            // One of a group that shares an address.
+            "shared" => Socket::Tcp(TcpListener::from_std(sockets.or_insert_with(name, || shared(address)).map_err(text)?)),
             "file" => {
                 let open = || OpenOptions::new().create(true).append(true).open(address).map(OwnedFd::from);
                 Socket::Other(sockets.or_insert_with(name, open).map_err(text)?)
@@ -149,6 +153,19 @@ impl Listeners {
             }
         }
     }
+}
+
+/// A listener that lets others listen on the same address.
+fn shared(address: &str) -> io::Result<std::net::TcpListener> {
+    let address: std::net::SocketAddr = address.parse().expect("an address");
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let listener = socket(family, SockType::Stream, flags, None)?;
+    setsockopt(&listener, sockopt::ReuseAddr, &true)?;
+    setsockopt(&listener, sockopt::ReusePort, &true)?;
+    bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&listener, Backlog::MAXALLOWABLE)?;
+    Ok(listener.into())
 }
 
 impl Socket {
