@@ -94,7 +94,7 @@ pub fn main() -> ExitCode {
     let (mut plan, changes) = Plan::take(&directory.join(NEXT));
     let all = std::env::var(SETTINGS).unwrap_or_default();
     let lines = all.lines().chain(changes.iter().map(String::as_str));
-    let which = lines.filter_map(|line| line.strip_prefix("recipe=")).last().expect("a recipe").to_owned();
+    let which = lines.filter_map(|line| line.strip_prefix("recipe=")).next_back().expect("a recipe").to_owned();
     let settings = Settings::read(&directory, changes);
     match run(&settings, recipe(&which, &directory).as_mut(), &mut plan) {
         Ok(()) => ExitCode::SUCCESS,
