@@ -72,8 +72,6 @@ pub struct Sockets {
     entries: HashMap<String, Vec<Entry>>,
     /// What systemd passed, as long as the program has not used `Sockets`: it may take them by itself.
     untouched: Vec<(Passed, OwnedFd)>,
-    /// No other process waits on what came with this one.
-    is_first: bool,
     /// Who may still have an address that this process wants.
     family: Family,
     closed: bool,
@@ -89,7 +87,7 @@ struct Entry {
 
 impl Sockets {
     /// A first generation has no predecessor that may be waiting on a socket of systemd.
-    pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>, is_first: bool) -> Sockets {
+    pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>, family: Family) -> Sockets {
         let mut entries: HashMap<String, Vec<Entry>> = HashMap::new();
         for (name, socket) in inherited {
             entries.entry(name).or_default().push(Entry { socket, inherited: true, claimed: false });
@@ -104,12 +102,7 @@ impl Sockets {
                 None => {}
             }
         }
-        Sockets { entries, untouched, is_first, family: Family::default(), closed: false }
-    }
-
-    /// With the processes before this one.
-    pub(crate) fn of_family(self, family: Family) -> Sockets {
-        Sockets { family, ..self }
+        Sockets { entries, untouched, family, closed: false }
     }
 
     /// A listening TCP socket on `address`: `"0.0.0.0:80"`, `("::", 80)`, … Port 0 stands for any port. If the address is a name with
@@ -290,7 +283,7 @@ impl Sockets {
             if sys::identity(passed.number) == sys::identity(socket.as_raw_fd()) {
                 sys::peek(passed.number, |fd| fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)));
             }
-            if self.is_first
+            if self.family.predecessor.is_none()
                 && let Err(error) = set_nonblocking(&socket)
             {
                 log::warn!("cannot make socket {:?} of systemd non-blocking: {error}", passed.name);

@@ -144,7 +144,7 @@ impl RestartConfig {
             manager: Manager::new(names_nobody),
             preconditions,
             paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
-            sockets: Sockets::new(gifts.sockets, passed, link.is_none()).of_family(family),
+            sockets: Sockets::new(gifts.sockets, passed, family),
             ancestry: Ancestry::new(link, takeover, gifts.draining, guarded),
             claim,
             reactor,

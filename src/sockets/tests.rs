@@ -8,7 +8,12 @@ use super::*;
 
 /// Nothing was inherited or passed.
 fn empty() -> Sockets {
-    Sockets::new(Vec::new(), Vec::new(), true)
+    Sockets::new(Vec::new(), Vec::new(), Family::default())
+}
+
+/// That of a process that has a predecessor.
+fn of_predecessor() -> Family {
+    Family { predecessor: Some(1), earlier: Vec::new() }
 }
 
 /// A listener of before.
@@ -69,7 +74,7 @@ fn a_name_of_another_kind_or_address_is_an_error_until_it_is_removed() {
 fn of_several_that_came_by_one_name_each_is_found_by_its_address() {
     let (one, other) = (listener(), listener());
     let addresses = [&one, &other].map(|listener| listener.local_addr().expect("an address"));
-    let mut sockets = Sockets::new(vec![("web".into(), one.into()), ("web".into(), other.into())], Vec::new(), false);
+    let mut sockets = Sockets::new(vec![("web".into(), one.into()), ("web".into(), other.into())], Vec::new(), of_predecessor());
     assert_eq!(sockets.unclaimed(), ["web"]);
     for address in addresses {
         let found = sockets.tcp_listener("web", address).expect("the one of before");
@@ -87,7 +92,7 @@ fn what_was_inherited_and_not_asked_for_is_closed() {
     let [kept_at, unused_at] = ["kept", "unused"].map(|name| directory.path().join(name));
     let [kept, unused] = [&kept_at, &unused_at].map(|path| UnixListener::bind(path).expect("a listener"));
     let inherited = vec![("pair".into(), ours.into()), ("kept".into(), kept.into()), ("unused".into(), unused.into())];
-    let mut sockets = Sockets::new(inherited, Vec::new(), false);
+    let mut sockets = Sockets::new(inherited, Vec::new(), of_predecessor());
     drop(sockets.unix_listener("kept", &kept_at).expect("the one of before"));
     assert_eq!(sockets.unclaimed(), ["pair", "unused"]);
     sockets.close_unclaimed();
@@ -119,7 +124,7 @@ fn what_systemd_passed_is_left_to_the_program_until_it_asks_for_any_socket() {
     let passed = listener();
     fcntl(&passed, FcntlArg::F_SETFD(FdFlag::empty())).expect("a descriptor");
     let number = passed.as_raw_fd();
-    let mut sockets = Sockets::new(Vec::new(), vec![Passed { name: "web".into(), number }], true);
+    let mut sockets = Sockets::new(Vec::new(), vec![Passed { name: "web".into(), number }], Family::default());
     // Whatever its number is here, a successor finds the first of them at the first number that systemd gives.
     let untouched: Vec<_> = sockets.untouched().map(|(name, socket, number)| (name, same(&socket, &passed), number)).collect();
     assert_eq!(untouched, [("web", true, 3)]);
@@ -139,7 +144,7 @@ fn the_flags_of_what_another_process_may_wait_on_are_left_as_they_are() {
     let (inherited, passed) = (listener(), listener());
     let addresses = [&inherited, &passed].map(|listener| listener.local_addr().expect("an address"));
     let given = vec![("inherited".into(), inherited.try_clone().expect("a duplicate").into())];
-    let mut sockets = Sockets::new(given, vec![Passed { name: "passed".into(), number: passed.as_raw_fd() }], false);
+    let mut sockets = Sockets::new(given, vec![Passed { name: "passed".into(), number: passed.as_raw_fd() }], of_predecessor());
     for (name, address) in [("inherited", addresses[0]), ("passed", addresses[1])] {
         let found = sockets.tcp_listener(name, address).expect("the one of before");
         assert!(!both_flags(&found).1.contains(OFlag::O_NONBLOCK), "{name}");
