@@ -24,7 +24,7 @@
 //! | `try_into_restart_task()`, `spawn_restart_task()` | [`try_into_restart_task`], [`spawn_restart_task`]; no runtime has to be entered |
 //! | the task resolves with a `std::process::Child` | with a [`Successor`]: `pid`, `try_wait`, and a descriptor |
 //! | `RestartResult<T>`, which is anyhow's | `Result<T, `[`Error`]`>` in the process, `Result<u32, `[`RequestError`]`>` for a client |
-//! | `ChildSpawnError` | [`ChildSpawnError`], the spawn part of [`Failure`], which also knows how else a successor can fail |
+//! | `ChildSpawnError`, with two variants | [`ChildSpawnError`], with the same two: the spawn part of [`Failure`], which also knows how else a successor can fail |
 //! | `request_restart().await`, `request_restart_sync()` | [`RestartConfig::request_restart`], which blocks, or [`request_restart`] with a limit and progress |
 //! | `RestartMessage`, `RestartRequest`, `RestartResponse` | not public; the bytes are the same |
 //! | `startup_complete()` | [`startup_complete`]; after the task has been made, not before |
