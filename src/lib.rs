@@ -1,9 +1,10 @@
-//! Restart a running process without dropping a connection, a request or its state: for programs with a
-//! loop of their own.
+//! Restart a running process without dropping a connection, a request or its state: for programs
+//! with a loop of their own.
 //!
-//! A successor is started beside the process that serves. It gets the listening sockets, says when it can
-//! serve, and is given the service. If it fails before that, its predecessor keeps serving, and the one
-//! who asked is told why. There is no async runtime and no callback framework. Linux 5.4 or newer.
+//! A successor is started beside the process that serves. It gets the listening sockets, says when
+//! it can serve, and is given the service. If it fails before that, its predecessor keeps serving,
+//! and the one who asked is told why. There is no async runtime and no callback framework. Linux
+//! 5.4 or newer.
 //!
 //! | to | read |
 //! | --- | --- |
@@ -53,9 +54,9 @@
 //! ```
 //!
 //! `kill -USR1` restarts it, and so does
-//! [`request_restart`](restart_coordination_socket::request_restart) from a `restart` subcommand. It has no
-//! connections that outlive a turn of its loop. A server that has some stops when `gate.is_closed()` and
-//! the last one has ended: `examples/restarter.rs`.
+//! [`request_restart`](restart_coordination_socket::request_restart) from a `restart` subcommand.
+//! It has no connections that outlive a turn of its loop. A server that has some stops when
+//! `gate.is_closed()` and the last one has ended: `examples/restarter.rs`.
 //!
 //! # Ways to embed it
 //!
@@ -71,9 +72,9 @@
 //!
 //! # As a task beside other work
 //!
-//! [`RestartTask`] is a future for any executor, and needs no runtime. It resolves when a restart has
-//! succeeded. Its first poll says that this process is ready. [`startup_complete`] says so earlier, and waits
-//! for the answer: call it before the first connection is accepted.
+//! [`RestartTask`] is a future for any executor, and needs no runtime. It resolves when a restart
+//! has succeeded. Its first poll says that this process is ready. [`startup_complete`] says so
+//! earlier, and waits for the answer: call it before the first connection is accepted.
 //!
 //! ```no_run
 //! use std::io;
@@ -105,9 +106,9 @@
 //! # The end
 //!
 //! A process that has been replaced finishes its work, and so does one that is told to stop.
-//! [`ShutdownCoordinator`] gives out a handle for each unit of work and waits for all of them, with a time
-//! limit, without a runtime. A [`ShutdownSignal`] tells them to finish; it can be polled, awaited, waited for,
-//! or registered in a `mio::Poll`.
+//! [`ShutdownCoordinator`] gives out a handle for each unit of work and waits for all of them, with
+//! a time limit, without a runtime. A [`ShutdownSignal`] tells them to finish; it can be polled,
+//! awaited, waited for, or registered in a `mio::Poll`.
 //!
 //! ```
 //! use std::{thread, time::Duration};
@@ -127,17 +128,17 @@
 //!
 //! # The restart thread
 //!
-//! [`RestartConfig::build`] starts a thread that starts successors. It keeps the rights of that moment. What
-//! other threads give up later for themselves (capabilities, a seccomp filter) does not bind it, so that a
-//! service which has locked itself down can still be replaced. `setuid` of the C library, `chroot`, and a
-//! filter with TSYNC reach every thread, this one too:
-//! [fewer privileges](guide#fewer-privileges). A successor is born with the affinity and the priority of that
-//! thread, so set those after `build`.
+//! [`RestartConfig::build`] starts a thread that starts successors. It keeps the rights of that
+//! moment. What other threads give up later for themselves (capabilities, a seccomp filter) does
+//! not bind it, so that a service which has locked itself down can still be replaced. `setuid` of
+//! the C library, `chroot`, and a filter with TSYNC reach every thread, this one too: [fewer
+//! privileges](guide#fewer-privileges). A successor is born with the affinity and the priority of
+//! that thread, so set those after `build`.
 //!
 //! # Where one pid is known
 //!
-//! A container, runit, s6, supervisord and a terminal take the end of the first process for the end of the
-//! service. There the [`guard`] is the pid that stays: a part of the program, or the program
+//! A container, runit, s6, supervisord and a terminal take the end of the first process for the end
+//! of the service. There the [`guard`] is the pid that stays: a part of the program, or the program
 //! `pollflip guard -- PROGRAM`.
 //!
 //! # The order of a start
@@ -151,8 +152,8 @@
 //! 7. [`Restarter::ready`]
 //! 8. serve
 //!
-//! What goes wrong on the way is best told with [`Predecessor::refuse`]: the one who asked for the restart
-//! sees that reason, and of a process that just exits only its status.
+//! What goes wrong on the way is best told with [`Predecessor::refuse`]: the one who asked for the
+//! restart sees that reason, and of a process that just exits only its status.
 //!
 //! # Examples
 //!
