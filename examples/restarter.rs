@@ -37,7 +37,7 @@ usage: restarter [--listen ADDRESS] [--socket PATH] [--probation SECONDS]
   --json               the status for a program to read
 
 The exit status is 0 for success and 64 for wrong usage. Of `restart`: 1 it failed, 2 it was refused
-(ask later): in both cases the service serves on; 3 nobody answers there; 4 no answer in time (it may
+(ask later): in both cases the service keeps serving; 3 nobody answers there; 4 no answer in time (it may
 yet succeed: ask for the status). RUST_LOG=debug shows more.";
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -78,7 +78,7 @@ fn exit_status(error: &(dyn Error + 'static)) -> u8 {
 
 fn restart(options: &Options) -> Result<(), Box<dyn Error>> {
     let pid = request_restart(&options.socket, options.wait, |line| eprintln!("{line}"))?;
-    let _ = writeln!(io::stdout(), "{pid}"); // it has succeeded, whoever reads it or not
+    let _ = writeln!(io::stdout(), "{pid}"); // it has succeeded, whether somebody reads it or not
     Ok(())
 }
 

@@ -346,7 +346,7 @@ pub enum Error {
     #[error("another Restarter or RestartTask lives in this process; there can be one at a time")]
     AnotherRestarter,
     /// This process has handed the service over, and that is final.
-    #[error("this process has handed the service over for good: another one serves, and this one restarts nothing any more")]
+    #[error("this process has handed the service over: another one serves, and this one restarts nothing any more")]
     HandedOver,
     /// A setting makes no sense, or not together with another one.
     #[error("{0}")]

@@ -96,8 +96,8 @@ impl Accept for UnixListener {
 /// A listener that follows a [`Restarter`]: registered in a `mio::Poll` as long as
 /// [`Restarter::accepts`] says that this process takes new connections in.
 ///
-/// A gate is *shut* at first. [`follow`](Gate::follow) opens and shuts it, and closes it for good
-/// once the restart is final. Call `follow` after [`Restarter::ready`] and after each event.
+/// A gate is *shut* at first. [`follow`](Gate::follow) opens and shuts it, and closes it once
+/// the restart is final. Call `follow` after [`Restarter::ready`] and after each event.
 ///
 /// | after | the gate |
 /// | --- | --- |
@@ -208,7 +208,7 @@ impl<L: Accept> Gate<L> {
         Ok(None)
     }
 
-    /// Closes the gate and the listener for good: for a process that ends without a successor,
+    /// Closes the gate and the listener: for a process that ends without a successor,
     /// after [`Restarter::stop`](crate::Restarter::stop). What waits in the queue of the listener
     /// is lost then, so [`accept`](Gate::accept) it first.
     ///

@@ -31,13 +31,13 @@ pub use inheritance::{Inheritance, Map};
 /// should not touch the connections that it gives, nor the state: it is *frozen*. If the attempt fails
 /// ([`Event::Failed`](crate::Event::Failed)) it goes on as if nothing had happened.
 /// A successor that hangs with the state in its hands keeps it frozen until
-/// [`ready_timeout`](crate::RestartConfig::ready_timeout): whoever cannot wait so long sets that, or calls
+/// [`ready_timeout`](crate::RestartConfig::ready_timeout): a program that cannot wait so long sets that, or calls
 /// [`cancel`](crate::Restarter::cancel) by a timer of its own.
 ///
 /// | step | what a program with mio does |
 /// | --- | --- |
 /// | [`StateRequested`](crate::Event::StateRequested): freeze | deregister the listener and all connections, then save, then `send`. Events of the same batch may still name them: nothing is read or written until thawed. What was read and not answered, or answered and not written, is state too |
-/// | an error of any method here | must not leave the loop: drop the `Handover`, and wait for `Failed`, which says why. This process serves on |
+/// | an error of any method here | must not leave the loop: drop the `Handover`, and wait for `Failed`, which says why. This process keeps serving |
 /// | [`Failed`](crate::Event::Failed): thaw | register them again: an edge that came meanwhile is told anew |
 /// | [`HandedOff`](crate::Event::HandedOff): give up | drop the connections. Deregistered first, or epoll goes on reporting them as long as the successor has them |
 /// | [`Resumed`](crate::Event::Resumed) | register the listener again; the connections died with the successor |

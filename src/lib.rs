@@ -1,84 +1,172 @@
-//! Restart a running process without dropping a connection, a request or its state: for programs with an event loop of their own.
+//! Restart a running process without dropping a connection, a request or its state: for programs
+//! with a loop of their own.
 //!
-//! A new process is started beside the old one, gets its listening sockets, says when it can serve, and is given the service. If it
-//! fails at any point before that, the old one goes on as if nothing had happened. There is no async runtime and no callback framework:
-//! one object, the [`Restarter`], with one descriptor that fits into any loop. Linux 5.4 or newer.
+//! A successor is started beside the process that serves. It gets the listening sockets, says when
+//! it can serve, and is given the service. If it fails before that, its predecessor keeps serving,
+//! and the one who asked is told why. There is no async runtime and no callback framework. Linux
+//! 5.4 or newer.
+//!
+//! | to | read |
+//! | --- | --- |
+//! | write a program | this page, then the contract of [`Restarter`], then [`recipes`] for other shapes |
+//! | hand state and connections over | [`Handover`] |
+//! | deploy and operate it | [`guide`] |
+//! | find out what is wrong | [`troubleshooting`] |
+//! | come from shellflip, tableflip or ecdysis | [`migrating`] |
 //!
 //! # The shortest complete program
 //!
 //! ```no_run
+//! use std::io::{self, Write};
 //! use mio::{Events, Interest, Poll, Token, net::TcpListener};
-//! use pollflip::{Event, RestartConfig};
+//! use pollflip::{Gate, RestartConfig};
 //!
 //! const LISTENER: Token = Token(0);
 //! const RESTARTER: Token = Token(1);
 //!
-//! fn main() -> std::io::Result<()> {
+//! fn main() -> io::Result<()> {
 //!     let mut restarter = RestartConfig::new().coordination_socket("/tmp/hello.sock").build()?;
-//!     // Inherited from the predecessor, or bound fresh.
+//!     // Inherited from the predecessor, or bound.
 //!     let listener = restarter.sockets().tcp_listener("hello", "127.0.0.1:7000")?;
-//!     let mut listener = TcpListener::from_std(listener);
-//!
+//!     let mut gate = Gate::new(TcpListener::from_std(listener), LISTENER);
 //!     let mut poll = Poll::new()?;
-//!     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
 //!     poll.registry().register(&mut restarter, RESTARTER, Interest::READABLE)?;
 //!     restarter.ready()?;
+//!     gate.follow(&restarter, poll.registry())?;
+//!     println!("generation {} serves, pid {}", restarter.generation(), std::process::id());
 //!
 //!     let mut events = Events::with_capacity(64);
-//!     loop {
+//!     while !gate.is_closed() {
 //!         match poll.poll(&mut events, None) {
-//!             // The end of a child and SIGCONT, among others, interrupt it.
-//!             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error),
+//!             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
 //!             _ => {}
 //!         }
-//!         for event in &events {
-//!             match event.token() {
-//!                 LISTENER => while let Ok((connection, _)) = listener.accept() { /* serve it */ drop(connection) },
-//!                 _ => while let Some(event) = restarter.poll() {
-//!                     match event {
-//!                         Event::HandedOff(_) => poll.registry().deregister(&mut listener)?,
-//!                         Event::Resumed(_) => poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?,
-//!                         Event::Completed(_) => return Ok(()), // a real service finishes its connections first
-//!                         Event::Failed(why) => eprintln!("still here: {why}"),
-//!                         _ => {}
-//!                     }
-//!                 },
+//!         while let Some((mut client, _)) = gate.accept()? {
+//!             let _ = writeln!(client, "hello from generation {}", restarter.generation());
+//!         }
+//!         while let Some(event) = restarter.poll() {
+//!             println!("{}: {event:?}", std::process::id());
+//!             gate.follow(&restarter, poll.registry())?;
+//!         }
+//!     }
+//!     Ok(()) // a real service finishes its connections first
+//! }
+//! ```
+//!
+//! `kill -USR1` restarts it, and so does
+//! [`request_restart`](restart_coordination_socket::request_restart) from a `restart` subcommand.
+//! It has no connections that outlive a turn of its loop. A server that has some stops when
+//! `gate.is_closed()` and the last one has ended: `examples/restarter.rs`.
+//!
+//! # Ways to embed it
+//!
+//! | the loop | how |
+//! | --- | --- |
+//! | `mio::Poll` | [`Restarter`] is a `mio::event::Source`; a [`Gate`] opens and shuts the listener |
+//! | any other reactor | the descriptor of [`Restarter`] (`AsFd`), level- or edge-triggered: when it is readable, call [`Restarter::poll`] until it returns `None` |
+//! | a fixed tick | call [`Restarter::poll`] once a tick until it returns `None`; idle, that is one system call |
+//! | a thread that blocks | [`Restarter::wait`] |
+//! | an async executor | [`RestartTask`] |
+//!
+//! There is no timeout to compute: deadlines make the descriptor readable too.
+//!
+//! # As a task beside other work
+//!
+//! [`RestartTask`] is a future for any executor, and needs no runtime. It resolves when a restart
+//! has succeeded. Its first poll says that this process is ready. [`startup_complete`] says so
+//! earlier, and waits for the answer: call it before the first connection is accepted.
+//!
+//! ```no_run
+//! use std::io;
+//! use pollflip::{RestartConfig, startup_complete};
+//!
+//! async fn serve() -> io::Result<()> {
+//!     let mut task = RestartConfig::new().coordination_socket("/run/echo/restart.sock").try_into_restart_task()?;
+//!     let listener = task.restarter().sockets().tcp_listener("echo", "127.0.0.1:7000")?;
+//!     let listener = tokio::net::TcpListener::from_std(listener)?;
+//!     startup_complete()?; // the predecessor accepts no more, and this process does
+//!     loop {
+//!         tokio::select! {
+//!             accepted = listener.accept() => {
+//!                 let (connection, _) = accepted?;
+//!                 tokio::spawn(async move { drop(connection) }); // serve it
+//!             }
+//!             outcome = &mut task => {
+//!                 let successor = outcome?; // an error: no restart is possible any more
+//!                 println!("process {} serves", successor.pid());
+//!                 return Ok(()); // a real service finishes its connections first
 //!             }
 //!         }
 //!     }
 //! }
 //! ```
 //!
-//! `kill -USR1` restarts it, and so does [`request_restart`](restart_coordination_socket::request_restart) from a `restart` subcommand.
+//! Hooks at the steps of a restart, for state above all, are a [`LifecycleHandler`].
 //!
-//! # The states of a process
+//! # The end
 //!
-//! ```text
-//!  starting ─ready()─▶ Idle ─request─▶ Spawning ─▶ AwaitingReady ─▶ Handoff ─(probation)─▶ committed: finish the old work, exit
-//!                       ▲                 │              │             │
-//!                       └─────────────────┴──────────────┴─────────────┘
-//!                         it did not start, died, hung, refused, …: serve on, and tell the asker why
+//! A process that has been replaced finishes its work, and so does one that is told to stop.
+//! [`ShutdownCoordinator`] gives out a handle for each unit of work and waits for all of them, with
+//! a time limit, without a runtime. A [`ShutdownSignal`] tells them to finish; it can be polled,
+//! awaited, waited for, or registered in a `mio::Poll`.
+//!
+//! ```
+//! use std::{thread, time::Duration};
+//! use pollflip::ShutdownCoordinator;
+//!
+//! let coordinator = ShutdownCoordinator::new();
+//! let handle = coordinator.handle();
+//! let worker = thread::spawn(move || {
+//!     handle.signal().wait(); // or between two requests: `is_shutdown`
+//!     drop(handle); // the work is finished
+//! });
+//! // At `Event::Completed`, or after `Restarter::stop` on SIGTERM:
+//! let left = coordinator.shutdown().wait(Duration::from_secs(30));
+//! assert_eq!(left, Ok(()));
+//! # worker.join().unwrap();
 //! ```
 //!
-//! # Ways to embed it
+//! # The restart thread
 //!
-//! - Registered in a `mio::Poll`, as above: it is a `mio::event::Source`.
-//! - In any other reactor: it is `AsFd`. When the descriptor is readable (level- or edge-triggered), call [`Restarter::poll`] until it
-//!   returns `None`. There is no timeout to compute: deadlines make the descriptor readable too.
-//! - In a loop that ticks: call [`Restarter::poll`] once a tick until it returns `None`. Idle, that is one system call.
-//! - In an async executor: [`RestartTask`] is a `Future` that is polled beside other work. It needs no runtime.
+//! [`RestartConfig::build`] starts a thread that starts successors. It keeps the rights of that
+//! moment. What other threads give up later for themselves (capabilities, a seccomp filter) does
+//! not bind it, so that a service which has locked itself down can still be replaced. `setuid` of
+//! the C library, `chroot`, and a filter with TSYNC reach every thread, this one too: [fewer
+//! privileges](guide#fewer-privileges). A successor is born with the affinity and the priority of
+//! that thread, so set those after `build`.
 //!
 //! # Where one pid is known
 //!
-//! A container, runit, s6, supervisord and a terminal take the end of the first process for the end of the service. There the [`guard`] is
-//! the pid that stays: a part of the program, or the program `pollflip guard -- PROGRAM`.
+//! A container, runit, s6, supervisord and a terminal take the end of the first process for the end
+//! of the service. There the [`guard`] is the pid that stays: a part of the program, or the program
+//! `pollflip guard -- PROGRAM`.
 //!
 //! # The order of a start
 //!
-//! [`fixup_systemd_env`] (only if something else reads systemd's sockets) · [`RestartConfig::build`] · [`Restarter::sockets`] · give
-//! privileges up · the slow initialisation, with [`Predecessor::progress`] · [`Predecessor::receive`] if there is state ·
-//! [`Restarter::ready`] · serve. What goes wrong on the way is best told with [`Predecessor::refuse`]: whoever asked for the restart sees
-//! that reason, and of a process that just exits only its status.
+//! 1. [`fixup_systemd_env`], only if something else reads systemd's sockets
+//! 2. [`RestartConfig::build`]
+//! 3. [`Restarter::sockets`]
+//! 4. give privileges up, set the affinity
+//! 5. the slow initialisation, with [`Predecessor::progress`]
+//! 6. [`Predecessor::receive`], if there is state
+//! 7. [`Restarter::ready`]
+//! 8. serve
+//!
+//! What goes wrong on the way is best told with [`Predecessor::refuse`]: the one who asked for the
+//! restart sees that reason, and of a process that just exits only its status.
+//!
+//! # Examples
+//!
+//! | example | shows |
+//! | --- | --- |
+//! | `restarter` | an echo server with `restart` and `status` subcommands |
+//! | `zero_downtime` | an HTTP server under load |
+//! | `game_loop` | 60 Hz, polled once a frame; prints the frame times with and without restarts |
+//! | `game_server` | ten thousand live connections and their state handed over |
+//! | `tcp_proxy` | a proxy that drains its connections under a time limit |
+//! | `any_executor` | the task in tokio's `select!` and in smol |
+//! | `socket_activation` | two named sockets of systemd |
+//! | `deploy`, `guard`, `systemd` | scripts, and files for supervisors, to copy |
 //!
 //! # Reading the source
 //!

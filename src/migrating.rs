@@ -1,4 +1,5 @@
-//! Coming from shellflip, tableflip or ecdysis: what each call becomes, and what behaves differently.
+//! Coming from shellflip, tableflip or ecdysis: what each call becomes, and what behaves
+//! differently.
 //!
 //! - [From shellflip](#from-shellflip)
 //! - [From tableflip](#from-tableflip)
@@ -9,7 +10,8 @@
 //!
 //! # From shellflip
 //!
-//! The names are the same where the things are. A program keeps its shape: [`RestartTask`] is a future for any executor, tokio's as well.
+//! The names are the same where the things are. A program keeps its shape: [`RestartTask`] is a
+//! future for any executor, tokio's as well.
 //!
 //! ## The configuration and the task
 //!
@@ -24,7 +26,7 @@
 //! | `try_into_restart_task()`, `spawn_restart_task()` | [`try_into_restart_task`], [`spawn_restart_task`]; no runtime has to be entered |
 //! | the task resolves with a `std::process::Child` | with a [`Successor`]: `pid`, `try_wait`, and a descriptor |
 //! | `RestartResult<T>`, which is anyhow's | `Result<T, `[`Error`]`>` in the process, `Result<u32, `[`RequestError`]`>` for a client |
-//! | `ChildSpawnError` | [`ChildSpawnError`], the spawn part of [`Failure`], which also knows how else a successor can fail |
+//! | `ChildSpawnError`, with two variants | [`ChildSpawnError`], with the same two: the spawn part of [`Failure`], which also knows how else a successor can fail |
 //! | `request_restart().await`, `request_restart_sync()` | [`RestartConfig::request_restart`], which blocks, or [`request_restart`] with a limit and progress |
 //! | `RestartMessage`, `RestartRequest`, `RestartResponse` | not public; the bytes are the same |
 //! | `startup_complete()` | [`startup_complete`]; after the task has been made, not before |
@@ -145,19 +147,24 @@
 //!
 //! ## What behaves differently
 //!
-//! - There is a deadline, [`ready_timeout`], of 60 s. A successor that hangs is killed and reaped, and restarts work again.
-//! - Requests are not queued. While a restart is under way, the next request is refused at once, with the reason. With shellflip it waits
-//!   and then restarts the process once more, also if its client has left.
-//! - The successor asks for the state, so it can initialise first; the old process freezes later and for a shorter time.
-//! - The program is the path it was started by, made absolute at the start, and not `argv[0]` found by way of PATH: `./service` works
-//!   after a `chdir`. Set [`program`] for another.
-//! - A successor gets no `OXY_…` in its environment but `POLLFLIP_LIFELINE`, and `LISTEN_PID=auto` only with sockets that systemd passed.
-//! - A coordination socket is for root and the service's own user. Its path is never taken from a living server, nor from a file that is
-//!   no socket.
+//! - There is a deadline, [`ready_timeout`], of 60 s. A successor that hangs is killed and reaped,
+//!   and restarts work again.
+//! - Requests are not queued. While a restart is under way, the next request is refused at once,
+//!   with the reason. With shellflip it waits and then restarts the process once more, also if its
+//!   client has left.
+//! - The successor asks for the state, so it can initialise first; the old process freezes later
+//!   and for a shorter time.
+//! - The program is the path it was started by, made absolute at the start, and not `argv[0]` found
+//!   by way of PATH: `./service` works after a `chdir`. Set [`program`] for another.
+//! - A successor gets no `OXY_…` in its environment but `POLLFLIP_LIFELINE`, and `LISTEN_PID=auto`
+//!   only with sockets that systemd passed.
+//! - A coordination socket is for root and the service's own user. Its path is never taken from a
+//!   living server, nor from a file that is no socket.
 //! - What is written to the log has a target that begins with `pollflip`.
 //!
-//! The wire of the coordination socket is shellflip's: its clients restart a service of this crate, and the clients of this crate one of
-//! shellflip. What shellflip does not know, such as the status, its services answer by hanging up.
+//! The wire of the coordination socket is shellflip's: its clients restart a service of this crate,
+//! and the clients of this crate one of shellflip. What shellflip does not know, such as the
+//! status, its services answer by hanging up.
 //!
 //! # From tableflip
 //!
@@ -220,11 +227,14 @@
 //!
 //! ## What behaves differently
 //!
-//! - Sockets have names, not addresses: a service that moves to another port says so instead of binding it in silence beside the old
-//!   one, and port 0 is inherited.
-//! - What was handed over is held by one process in the end: a client sees the end of a connection when the new process closes it.
-//! - A restart is possible while an older generation still drains, up to [`max_draining`] of them. tableflip waits until it has ended.
-//! - The path of a unix socket stays when a process stops. The next one takes it over if nobody listens. tableflip removes it.
+//! - Sockets have names, not addresses: a service that moves to another port says so instead of
+//!   binding it in silence beside the old one, and port 0 is inherited.
+//! - What was handed over is held by one process in the end: a client sees the end of a connection
+//!   when the new process closes it.
+//! - A restart is possible while an older generation still drains, up to [`max_draining`] of them.
+//!   tableflip waits until it has ended.
+//! - The path of a unix socket stays when a process stops. The next one takes it over if nobody
+//!   listens. tableflip removes it.
 //! - A restart can be taken back after the successor was ready: [`probation`].
 //! - Linux only; tableflip runs on macOS too.
 //!
@@ -283,15 +293,18 @@
 //!
 //! - The old process learns that the new one is ready when it is, and not at the next half second.
 //! - The deadline is 60 s and can be set; ecdysis has 5 s.
-//! - A start that fails leaves restarts possible. In ecdysis, after a program that cannot be executed, every later upgrade is refused.
-//! - A listener is closed by the program that holds it: a stream that ecdysis ended is here the program's listener, which has to be
-//!   dropped or deregistered.
-//! - State and live connections can go over; ecdysis passes listeners, UDP sockets and its datagram pair.
+//! - A start that fails leaves restarts possible. In ecdysis, after a program that cannot be
+//!   executed, every later upgrade is refused.
+//! - A listener is closed by the program that holds it: a stream that ecdysis ended is here the
+//!   program's listener, which has to be dropped or deregistered.
+//! - State and live connections can go over; ecdysis passes listeners, UDP sockets and its datagram
+//!   pair.
 //!
 //! # The first deploy
 //!
-//! A process of one of these libraries cannot hand its sockets to one of another. The first deploy is a stop and a start. Under systemd
-//! with socket activation, clients that connect between the two wait, and none is refused. From the second deploy on it is a restart.
+//! A process of one of these libraries cannot hand its sockets to one of another. The first deploy
+//! is a stop and a start. Under systemd with socket activation, clients that connect between the
+//! two wait, and none is refused. From the second deploy on it is a restart.
 //!
 //! [`RestartConfig::new`]: crate::RestartConfig::new
 //! [`coordination_socket`]: crate::RestartConfig::coordination_socket

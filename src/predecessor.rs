@@ -105,7 +105,7 @@ impl Predecessor {
         self.0.pid()
     }
 
-    /// Tells it, whoever asked for the restart, and systemd how far this process is: a line for people, such as "warming the cache, 40%". What
+    /// Tells it, the one who asked for the restart, and systemd how far this process is: a line for people, such as "warming the cache, 40%". What
     /// comes while some two hundred lines have not been read is left out.
     pub fn progress(&self, text: &str) {
         // What nobody reads must not pile up, nor stand in the way of what this process says last.
@@ -140,7 +140,7 @@ impl Predecessor {
         result
     }
 
-    /// Tells it, and whoever asked for the restart, that this process will not take over, and why. It then kills this process.
+    /// Tells it, and the one who asked for the restart, that this process will not take over, and why. It then kills this process.
     pub fn refuse(&self, reason: &str) {
         if self.is_here() {
             self.0.refuse(reason);
@@ -164,7 +164,7 @@ struct Startup {
     claimed: bool,
     /// Whether one has been built, ever.
     built: bool,
-    /// The service is a successor's for good.
+    /// The service is a successor's, and that is final.
     handed_over: bool,
     waker: Option<Arc<Waker>>,
 }

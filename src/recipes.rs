@@ -11,13 +11,15 @@
 //! - [Ports that a library binds](#ports-that-a-library-binds)
 //! - [Affinity and scheduling](#affinity-and-scheduling)
 //!
-//! All of them follow from two rules. Until [`Restarter::ready`](crate::Restarter::ready) has returned, the successor touches nothing that
-//! the predecessor still uses. From [`Event::HandedOff`](crate::Event::HandedOff) on, the predecessor takes no new work.
+//! All of them follow from two rules. Until [`Restarter::ready`](crate::Restarter::ready) has
+//! returned, the successor touches nothing that the predecessor still uses. From
+//! [`Event::HandedOff`](crate::Event::HandedOff) on, the predecessor takes no new work.
 //!
 //! # Several threads
 //!
-//! One thread has the [`Restarter`](crate::Restarter). The others are told to stop accepting, and they end when their connections have.
-//! [`shutdown`](crate::shutdown) does both without a runtime: its signal is a `mio::event::Source`.
+//! One thread has the [`Restarter`](crate::Restarter). The others are told to stop accepting, and
+//! they end when their connections have. [`shutdown`](crate::shutdown) does both without a runtime:
+//! its signal is a `mio::event::Source`.
 //!
 //! ```no_run
 //! use std::{io, net, thread, time::Duration};
@@ -79,14 +81,15 @@
 //!
 //! # A listener for each thread
 //!
-//! With SO_REUSEPORT the kernel spreads connections over several listeners of one address. Each of them has a queue of its own. A
-//! connection in the queue of a listener that nobody holds any more is reset. So:
+//! With SO_REUSEPORT the kernel spreads connections over several listeners of one address. Each of
+//! them has a queue of its own. A connection in the queue of a listener that nobody holds any more
+//! is reset. So:
 //!
 //! - Each listener has a name of its own and goes over like any other.
-//! - **More threads than before**: the successor binds what is missing *after* `ready`. Bound earlier, it would collect connections that
-//!   are lost if the attempt fails.
-//! - **Fewer threads than before**: the successor takes all of them, and a thread serves more than one. Listeners that are not asked
-//!   for are closed at `ready`, with what waits in them.
+//! - **More threads than before**: the successor binds what is missing *after* `ready`. Bound
+//!   earlier, it would collect connections that are lost if the attempt fails.
+//! - **Fewer threads than before**: the successor takes all of them, and a thread serves more than
+//!   one. Listeners that are not asked for are closed at `ready`, with what waits in them.
 //!
 //! ```no_run
 //! use std::{io, net::{SocketAddr, TcpListener}, os::fd::AsRawFd};
@@ -123,12 +126,14 @@
 //! }
 //! ```
 //!
-//! The names stay without gaps, since nothing is ever removed. To close listeners, end the service once and start it afresh.
+//! The names stay without gaps, since nothing is ever removed. To close listeners, end the service
+//! once and start it afresh.
 //!
 //! # A library that blocks in accept
 //!
-//! Such a library is told of nothing, so it goes on accepting after the successor has the service. Do not `shutdown` the listener to wake
-//! it: that reaches the successor's listener too, which is the same. Own the accept, and give the library connections:
+//! Such a library is told of nothing, so it goes on accepting after the successor has the service.
+//! Do not `shutdown` the listener to wake it: that reaches the successor's listener too, which is
+//! the same. Own the accept, and give the library connections:
 //!
 //! ```
 //! use std::{io, net::{TcpListener, TcpStream}, os::{fd::AsFd, unix::net::UnixStream}, thread};
@@ -166,17 +171,21 @@
 //! # }
 //! ```
 //!
-//! A library that insists on a listener gets one of its own, a unix socket in a private directory, and this thread forwards.
+//! A library that insists on a listener gets one of its own, a unix socket in a private directory,
+//! and this thread forwards.
 //!
 //! # io_uring
 //!
-//! - The restarter's descriptor is polled by `IORING_OP_POLL_ADD`. After each completion call [`poll`](crate::Restarter::poll) until it
-//!   returns `None`, then submit the next one.
-//! - At [`HandedOff`](crate::Event::HandedOff), cancel the accepts (`IORING_OP_ASYNC_CANCEL`) and wait for their completions. An accept
-//!   that completes meanwhile has brought a connection: serve it.
-//! - At [`StateRequested`](crate::Event::StateRequested), cancel all reads and writes on what is handed over, and wait for the completions
-//!   *before* the state is saved. What a read has brought is state: the successor cannot read it again.
-//! - The ring itself, registered files and registered buffers do not go over. A successor makes its own.
+//! - The restarter's descriptor is polled by `IORING_OP_POLL_ADD`. After each completion call
+//!   [`poll`](crate::Restarter::poll) until it returns `None`, then submit the next one.
+//! - At [`HandedOff`](crate::Event::HandedOff), cancel the accepts (`IORING_OP_ASYNC_CANCEL`) and
+//!   wait for their completions. An accept that completes meanwhile has brought a connection: serve
+//!   it.
+//! - At [`StateRequested`](crate::Event::StateRequested), cancel all reads and writes on what is
+//!   handed over, and wait for the completions *before* the state is saved. What a read has brought
+//!   is state: the successor cannot read it again.
+//! - The ring itself, registered files and registered buffers do not go over. A successor makes its
+//!   own.
 //!
 //! # TLS
 //!
@@ -189,8 +198,9 @@
 //!
 //! # A game loop at a fixed tick
 //!
-//! Three things keep a restart from being seen: the next tick stays where it was, no datagram is lost while the world stands still, and
-//! the pause is as long as the handover and no longer. `examples/game_loop` prints the frame times.
+//! Three things keep a restart from being seen: the next tick stays where it was, no datagram is
+//! lost while the world stands still, and the pause is as long as the handover and no longer.
+//! `examples/game_loop` prints the frame times.
 //!
 //! ```
 //! use std::time::Duration;
@@ -221,50 +231,63 @@
 //! # }
 //! ```
 //!
-//! - While the world stands still, the predecessor calls [`wait`](crate::Restarter::wait)`(next_tick - now)` in the place of its sleep.
-//! - What comes meanwhile waits in the socket, if there is room: set SO_RCVBUF to at least (datagrams a second) × (pause in seconds) ×
-//!   2 KiB, and raise `net.core.rmem_max` where it is lower.
+//! - While the world stands still, the predecessor calls
+//!   [`wait`](crate::Restarter::wait)`(next_tick - now)` in the place of its sleep.
+//! - What comes meanwhile waits in the socket, if there is room: set SO_RCVBUF to at least
+//!   (datagrams a second) × (pause in seconds) × 2 KiB, and raise `net.core.rmem_max` where it is
+//!   lower.
 //!
 //! # Locks and embedded databases
 //!
-//! A lock that only one process can have must change hands. In the natural order (the successor opens the database, then it is ready) every
-//! restart fails, since the predecessor still has the lock. Two orders never collide:
+//! A lock that only one process can have must change hands. In the natural order (the successor
+//! opens the database, then it is ready) every restart fails, since the predecessor still has the
+//! lock. Two orders never collide:
 //!
 //! | order | predecessor | successor | the service stands still |
 //! | --- | --- | --- | --- |
 //! | with the state | closes it at [`StateRequested`](crate::Event::StateRequested), *before* [`send`](crate::Handover::send), and opens it again at [`Failed`](crate::Event::Failed) and [`Resumed`](crate::Event::Resumed) | opens it when [`receive`](crate::Predecessor::receive) has returned, before `ready` | from the freeze on, until the database is open |
 //! | at the commit | closes it at [`HandedOff`](crate::Event::HandedOff), before it polls again, and opens it again at `Resumed` | opens it at [`Committed`](crate::Event::Committed) | what needs the database, from the grant until then |
 //!
-//! Right after `ready` is too early for the second order: the predecessor may not have heard yet. With a probation the first is the one.
+//! Right after `ready` is too early for the second order: the predecessor may not have heard yet.
+//! With a probation the first is the one.
 //!
-//! - A lock by `flock` or by `F_OFD_SETLK` belongs to the open file. It can be handed over with [`Handover::fd`](crate::Handover::fd), and
-//!   is held throughout. The predecessor then only closes its descriptor: `LOCK_UN` would unlock it for both.
-//! - A POSIX lock (`F_SETLK`) belongs to the process, and is lost when *any* descriptor of that file is closed in it. Do not hand such a
-//!   file over; use an OFD lock.
+//! - A lock by `flock` or by `F_OFD_SETLK` belongs to the open file. It can be handed over with
+//!   [`Handover::fd`](crate::Handover::fd), and is held throughout. The predecessor then only
+//!   closes its descriptor: `LOCK_UN` would unlock it for both.
+//! - A POSIX lock (`F_SETLK`) belongs to the process, and is lost when *any* descriptor of that
+//!   file is closed in it. Do not hand such a file over; use an OFD lock.
 //!
 //! # Child processes
 //!
-//! Children stay children of the predecessor. When it ends, they are given to init or to the nearest subreaper, and run on. The successor
-//! cannot wait for them: their exit status goes to their parent.
+//! Children stay children of the predecessor. When it ends, they are given to init or to the
+//! nearest subreaper, and run on. The successor cannot wait for them: their exit status goes to
+//! their parent.
 //!
 //! - **Short work**: the predecessor waits for it before it ends, as for a connection.
-//! - **Helpers that stay**: hand a pidfd over (`pidfd_open`, then [`Handover::fd`](crate::Handover::fd)), with the pipes to the helper. The
-//!   successor sees the end of the helper when the pidfd becomes readable, and can signal it without meeting another process of that number.
+//! - **Helpers that stay**: hand a pidfd over (`pidfd_open`, then
+//!   [`Handover::fd`](crate::Handover::fd)), with the pipes to the helper. The successor sees the
+//!   end of the helper when the pidfd becomes readable, and can signal it without meeting another
+//!   process of that number.
 //! - Have the helper end when its pipe does, so that it does not outlive the service.
-//! - Start children with [`std::process::Command`], or give them no descriptors: what a child inherits stays open as long as it lives.
+//! - Start children with [`std::process::Command`], or give them no descriptors: what a child
+//!   inherits stays open as long as it lives.
 //!
 //! # Ports that a library binds
 //!
-//! A metrics exporter or an admin console that binds its own port finds it in use: the predecessor still has it. In the order of
-//! preference:
+//! A metrics exporter or an admin console that binds its own port finds it in use: the predecessor
+//! still has it. In the order of preference:
 //!
-//! 1. Give the library a listener: [`Sockets::tcp_listener`](crate::Sockets::tcp_listener), then its `from_listener` or the like.
-//! 2. Stop the library at [`HandedOff`](crate::Event::HandedOff), and start it at [`Committed`](crate::Event::Committed) in the successor.
-//!    Its port is closed in between.
-//! 3. Bind with SO_REUSEPORT, if the library can be told so. Connections in the queue of the predecessor's listener are reset when it closes.
+//! 1. Give the library a listener: [`Sockets::tcp_listener`](crate::Sockets::tcp_listener), then
+//!    its `from_listener` or the like.
+//! 2. Stop the library at [`HandedOff`](crate::Event::HandedOff), and start it at
+//!    [`Committed`](crate::Event::Committed) in the successor. Its port is closed in between.
+//! 3. Bind with SO_REUSEPORT, if the library can be told so. Connections in the queue of the
+//!    predecessor's listener are reset when it closes.
 //!
 //! # Affinity and scheduling
 //!
-//! A successor is born with the CPU affinity, the nice value and the scheduling policy of the restart thread. That thread has those of the
-//! thread that called [`build`](crate::RestartConfig::build), at that moment. So call `build` first, and pin the loop to its processor
-//! afterwards: otherwise every later generation, with all its threads, is born on that one processor.
+//! A successor is born with the CPU affinity, the nice value and the scheduling policy of the
+//! restart thread. That thread has those of the thread that called
+//! [`build`](crate::RestartConfig::build), at that moment. So call `build` first, and pin the loop
+//! to its processor afterwards: otherwise every later generation, with all its threads, is born on
+//! that one processor.

@@ -56,7 +56,7 @@ pub(crate) use server::{Asked, ClientId, Server};
 ///
 /// # Errors
 ///
-/// See [`RequestError`]. After `Refused` and `Failed` the old process serves on; after `TimedOut` and `HungUp` the status tells.
+/// See [`RequestError`]. After `Refused` and `Failed` the old process keeps serving; after `TimedOut` and `HungUp` the status tells.
 pub fn request_restart(path: impl AsRef<Path>, limit: Duration, mut progress: impl FnMut(&str)) -> Result<u32, RequestError> {
     let request = Request::Restart { progress: true };
     let (mut client, mut response) = Client::ask(path.as_ref(), limit, &request)?;
@@ -180,7 +180,7 @@ impl Client {
         self.answer().map_err(|lost| written.err().unwrap_or(lost))
     }
 
-    /// Whether whoever serves there hangs up on a question that every service of ours answers.
+    /// Whether the service there hangs up on a question that every service of ours answers.
     fn is_plain(path: &Path, deadline: Option<Instant>) -> bool {
         let limit = Duration::from_secs(1);
         let deadline = [deadline, Instant::now().checked_add(limit)].into_iter().flatten().min();

@@ -72,9 +72,56 @@ const BUDGET: Duration = Duration::from_millis(2);
 /// included, and stays so until `poll` has returned `None`.
 ///
 /// There can be one at a time in a process, and none after one that has handed the service over. **Dropping** it gives up what is under
-/// way: a successor that is not ready yet is killed, one on probation gets the service for good. The restart signal does nothing afterwards.
-/// Dropping waits for the child's end, for the restart thread, for the kernel to take the last message to a successor and for systemd to take
-/// the new main process in, which takes a moment, and 5 s at the most for each.
+/// way: a successor that is not ready yet is killed, and the service becomes that of one on probation. The restart signal does nothing
+/// afterwards. Dropping waits for the child's end, for the restart thread, for the kernel to take the last message to a successor and for
+/// systemd to take the new main process in, which takes a moment, and 5 s at the most for each.
+///
+/// # The contract
+///
+/// **Only one of the two processes touches what both have: until [`ready`](Restarter::ready) has returned it is the predecessor, from
+/// [`Event::HandedOff`] on it is the successor.**
+///
+/// 1. Build the restarter early: before other threads start, before privileges are given up, before the thread is pinned to a processor.
+/// 2. Ask for each socket by name ([`sockets`](Restarter::sockets)), in every generation in the same way. Bind nothing else that the
+///    predecessor has.
+/// 3. Initialise, however long it takes; [`Predecessor::progress`] tells where it is. If it cannot be done, [`Predecessor::refuse`] with the
+///    reason.
+/// 4. Ask for the state last, if there is any: [`Predecessor::receive`]. The predecessor is frozen from here on.
+/// 5. Call [`ready`](Restarter::ready). Accept, read and write only after it has returned.
+/// 6. Whenever the descriptor is readable, or once a tick, call [`poll`](Restarter::poll) until it returns `None`. There is no timeout to
+///    compute.
+/// 7. Do what each [`Event`] asks for before `poll` is called again. An error on the way, of saving the state say, does not end the loop: this
+///    process keeps serving.
+/// 8. At [`Event::Completed`], finish the old work and end.
+/// 9. To end without a successor, call [`stop`](Restarter::stop), go on polling, finish the work and end.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use pollflip::{Event, RestartConfig};
+///
+/// # fn main() -> Result<(), pollflip::Error> {
+/// let mut restarter = RestartConfig::new().coordination_socket("/run/echo/restart.sock").build()?; // 1
+/// let listener = restarter.sockets().tcp_listener("echo", "127.0.0.1:7000")?; // 2
+/// if let Some(predecessor) = restarter.predecessor() {
+///     predecessor.progress("warming the cache"); // 3
+///     let state = predecessor.receive(Duration::from_secs(5))?; // 4
+///     # drop(state);
+/// }
+/// restarter.ready()?; // 5
+/// # drop(listener);
+/// // 6: a program with nothing else to do. A loop registers the restarter and calls `poll`.
+/// while let Some(event) = restarter.wait(Duration::MAX) {
+///     match event { // 7
+///         Event::StateRequested(handover) => handover.send(), // an empty state
+///         Event::HandedOff(pid) => println!("process {pid} serves"),
+///         Event::Failed(why) => println!("still here: {why}"),
+///         Event::Completed(_) => break, // 8
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # In a forked child
 ///

@@ -36,7 +36,7 @@
 //!   handles stay valid and count for nobody. Work is never ended by accident.
 //! * **Handles cloned while shutting down** are counted and waited for: a unit of work may split up to finish. Weak handles give out no
 //!   more.
-//! * **When the last handle is gone** the shutdown is finished, for good. Signals go on telling what they told; [`Shutdown::force`] still
+//! * **When the last handle is gone** the shutdown is finished, and stays so. Signals go on telling what they told; [`Shutdown::force`] still
 //!   reaches them.
 //! * **A dropped [`Shutdown`]** takes nothing back: the phase remains, only nobody waits for the handles any more, and a forced phase that
 //!   had not begun will never come.
@@ -112,12 +112,12 @@ impl ShutdownCoordinator {
         ShutdownHandle::of(&self.work)
     }
 
-    /// A handle for what may start work but need not be waited for, such as whoever accepts connections.
+    /// A handle for what may start work but need not be waited for, such as a thread that accepts connections.
     pub fn handle_weak(&self) -> WeakShutdownHandle {
         WeakShutdownHandle::of(&self.work)
     }
 
-    /// A signal, for whoever wants to know of the shutdown without being waited for.
+    /// A signal, for a part of the program that wants to know of the shutdown and need not be waited for.
     pub fn signal(&self) -> ShutdownSignal {
         ShutdownSignal::of(&self.work.moments)
     }

@@ -38,7 +38,7 @@ use path::bind_unix;
 /// the first generation one that systemd passed under it (`FileDescriptorName=`), and otherwise a fresh one is bound. What is returned is
 /// a duplicate, and CLOEXEC; the original stays here to be passed on, so that the kernel goes on
 /// listening although the
-/// program closes its own: to stop for good, [`remove`](Sockets::remove) it too, as [`Restarter::stop`](crate::Restarter::stop) does with all.
+/// program closes its own: to stop listening, [`remove`](Sockets::remove) it too, as [`Restarter::stop`](crate::Restarter::stop) does with all.
 ///
 /// # Non-blocking or not
 ///
@@ -56,7 +56,7 @@ use path::bind_unix;
 /// - A program that wants to block has nothing to do.
 ///
 /// What a predecessor or systemd gave and the program has not asked for when it becomes ready is closed. systemd's own numbers stay open,
-/// for programs that read `LISTEN_FDS` by themselves: such a socket is gone for good only with the process.
+/// for programs that read `LISTEN_FDS` by themselves: such a socket is gone only with the process.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), pollflip::Error> {
@@ -270,7 +270,7 @@ impl Sockets {
     fn check(&self, name: &str) -> Result<(), Error> {
         if self.closed {
             return Err(Error::TooLate(
-                format!("socket {name:?} is asked for too late: this process has handed over for good, or is stopping").into(),
+                format!("socket {name:?} is asked for too late: this process has handed over, or is stopping").into(),
             ));
         }
         wire::check_name(name).map_err(|why| Error::InvalidName(format!("socket {name:?}: {why}").into()))

@@ -79,7 +79,7 @@ pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Opt
     if raw < 0 {
         return None;
     }
-    // SAFETY: the number is not -1, and whoever looks with it can only get an error from one that is not open: system calls that read
+    // SAFETY: the number is not -1, and a look with it can only get an error from one that is not open: system calls that read
     // a descriptor's properties fail cleanly.
     let fd = unsafe { BorrowedFd::borrow_raw(raw) };
     fstat(fd).is_ok().then(|| look(fd))
@@ -135,7 +135,7 @@ pub(crate) fn unread(socket: &impl AsFd) -> Option<usize> {
 }
 
 /// Has the kernel enlarge the table of descriptors to hold so many and [`SPARE`] more, or as many as it may. In a process with threads
-/// that takes it some ten milliseconds, whoever it was that needed one more.
+/// that takes it some ten milliseconds, whichever thread it was that needed one more.
 pub(crate) fn enlarge_descriptor_table(descriptors: RawFd) {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
     let last = RawFd::try_from(limit).unwrap_or(RawFd::MAX).saturating_sub(1).min(descriptors.saturating_add(SPARE));

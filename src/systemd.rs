@@ -29,7 +29,7 @@ const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 /// What newer versions set beside [`LISTEN_PID`]: the process by its pidfd. The library of systemd takes no sockets if that is another one.
 const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// The variables that are about one process, and not handed down as they are: those of socket activation, and the one by which a program
-/// knows whether the watchdog is waiting for it. Without it, that is whoever reads WATCHDOG_USEC.
+/// knows whether the watchdog is waiting for it. Without it, that is each process that reads WATCHDOG_USEC.
 pub(crate) const FOR_ONE_PROCESS: [&str; 5] = [LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS, LISTEN_FDNAMES, "WATCHDOG_PID"];
 /// The number of the first socket that is passed.
 pub(crate) const FIRST_PASSED: RawFd = 3;
@@ -147,7 +147,7 @@ fn count() -> u32 {
     text.to_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
         log::warn!(
             target: "pollflip",
-            "{LISTEN_FDS}={text:?} is no count of sockets: none is taken; whoever starts this process must set it right"
+            "{LISTEN_FDS}={text:?} is no count of sockets: none is taken; what starts this process must set it right"
         );
         0
     })

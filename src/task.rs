@@ -1,7 +1,7 @@
 //! The future-like form of a restarter, for programs that know it from shellflip.
 //!
 //! Knows: which events resolve a task, and which hooks they call. Does not know: how a restart goes. As a future it needs no runtime: a
-//! thread that waits for the restarter's descriptor wakes whoever polled last. Polled by hand it needs no thread either.
+//! thread that waits for the restarter's descriptor wakes the task that polled last. Polled by hand it needs no thread either.
 //! Where that thread cannot be had, the restart thread wakes the task every now and then, and each poll
 //! tries to start the missing one.
 

@@ -1,7 +1,8 @@
 //! Symptom, cause, remedy.
 //!
-//! Look at three things first: what the one who asked was told, the log of the predecessor (`RUST_LOG=pollflip=info` with `env_logger`),
-//! and the standard error of the successor, which is that of the service.
+//! Look at three things first: what the one who asked was told, the log of the predecessor
+//! (`RUST_LOG=pollflip=info` with `env_logger`), and the standard error of the successor, which is
+//! that of the service.
 //!
 //! - [Nothing happens](#nothing-happens)
 //! - [The restart is refused](#the-restart-is-refused)
@@ -22,9 +23,10 @@
 //!
 //! # The restart is refused
 //!
-//! The refusal says the reason and the remedy. Some stay until the service is started differently: PID 1 of a container, a terminal, a
-//! service manager that is not told, rights of the file. [`Refusal`](crate::Refusal) has all of them, the [`guide`](crate::guide) the
-//! arrangements that work.
+//! The refusal says the reason and the remedy. Some stay until the service is started differently:
+//! PID 1 of a container, a terminal, a service manager that is not told, rights of the file.
+//! [`Refusal`](crate::Refusal) has all of them, the [`guide`](crate::guide) the arrangements that
+//! work.
 //!
 //! | symptom | cause | remedy |
 //! | --- | --- | --- |

@@ -1,4 +1,4 @@
-//! When what happened, told to whoever runs the servers: one clock for all processes of the machine.
+//! When what happened, told to the one who runs the servers: one clock for all processes of the machine.
 
 use nix::time::{ClockId, clock_gettime};
 use std::io::{self, Write};

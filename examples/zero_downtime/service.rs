@@ -98,7 +98,7 @@ impl Service {
         match outcome {
             Err(RequestError::Failed(why)) => Ok(why),
             Err(other) => Err(other.to_string()),
-            Ok(pid) => Err(format!("the bad release has taken over for good as process {pid}")),
+            Ok(pid) => Err(format!("the bad release has taken over as process {pid}")),
         }
     }
 

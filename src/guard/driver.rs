@@ -224,7 +224,7 @@ impl Driver {
     }
 
     /// Whether that process descends from this one. The number of a generation that lives is its
-    /// own, and whoever has that for a parent does.
+    /// own, and a process that has it for a parent descends too.
     fn is_in_family(&self, pid: u32) -> bool {
         let is_generation = |parent| self.watched.iter().any(|process| process.pid() == parent && !process.has_ended());
         sys::has_ancestor(pid, |parent| parent == process::id() || is_generation(parent))

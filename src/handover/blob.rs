@@ -36,7 +36,7 @@ pub struct Blob {
     failed: FirstError,
 }
 
-/// The first error of a blob. Dropped, it stays with the thread: whoever gives the blob up because of it gives the handover up too, but
+/// The first error of a blob. Dropped, it stays with the thread: a program that gives the blob up because of it gives the handover up too, but
 /// that knows nothing of a blob it was never given.
 #[derive(Debug, Default)]
 struct FirstError(Option<(io::ErrorKind, String)>);

@@ -250,8 +250,8 @@ impl Server {
         newcomers
     }
 
-    /// The client that has to go if somebody needs its place, and from when on: the oldest of those that wait for no restart. Whoever has
-    /// been answered can read the answer without it; whoever has not been read can ask again, and our own client does.
+    /// The client that has to go if somebody needs its place, and from when on: the oldest of those that wait for no restart. A client that has
+    /// been answered can read the answer without it; one that has not been read can ask again, and our own client does.
     fn first_to_leave(&self) -> Option<(usize, Duration)> {
         let all = self.clients.iter().filter(|(_, client)| client.waits.is_none());
         all.map(|(key, client)| (key, client.since + GRACE)).min_by_key(|(_, at)| *at)

@@ -181,7 +181,7 @@ impl Restarter {
             Notice::Failed(cause) => {
                 let failure = self.succession.failed(cause, self.reactor.now());
                 self.manager.still_here(&failure.to_string());
-                self.log(Level::Error, &format!("failed, process {} serves on: {failure}", process::id()));
+                self.log(Level::Error, &format!("failed, process {} keeps serving: {failure}", process::id()));
                 if cause == Cause::TimedOut && self.succession.is_handing_over() {
                     self.log(Level::Error, "the successor waited for the state: this program still has the Handover, and has not sent it");
                 }

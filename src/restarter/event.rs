@@ -9,6 +9,47 @@ use crate::sys::Process;
 
 /// What [`Restarter::poll`](crate::Restarter::poll) returns: the public form of what the state machine notices. In the order in which
 /// they can come, for the old process and then for the new one.
+///
+/// What a server does at each of them:
+///
+/// ```
+/// use pollflip::{Event, Failure};
+///
+/// # #[derive(Default)]
+/// # struct Server { accepting: bool, frozen: bool, done: bool }
+/// # impl Server {
+/// #     fn accept_no_more(&mut self) { self.accepting = false }
+/// #     fn accept_again(&mut self) { self.accepting = true }
+/// #     fn give_up_connections(&mut self) {}
+/// #     fn drain_and_end(&mut self) { self.done = true }
+/// #     fn end(&mut self) { self.done = true }
+/// # }
+/// fn on_event(server: &mut Server, event: Event) {
+///     match event {
+///         // The predecessor.
+///         Event::StateRequested(handover) => {
+///             server.accept_no_more();
+///             server.frozen = true; // nothing is read or written any more
+///             handover.send(); // filled before
+///         }
+///         Event::HandedOff(_) => {
+///             server.accept_no_more();
+///             server.give_up_connections(); // those that were handed over
+///         }
+///         Event::Failed(_) | Event::Resumed(_) => {
+///             server.frozen = false;
+///             server.accept_again();
+///         }
+///         Event::Completed(_) => server.drain_and_end(),
+///         // The successor.
+///         Event::GivenUp(_) => server.end(), // another process serves
+///         _ => {} // for the log, and for programs that want to know
+///     }
+/// }
+/// # let mut server = Server::default();
+/// # on_event(&mut server, Event::Failed(Failure::Cancelled));
+/// # assert!(server.accepting);
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -31,9 +72,9 @@ pub enum Event {
     Completed(u32),
     /// The restart has failed: go on as if nothing had happened. The state need not have been asked for.
     Failed(Failure),
-    /// The process of this id, which had taken over for good, has ended, and this one still lives. It may have been replaced in its turn,
-    /// or told to end, or it has crashed: then nobody serves but for what this process still does. systemd starts the service afresh when
-    /// this process has ended too.
+    /// The process of this id, which had taken over, has ended after the commit, and this one still lives. It may have been replaced, or told
+    /// to end, or it has crashed: then nobody serves but for what this process still does. systemd starts the service afresh when this
+    /// process has ended too.
     SuccessorGone(u32),
     /// No further restart is possible in this process, which can go on serving.
     NoMoreRestarts(Error),
@@ -55,6 +96,19 @@ pub enum Event {
 
 /// The process that has taken over: what is left of a restart that succeeded. As a descriptor it is the process's pidfd, which becomes
 /// readable when the process ends. One that ends before this process stays a zombie until it is waited for or this process ends.
+///
+/// ```no_run
+/// use pollflip::Restarter;
+///
+/// /// After `Event::Completed`.
+/// fn report(restarter: Restarter) {
+///     let Some(mut successor) = restarter.into_successor() else { return };
+///     match successor.try_wait() {
+///         None => println!("process {} serves", successor.pid()),
+///         Some(exit) => println!("process {} has ended already: it {exit}", successor.pid()),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Successor {
     process: Arc<Process>,

@@ -43,7 +43,7 @@ pub(super) struct Moments {
 
 #[derive(Default)]
 struct Waiting {
-    /// By moment. Empty for good once the moment has come.
+    /// By moment. Empty once the moment has come, and from then on.
     tasks: [Slab<Waker>; 3],
     bells: Slab<(u8, Arc<EventFd>)>,
 }
@@ -64,7 +64,7 @@ impl Moments {
     }
 
     pub(super) fn has_reached(&self, moment: Moment) -> bool {
-        // Acquire: whoever sees that the work is finished sees what the work did.
+        // Acquire: a thread that sees that the work is finished sees what the work did.
         self.reached.load(Ordering::Acquire) & moment.bit() != 0
     }
 

@@ -148,7 +148,7 @@ impl Drop for PathLock<'_> {
         if self.is_made_here
             && let Ok(held) = Found::of(&held)
         {
-            // Still locked: whoever waits for it sees that it is gone, and makes a new one.
+            // Still locked: a process that waits for it sees that it is gone, and makes a new one.
             let _ = self.directory.remove(&self.name, |found| found.identity == held.identity);
         }
     }

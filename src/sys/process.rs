@@ -72,7 +72,7 @@ impl Process {
         self.status(0)
     }
 
-    /// Reaps the child only if it has ended in order. One that has crashed is left to whoever becomes its parent when this process ends:
+    /// Reaps the child only if it has ended in order. One that has crashed is left to the process that becomes its parent when this process ends:
     /// a service manager, to which that end says more.
     pub(crate) fn try_wait_leaving_failures(&self) -> Option<Exit> {
         match self.status(libc::WNOWAIT)? {

@@ -104,7 +104,7 @@ impl Notifier {
         }
     }
 
-    /// The restart has failed, and this process serves on.
+    /// The restart has failed, and this process keeps serving.
     pub(crate) fn still_here(&mut self, why: &str) {
         // A path can have line breaks in it, and what follows one would be a message of its own.
         self.tell(&[NotifyState::Ready, NotifyState::Status(&wire::line(why))]);

@@ -68,7 +68,7 @@ pub enum Message {
     Ready,
     /// Predecessor: the service is yours.
     Granted,
-    /// Predecessor: for good.
+    /// Predecessor: the grant is final.
     Commit,
     /// Predecessor: you are given up, and nothing of this is yours, whatever becomes of me.
     GivenUp,

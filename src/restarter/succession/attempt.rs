@@ -299,7 +299,7 @@ impl Current {
         self.dying.is_some() || self.is_dying() || (self.closed.is_some() && !self.told_closed)
     }
 
-    /// Tells whoever has the other end that the service will not be theirs: one that a wrapper has started is out of the reach of a kill. When
+    /// Tells the process at the other end that it will not get the service: one that a wrapper has started is out of the reach of a kill. When
     /// it looks, this process may have ended, after a later restart that succeeded: it would take itself for the only one left.
     pub(super) fn tell_the_end(&self) {
         self.lifeline.send_last(&Message::GivenUp);
