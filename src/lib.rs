@@ -110,7 +110,7 @@ pub use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal, RequestEr
 pub use crate::gate::{Accept, Gate};
 pub use crate::handover::{Blob, Handover, Inheritance, Map};
 pub use crate::predecessor::{Predecessor, startup_complete};
-pub use crate::restart_coordination_socket::Status;
+pub use crate::restart_coordination_socket::{Outcome, ServiceState, Status};
 pub use crate::restarter::{Event, Restarter, Successor};
 pub use crate::shutdown::{OnShutdown, Shutdown, ShutdownCoordinator, ShutdownHandle, ShutdownMoment, ShutdownSignal, WeakShutdownHandle};
 pub use crate::sockets::Sockets;

@@ -47,7 +47,7 @@ use crate::error::RequestError;
 use crate::sockets::unix_client;
 use crate::wire::{Coordination, Frames, Request, Response};
 
-pub use crate::wire::{Outcome, Status};
+pub use crate::wire::{Outcome, ServiceState, Status};
 
 pub(crate) use server::{Asked, ClientId, Server};
 

@@ -46,7 +46,7 @@ use mio::{Interest, Registry, Token};
 use crate::error::{Error, Refusal};
 use crate::machine::{Closed, Input, Phase, State};
 use crate::predecessor::{Claim, Predecessor, startup_complete};
-use crate::restart_coordination_socket::Status;
+use crate::restart_coordination_socket::{ServiceState, Status};
 use crate::sockets::Sockets;
 use crate::sys;
 
@@ -284,16 +284,16 @@ impl Restarter {
     /// Where the restarter stands.
     pub fn status(&self) -> Status {
         let (state, successor) = match self.driver.state() {
-            State::Closed(Closed::NotReady) if self.ancestry.is_on_probation() => ("on probation", None),
-            State::Closed(Closed::NotReady) => ("not ready", None),
-            State::Closed(Closed::Stopping) => ("stopping", None),
-            State::Closed(Closed::Broken) => ("broken", None),
-            State::Idle => ("idle", None),
-            State::Spawning { .. } => ("spawning", None),
-            State::AwaitingReady { pid, .. } => ("awaiting ready", Some(pid)),
-            State::Handoff { pid, phase: Phase::Probation { .. } | Phase::Checking { .. }, .. } => ("handing off", Some(pid)),
-            State::Handoff { pid, phase: Phase::Committing { .. } | Phase::Committed, .. } => ("handed off", Some(pid)),
-            State::Killing { pid, .. } => ("killing", Some(pid)),
+            State::Closed(Closed::NotReady) if self.ancestry.is_on_probation() => (ServiceState::OnProbation, None),
+            State::Closed(Closed::NotReady) => (ServiceState::NotReady, None),
+            State::Closed(Closed::Stopping) => (ServiceState::Stopping, None),
+            State::Closed(Closed::Broken) => (ServiceState::NoMoreRestarts, None),
+            State::Idle => (ServiceState::Serving, None),
+            State::Spawning { .. } => (ServiceState::Spawning, None),
+            State::AwaitingReady { pid, .. } => (ServiceState::AwaitingReady, Some(pid)),
+            State::Handoff { pid, phase: Phase::Probation { .. } | Phase::Checking { .. }, .. } => (ServiceState::HandingOff, Some(pid)),
+            State::Handoff { pid, phase: Phase::Committing { .. } | Phase::Committed, .. } => (ServiceState::HandedOff, Some(pid)),
+            State::Killing { pid, .. } => (ServiceState::Killing, Some(pid)),
         };
         let mut status = Status::new(std::process::id(), self.generation(), state);
         status.successor = successor;

@@ -10,13 +10,15 @@
 
 mod coordination;
 mod message;
+mod status;
 
 use std::fmt;
 
 use nojson::{DisplayJson, JsonFormatter, JsonParseError, RawJson, RawJsonValue};
 
-pub use coordination::{Coordination, Frames, MAX_FRAME, Outcome, Request, Response, Status};
+pub use coordination::{Coordination, Frames, MAX_FRAME, Request, Response};
 pub use message::{Given, Hello, Item, ItemKind, Message};
+pub use status::{Outcome, ServiceState, Status};
 
 /// The version of the lifeline's protocol that this crate speaks.
 pub const VERSION: u32 = 1;

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
 
 use nojson::{DisplayJson, JsonFormatter, JsonParseError, JsonValueKind, RawJsonValue};
 
-use super::{field, field_or_default, object, read, written};
+use super::status::{Json, Status};
+use super::{field_or_default, object, read, written};
 
 /// The largest frame on a coordination socket, in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
@@ -47,70 +47,6 @@ pub enum Response {
     Progress(String),
     /// Where the service stands.
     Status(Status),
-}
-
-/// Where a service stands: what [`Restarter::status`](crate::Restarter::status) returns and
-/// [`request_status`](crate::restart_coordination_socket::request_status) fetches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Status {
-    /// The process that answers.
-    pub pid: u32,
-    /// How many restarts lie behind it.
-    pub generation: u32,
-    /// `not ready`, `idle`, `spawning`, `awaiting ready`, `handing off` (the successor is on probation), `handed off`, `killing` (a successor
-    /// that was given up), `on probation` (by its predecessor), `stopping` or `broken`.
-    pub state: String,
-    /// The process that it is starting or has handed over to.
-    pub successor: Option<u32>,
-    /// How long the restart under way has taken so far, in milliseconds; one on probation is still under way.
-    pub under_way_ms: Option<u64>,
-    /// The last line that the successor under way said of itself.
-    pub progress: Option<String>,
-    /// How the last restart that was tried in this process has failed.
-    pub last_failure: Option<String>,
-    /// How the last restarts have ended, in this process and those before it, the latest last.
-    pub outcomes: Vec<Outcome>,
-}
-
-/// How a restart has ended: a line of [`Status::outcomes`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Outcome {
-    /// When, in seconds since 1970.
-    pub at: u64,
-    /// How long it took, in milliseconds: one that failed from the request on, and one that succeeded from the successor's
-    /// [`build`](crate::RestartConfig::build) until that was ready.
-    pub took_ms: u64,
-    /// Whether it has succeeded.
-    pub ok: bool,
-    /// Who has taken over from whom, or why it failed.
-    pub text: String,
-}
-
-impl Status {
-    pub(crate) fn new(pid: u32, generation: u32, state: &str) -> Status {
-        Status {
-            pid,
-            generation,
-            state: state.into(),
-            successor: None,
-            under_way_ms: None,
-            progress: None,
-            last_failure: None,
-            outcomes: Vec::new(),
-        }
-    }
-
-    /// As one JSON object, its members named as the fields are; what is not there is `null`.
-    pub fn to_json(&self) -> String {
-        nojson::Json(self).to_string()
-    }
-
-    /// How long the restart under way has taken so far.
-    pub fn under_way(&self) -> Option<Duration> {
-        self.under_way_ms.map(Duration::from_millis)
-    }
 }
 
 impl Coordination {
@@ -187,7 +123,7 @@ impl DisplayJson for Response {
             Response::RestartFailed(why) => object(f, &[("RestartFailed", why)]),
             Response::RestartRefused(why) => object(f, &[("RestartRefused", why)]),
             Response::Progress(text) => object(f, &[("Progress", text)]),
-            Response::Status(status) => object(f, &[("Status", status)]),
+            Response::Status(status) => object(f, &[("Status", &Json(status))]),
         }
     }
 }
@@ -202,56 +138,9 @@ impl TryFrom<RawJsonValue<'_, '_>> for Response {
             "RestartFailed" => Response::RestartFailed(value.try_into()?),
             "RestartRefused" => Response::RestartRefused(value.try_into()?),
             "Progress" => Response::Progress(value.try_into()?),
-            "Status" => Response::Status(value.try_into()?),
+            "Status" => Response::Status(Json::try_from(value)?.0),
             name => return Err(json.invalid(format!("unknown response `{name}`"))),
         })
-    }
-}
-
-impl DisplayJson for Status {
-    fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
-        let members: &[(&str, &dyn DisplayJson)] = &[
-            ("pid", &self.pid),
-            ("generation", &self.generation),
-            ("state", &self.state),
-            ("successor", &self.successor),
-            ("under_way_ms", &self.under_way_ms),
-            ("progress", &self.progress),
-            ("last_failure", &self.last_failure),
-            ("outcomes", &self.outcomes),
-        ];
-        object(f, members)
-    }
-}
-
-impl TryFrom<RawJsonValue<'_, '_>> for Status {
-    type Error = JsonParseError;
-
-    fn try_from(json: RawJsonValue<'_, '_>) -> Result<Status, JsonParseError> {
-        Ok(Status {
-            pid: field(json, "pid")?,
-            generation: field(json, "generation")?,
-            state: field(json, "state")?,
-            successor: field_or_default(json, "successor")?,
-            under_way_ms: field_or_default(json, "under_way_ms")?,
-            progress: field_or_default(json, "progress")?,
-            last_failure: field_or_default(json, "last_failure")?,
-            outcomes: field_or_default(json, "outcomes")?,
-        })
-    }
-}
-
-impl DisplayJson for Outcome {
-    fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
-        object(f, &[("at", &self.at), ("took_ms", &self.took_ms), ("ok", &self.ok), ("text", &self.text)])
-    }
-}
-
-impl TryFrom<RawJsonValue<'_, '_>> for Outcome {
-    type Error = JsonParseError;
-
-    fn try_from(json: RawJsonValue<'_, '_>) -> Result<Outcome, JsonParseError> {
-        Ok(Outcome { at: field(json, "at")?, took_ms: field(json, "took_ms")?, ok: field(json, "ok")?, text: field(json, "text")? })
     }
 }
 

@@ -7,7 +7,8 @@ use std::fmt;
 
 use nojson::{DisplayJson, JsonFormatter, JsonParseError, RawJsonValue};
 
-use super::{MAX_PACKET, Outcome, field, field_or_default, object, read, serves, written};
+use super::status::{Json, Outcome};
+use super::{MAX_PACKET, field, field_or_default, object, read, serves, written};
 
 /// What goes over the lifeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,7 +243,7 @@ impl DisplayJson for Hello {
             ("pid_file", &self.pid_file),
             ("given", &self.given),
             ("more", &self.more),
-            ("outcomes", &self.outcomes),
+            ("outcomes", &Json(&self.outcomes)),
         ];
         object(f, members)
     }
@@ -262,7 +263,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Hello {
             pid_file: field_or_default(json, "pid_file")?,
             given: field(json, "given")?,
             more: field(json, "more")?,
-            outcomes: field_or_default(json, "outcomes")?,
+            outcomes: field_or_default::<Json<Vec<Outcome>>>(json, "outcomes")?.0,
         })
     }
 }

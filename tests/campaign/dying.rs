@@ -298,7 +298,7 @@ fn is_being_killed(then: &str) {
     if then == "stop" {
         old.says("event Resumed");
         assert_eq!(world.service.connect().pid, old.pid);
-        assert_eq!(world.service.status().state, "stopping");
+        assert_eq!(world.service.status().state, pollflip::ServiceState::Stopping);
         alone(&world, CASE, Some(&old));
     } else {
         assert_eq!(old.says("answer dropped"), "");

@@ -158,7 +158,7 @@ impl Running {
         if self.stopping && !self.completed {
             // A successor that is being killed is waited for.
             let status = self.restarter.as_ref().expect("a restarter").status();
-            return status.state == "stopping";
+            return status.state == pollflip::ServiceState::Stopping;
         }
         self.completed && self.listeners.connections() == 0
     }
@@ -189,7 +189,7 @@ impl Running {
             None if command == "connections" => self.listeners.connections().to_string(),
             None if command == "wait" => {
                 let state = self.restarter.as_ref().map(|restarter| restarter.status().state);
-                say(&format!("comes-to-wait {}", state.unwrap_or_default()));
+                say(&format!("comes-to-wait {}", state.as_ref().map(pollflip::ServiceState::as_str).unwrap_or_default()));
                 plan::perform(command, &mut self.restarter)
             }
             _ => plan::perform(command, &mut self.restarter),

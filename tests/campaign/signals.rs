@@ -118,7 +118,7 @@ pub fn calm(world: &World, births: usize) {
         // A signal that was sent may not have been seen yet, and the next restart begins with it.
         left.len() == 1
             && procfs::has_taken_in(left[0].pid, Signal::SIGUSR1 as i32)
-            && service.status().state == "idle"
+            && service.status().state == pollflip::ServiceState::Serving
             && processes().filter(Process::lives).count() == 1
     });
     // Each had one successor at most, and none was killed.
@@ -247,7 +247,8 @@ fn storm_of_all(step: Step) {
             return false;
         }
         let process = world.service.hub.process(pid);
-        !process.lives() || request_status(world.service.socket(), DEADLINE).is_ok_and(|status| status.state == "idle")
+        !process.lives()
+            || request_status(world.service.socket(), DEADLINE).is_ok_and(|status| status.state == pollflip::ServiceState::Serving)
     };
     // One that was born of the storm has not been told to end.
     wait_until("an end of the storm", || {

@@ -90,7 +90,7 @@ impl Case {
 
 pub(crate) fn ready(mut task: RestartTask) -> RestartTask {
     assert!(task.poll().is_pending());
-    assert_eq!(task.restarter().status().state, "idle", "ready on its first poll");
+    assert_eq!(task.restarter().status().state, pollflip::ServiceState::Serving, "ready on its first poll");
     task
 }
 

@@ -32,7 +32,9 @@ pub(crate) fn run(name: &str) {
     let first = group.first();
     says(&group, first, "serving");
     // A task becomes ready on its first poll.
-    wait_until("the service to be ready", || request_status(group.socket(), DEADLINE).is_ok_and(|status| status.state == "idle"));
+    wait_until("the service to be ready", || {
+        request_status(group.socket(), DEADLINE).is_ok_and(|status| status.state == pollflip::ServiceState::Serving)
+    });
 
     no_wake_up_is_lost(&group.socket());
     crowd::more_is_ready_than_the_inner_buffer_holds(&group);
@@ -77,7 +79,7 @@ fn restart(group: &Group, old: u32, ask: impl Fn(&Group) -> Result<u32, String>)
 fn no_wake_up_is_lost(socket: &Path) {
     for round in 0..ROUNDS / 2 {
         let status = request_status(socket, DEADLINE).unwrap_or_else(|error| panic!("round {round}: {error}"));
-        assert_eq!(status.state, "idle");
+        assert_eq!(status.state, pollflip::ServiceState::Serving);
     }
     let mut client = connect(socket);
     for _ in 0..ROUNDS / 2 {

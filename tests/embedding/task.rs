@@ -31,7 +31,7 @@ fn a_task_resolves_with_the_successor_and_then_stays_pending(case: &Case) {
     task.restarter().request().expect("a restart");
     let mut successor = finish(&mut task);
     assert!(successor.pid() > 0 && successor.try_wait().is_none());
-    assert_eq!(task.restarter().status().state, "handed off");
+    assert_eq!(task.restarter().status().state, pollflip::ServiceState::HandedOff);
     let alarm = Alarm::new();
     for _ in 0..100 {
         assert!(task.poll().is_pending() && poll_with(&mut task, &alarm).is_pending());
@@ -80,7 +80,7 @@ fn a_failed_restart_leaves_the_task_pending_and_the_next_one_works(case: &Case) 
         }
         let status = task.restarter().status();
         let why = status.last_failure.expect("a reason");
-        assert!(status.state == "idle" && why.contains("exited with status 3"), "{}: {why}", status.state);
+        assert!(status.state == pollflip::ServiceState::Serving && why.contains("exited with status 3"), "{}: {why}", status.state);
     }
     task.restarter().request().expect("a restart");
     finish(&mut task);
@@ -107,7 +107,7 @@ fn startup_complete_may_come_before_the_first_poll_any_number_of_times(_: &Case)
         startup_complete().expect("ready");
     }
     assert!(task.poll().is_pending());
-    assert_eq!(task.restarter().status().state, "idle");
+    assert_eq!(task.restarter().status().state, pollflip::ServiceState::Serving);
     startup_complete().expect("ready");
     task.restarter().request().expect("a restart");
     finish(&mut task);

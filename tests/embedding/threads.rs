@@ -40,7 +40,7 @@ fn a_task_is_polled_on_another_thread_than_it_was_made_on(case: &Case) {
             task.restarter().request().expect("a restart");
             loop {
                 let resolved = poll_with(&mut task, &alarm).is_ready();
-                if resolved || task.restarter().status().state == "idle" {
+                if resolved || task.restarter().status().state == pollflip::ServiceState::Serving {
                     return (task, resolved);
                 }
                 alarm.wait();
@@ -140,7 +140,7 @@ fn no_wake_up_is_lost_in_a_thousand_rounds_with_another_waker_each_time(case: &C
         // Called off before anything is started.
         assert!(task.restarter().cancel());
         alarm.wait();
-        while task.restarter().status().state != "idle" {
+        while task.restarter().status().state != pollflip::ServiceState::Serving {
             assert!(poll_with(&mut task, &alarm).is_pending());
         }
     }

@@ -165,7 +165,7 @@ fn a_child_drops_its_copy_of_a_restarter() {
 fn serves_by_itself() -> Verdict {
     let mut own = RestartConfig::new().restart_signal(None).build().map_err(|_| "a restarter of its own")?;
     own.ready().map_err(|_| "that it serves")?;
-    claim(own.poll().is_none() && own.status().state == "idle", "a restarter that is idle")
+    claim(own.poll().is_none() && own.status().state == pollflip::ServiceState::Serving, "a restarter that is idle")
 }
 
 #[allow(unsafe_code, reason = "a signal is handled")]

@@ -71,7 +71,7 @@ fn in_the_outer_namespace() -> Verdict {
     parent.goes_on();
     let mut task = task.ok_or("the parent's own")?;
     claim(Pin::new(&mut task).poll(&mut context).is_pending(), "a task that is pending still")?;
-    claim(task.restarter().status().state == "idle", "a restarter that is idle")?;
+    claim(task.restarter().status().state == pollflip::ServiceState::Serving, "a restarter that is idle")?;
     alarm.0.store(false, Ordering::SeqCst);
     // It would wake nobody any more.
     claim(!task.restarter().cancel(), "nothing to call off")?;

@@ -262,7 +262,7 @@ fn a_child_restarts_by_itself() {
     let mut restarter = restarter.expect("one");
     // The signal was not for this one.
     assert!(restarter.poll().is_none() && path("restart.sock").exists());
-    assert_eq!(restarter.status().state, "idle");
+    assert_eq!(restarter.status().state, pollflip::ServiceState::Serving);
 }
 
 fn a_child_restarts_by_itself_beside_its_copy() {
@@ -278,7 +278,7 @@ fn a_child_restarts_by_itself_beside_its_copy() {
     while !asked.is_finished() {
         assert!(restarter.wait(Duration::from_millis(10)).is_none());
     }
-    assert_eq!(asked.join().expect("no panic").expect("an answer").state, "idle");
+    assert_eq!(asked.join().expect("no panic").expect("an answer").state, pollflip::ServiceState::Serving);
     restarter.request().expect("nothing is in the way");
     ends_well(&mut restarter);
 }

@@ -89,7 +89,7 @@ fn a_handover_can_be_filled_on_another_thread_while_the_loop_turns() {
     let asked = service.restart_meanwhile();
     old.says("half");
     // The loop turns: it answers here, and on the coordination socket.
-    assert_eq!(service.status().state, "awaiting ready");
+    assert_eq!(service.status().state, pollflip::ServiceState::AwaitingReady);
     assert!(old.ask("holds").contains("tcp/"));
     old.tell("go");
     let pid = asked.join().expect("no panic").expect("a restart");

@@ -144,7 +144,7 @@ fn a_handover_that_is_sent_after_the_attempt_has_ended_does_nothing() {
     old.says("given");
     assert_eq!(player.echo("nothing happened"), old.pid);
     assert_eq!(old.said("event Failed").len(), 1);
-    assert_eq!(service.status().state, "idle");
+    assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     // The next attempt is another, to which nothing of this one belongs.
     let asked = service.restart_meanwhile();
     frozen_again(&old).tell("go");

@@ -41,7 +41,7 @@ fn the_first_process_of_a_container_refuses_to_restart_and_serves_on() {
     assert!(first.ask("request").starts_with("ContainerInit :: "));
     // A signal does nothing, and kills nobody: it is sent from outside, where the process has another number.
     assert_eq!(first.ask("raise SIGUSR1"), "raised");
-    assert_eq!(service.status().state, "idle");
+    assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     service.connect().echo("served on");
     assert_eq!(service.hub.pids().len(), 1);
 }

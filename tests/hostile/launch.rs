@@ -57,7 +57,7 @@ fn refuses(service: &Service) {
     let warning = first.says_again("log WARN", 1);
     assert!(warning.contains("the restart signal does nothing") && warning.ends_with(&refusal), "{warning}");
     assert_eq!(first.said("log WARN")[0], format!("every restart of this process will be refused: {refusal}"));
-    assert_eq!(service.status().state, "idle");
+    assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     assert_eq!(service.connect().pid, first.pid);
     assert_eq!(service.hub.pids(), [first.pid]);
     assert_eq!(first.said("log WARN").len(), 2);

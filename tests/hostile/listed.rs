@@ -227,7 +227,7 @@ fn name(event: &Event) -> &'static str {
 
 fn obey(command: &str, restarter: &mut Option<Restarter>) -> String {
     match (command, &mut *restarter) {
-        ("status", Some(restarter)) => restarter.status().state,
+        ("status", Some(restarter)) => restarter.status().state.as_str().into(),
         ("request", Some(restarter)) => format!("{:?}", restarter.request()),
         ("cancel", Some(restarter)) => restarter.cancel().to_string(),
         ("stop", Some(restarter)) => {

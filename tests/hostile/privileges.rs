@@ -191,12 +191,12 @@ fn promise_11_a_successor_that_nobody_may_kill_is_killed_when_somebody_may() {
     let why = asker.join().expect("a thread").expect_err("a restart that was called off");
     assert_eq!(why.to_string(), "restart failed: the restart was called off");
     assert!(began.elapsed() >= Duration::from_secs(4), "who asks is told when it has not died within its time: {:?}", began.elapsed());
-    assert_eq!(service.status().state, "killing");
+    assert_eq!(service.status().state, pollflip::ServiceState::Killing);
     assert!(new.lives());
     // As the user that the service is, it can be killed.
     new.tell("go");
     new.ends();
-    wait_until("the end of that", || service.status().state == "idle");
+    wait_until("the end of that", || service.status().state == pollflip::ServiceState::Serving);
     assert!(procfs::children(old.pid).is_empty());
     assert_eq!(service.connect().pid, old.pid);
     let errors = old.said("log ERROR");
@@ -231,7 +231,7 @@ fn promise_11_one_that_comes_too_late_and_that_nobody_may_kill_is_in_nobodys_way
         }
         new.ends();
         assert!(tries < 20, "it never comes too late");
-        wait_until("the end of that", || service.status().state == "idle");
+        wait_until("the end of that", || service.status().state == pollflip::ServiceState::Serving);
     };
     // The next one is started, and fails for a reason of its own.
     service.plan_next("born exit 7");
@@ -268,7 +268,7 @@ fn promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away() {
         assert!(reason.contains("could not start") && reason.contains("not permitted"), "{reason}");
         assert_eq!(service.connect().pid, first.pid);
     }
-    assert_eq!(service.status().state, "idle");
+    assert_eq!(service.status().state, pollflip::ServiceState::Serving);
 }
 
 /// This program where everybody may execute it.

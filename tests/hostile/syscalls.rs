@@ -60,7 +60,7 @@ fn promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists() {
     assert_eq!(new.ask("cancel"), "true");
     new.says("event Failed");
     // Clients of all kinds.
-    assert_eq!(service.status().state, "idle");
+    assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     let mut clients: Vec<_> = (0..70).map(|_| Raw::connect(&service.socket())).collect();
     // They take the places of the first.
     clients[..6].iter_mut().for_each(Raw::expect_end);

@@ -71,7 +71,7 @@ fn the_leader_of_a_terminal_refuses_to_restart_and_serves_on() {
     }
     assert!(first.ask("request").starts_with("SessionLeader :: this process leads the session of a terminal"));
     first.signal(Signal::SIGUSR1);
-    assert_eq!(service.status().state, "idle");
+    assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     service.connect().echo("served on");
     assert_eq!(service.hub.pids().len(), 1);
 }

@@ -123,7 +123,7 @@ fn a_stop_refuses_what_comes_later() {
     let error = service.try_restart().expect_err("a process that stops");
     assert_eq!(error.to_string(), "restart refused: this process is stopping");
     old.signal(Signal::SIGUSR1);
-    assert_eq!(service.status().state, "stopping");
+    assert_eq!(service.status().state, pollflip::ServiceState::Stopping);
     service.connect().echo("it serves until it ends");
     // What was kept for a successor is closed, and the program alone has the listener.
     assert!(old.ask("claim tcp other 127.0.0.1:0").contains("asked for too late"));

@@ -248,7 +248,7 @@ fn promise_10_another_user_is_refused() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("a mode");
     let answer = stranger().first().says("did status-of");
     assert!(answer.contains("restart refused: user 12345 may not ask"), "{answer}");
-    assert_eq!(service.status().state, "idle");
+    assert_eq!(service.status().state, pollflip::ServiceState::Serving);
 }
 
 fn promise_10_a_path_that_somebody_replaced_is_not_removed() {

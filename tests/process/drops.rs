@@ -148,7 +148,7 @@ fn a_restarter_can_be_built_again_after_a_drop() {
         assert!(!service.socket().exists());
         assert_eq!(old.ask("build"), "ok");
         assert_eq!(old.ask("ready"), "ok");
-        assert_eq!(service.status().state, "idle");
+        assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     }
     let new = service.restart();
     assert_eq!(new.says("built"), format!("generation 1 predecessor {}", old.pid));
@@ -156,7 +156,7 @@ fn a_restarter_can_be_built_again_after_a_drop() {
     assert_eq!(new.ask("drop"), "dropped");
     assert_eq!(new.ask("build"), "ok");
     assert_eq!(new.ask("ready"), "ok");
-    wait_until("a process that can be restarted again", || service.status().state == "idle");
+    wait_until("a process that can be restarted again", || service.status().state == pollflip::ServiceState::Serving);
     service.restart();
 }
 
@@ -255,7 +255,7 @@ fn a_copy_that_a_forked_child_drops_is_not_the_restarter() {
     // It takes as long as the machine's load, and never the seconds that it could wait for a thread.
     let drops_a_copy = || wait_until("a drop that waits for nobody", || old.ask("drop-in-a-fork") == "Ok(true)");
     drops_a_copy();
-    assert_eq!(service.status().state, "idle");
+    assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     service.plan_next("built hang");
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);

@@ -70,11 +70,11 @@ fn promise_04_whoever_asks_at_another_path_than_the_predecessors_is_told_at_once
     new.says("serving");
     let error = early.join().expect("a thread").expect_err("a refusal");
     assert!(error.to_string().contains("has not committed yet"), "{error}");
-    assert_eq!(request_status(&other, DEADLINE).expect("a status").state, "on probation");
+    assert_eq!(request_status(&other, DEADLINE).expect("a status").state, pollflip::ServiceState::OnProbation);
     service.first().ask("stop");
     assert_eq!(first.join().expect("a thread").expect("a restart"), new.pid);
     new.says("event Committed");
-    assert_eq!(request_status(&other, DEADLINE).expect("a status").state, "idle");
+    assert_eq!(request_status(&other, DEADLINE).expect("a status").state, pollflip::ServiceState::Serving);
 }
 
 fn promise_10_a_path_that_was_taken_away_is_there_again_after_a_restart() {

@@ -105,7 +105,7 @@ fn promise_04_both_refuse_during_a_probation() {
     }
     assert!(old.ask("request").starts_with("OnProbation { successor: Some("));
     assert!(new.ask("request").starts_with("OnProbation { successor: None }"));
-    assert_eq!(service.status().state, "handing off");
+    assert_eq!(service.status().state, pollflip::ServiceState::HandingOff);
     // Its end makes the restart final.
     assert_eq!(old.ask("stop"), "stopped");
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);

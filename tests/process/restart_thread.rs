@@ -48,7 +48,7 @@ fn told_of_too_late() -> Option<(Service, Stopped, Process)> {
     let why = asker.join().expect("a thread").expect_err("a successor that is too late").to_string();
     assert!(why.contains("was not ready within 2.5 s"), "{why}");
     assert!(old.said("event Spawned").is_empty() && new.lives());
-    assert_eq!(service.status().state, "idle");
+    assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     Some((service, stopped, new))
 }
 
@@ -57,7 +57,7 @@ fn restarts_when_the_thread_goes_on(service: &Service, stopped: Stopped, first: 
     let old = service.first();
     let asker = service.restart_meanwhile();
     old.says_again("event Restarting", 1);
-    assert_eq!(service.status().state, "spawning");
+    assert_eq!(service.status().state, pollflip::ServiceState::Spawning);
     assert_eq!(service.hub.pids().len(), 2);
     drop(stopped);
     first.ends();
@@ -124,7 +124,7 @@ fn is_broken(service: &Service) {
     old.says("event NoMoreRestarts");
     assert_eq!(old.said("event").last().map(|event| event.starts_with("NoMoreRestarts")), Some(true));
     assert_eq!(service.connect().pid, old.pid);
-    assert_eq!(service.status().state, "broken");
+    assert_eq!(service.status().state, pollflip::ServiceState::NoMoreRestarts);
     match service.try_restart() {
         Err(RequestError::Refused(why)) => assert!(why.contains("the restart thread of this process is gone"), "{why}"),
         other => panic!("{other:?}"),

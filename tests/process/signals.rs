@@ -116,7 +116,7 @@ fn promise_06_a_storm_of_signals_kills_nothing_and_starts_one_at_a_time() {
         // What it has been sent is a restart that has begun, or is none.
         left.len() == 1
             && procfs::has_taken_in(left[0].pid, libc::SIGUSR1)
-            && service.status().state == "idle"
+            && service.status().state == pollflip::ServiceState::Serving
             && service.hub.pids().len() == processes().count()
     });
     // Each had one successor at most: a generation has one process.
@@ -141,7 +141,7 @@ fn promise_06_signals_during_a_restart_are_refused() {
     }
     // The successor may have come this far before the restart thread has told the loop of it.
     old.says("event Spawned");
-    assert_eq!(service.status().state, "awaiting ready");
+    assert_eq!(service.status().state, pollflip::ServiceState::AwaitingReady);
     new.tell("go");
     new.says("event Committed");
     assert_eq!(old.said("event Spawned").len(), 1);

@@ -151,7 +151,7 @@ impl World {
             Kind::Request => {
                 let before = self.restarter.status().state;
                 let result = self.request();
-                assert_eq!(result.is_ok(), before == "idle", "{result:?} in {before:?}");
+                assert_eq!(result.is_ok(), before == pollflip::ServiceState::Serving, "{result:?} in {before:?}");
             }
             Kind::Cancel => {
                 let early = self.restarter.cancel();

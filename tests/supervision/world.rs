@@ -386,6 +386,7 @@ impl<M: Machine> World<M> {
             Policy::No => is_first,
             Policy::OnFailure => is_first || !matches!(self.last, None | Some(Exit::Code(0))),
             Policy::Always => true,
+            _ => panic!("a policy that is not known here"),
         };
         if !wanted {
             self.breaks(Law::ThePolicyDecides);

@@ -8,6 +8,7 @@ use crate::error::Exit;
 
 /// When a service that has ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Policy {
     /// Never.
     No,

@@ -9,6 +9,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use tempfile::TempDir;
 
 use crate::predecessor;
+use crate::restart_coordination_socket::ServiceState;
 use crate::restarter::reactor::FIRST_CLIENT;
 use crate::restarter::testing::{LIMIT, collect_until};
 use crate::wire::{Coordination, Request};
@@ -96,7 +97,7 @@ fn hears_nothing(client: &UnixStream) -> bool {
     heard.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-fn status(state: &str) -> Status {
+fn status(state: ServiceState) -> Status {
     Status::new(1, 0, state)
 }
 
@@ -179,12 +180,12 @@ fn those_who_ask_for_the_status_are_told_once_and_nobody_in_their_place() {
     let mut clients = [fixture.ask(Request::Status), fixture.ask(Request::Status)];
     assert_eq!(fixture.turn(), []);
     assert!(fixture.requests.wants_status());
-    fixture.requests.answer_status(&status("idle"), &fixture.reactor);
+    fixture.requests.answer_status(&status(ServiceState::Serving), &fixture.reactor);
     assert!(!fixture.requests.wants_status());
     for client in &mut clients {
-        assert_eq!(answer(client), Response::Status(status("idle")));
+        assert_eq!(answer(client), Response::Status(status(ServiceState::Serving)));
     }
-    fixture.requests.answer_status(&status("spawning"), &fixture.reactor);
+    fixture.requests.answer_status(&status(ServiceState::Spawning), &fixture.reactor);
     assert!(clients.iter().all(hears_nothing));
 
     let gone = fixture.ask(Request::Status);
@@ -197,7 +198,7 @@ fn those_who_ask_for_the_status_are_told_once_and_nobody_in_their_place() {
     }
     let next = fixture.ask(RESTART);
     fixture.ticket();
-    fixture.requests.answer_status(&status("idle"), &fixture.reactor);
+    fixture.requests.answer_status(&status(ServiceState::Serving), &fixture.reactor);
     assert!(hears_nothing(&next));
 }
 

@@ -211,7 +211,7 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             "started".into()
         }
         ("status-of", _) => match pollflip::restart_coordination_socket::request_status(rest, Duration::from_secs(60)) {
-            Ok(status) => status.state,
+            Ok(status) => status.state.as_str().into(),
             Err(error) => error.to_string(),
         },
         ("restart-of", _) => {

@@ -1,0 +1,200 @@
+//! Where a service stands, as its clients are told.
+
+use std::fmt;
+use std::time::Duration;
+
+use nojson::{DisplayJson, JsonFormatter, JsonParseError, RawJsonValue};
+
+use super::{field, field_or_default, object};
+
+/// Where a service stands: what [`Restarter::status`](crate::Restarter::status) returns and
+/// [`request_status`](crate::restart_coordination_socket::request_status) fetches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// The process that answers.
+    pub pid: u32,
+    /// How many restarts lie behind it.
+    pub generation: u32,
+    /// What it is at.
+    pub state: ServiceState,
+    /// The process that it is starting or has handed over to.
+    pub successor: Option<u32>,
+    /// How long the restart under way has taken so far, in milliseconds; one on probation is still under way.
+    pub under_way_ms: Option<u64>,
+    /// The last line that the successor under way said of itself.
+    pub progress: Option<String>,
+    /// How the last restart that was tried in this process has failed.
+    pub last_failure: Option<String>,
+    /// How the last restarts have ended, in this process and those before it, the latest last.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What a service is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServiceState {
+    /// It has not said yet that it is ready.
+    NotReady,
+    /// It serves, and no restart is under way.
+    Serving,
+    /// A successor is being started.
+    Spawning,
+    /// A successor has been started, and has not said yet that it is ready.
+    AwaitingReady,
+    /// Its successor serves, on probation.
+    HandingOff,
+    /// Its successor serves, and that is final.
+    HandedOff,
+    /// A successor that was given up is being killed.
+    Killing,
+    /// It serves, and its predecessor can still take the service back.
+    OnProbation,
+    /// It is ending, and restarts nothing any more.
+    Stopping,
+    /// It serves, and no further restart is possible.
+    NoMoreRestarts,
+    /// The word of a later version of this crate.
+    Other(String),
+}
+
+/// The states with a word of their own.
+const STATES: [(ServiceState, &str); 10] = [
+    (ServiceState::NotReady, "not ready"),
+    (ServiceState::Serving, "idle"),
+    (ServiceState::Spawning, "spawning"),
+    (ServiceState::AwaitingReady, "awaiting ready"),
+    (ServiceState::HandingOff, "handing off"),
+    (ServiceState::HandedOff, "handed off"),
+    (ServiceState::Killing, "killing"),
+    (ServiceState::OnProbation, "on probation"),
+    (ServiceState::Stopping, "stopping"),
+    (ServiceState::NoMoreRestarts, "broken"),
+];
+
+impl ServiceState {
+    /// The word for it in [`Status::to_json`] and on the coordination socket.
+    pub fn as_str(&self) -> &str {
+        match self {
+            ServiceState::Other(word) => word,
+            state => STATES.iter().find(|(known, _)| known == state).map_or("", |(_, word)| word),
+        }
+    }
+
+    fn of(word: String) -> ServiceState {
+        match STATES.iter().find(|(_, known)| *known == word) {
+            Some((state, _)) => state.clone(),
+            None => ServiceState::Other(word),
+        }
+    }
+}
+
+/// For people.
+impl fmt::Display for ServiceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ServiceState::Serving => "serving",
+            ServiceState::NoMoreRestarts => "serving, no more restarts",
+            state => state.as_str(),
+        })
+    }
+}
+
+/// How a restart has ended: a line of [`Status::outcomes`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// How long it took, in milliseconds: one that failed from the request on, and one that succeeded from the successor's
+    /// [`build`](crate::RestartConfig::build) until that was ready.
+    pub took_ms: u64,
+    /// Whether it has succeeded.
+    pub ok: bool,
+    /// Who has taken over from whom, or why it failed.
+    pub text: String,
+}
+
+impl Status {
+    pub(crate) fn new(pid: u32, generation: u32, state: ServiceState) -> Status {
+        Status { pid, generation, state, successor: None, under_way_ms: None, progress: None, last_failure: None, outcomes: Vec::new() }
+    }
+
+    /// As one JSON object, its members named as the fields are; what is not there is `null`.
+    pub fn to_json(&self) -> String {
+        nojson::Json(Json(self)).to_string()
+    }
+
+    /// How long the restart under way has taken so far.
+    pub fn under_way(&self) -> Option<Duration> {
+        self.under_way_ms.map(Duration::from_millis)
+    }
+}
+
+/// How these types are written and read: the public ones have no trait of another crate's.
+#[derive(Debug, Default)]
+pub(super) struct Json<T>(pub(super) T);
+
+impl DisplayJson for Json<&Status> {
+    fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
+        let status = self.0;
+        let members: &[(&str, &dyn DisplayJson)] = &[
+            ("pid", &status.pid),
+            ("generation", &status.generation),
+            ("state", &status.state.as_str()),
+            ("successor", &status.successor),
+            ("under_way_ms", &status.under_way_ms),
+            ("progress", &status.progress),
+            ("last_failure", &status.last_failure),
+            ("outcomes", &Json(&status.outcomes)),
+        ];
+        object(f, members)
+    }
+}
+
+impl TryFrom<RawJsonValue<'_, '_>> for Json<Status> {
+    type Error = JsonParseError;
+
+    fn try_from(json: RawJsonValue<'_, '_>) -> Result<Json<Status>, JsonParseError> {
+        Ok(Json(Status {
+            pid: field(json, "pid")?,
+            generation: field(json, "generation")?,
+            state: ServiceState::of(field(json, "state")?),
+            successor: field_or_default(json, "successor")?,
+            under_way_ms: field_or_default(json, "under_way_ms")?,
+            progress: field_or_default(json, "progress")?,
+            last_failure: field_or_default(json, "last_failure")?,
+            outcomes: field_or_default::<Json<Vec<Outcome>>>(json, "outcomes")?.0,
+        }))
+    }
+}
+
+impl DisplayJson for Json<&Vec<Outcome>> {
+    fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
+        f.array(|f| self.0.iter().try_for_each(|outcome| f.element(Json(outcome))))
+    }
+}
+
+impl TryFrom<RawJsonValue<'_, '_>> for Json<Vec<Outcome>> {
+    type Error = JsonParseError;
+
+    fn try_from(json: RawJsonValue<'_, '_>) -> Result<Json<Vec<Outcome>>, JsonParseError> {
+        let outcomes = json.to_array()?.map(|outcome| Ok(Json::<Outcome>::try_from(outcome)?.0));
+        Ok(Json(outcomes.collect::<Result<_, JsonParseError>>()?))
+    }
+}
+
+impl DisplayJson for Json<&Outcome> {
+    fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
+        let Outcome { at, took_ms, ok, text } = self.0;
+        object(f, &[("at", at), ("took_ms", took_ms), ("ok", ok), ("text", text)])
+    }
+}
+
+impl TryFrom<RawJsonValue<'_, '_>> for Json<Outcome> {
+    type Error = JsonParseError;
+
+    fn try_from(json: RawJsonValue<'_, '_>) -> Result<Json<Outcome>, JsonParseError> {
+        Ok(Json(Outcome { at: field(json, "at")?, took_ms: field(json, "took_ms")?, ok: field(json, "ok")?, text: field(json, "text")? }))
+    }
+}
