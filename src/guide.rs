@@ -45,7 +45,7 @@
 //!
 //! **If nobody listens** (no `Type=notify`, or `NotifyAccess=none`), systemd would take the end of the old process for the end of the
 //! service and kill the new one. So the service starts and serves, logs a warning, and refuses restarts
-//! ([`Refusal::NoNotifyAccess`](crate::Refusal::NoNotifyAccess), exit status 2). Two remedies: `NotifyAccess=main`, or
+//! ([`Refusal::NoNotifyAccess`](crate::Refusal::NoNotifyAccess), exit status 5). Two remedies: `NotifyAccess=main`, or
 //! `PIDFile=` on the path of [`RestartConfig::pid_file`](crate::RestartConfig::pid_file). `ExitType=cgroup` is none by itself: a process cannot
 //! see it. Nor can it see that its messages are thrown
 //! away for another reason, such as a wrapper that does not `exec` the program under `NotifyAccess=main`: look for `Got notification
@@ -229,12 +229,13 @@
 //! | 2 | `Refused` | the old version | ask again later; the reason says what is going on |
 //! | 3 | `Unreachable` | nobody, or not there | look whether it runs, and at the path and the user |
 //! | 4 | `TimedOut`, `HungUp` | one of the two, if any | ask for the status; wait longer than ready timeout and probation together |
+//! | 5 | `Impossible` | the old version | asking again does not help: stop the service, mend what the reason names, start it |
 //! | 64 | | as before | wrong usage |
 //!
 //! ```
 //! use std::process::ExitCode;
 //! use std::time::Duration;
-//! use pollflip::{RequestError, restart_coordination_socket::request_restart};
+//! use pollflip::restart_coordination_socket::request_restart;
 //!
 //! fn restart(socket: &str) -> ExitCode {
 //!     let limit = Duration::from_secs(90); // ready timeout and probation together, and some seconds
@@ -245,12 +246,7 @@
 //!         }
 //!         Err(error) => {
 //!             eprintln!("{error}");
-//!             ExitCode::from(match error {
-//!                 RequestError::Refused(_) => 2,
-//!                 RequestError::Unreachable(_) => 3,
-//!                 RequestError::TimedOut(_) | RequestError::HungUp(_) => 4,
-//!                 _ => 1,
-//!             })
+//!             ExitCode::from(error.exit_status())
 //!         }
 //!     }
 //! }
@@ -287,7 +283,7 @@
 //!     - name: restart in place
 //!       ansible.builtin.command: echo-server restart --socket /run/echo/restart.sock
 //!       register: restart
-//!       # Somebody else's restart is under way: that may be waited for.
+//!       # Somebody else's restart is under way: that may be waited for. 5 (no restart is possible) may not.
 //!       retries: 3
 //!       delay: 10
 //!       until: restart.rc != 2

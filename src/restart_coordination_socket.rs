@@ -18,7 +18,7 @@
 //!
 //! The wire is that of shellflip 2: frames of a 4-byte big-endian length and JSON. `{"Request":"TryRestart"}` is answered by
 //! `{"Response":{"RestartComplete":PID}}` or `{"Response":{"RestartFailed":"reason"}}`; `{"Request":{"Restart":{"progress":true}}}` may
-//! also be answered by `RestartRefused`, with any number of `{"Response":{"Progress":"line"}}` before; `{"Request":"Status"}` by
+//! also be answered by `RestartRefused` or `RestartImpossible`, with any number of `{"Response":{"Progress":"line"}}` before; `{"Request":"Status"}` by
 //! `{"Response":{"Status":{…}}}`. A request must be whole within 5 s. 64 clients are talked to at a time; when more come, the oldest is
 //! hung up on, unless it waits for the end of a restart or is younger than 10 ms. What it has asked and was not read has not been done.
 //! A process that has just been replaced hangs up on a question for the status as well: ask again, and its successor answers.
@@ -56,7 +56,7 @@ pub(crate) use server::{Asked, ClientId, Server};
 ///
 /// # Errors
 ///
-/// See [`RequestError`]. After `Refused` and `Failed` the old process serves on; after `TimedOut` and `HungUp` the status tells.
+/// See [`RequestError`]. After `Refused`, `Impossible` and `Failed` the old process keeps serving; after `TimedOut` and `HungUp` the status tells.
 pub fn request_restart(path: impl AsRef<Path>, limit: Duration, mut progress: impl FnMut(&str)) -> Result<u32, RequestError> {
     let request = Request::Restart { progress: true };
     let (mut client, mut response) = Client::ask(path.as_ref(), limit, &request)?;
@@ -65,6 +65,7 @@ pub fn request_restart(path: impl AsRef<Path>, limit: Duration, mut progress: im
             Response::RestartComplete(pid) => return Ok(pid),
             Response::RestartFailed(why) => return Err(RequestError::Failed(why)),
             Response::RestartRefused(why) => return Err(RequestError::Refused(why)),
+            Response::RestartImpossible(why) => return Err(RequestError::Impossible(why)),
             Response::Progress(line) => progress(&line),
             other => return Err(RequestError::Protocol(format!("{other:?} to a request for a restart"))),
         }

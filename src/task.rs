@@ -58,8 +58,8 @@ impl RestartConfig {
 /// - Between the grant and that moment both processes have the listeners: for the length of a probation, and until systemd has taken the
 ///   new main process in (5 s at most). A program in which two must not accept meanwhile stops in
 ///   [`LifecycleHandler::new_process_granted`], and goes on in [`LifecycleHandler::new_process_failed`].
-/// - It resolves with an error when no further restart is possible, which says why. The process can go on serving, unless it is
-///   [`Error::GivenUp`]: then it should end.
+/// - It resolves with an error when no further restart is possible, which says why: also when somebody has asked for one, and was refused
+///   for a [permanent](Refusal::is_permanent) reason. The process can go on serving, unless it is [`Error::GivenUp`]: then it should end.
 /// - The state of the predecessor is [received](crate::Predecessor::receive) before the first poll. Only [`next_event`](Self::next_event)
 ///   brings what was asked for with [`pull`](crate::Predecessor::pull): otherwise this process would not take over.
 /// - A restart that failed is neither: the process goes on, and so does the task. See [`LifecycleHandler::new_process_failed`].
@@ -150,15 +150,28 @@ impl RestartTask {
                     self.resolved = true;
                     return Poll::Ready(Err(error));
                 }
+                Event::GivenUp(pid) if !self.resolved => {
+                    self.resolved = true;
+                    return Poll::Ready(Err(Error::GivenUp { pid }));
+                }
                 _ => {}
             }
         }
         // What held it back may have been taken just now.
         self.restarter.begin_ready();
-        if self.restarter.is_stopped() && !std::mem::replace(&mut self.resolved, true) {
-            return Poll::Ready(Err(Error::NoMoreRestarts(Refusal::Stopping)));
+        match self.no_more_restarts() {
+            Some(error) => Poll::Ready(Err(error)),
+            None => Poll::Pending,
         }
-        Poll::Pending
+    }
+
+    /// Says once that none is possible: the program is stopping, or somebody has asked and was refused for
+    /// a reason that stays.
+    fn no_more_restarts(&mut self) -> Option<Error> {
+        let stopping = self.restarter.is_stopped().then_some(Refusal::Stopping);
+        let why = stopping.or_else(|| self.restarter.asked_in_vain())?;
+        let is_told = std::mem::replace(&mut self.resolved, true);
+        (!is_told).then_some(Error::NoMoreRestarts(why))
     }
 
     /// The next event, for programs that want all of them rather than the end: use either this or the task as a future. Hooks are called
@@ -175,6 +188,11 @@ impl RestartTask {
                 if let Some(event) = self.hooks.run(&mut self.restarter, event) {
                     return Poll::Ready(event);
                 }
+            }
+            if self.restarter.asked_in_vain().is_some()
+                && let Some(error) = self.no_more_restarts()
+            {
+                return Poll::Ready(Event::NoMoreRestarts(error));
             }
             match self.wake_later(context) {
                 // Once: a loop that goes on would spin.

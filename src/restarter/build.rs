@@ -108,10 +108,10 @@ impl RestartConfig {
             forget_pending(signal);
         }
         let unstartable = launch.program.as_ref().err().copied();
-        if let Some(refusal) = unstartable.filter(|_| !claim.has_built()) {
+        let preconditions = Preconditions::new(self, unstartable, is_deaf, &launch.mask);
+        if let Some(refusal) = preconditions.permanent().filter(|_| !claim.has_built()) {
             log::warn!(target: "pollflip", "every restart of this process will be refused: {refusal}");
         }
-        let preconditions = Preconditions::new(self, unstartable, is_deaf, &launch.mask);
         let program = launch.program.as_ref().map(|program| program.path.clone()).unwrap_or_default();
         let exec = Exec::start(launch, signal, reactor.waker().clone()).map_err(Error::os("cannot start the restart thread"))?;
         arrange(signal, blocked)?;
