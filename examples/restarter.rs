@@ -37,8 +37,9 @@ usage: restarter [--listen ADDRESS] [--socket PATH] [--probation SECONDS]
   --json               the status for a program to read
 
 The exit status is 0 for success and 64 for wrong usage. Of `restart`: 1 it failed, 2 it was refused
-(ask later): in both cases the service keeps serving; 3 nobody answers there; 4 no answer in time (it may
-yet succeed: ask for the status). RUST_LOG=debug shows more.";
+(ask later), 5 no restart is possible (asking later does not help): in these cases the service keeps
+serving; 3 nobody answers there; 4 no answer in time (it may yet succeed: ask for the status).
+RUST_LOG=debug shows more.";
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const RESTARTER: Token = Token(usize::MAX - 2);
@@ -65,10 +66,8 @@ fn run() -> Result<(), Box<dyn Error>> {
 
 /// What deploy scripts tell the outcomes apart by: a part of the interface, see the help.
 fn exit_status(error: &(dyn Error + 'static)) -> u8 {
-    match error.downcast_ref() {
-        Some(RequestError::Refused(_)) => 2,
-        Some(RequestError::Unreachable(_)) => 3,
-        Some(RequestError::TimedOut(_) | RequestError::HungUp(_)) => 4,
+    match error.downcast_ref::<RequestError>() {
+        Some(error) => error.exit_status(),
         _ if error.is::<lexopt::Error>() => 64, // EX_USAGE: not to be taken for an outcome
         _ => 1,
     }
@@ -93,6 +92,9 @@ fn describe(status: &Status) -> String {
     let mut text = format!("process {}, generation {}: {}", status.pid, status.generation, status.state);
     if let Some(pid) = status.successor {
         text += &format!("\nsuccessor: process {pid}");
+    }
+    if let Some(why) = &status.impossible {
+        text += &format!("\nno restart is possible: {why}");
     }
     if let Some(line) = &status.progress {
         text += &format!("\nit says: {line}");

@@ -154,6 +154,36 @@ pub enum Refusal {
     Forked,
 }
 
+impl Refusal {
+    /// Whether the reason stays as long as this process lives: to ask again is of no use. The service
+    /// has to be stopped, what the text names has to be mended, and the service has to be started again.
+    ///
+    /// A refusal that is lifted by the end of something else is not permanent, nor is one that the
+    /// program can lift ([`SessionLeader`](Refusal::SessionLeader), by handling SIGHUP). Nor is one
+    /// whose asker should turn to another process: whoever asks again at the coordination socket of a
+    /// service that is stopping, or has been replaced, reaches that one.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Refusal::ContainerInit
+            | Refusal::NoNotifyAccess
+            | Refusal::Privileged
+            | Refusal::UnknownProgram
+            | Refusal::MissingCall { .. }
+            | Refusal::ContainerMain { .. }
+            | Refusal::OtherPidNamespace
+            | Refusal::RestartThreadGone => true,
+            Refusal::NotReady
+            | Refusal::UnderWay { .. }
+            | Refusal::OnProbation { .. }
+            | Refusal::HandedOff { .. }
+            | Refusal::Stopping
+            | Refusal::SessionLeader
+            | Refusal::Draining { .. }
+            | Refusal::Forked => false,
+        }
+    }
+}
+
 /// Why an attempt to restart has failed. The old process goes on serving. Its text is a whole
 /// sentence, as that of [`Error`] is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -384,8 +414,8 @@ pub enum Error {
         /// How long it was waited for.
         limit: Duration,
     },
-    /// No further restart is possible in this process, for a reason that
-    /// [stays](Refusal::is_permanent). It can go on serving.
+    /// No further restart is possible in this process: it is stopping, or the reason is
+    /// [permanent](Refusal::is_permanent). It can go on serving.
     #[error("no further restart is possible: {0}")]
     NoMoreRestarts(Refusal),
     /// The predecessor has given this process up. The predecessor serves, or another process that it has
@@ -453,6 +483,10 @@ pub enum RequestError {
     /// The service is not in a state to restart; it goes on serving. Asking again later may help.
     #[error("restart refused: {0}")]
     Refused(String),
+    /// The service cannot restart, for a [permanent](Refusal::is_permanent) reason; it goes on serving.
+    /// To ask again is of no use.
+    #[error("no restart is possible: {0}")]
+    Impossible(String),
     /// The new version did not start, or was taken back on probation; the old one goes on serving.
     #[error("restart failed: {0}")]
     Failed(String),
@@ -465,6 +499,37 @@ pub enum RequestError {
     /// What came is no answer that this version understands.
     #[error("the answer makes no sense: {0}")]
     Protocol(String),
+}
+
+impl RequestError {
+    /// The exit status for it of a `restart` subcommand, as
+    /// [the guide](crate::guide#the-restart-subcommand-and-its-exit-statuses) has them: deploy scripts
+    /// tell the outcomes apart by that.
+    ///
+    /// ```
+    /// use std::{process::ExitCode, time::Duration};
+    /// use pollflip::restart_coordination_socket::request_restart;
+    ///
+    /// fn restart(socket: &str) -> ExitCode {
+    ///     match request_restart(socket, Duration::from_secs(90), |line| eprintln!("{line}")) {
+    ///         Ok(_) => ExitCode::SUCCESS,
+    ///         Err(why) => {
+    ///             eprintln!("{why}");
+    ///             ExitCode::from(why.exit_status())
+    ///         }
+    ///     }
+    /// }
+    /// assert_eq!(restart("/nobody/is/here.sock"), ExitCode::from(3));
+    /// ```
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            RequestError::Failed(_) | RequestError::Protocol(_) => 1,
+            RequestError::Refused(_) => 2,
+            RequestError::Unreachable(_) => 3,
+            RequestError::TimedOut(_) | RequestError::HungUp(_) => 4,
+            RequestError::Impossible(_) => 5,
+        }
+    }
 }
 
 /// The sentence: that is what a `main` prints that returns the error.

@@ -58,7 +58,7 @@
 //!
 //! Without `Type=notify`, or with `NotifyAccess=none`, systemd would take the end of the predecessor for the end of the service and kill the
 //! successor. So the service starts and serves, logs a warning, and refuses restarts
-//! ([`Refusal::NoNotifyAccess`](crate::Refusal::NoNotifyAccess)). There are two remedies: `NotifyAccess=main`, or
+//! ([`Refusal::NoNotifyAccess`](crate::Refusal::NoNotifyAccess), exit status 5). There are two remedies: `NotifyAccess=main`, or
 //! `PIDFile=` on the path of [`RestartConfig::pid_file`](crate::RestartConfig::pid_file).
 //!
 //! A process cannot see everything. It does not see `ExitType=cgroup`, which is no remedy alone. It does not see that its messages are
@@ -304,12 +304,13 @@
 //! | 2 | `Refused` | the old version | ask again later; the reason says what is going on |
 //! | 3 | `Unreachable` | nobody, or elsewhere | see whether it runs, and check the path and the user |
 //! | 4 | `TimedOut`, `HungUp` | one of the two, if any | ask for the status; wait longer than ready timeout and probation together |
+//! | 5 | `Impossible` | the old version | asking again does not help: stop the service, mend what the reason names, start it |
 //! | 64 | | as before | wrong usage |
 //!
 //! ```
 //! use std::process::ExitCode;
 //! use std::time::Duration;
-//! use pollflip::{RequestError, restart_coordination_socket::request_restart};
+//! use pollflip::restart_coordination_socket::request_restart;
 //!
 //! fn restart(socket: &str) -> ExitCode {
 //!     let limit = Duration::from_secs(90); // ready timeout and probation together, and some seconds
@@ -320,12 +321,7 @@
 //!         }
 //!         Err(error) => {
 //!             eprintln!("{error}");
-//!             ExitCode::from(match error {
-//!                 RequestError::Refused(_) => 2,
-//!                 RequestError::Unreachable(_) => 3,
-//!                 RequestError::TimedOut(_) | RequestError::HungUp(_) => 4,
-//!                 _ => 1,
-//!             })
+//!             ExitCode::from(error.exit_status())
 //!         }
 //!     }
 //! }

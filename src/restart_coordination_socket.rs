@@ -18,7 +18,7 @@
 //!
 //! The wire is that of shellflip 2: frames of a 4-byte big-endian length and JSON. `{"Request":"TryRestart"}` is answered by
 //! `{"Response":{"RestartComplete":PID}}` or `{"Response":{"RestartFailed":"reason"}}`; `{"Request":{"Restart":{"progress":true}}}` may
-//! also be answered by `RestartRefused`, with any number of `{"Response":{"Progress":"line"}}` before; `{"Request":"Status"}` by
+//! also be answered by `RestartRefused` or `RestartImpossible`, with any number of `{"Response":{"Progress":"line"}}` before; `{"Request":"Status"}` by
 //! `{"Response":{"Status":{…}}}`. A request must be whole within 5 s. 64 clients are talked to at a time; when more come, the oldest is
 //! hung up on, unless it waits for the end of a restart or is younger than 10 ms. What it has asked and was not read has not been done.
 //! A process that has just been replaced hangs up on a question for the status as well: ask again, and its successor answers.
@@ -56,20 +56,12 @@ pub(crate) use server::{Asked, ClientId, Server};
 ///
 /// # Errors
 ///
-/// See [`RequestError`]. After `Refused` and `Failed` the old process keeps serving; after `TimedOut` and `HungUp` the status tells.
+/// See [`RequestError`]. After `Refused`, `Impossible` and `Failed` the old process keeps serving; after
+/// `TimedOut` and `HungUp` the status tells.
 pub fn request_restart(path: impl AsRef<Path>, limit: Duration, mut progress: impl FnMut(&str)) -> Result<u32, RequestError> {
     let request = Request::Restart { progress: true };
-    let (mut client, mut response) = Client::ask(path.as_ref(), limit, &request)?;
-    loop {
-        match response {
-            Response::RestartComplete(pid) => return Ok(pid),
-            Response::RestartFailed(why) => return Err(RequestError::Failed(why)),
-            Response::RestartRefused(why) => return Err(RequestError::Refused(why)),
-            Response::Progress(line) => progress(&line),
-            other => return Err(RequestError::Protocol(format!("{other:?} to a request for a restart"))),
-        }
-        response = client.answer().map_err(Client::gone)?;
-    }
+    let (mut client, response) = Client::ask(path.as_ref(), limit, &request)?;
+    client.outcome(response, &mut progress)
 }
 
 /// Asks the service at `path` where it stands.
@@ -79,10 +71,64 @@ pub fn request_restart(path: impl AsRef<Path>, limit: Duration, mut progress: im
 /// See [`RequestError`].
 pub fn request_status(path: impl AsRef<Path>, limit: Duration) -> Result<Status, RequestError> {
     let (_, response) = Client::ask(path.as_ref(), limit, &Request::Status)?;
-    match response {
-        Response::Status(status) => Ok(status),
-        Response::RestartRefused(why) => Err(RequestError::Refused(why)),
-        other => Err(RequestError::Protocol(format!("{other:?} to a request for the status"))),
+    Client::status(response)
+}
+
+/// The client on a stream that the program has made: one that was passed to it or is forwarded from
+/// elsewhere, or is connected already. It asks as the two functions do by path; but it has one stream, and
+/// cannot connect once more where they do: after an error it is of no more use, and
+/// [`RequestError::HungUp`] says also that the service has just been replaced, or is shellflip's and knows
+/// [`TryRestart`](self) alone.
+///
+/// ```no_run
+/// use std::{os::unix::net::UnixStream, time::Duration};
+/// use pollflip::restart_coordination_socket::RestartCoordinationSocket;
+///
+/// let mut socket = RestartCoordinationSocket::new(UnixStream::connect("/run/echo.sock")?);
+/// println!("{}", socket.request_status(Duration::from_secs(5))?.state);
+/// println!("process {} serves now", socket.request_restart(Duration::from_secs(90), |line| eprintln!("{line}"))?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct RestartCoordinationSocket(Client);
+
+impl RestartCoordinationSocket {
+    /// A client that talks to the service at the other end. The stream may be non-blocking: that is
+    /// changed when something is asked.
+    pub fn new(stream: UnixStream) -> RestartCoordinationSocket {
+        RestartCoordinationSocket(Client::new(stream, Duration::ZERO, None))
+    }
+
+    /// Asks for a restart and waits for its end: as [`request_restart`] does by path.
+    ///
+    /// # Errors
+    ///
+    /// See [`RequestError`].
+    pub fn request_restart(&mut self, limit: Duration, mut progress: impl FnMut(&str)) -> Result<u32, RequestError> {
+        let response = self.ask(limit, &Request::Restart { progress: true })?;
+        self.0.outcome(response, &mut progress)
+    }
+
+    /// Asks where the service stands: as [`request_status`] does by path.
+    ///
+    /// # Errors
+    ///
+    /// See [`RequestError`].
+    pub fn request_status(&mut self, limit: Duration) -> Result<Status, RequestError> {
+        let response = self.ask(limit, &Request::Status)?;
+        Client::status(response)
+    }
+
+    fn ask(&mut self, limit: Duration, request: &Request) -> Result<Response, RequestError> {
+        self.0.stream.set_nonblocking(false).map_err(RequestError::Unreachable)?;
+        self.0.begin(limit, Instant::now().checked_add(limit));
+        self.0.ask_once(request).map_err(Client::gone)
+    }
+}
+
+impl From<UnixStream> for RestartCoordinationSocket {
+    fn from(stream: UnixStream) -> RestartCoordinationSocket {
+        RestartCoordinationSocket::new(stream)
     }
 }
 
@@ -129,6 +175,7 @@ fn send_part(stream: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
     Ok(send(stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
 }
 
+#[derive(Debug)]
 struct Client {
     stream: UnixStream,
     frames: Frames,
@@ -204,7 +251,39 @@ impl Client {
             RequestError::Unreachable(io::Error::new(error.kind(), text))
         })?;
         stream.set_nonblocking(false).map_err(RequestError::Unreachable)?;
-        Ok(Client { stream, frames: Frames::default(), limit, deadline, last_looks: LAST_LOOKS })
+        Ok(Client::new(stream, limit, deadline))
+    }
+
+    fn new(stream: UnixStream, limit: Duration, deadline: Option<Instant>) -> Client {
+        Client { stream, frames: Frames::default(), limit, deadline, last_looks: LAST_LOOKS }
+    }
+
+    /// For the next question.
+    fn begin(&mut self, limit: Duration, deadline: Option<Instant>) {
+        (self.limit, self.deadline, self.last_looks) = (limit, deadline, LAST_LOOKS);
+    }
+
+    /// How the restart ends that was asked for.
+    fn outcome(&mut self, mut response: Response, progress: &mut dyn FnMut(&str)) -> Result<u32, RequestError> {
+        loop {
+            match response {
+                Response::RestartComplete(pid) => return Ok(pid),
+                Response::RestartFailed(why) => return Err(RequestError::Failed(why)),
+                Response::RestartRefused(why) => return Err(RequestError::Refused(why)),
+                Response::RestartImpossible(why) => return Err(RequestError::Impossible(why)),
+                Response::Progress(line) => progress(&line),
+                other => return Err(RequestError::Protocol(format!("{other:?} to a request for a restart"))),
+            }
+            response = self.answer().map_err(Client::gone)?;
+        }
+    }
+
+    fn status(response: Response) -> Result<Status, RequestError> {
+        match response {
+            Response::Status(status) => Ok(status),
+            Response::RestartRefused(why) => Err(RequestError::Refused(why)),
+            other => Err(RequestError::Protocol(format!("{other:?} to a request for the status"))),
+        }
     }
 
     /// The user of the service need not be able to: the path is of the one that it had when it was made.

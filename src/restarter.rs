@@ -252,7 +252,12 @@ impl Restarter {
         }
         self.look_for_obstacles();
         match self.driver.refusal(self.reactor.now()) {
-            Some(refusal) => Err(refusal),
+            Some(refusal) => {
+                self.preconditions.asked_in_vain(refusal);
+                // For a task, which ends with that.
+                self.reactor.wake();
+                Err(refusal)
+            }
             None => {
                 let request = self.requests.request(Asker::Program);
                 self.feed(request);
@@ -353,6 +358,9 @@ impl Restarter {
             status.under_way_ms = Some(self.reactor.now().saturating_sub(since).as_millis() as u64);
             status.progress = self.succession.progress();
         }
+        let is_broken = self.driver.state() == State::Closed(Closed::Broken);
+        let impossible = if is_broken { Some(Refusal::RestartThreadGone) } else { self.preconditions.permanent() };
+        status.impossible = impossible.map(|refusal| refusal.to_string());
         status.last_failure = self.succession.last_failure();
         status.outcomes = self.succession.outcomes();
         status
@@ -402,6 +410,11 @@ impl Restarter {
     /// Has the restart thread call no waker any more.
     pub(crate) fn wake_nobody(&self) {
         self.succession.wake_nobody();
+    }
+
+    /// The permanent reason for which somebody has been refused who has asked for a restart.
+    pub(crate) fn asked_in_vain(&self) -> Option<Refusal> {
+        self.preconditions.told()
     }
 
     /// Whether the program has ruled restarts out.

@@ -5,6 +5,7 @@
 //! Where that thread cannot be had, the restart thread wakes the task every now and then, and each poll
 //! tries to start the missing one.
 
+mod errand;
 mod handler;
 mod watcher;
 
@@ -20,8 +21,11 @@ use mio::{Interest, Registry, Token};
 
 use crate::config::RestartConfig;
 use crate::error::{Error, Refusal};
+use crate::handover::Inheritance;
+use crate::predecessor::startup_complete;
 use crate::restarter::{Event, Restarter, Successor};
 
+use errand::Errand;
 use handler::Hooks;
 pub use handler::{HookResult, LifecycleHandler};
 use watcher::Watcher;
@@ -58,9 +62,9 @@ impl RestartConfig {
 /// - Between the grant and that moment both processes have the listeners: for the length of a probation, and until systemd has taken the
 ///   new main process in (5 s at most). A program in which two must not accept meanwhile stops in
 ///   [`LifecycleHandler::new_process_granted`], and goes on in [`LifecycleHandler::new_process_failed`].
-/// - It resolves with an error when no further restart is possible, which says why. The process can go on serving, unless it is
-///   [`Error::GivenUp`]: then it should end.
-/// - The state of the predecessor is [received](crate::Predecessor::receive) before the first poll. Only [`next_event`](Self::next_event)
+/// - It resolves with an error when no further restart is possible, which says why: also when somebody has asked for one, and was refused
+///   for a [permanent](Refusal::is_permanent) reason. The process can go on serving, unless it is [`Error::GivenUp`]: then it should end.
+/// - The state of the predecessor is received before the first poll, with [`receive`](Self::receive). Only [`next_event`](Self::next_event)
 ///   brings what was asked for with [`pull`](crate::Predecessor::pull): otherwise this process would not take over.
 /// - A restart that failed is neither: the process goes on, and so does the task. See [`LifecycleHandler::new_process_failed`].
 /// - Polled after it has resolved it stays pending.
@@ -93,11 +97,22 @@ pub struct RestartTask {
     watcher: Option<Watcher>,
     /// It cannot be had, which has been logged.
     is_blind: bool,
+    /// What has been begun and not yet taken, whatever became of the futures.
+    getting_ready: Option<Errand<Result<(), Error>>>,
+    receiving: Option<Errand<Result<Inheritance, Error>>>,
 }
 
 impl From<Restarter> for RestartTask {
     fn from(restarter: Restarter) -> RestartTask {
-        RestartTask { restarter, hooks: Hooks::default(), resolved: false, watcher: None, is_blind: false }
+        RestartTask {
+            restarter,
+            hooks: Hooks::default(),
+            resolved: false,
+            watcher: None,
+            is_blind: false,
+            getting_ready: None,
+            receiving: None,
+        }
     }
 }
 
@@ -150,15 +165,98 @@ impl RestartTask {
                     self.resolved = true;
                     return Poll::Ready(Err(error));
                 }
+                Event::GivenUp(pid) if !self.resolved => {
+                    self.resolved = true;
+                    return Poll::Ready(Err(Error::GivenUp { pid }));
+                }
                 _ => {}
             }
         }
         // What held it back may have been taken just now.
         self.restarter.begin_ready();
-        if self.restarter.is_stopped() && !std::mem::replace(&mut self.resolved, true) {
-            return Poll::Ready(Err(Error::NoMoreRestarts(Refusal::Stopping)));
+        match self.no_more_restarts() {
+            Some(error) => Poll::Ready(Err(error)),
+            None => Poll::Pending,
         }
-        Poll::Pending
+    }
+
+    /// Says once that none is possible: the program is stopping, or somebody has asked and was refused for
+    /// a reason that stays.
+    fn no_more_restarts(&mut self) -> Option<Error> {
+        let stopping = self.restarter.is_stopped().then_some(Refusal::Stopping);
+        let why = stopping.or_else(|| self.restarter.asked_in_vain())?;
+        let is_told = std::mem::replace(&mut self.resolved, true);
+        (!is_told).then_some(Error::NoMoreRestarts(why))
+    }
+
+    /// Says that this process can serve, and resolves when the service is its own: as
+    /// [`Restarter::ready`] does, but without blocking the thread. The task says the first half on its own
+    /// when it is first polled; this is for programs that must know when what was handed over may be touched.
+    ///
+    /// With a predecessor it takes a thread for as long as that has not answered. Dropped before it has
+    /// resolved, it has been said all the same, and the next call goes on with it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Restarter::ready`]; and the thread cannot be had.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn run() -> Result<(), pollflip::Error> {
+    /// let mut task = pollflip::RestartConfig::new().try_into_restart_task()?;
+    /// let listener = task.restarter().sockets().tcp_listener("echo", "127.0.0.1:7000")?;
+    /// if let Some(state) = task.receive(Duration::from_secs(5)).await? {
+    ///     println!("{} items have come", state.names().len());
+    /// }
+    /// task.ready().await?;
+    /// // From here on: accept from the listener, beside the task.
+    /// # drop(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ready(&mut self) -> impl Future<Output = Result<(), Error>> + Send + Unpin {
+        poll_fn(|context| {
+            if self.restarter.predecessor().is_none() || self.restarter.is_anothers() {
+                return Poll::Ready(self.restarter.ready());
+            }
+            if self.getting_ready.is_none() {
+                match Errand::start(startup_complete) {
+                    Ok(errand) => self.getting_ready = Some(errand),
+                    Err(error) => return Poll::Ready(Err(Error::os("cannot start the thread that waits for the predecessor")(error))),
+                }
+            }
+            let Some(Poll::Ready(result)) = self.getting_ready.as_ref().map(|errand| errand.poll(context)) else { return Poll::Pending };
+            self.getting_ready = None;
+            // It does not block any more.
+            Poll::Ready(result.and_then(|()| self.restarter.ready()))
+        })
+    }
+
+    /// Asks for the state, and resolves when it is there: as [`Predecessor::receive`](crate::Predecessor::receive)
+    /// does, but without blocking the thread. `None`: this process has no predecessor, and there is no state.
+    ///
+    /// It takes a thread for as long as the state has not come. Dropped before it has resolved, it goes on:
+    /// the next call, whose limit does not count then, resolves with what comes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Predecessor::receive`](crate::Predecessor::receive); and the thread cannot be had.
+    pub fn receive(&mut self, limit: Duration) -> impl Future<Output = Result<Option<Inheritance>, Error>> + Send + Unpin {
+        poll_fn(move |context| {
+            let Some(predecessor) = self.restarter.predecessor() else { return Poll::Ready(Ok(None)) };
+            if self.restarter.is_anothers() {
+                return Poll::Ready(predecessor.receive(limit).map(Some));
+            }
+            if self.receiving.is_none() {
+                match Errand::start(move || predecessor.receive(limit)) {
+                    Ok(errand) => self.receiving = Some(errand),
+                    Err(error) => return Poll::Ready(Err(Error::os("cannot start the thread that waits for the state")(error))),
+                }
+            }
+            let Some(Poll::Ready(result)) = self.receiving.as_ref().map(|errand| errand.poll(context)) else { return Poll::Pending };
+            self.receiving = None;
+            Poll::Ready(result.map(Some))
+        })
     }
 
     /// The next event, for programs that want all of them rather than the end: use either this or the task as a future. Hooks are called
@@ -175,6 +273,11 @@ impl RestartTask {
                 if let Some(event) = self.hooks.run(&mut self.restarter, event) {
                     return Poll::Ready(event);
                 }
+            }
+            if self.restarter.asked_in_vain().is_some()
+                && let Some(error) = self.no_more_restarts()
+            {
+                return Poll::Ready(Event::NoMoreRestarts(error));
             }
             match self.wake_later(context) {
                 // Once: a loop that goes on would spin.

@@ -169,6 +169,7 @@ fn coordination_seeds() -> Vec<Seed> {
         stream("complete", 7, &[frame(r#"{"Response":{"Progress":"40%"}}"#), frame(r#"{"Response":{"RestartComplete":7}}"#)]),
         stream("failed", 7, &[frame(r#"{"Response":{"RestartFailed":"it exited with status 1"}}"#)]),
         stream("refused", 7, &[frame(r#"{"Response":{"RestartRefused":"not ready"}}"#)]),
+        stream("impossible", 7, &[frame(r#"{"Response":{"RestartImpossible":"PID 1"}}"#)]),
         stream("status-answer", 9, &[frame(r#"{"Response":{"Status":{"pid":7,"generation":2,"state":"idle","successor":null,"x":[]}}}"#)]),
         stream("two-in-one", 200, &[restart.clone(), status.clone()]),
         stream("one-and-a-half", 5, &[restart.clone(), status[..9].to_vec()]),

@@ -81,7 +81,7 @@ fn the_list_has_what_a_program_can_name_and_nothing_else() {
          impl Strange for Shown {} impl From<Shown> for Kept {} impl From<Shown> for String {} impl std::fmt::Debug for Kept {} } \
          #[doc(hidden)] pub mod internals { pub struct Hidden; } \
          pub mod outer { #[derive(Clone, Debug)] #[non_exhaustive] pub enum Choice { One, Two(u8), #[non_exhaustive] Three { of: u8 } } \
-         pub trait Hooks: Send { fn hook(&mut self); } pub fn free() {} pub use super::inner::Shown as Other; } \
+         pub trait Hooks: Send { /** A doc. */ type Of: Copy; fn hook(&mut self); } pub fn free() {} pub use super::inner::Shown as Other; } \
          pub use inner::Shown;",
     );
     assert_eq!(
@@ -98,6 +98,7 @@ fn the_list_has_what_a_program_can_name_and_nothing_else() {
             "pollflip::outer::Choice::One",
             "pollflip::outer::Choice::Three { of: u8 } #[non_exhaustive]",
             "pollflip::outer::Choice::Two(u8)",
+            "pollflip::outer::Hooks::Of (a type): Copy",
             "pollflip::outer::Hooks::hook(&mut self)",
             "struct pollflip::Shown",
             "trait pollflip::outer::Hooks: Send",

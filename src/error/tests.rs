@@ -24,6 +24,7 @@ fn all() -> Vec<Box<dyn std::error::Error>> {
         Box::new(RequestError::Unreachable(system())),
         Box::new(RequestError::HungUp(system())),
         Box::new(RequestError::Refused("busy".into())),
+        Box::new(RequestError::Impossible("it is PID 1".into())),
         Box::new(Refusal::NotReady),
     ]
 }

@@ -315,7 +315,7 @@ impl Server {
         let client = self.clients.get_mut(key).filter(|client| client.number == number)?;
         let plain = client.waits.take().is_some_and(|waits| waits.plain);
         client.tell(&match response {
-            Response::RestartRefused(why) if plain => Response::RestartFailed(why),
+            Response::RestartRefused(why) | Response::RestartImpossible(why) if plain => Response::RestartFailed(why),
             response => response,
         });
         client.deadline = Some(now + PATIENCE);

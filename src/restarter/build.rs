@@ -112,8 +112,8 @@ impl RestartConfig {
         let world = World::look(link.is_none(), self.trusts_parent);
         let names_nobody = world.has_other_numbers();
         let preconditions = Preconditions::new(self, unstartable, &world, is_deaf, &launch.mask);
-        if !claim.has_built() {
-            preconditions.warn();
+        if let Some(refusal) = preconditions.permanent().filter(|_| !claim.has_built()) {
+            log::warn!(target: "pollflip", "every restart of this process will be refused: {refusal}");
         }
         let program = launch.program.as_ref().map(|program| program.path.clone()).unwrap_or_default();
         let exec = Exec::start(launch, signal, reactor.waker().clone()).map_err(Error::os("cannot start the restart thread (clone)"))?;

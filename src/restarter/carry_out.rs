@@ -113,10 +113,16 @@ impl Restarter {
         }
         let response = || match reply {
             Reply::Completed(pid) => Response::RestartComplete(pid),
+            Reply::Refused(refusal) | Reply::Forbidden(refusal) if refusal.is_permanent() => {
+                Response::RestartImpossible(refusal.to_string())
+            }
             Reply::Refused(refusal) | Reply::Forbidden(refusal) => Response::RestartRefused(refusal.to_string()),
             Reply::Failed(cause) => Response::RestartFailed(self.succession.failure(cause).to_string()),
         };
         let asker = self.requests.reply(ticket, response, &self.reactor);
+        if let Reply::Refused(refusal) | Reply::Forbidden(refusal) = reply {
+            self.preconditions.asked_in_vain(refusal);
+        }
         if let (Some(Asker::Signal), Reply::Refused(refusal) | Reply::Forbidden(refusal)) = (asker, reply) {
             log::warn!(target: "pollflip", "the restart signal does nothing: {refusal}");
             if let Reply::Forbidden(_) = reply {

@@ -28,6 +28,8 @@ pub(super) struct Preconditions {
     /// A hang-up comes with the end of this process, to a successor that is not born deaf to it.
     leads_terminal: bool,
     max_draining: usize,
+    /// The permanent reason for which somebody has been refused who has asked.
+    told: Option<Refusal>,
 }
 
 impl Preconditions {
@@ -37,14 +39,7 @@ impl Preconditions {
         let is_unheard = config.pid_file.is_none() && is_deaf || systemd::guard_is_deaf();
         let forbidden = forbidden(unstartable, world.refusal(config.trusts_parent), is_unheard);
         let leads_terminal = leads_terminal() && !mask.contains(Signal::SIGHUP);
-        Preconditions { forbidden, leads_terminal, max_draining: config.max_draining }
-    }
-
-    /// Tells the one who has set the service up. Of a deaf manager it is told when the service is ready.
-    pub(super) fn warn(&self) {
-        if let Some(refusal) = self.forbidden.filter(|refusal| *refusal != Refusal::NoNotifyAccess) {
-            log::warn!(target: "pollflip", "every restart of this process will be refused: {refusal}");
-        }
+        Preconditions { forbidden, leads_terminal, max_draining: config.max_draining, told: None }
     }
 
     /// Why no restart may begin, where so many earlier generations still finish their work.
@@ -53,6 +48,21 @@ impl Preconditions {
         let terminal = || (self.leads_terminal && sys::is_at_default(Signal::SIGHUP)).then_some(Refusal::SessionLeader);
         let draining = || (draining > self.max_draining).then_some(Refusal::Draining { count: draining as u32, oldest });
         self.forbidden.or_else(terminal).or_else(draining)
+    }
+
+    /// Why no restart of this process is possible as long as it lives.
+    pub(super) fn permanent(&self) -> Option<Refusal> {
+        self.forbidden.filter(Refusal::is_permanent)
+    }
+
+    /// Somebody has asked, and has been refused for that reason.
+    pub(super) fn asked_in_vain(&mut self, refusal: Refusal) {
+        self.told = self.told.or(Some(refusal).filter(Refusal::is_permanent));
+    }
+
+    /// The permanent reason for which somebody has been refused who has asked.
+    pub(super) fn told(&self) -> Option<Refusal> {
+        self.told
     }
 }
 

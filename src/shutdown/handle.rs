@@ -31,6 +31,13 @@ pub struct ShutdownHandle {
     work: Arc<Work>,
 }
 
+/// A handle of no shutdown: nobody waits for it.
+impl Default for ShutdownHandle {
+    fn default() -> ShutdownHandle {
+        ShutdownHandle { work: Arc::new(Work::new()) }
+    }
+}
+
 impl ShutdownHandle {
     pub(super) fn of(work: &Arc<Work>) -> Self {
         Self { work: Arc::clone(work) }

@@ -13,6 +13,7 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token};
 
 use super::bell::Bell;
+use super::handle::{ShutdownHandle, WeakShutdownHandle};
 use super::moments::{Moment, Moments, ShutdownMoment};
 
 /// Tells that the shutdown has begun, and that it is forced.
@@ -41,6 +42,27 @@ pub struct ShutdownSignal {
     bell: Bell,
     /// The next phase for `on_shutdown`.
     unreported: Option<Moment>,
+}
+
+/// A signal of no shutdown: it never tells anything.
+impl Default for ShutdownSignal {
+    fn default() -> ShutdownSignal {
+        ShutdownSignal::of(&Arc::new(Moments::new()))
+    }
+}
+
+/// As [`ShutdownHandle::signal`](super::ShutdownHandle::signal).
+impl From<&ShutdownHandle> for ShutdownSignal {
+    fn from(handle: &ShutdownHandle) -> ShutdownSignal {
+        handle.signal()
+    }
+}
+
+/// As [`WeakShutdownHandle::signal`](super::WeakShutdownHandle::signal).
+impl From<&WeakShutdownHandle> for ShutdownSignal {
+    fn from(handle: &WeakShutdownHandle) -> ShutdownSignal {
+        handle.signal()
+    }
 }
 
 impl ShutdownSignal {

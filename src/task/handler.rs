@@ -66,6 +66,29 @@ pub trait LifecycleHandler: Send + 'static {
     }
 }
 
+/// For handlers that are chosen at run time.
+impl<T: LifecycleHandler + ?Sized> LifecycleHandler for Box<T> {
+    fn pre_new_process(&mut self) -> HookResult {
+        (**self).pre_new_process()
+    }
+
+    fn send_to_new_process(&mut self, handover: Handover) -> HookResult {
+        (**self).send_to_new_process(handover)
+    }
+
+    fn new_process_granted(&mut self, pid: u32) {
+        (**self).new_process_granted(pid);
+    }
+
+    fn new_process_failed(&mut self, why: &Failure) {
+        (**self).new_process_failed(why);
+    }
+
+    fn new_process_ready(&mut self, pid: u32) {
+        (**self).new_process_ready(pid);
+    }
+}
+
 /// The handler of a task, if it has one.
 #[derive(Default)]
 pub(super) struct Hooks(Option<Box<dyn LifecycleHandler>>);

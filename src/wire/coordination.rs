@@ -43,6 +43,8 @@ pub enum Response {
     RestartFailed(String),
     /// None was tried, and why.
     RestartRefused(String),
+    /// None was tried, and none ever will be, and why.
+    RestartImpossible(String),
     /// How far it is.
     Progress(String),
     /// Where the service stands.
@@ -122,6 +124,7 @@ impl DisplayJson for Response {
             Response::RestartComplete(pid) => object(f, &[("RestartComplete", pid)]),
             Response::RestartFailed(why) => object(f, &[("RestartFailed", why)]),
             Response::RestartRefused(why) => object(f, &[("RestartRefused", why)]),
+            Response::RestartImpossible(why) => object(f, &[("RestartImpossible", why)]),
             Response::Progress(text) => object(f, &[("Progress", text)]),
             Response::Status(status) => object(f, &[("Status", &Json(status))]),
         }
@@ -137,6 +140,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Response {
             "RestartComplete" => Response::RestartComplete(value.try_into()?),
             "RestartFailed" => Response::RestartFailed(value.try_into()?),
             "RestartRefused" => Response::RestartRefused(value.try_into()?),
+            "RestartImpossible" => Response::RestartImpossible(value.try_into()?),
             "Progress" => Response::Progress(value.try_into()?),
             "Status" => Response::Status(Json::try_from(value)?.0),
             name => return Err(json.invalid(format!("unknown response `{name}`"))),

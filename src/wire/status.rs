@@ -24,6 +24,9 @@ pub struct Status {
     pub under_way_ms: Option<u64>,
     /// The last line that the successor under way said of itself.
     pub progress: Option<String>,
+    /// Why no restart of that process is possible, if the reason is
+    /// [permanent](crate::Refusal::is_permanent): whoever asks is refused.
+    pub impossible: Option<String>,
     /// How the last restart that was tried in this process has failed.
     pub last_failure: Option<String>,
     /// How the last restarts have ended, in this process and those before it, the latest last.
@@ -117,7 +120,17 @@ pub struct Outcome {
 
 impl Status {
     pub(crate) fn new(pid: u32, generation: u32, state: ServiceState) -> Status {
-        Status { pid, generation, state, successor: None, under_way_ms: None, progress: None, last_failure: None, outcomes: Vec::new() }
+        Status {
+            pid,
+            generation,
+            state,
+            successor: None,
+            under_way_ms: None,
+            progress: None,
+            impossible: None,
+            last_failure: None,
+            outcomes: Vec::new(),
+        }
     }
 
     /// As one JSON object, its members named as the fields are; what is not there is `null`.
@@ -145,6 +158,7 @@ impl DisplayJson for Json<&Status> {
             ("successor", &status.successor),
             ("under_way_ms", &status.under_way_ms),
             ("progress", &status.progress),
+            ("impossible", &status.impossible),
             ("last_failure", &status.last_failure),
             ("outcomes", &Json(&status.outcomes)),
         ];
@@ -163,6 +177,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Json<Status> {
             successor: field_or_default(json, "successor")?,
             under_way_ms: field_or_default(json, "under_way_ms")?,
             progress: field_or_default(json, "progress")?,
+            impossible: field_or_default(json, "impossible")?,
             last_failure: field_or_default(json, "last_failure")?,
             outcomes: field_or_default::<Json<Vec<Outcome>>>(json, "outcomes")?.0,
         }))

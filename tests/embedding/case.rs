@@ -54,6 +54,7 @@ pub(crate) fn succeed(plan: &str) {
             }
         }
         "gate" => gate::succeed(&mut restarter),
+        "futures" => return succeed_in_futures(restarter.into()),
         "talk" => predecessor.progress("warm"),
         _ => {}
     }
@@ -85,6 +86,37 @@ impl Case {
     /// What the next successor is to do.
     pub(crate) fn plan(&self, plan: &str) {
         fs::write(path("next"), plan).expect("a plan");
+    }
+}
+
+/// Receives and is ready without a blocking call, and each is dropped and begun again on the way.
+fn succeed_in_futures(mut task: RestartTask) {
+    fn once<F: Future + Unpin>(mut future: F, alarm: &Arc<Alarm>) -> Poll<F::Output> {
+        Pin::new(&mut future).poll(&mut Context::from_waker(&Waker::from(alarm.clone())))
+    }
+    let alarm = Alarm::new();
+    let mut state = loop {
+        match once(task.receive(DEADLINE), &alarm) {
+            Poll::Ready(state) => break state.expect("the state").expect("a predecessor"),
+            Poll::Pending => alarm.wait(),
+        }
+    };
+    fs::write(path("got"), state.bytes("state").expect("readable").unwrap_or_default()).expect("written");
+    loop {
+        match once(task.ready(), &alarm) {
+            Poll::Ready(result) => break result.expect("the service"),
+            Poll::Pending => alarm.wait(),
+        }
+    }
+    assert_ne!(task.restarter().status().state, pollflip::ServiceState::NotReady, "the service is this process's");
+    fs::write(path("ready"), "").expect("written");
+    let again = once(task.receive(DEADLINE), &alarm);
+    assert!(!matches!(again, Poll::Ready(Ok(_))), "{again:?}");
+    let mut executor = futures_executor::LocalPool::new();
+    loop {
+        if let Event::PredecessorGone = executor.run_until(task.next_event()) {
+            return;
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::harness::{has_ended, signal, wait_for, wait_until};
 
 cases![
     hooks_are_called_in_order_and_the_state_arrives,
+    a_successor_receives_and_is_ready_in_futures,
+    a_first_generation_is_ready_at_once_and_receives_nothing_in_futures,
     an_error_before_the_spawn_fails_the_attempt_alone,
     a_panic_before_the_spawn_fails_the_attempt_alone,
     an_error_while_sending_fails_the_attempt_alone,
@@ -24,6 +26,30 @@ cases![
     a_task_without_a_handler_gives_an_empty_state,
     a_successor_in_whose_task_nobody_takes_the_state_does_not_take_over,
 ];
+
+fn a_successor_receives_and_is_ready_in_futures(case: &Case) {
+    case.plan("futures");
+    let recorder = Recorder::default();
+    // One that was chosen at run time.
+    let handler: Box<dyn LifecycleHandler> = Box::new(recorder.clone());
+    let mut task = case.task().with_handler(handler);
+    task.restarter().request().expect("a restart");
+    finish(&mut task);
+    assert_eq!(fs::read(path("got")).expect("the state"), b"all of it");
+    wait_until("the successor to be ready", || path("ready").exists());
+}
+
+fn a_first_generation_is_ready_at_once_and_receives_nothing_in_futures(_: &Case) {
+    let mut task = crate::child::config().try_into_restart_task().expect("a task");
+    let before = holdings();
+    let mut executor = futures_executor::LocalPool::new();
+    assert!(executor.run_until(task.receive(std::time::Duration::ZERO)).expect("no state").is_none());
+    assert_eq!(task.restarter().status().state, pollflip::ServiceState::NotReady);
+    executor.run_until(task.ready()).expect("ready");
+    assert!(task.poll().is_pending());
+    assert_eq!(task.restarter().status().state, pollflip::ServiceState::Serving);
+    expect(before);
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {

@@ -1,12 +1,14 @@
 //! What a task resolves to, and what it leaves when it is dropped.
 
+use std::os::unix::process::CommandExt;
+use std::process::{self, Command};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pollflip::{Error, Event, Failure, Refusal, RestartTask, spawn_restart_task, startup_complete};
+use pollflip::{Error, Event, Failure, Refusal, RequestError, RestartTask, spawn_restart_task, startup_complete};
 
 use crate::case::{Alarm, Case, comes_to_rest, drive, expect, finish, holdings, holdings_alone, poll_with, ready};
 use crate::child::{config, path};
@@ -17,6 +19,7 @@ cases![
     a_task_that_has_resolved_comes_to_rest_whatever_the_successor_says,
     a_failed_restart_leaves_the_task_pending_and_the_next_one_works,
     a_task_of_a_stopping_process_resolves_with_an_error_that_says_so,
+    a_task_resolves_with_the_reason_once_somebody_has_asked_for_what_can_never_be,
     startup_complete_may_come_before_the_first_poll_any_number_of_times,
     both_ways_to_make_a_task_and_the_client_of_its_configuration,
     a_second_restarter_is_an_error_while_the_first_lives,
@@ -98,6 +101,54 @@ fn a_task_of_a_stopping_process_resolves_with_an_error_that_says_so(case: &Case)
     }
     assert!(drive(&mut task, || holdings().children == 0).is_pending(), "and stays pending; the successor is gone");
     assert!(task.restarter().request().is_err());
+}
+
+/// This process goes on as one that systemd has started and takes no notifications from.
+fn become_one_that_systemd_does_not_hear() {
+    const STARTED: &str = "SYSTEMD_EXEC_PID";
+    let own = process::id().to_string();
+    if std::env::var(STARTED).is_ok_and(|started| started == own) && std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let program = std::env::current_exe().expect("a program");
+    let mut command = Command::new(program);
+    panic!("{}", command.args(std::env::args_os().skip(1)).env(STARTED, own).env_remove("NOTIFY_SOCKET").exec());
+}
+
+fn a_task_resolves_with_the_reason_once_somebody_has_asked_for_what_can_never_be(case: &Case) {
+    become_one_that_systemd_does_not_hear();
+    let why = Refusal::NoNotifyAccess;
+    assert!(why.is_permanent());
+    let mut task = case.task();
+    assert_eq!(task.restarter().status().impossible, Some(why.to_string()));
+    for _ in 0..10 {
+        assert!(task.poll().is_pending(), "nobody has asked");
+    }
+    let client = thread::spawn(|| config().request_restart());
+    match drive(&mut task, || false) {
+        Poll::Ready(Err(Error::NoMoreRestarts(refusal))) => assert_eq!(refusal, why),
+        other => panic!("{other:?}"),
+    }
+    match client.join().expect("a client") {
+        Err(error @ RequestError::Impossible(_)) => {
+            assert_eq!((error.exit_status(), error.to_string()), (5, format!("no restart is possible: {why}")));
+        }
+        other => panic!("{other:?}"),
+    }
+    // It goes on: clients are answered, and nothing more is told.
+    let client = thread::spawn(|| config().request_status());
+    assert!(drive(&mut task, || client.is_finished()).is_pending());
+    assert_eq!(client.join().expect("a client").expect("a status").impossible, Some(why.to_string()));
+    drop(task);
+
+    let mut task = case.task();
+    assert_eq!(task.restarter().request(), Err(why));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    match runtime.block_on(task.next_event()) {
+        Event::NoMoreRestarts(Error::NoMoreRestarts(refusal)) => assert_eq!(refusal, why),
+        other => panic!("{other:?}"),
+    }
+    assert!(task.poll().is_pending());
 }
 
 fn startup_complete_may_come_before_the_first_poll_any_number_of_times(_: &Case) {

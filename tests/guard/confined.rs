@@ -87,7 +87,7 @@ fn in_another_network_namespace_restarts_are_refused() {
     let shell = "exec \"$POLLFLIP\" guard -- unshare --net \"$0\"";
     let service = Setup::new().set("listen", "none").env("POLLFLIP", POLLFLIP).shell(shell).start();
     match service.try_restart() {
-        Err(RequestError::Refused(why)) => assert!(why.contains("in the network namespace of the guard"), "{why}"),
+        Err(RequestError::Impossible(why)) => assert!(why.contains("in the network namespace of the guard"), "{why}"),
         other => panic!("{other:?}"),
     }
     service.first().tell("exit 2");

@@ -40,12 +40,12 @@ fn the_first_process_of_a_container_refuses_to_restart_and_serves_on() {
     if !there_are_containers() {
         return;
     }
-    let service = Setup::new().shell(&format!("exec {CONTAINER} \"$0\"")).start();
+    let service = Setup::new().env("POLLFLIP_TEST_LOG", "1").shell(&format!("exec {CONTAINER} \"$0\"")).start();
     let first = service.first();
     assert_eq!(first.own, 1);
     for _ in 0..2 {
         match service.try_restart() {
-            Err(RequestError::Refused(why)) => {
+            Err(RequestError::Impossible(why)) => {
                 assert_eq!(why, pollflip::Refusal::ContainerInit.to_string());
                 assert!(why.contains("PID 1") && why.contains("such as `pollflip guard`"), "{why}");
             }
@@ -56,6 +56,9 @@ fn the_first_process_of_a_container_refuses_to_restart_and_serves_on() {
     // A signal does nothing, and kills nobody: it is sent from outside, where the process has another number.
     assert_eq!(first.ask("raise SIGUSR1"), "raised");
     assert_eq!(service.status().state, pollflip::ServiceState::Serving);
+    assert_eq!(service.status().impossible, Some(pollflip::Refusal::ContainerInit.to_string()));
+    let warned = first.said("log WARN").iter().filter(|line| line.contains("every restart of this process will be refused")).count();
+    assert_eq!(warned, 1);
     service.connect().echo("served on");
     assert_eq!(service.hub.pids().len(), 1);
 }

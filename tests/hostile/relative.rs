@@ -65,7 +65,7 @@ fn refuses(service: &Service) {
     let first = service.first();
     let refusal = Refusal::UnknownProgram.to_string();
     match service.try_restart() {
-        Err(RequestError::Refused(why)) => assert_eq!(why, refusal),
+        Err(RequestError::Impossible(why)) => assert_eq!(why, refusal),
         other => panic!("the restart ended with {other:?}\n{}", service.hub.story()),
     }
     assert_eq!(first.ask("request"), format!("UnknownProgram :: {refusal}"));

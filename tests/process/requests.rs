@@ -1,12 +1,13 @@
 //! Promise 4: one restart at a time; who else asks is told at once what is going on.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use pollflip::RequestError;
+use pollflip::restart_coordination_socket::RestartCoordinationSocket;
+use pollflip::{RequestError, ServiceState};
 
 use crate::client::Raw;
 use crate::harness::{Service, Setup, own_program};
@@ -24,6 +25,8 @@ pub fn trials() -> Vec<Trial> {
         the_status_follows_a_restart,
         the_client_says_why_nobody_answers,
         the_configuration_of_a_service_can_ask_it_for_a_restart,
+        a_client_on_a_stream_of_the_programs_asks_as_one_by_path_does,
+        a_client_on_a_stream_gives_up_at_its_deadline_and_tells_that_the_other_end_hung_up,
         the_client_gives_up_at_its_deadline,
         the_client_of_a_service_that_hangs_up_and_then_hangs_gives_up_at_its_deadline,
     ]
@@ -192,6 +195,40 @@ fn the_configuration_of_a_service_can_ask_it_for_a_restart() {
     assert_eq!(service.connect().pid, pid);
     let error = pollflip::RestartConfig::new().request_restart().expect_err("no socket");
     assert_eq!(error.to_string(), "no coordination socket is configured");
+}
+
+fn a_client_on_a_stream_of_the_programs_asks_as_one_by_path_does() {
+    let service = Service::start();
+    let old = service.first();
+    let stream = UnixStream::connect(service.socket()).expect("a service");
+    stream.set_nonblocking(true).expect("a flag");
+    let mut socket = RestartCoordinationSocket::from(stream.try_clone().expect("a duplicate"));
+    for _ in 0..3 {
+        let status = socket.request_status(DEADLINE).expect("a status");
+        assert_eq!((status.pid, status.state), (old.pid, ServiceState::Serving));
+    }
+    service.plan_next("built exit 3");
+    match socket.request_restart(DEADLINE, |_| {}) {
+        Err(RequestError::Failed(why)) => assert!(why.contains("exited with status 3"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    service.plan_next("built progress half of it");
+    let mut lines = Vec::new();
+    let pid = socket.request_restart(DEADLINE, |line| lines.push(line.to_owned())).expect("a restart");
+    assert_eq!((pid, lines), (service.connect().pid, vec!["half of it".to_owned()]));
+    // It is the connection to a process that has been replaced.
+    drop(stream);
+    let mut socket = RestartCoordinationSocket::new(UnixStream::connect(service.socket()).expect("a service"));
+    assert_eq!(socket.request_status(DEADLINE).expect("a status").pid, pid);
+}
+
+fn a_client_on_a_stream_gives_up_at_its_deadline_and_tells_that_the_other_end_hung_up() {
+    let (ours, theirs) = UnixStream::pair().expect("two ends");
+    let mut socket = RestartCoordinationSocket::new(ours);
+    let limit = Duration::from_millis(50);
+    assert!(matches!(socket.request_status(limit), Err(RequestError::TimedOut(time)) if time == limit));
+    drop(theirs);
+    assert!(matches!(socket.request_restart(DEADLINE, |_| {}), Err(RequestError::HungUp(_))));
 }
 
 fn the_client_gives_up_at_its_deadline() {

@@ -126,7 +126,7 @@ fn is_broken(service: &Service) {
     assert_eq!(service.connect().pid, old.pid);
     assert_eq!(service.status().state, pollflip::ServiceState::NoMoreRestarts);
     match service.try_restart() {
-        Err(RequestError::Refused(why)) => assert!(why.contains("the restart thread of this process is gone"), "{why}"),
+        Err(RequestError::Impossible(why)) => assert!(why.contains("the restart thread of this process is gone"), "{why}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(old.said("event NoMoreRestarts").len(), 1);

@@ -101,6 +101,11 @@ impl List<'_> {
                             let signature = self.signature(module, name, &item.sig);
                             self.line(signature + default);
                         }
+                        TraitItem::Type(item) => {
+                            let bounds = self.text(module, &item.bounds);
+                            let bounds = if bounds.is_empty() { bounds } else { format!(": {bounds}") };
+                            self.line(format!("{name}::{} (a type){bounds}", item.ident));
+                        }
                         other => self.line(format!("{name}: {}", self.text(module, other))),
                     }
                 }

@@ -72,6 +72,19 @@ fn the_types_can_go_where_they_are_needed() {
 }
 
 #[test]
+fn what_shellflip_converts_and_has_by_default_is_there() {
+    let coordinator = ShutdownCoordinator::default();
+    let handle = coordinator.handle();
+    let signals = [ShutdownSignal::from(&handle), ShutdownSignal::from(&coordinator.handle_weak())];
+    // Those of no shutdown: nothing is told, and nobody waits.
+    let (nobody, _idle) = (ShutdownSignal::default(), ShutdownHandle::default());
+    let shutdown = coordinator.shutdown();
+    assert!(signals.iter().all(ShutdownSignal::is_shutdown) && !nobody.is_shutdown());
+    drop(handle);
+    assert!(shutdown.poll().is_ready());
+}
+
+#[test]
 fn debug_output_tells_the_phase_and_the_number_left() {
     let coordinator = ShutdownCoordinator::new();
     let handle = coordinator.handle();

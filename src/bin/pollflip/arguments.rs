@@ -28,8 +28,9 @@ restart  Asks the service for a restart, and waits for the outcome.
 status   Asks it where it stands.
   --json               for a program to read
 
-The exit status of restart and status: 0 success; 1 it failed and 2 it was refused (the old version
-serves); 3 nobody answers there; 4 no answer in time; 64 wrong usage.";
+The exit status of restart and status: 0 success; 1 it failed, 2 it was refused (ask later), 5 no
+restart is possible (asking later does not help): in these cases the old version serves; 3 nobody
+answers there; 4 no answer in time; 64 wrong usage.";
 
 #[derive(Debug)]
 pub(crate) enum Command {

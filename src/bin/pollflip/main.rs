@@ -62,12 +62,7 @@ fn outcome(answer: Result<String, RequestError>) -> ExitCode {
         Ok(text) => say(&text),
         Err(error) => {
             stderr::line(format_args!("pollflip: {error}"));
-            ExitCode::from(match error {
-                RequestError::Refused(_) => 2,
-                RequestError::Unreachable(_) => 3,
-                RequestError::TimedOut(_) | RequestError::HungUp(_) => 4,
-                _ => 1,
-            })
+            ExitCode::from(error.exit_status())
         }
     }
 }
@@ -82,6 +77,9 @@ fn describe(status: &Status) -> String {
     let mut text = format!("process {}, generation {}: {}", status.pid, status.generation, status.state);
     if let Some(pid) = status.successor {
         text += &format!("\nsuccessor: process {pid}");
+    }
+    if let Some(why) = &status.impossible {
+        text += &format!("\nno restart is possible: {why}");
     }
     if let Some(line) = &status.progress {
         text += &format!("\nit says: {line}");

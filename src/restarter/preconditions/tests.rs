@@ -7,7 +7,7 @@ use super::*;
 
 /// Nothing is in the way but what a test says.
 fn free() -> Preconditions {
-    Preconditions { forbidden: None, leads_terminal: false, max_draining: 50 }
+    Preconditions { forbidden: None, leads_terminal: false, max_draining: 50, told: None }
 }
 
 fn config() -> RestartConfig {
@@ -67,4 +67,17 @@ fn a_terminal_forbids_restarts_as_long_as_nothing_is_done_about_a_hang_up() {
     assert_eq!(leads().refusal(0, 0), None);
     assert_eq!(leads().refusal(1, 7), draining);
     assert_eq!(forbidden.refusal(1, 7), Some(Refusal::NoNotifyAccess));
+}
+
+#[test]
+fn a_permanent_reason_is_kept_once_somebody_has_been_refused_for_it_and_no_other_is() {
+    let mut preconditions = Preconditions { forbidden: Some(Refusal::ContainerInit), ..free() };
+    assert_eq!((preconditions.permanent(), preconditions.told()), (Some(Refusal::ContainerInit), None), "nobody has asked");
+    preconditions.asked_in_vain(Refusal::NotReady);
+    assert_eq!(preconditions.told(), None);
+    for refusal in [Refusal::ContainerInit, Refusal::RestartThreadGone, Refusal::NotReady] {
+        preconditions.asked_in_vain(refusal);
+        assert_eq!(preconditions.told(), Some(Refusal::ContainerInit));
+    }
+    assert_eq!(Preconditions { leads_terminal: true, ..free() }.permanent(), None, "the program can lift that");
 }
