@@ -18,7 +18,11 @@ const SIGNALED: u64 = 0x400;
 struct Thread {
     is_zombie: bool,
     parent: u32,
+    /// Of processes.
+    group: u32,
     flags: u64,
+    /// In ticks since the machine was started.
+    born: u64,
     /// As `wait` would tell it; 0 if this process may not see it.
     status: i32,
 }
@@ -52,6 +56,19 @@ pub(crate) fn parent_of(pid: u32) -> Option<u32> {
         return Some(nix::unistd::getppid().as_raw() as u32);
     }
     look_at(&format!("/proc/{pid}/stat")).map(|thread| thread.parent)
+}
+
+/// A process by its number and its birth, which no two have in common; and its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Birth {
+    pid: u32,
+    born: u64,
+    pub(crate) group: u32,
+}
+
+pub(crate) fn birth_of(pid: u32) -> Option<Birth> {
+    let Thread { group, born, .. } = look_at(&format!("/proc/{pid}/stat"))?;
+    Some(Birth { pid, born, group })
 }
 
 /// How far up parents are followed.
@@ -130,7 +147,9 @@ fn look_at(path: &str) -> Option<Thread> {
     Some(Thread {
         is_zombie: field(3)? == "Z",
         parent: field(4)?.parse().ok()?,
+        group: field(5)?.parse().ok()?,
         flags: field(9)?.parse().ok()?,
+        born: field(22)?.parse().ok()?,
         status: field(52).and_then(|status| status.parse().ok()).unwrap_or(0),
     })
 }
