@@ -64,8 +64,9 @@ fn a_successor_that_is_told_to_end_then_is_told_once() {
     wait_until("the guard to have it", || !procfs::has_signal(service.launched(), "ShdPnd", Signal::SIGTERM as i32));
     new.tell("go");
     wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
+    service.plan_next("born exit 4");
     signal(service.launched(), Signal::SIGUSR1);
-    service.hub.nth(2).says("built");
+    new.says("event Failed");
     assert_eq!(new.ask("counted"), "1");
     signal(service.launched(), Signal::SIGKILL);
 }
