@@ -38,8 +38,9 @@
 //!   the service to end: all generations that live are sent them, and so is each process that
 //!   becomes the main process later. What a terminal sends to the guard and the service alike is
 //!   not sent twice.
-//! - Without a terminal the service has a process group of its own: who signals the group of the
-//!   guard signals the guard alone.
+//! - Without a terminal, or in its background, the service has a process group of its own: who
+//!   signals the group of the guard signals the guard alone. In the foreground of a terminal both
+//!   are one job, and who signals the group reaches the service twice: signal the guard.
 //! - When the main process ends in the middle of a restart, its successor may name itself. When it
 //!   ends otherwise, what it has left behind is sent SIGTERM, and SIGKILL after 5 s. A program that
 //!   puts itself into the background is ended by that: start it in the foreground.

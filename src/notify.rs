@@ -36,6 +36,7 @@ impl<'a> Message<'a> {
     /// What it tells. MAINPID is what the message says: whose number that is must be looked at.
     pub fn notification(&self) -> Notification {
         Notification {
+            has_heard: false,
             main: self.value("MAINPID").and_then(number).filter(|pid| *pid > 0 && *pid <= i32::MAX as u64).map(|pid| pid as u32),
             ready: self.says("READY"),
             reloading: self.says("RELOADING"),

@@ -36,11 +36,11 @@ use nix::sys::stat::{fstat, fstatat};
 
 use crate::wire::FileId;
 
-pub(crate) use dying::{descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours};
+pub(crate) use dying::{Birth, birth_of, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours};
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use guarding::{
-    Datagram, Execution, end_by, ended_child, exit_of_another, fork_and_execute, ignore, pass_credentials, reap, receive_datagram,
-    set_to_default, signal_child,
+    Datagram, Execution, end_by, ended_child, exit_of_another, foreground_of, fork_and_execute, ignore, pass_credentials, reap,
+    receive_datagram, set_to_default, signal_child,
 };
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use packet::{receive, send};

@@ -22,7 +22,7 @@ const EARLIER: u32 = 1;
 const MAIN: u32 = 2;
 const STRAY: u32 = 3;
 
-const NOTHING: Notification = Notification { main: None, ready: false, reloading: false, stopping: false, extend: None };
+const NOTHING: Notification = Notification { main: None, has_heard: false, ready: false, reloading: false, stopping: false, extend: None };
 
 /// Under what an effect is seen, with the word for it.
 const SETTINGS: [(&str, Policy, u32, bool); 4] = [
@@ -149,6 +149,10 @@ fn facts() -> Vec<(&'static str, Fact)> {
         ("Started", Fact::Started(MAIN)),
         ("StartFailed", Fact::StartFailed),
         ("MAINPID of another", Fact::Notified(STRAY, Notification { main: Some(STRAY), ready: true, ..NOTHING })),
+        (
+            "MAINPID of one that has heard",
+            Fact::Notified(STRAY, Notification { main: Some(STRAY), has_heard: true, ready: true, ..NOTHING }),
+        ),
         ("READY", from_main(Notification { ready: true, ..NOTHING })),
         ("RELOADING", from_main(Notification { reloading: true, ..NOTHING })),
         ("STOPPING", from_main(Notification { stopping: true, ..NOTHING })),
@@ -176,6 +180,7 @@ fn deed(deed: Deed) -> String {
         Deed::Signal(pid, _) => format!("Signal({})", who(pid)),
         Deed::SignalStrays(nix::libc::SIGKILL) => "SignalStrays(KILL)".into(),
         Deed::SignalStrays(_) => "SignalStrays".into(),
+        Deed::TellStrays(_) => "TellStrays".into(),
         Deed::Tell(remark) => format!("{remark:?}").split('(').next().unwrap_or_default().into(),
     }
 }

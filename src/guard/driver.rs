@@ -25,7 +25,7 @@ use std::os::fd::OwnedFd;
 use crate::error::{Error, Exit};
 use crate::machine::supervision::{Deed, Fact, Remark, Rules, Stage, Supervision};
 use crate::notify::{MAX_MESSAGE, Message};
-use crate::sys::{self, Datagram, Process};
+use crate::sys::{self, Birth, Datagram, Process};
 
 use super::command::Command;
 use super::manager::{Manager, RETRY};
@@ -61,6 +61,8 @@ pub(super) struct Driver {
     /// Children that this process had before it became a guard: a script has started them, and then
     /// executed this.
     others: Vec<u32>,
+    /// Who was told to end, besides those who are or were the main process then.
+    told: Vec<Birth>,
     epoch: Instant,
     own_group: bool,
     /// So many messages meant nothing.
@@ -94,8 +96,9 @@ impl Driver {
             socket,
             watched: Vec::new(),
             others: family::children().map_err(Error::os("cannot see the children of this process"))?,
+            told: Vec::new(),
             epoch: Instant::now(),
-            own_group: !has_terminal(),
+            own_group: !is_in_foreground(),
             left_out: 0,
             unheard: false,
             null: None,
@@ -186,6 +189,7 @@ impl Driver {
         };
         let mut notification = message.notification();
         notification.main = notification.main.filter(|pid| self.is_main_or_may_be(datagram.sender, *pid));
+        notification.has_heard = notification.main.is_some_and(|pid| self.was_told(pid));
         let concerns = self.machine.listens_to(datagram.sender);
         self.feed(Fact::Notified(datagram.sender, notification));
         // What has not become the service, since it is being killed, is a stray as before.
@@ -283,7 +287,10 @@ impl Driver {
             let by_terminal = info.ssi_code == BY_KERNEL && self.shares_group();
             match signal {
                 libc::SIGCHLD => {}
-                libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => self.feed(Fact::Told { signal, heard: by_terminal }),
+                libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => {
+                    self.told = if by_terminal { family::group() } else { Vec::new() };
+                    self.feed(Fact::Told { signal, heard: by_terminal });
+                }
                 libc::SIGWINCH if by_terminal => {}
                 _ => self.feed(Fact::Signalled(signal)),
             }
@@ -292,7 +299,14 @@ impl Driver {
 
     /// Whether a terminal that signals the foreground reaches the service as it does the guard.
     fn shares_group(&self) -> bool {
-        self.machine.main().is_some_and(|main| getpgid(Some(Pid::from_raw(main as i32))) == Ok(getpgrp()))
+        match self.machine.main() {
+            Some(main) => getpgid(Some(Pid::from_raw(main as i32))) == Ok(getpgrp()),
+            None => !self.own_group,
+        }
+    }
+
+    fn was_told(&self, pid: u32) -> bool {
+        !self.told.is_empty() && sys::birth_of(pid).is_some_and(|birth| self.told.contains(&birth))
     }
 
     /// Each child that has ended, orphans too. What it has said before comes first.
@@ -348,6 +362,11 @@ impl Driver {
                         _ => {}
                     }
                 }
+                Deed::TellStrays(signal) => {
+                    let untold = self.strays().unwrap_or_default().into_iter().filter(|pid| !self.was_told(*pid));
+                    let untold: Vec<_> = untold.collect();
+                    untold.into_iter().for_each(|pid| self.signal_stray(pid, signal));
+                }
                 Deed::SignalStrays(signal) => {
                     let strays = self.strays().unwrap_or_default();
                     if !strays.is_empty() {
@@ -355,14 +374,20 @@ impl Driver {
                             "the main process has ended, and left {strays:?}: signal {signal} to each; a service stays in the foreground"
                         );
                     }
-                    strays.into_iter().for_each(|pid| sys::signal_child(pid, signal));
+                    strays.into_iter().for_each(|pid| self.signal_stray(pid, signal));
                 }
                 Deed::Tell(remark) => self.tell(remark),
             }
         }
     }
 
+    fn signal_stray(&mut self, pid: u32, signal: i32) {
+        sys::signal_child(pid, signal);
+        self.told.extend(sys::birth_of(pid));
+    }
+
     fn start(&mut self) {
+        self.told.clear();
         let started = self.command.start(self.own_group).and_then(|pid| {
             let watched = Process::open(pid).and_then(|process| self.watch(process));
             watched.map(|()| pid).inspect_err(|_| {
@@ -418,7 +443,9 @@ fn exists(error: io::Error) -> bool {
     error.raw_os_error() != Some(libc::ESRCH)
 }
 
-/// Whether this process has a terminal, which signals its foreground group.
-fn has_terminal() -> bool {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open("/dev/tty").is_ok()
+/// Whether the terminal of this process, if it has one, signals the group of this process. In a
+/// group that is in the background, others do: who starts several programs, and ends them.
+fn is_in_foreground() -> bool {
+    let terminal = OpenOptions::new().read(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open("/dev/tty");
+    terminal.is_ok_and(|terminal| sys::foreground_of(&terminal) == getpgrp().as_raw())
 }

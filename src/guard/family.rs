@@ -6,7 +6,9 @@ use std::fs;
 use std::io;
 use std::process;
 
-use crate::sys;
+use nix::unistd::getpgrp;
+
+use crate::sys::{self, Birth};
 
 /// How many threads this process has.
 pub(super) fn threads() -> Option<usize> {
@@ -18,11 +20,20 @@ pub(super) fn children() -> io::Result<Vec<u32>> {
     let own = process::id();
     match fs::read_to_string(format!("/proc/{own}/task/{own}/children")) {
         Ok(text) => Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()),
-        // A kernel without that file: all processes are looked at.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let names = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-            Ok(names.filter_map(|name| name.parse().ok()).filter(|pid| sys::parent_of(*pid) == Some(own)).collect())
-        }
+        // A kernel without that file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(all()?.filter(|pid| sys::parent_of(*pid) == Some(own)).collect()),
         Err(error) => Err(error),
     }
+}
+
+/// The processes of the group of this process, as far as they can be seen.
+pub(super) fn group() -> Vec<Birth> {
+    let own = getpgrp().as_raw() as u32;
+    let all = all().into_iter().flatten();
+    all.filter_map(sys::birth_of).filter(|birth| birth.group == own).collect()
+}
+
+fn all() -> io::Result<impl Iterator<Item = u32>> {
+    let names = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter_map(|name| name.parse().ok()))
 }

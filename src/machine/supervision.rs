@@ -42,7 +42,7 @@ pub struct Supervision {
     /// Former main processes that live.
     earlier: Vec<u32>,
     /// The signal by which the service was told to end. Each process that becomes the main process
-    /// later is sent it too.
+    /// later is sent it too, unless it has been told already.
     told: Option<i32>,
     /// Nothing is started any more.
     closing: bool,
@@ -151,7 +151,7 @@ impl Supervision {
     fn started(&mut self, now: Duration, pid: u32) {
         if self.stage == (Stage::Starting { due: None }) {
             let ready_by = self.rules.ready.map(|limit| now.saturating_add(limit));
-            self.becomes_main(pid, ready_by);
+            self.becomes_main(pid, ready_by, false);
         }
     }
 
@@ -165,7 +165,7 @@ impl Supervision {
         }
     }
 
-    fn becomes_main(&mut self, pid: u32, ready_by: Option<Duration>) {
+    fn becomes_main(&mut self, pid: u32, ready_by: Option<Duration>, has_heard: bool) {
         if let Stage::Running { main, .. } = self.stage {
             self.earlier.push(main);
         }
@@ -173,7 +173,7 @@ impl Supervision {
         self.closing = false;
         self.stage = Stage::Running { main: pid, ready_by, reloading: None };
         self.act(Deed::Tell(Remark::Main(pid)));
-        if let Some(signal) = self.told {
+        if let Some(signal) = self.told.filter(|_| !has_heard) {
             self.act(Deed::Signal(pid, signal));
         }
     }
@@ -186,7 +186,7 @@ impl Supervision {
             // What is killed does not become the service any more, and what is being started is it.
             (Stage::Over | Stage::Starting { due: None } | Stage::Clearing { killed: true, .. }, _) | (_, None) => {}
             (Stage::Running { main, .. }, Some(pid)) if pid == main => {}
-            (_, Some(pid)) => self.becomes_main(pid, None),
+            (_, Some(pid)) => self.becomes_main(pid, None, notification.has_heard),
         }
         let longer = notification.extend.map(|by| now.saturating_add(by));
         match &mut self.stage {
@@ -219,7 +219,7 @@ impl Supervision {
                         self.stage = Stage::Between { until: until.max(now) };
                         self.act(Deed::Tell(Remark::AwaitsSuccessor));
                         if let Some(signal) = self.told {
-                            self.act(Deed::SignalStrays(signal));
+                            self.act(Deed::TellStrays(signal));
                         }
                     }
                     None => self.clear(now),
@@ -259,7 +259,7 @@ impl Supervision {
         }
         match self.stage {
             Stage::Running { main, .. } if !heard => self.act(Deed::Signal(main, signal)),
-            Stage::Between { .. } if !heard => self.act(Deed::SignalStrays(signal)),
+            Stage::Between { .. } => self.act(Deed::TellStrays(signal)),
             Stage::Starting { due: Some(_) } => self.finish(),
             _ => {}
         }

@@ -18,9 +18,11 @@ const SIGNALED: u64 = 0x400;
 struct Thread {
     is_zombie: bool,
     parent: u32,
+    /// Of processes.
+    group: u32,
     flags: u64,
-    /// When it was started, in ticks of the clock.
-    started: u64,
+    /// In ticks since the machine was started.
+    born: u64,
     /// As `wait` would tell it; 0 if this process may not see it.
     status: i32,
 }
@@ -66,10 +68,23 @@ pub(crate) fn proc_is_ours() -> bool {
 pub(crate) fn is_first_child_of(parent: u32) -> bool {
     let own = std::process::id();
     let started =
-        |pid: u32| look_at(&format!("/proc/{pid}/stat")).filter(|thread| thread.parent == parent).map(|thread| (thread.started, pid));
+        |pid: u32| look_at(&format!("/proc/{pid}/stat")).filter(|thread| thread.parent == parent).map(|thread| (thread.born, pid));
     let Some(since) = started(own) else { return false };
     let names = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter_map(|name| started(name.parse().ok()?)).all(|other| other >= since)
+}
+
+/// A process by its number and its birth, which no two have in common; and its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Birth {
+    pid: u32,
+    born: u64,
+    pub(crate) group: u32,
+}
+
+pub(crate) fn birth_of(pid: u32) -> Option<Birth> {
+    let Thread { group, born, .. } = look_at(&format!("/proc/{pid}/stat"))?;
+    Some(Birth { pid, born, group })
 }
 
 /// How far up parents are followed.
@@ -148,8 +163,9 @@ fn look_at(path: &str) -> Option<Thread> {
     Some(Thread {
         is_zombie: field(3)? == "Z",
         parent: field(4)?.parse().ok()?,
+        group: field(5)?.parse().ok()?,
         flags: field(9)?.parse().ok()?,
-        started: field(22)?.parse().ok()?,
+        born: field(22)?.parse().ok()?,
         status: field(52).and_then(|status| status.parse().ok()).unwrap_or(0),
     })
 }

@@ -150,6 +150,12 @@ pub(crate) fn signal_child(pid: u32, signal: i32) {
     unsafe { libc::kill(pid as libc::pid_t, signal) };
 }
 
+/// The process group in the foreground of a terminal; -1: it is none of this process.
+pub(crate) fn foreground_of(terminal: &impl AsFd) -> i32 {
+    // SAFETY: the descriptor is open, and the call takes nothing else.
+    unsafe { libc::tcgetpgrp(terminal.as_fd().as_raw_fd()) }
+}
+
 /// Has a signal do what it does of itself.
 pub(crate) fn set_to_default(signal: i32) {
     // SAFETY: SIG_DFL is a valid disposition for each signal.

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use pollflip::RequestError;
 
 use crate::harness::Setup;
-use crate::hub::wait_until;
-use crate::kit::{End, POLLFLIP, end_of, end_of_command, how, log, there_are_containers};
+use crate::hub::{wait_for, wait_until};
+use crate::kit::{End, POLLFLIP, end_of, end_of_command, how, log, there_are_containers, wake_ups};
 use crate::procfs;
 
 trials![
@@ -140,7 +140,13 @@ fn a_standard_error_that_is_gone_does_not_end_it() {
 fn a_guard_without_descriptors_takes_a_new_process_in() {
     let service = crate::kit::guarded(Setup::new(), "").start();
     let guard = service.launched();
-    let used: Vec<i32> = procfs::descriptors(guard).into_iter().map(|(number, _)| number).collect();
+    // In a turn it gives those away that it keeps for that: it must have slept all the time.
+    let used = wait_for("the guard to have nothing to do", || {
+        let sleeps = || (procfs::state(guard) == Some('S')).then(|| wake_ups(guard));
+        let before = sleeps()?;
+        let used: Vec<i32> = procfs::descriptors(guard).into_iter().map(|(number, _)| number).collect();
+        (sleeps() == Some(before)).then_some(used)
+    });
     let free = (0..).find(|number| !used.contains(number)).expect("a number");
     let mut limit = Command::new("prlimit");
     limit.args([&format!("--pid={guard}"), &format!("--nofile={free}:{free}")]);

@@ -5,10 +5,12 @@ use nix::sys::signal::Signal;
 use crate::harness::Setup;
 use crate::hub::wait_until;
 use crate::kit::{End, end_of, guarded, how, log, signal};
+use crate::procfs;
 
 trials![
     a_successor_goes_on_when_its_predecessor_is_killed,
     a_successor_that_is_told_to_end_then_ends,
+    a_successor_that_is_told_to_end_then_is_told_once,
     a_successor_that_never_names_itself_ends_with_the_service,
     a_crash_beside_one_that_drains_starts_the_service_again,
     a_crash_after_a_restart_starts_the_service_again,
@@ -47,6 +49,26 @@ fn a_successor_that_is_told_to_end_then_ends() {
     signal(service.launched(), Signal::SIGTERM);
     assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGKILL), "{}", log(&service));
     new.ends();
+}
+
+/// Before it names itself, and not again when it does.
+fn a_successor_that_is_told_to_end_then_is_told_once() {
+    let service = guarded(Setup::new(), "").start();
+    service.plan_next("born count SIGTERM\nclaimed wait");
+    let _asked = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    signal(service.first().pid, Signal::SIGKILL);
+    wait_until("the guard to wait", || log(&service).contains("its successor may go on"));
+    signal(service.launched(), Signal::SIGTERM);
+    wait_until("the guard to have it", || !procfs::has_signal(service.launched(), "ShdPnd", Signal::SIGTERM as i32));
+    new.tell("go");
+    wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
+    service.plan_next("born exit 4");
+    signal(service.launched(), Signal::SIGUSR1);
+    new.says("event Failed");
+    assert_eq!(new.ask("counted"), "1");
+    signal(service.launched(), Signal::SIGKILL);
 }
 
 /// It ends without a word.

@@ -7,7 +7,7 @@ use nix::unistd::write;
 
 use crate::harness::{Service, Setup};
 use crate::hub::wait_until;
-use crate::kit::{End, end_of, guarded, how, log, signal, terminal};
+use crate::kit::{End, POLLFLIP, end_of, guarded, how, log, signal, terminal};
 use crate::procfs;
 use crate::service::ROLE;
 use crate::speaker::NOTES;
@@ -16,6 +16,9 @@ trials![
     under_a_guard_that_leads_a_terminal_restarts_are_not_refused,
     an_interrupt_of_the_terminal_reaches_the_service_once,
     what_is_sent_to_the_guard_reaches_the_service,
+    an_interrupt_amid_a_restart_reaches_each_once,
+    who_begins_after_an_interrupt_is_told,
+    in_the_background_the_service_has_its_own_group,
     a_quit_of_the_terminal_ends_both,
     a_stop_and_going_on_reach_both,
     a_hang_up_ends_both,
@@ -88,6 +91,68 @@ fn what_is_sent_to_the_guard_reaches_the_service() {
     });
     let expected: Vec<_> = all.into_iter().chain([Signal::SIGUSR2]).map(|name| format!("{name} process")).collect();
     assert_eq!(notes, expected);
+}
+
+/// The terminal tells the old one, the new one and the guard, and what the guard knows of that, the
+/// new one knows already.
+fn an_interrupt_amid_a_restart_reaches_each_once() {
+    let Some((service, master)) = on_terminal(Setup::new(), "") else { return };
+    let first = service.first();
+    assert_eq!(first.ask("count SIGINT"), "counting");
+    service.plan_next("born count SIGINT\nclaimed wait");
+    let asked = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    press(&master, 3);
+    wait_until("the old one to have it", || first.ask("counted") == "1");
+    wait_until("the guard to have it", || !procfs::has_signal(service.launched(), "ShdPnd", Signal::SIGINT as i32));
+    new.tell("go");
+    asked.join().expect("no panic").expect("a restart");
+    wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.own)));
+    // The guard has taken the second signal in when the service has it.
+    service.plan_next("born exit 4");
+    signal(service.launched(), Signal::SIGUSR1);
+    new.says("event Failed");
+    assert_eq!(new.ask("counted"), "1");
+    signal(service.launched(), Signal::SIGKILL);
+}
+
+/// Nobody has told that one.
+fn who_begins_after_an_interrupt_is_told() {
+    let Some((service, master)) = on_terminal(Setup::new(), "--restart always") else { return };
+    let first = service.first();
+    assert_eq!(first.ask("count SIGINT"), "counting");
+    press(&master, 3);
+    wait_until("the old one to have it", || first.ask("counted") == "1");
+    wait_until("the guard to have it", || !procfs::has_signal(service.launched(), "ShdPnd", Signal::SIGINT as i32));
+    service.restart();
+    assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGINT), "{}", log(&service));
+}
+
+/// As a shell with job control starts it, or one who starts several: a signal to its group is for
+/// the guard. The shell waits on when it is stopped, which is status 147.
+fn in_the_background_the_service_has_its_own_group() {
+    let Some((master, slave)) = terminal() else { return };
+    let setup = Setup::new();
+    let log_path = setup.path("guard.log");
+    let shell =
+        "set -m; \"$POLLFLIP\" guard -- \"$0\" 2>>\"$LOG\" & code=147; while [ $code = 147 ]; do wait $!; code=$?; done; exit $code";
+    let setup = setup.env("POLLFLIP", POLLFLIP).env("LOG", log_path).env("POLLFLIP_LOG", "info").shell(shell);
+    let service = setup.terminal(slave).start();
+    let first = service.first();
+    assert_eq!(first.ask("count SIGTERM"), "counting");
+    let guard: u32 = procfs::stat(first.pid).expect("a process")[1].parse().expect("a parent");
+    assert_ne!(procfs::stat(guard).expect("a process")[4], "0", "it has a terminal");
+    // A guard that stands still sends nothing on.
+    signal(guard, Signal::SIGSTOP);
+    wait_until("the guard to stop", || procfs::state(guard) == Some('T'));
+    nix::sys::signal::killpg(nix::unistd::Pid::from_raw(guard as i32), Signal::SIGTERM).expect("a group");
+    assert_eq!(first.ask("counted"), "0");
+    signal(guard, Signal::SIGCONT);
+    wait_until("the service to have it", || first.ask("counted") == "1");
+    first.tell("exit 3");
+    assert_eq!(how(end_of(&service)), End::Code(3), "{}", log(&service));
+    drop(master);
 }
 
 fn a_quit_of_the_terminal_ends_both() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::libc::{SIGKILL, SIGTERM};
 use pollflip::Exit;
-use pollflip::internals::machine::supervision::{Deed, Fact, Policy, Remark, Rules, Stage, Supervision};
+use pollflip::internals::machine::supervision::{Deed, Fact, Notification, Policy, Remark, Rules, Stage, Supervision};
 
 use super::{Law, Machine};
 
@@ -36,10 +36,12 @@ pub enum Fault {
     ListensToEarlierOnes,
     /// A main process that has ended is signalled.
     SignalsTheDead,
+    /// Who becomes the service is told to end, whether it has heard that or not.
+    TellsTwice,
 }
 
 impl Fault {
-    pub const ALL: [(Fault, Law); 12] = [
+    pub const ALL: [(Fault, Law); 13] = [
         (Fault::ForgetsTold, Law::ToldIsNeverForgotten),
         (Fault::SparesEarlierOnes, Law::EarlierOnesAreToldToo),
         (Fault::StartsTooSoon, Law::OneStartAtATime),
@@ -52,6 +54,7 @@ impl Fault {
         (Fault::HasNoClock, Law::AnEndIsReached),
         (Fault::ListensToEarlierOnes, Law::TheMainProcessIsKnown),
         (Fault::SignalsTheDead, Law::NoSignalToTheDead),
+        (Fault::TellsTwice, Law::NobodyIsToldTwice),
     ];
 }
 
@@ -78,6 +81,9 @@ impl Machine for Faulty {
     fn handle(&mut self, now: Duration, fact: Fact) {
         let fact = match fact {
             Fact::Notified(_, notification) if self.fault == Fault::ListensToEarlierOnes => Fact::Notified(u32::MAX, notification),
+            Fact::Notified(from, notification) if self.fault == Fault::TellsTwice => {
+                Fact::Notified(from, Notification { has_heard: false, ..notification })
+            }
             fact => fact,
         };
         if let (Fault::SignalsTheDead, Fact::Ended(pid, _)) = (self.fault, fact) {

@@ -14,6 +14,9 @@ pub enum Law {
     ToldIsNeverForgotten,
     /// Former main processes that live are told to end as well.
     EarlierOnesAreToldToo,
+    /// Nobody is told to end twice who was told once: a second signal cuts off what the first one
+    /// lets end in order.
+    NobodyIsToldTwice,
     /// No more starts than strikes within their time.
     StrikesEndALoop,
     /// When it is over, its status is that of the last generation.

@@ -196,11 +196,12 @@ impl<M: Machine> World<M> {
                 let Some(pid) = self.successor().filter(|pid| self.process(*pid).killed.is_none()) else { return false };
                 let parent = self.process(pid).parent;
                 let from = if step == Step::Name { parent } else { pid };
+                let has_heard = self.process(pid).told;
                 if from == 0 || step == Step::Name && (Some(from) != self.living_main() || !self.reloading) {
                     return false;
                 }
                 self.becomes_main(pid);
-                self.feed(says(Notification { main: Some(pid), ready: true, ..nothing })(from));
+                self.feed(says(Notification { main: Some(pid), has_heard, ready: true, ..nothing })(from));
             }
             Step::EarlierNames => {
                 let Some(earlier) = self.earlier() else { return false };
@@ -297,7 +298,6 @@ impl<M: Machine> World<M> {
         self.patience = None;
         for process in self.processes.iter_mut().filter(|process| process.pid == pid) {
             process.generation = true;
-            process.told = false;
         }
     }
 
@@ -352,14 +352,19 @@ impl<M: Machine> World<M> {
                     return self.breaks(Law::NoSignalToTheDead);
                 };
                 match signal {
+                    SIGTERM if process.told => self.breaks(Law::NobodyIsToldTwice),
                     SIGTERM => process.told = true,
                     SIGKILL => _ = process.killed.get_or_insert(now),
                     _ => {}
                 }
             }
+            Deed::TellStrays(_) => self.strays().for_each(|stray| stray.told = true),
             Deed::SignalStrays(signal) => {
                 let (now, patience) = (self.now, self.patience);
                 let mut too_soon = false;
+                if signal == SIGTERM {
+                    self.strays().for_each(|stray| stray.told = true);
+                }
                 for stray in self.strays().filter(|_| signal == SIGKILL) {
                     too_soon |= patience.is_some_and(|patience| now < patience);
                     stray.killed.get_or_insert(now);

@@ -31,6 +31,9 @@ use std::time::Duration;
 /// | Starting(first)                        | Told                                         | same, remembered   | |
 /// | Starting(first), Starting(again)       | Told, and it has heard                       | same, remembered   | |
 /// | Starting(later)                        | MAINPID of another                           | Running            | Main |
+/// | Starting(later), Running(not ready)    | MAINPID of one that has heard                | Running            | Main |
+/// | Running(reloading), Between            | MAINPID of one that has heard                | Running            | Main |
+/// | Clearing(told), Stopping               | MAINPID of one that has heard                | Running            | Main |
 /// | Starting(later), Starting(again)       | Ended, the last earlier one                  | same, remembered   | |
 /// | Running, Running(reloading), Between   | Ended, the last earlier one                  | same, remembered   | |
 /// | Clearing(told), Clearing(killed)       | Ended, the last earlier one                  | same, remembered   | |
@@ -42,12 +45,13 @@ use std::time::Duration;
 /// | Clearing(killed), Stopping             | Told                                         | same               | Signal(earlier) |
 /// | Running                                | MAINPID of another (not told)                | same               | Main |
 /// | Running                                | MAINPID of another (told)                    | same               | Main, Signal(it) |
+/// | Running                                | MAINPID of one that has heard                | same               | Main |
 /// | Running, Running(not ready)            | RELOADING                                    | Running(reloading) | |
 /// | Running, Running(not ready)            | Ended, the main one                          | Clearing(told)     | SignalStrays |
 /// | Running, Running(reloading)            | Told                                         | same               | Signal(earlier), Signal(main) |
 /// | Running, Running(not ready)            | Told, and it has heard (not told)            | same, remembered   | |
-/// | Running(reloading), Between            | Told, and it has heard (not told)            | same, remembered   | |
-/// | Clearing(told), Clearing(killed)       | Told, and it has heard (not told)            | same, remembered   | |
+/// | Running(reloading), Clearing(told)     | Told, and it has heard (not told)            | same, remembered   | |
+/// | Clearing(killed)                       | Told, and it has heard (not told)            | same, remembered   | |
 /// | Running, Running(not ready)            | Signalled                                    | same               | Signal(main) |
 /// | Running(reloading)                     | Signalled                                    | same               | Signal(main) |
 /// | Running(not ready), Running(reloading) | MAINPID of another (not told)                | Running            | Main |
@@ -61,14 +65,15 @@ use std::time::Duration;
 /// | Running(not ready)                     | Timeout                                      | Running            | NotReady, Signal(main, KILL) |
 /// | Running(reloading)                     | STOPPING                                     | Running            | |
 /// | Running(reloading)                     | Ended, the main one (not told)               | Between            | AwaitsSuccessor |
-/// | Running(reloading)                     | Ended, the main one (told)                   | Between            | AwaitsSuccessor, SignalStrays |
+/// | Running(reloading)                     | Ended, the main one (told)                   | Between            | AwaitsSuccessor, TellStrays |
 /// | Between, Clearing(told)                | Alone (again)                                | Starting(later)    | StartsAgain |
 /// | Clearing(killed)                       | Alone (again)                                | Starting(later)    | StartsAgain |
 /// | Between, Clearing(told)                | Alone (no more, told)                        | Stopping           | |
 /// | Clearing(killed)                       | Alone (no more, told)                        | Stopping           | |
 /// | Between, Clearing(told)                | Alone (struck out)                           | Stopping           | StruckOut |
 /// | Clearing(killed)                       | Alone (struck out)                           | Stopping           | StruckOut |
-/// | Between                                | Told                                         | same               | Signal(earlier), SignalStrays |
+/// | Between                                | Told                                         | same               | Signal(earlier), TellStrays |
+/// | Between                                | Told, and it has heard                       | same               | TellStrays |
 /// | Between, Clearing(told)                | Timeout                                      | Clearing(killed)   | KillsStrays, SignalStrays(KILL) |
 /// | Clearing(killed)                       | Timeout (again)                              | Starting(later)    | StraysStay, StartsAgain |
 /// | Clearing(killed)                       | Timeout (no more, told)                      | Stopping           | StraysStay |
@@ -82,9 +87,9 @@ use std::time::Duration;
 /// once.
 ///
 /// *Told to end* is a state beside these: from then on nothing is started, and each process that
-/// becomes the main process is sent the same signal at once. What former main processes say is not
-/// listened to. A stage that has a time limit has it moved by a notification that asks for more
-/// time.
+/// becomes the main process is sent the same signal at once, unless it has heard it. What former
+/// main processes say is not listened to. A stage that has a time limit has it moved by a
+/// notification that asks for more time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// The service has yet to be started.

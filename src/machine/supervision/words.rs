@@ -48,6 +48,8 @@ pub struct Rules {
 pub struct Notification {
     /// MAINPID, of a descendant of the guard: that process is the service from now on.
     pub main: Option<u32>,
+    /// That process has been told to end already: as the guard was, by the terminal, or as a stray.
+    pub has_heard: bool,
     /// READY: the service serves.
     pub ready: bool,
     /// RELOADING: a restart has begun.
@@ -94,6 +96,9 @@ pub enum Deed {
     Signal(u32, i32),
     /// Send each stray a signal.
     SignalStrays(i32),
+    /// Tell each stray to end that has not been told: one of them may be the next service, and a
+    /// second signal cuts off what the first one lets end in order.
+    TellStrays(i32),
     /// Tell people.
     Tell(Remark),
 }

@@ -16,6 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ use pollflip::{Restarter, fixup_systemd_env};
 
 use super::report::{self, say};
 use crate::procfs;
+
+static COUNTED: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -82,6 +85,18 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             let number = rest.parse::<Signal>().expect("a signal") as i32;
             signal_hook::flag::register(number, Arc::default()).map_or_else(|error| error.to_string(), |_| "handled".into())
         }
+        // How often a signal comes, for `counted`.
+        ("count", _) => {
+            let number = rest.parse::<Signal>().expect("a signal") as i32;
+            let count = || {
+                COUNTED.fetch_add(1, Ordering::SeqCst);
+            };
+            #[allow(unsafe_code, reason = "a handler")]
+            // SAFETY: an atomic addition is all that the handler does.
+            unsafe { signal_hook::low_level::register(number, count) }.expect("a handler");
+            "counting".into()
+        }
+        ("counted", _) => COUNTED.load(Ordering::SeqCst).to_string(),
         ("forget-variable", _) => forget_variable(rest),
         ("default", _) => set_to_default(rest.parse().expect("a signal")),
         ("block", _) => {
