@@ -303,6 +303,7 @@ impl Restarter {
         }
         status.last_failure = self.succession.last_failure();
         status.outcomes = self.succession.outcomes();
+        status.notes = [self.ancestry.problem(), self.succession.problem()].into_iter().flatten().map(String::from).collect();
         status
     }
 

@@ -34,7 +34,7 @@ fn promise_03_whoever_asked_is_told_of_a_commit_that_the_kernel_does_not_take() 
     poll_all(&mut restarter);
     let pid = simulation.children().last().expect("a successor").pid;
     let mut line = UnixStream::from(simulation.lifeline(pid).expect("its end of the lifeline"));
-    for message in [Message::Here { version: VERSION, oldest: OLDEST, pid }, Message::Ready] {
+    for message in [Message::Here { version: VERSION, oldest: OLDEST, pid, again: None }, Message::Ready] {
         line.write_all(&message.encode()).expect("room");
     }
     poll_all(&mut restarter);

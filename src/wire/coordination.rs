@@ -71,6 +71,8 @@ pub struct Status {
     pub last_failure: Option<String>,
     /// How the last restarts have ended, in this process and those before it, the latest last.
     pub outcomes: Vec<Outcome>,
+    /// What an operator has to know of this process and its successor: what is not as it should be, and lasts. Empty if all is well.
+    pub notes: Vec<String>,
 }
 
 /// How a restart has ended: a line of [`Status::outcomes`].
@@ -99,6 +101,7 @@ impl Status {
             progress: None,
             last_failure: None,
             outcomes: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -219,6 +222,7 @@ impl DisplayJson for Status {
             ("progress", &self.progress),
             ("last_failure", &self.last_failure),
             ("outcomes", &self.outcomes),
+            ("notes", &self.notes),
         ];
         object(f, members)
     }
@@ -237,6 +241,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Status {
             progress: field_or_default(json, "progress")?,
             last_failure: field_or_default(json, "last_failure")?,
             outcomes: field_or_default(json, "outcomes")?,
+            notes: field_or_default(json, "notes")?,
         })
     }
 }

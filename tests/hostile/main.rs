@@ -63,8 +63,10 @@ mod pid_file;
 mod privileges;
 mod races;
 mod relative;
+mod releases;
 mod secrets;
 mod service;
+mod short_memory;
 #[cfg(target_pointer_width = "64")]
 mod syscalls;
 mod terminals;
@@ -99,7 +101,9 @@ fn main() -> ExitCode {
         numbers::trials(),
         races::trials(),
         relative::trials(),
+        releases::trials(),
         secrets::trials(),
+        short_memory::trials(),
         terminals::trials(),
         #[cfg(target_pointer_width = "64")]
         syscalls::trials(),
