@@ -219,3 +219,22 @@ fn written(value: &dyn DisplayJson) -> Vec<u8> {
 fn object(f: &mut JsonFormatter<'_, '_>, members: &[(&str, &dyn DisplayJson)]) -> fmt::Result {
     f.object(|f| members.iter().try_for_each(|(name, value)| f.member(name, value)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_successor_is_told_of_its_start_is_read_as_it_was_written() {
+        let file = |inode| FileId { device: u64::MAX, inode };
+        let whole = Birth { lifeline: file(1), program: Some(file(2)), open: 20_000, inherited: 3, oom_score_adj: Some(-1000) };
+        for birth in [whole, Birth { program: None, oom_score_adj: None, ..whole }] {
+            assert_eq!(Birth::parse(&birth.to_string()), Some(birth));
+            // A later version may say more.
+            assert_eq!(Birth::parse(&format!("{birth},colour=red")), Some(birth));
+        }
+        for text in ["", "1:1", "1:1,", "1,open=1", "1:1,open", "1:1,open=-1", "1:1,oom_score_adj=40000", "1:1,program=1"] {
+            assert_eq!(Birth::parse(text), None, "{text}");
+        }
+    }
+}

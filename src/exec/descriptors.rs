@@ -47,8 +47,12 @@ impl Fate {
         let highest = staying.iter().chain(&passed).chain(&named).copied().max().unwrap_or(0).max(FIRST - 1);
         let lifeline = if is_all { (highest + 1).max(BEYOND_DIGITS) } else { job.lifeline.as_raw_fd() };
         let is_needed = |number: &RawFd| *number == lifeline || passed.contains(number) || named.contains(number);
-        let mut closed: Vec<_> = closing.into_iter().chain(unwanted).filter(|number| !is_needed(number)).collect();
-        closed.sort_unstable();
+        let mut closed = closing;
+        if !unwanted.is_empty() {
+            closed.extend(unwanted);
+            closed.sort_unstable();
+        }
+        closed.retain(|number| !is_needed(number));
         let staying = staying.into_iter().filter(|number| *number >= FIRST).collect();
         Fate { lifeline, closed, closed_from: is_all.then_some(lifeline + 1), staying, open }
     }
