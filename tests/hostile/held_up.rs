@@ -197,7 +197,8 @@ fn promise_03_a_held_up_start_that_is_called_off_in_the_hands_of_a_debugger_is_r
 
 /// What a process has open that it is given at its birth, or keeps: by the numbers.
 fn numbers(pid: u32) -> Vec<i32> {
-    procfs::descriptors(pid).into_iter().map(|(number, _)| number).collect()
+    // By a pipe the C library of musl learns how the start went.
+    procfs::descriptors(pid).into_iter().filter(|(_, what)| !what.starts_with("pipe:")).map(|(number, _)| number).collect()
 }
 
 fn a_client_sees_the_end_of_its_connection_while_a_start_is_held_up() {
