@@ -39,6 +39,8 @@ pub struct RestartConfig {
     arguments: Option<Vec<OsString>>,
     environment: Vec<(OsString, Option<OsString>)>,
     directory: Option<PathBuf>,
+    inherit_descriptors: bool,
+    environment_as_executed: bool,
     pub(crate) signal: Option<i32>,
     pub(crate) socket: Option<PathBuf>,
     pub(crate) pid_file: Option<PathBuf>,
@@ -55,6 +57,8 @@ impl Default for RestartConfig {
             arguments: None,
             environment: Vec::new(),
             directory: None,
+            inherit_descriptors: true,
+            environment_as_executed: false,
             signal: Some(libc::SIGUSR1),
             socket: None,
             pid_file: None,
@@ -78,6 +82,10 @@ impl RestartConfig {
     /// started, with the arguments that it has. A wrapper script that execs the program is left out from the second restart on: name it
     /// here if it must not be.
     ///
+    /// A relative path (`./bin/server` in `/srv/current`) is made absolute by the name by which a shell has entered the directory (`PWD`),
+    /// if that is the directory in which the restarter is built: links in that name are followed anew at each restart. Without it they
+    /// cannot be, and building warns of that.
+    ///
     /// A relative path by which this process was started counts only if it leads to the file that
     /// runs when the restarter is built: the program may have changed its directory. Otherwise the
     /// path of that file itself is started, links followed. If that file has been deleted, every
@@ -98,10 +106,26 @@ impl RestartConfig {
         self
     }
 
-    /// Sets a variable in the successor's environment, which is otherwise that of this process. A
+    /// Whether descriptors that are not CLOEXEC go to a successor, beside its standard streams and what this crate passes. Unless told
+    /// otherwise they do: some are passed on purpose. A warning names them when they become more than this process was born with: those
+    /// that a C library opens without O_CLOEXEC stay open from generation to generation, and their clients never see the end of a
+    /// connection. With `false` a successor is started without them; what this process was born with stays open in it, and it is for that
+    /// the last generation.
+    ///
+    /// ```
+    /// let config = pollflip::RestartConfig::new().inherit_descriptors(false);
+    /// # let _ = config;
+    /// ```
+    pub fn inherit_descriptors(mut self, inherit: bool) -> RestartConfig {
+        self.inherit_descriptors = inherit;
+        self
+    }
+
+    /// Sets a variable in the successor's environment, which is otherwise that of this process at the moment at which the restarter is
+    /// built: what the program itself has set by then goes along, and can be [kept out](RestartConfig::env_as_executed). A
     /// process with [more rights than its caller](crate::guide#more-rights-than-the-caller) hands
     /// next to nothing down otherwise. Variables about one process alone cannot be set
-    /// (`POLLFLIP_LIFELINE`, `LISTEN_PID` and the others of socket activation, `WATCHDOG_PID`): building fails.
+    /// (`POLLFLIP_LIFELINE` and `POLLFLIP_BIRTH`, `LISTEN_PID` and the others of socket activation, `WATCHDOG_PID`): building fails.
     pub fn env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> RestartConfig {
         self.change_env(name.into(), Some(value.into()))
     }
@@ -109,6 +133,24 @@ impl RestartConfig {
     /// Leaves a variable out of the successor's environment.
     pub fn env_remove(self, name: impl Into<OsString>) -> RestartConfig {
         self.change_env(name.into(), None)
+    }
+
+    /// Starts successors with the environment that this process was executed with, and not with that of the moment at which the restarter
+    /// is built; what [`env`](RestartConfig::env) and [`env_remove`](RestartConfig::env_remove) say is applied to that. It is for programs
+    /// that load a file (`.env`) into their environment before they build their restarter. Otherwise each successor inherits what the
+    /// first one has read, takes it for set, and never sees what has changed in the file or gone from it.
+    ///
+    /// The kernel keeps that environment where the program was executed with it (`/proc/self/environ`): a program that writes its title
+    /// over it (`setproctitle`) has none any more. Without `/proc`, building fails. A process with
+    /// [more rights than its caller](crate::guide#more-rights-than-the-caller) takes nothing of it.
+    ///
+    /// ```
+    /// let config = pollflip::RestartConfig::new().env_as_executed();
+    /// # let _ = config;
+    /// ```
+    pub fn env_as_executed(mut self) -> RestartConfig {
+        self.environment_as_executed = true;
+        self
     }
 
     fn change_env(mut self, name: OsString, value: Option<OsString>) -> RestartConfig {
@@ -120,6 +162,10 @@ impl RestartConfig {
     /// The directory in which the successor starts. Unless told otherwise, the one in which the
     /// restarter is built, or `/` for a process with
     /// [more rights than its caller](crate::guide#more-rights-than-the-caller).
+    ///
+    /// A directory on which a `current` link leads is entered through that link again, so that the successor starts in the directory of
+    /// the new release: if a shell has entered it by that name (`PWD`, as long as that is the directory), or if the program was started
+    /// through the same link (`/srv/current/bin/server` in `/srv/current`, as with `WorkingDirectory=` of systemd).
     pub fn current_dir(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.directory = Some(path.into());
         self

@@ -196,7 +196,7 @@ pub enum Failure {
     #[error("the successor {0} before it was ready{hint}", hint = match .0 {
         Exit::Code(0) => "; does that program call ready()?",
         // A panic has its hint by itself.
-        Exit::Code(101) | Exit::Signal(_) | Exit::Unknown => "",
+        Exit::Code(101) | Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown => "",
         Exit::Code(_) => "; its standard error may say why",
     })]
     Exited(Exit),
@@ -322,6 +322,8 @@ pub enum Exit {
     Code(i32),
     /// It was killed by this signal.
     Signal(i32),
+    /// It was killed by SIGKILL, and the kernel has ended a process of its control group for memory meanwhile.
+    OutOfMemory,
     /// It is gone, and somebody else took the status: SIGCHLD is ignored, or the program waits for any child.
     Unknown,
 }
@@ -345,6 +347,9 @@ impl fmt::Display for Exit {
                 Ok(signal) => write!(f, "was killed by {signal}"),
                 Err(_) => write!(f, "was killed by signal {number}"),
             },
+            Exit::OutOfMemory => {
+                write!(f, "was killed by the kernel because memory was short (SIGKILL, and oom_kill of its control group rose)")
+            }
             Exit::Unknown => write!(f, "ended (status unknown: somebody else reaped it)"),
         }
     }

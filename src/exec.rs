@@ -6,7 +6,9 @@
 
 mod alarm;
 mod condemned;
+mod descriptors;
 mod diagnosis;
+mod memory;
 mod public;
 mod start;
 
@@ -27,9 +29,11 @@ use crate::error::ChildSpawnError;
 use crate::lifeline;
 use crate::machine::Attempt;
 use crate::sys::{self, Origin, Process};
+use crate::wire::Birth;
 
 use condemned::Condemned;
 pub(crate) use condemned::unkillable;
+pub(crate) use memory::Memory;
 use start::start;
 
 /// How long the end of the thread is waited for when the restarter is dropped, and the end of a killed
@@ -65,6 +69,13 @@ pub(crate) struct Job {
     pub(crate) passed: Vec<(String, OwnedFd, RawFd)>,
 }
 
+/// A successor that was started.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) process: Process,
+    pub(crate) memory: Memory,
+}
+
 #[derive(Debug)]
 enum Order {
     Spawn(Job),
@@ -88,7 +99,7 @@ struct Desk {
     abandoned: u64,
     /// The successor's end of the lifeline, while that one is being started.
     starting: Option<Arc<OwnedFd>>,
-    done: VecDeque<(Attempt, Result<Process, ChildSpawnError>)>,
+    done: VecDeque<(Attempt, Result<Started, ChildSpawnError>)>,
     ended: bool,
     /// Given up, and cannot be reaped yet: a debugger has them, or they do not die. The loop reaps them when they can be.
     held: Vec<Arc<Process>>,
@@ -108,7 +119,8 @@ struct Desk {
 
 impl Exec {
     /// Starts the thread. `signal` is unblocked in it, so that it can be delivered when no other thread takes it.
-    pub(crate) fn start(launch: Launch, signal: Option<Signal>, waker: Arc<Waker>) -> io::Result<Exec> {
+    pub(crate) fn start(mut launch: Launch, birth: Option<Birth>, signal: Option<Signal>, waker: Arc<Waker>) -> io::Result<Exec> {
+        launch.inherited_descriptors = birth.map_or_else(descriptors::uncloexec, |birth| birth.inherited);
         let shared = Arc::new(Shared { desk: Mutex::default(), changed: Condvar::new(), waker });
         let work = Work { launch, signal, shared: shared.clone() };
         let origin = Origin::here();
@@ -147,8 +159,8 @@ impl Exec {
         if let Some(lifeline) = starting {
             lifeline::take_back(&lifeline);
         }
-        for process in late.into_iter().filter_map(|(_, result)| result.ok()) {
-            self.discard(process);
+        for started in late.into_iter().filter_map(|(_, result)| result.ok()) {
+            self.discard(started.process);
         }
     }
 
@@ -169,7 +181,7 @@ impl Exec {
     }
 
     /// How a start went, if one has been tried.
-    pub(crate) fn take(&self) -> Option<(Attempt, Result<Process, ChildSpawnError>)> {
+    pub(crate) fn take(&self) -> Option<(Attempt, Result<Started, ChildSpawnError>)> {
         self.shared.desk().done.pop_front()
     }
 
@@ -368,7 +380,7 @@ impl Work {
         let mut desk = self.shared.desk();
         let theirs = desk.starting.take();
         if desk.abandoned >= attempt.0 {
-            late = result.ok();
+            late = result.ok().map(|started| started.process);
         } else {
             desk.done.push_back((attempt, result));
         }

@@ -256,15 +256,15 @@ impl Termination for Ended {
     /// Ends this process by the signal of which the service has died; PID 1 is not ended by any,
     /// and gets 128 and its number as status.
     fn report(self) -> ExitCode {
-        match self.exit {
-            Exit::Code(code) => ExitCode::from(code as u8),
-            Exit::Signal(signal) => {
-                if process::id() != 1 {
-                    sys::end_by(signal);
-                }
-                ExitCode::from(128_u8.saturating_add(signal as u8))
-            }
-            Exit::Unknown => ExitCode::SUCCESS,
+        let signal = match self.exit {
+            Exit::Code(code) => return ExitCode::from(code as u8),
+            Exit::Unknown => return ExitCode::SUCCESS,
+            Exit::Signal(signal) => signal,
+            Exit::OutOfMemory => libc::SIGKILL,
+        };
+        if process::id() != 1 {
+            sys::end_by(signal);
         }
+        ExitCode::from(128_u8.saturating_add(signal as u8))
     }
 }

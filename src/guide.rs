@@ -292,6 +292,19 @@
 //!
 //! Both versions must understand the state that is handed over, and what both write to.
 //!
+//! **If memory gets short**, the kernel ends a process, of the control group or of the machine. Until the restart is final, that is the
+//! successor: its `oom_score_adj` is 1000 from its start on, and is set back when the restart is final. Then the restart has failed, whoever
+//! has asked is told that it was memory, and the old process goes on with its connections. Processes that the successor starts meanwhile
+//! inherit the 1000: start helpers when the restart is final ([`Event::Committed`](crate::Event::Committed)). A unit needs
+//! `OOMPolicy=continue`: otherwise systemd stops the service because one of its processes was ended for memory. If the value cannot be set or
+//! set back, a warning says so, and [`Status::notes`](crate::Status) does.
+//!
+//! **A `current` link** that is switched leads to the new release: the program and the directory of the successor are taken through the link
+//! again. It is found in the path by which the service was started, and in `PWD`. The old release can be removed then. A restart that runs the
+//! very file of before succeeds, and says `the same file as before: PATH` to whoever asks, in the log and in the status: the deploy has
+//! gone elsewhere. That is so where the unit names another path by now (it needs a true `systemctl restart`), or where the program is one
+//! file that is mounted by itself: mount the directory above it.
+//!
 //! # The `restart` subcommand and its exit statuses
 //!
 //! A service gives its operators one with few lines, or they use the program `pollflip` of this crate: `pollflip restart SOCKET` and
@@ -523,6 +536,7 @@
 //! | `SYSTEMD_EXEC_PID`, `INVOCATION_ID` | used: all that they can do is to have restarts refused |
 //! | `LISTEN_FDS` | a socket counts if root has made it and it has no peer, or if a predecessor passes it. Another one is left alone, with a warning. A program that reads the variable on its own has to judge on its own |
 //! | `POLLFLIP_LIFELINE` | used if the predecessor at its other end is root, or has the same user and group in effect, and one of its threads has all capabilities of the new process, in the same user namespace. The predecessor has to prove that: it must live, poll within 10 s, and be seen in `/proc` (no `hidepid`). Such a program cannot follow a predecessor that has given its rights up, and a release with more capabilities than the one before needs a fresh start |
+//! | `POLLFLIP_BIRTH` | not used: by it, the thread that starts a successor tells it of its descriptors and its `oom_score_adj` |
 //! | what stands at the path of the program | the reason of a failed start does not show it |
 //! | limits, the umask, ignored signals, open descriptors, the terminal | inherited as by any program: the program sets them itself |
 //!

@@ -149,6 +149,16 @@ impl Handover {
     /// Gives a descriptor: a connection, a file, a pipe, a memory file that the program keeps its state in (which goes as it is, in
     /// constant time, and stays writable). The program keeps its own.
     ///
+    /// Locks on a file that is given:
+    ///
+    /// | lock | an attempt that fails | a restart that succeeds |
+    /// | --- | --- | --- |
+    /// | `flock` | keeps it | both processes have it. An unlock by either ends it: the old process closes the file without unlocking, so no guard that unlocks when it is dropped (`nix::fcntl::Flock`) |
+    /// | `F_OFD_SETLK` | keeps it | the same |
+    /// | `F_SETLK` (POSIX) | **loses it**: the kernel drops it when this process closes any descriptor of the file, and what is given is a duplicate | the successor has none |
+    ///
+    /// So a lock that is to live on is one of the first two.
+    ///
     /// # Errors
     ///
     /// The name is empty, longer than 255 bytes or given twice; the descriptor cannot be duplicated; the successor is gone. The first

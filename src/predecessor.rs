@@ -24,7 +24,7 @@ use crate::lifeline::Lifeline;
 use crate::machine::{Prompt, Takeover, TakeoverInput};
 use crate::sys::{self, Origin, PerProcess};
 use crate::systemd;
-use crate::wire::{self, LIFELINE_VARIABLE, Message, Place};
+use crate::wire::{self, BIRTH_VARIABLE, Birth, LIFELINE_VARIABLE, Message, Place};
 
 pub(crate) use hello::{Coordination, Gifts};
 pub(crate) use link::Link;
@@ -207,9 +207,11 @@ impl Claim {
         if !ADOPTED.swap(true, Ordering::Relaxed)
             && let Some(socket) = inherited_lifeline()
         {
-            // The predecessor has about as many descriptors as the number says under which it made this one, and they may all come.
-            sys::enlarge_descriptor_table(socket.as_raw_fd());
-            let (link, given) = Link::read_hello(Lifeline::from(socket)).inspect_err(|why| startup.unusable = Some(why.to_string()))?;
+            // They may all come. An older predecessor has about as many as the number says under which it made this one.
+            let birth = birth();
+            sys::enlarge_descriptor_table(birth.map_or(socket.as_raw_fd(), |birth| RawFd::try_from(birth.open).unwrap_or(RawFd::MAX)));
+            let (link, given) =
+                Link::read_hello(Lifeline::from(socket), birth).inspect_err(|why| startup.unusable = Some(why.to_string()))?;
             link.introduce();
             startup.link = Some(Arc::new(link));
             gifts = given;
@@ -290,6 +292,16 @@ fn inherited_lifeline() -> Option<OwnedFd> {
         log::debug!("{LIFELINE_VARIABLE}={text} names no lifeline of this process; it is ignored");
     }
     named
+}
+
+/// What the environment tells of the start of this process, if it belongs to the lifeline that is named there. Whoever has started a process
+/// that has gained rights may have made it up.
+fn birth() -> Option<Birth> {
+    if sys::is_simulated() || sys::has_gained_rights() {
+        return None;
+    }
+    let place = Place::parse(&std::env::var(LIFELINE_VARIABLE).ok()?)?;
+    Birth::parse(&std::env::var(BIRTH_VARIABLE).ok()?).filter(|birth| birth.lifeline == place.identity)
 }
 
 fn is_seqpacket(number: RawFd) -> bool {

@@ -181,7 +181,9 @@ impl Sockets {
     }
 
     /// Any other descriptor: the one of that name if there is one, otherwise what `bind` makes. What kind it is, and whether it blocks,
-    /// is between this version of the program and the one before.
+    /// is between this version of the program and the one before. A file may have a [lock](crate::Handover::fd) of `flock` or
+    /// `F_OFD_SETLK`: it goes along, and ends for all generations where one of them unlocks it. A guard that does so when it is dropped is
+    /// not for the old process.
     ///
     /// # Errors
     ///

@@ -3,10 +3,12 @@
 //! Knows: system calls. Does not know: what they are for. Every descriptor leaves here owned or borrowed, never as a bare number.
 #![allow(unsafe_code, reason = "this is the room for it; each block says why it is sound")]
 
+mod descriptors;
 mod dying;
 mod fork;
 mod guarding;
 mod memory;
+mod oom;
 mod packet;
 mod probe;
 mod process;
@@ -36,13 +38,15 @@ use nix::sys::stat::{fstat, fstatat};
 
 use crate::wire::FileId;
 
-pub(crate) use dying::{Birth, birth_of, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours};
+pub(crate) use descriptors::{Descriptors, name_of, named_by};
+pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use guarding::{
     Datagram, Execution, end_by, ended_child, exit_of_another, foreground_of, fork_and_execute, ignore, pass_credentials, reap,
     receive_datagram, set_to_default, signal_child,
 };
 pub(crate) use memory::{Mapping, memory_file, seal};
+pub(crate) use oom::{OomKills, OomScore, OwnOomScore, own_oom_score};
 pub(crate) use packet::{receive, send};
 pub(crate) use probe::{missing_call, naming};
 pub(crate) use process::{Process, kill_and_reap};
@@ -132,6 +136,13 @@ pub(crate) fn unread(socket: &impl AsFd) -> Option<usize> {
     // SAFETY: the descriptor is open, and the call writes nothing but one int.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     usize::try_from(bytes).ok().filter(|_| result == 0)
+}
+
+/// Whether a socket reads nothing any more because somebody has shut it down.
+pub(crate) fn is_shut_down(socket: &impl AsFd) -> bool {
+    let mut looked_at = libc::pollfd { fd: socket.as_fd().as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: the descriptor is open, and the call writes nothing but what it has found of that one.
+    unsafe { libc::poll(&mut looked_at, 1, 0) == 1 && looked_at.revents & libc::POLLRDHUP != 0 }
 }
 
 /// Has the kernel enlarge the table of descriptors to hold so many and [`SPARE`] more, or as many as it may. In a process with threads

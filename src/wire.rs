@@ -34,6 +34,8 @@ pub const MAX_NAME: usize = 255;
 /// The longest text (a reason, a line of progress) that is sent; what is longer is cut.
 pub const MAX_TEXT: usize = 4096;
 
+/// Tells a successor of its own start, as a [`Birth`].
+pub const BIRTH_VARIABLE: &str = "POLLFLIP_BIRTH";
 /// Names the lifeline in the environment of a successor, as a [`Place`].
 pub const LIFELINE_VARIABLE: &str = "POLLFLIP_LIFELINE";
 
@@ -89,6 +91,58 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.number, self.identity)
+    }
+}
+
+/// What a successor is told of its own start in its environment, by the thread that has started it. Written `dev:ino` of the lifeline, then
+/// `,name=number` for each fact; facts of other names are skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Birth {
+    /// The lifeline that it belongs to: an older release hands the variable down as it is.
+    pub lifeline: FileId,
+    /// The program that the predecessor executes.
+    pub program: Option<FileId>,
+    /// How many descriptors the predecessor had open.
+    pub open: usize,
+    /// How many of these the successor has got, besides the standard streams and what this crate passes.
+    pub inherited: usize,
+    /// The `oom_score_adj` of the predecessor, which the successor gets back when the restart is final.
+    pub oom_score_adj: Option<i16>,
+}
+
+impl Birth {
+    /// What a text says, if it says that.
+    pub fn parse(text: &str) -> Option<Birth> {
+        let (lifeline, facts) = text.split_once(',')?;
+        let file = |text: &str| {
+            let (device, inode) = text.split_once(':')?;
+            Some(FileId { device: device.parse().ok()?, inode: inode.parse().ok()? })
+        };
+        let mut birth = Birth { lifeline: file(lifeline)?, program: None, open: 0, inherited: 0, oom_score_adj: None };
+        for fact in facts.split(',') {
+            let (name, value) = fact.split_once('=')?;
+            match name {
+                "program" => birth.program = Some(file(value)?),
+                "open" => birth.open = value.parse().ok()?,
+                "inherited" => birth.inherited = value.parse().ok()?,
+                "oom_score_adj" => birth.oom_score_adj = Some(value.parse().ok()?),
+                _ => {}
+            }
+        }
+        Some(birth)
+    }
+}
+
+impl fmt::Display for Birth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},open={},inherited={}", self.lifeline, self.open, self.inherited)?;
+        if let Some(program) = self.program {
+            write!(f, ",program={program}")?;
+        }
+        if let Some(score) = self.oom_score_adj {
+            write!(f, ",oom_score_adj={score}")?;
+        }
+        Ok(())
     }
 }
 
@@ -166,4 +220,23 @@ fn written(value: &dyn DisplayJson) -> Vec<u8> {
 /// Writes an object with these members.
 fn object(f: &mut JsonFormatter<'_, '_>, members: &[(&str, &dyn DisplayJson)]) -> fmt::Result {
     f.object(|f| members.iter().try_for_each(|(name, value)| f.member(name, value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_successor_is_told_of_its_start_is_read_as_it_was_written() {
+        let file = |inode| FileId { device: u64::MAX, inode };
+        let whole = Birth { lifeline: file(1), program: Some(file(2)), open: 20_000, inherited: 3, oom_score_adj: Some(-1000) };
+        for birth in [whole, Birth { program: None, oom_score_adj: None, ..whole }] {
+            assert_eq!(Birth::parse(&birth.to_string()), Some(birth));
+            // A later version may say more.
+            assert_eq!(Birth::parse(&format!("{birth},colour=red")), Some(birth));
+        }
+        for text in ["", "1:1", "1:1,", "1,open=1", "1:1,open", "1:1,open=-1", "1:1,oom_score_adj=40000", "1:1,program=1"] {
+            assert_eq!(Birth::parse(text), None, "{text}");
+        }
+    }
 }

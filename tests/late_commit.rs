@@ -30,7 +30,7 @@ fn ready_successor(simulation: &Simulation, restarter: &mut Restarter) -> (u32, 
     poll_all(restarter);
     let pid = simulation.children().last().expect("a successor").pid;
     let mut line = UnixStream::from(simulation.lifeline(pid).expect("its end of the lifeline"));
-    for message in [Message::Here { version: VERSION, oldest: OLDEST, pid }, Message::Ready] {
+    for message in [Message::Here { version: VERSION, oldest: OLDEST, pid, again: None }, Message::Ready] {
         line.write_all(&message.encode()).expect("room");
     }
     (pid, line)

@@ -78,7 +78,7 @@ fn with_a_successor_that_is_ready(predecessor: Option<(&mut Predecessor, OwnedFd
     while restarter.poll().is_some() {}
     let pid = simulation.children().last().expect("a successor").pid;
     let mut line = UnixStream::from(simulation.lifeline(pid).expect("its end of the lifeline"));
-    for message in [Message::Here { version: VERSION, oldest: OLDEST, pid }, Message::Ready] {
+    for message in [Message::Here { version: VERSION, oldest: OLDEST, pid, again: None }, Message::Ready] {
         line.write_all(&message.encode()).expect("room");
     }
     simulation.fail_after(calls, 0);

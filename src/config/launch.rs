@@ -17,7 +17,7 @@ use nix::sys::signal::SigSet;
 use crate::error::{Error, Refusal};
 use crate::sys;
 use crate::systemd::{self, FOR_ONE_PROCESS};
-use crate::wire::{FileId, LIFELINE_VARIABLE};
+use crate::wire::{BIRTH_VARIABLE, FileId, LIFELINE_VARIABLE};
 
 use super::{RestartConfig, absolute, settled};
 
@@ -31,9 +31,18 @@ pub(crate) struct Launch {
     /// What tells that one from others, if it is the one in which the restarter was built.
     pub(crate) own_directory: Option<FileId>,
     pub(crate) mask: SigSet,
+    /// Whether descriptors that are not CLOEXEC go along.
+    pub(crate) inherit_descriptors: bool,
+    /// How many of those this process was born with.
+    pub(crate) inherited_descriptors: usize,
 }
 
 impl Launch {
+    /// The directory of the successor, as far as that is known.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        self.directory.as_ref().map(|directory| Path::new(OsStr::from_bytes(directory.as_bytes())))
+    }
+
     /// The directory that the successor is to enter. `None`: it stays in that of this process, where there is no other or its user may not
     /// enter that one anew: it was another user's, who has been given up.
     pub(crate) fn directory_to_enter(&self) -> Option<&CStr> {
@@ -50,6 +59,9 @@ pub(crate) struct Program {
     pub(crate) path: PathBuf,
     pub(crate) executable: CString,
     pub(crate) arguments: Vec<CString>,
+    /// This process was started by this relative path, and by which name its directory was entered is not known: a link on that way which
+    /// is switched to another release is not followed.
+    pub(crate) unfollowed: Option<PathBuf>,
 }
 
 impl RestartConfig {
@@ -61,10 +73,9 @@ impl RestartConfig {
             Err(refusal) => Err(refusal),
         };
         let directory = match &self.directory {
-            Some(directory) => Some(settled(directory, "the directory to start in")?),
+            Some(directory) => Some(followed(settled(directory, "the directory to start in")?, directory)),
             None if sys::has_gained_rights() => Some("/".into()),
-            // A directory that is gone cannot be gone back to.
-            None => env::current_dir().ok(),
+            None => own_directory(program.as_ref().ok().map(|program| &*program.path)),
         };
         let stays = self.directory.is_none() && !sys::has_gained_rights();
         Ok(Launch {
@@ -73,6 +84,8 @@ impl RestartConfig {
             directory: directory.map(|path| c_string(path.into_os_string(), "the directory")).transpose()?,
             own_directory: if stays { sys::working_directory() } else { None },
             mask: SigSet::thread_get_mask().map_err(|error| Error::os("cannot read the signal mask")(error.into()))?,
+            inherit_descriptors: self.inherit_descriptors,
+            inherited_descriptors: 0,
         })
     }
 
@@ -81,7 +94,7 @@ impl RestartConfig {
     fn program_to_start(&self) -> Result<Result<PathBuf, Refusal>, Error> {
         Ok(match &self.program {
             Some(path) if path.is_relative() && sys::has_gained_rights() => Err(Refusal::Privileged),
-            Some(path) => Ok(absolute(path)?),
+            Some(path) => Ok(followed(absolute(path)?, path)),
             None if sys::has_gained_rights() => Err(Refusal::Privileged),
             None => own_path().ok_or(Refusal::UnknownProgram),
         })
@@ -92,7 +105,10 @@ impl RestartConfig {
         let mut arguments = env::args_os();
         let name = arguments.next().filter(|_| self.program.is_none()).unwrap_or_else(|| path.clone().into());
         let rest = self.arguments.clone().unwrap_or_else(|| arguments.collect());
+        let is_unfollowed = |name: &PathBuf| name.is_relative() && named_directory().is_none();
+        let unfollowed = if self.program.is_none() { started_by().filter(is_unfollowed) } else { None };
         Ok(Program {
+            unfollowed,
             executable: c_string(path.clone().into_os_string(), "the program")?,
             arguments: [name].into_iter().chain(rest).map(|text| c_string(text, "an argument")).collect::<Result<_, _>>()?,
             path,
@@ -100,7 +116,13 @@ impl RestartConfig {
     }
 
     fn environment_to_start(&self) -> Result<Vec<CString>, Error> {
-        let inherited = if sys::has_gained_rights() { systemd::handed_down() } else { env::vars_os().collect() };
+        let inherited = if sys::has_gained_rights() {
+            systemd::handed_down()
+        } else if self.environment_as_executed {
+            executed_environment().map_err(Error::os("cannot read the environment that this process was executed with"))?
+        } else {
+            env::vars_os().collect()
+        };
         let mut environment = Vec::new();
         for (name, value) in inherited {
             if !is_for_one_process(&name) && !self.environment.iter().any(|(changed, _)| *changed == name) {
@@ -120,7 +142,7 @@ impl RestartConfig {
 
 /// Whether a variable is never handed down as it is, nor set by the program.
 fn is_for_one_process(name: &OsStr) -> bool {
-    FOR_ONE_PROCESS.iter().chain([&LIFELINE_VARIABLE]).any(|own| name == *own)
+    FOR_ONE_PROCESS.iter().chain([&LIFELINE_VARIABLE, &BIRTH_VARIABLE]).any(|own| name == *own)
 }
 
 /// The form that an environment has.
@@ -142,22 +164,69 @@ fn c_string(text: OsString, what: &str) -> Result<CString, Error> {
 /// leads to the file that runs: the directory may be another one by now. If no path is believed,
 /// that of the file itself is taken, as long as it has one.
 fn own_path() -> Option<PathBuf> {
+    // What is no path of the file that runs names another one by now. An absolute one may: there stands a new release.
+    let is_believed = |path: &PathBuf| (path.is_absolute() && sys::executed_path().as_ref() == Some(path)) || is_this_program(path);
+    let own_file = || env::current_exe().ok().filter(|path| is_this_program(path));
+    let path = started_by().filter(is_believed).or_else(own_file)?;
+    absolute(&path).ok().map(|whole| followed(whole, &path))
+}
+
+/// The path by which this process was started, as it was given.
+fn started_by() -> Option<PathBuf> {
     let name = || env::args_os().next().map(PathBuf::from);
-    let path = match sys::executed_path() {
+    match sys::executed_path()? {
         // Executed again with the arguments of its interpreter, a script would have them doubled.
-        Some(script) if is_interpreted(&script) => {
-            name().filter(|name| name.as_os_str().as_bytes().contains(&b'/') && is_this_program(name))
-        }
+        script if is_interpreted(&script) => name().filter(|name| name.as_os_str().as_bytes().contains(&b'/')),
         // It means nothing to a successor. Who executes a descriptor (fexecve) says in the name
         // what that was opened by: the links on the way are in no other place.
-        Some(path) if path.starts_with("/dev/fd") || path.starts_with("/proc") => {
-            name().filter(|name| name.is_absolute() && is_this_program(name))
-        }
-        Some(path) => Some(path).filter(|path| path.is_absolute() || is_this_program(path)),
-        None => None,
+        path if path.starts_with("/dev/fd") || path.starts_with("/proc") => name().filter(|name| name.is_absolute()),
+        path => Some(path),
+    }
+}
+
+/// The environment as it was when the program was executed: what the program has set since is kept elsewhere.
+fn executed_environment() -> io::Result<Vec<(OsString, OsString)>> {
+    let bytes = fs::read("/proc/self/environ")?;
+    let entries = bytes.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
+    // A name may begin with that character, as std has it.
+    let split = |entry: &[u8]| entry.iter().skip(1).position(|byte| *byte == b'=').map(|at| at + 1);
+    let variable = |entry: &[u8]| {
+        let at = split(entry)?;
+        Some((OsString::from_vec(entry[..at].to_vec()), OsString::from_vec(entry[at + 1..].to_vec())))
     };
-    let own_file = || env::current_exe().ok().filter(|path| is_this_program(path));
-    path.or_else(own_file).and_then(|path| absolute(&path).ok())
+    Ok(entries.filter_map(variable).collect())
+}
+
+/// The name by which a shell has entered the directory of now, links and all. What another process has left in the variable counts only if
+/// it is that directory.
+fn named_directory() -> Option<PathBuf> {
+    let path = PathBuf::from(env::var_os("PWD")?);
+    let here = sys::working_directory()?;
+    Some(path).filter(|path| path.is_absolute() && !sys::has_gained_rights() && sys::identity_behind(path) == Some(here))
+}
+
+/// A relative path that was made absolute against the directory of now, with the name by which that was entered instead: a `current`
+/// link in it that is switched leads to the new release.
+fn followed(absolute: PathBuf, path: &Path) -> PathBuf {
+    if path.is_absolute() { absolute } else { named_directory().map_or(absolute, |directory| directory.join(path)) }
+}
+
+/// The directory of now, by a name that follows a `current` link where one is known: the name by which a shell has entered it, or the way
+/// on which the program was found. `None`: it is gone, and cannot be gone back to.
+fn own_directory(program: Option<&Path>) -> Option<PathBuf> {
+    let here = env::current_dir().ok()?;
+    let named = named_directory().filter(|named| *named != here);
+    Some(named.or_else(|| beside(program?, &here)).unwrap_or(here))
+}
+
+/// The same directory on the way of the program: `/srv/current/bin/server` was started, and `/srv/current` leads to a directory that this
+/// one is, or lies in.
+fn beside(program: &Path, here: &Path) -> Option<PathBuf> {
+    program.ancestors().skip(1).find_map(|ancestor| {
+        let found = fs::canonicalize(ancestor).ok().filter(|found| found != ancestor)?;
+        let below = here.strip_prefix(found).ok()?;
+        Some(if below.as_os_str().is_empty() { ancestor.into() } else { ancestor.join(below) })
+    })
 }
 
 /// Whether what is there is the very file that this process executes.

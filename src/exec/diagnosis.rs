@@ -27,7 +27,7 @@ const UNTOLD: &str = "what is in it is not told: not everybody may read it, or t
 
 /// What a person should know beyond the error itself.
 pub(super) fn of(program: &Program, launch: &Launch, error: &io::Error) -> Option<String> {
-    let directory = launch.directory.as_ref().map(|directory| Path::new(OsStr::from_bytes(directory.as_bytes())));
+    let directory = launch.directory();
     if let (Some(entered), Some(path)) = (launch.directory_to_enter(), directory) {
         if sys::may_enter(entered).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
             return Some(format!("this user may not enter the directory to start it in, {}", path.display()));

@@ -2,21 +2,23 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::signal::SigSet;
 
-use crate::config::{Launch, variable};
+use crate::config::{Launch, Program, variable};
 use crate::error::{ChildSpawnError, Error, Refusal};
 use crate::machine::Attempt;
-use crate::sys::{self, Process, Spawn};
+use crate::sys::{self, OomKills, Process, Spawn};
 use crate::systemd;
-use crate::wire::{LIFELINE_VARIABLE, Place};
+use crate::wire::{BIRTH_VARIABLE, Birth, LIFELINE_VARIABLE, Place};
 
-use super::{Job, Shared, diagnosis};
+use super::descriptors::Fate;
+use super::memory::Memory;
+use super::{Job, Shared, Started, diagnosis};
 
 /// How long a program that is being written is waited for.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
@@ -24,7 +26,7 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 const BUSY_RETRY: Duration = Duration::from_millis(10);
 
 /// Starts it. A program that is still being written is waited for, as long as somebody wants the attempt.
-pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -> Result<Process, ChildSpawnError> {
+pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -> Result<Started, ChildSpawnError> {
     // Such a request has been refused before it comes here.
     let nothing = |refusal: &Refusal| ChildSpawnError::new(Path::new(""), io::Error::other(refusal.to_string()), None);
     let program = launch.program.as_ref().map_err(nothing)?;
@@ -32,22 +34,24 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
         let reason = diagnosis::of(program, launch, &error);
         ChildSpawnError::new(&program.path, error, reason)
     };
-    let environment = environment(launch, &job).map_err(failed)?;
-    let mut inherited: Vec<(BorrowedFd<'_>, RawFd)> = vec![(job.lifeline.as_fd(), job.lifeline.as_raw_fd())];
-    inherited.extend(job.passed.iter().map(|(_, socket, number)| (socket.as_fd(), *number)));
-    let what = Spawn {
-        program: &program.executable,
-        arguments: &program.arguments,
-        environment: &environment,
-        directory: launch.directory_to_enter(),
-        mask,
-        inherited: &inherited,
-    };
+    let kills = OomKills::since_now();
     let since = sys::now();
-    let pid = loop {
+    let (pid, fate) = loop {
         let is_last = sys::now() - since >= BUSY_LIMIT;
-        match sys::spawn(&what) {
-            Ok(pid) => break pid,
+        let fate = Fate::now(launch, program, &job);
+        let environment = environment(launch, &job, &fate).map_err(failed)?;
+        let result = sys::spawn(&Spawn {
+            program: &program.executable,
+            arguments: &program.arguments,
+            environment: &environment,
+            directory: launch.directory_to_enter(),
+            mask,
+            inherited: &fate.inherited(&job),
+            closed: &fate.closed,
+            closed_from: fate.closed_from,
+        });
+        match result {
+            Ok(pid) => break (pid, fate),
             Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && !is_last => {
                 if !wait_a_little(shared, job.attempt) {
                     return Err(failed(error));
@@ -56,8 +60,16 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
             Err(error) => return Err(failed(error)),
         }
     };
-    let open = |pid| Process::open(pid).map_err(sys::naming("pidfd_open"));
-    open(pid)
+    let process = hold(pid, program)?;
+    let memory = Memory::of(&process, kills);
+    fate.warn_of_growth(launch);
+    Ok(Started { process, memory })
+}
+
+/// The child of that number, held so that it cannot be confused with a later one; or killed, and why.
+fn hold(pid: u32, program: &Program) -> Result<Process, ChildSpawnError> {
+    Process::open(pid)
+        .map_err(sys::naming("pidfd_open"))
         // Whoever waits for any child may have reaped it by then, and its number may have gone to a process that is none of ours.
         .and_then(|process| if process.is_child() { Ok(process) } else { Process::gone(pid) })
         .or_else(|error| match error.raw_os_error() {
@@ -74,10 +86,17 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
 }
 
 /// The environment of one successor.
-fn environment(launch: &Launch, job: &Job) -> io::Result<Vec<CString>> {
-    let number = job.lifeline.as_raw_fd();
-    let identity = sys::identity(number).ok_or_else(io::Error::last_os_error)?;
-    let mut own: Vec<(&str, OsString)> = vec![(LIFELINE_VARIABLE, Place { number, identity }.to_string().into())];
+fn environment(launch: &Launch, job: &Job, fate: &Fate) -> io::Result<Vec<CString>> {
+    let identity = sys::identity(job.lifeline.as_raw_fd()).ok_or_else(io::Error::last_os_error)?;
+    let place = Place { number: fate.lifeline, identity };
+    let birth = Birth {
+        lifeline: identity,
+        program: sys::identity_behind(Path::new("/proc/self/exe")),
+        open: fate.open,
+        inherited: fate.staying.len(),
+        oom_score_adj: sys::own_oom_score(),
+    };
+    let mut own: Vec<(&str, OsString)> = vec![(LIFELINE_VARIABLE, place.to_string().into()), (BIRTH_VARIABLE, birth.to_string().into())];
     if !job.passed.is_empty() {
         let names: Vec<_> = job.passed.iter().map(|(name, ..)| name.clone()).collect();
         own.extend(systemd::pass_on(&names));

@@ -25,7 +25,7 @@ use std::os::fd::OwnedFd;
 use crate::error::{Error, Exit};
 use crate::machine::supervision::{Deed, Fact, Remark, Rules, Stage, Supervision};
 use crate::notify::{MAX_MESSAGE, Message};
-use crate::sys::{self, Birth, Datagram, Process};
+use crate::sys::{self, Datagram, Process, ProcessKey};
 
 use super::command::Command;
 use super::manager::{Manager, RETRY};
@@ -62,7 +62,7 @@ pub(super) struct Driver {
     /// executed this.
     others: Vec<u32>,
     /// Who was told to end, besides those who are or were the main process then.
-    told: Vec<Birth>,
+    told: Vec<ProcessKey>,
     epoch: Instant,
     own_group: bool,
     /// So many messages meant nothing.
@@ -306,7 +306,7 @@ impl Driver {
     }
 
     fn was_told(&self, pid: u32) -> bool {
-        !self.told.is_empty() && sys::birth_of(pid).is_some_and(|birth| self.told.contains(&birth))
+        !self.told.is_empty() && sys::process_key(pid).is_some_and(|key| self.told.contains(&key))
     }
 
     /// Each child that has ended, orphans too. What it has said before comes first.
@@ -383,7 +383,7 @@ impl Driver {
 
     fn signal_stray(&mut self, pid: u32, signal: i32) {
         sys::signal_child(pid, signal);
-        self.told.extend(sys::birth_of(pid));
+        self.told.extend(sys::process_key(pid));
     }
 
     fn start(&mut self) {

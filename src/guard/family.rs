@@ -8,7 +8,7 @@ use std::process;
 
 use nix::unistd::getpgrp;
 
-use crate::sys::{self, Birth};
+use crate::sys::{self, ProcessKey};
 
 /// How many threads this process has.
 pub(super) fn threads() -> Option<usize> {
@@ -27,10 +27,10 @@ pub(super) fn children() -> io::Result<Vec<u32>> {
 }
 
 /// The processes of the group of this process, as far as they can be seen.
-pub(super) fn group() -> Vec<Birth> {
+pub(super) fn group() -> Vec<ProcessKey> {
     let own = getpgrp().as_raw() as u32;
     let all = all().into_iter().flatten();
-    all.filter_map(sys::birth_of).filter(|birth| birth.group == own).collect()
+    all.filter_map(sys::process_key).filter(|key| key.group == own).collect()
 }
 
 fn all() -> io::Result<impl Iterator<Item = u32>> {

@@ -334,6 +334,7 @@ fn is_failure(exit: Exit) -> bool {
     match exit {
         Exit::Code(code) => code != 0,
         Exit::Signal(signal) => ![SIGHUP, SIGINT, SIGPIPE, SIGTERM].contains(&signal),
+        Exit::OutOfMemory => true,
         Exit::Unknown => false,
     }
 }

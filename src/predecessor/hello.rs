@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::lifeline::{Incoming, Lifeline};
 use crate::sys::{self, Process};
-use crate::wire::{self, FileId, Given, Hello, Message};
+use crate::wire::{self, Birth, FileId, Given, Hello, Message};
 
 use super::Link;
 use super::provenance::Provenance;
@@ -39,7 +39,7 @@ pub(crate) struct Coordination {
 
 impl Link {
     /// Reads the first message, whole. A predecessor that cannot be understood is told so.
-    pub(crate) fn read_hello(line: Lifeline) -> Result<(Link, Gifts), Error> {
+    pub(crate) fn read_hello(line: Lifeline, birth: Option<Birth>) -> Result<(Link, Gifts), Error> {
         let read = || {
             // A program that gains rights by being executed can be started by anybody, with any lifeline.
             let provenance = if sys::has_gained_rights() { Some(Provenance::of(&line)?) } else { None };
@@ -51,7 +51,7 @@ impl Link {
             Ok::<_, Error>((hello, process, gifts))
         };
         match read() {
-            Ok((hello, process, gifts)) => Ok((Link::new(line, process, hello), gifts)),
+            Ok((hello, process, gifts)) => Ok((Link::new(line, process, hello, birth), gifts)),
             Err(error) => {
                 // If it is gone, nobody needs to be told.
                 let _ = line.send(&Message::Refuse { reason: wire::line(&error.to_string()) }, &[]);

@@ -3,6 +3,7 @@
 //! Knows: the messages between the two, and which of them is which input. Does not know: what follows from an input; that is the
 //! machine's. The loop reads the lifeline, or a thread that waits; never both.
 
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -15,8 +16,8 @@ use crate::error::Error;
 use crate::handover::{Collected, Inheritance};
 use crate::lifeline::{Incoming, Lifeline};
 use crate::machine::{Inbound, Line, Prompt, Stage, Takeover, TakeoverInput};
-use crate::sys::{self, Origin, Process};
-use crate::wire::{self, FileId, Hello, Message, Outcome};
+use crate::sys::{self, Origin, OwnOomScore, Process};
+use crate::wire::{self, Birth, FileId, Hello, Message, Outcome};
 
 use super::takeover::SharedTakeover;
 
@@ -41,6 +42,11 @@ pub(crate) struct Link {
     /// It was the parent of this process when this one began. The thread that has started this one may be gone before the others.
     was_parent: bool,
     hello: Hello,
+    birth: Option<Birth>,
+    /// Until the service is this process's.
+    score: Mutex<Option<OwnOomScore>>,
+    /// The path of the program, if it is the very file that the predecessor executes.
+    again: Option<String>,
     takeover: Arc<SharedTakeover>,
     /// Held by the one that reads: for as long as it waits, unlike the machine's lock.
     reader: Mutex<()>,
@@ -57,7 +63,7 @@ struct Received {
 }
 
 impl Link {
-    pub(super) fn new(line: Lifeline, process: Process, hello: Hello) -> Link {
+    pub(super) fn new(line: Lifeline, process: Process, hello: Hello, birth: Option<Birth>) -> Link {
         let [identity, process_identity] = [line.as_fd(), process.as_fd()].map(|fd| sys::identity(fd.as_raw_fd()));
         let was_parent = process.is_parent();
         let takeover = Takeover::successor(hello.probation_ms.map(Duration::from_millis));
@@ -69,6 +75,9 @@ impl Link {
             process_identity,
             was_parent,
             hello,
+            birth,
+            score: Mutex::new(birth.and_then(|birth| OwnOomScore::open(birth.oom_score_adj?))),
+            again: birth.and_then(|birth| again(birth.program?)),
             takeover: Arc::new(SharedTakeover::new(takeover)),
             reader: Mutex::default(),
             received: Mutex::default(),
@@ -118,7 +127,23 @@ impl Link {
 
     /// Tells the predecessor who this is.
     pub(crate) fn introduce(&self) {
-        self.say(&Message::Here { version: wire::VERSION, oldest: wire::OLDEST, pid: std::process::id() });
+        let again = self.again.clone();
+        self.say(&Message::Here { version: wire::VERSION, oldest: wire::OLDEST, pid: std::process::id(), again });
+    }
+
+    /// What the predecessor tells of the start of this process.
+    pub(crate) fn birth(&self) -> Option<Birth> {
+        self.birth
+    }
+
+    /// The `oom_score_adj` of this process, which its predecessor should have set back by the moment at which this is called.
+    pub(crate) fn take_score(&self) -> Option<OwnOomScore> {
+        self.score.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The path of the program, if it is the very file that the predecessor executes.
+    pub(crate) fn again(&self) -> Option<&str> {
+        self.again.as_deref()
     }
 
     /// Tells the predecessor that this process will not take over.
@@ -387,4 +412,11 @@ impl Link {
     fn received(&self) -> MutexGuard<'_, Received> {
         self.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The path of the program of this process, if it is that file.
+fn again(program: FileId) -> Option<String> {
+    let own = Path::new("/proc/self/exe");
+    let is_it = sys::identity_behind(own) == Some(program);
+    is_it.then(|| fs::read_link(own).ok()).flatten().map(|path| wire::line(&path.to_string_lossy()))
 }

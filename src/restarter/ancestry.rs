@@ -29,11 +29,13 @@ pub(super) struct Ancestry {
     /// Processes before the predecessor that still finish their work, the oldest first.
     draining: Vec<Process>,
     guarded: Guarded,
+    /// What the predecessor has left undone, and this process cannot do.
+    problem: Option<String>,
 }
 
 impl Ancestry {
     pub(super) fn new(link: Option<Arc<Link>>, takeover: Arc<SharedTakeover>, draining: Vec<Process>, guarded: Guarded) -> Ancestry {
-        Ancestry { link, takeover, draining, guarded }
+        Ancestry { link, takeover, draining, guarded, problem: None }
     }
 
     /// Has the reactor watch all of them.
@@ -157,6 +159,36 @@ impl Ancestry {
             Stage::Granted { .. } | Stage::Final { .. } | Stage::Alone { ready: true, .. } => true,
             Stage::Starting { .. } | Stage::ReadySent { .. } | Stage::Alone { ready: false, .. } | Stage::GivenUp { .. } => false,
         }
+    }
+
+    /// The service is this process's: where the predecessor has ended before that, or could not set it back, this process is still the
+    /// first that the kernel ends when memory is short.
+    pub(super) fn settle_memory(&mut self) {
+        let Some(score) = self.link.as_ref().and_then(|link| link.take_score()) else { return };
+        match score.restore() {
+            Ok(None) => {}
+            Ok(Some(before)) => {
+                log::info!(target: "pollflip", "the oom_score_adj of this process is {before} again, not by its predecessor")
+            }
+            Err(error) => {
+                let problem = format!(
+                    "the kernel ends this process first when memory is short: its oom_score_adj is still 1000, as before the restart was \
+                     final, and cannot be set back: {error}"
+                );
+                log::warn!(target: "pollflip", "{problem}");
+                self.problem = Some(problem);
+            }
+        }
+    }
+
+    /// What an operator has to know.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// The path of this program, if it is the very file that the predecessor executes.
+    pub(super) fn same_program(&self) -> Option<&str> {
+        self.link.as_ref()?.again()
     }
 
     /// Whether nobody before this process has a claim to the service.

@@ -115,8 +115,18 @@ impl RestartConfig {
         if let Some(refusal) = preconditions.permanent().filter(|_| !claim.has_built()) {
             log::warn!(target: "pollflip", "every restart of this process will be refused: {refusal}");
         }
+        if let Some(path) = launch.program.as_ref().ok().and_then(|program| program.unfollowed.as_deref()).filter(|_| !claim.has_built()) {
+            log::warn!(
+                target: "pollflip",
+                "this process was started by a relative path, {}, and PWD does not name its directory: if a link on the way there is switched \
+                 to a new release, restarts still start {}; start it by an absolute path, or name that with RestartConfig::program",
+                path.display(),
+                launch.program.as_ref().map(|program| program.path.display().to_string()).unwrap_or_default()
+            );
+        }
         let program = launch.program.as_ref().map(|program| program.path.clone()).unwrap_or_default();
-        let exec = Exec::start(launch, signal, reactor.waker().clone()).map_err(Error::os("cannot start the restart thread (clone)"))?;
+        let exec = Exec::start(launch, link.as_ref().and_then(|link| link.birth()), signal, reactor.waker().clone())
+            .map_err(Error::os("cannot start the restart thread (clone)"))?;
         arrange(signal, blocked)?;
         Ancestry::watch(link.as_deref(), &gifts.draining, &reactor)?;
         let guarded = Guarded::new(&reactor)?;

@@ -164,6 +164,10 @@ impl Restarter {
                     // Whoever asked has to wait for so long.
                     self.requests.progress(&text);
                 }
+                if let Some(path) = self.succession.same_program() {
+                    self.requests.progress(&same_file(path));
+                    text += &format!("; {}", same_file(path));
+                }
                 self.log(Level::Info, &text);
                 Event::HandedOff(pid)
             }
@@ -244,7 +248,8 @@ impl Restarter {
         self.sockets.close_unclaimed();
         if let Some(pid) = self.ancestry.predecessor_pid() {
             let end = if self.ancestry.is_alone() { ", which had ended" } else { "" };
-            let text = format!("process {} took over from process {pid}{end}", process::id());
+            let again = self.ancestry.same_program().map(|path| format!("; {}", same_file(path))).unwrap_or_default();
+            let text = format!("process {} took over from process {pid}{end}{again}", process::id());
             self.succession.took_over(&text, self.reactor.now());
         }
     }
@@ -256,9 +261,15 @@ impl Restarter {
             self.manager.name_main_pid(process::id());
         }
         self.paths.take(predecessor);
+        self.ancestry.settle_memory();
         self.feed(Input::Opened);
         if predecessor.is_some() && self.is_stopped() {
             self.tell_of_the_end();
         }
     }
+}
+
+/// A restart that starts no new release is a success, and may not be what was wanted.
+fn same_file(path: &str) -> String {
+    format!("the same file as before: {path}")
 }

@@ -64,6 +64,10 @@ pub enum Event {
     Progress(String),
     /// The successor, of this process id, serves. This process should take no new work: it must not accept any more, and not touch
     /// what it has handed over. On probation the successor can still fail: [`Resumed`](Event::Resumed).
+    ///
+    /// To stop accepting, take the listeners out of the loop, and close them when the restart is final. `shutdown()` of a listener takes it
+    /// from the successor too: that one cannot accept any more, and no later generation can. The same is true of each thing that is shared
+    /// by what it is open to, and not by its number: [locks](Handover::fd), the position in a file, its flags.
     HandedOff(u32),
     /// The successor, which had taken over, is gone within its probation: serve again. One that was given up and will not die keeps the service
     /// until it does.

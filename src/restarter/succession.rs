@@ -18,7 +18,7 @@ use mio::Waker;
 use nix::libc;
 
 use crate::error::{ChildSpawnError, Exit, Failure};
-use crate::exec::{Exec, Job, unkillable};
+use crate::exec::{Exec, Job, Started, unkillable};
 use crate::handover::Handover;
 use crate::lifeline::{self, Lifeline};
 use crate::machine::{Attempt, Cause, Input};
@@ -76,10 +76,11 @@ impl Succession {
     pub(super) fn poll_thread(&mut self, reactor: &Reactor, inputs: &mut Vec<Input>) {
         while let Some((attempt, result)) = self.exec.take() {
             match self.current.as_mut().filter(|current| current.attempt == attempt && current.process.is_none()) {
-                Some(current) => match result.and_then(|process| watched(process, current, reactor, &self.exec, &self.program)) {
-                    Ok(process) => {
+                Some(current) => match result.and_then(|started| watched(started, current, reactor, &self.exec, &self.program)) {
+                    Ok(Started { process, memory }) => {
                         inputs.push(Input::Spawned(attempt, process.pid()));
                         current.process = Some(Arc::new(process));
+                        current.memory = memory;
                     }
                     Err(error) => {
                         current.words.spawn = Some(error);
@@ -87,7 +88,7 @@ impl Succession {
                     }
                 },
                 // It has just been given up.
-                None => result.into_iter().for_each(|process| self.exec.discard(process)),
+                None => result.into_iter().for_each(|started| self.exec.discard(started.process)),
             }
         }
         for process in self.exec.take_held() {
@@ -207,7 +208,19 @@ impl Succession {
     pub(super) fn successor_becomes_main(&mut self, is_supervised: bool) -> Option<u32> {
         let current = self.current.as_mut()?;
         current.supervised = is_supervised;
-        Some(current.process.as_ref()?.pid())
+        let pid = current.process.as_ref()?.pid();
+        current.memory.settle(pid);
+        Some(pid)
+    }
+
+    /// The path of the successor's program, if that is the very file that this process executes.
+    pub(super) fn same_program(&self) -> Option<&str> {
+        self.current.as_ref()?.words.again.as_deref()
+    }
+
+    /// What an operator has to know of the successor.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.current.as_ref()?.memory.problem()
     }
 
     /// Tells the successor that the restart is final.
@@ -380,13 +393,14 @@ impl Succession {
 }
 
 /// The process, watched with its lifeline; or killed, and why.
-fn watched(process: Process, current: &Current, reactor: &Reactor, exec: &Exec, program: &Path) -> Result<Process, ChildSpawnError> {
+fn watched(started: Started, current: &Current, reactor: &Reactor, exec: &Exec, program: &Path) -> Result<Started, ChildSpawnError> {
+    let process = &started.process;
     let watched = reactor.watch(process.as_fd(), SUCCESSOR).and_then(|()| reactor.watch(current.lifeline.as_fd(), LIFELINE));
     match watched {
-        Ok(()) => Ok(process),
+        Ok(()) => Ok(started),
         Err(error) => {
             reactor.unwatch(process.as_fd());
-            exec.discard(process);
+            exec.discard(started.process);
             let note = "it was started but cannot be watched, and has been killed".into();
             Err(ChildSpawnError::new(program, error.into(), Some(note)))
         }

@@ -23,6 +23,10 @@ pub(crate) enum Kind {
     Other(&'static str),
 }
 
+/// The kernel keeps no trace of what an internet socket was before it was shut down; a unix listener goes on as one that takes nobody in.
+const SHUT_DOWN: &str = "a socket that does not listen: if it was a listener, somebody has shut it down (shutdown()), which takes it from all \
+                         processes that have it; a process that stops accepting takes it out of its loop and closes it";
+
 impl Kind {
     pub(crate) fn of(socket: &OwnedFd) -> Kind {
         let address = match getsockname::<SockaddrStorage>(socket.as_raw_fd()) {
@@ -39,10 +43,13 @@ impl Kind {
         let Ok(kind) = getsockopt(socket, sockopt::SockType) else { return Kind::Other("a socket of no type") };
         match (address.family(), kind, listens) {
             (_, SockType::Datagram, _) if is_internet => Kind::Udp(internet(&address)),
+            (Some(AddressFamily::Unix), SockType::Stream | SockType::SeqPacket, true) if sys::is_shut_down(socket) => {
+                Kind::Other(SHUT_DOWN)
+            }
             (Some(AddressFamily::Unix), SockType::Stream, true) => Kind::UnixStream(path(&address)),
             (Some(AddressFamily::Unix), SockType::Datagram, _) => Kind::UnixDatagram(path(&address)),
             (Some(AddressFamily::Unix), SockType::SeqPacket, true) => Kind::UnixSeqpacket(path(&address)),
-            (_, SockType::Stream | SockType::SeqPacket, false) => Kind::Other("a socket that does not listen"),
+            (_, SockType::Stream | SockType::SeqPacket, false) => Kind::Other(SHUT_DOWN),
             _ => Kind::Other("a socket of another family"),
         }
     }

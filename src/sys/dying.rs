@@ -76,15 +76,15 @@ pub(crate) fn is_first_child_of(parent: u32) -> bool {
 
 /// A process by its number and its birth, which no two have in common; and its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Birth {
+pub(crate) struct ProcessKey {
     pid: u32,
     born: u64,
     pub(crate) group: u32,
 }
 
-pub(crate) fn birth_of(pid: u32) -> Option<Birth> {
+pub(crate) fn process_key(pid: u32) -> Option<ProcessKey> {
     let Thread { group, born, .. } = look_at(&format!("/proc/{pid}/stat"))?;
-    Some(Birth { pid, born, group })
+    Some(ProcessKey { pid, born, group })
 }
 
 /// How far up parents are followed.

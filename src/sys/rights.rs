@@ -103,6 +103,48 @@ fn numbering(process: &str) -> io::Result<[String; 2]> {
     Ok([read("uid_map")?, read("gid_map")?])
 }
 
+/// One half of the sets of capabilities of a thread, as the kernel takes them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Sets {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// With the number of a thread, of which 0 is this one.
+#[repr(C)]
+struct Header {
+    version: u32,
+    thread: libc::c_int,
+}
+
+/// The third version of the call, with two halves.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// Does something with a capability lent away, if this thread has it; it has it again afterwards.
+pub(super) fn without_capability<T>(number: u32, what: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let header = Header { version: CAPABILITY_VERSION, thread: 0 };
+    let mut sets = [Sets { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: the kernel reads the header and fills in two halves, which is what this version has. Where a filter forbids it, nothing is lent.
+    unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) };
+    let set = |sets: &[Sets; 2]| {
+        // SAFETY: the kernel reads the header and two halves.
+        Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) }).map(drop)
+    };
+    let half = (number / 32) as usize;
+    let bit = 1 << (number % 32);
+    if sets[half].effective & bit == 0 {
+        return what();
+    }
+    sets[half].effective &= !bit;
+    set(&sets)?;
+    let done = what();
+    sets[half].effective |= bit;
+    set(&sets)?;
+    done
+}
+
 fn threads(process: &str) -> io::Result<Vec<PathBuf>> {
     fs::read_dir(format!("{process}/task"))?.map(|thread| Ok(thread?.path())).collect()
 }
@@ -128,4 +170,29 @@ fn since(stat: &str) -> Option<u64> {
 
 fn permitted(status: &str) -> Option<u64> {
     u64::from_str_radix(status.lines().find_map(|line| line.strip_prefix("CapPrm:"))?.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn effective() -> u64 {
+        let status = fs::read_to_string("/proc/thread-self/status").expect("a thread");
+        let sets = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("a set");
+        u64::from_str_radix(sets.trim(), 16).expect("a number")
+    }
+
+    #[test]
+    fn a_capability_is_lent_away_by_one_thread_for_one_thing_and_comes_back() {
+        let before = effective();
+        // The first and the last that the kernel knows are in different halves.
+        for number in [0, 13, 40] {
+            let meanwhile = without_capability(number, || Ok(effective())).expect("the sets of this thread");
+            assert_eq!(meanwhile, before & !(1 << number));
+            assert_eq!(effective(), before);
+            let failed = without_capability(number, || Err::<(), _>(io::Error::other("as planned")));
+            assert_eq!(failed.expect_err("an error").to_string(), "as planned");
+            assert_eq!(effective(), before);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
@@ -12,7 +13,7 @@ use nix::libc;
 use nix::sys::signal::SigSet;
 use nix::unistd::{AccessFlags, faccessat};
 
-use super::{may_fail, simulation};
+use super::{descriptors, may_fail, simulation};
 
 /// What is to be started, and what it is born with.
 #[derive(Debug)]
@@ -24,6 +25,11 @@ pub(crate) struct Spawn<'a> {
     pub(crate) mask: &'a SigSet,
     /// Descriptors and the numbers that the child knows them by, in this order. All else that is CLOEXEC stays here.
     pub(crate) inherited: &'a [(BorrowedFd<'a>, RawFd)],
+    /// What is closed in the child before anything else can hold it up, in rising order: until it executes the program, it has a copy
+    /// of all that is open here.
+    pub(crate) closed: &'a [RawFd],
+    /// From this number on the child needs nothing at all, if that is known.
+    pub(crate) closed_from: Option<RawFd>,
 }
 
 /// Starts the program and returns its process id. Returns once it has been executed, or with the error that kept it from that.
@@ -44,6 +50,18 @@ pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<u32> {
     for (fd, number) in what.inherited {
         // Onto itself it clears CLOEXEC in the child alone.
         actions.dup2(fd.as_raw_fd(), *number)?;
+    }
+    // Before the directory is entered, which can take as long as the program.
+    let mut closed = what.closed;
+    let close_from = what.closed_from.zip(close_from());
+    if let Some((first, _)) = close_from {
+        closed = &closed[..closed.partition_point(|number| *number < first)];
+    }
+    for number in closed {
+        actions.close(*number)?;
+    }
+    if let Some((first, close_from)) = close_from {
+        actions.close_from(close_from, first)?;
     }
     if let Some(directory) = what.directory {
         actions.change_directory(directory)?;
@@ -85,6 +103,21 @@ fn is_denied(path: &CStr) -> bool {
     result < 0 && Errno::last() == Errno::EACCES
 }
 
+/// Adds the action that closes all descriptors from a number on.
+type CloseFrom = unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, libc::c_int) -> libc::c_int;
+
+/// That function, where the C library has it (glibc from 2.34 on) and the kernel does it in one call: without that, the child would have
+/// to read `/proc`.
+fn close_from() -> Option<CloseFrom> {
+    if !descriptors::can_close_ranges() {
+        return None;
+    }
+    // SAFETY: the name ends with a NUL byte.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"posix_spawn_file_actions_addclosefrom_np".as_ptr()) };
+    // SAFETY: what the C library has by that name is a function with these arguments, and no function is at null.
+    (!found.is_null()).then(|| unsafe { mem::transmute::<*mut libc::c_void, CloseFrom>(found) })
+}
+
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
 }
@@ -107,6 +140,21 @@ impl FileActions {
     fn dup2(&mut self, from: RawFd, to: RawFd) -> io::Result<()> {
         // SAFETY: the actions are initialised; numbers that are not open fail in the child.
         check(unsafe { libc::posix_spawn_file_actions_adddup2(self.0.as_mut_ptr(), from, to) })
+    }
+
+    /// What is not open by then is no error.
+    fn close(&mut self, number: RawFd) -> io::Result<()> {
+        // SAFETY: the actions are initialised.
+        match unsafe { libc::posix_spawn_file_actions_addclose(self.0.as_mut_ptr(), number) } {
+            // glibc does not take the number of one that was opened before the limit was lowered.
+            libc::EBADF => Ok(()),
+            result => check(result),
+        }
+    }
+
+    fn close_from(&mut self, add: CloseFrom, first: RawFd) -> io::Result<()> {
+        // SAFETY: the actions are initialised, and the function is the C library's own.
+        check(unsafe { add(self.0.as_mut_ptr(), first) })
     }
 
     fn change_directory(&mut self, to: &CStr) -> io::Result<()> {

@@ -14,6 +14,7 @@
 //! | `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES` | that there are descriptors, if the first names this process; each must be a socket that root has made | names for sockets that root has given to the caller |
 //! | `POLLFLIP_GUARDED`, `POLLFLIP_GUARD` | nothing: there is no guard | |
 //! | `POLLFLIP_LIFELINE` | that there is a lifeline; its other end must prove that it has the rights of this process | no more than a refused start |
+//! | `POLLFLIP_BIRTH` | nothing | |
 //!
 //! The first three are handed down to a successor, and nothing else is: the rest of them are about
 //! one process.

@@ -30,6 +30,8 @@ pub enum Message {
         oldest: u32,
         /// Its process id.
         pid: u32,
+        /// The path of its program, if that is the very file that the predecessor executes.
+        again: Option<String>,
     },
     /// Successor: show that it is you who are at the other end.
     Challenge {
@@ -186,8 +188,10 @@ impl DisplayJson for Message {
         match self {
             Message::Hello(hello) => hello.fmt(f),
             Message::More { given, more } => object(f, &[("type", &"more"), ("given", given), ("more", more)]),
-            Message::Here { version, oldest, pid } => {
-                object(f, &[("type", &"here"), ("version", version), ("oldest", oldest), ("pid", pid)])
+            Message::Here { version, oldest, pid, again } => {
+                let members: &[(&str, &dyn DisplayJson)] =
+                    &[("type", &"here"), ("version", version), ("oldest", oldest), ("pid", pid), ("again", again)];
+                object(f, &members[..members.len() - usize::from(again.is_none())])
             }
             Message::Challenge { number } => object(f, &[("type", &"challenge"), ("number", number)]),
             Message::Proof { number } => object(f, &[("type", &"proof"), ("number", number)]),
@@ -213,7 +217,12 @@ impl TryFrom<RawJsonValue<'_, '_>> for Message {
         Ok(match &*kind {
             "hello" => Message::Hello(json.try_into()?),
             "more" => Message::More { given: field(json, "given")?, more: field(json, "more")? },
-            "here" => Message::Here { version: field(json, "version")?, oldest: field(json, "oldest")?, pid: field(json, "pid")? },
+            "here" => Message::Here {
+                version: field(json, "version")?,
+                oldest: field(json, "oldest")?,
+                pid: field(json, "pid")?,
+                again: field_or_default(json, "again")?,
+            },
             "challenge" => Message::Challenge { number: field(json, "number")? },
             "proof" => Message::Proof { number: field(json, "number")? },
             "pull" => Message::Pull,

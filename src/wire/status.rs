@@ -31,6 +31,8 @@ pub struct Status {
     pub last_failure: Option<String>,
     /// How the last restarts have ended, in this process and those before it, the latest last.
     pub outcomes: Vec<Outcome>,
+    /// What an operator has to know of this process and its successor: what is not as it should be, and lasts. Empty if all is well.
+    pub notes: Vec<String>,
 }
 
 /// What a service is at.
@@ -130,6 +132,7 @@ impl Status {
             impossible: None,
             last_failure: None,
             outcomes: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -161,6 +164,7 @@ impl DisplayJson for Json<&Status> {
             ("impossible", &status.impossible),
             ("last_failure", &status.last_failure),
             ("outcomes", &Json(&status.outcomes)),
+            ("notes", &status.notes),
         ];
         object(f, members)
     }
@@ -180,6 +184,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Json<Status> {
             impossible: field_or_default(json, "impossible")?,
             last_failure: field_or_default(json, "last_failure")?,
             outcomes: field_or_default::<Json<Vec<Outcome>>>(json, "outcomes")?.0,
+            notes: field_or_default(json, "notes")?,
         }))
     }
 }

@@ -14,7 +14,7 @@ use crate::report::{say, wait_for_go};
 use crate::service::memory;
 
 fn here(version: u32, oldest: u32) -> Message {
-    Message::Here { version, oldest, pid: std::process::id() }
+    Message::Here { version, oldest, pid: std::process::id(), again: None }
 }
 
 fn forever() -> ! {

@@ -1,5 +1,6 @@
 //! A handover that fails gives everything back, and says why.
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
 use crate::harness::{Service, Setup};
@@ -23,6 +24,7 @@ trials![
     an_own_memory_file_stays_writable_after_an_attempt_that_failed,
     a_successor_that_is_too_impatient_to_wait_is_not_granted_anything,
     a_cancelled_restart_gives_everything_back,
+    a_lock_on_a_file_that_is_given_survives_what_becomes_of_the_restart_if_it_is_not_one_of_posix,
 ];
 
 /// A restart that fails, with the same connections and descriptors before and after it. Returns the reason.
@@ -197,4 +199,35 @@ fn a_cancelled_restart_gives_everything_back() {
     assert_eq!(player.echo("mine"), old.pid);
     old.tell("go");
     assert_eq!(player.echo("still mine"), old.pid);
+}
+
+/// Whether somebody else can have a lock of that kind on the file that the service holds.
+fn is_free(service: &Service, kind: &str) -> bool {
+    let file = std::fs::File::options().read(true).write(true).open(service.path("held")).expect("a file");
+    if kind == "flock" {
+        return Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok();
+    }
+    // It is in the way of locks of both other kinds.
+    let whole = nix::libc::flock { l_type: nix::libc::F_WRLCK as _, l_whence: nix::libc::SEEK_SET as _, l_start: 0, l_len: 0, l_pid: 0 };
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&whole)).is_ok()
+}
+
+fn a_lock_on_a_file_that_is_given_survives_what_becomes_of_the_restart_if_it_is_not_one_of_posix() {
+    for (kind, stays) in [("flock", true), ("ofd", true), ("posix", false)] {
+        for take in ["exit", "abort"] {
+            let service = Setup::new().set("hold", "file").set("lock", kind).start();
+            assert!(!is_free(&service, kind), "{kind}");
+            service.plan_next(&format!("take={take}"));
+            service.fail_to_restart();
+            // What the documentation of Handover::fd says, and what it offers instead.
+            assert_eq!(!is_free(&service, kind), stays, "{kind}, {take}");
+            if stays {
+                let new = service.restart();
+                service.first().ends();
+                assert!(!is_free(&service, kind), "{kind}");
+                new.signal(Signal::SIGKILL);
+                wait_until("the lock to be free", || is_free(&service, kind));
+            }
+        }
+    }
 }

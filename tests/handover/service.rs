@@ -101,6 +101,29 @@ impl Settings {
     }
 }
 
+/// Locks the whole file, until it is closed everywhere or, if it is a lock of POSIX, once here.
+fn lock(file: &File, kind: &str) {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let whole = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as nix::libc::c_short,
+        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match kind {
+        "flock" => {
+            let copy = file.try_clone().expect("a descriptor");
+            // The guard would unlock it when it is dropped.
+            nix::fcntl::Flock::lock(copy, nix::fcntl::FlockArg::LockExclusiveNonblock).map(std::mem::forget).map_err(|(_, error)| error)
+        }
+        "ofd" => fcntl(file, FcntlArg::F_OFD_SETLK(&whole)).map(drop),
+        "posix" => fcntl(file, FcntlArg::F_SETLK(&whole)).map(drop),
+        other => panic!("no such lock: {other}"),
+    }
+    .expect("a lock");
+}
+
 /// Something that is held.
 #[derive(Debug)]
 pub struct Held {
@@ -179,7 +202,11 @@ impl Service {
             match name.as_str() {
                 "file" => {
                     let file = File::options().create(true).truncate(true).read(true).write(true).open(directory.join("held"));
-                    self.hold("file", Kind::Other(file.expect("a file")));
+                    let file = file.expect("a file");
+                    if let Some(kind) = self.settings.get("lock") {
+                        lock(&file, kind);
+                    }
+                    self.hold("file", Kind::Other(file));
                 }
                 "pipe" => {
                     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");

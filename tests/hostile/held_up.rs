@@ -1,8 +1,11 @@
 //! A start that takes its time: something that watches the file system, a virus scanner or a network that hangs, does not let the program be
 //! opened. Only the restart thread waits for it, and what it is to start is given up meanwhile.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::AT_FDCWD;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,6 +29,9 @@ trials![
     promise_07_a_start_that_is_held_up_until_its_process_has_died_takes_over,
     promise_07_a_start_that_is_held_up_until_its_process_has_stopped_takes_nothing_over,
     promise_07_a_start_that_is_held_up_until_its_restarter_is_gone_takes_nothing_over,
+    a_client_sees_the_end_of_its_connection_while_a_start_is_held_up,
+    a_start_that_is_held_up_has_nothing_open_but_what_it_is_given,
+    a_start_that_is_held_up_leaves_the_address_of_a_stopped_service_free,
 ];
 
 /// A program that nobody executes without leave.
@@ -62,6 +68,11 @@ impl Gate {
         assert!(self.somebody_waits(PollTimeout::try_from(DEADLINE).expect("a time")), "nobody executes the program");
         self.held.extend(self.watch.read_events().expect("an event"));
         assert_eq!(self.held.len(), 1, "one at a time");
+    }
+
+    /// Whether somebody still stands before it.
+    fn is_shut(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Lets the one before it through.
@@ -184,12 +195,87 @@ fn promise_03_a_held_up_start_that_is_called_off_in_the_hands_of_a_debugger_is_r
     service.expect_unchanged(&first, &before);
 }
 
+/// What a process has open that it is given at its birth, or keeps: by the numbers.
+fn numbers(pid: u32) -> Vec<i32> {
+    // By a pipe the C library of musl learns how the start went.
+    procfs::descriptors(pid).into_iter().filter(|(_, what)| !what.starts_with("pipe:")).map(|(number, _)| number).collect()
+}
+
+fn a_client_sees_the_end_of_its_connection_while_a_start_is_held_up() {
+    let Some((service, mut gate)) = gated("a_client_sees_the_end_of_its_connection", Setup::new()) else { return };
+    let connect = || {
+        let stream = TcpStream::connect(service.address()).expect("a connection");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        stream
+    };
+    let greeted = |mut stream: TcpStream| {
+        let mut line = [0; 64];
+        assert!(stream.read(&mut line).expect("a greeting") > 0);
+        stream
+    };
+    let before = greeted(connect());
+    let asker = service.restart_meanwhile();
+    gate.holds();
+    let during = greeted(connect());
+    for mut stream in [before, during] {
+        stream.write_all(b"a line\n").expect("it is read");
+        stream.shutdown(Shutdown::Write).expect("an open connection");
+        let since = Instant::now();
+        let mut rest = String::new();
+        // The service closes it, and no other process has it.
+        stream.read_to_string(&mut rest).expect("the end");
+        assert_eq!(rest, "a line\n");
+        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    }
+    assert!(gate.is_shut());
+    gate.let_through();
+    let pid = asker.join().expect("a thread").expect("a restart");
+    assert_eq!(service.connect().pid, pid);
+}
+
+fn a_start_that_is_held_up_has_nothing_open_but_what_it_is_given() {
+    for inherit in ["true", "false"] {
+        let setup = Setup::new().set("inherit_descriptors", inherit);
+        let Some((service, mut gate)) = gated("a_start_that_is_held_up_has_nothing_open", setup) else { return };
+        let first = service.first();
+        assert_eq!(first.ask("open-files 300"), "open");
+        let leaked: i32 = first.ask("leak /dev/zero").parse().expect("a number");
+        assert_eq!(first.ask("request"), "ok");
+        gate.holds();
+        let held = procfs::children(first.pid)[0];
+        let passed = numbers(held);
+        let lifeline = passed.last().copied().expect("a lifeline");
+        let (expected, above) = if inherit == "true" { (vec![0, 1, 2, leaked, lifeline], leaked) } else { (vec![0, 1, 2, lifeline], 2) };
+        assert_eq!(passed, expected);
+        assert!(lifeline > above);
+        gate.let_through();
+        service.hub.nth(1).says("serving");
+    }
+}
+
+fn a_start_that_is_held_up_leaves_the_address_of_a_stopped_service_free() {
+    let Some((service, mut gate)) = gated("a_start_that_is_held_up_leaves_the_address_free", Setup::new()) else { return };
+    let (first, address) = (service.first(), service.address());
+    let asker = service.restart_meanwhile();
+    gate.holds();
+    assert_eq!(first.ask("stop"), "stopped");
+    drop(asker.join().expect("a thread"));
+    first.tell("exit 0");
+    first.ends();
+    // A service that is started afresh has it, before what is held up has come or gone.
+    let fresh = TcpListener::bind(address).expect("a free address");
+    assert!(gate.is_shut());
+    gate.let_through();
+    assert!(service.hub.nth(1).says("build-error").contains("the lifeline cannot be used"));
+    drop(fresh);
+}
+
 /// Ends the process; what was held up comes into the world as an orphan, learns that it is not wanted, and ends.
 fn takes_nothing_over(service: &Service, gate: &mut Gate) {
     let first = service.first();
     first.tell("exit 0");
-    // What is to become its child has a copy of its connection to the hub.
-    wait_until("the first to end", || procfs::has_ended(first.pid));
+    // What is to become its child has no copy of its connection to the hub.
+    first.ends();
     let born = service.hub.pids().len();
     gate.let_through();
     let orphan = service.hub.nth(born);

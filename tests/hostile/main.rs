@@ -65,8 +65,10 @@ mod races;
 mod relative;
 #[cfg(target_pointer_width = "64")]
 mod sandboxes;
+mod releases;
 mod secrets;
 mod service;
+mod short_memory;
 #[cfg(target_pointer_width = "64")]
 mod syscalls;
 mod terminals;
@@ -103,7 +105,9 @@ fn main() -> ExitCode {
         relative::trials(),
         #[cfg(target_pointer_width = "64")]
         sandboxes::trials(),
+        releases::trials(),
         secrets::trials(),
+        short_memory::trials(),
         terminals::trials(),
         #[cfg(target_pointer_width = "64")]
         syscalls::trials(),

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use pollflip::RequestError;
 
 use crate::client::Load;
-use crate::harness::{Service, Setup};
+use crate::harness::{Service, Setup, own_program};
 use crate::hub::{Process, wait_until};
 use crate::procfs::{self, Snapshot};
 
@@ -94,7 +94,12 @@ fn promise_07_the_old_one_killed_before_it_gives_the_state_is_reported_to_the_ne
     // What it makes of that is for the program to say: this one serves without the state.
     new.says("event PredecessorGone");
     assert_eq!(service.connect().pid, new.pid);
-    let how = format!("process {} took over from process {}, which had ended", new.pid, old.pid);
+    let how = format!(
+        "process {} took over from process {}, which had ended; the same file as before: {}",
+        new.pid,
+        old.pid,
+        own_program().display()
+    );
     assert_eq!(service.status().outcomes.last().map(|outcome| outcome.text.clone()), Some(how));
 }
 

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Setup, install, install_copy, own_program};
+use pollflip::restart_coordination_socket::request_restart;
+
+use crate::harness::{Service, Setup, install, install_copy, own_program};
+use crate::hub::DEADLINE;
 use crate::{procfs, service};
 
 pub fn trials() -> Vec<Trial> {
@@ -20,6 +23,11 @@ pub fn trials() -> Vec<Trial> {
         arguments_environment_and_directory_are_those_of_the_build,
         the_interpreter_of_a_script_keeps_its_arguments,
         arguments_environment_and_directory_can_be_set,
+        what_a_program_loads_into_its_environment_is_read_anew_by_each_generation,
+        without_the_setting_a_successor_inherits_what_the_program_has_loaded,
+        a_restart_that_runs_the_same_file_says_so,
+        a_restart_that_runs_the_same_file_through_a_wrapper_says_so,
+        a_restart_that_runs_a_new_release_or_fails_does_not_speak_of_the_same_file,
     ]
 }
 
@@ -129,7 +137,7 @@ fn arguments_environment_and_directory_are_those_of_the_build() {
     assert!(second.says("arguments").ends_with("--port a b"));
     assert_eq!(Path::new(&second.says("directory")), directory);
     let mut after = procfs::environment(second.pid);
-    after.retain(|variable| !variable.starts_with("POLLFLIP_LIFELINE="));
+    after.retain(|variable| !["POLLFLIP_LIFELINE=", "POLLFLIP_BIRTH="].iter().any(|own| variable.starts_with(own)));
     let names =
         |variables: &[String]| variables.iter().map(|text| text.split('=').next().unwrap_or_default().to_owned()).collect::<Vec<_>>();
     assert_eq!(names(&after), names(&before));
@@ -171,4 +179,77 @@ fn arguments_environment_and_directory_can_be_set() {
     assert!(environment.iter().any(|variable| variable == "COLOUR=red"));
     assert!(environment.iter().any(|variable| variable == "TASTE=sweet=sour"));
     assert!(!environment.iter().any(|variable| variable.starts_with("SIZE=")));
+}
+
+/// What the program loads if it is not set: the line of the first generation, then that of the second one.
+fn loads(setup: Setup) -> [Vec<String>; 2] {
+    let service =
+        setup.env("COLOUR", "green").set("env", "SIZE=small").plan("born set-variable COLOUR=red\nborn set-variable TASTE=sour").start();
+    let new = service.restart();
+    let third = service.restart();
+    let own = |pid| {
+        let mut all = procfs::environment(pid);
+        all.retain(|line| ["COLOUR=", "TASTE=", "SIZE="].iter().any(|name| line.starts_with(name)));
+        all.sort();
+        all
+    };
+    assert!(third.said("log WARN").is_empty());
+    [own(new.pid), own(third.pid)]
+}
+
+fn what_a_program_loads_into_its_environment_is_read_anew_by_each_generation() {
+    let setup = Setup::new().set("env_as_executed", "yes").set("linger", "yes");
+    assert_eq!(loads(setup), [["COLOUR=green", "SIZE=small"]; 2]);
+}
+
+fn without_the_setting_a_successor_inherits_what_the_program_has_loaded() {
+    assert_eq!(loads(Setup::new().set("linger", "yes")), [["COLOUR=red", "SIZE=small", "TASTE=sour"]; 2]);
+}
+
+/// The lines that the asker is told, and the outcome that the new process shows.
+fn told(service: &Service) -> (Vec<String>, String) {
+    let mut lines = Vec::new();
+    request_restart(service.socket(), DEADLINE, |line| lines.push(line.to_owned())).expect("a restart");
+    let outcome = service.status().outcomes.pop().expect("an outcome");
+    assert!(outcome.ok);
+    (lines, outcome.text)
+}
+
+fn says_the_same(service: &Service, path: &Path) {
+    let same = format!("the same file as before: {}", path.display());
+    let (lines, outcome) = told(service);
+    assert_eq!(lines, std::slice::from_ref(&same));
+    assert!(outcome.ends_with(&format!("; {same}")), "{outcome}");
+}
+
+fn a_restart_that_runs_the_same_file_says_so() {
+    let setup = Setup::new();
+    let program = fs::canonicalize(setup.path(".")).expect("a directory").join("server");
+    release(&program);
+    let service = setup.program(program.clone()).start();
+    says_the_same(&service, &program);
+    says_the_same(&service, &program);
+}
+
+fn a_restart_that_runs_the_same_file_through_a_wrapper_says_so() {
+    let setup = Setup::new();
+    let root = fs::canonicalize(setup.path(".")).expect("a directory");
+    let (program, wrapper) = (root.join("server"), root.join("wrapper"));
+    release(&program);
+    install(&wrapper, format!("#!/bin/sh\nexec '{}' \"$@\"\n", program.display()).as_bytes());
+    let service = setup.program(program.clone()).set("program", &wrapper).start();
+    says_the_same(&service, &program);
+}
+
+fn a_restart_that_runs_a_new_release_or_fails_does_not_speak_of_the_same_file() {
+    let setup = Setup::new();
+    let program = setup.path("server");
+    install_copy(&program);
+    let service = setup.program(program.clone()).start();
+    service.plan_next("built exit 1");
+    assert!(!service.fail_to_restart().contains("the same file"));
+    install_copy(&service.path("next-release"));
+    fs::rename(service.path("next-release"), &program).expect("a rename");
+    let (lines, outcome) = told(&service);
+    assert!(lines.is_empty() && !outcome.contains("the same file"), "{lines:?} {outcome}");
 }

@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         promise_10_a_lifeline_variable_with_another_identity_is_ignored,
         promise_10_a_lifeline_variable_that_names_another_kind_of_socket_is_ignored,
         promise_10_a_lifeline_variable_that_names_a_regular_file_is_ignored,
+        promise_10_a_birth_variable_that_belongs_to_no_lifeline_of_this_process_is_ignored,
         promise_10_a_lifeline_of_somebody_who_hangs_up_is_an_error_that_says_so,
         promise_10_a_configuration_that_makes_no_sense_is_an_error,
         promise_10_descriptors_that_the_variable_does_not_name_are_left_alone,
@@ -40,6 +41,28 @@ fn promise_10_a_lifeline_variable_of_garbage_is_ignored() {
 
 fn promise_10_a_lifeline_variable_that_names_a_closed_descriptor_is_ignored() {
     ignores(Setup::new().env("POLLFLIP_LIFELINE", "77:1:1"));
+}
+
+fn promise_10_a_birth_variable_that_belongs_to_no_lifeline_of_this_process_is_ignored() {
+    let stale = "1:1,open=100000000,inherited=1000,oom_score_adj=500,program=1:1";
+    for text in ["", "x", "1:1", "1:1,", "1:1,open=-1", "1:1,oom_score_adj=99999", stale] {
+        ignores(Setup::new().env("POLLFLIP_BIRTH", text));
+    }
+    // A release that does not know the variable hands it down as it is.
+    let score = |pid| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a process").trim().to_owned();
+    let service = Setup::new().env("POLLFLIP_BIRTH", stale).set("probation_ms", "120000").start();
+    let before = score(service.first().pid);
+    service.plan_next(&format!("born set-variable POLLFLIP_BIRTH={stale}"));
+    assert_eq!(service.first().ask("request"), "ok");
+    let new = service.hub.nth(1);
+    new.says("serving");
+    service.first().says("event HandedOff");
+    let named = procfs::environment(new.pid).into_iter().filter(|line| line.starts_with("POLLFLIP_BIRTH=")).collect::<Vec<_>>();
+    assert!(named.len() == 1 && !named[0].contains("oom_score_adj=500"), "{named:?}");
+    service.first().ask("stop");
+    service.first().says("event Completed");
+    new.says("event Committed");
+    assert_eq!(score(new.pid), before);
 }
 
 /// Passes a descriptor as number 9, and names it in the variable.

@@ -29,6 +29,7 @@ mod deaths;
 #[cfg(target_arch = "x86_64")]
 mod debugger;
 mod deploy;
+mod descriptors;
 mod drops;
 mod environment;
 #[cfg(target_arch = "x86_64")]
@@ -40,6 +41,7 @@ mod hub;
 mod in_time;
 mod loop_turns;
 mod manager;
+mod memory;
 mod notify;
 mod path_over_restarts;
 mod procfs;
@@ -64,6 +66,8 @@ fn main() -> ExitCode {
         failures::trials(),
         programs::trials(),
         deploy::trials(),
+        descriptors::trials(),
+        memory::trials(),
         requests::trials(),
         api::trials(),
         drops::trials(),

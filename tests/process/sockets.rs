@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_descriptor_that_was_made_without_cloexec_comes_by_its_name_alone,
         an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart,
         a_path_by_another_way_to_it_is_the_same,
+        a_listener_that_was_shut_down_is_named_as_such_by_the_next_generation,
         what_the_new_version_does_not_claim_is_closed_at_ready,
         what_was_removed_is_not_passed_on,
         promise_09_flags_of_inherited_descriptions_are_unchanged,
@@ -273,4 +274,25 @@ fn promise_09_a_unix_listener_replaces_a_stale_path_and_nothing_else() {
     assert_eq!(fs::read_to_string(&file).expect("the file"), "precious");
     assert!(UnixStream::connect(&stale).is_ok());
     let _ = Connection::open(service.address());
+}
+
+fn a_listener_that_was_shut_down_is_named_as_such_by_the_next_generation() {
+    let setup = Setup::new();
+    let path = setup.path("service.sock");
+    for kind in ["tcp", "unix"] {
+        let address = if kind == "tcp" { "127.0.0.1:0".into() } else { path.display().to_string() };
+        let service = Setup::new().set("listen", format!("{kind} echo {address}")).start();
+        let old = service.first();
+        // By the old one when it has handed over, as is habit in C: the new one cannot know yet.
+        assert_eq!(old.ask("on HandedOff shut-listeners-down"), "planned");
+        let new = service.restart();
+        for _ in 0..2 {
+            let reason = service.fail_to_restart();
+            assert!(reason.contains("exited with status 2"), "{reason}");
+        }
+        let third = service.hub.nth(2);
+        let error = third.says("socket-error");
+        assert!(error.contains("echo") && error.contains("somebody has shut it down"), "{error}");
+        assert!(new.lives() && service.status().pid == new.pid);
+    }
 }

@@ -64,7 +64,7 @@ impl Successor {
 
     /// Writes one packet, if somebody takes it.
     pub fn say(&mut self, what: u8) {
-        let here = |pid, version, oldest| Message::Here { version, oldest, pid }.encode();
+        let here = |pid, version, oldest| Message::Here { version, oldest, pid, again: None }.encode();
         let (said, packet) = match what % 16 {
             HERE => (Said::Other, here(self.pid, VERSION, OLDEST)),
             PULL => (Said::Pull, Message::Pull.encode()),

@@ -61,7 +61,7 @@ fn link(probation_ms: Option<u64>) -> (Arc<Link>, Other) {
         outcomes: Vec::new(),
     };
     line.send(&Message::Hello(hello), &[pidfd.as_fd()]).expect("a lifeline");
-    let (link, _) = Link::read_hello(Lifeline::from(own)).expect("a lifeline that can be used");
+    let (link, _) = Link::read_hello(Lifeline::from(own), None).expect("a lifeline that can be used");
     (Arc::new(link), Other { line, life })
 }
 

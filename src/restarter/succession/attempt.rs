@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::libc;
 
 use crate::error::{ChildSpawnError, Exit, Failure};
+use crate::exec::Memory;
 use crate::handover::{Ending, Mailbox};
 use crate::lifeline::{Incoming, Lifeline};
 use crate::machine::{Attempt, Cause, DYING, GRANT_TIMEOUT, Input, Violation};
@@ -32,6 +33,10 @@ pub(super) struct Current {
     pub(super) is_frozen: bool,
     pub(super) process: Option<Arc<Process>>,
     pub(super) words: Words,
+    /// Its standing when memory is short.
+    pub(super) memory: Memory,
+    /// It was killed by this process.
+    killed: bool,
     /// When the next line is passed on, at the earliest.
     pub(super) next_line: Duration,
     /// It is being told that the service is its own.
@@ -62,6 +67,8 @@ pub(super) struct Words {
     pub(super) progress: Option<String>,
     pub(super) untold: Option<String>,
     violation: Option<String>,
+    /// The path of its program, if that is the very file that this process executes.
+    pub(super) again: Option<String>,
     pub(super) exit: Option<Exit>,
 }
 
@@ -81,6 +88,8 @@ impl Current {
             is_frozen: false,
             process: None,
             words: Words::default(),
+            memory: Memory::default(),
+            killed: false,
             next_line: Duration::ZERO,
             granting: false,
             granted: false,
@@ -202,7 +211,8 @@ impl Current {
     }
 
     fn end_of(&self, process: &Process) -> Option<Exit> {
-        if self.supervised { process.try_wait_leaving_failures() } else { process.try_wait() }
+        let exit = if self.supervised { process.try_wait_leaving_failures() } else { process.try_wait() }?;
+        Some(if self.killed { exit } else { self.memory.explain(exit) })
     }
 
     fn look_at_handover(&mut self, said: &mut Vec<Said>) {
@@ -226,7 +236,8 @@ impl Current {
             self.look_at_handover(said);
         }
         said.push(match message {
-            Message::Here { version, oldest, pid } => {
+            Message::Here { version, oldest, pid, again } => {
+                self.words.again = again.map(|path| wire::line(&path));
                 if let Err(why) = wire::serves(version, oldest) {
                     return self.garbage(why, said);
                 }
@@ -308,6 +319,7 @@ impl Current {
     /// Returns it if this thread may not kill it.
     pub(super) fn kill(&mut self) -> Option<&Arc<Process>> {
         self.granting = false;
+        self.killed = true;
         let left = self.process.as_ref().filter(|process| !process.kill());
         self.tell_the_end();
         left

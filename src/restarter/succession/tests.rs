@@ -30,7 +30,7 @@ impl Fixture {
         let simulation = Simulation::new(None, None);
         let reactor = Reactor::new().expect("a reactor");
         let launch = RestartConfig::new().program(PROGRAM).launch().expect("something to start");
-        let exec = Exec::start(launch, None, reactor.waker().clone()).expect("a thread");
+        let exec = Exec::start(launch, None, None, reactor.waker().clone()).expect("a thread");
         Fixture { succession: Succession::new(exec, PROGRAM.into(), READY, outcomes), reactor, simulation }
     }
 
@@ -108,7 +108,7 @@ fn what_the_successor_said_is_the_text_of_the_failure() {
     assert_eq!(fixture.succession.failure(Cause::Refused), Failure::Refused("no room on the disk".into()), "the first one");
 
     let (pid, successor) = fixture.start(SECOND);
-    let here = |pid| Message::Here { version: VERSION, oldest: OLDEST, pid };
+    let here = |pid| Message::Here { version: VERSION, oldest: OLDEST, pid, again: None };
     assert_eq!(fixture.says(&successor, &here(pid)), [Input::Here(SECOND, pid)]);
     assert_eq!(fixture.says(&successor, &here(5)), [Input::Here(SECOND, 5)]);
     let text = fixture.text(Cause::Protocol(Violation::WrongPid));

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise};
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getsockname, send, shutdown};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use pollflip::{Restarter, fixup_systemd_env};
@@ -169,6 +170,36 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             });
             "started".into()
         }
+        // As a C library does that does not know of O_CLOEXEC.
+        ("leak", _) => {
+            let file = nix::fcntl::open(rest, OFlag::O_RDONLY, Mode::empty()).expect("a file");
+            let number = file.as_raw_fd();
+            mem::forget(file);
+            number.to_string()
+        }
+        // Under that number, CLOEXEC.
+        ("open-as", _) => {
+            let (number, path) = rest.split_once(' ').expect("a number and a path");
+            let number: i32 = number.parse().expect("a number");
+            let file = std::fs::File::open(path).expect("a file");
+            let opened = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(number)).expect("a descriptor");
+            (opened == number).to_string()
+        }
+        ("open-files", _) => {
+            let files: Vec<_> = (0..rest.parse().expect("a number")).map(|_| std::fs::File::open("/dev/null").expect("a file")).collect();
+            mem::forget(files);
+            "open".into()
+        }
+        ("touch-mebibytes", _) => {
+            let mut memory = vec![0_u8; rest.parse::<usize>().expect("a number") << 20];
+            memory.iter_mut().step_by(1024).for_each(|byte| *byte = 1);
+            mem::forget(std::hint::black_box(memory));
+            "touched".into()
+        }
+        ("oom-score", _) => std::fs::write("/proc/self/oom_score_adj", rest).map_or_else(|error| error.to_string(), |()| "set".into()),
+        ("set-variable", _) => set_variable(rest),
+        // As programs in C stop accepting.
+        ("shut-listeners-down", _) => shut_listeners_down().to_string(),
         // It keeps all that this process was born with.
         ("helper", _) => {
             #[allow(clippy::zombie_processes, reason = "it outlives this process on purpose; the test reaps it")]
@@ -321,6 +352,28 @@ fn forget_variable(name: &str) -> String {
     // SAFETY: the restart thread, the only other one, waits for orders.
     unsafe { std::env::remove_var(name) };
     "forgotten".into()
+}
+
+#[allow(unsafe_code, reason = "as what loads a file of variables does")]
+fn set_variable(line: &str) -> String {
+    let (name, value) = line.split_once('=').expect("a name and a value");
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var(name, value) };
+    "set".into()
+}
+
+/// How many of them there were.
+fn shut_listeners_down() -> usize {
+    let sockets = procfs::descriptors(std::process::id()).into_iter().filter(|(_, what)| what.starts_with("socket:"));
+    // The coordination socket is the restarter's, and was bound under another name.
+    let is_ours = |number: i32| match getsockname::<SockaddrStorage>(number) {
+        Ok(address) => match address.as_unix_addr() {
+            Some(address) => address.path().is_some_and(|path| !path.display().to_string().contains(super::COORDINATION)),
+            None => address.as_sockaddr_in().is_some(),
+        },
+        Err(_) => false,
+    };
+    sockets.filter(|(number, _)| is_ours(*number) && shutdown(*number, Shutdown::Read).is_ok()).count()
 }
 
 #[allow(unsafe_code, reason = "a worker that some programs have")]

@@ -52,7 +52,8 @@ impl Settings {
         }
     }
 
-    /// `socket`, `ready_timeout_ms`, `probation_ms`, `signal`, `trust_parent`, `program`, `arg`, `env`, `env_remove`, `current_dir`.
+    /// `socket`, `ready_timeout_ms`, `probation_ms`, `signal`, `trust_parent`, `program`, `arg`, `env`, `env_remove`, `env_as_executed`,
+    /// `current_dir`, `inherit_descriptors`.
     pub fn config(&self) -> RestartConfig {
         let mut config = RestartConfig::new().ready_timeout(self.milliseconds("ready_timeout_ms").unwrap_or(Duration::from_secs(120)));
         match self.get("socket") {
@@ -89,6 +90,12 @@ impl Settings {
         }
         for name in self.all("env_remove") {
             config = config.env_remove(name);
+        }
+        if self.get("env_as_executed").is_some() {
+            config = config.env_as_executed();
+        }
+        if let Some(inherit) = self.get("inherit_descriptors") {
+            config = config.inherit_descriptors(inherit.parse().expect("a truth value"));
         }
         config
     }

@@ -21,6 +21,8 @@ case_start() {
   is ActiveState "$(show ActiveState)" active
   contains greeting "$(ask 7000)" "pid $(show MainPID) generation 0"
   is "what systemd warns of" "$(warnings)" ""
+  # One process that the kernel ends for memory takes no other one with it.
+  is OOMPolicy "$(in_box systemctl show --value -p OOMPolicy restarter)" continue
   in_box systemctl stop restarter
   is Result "$(show Result)" success
 }
