@@ -157,6 +157,9 @@ pub fn main() -> ExitCode {
         let pid = process::id().to_string();
         command.env("SYSTEMD_EXEC_PID", &pid).env("LISTEN_PID", &pid).env("LISTEN_FDS", count).env("LISTEN_FDNAMES", names);
     }
+    if let Some(count) = wish("unaddressed") {
+        command.env_remove("LISTEN_PID").env("LISTEN_FDS", count).env("LISTEN_FDNAMES", "web");
+    }
     // Held until the program is executed.
     let _listener = wish("listens").map(|_| {
         let _ = nix::unistd::close(3);

@@ -23,6 +23,7 @@ trials![
     promise_10_a_program_with_more_rights_that_is_named_is_restarted,
     promise_10_the_caller_s_environment_does_not_reach_a_successor,
     promise_10_the_caller_s_sockets_are_left_alone,
+    promise_10_sockets_without_a_number_are_not_taken,
     promise_10_the_caller_s_socket_is_not_passed_on_in_the_place_of_one_of_root,
     promise_10_a_program_with_capabilities_is_restarted_under_systemd,
     promise_10_sockets_that_a_program_with_more_rights_does_not_touch_are_passed_on,
@@ -207,6 +208,22 @@ fn promise_10_the_caller_s_sockets_are_left_alone() {
         assert!(!own.contains(&format!("inode {} ", passed.trim_start_matches("socket:[").trim_end_matches(']'))), "{own}");
         let warnings = first.said("log WARN");
         assert!(warnings[0].starts_with("socket \"web\" of LISTEN_FDS is left alone: "), "{warnings:?}");
+    }
+}
+
+/// Where no number says whose they are, they are nobody's.
+fn promise_10_sockets_without_a_number_are_not_taken() {
+    for rights in MORE {
+        let Some(call) = Call::new("the one of sockets without a number", rights) else { return };
+        let program = call.program();
+        let call = call.with(|setup| setup.set("program", &program).set("listen", "tcp web 127.0.0.1:0"));
+        let service = call.wish("listens", "1").wish("unaddressed", "1").start();
+        let first = service.first();
+        let passed = procfs::descriptors(first.pid).into_iter().find(|(number, _)| *number == 3).expect("what the caller passes").1;
+        let own = first.says("socket web");
+        assert!(!own.contains(&format!("inode {} ", passed.trim_start_matches("socket:[").trim_end_matches(']'))), "{own}");
+        let warnings = first.said("log WARN");
+        assert!(warnings[0].contains("there is no LISTEN_PID, and this process has rights"), "{warnings:?}");
     }
 }
 
