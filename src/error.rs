@@ -193,22 +193,40 @@ pub enum Failure {
     #[error("{}", .0.sentence())]
     Spawn(ChildSpawnError),
     /// The successor ended before it was ready.
-    #[error("the successor {0} before it was ready{hint}", hint = match .0 {
-        Exit::Code(0) => "; does that program call ready()?",
-        // A panic has its hint by itself.
-        Exit::Code(101) | Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown => "",
-        Exit::Code(_) => "; its standard error may say why",
+    #[error("the successor {exit} before it was ready{}", match (reason, exit) {
+        (Some(reason), _) => format!(": {reason}"),
+        (None, Exit::Code(0)) => "; does that program call ready()?".into(),
+        // A panic has its hint already.
+        (None, Exit::Code(101) | Exit::OutOfMemory | Exit::Unknown) => String::new(),
+        (None, Exit::Signal(_)) => hint(*exit).into(),
+        (None, Exit::Code(_)) => "; its standard error may say why".into(),
     })]
-    Exited(Exit),
+    #[non_exhaustive]
+    Exited {
+        /// How it ended.
+        exit: Exit,
+        /// The last error that this crate has returned to it, if it got one and did not
+        /// [refuse](crate::Predecessor::refuse): "cannot bind …", say.
+        reason: Option<String>,
+    },
     /// The successor ended after it had taken over, within its probation.
-    #[error("the successor {0} on probation")]
+    #[error("the successor {exit} on probation{hint}", exit = .0, hint = hint(*.0))]
     DiedOnProbation(Exit),
     /// The successor was not ready in time and has been given up: killed, if it had been started at all.
-    #[error("the successor was not ready within {} and has been given up; it has to call ready() by then", seconds(limit))]
+    #[error(
+        "the successor was not ready within {} and has been given up; it has to call ready() by then{}",
+        seconds(limit),
+        match last {
+            Some(last) => format!("; the last that was heard of it: {last}"),
+            None => String::new(),
+        }
+    )]
     #[non_exhaustive]
     TimedOut {
         /// How long it had.
         limit: Duration,
+        /// The last line of progress, or the last error that this crate has returned to it.
+        last: Option<String>,
     },
     /// The successor said that it will not take over.
     #[error("the successor refused: {0}")]
@@ -352,6 +370,20 @@ impl fmt::Display for Exit {
             }
             Exit::Unknown => write!(f, "ended (status unknown: somebody else reaped it)"),
         }
+    }
+}
+
+/// Where a signal comes from in most cases, and where more is told.
+fn hint(exit: Exit) -> &'static str {
+    let Exit::Signal(number) = exit else { return "" };
+    match Signal::try_from(number) {
+        Ok(Signal::SIGABRT) => "; a failed assertion, or a panic that aborts? see its standard error",
+        Ok(Signal::SIGSEGV | Signal::SIGBUS | Signal::SIGILL | Signal::SIGFPE | Signal::SIGTRAP) => {
+            "; a fault in the program? look for a core dump"
+        }
+        Ok(Signal::SIGKILL) => "; by somebody, or for want of memory? see the log of the kernel",
+        Ok(Signal::SIGSYS) => "; a seccomp filter forbids a system call",
+        _ => "",
     }
 }
 

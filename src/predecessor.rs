@@ -53,12 +53,24 @@ pub fn startup_complete() -> Result<(), Error> {
     if !say_ready(&takeover, link.as_deref()) {
         let why =
             "the state that was asked for has not been taken yet: wait for Event::Inherited, or receive it, before this process is ready";
-        return Err(Error::TooEarly(why.into()));
+        let error = Error::TooEarly(why.into());
+        tell_trouble(&error);
+        return Err(error);
     }
     let result = link.map_or(Ok(()), |link| link.wait_until_granted());
     // What has come meanwhile is the loop's; it is also the loop that tells systemd later, if that was busy.
     wake_loop(&startup());
     result
+}
+
+/// An error that the program gets from this crate before it is ready: should it end for that, whoever asked for
+/// the restart is told. Of no use to a predecessor that has said it, or is gone.
+pub(crate) fn tell_trouble(error: &Error) {
+    // Said by a forked child, it would not be this process's.
+    let link = startup().link.clone().filter(|link| link.origin.is_here());
+    if let (Some(link), false) = (link, matches!(error, Error::GivenUp { .. } | Error::PredecessorGone { .. })) {
+        link.tell_trouble(&error.to_string());
+    }
 }
 
 /// Says that this process can serve, once; `false`: not yet, for the state that it has asked for has not been taken.
@@ -134,7 +146,7 @@ impl Predecessor {
     /// predecessor is told. This process should then [refuse](Predecessor::refuse), with the reason, or end.
     pub fn receive(&self, limit: Duration) -> Result<Inheritance, Error> {
         self.0.origin.check("Predecessor").map_err(Error::os("cannot receive the state"))?;
-        let result = self.0.wait_for_state(limit);
+        let result = self.0.wait_for_state(limit).inspect_err(tell_trouble);
         // What else has come meanwhile is the loop's.
         wake_loop(&startup());
         result

@@ -20,6 +20,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{Backlog, SockType, listen};
 
 use crate::error::Error;
+use crate::predecessor::tell_trouble;
 use crate::sys;
 use crate::systemd::{FIRST_PASSED, Passed};
 use crate::wire;
@@ -112,7 +113,7 @@ impl Sockets {
     ///
     /// The address cannot be bound, or the socket of that name is of another kind or at another address.
     pub fn tcp_listener(&mut self, name: &str, address: impl ToSocketAddrs) -> Result<TcpListener, Error> {
-        let addresses = kind::resolve(name, address)?;
+        let addresses = kind::resolve(name, address).inspect_err(tell_trouble)?;
         self.get(name, &Kind::Tcp(addresses.clone()), || {
             let listener = TcpListener::bind(&addresses[..])?;
             listener.set_nonblocking(true)?;
@@ -120,6 +121,7 @@ impl Sockets {
             listen(&listener, Backlog::MAXALLOWABLE)?;
             Ok(listener.into())
         })
+        .inspect_err(tell_trouble)
     }
 
     /// A UDP socket on `address`, as for [`tcp_listener`](Sockets::tcp_listener).
@@ -144,12 +146,13 @@ impl Sockets {
     ///
     /// The address cannot be bound, or the socket of that name is of another kind or at another address.
     pub fn udp_socket(&mut self, name: &str, address: impl ToSocketAddrs) -> Result<UdpSocket, Error> {
-        let addresses = kind::resolve(name, address)?;
+        let addresses = kind::resolve(name, address).inspect_err(tell_trouble)?;
         self.get(name, &Kind::Udp(addresses.clone()), || {
             let socket = UdpSocket::bind(&addresses[..])?;
             socket.set_nonblocking(true)?;
             Ok(socket.into())
         })
+        .inspect_err(tell_trouble)
     }
 
     /// A listening unix stream socket at `path`. One that is left over from a process that died is replaced; one that somebody serves,
@@ -159,7 +162,7 @@ impl Sockets {
     ///
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_listener(&mut self, name: &str, path: impl AsRef<Path>) -> Result<UnixListener, Error> {
-        self.get(name, &Kind::UnixStream(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Stream))
+        self.get(name, &Kind::UnixStream(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Stream)).inspect_err(tell_trouble)
     }
 
     /// A unix datagram socket at `path`, as for [`unix_listener`](Sockets::unix_listener).
@@ -168,7 +171,7 @@ impl Sockets {
     ///
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_datagram(&mut self, name: &str, path: impl AsRef<Path>) -> Result<UnixDatagram, Error> {
-        self.get(name, &Kind::UnixDatagram(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Datagram))
+        self.get(name, &Kind::UnixDatagram(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Datagram)).inspect_err(tell_trouble)
     }
 
     /// A listening unix seqpacket socket at `path`, as for [`unix_listener`](Sockets::unix_listener). std has no type for it.
@@ -178,6 +181,7 @@ impl Sockets {
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_seqpacket(&mut self, name: &str, path: impl AsRef<Path>) -> Result<OwnedFd, Error> {
         self.get(name, &Kind::UnixSeqpacket(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::SeqPacket))
+            .inspect_err(tell_trouble)
     }
 
     /// Any other descriptor: the one of that name if there is one, otherwise what `bind` makes. What kind it is, and whether it blocks,
@@ -189,6 +193,13 @@ impl Sockets {
     ///
     /// Whatever `bind` returns; the name is not fit.
     pub fn or_insert_with<T>(&mut self, name: &str, bind: impl FnOnce() -> io::Result<T>) -> Result<T, Error>
+    where
+        T: From<OwnedFd> + Into<OwnedFd>,
+    {
+        self.get_any(name, bind).inspect_err(tell_trouble)
+    }
+
+    fn get_any<T>(&mut self, name: &str, bind: impl FnOnce() -> io::Result<T>) -> Result<T, Error>
     where
         T: From<OwnedFd> + Into<OwnedFd>,
     {

@@ -138,6 +138,7 @@ fn wire_seeds() -> Vec<Seed> {
         ("pull", r#"{"type":"pull"}"#),
         ("items", r#"{"type":"items","items":[{"name":"a","kind":"descriptor"},{"name":"b","kind":"blob"},{"name":"c","kind":"x"}]}"#),
         ("end", r#"{"type":"end","items":18446744073709551615}"#),
+        ("trouble", r#"{"type":"trouble","reason":"cannot bind it"}"#),
         ("refuse", r#"{"type":"refuse","reason":"no \\ \ud83d\ude00"}"#),
         ("progress", r#" { "text" : "warming the cache,\t40%" , "type" : "progress" } "#),
         ("ready", r#"{"type":"ready"}"#),
@@ -244,6 +245,7 @@ fn any_packet_is_a_message_or_an_error_and_every_message_is_in_the_corpus() {
         "Pull",
         "Ready",
         "Refuse",
+        "Trouble",
         "Unknown",
     ];
     assert!(kinds.iter().eq(all), "{kinds:?}");

@@ -17,7 +17,7 @@ fn all() -> Vec<Box<dyn std::error::Error>> {
         Box::new(io::Error::from(Error::os("cannot do that")(system()))),
         Box::new(Failure::from(spawn(None))),
         Box::new(Failure::from(spawn(Some("it is a directory".into())))),
-        Box::new(Failure::Exited(Exit::Code(1))),
+        Box::new(Failure::Exited { exit: Exit::Code(1), reason: Some("cannot bind it".into()) }),
         Box::new(spawn(None)),
         Box::new(spawn(Some("it is a directory".into()))),
         Box::new(ChildSpawnError::RestartThreadGone),
@@ -75,4 +75,17 @@ fn an_error_becomes_an_io_error_of_the_same_kind() {
     assert_eq!(io::Error::from(Error::os("cannot do that")(system())).kind(), io::ErrorKind::AddrInUse);
     assert_eq!(io::Error::from(Error::TimedOut { limit: Duration::ZERO }).kind(), io::ErrorKind::TimedOut);
     assert_eq!(io::Error::from(Error::AnotherRestarter).kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_death_by_a_signal_has_a_hint_where_to_look() {
+    let text = |number| Failure::Exited { exit: Exit::Signal(number), reason: None }.to_string();
+    assert_eq!(text(11), "the successor was killed by SIGSEGV before it was ready; a fault in the program? look for a core dump");
+    assert_eq!(text(15), "the successor was killed by SIGTERM before it was ready");
+    assert!(text(31).ends_with("; a seccomp filter forbids a system call"));
+    assert!(
+        Failure::DiedOnProbation(Exit::Signal(6))
+            .to_string()
+            .ends_with("on probation; a failed assertion, or a panic that aborts? see its standard error")
+    );
 }

@@ -151,6 +151,13 @@ impl Link {
         self.feed_because(TakeoverInput::SayRefuse, reason);
     }
 
+    /// Tells the predecessor of an error that the program has got, as long as that can be why it ends.
+    pub(super) fn tell_trouble(&self, reason: &str) {
+        if matches!(self.takeover.stage(), Stage::Starting { line: Line::Open, .. }) && self.line.has_room() {
+            self.say(&Message::Trouble { reason: wire::line(reason) });
+        }
+    }
+
     /// Says that this process can serve, once; `false`: not yet, for the state that it has asked for has not been taken.
     pub(crate) fn say_ready(&self) -> bool {
         self.takeover.feed_if(Takeover::may_be_ready, TakeoverInput::SayReady, |prompt| self.carry_out(prompt, ""))

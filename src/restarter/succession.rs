@@ -310,7 +310,7 @@ impl Succession {
             // It ended before anything was started.
             (Cause::SpawnFailed, _, Some(error), None) => Failure::Spawn(error.clone()),
             (Cause::Stopping, .., None) => Failure::Stopping,
-            (Cause::TimedOut, .., None) => Failure::TimedOut { limit: self.ready_timeout },
+            (Cause::TimedOut, .., None) => Failure::TimedOut { limit: self.ready_timeout, last: None },
             (.., None) => Failure::Cancelled,
         }
     }

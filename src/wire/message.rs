@@ -61,6 +61,11 @@ pub enum Message {
         /// Why.
         reason: String,
     },
+    /// Successor: this has gone wrong here, and I may end for it. Not a refusal: the program decides.
+    Trouble {
+        /// What.
+        reason: String,
+    },
     /// Successor: how far I am.
     Progress {
         /// A line for people.
@@ -199,6 +204,7 @@ impl DisplayJson for Message {
             Message::Items { items } => object(f, &[("type", &"items"), ("items", items)]),
             Message::End { items } => object(f, &[("type", &"end"), ("items", items)]),
             Message::Refuse { reason } => object(f, &[("type", &"refuse"), ("reason", reason)]),
+            Message::Trouble { reason } => object(f, &[("type", &"trouble"), ("reason", reason)]),
             Message::Progress { text } => object(f, &[("type", &"progress"), ("text", text)]),
             Message::Ready => object(f, &[("type", &"ready")]),
             Message::Granted => object(f, &[("type", &"granted")]),
@@ -229,6 +235,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Message {
             "items" => Message::Items { items: field(json, "items")? },
             "end" => Message::End { items: field(json, "items")? },
             "refuse" => Message::Refuse { reason: field(json, "reason")? },
+            "trouble" => Message::Trouble { reason: field(json, "reason")? },
             "progress" => Message::Progress { text: field(json, "text")? },
             "ready" => Message::Ready,
             "granted" => Message::Granted,

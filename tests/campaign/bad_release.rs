@@ -65,7 +65,13 @@ fn bad_releases(clients: usize) {
         wait_until("the new one to serve", || load.served() > served);
         world.send_strike(&new, "abort");
         let answer = asker.answer();
-        assert_eq!(answer, Answer::Failed("the successor was killed by SIGABRT on probation".into()));
+        assert_eq!(
+            answer,
+            Answer::Failed(
+                "the successor was killed by SIGABRT on probation; a failed assertion, or a panic that aborts? see its standard error"
+                    .into()
+            )
+        );
         old.says_again("event Resumed", number);
         assert_eq!(service.status().pid, old.own);
         let served = load.served();
@@ -78,5 +84,8 @@ fn bad_releases(clients: usize) {
     assert!(refused.is_empty(), "{refused:?}");
     // Each client has one connection at a time, so that a crash breaks one of each at the most.
     assert!(failed.len() <= clients * RELEASES, "{} connections were lost: {failed:?}", failed.len());
-    assert_eq!(service.status().last_failure.as_deref(), Some("the successor was killed by SIGABRT on probation"));
+    assert_eq!(
+        service.status().last_failure.as_deref(),
+        Some("the successor was killed by SIGABRT on probation; a failed assertion, or a panic that aborts? see its standard error")
+    );
 }

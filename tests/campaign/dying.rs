@@ -208,7 +208,10 @@ fn when_ready() {
     old.tell("go");
     held.ends_after(&old, "awaiting ready");
     match under_way.asker.answer() {
-        Answer::Failed(why) => assert_eq!(why, "the successor was killed by SIGABRT before it was ready"),
+        Answer::Failed(why) => assert_eq!(
+            why,
+            "the successor was killed by SIGABRT before it was ready; a failed assertion, or a panic that aborts? see its standard error"
+        ),
         other => panic!("{other:?}"),
     }
     assert!(old.said("event HandedOff").is_empty());
@@ -224,7 +227,12 @@ fn without_its_lifeline() {
     let Some(held) = hold_in_its_end(&new, End::Kill) else { return };
     shut_lifeline(&new);
     held.ends_after(&old, "awaiting ready");
-    assert_eq!(under_way.asker.answer(), Answer::Failed("the successor was killed by SIGKILL before it was ready".into()));
+    assert_eq!(
+        under_way.asker.answer(),
+        Answer::Failed(
+            "the successor was killed by SIGKILL before it was ready; by somebody, or for want of memory? see the log of the kernel".into()
+        )
+    );
     drop(under_way.kept);
     alone(&world, CASE, Some(&old));
     next_restart(&mut world, CASE);
@@ -293,7 +301,12 @@ fn is_being_killed(then: &str) {
         wait_until("the old one to wait in the drop", || waits_in_poll(old.pid));
     }
     held.ends();
-    assert_eq!(asker.answer(), Answer::Failed("the successor was killed by SIGABRT on probation".into()));
+    assert_eq!(
+        asker.answer(),
+        Answer::Failed(
+            "the successor was killed by SIGABRT on probation; a failed assertion, or a panic that aborts? see its standard error".into()
+        )
+    );
     new.ends();
     if then == "stop" {
         old.says("event Resumed");
@@ -324,7 +337,12 @@ fn outlives_the_drop() {
     let old = world.owner.clone();
     // It is waited for for a while.
     old.tell("drop");
-    assert_eq!(asker.answer(), Answer::Failed("the successor was killed by SIGABRT on probation".into()));
+    assert_eq!(
+        asker.answer(),
+        Answer::Failed(
+            "the successor was killed by SIGABRT on probation; a failed assertion, or a panic that aborts? see its standard error".into()
+        )
+    );
     assert_eq!(old.says("answer dropped"), "");
     assert!(new.lives());
     held.ends();

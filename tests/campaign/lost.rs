@@ -183,7 +183,12 @@ fn taken_back() {
     new.signal(Signal::SIGKILL);
     new.ends();
     old.tell("go");
-    assert_eq!(under_way.asker.answer(), Answer::Failed("the successor was killed by SIGKILL on probation".into()));
+    assert_eq!(
+        under_way.asker.answer(),
+        Answer::Failed(
+            "the successor was killed by SIGKILL on probation; by somebody, or for want of memory? see the log of the kernel".into()
+        )
+    );
     old.says("event Resumed");
     assert_eq!(world.service.connect().pid, old.own);
     drop(under_way.kept);

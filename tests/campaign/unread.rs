@@ -134,7 +134,9 @@ fn dropped(probation: Option<&str>, dies_first: bool) {
     }
     let expected = match probation {
         // It can still be taken back, and the program has to see to that by itself: it hears no more events.
-        Some(_) if dies_first => Answer::Failed("the successor was killed by SIGKILL on probation".into()),
+        Some(_) if dies_first => Answer::Failed(
+            "the successor was killed by SIGKILL on probation; by somebody, or for want of memory? see the log of the kernel".into(),
+        ),
         _ => Answer::Complete(new.own),
     };
     assert_eq!(under_way.asker.answer(), expected);

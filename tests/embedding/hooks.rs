@@ -136,7 +136,7 @@ fn hooks_are_called_in_order_and_the_state_arrives(case: &Case) {
     task.restarter().request().expect("a restart");
     assert!(drive(&mut task, || recorder.calls().len() == 2).is_pending());
     restart_with_state(case, &mut task);
-    let failed = &format!("failed: {}", Failure::Exited(Exit::Code(3)));
+    let failed = &format!("failed: the successor {} before it was ready; its standard error may say why", Exit::Code(3));
     assert_eq!(recorder.calls(), ["pre", failed, "pre", "send", "ready"]);
 }
 

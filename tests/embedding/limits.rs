@@ -91,7 +91,7 @@ fn a_restart_that_runs_out_of_descriptors_fails_and_the_next_one_works(case: &Ca
         let why = limited(Resource::RLIMIT_NOFILE, next + failures, || failure(task.restarter()));
         assert!(task.poll().is_pending());
         expect(before);
-        if matches!(why, Failure::Exited(_)) {
+        if matches!(why, Failure::Exited { .. }) {
             break;
         }
         println!("{failures} descriptors: {why}");
@@ -149,7 +149,7 @@ fn a_build_without_a_thread_is_an_error(_: &Case) {
     let why = without_threads(|| small().build()).expect_err("no thread").to_string();
     assert!(why.contains("cannot start the restart thread"), "{why}");
     let mut task = ready(small().try_into_restart_task().expect("a task"));
-    assert!(matches!(failure(task.restarter()), Failure::Exited(_)));
+    assert!(matches!(failure(task.restarter()), Failure::Exited { .. }));
 }
 
 fn a_restart_without_a_process_fails_and_the_next_one_works(_: &Case) {
@@ -160,7 +160,7 @@ fn a_restart_without_a_process_fails_and_the_next_one_works(_: &Case) {
             Failure::Spawn(why) => assert_eq!(ChildSpawnError::raw_os_error(&why), Some(nix::libc::EAGAIN), "{why}"),
             other => panic!("{other}"),
         }
-        assert!(matches!(failure(task.restarter()), Failure::Exited(_)));
+        assert!(matches!(failure(task.restarter()), Failure::Exited { .. }));
         assert!(task.poll().is_pending());
     }
 }

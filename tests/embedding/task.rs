@@ -260,7 +260,7 @@ fn no_event_is_lost_when_next_event_is_dropped(case: &Case) {
                 };
                 let ended = matches!(event, Event::Failed(_) | Event::Completed(_));
                 events.push(match event {
-                    Event::Failed(Failure::Exited(_)) => "Failed".into(),
+                    Event::Failed(Failure::Exited { .. }) => "Failed".into(),
                     event => format!("{event:?}").split('(').next().unwrap_or_default().to_owned(),
                 });
                 if ended {

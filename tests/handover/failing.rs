@@ -86,7 +86,10 @@ fn a_successor_that_exits_with_everything_gives_everything_back() {
 }
 
 fn a_successor_that_crashes_with_everything_gives_everything_back() {
-    assert_eq!(fails_with("abort"), "the successor was killed by SIGABRT before it was ready");
+    assert_eq!(
+        fails_with("abort"),
+        "the successor was killed by SIGABRT before it was ready; a failed assertion, or a panic that aborts? see its standard error"
+    );
 }
 
 fn a_successor_that_refuses_gives_its_reason_to_all() {

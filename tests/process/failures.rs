@@ -27,6 +27,8 @@ pub fn trials() -> Vec<Trial> {
         promise_03_a_successor_whose_build_fails_is_quoted,
         promise_03_a_successor_that_the_end_of_its_predecessor_would_kill_is_quoted,
         promise_03_a_successor_that_wants_another_kind_of_socket_is_reported,
+        promise_03_an_address_that_a_successor_cannot_bind_is_told,
+        promise_03_the_last_line_of_a_successor_that_hangs_is_told,
         promise_03_a_successor_that_closes_its_lifeline_but_lives_on_is_killed,
         promise_03_a_successor_that_closes_its_lifeline_and_exits_is_reported_by_its_status,
         promise_03_a_successor_that_talks_garbage_is_killed,
@@ -79,47 +81,47 @@ fn impatient() -> Setup {
 }
 
 fn promise_03_a_successor_that_exits_with_0_is_reported() {
-    fails(Setup::new(), "born exit 0", "Exited(Code(0))", &["exited with status 0 before it was ready"]);
+    fails(Setup::new(), "born exit 0", "Exited { exit: Code(0)", &["exited with status 0 before it was ready"]);
 }
 
 fn promise_03_a_successor_that_exits_with_3_is_reported() {
-    fails(Setup::new(), "born exit 3", "Exited(Code(3))", &["exited with status 3"]);
+    fails(Setup::new(), "born exit 3", "Exited { exit: Code(3)", &["exited with status 3"]);
 }
 
 fn promise_03_a_successor_that_exits_after_its_build_is_reported() {
-    fails(Setup::new(), "claimed exit 4", "Exited(Code(4))", &["exited with status 4"]);
+    fails(Setup::new(), "claimed exit 4", "Exited { exit: Code(4)", &["exited with status 4"]);
 }
 
 fn promise_03_a_successor_that_panics_is_reported() {
-    fails(Setup::new(), "built panic", "Exited(Code(101))", &["exited with status 101"]);
+    fails(Setup::new(), "built panic", "Exited { exit: Code(101)", &["exited with status 101"]);
 }
 
 fn promise_03_a_successor_that_aborts_is_reported() {
-    fails(Setup::new(), "born abort", "Exited(Signal(6))", &["was killed by SIGABRT"]);
+    fails(Setup::new(), "born abort", "Exited { exit: Signal(6)", &["was killed by SIGABRT"]);
 }
 
 fn promise_03_a_successor_that_is_killed_is_reported() {
-    fails(Setup::new(), "born raise SIGKILL", "Exited(Signal(9))", &["was killed by SIGKILL"]);
+    fails(Setup::new(), "born raise SIGKILL", "Exited { exit: Signal(9)", &["was killed by SIGKILL"]);
 }
 
 fn promise_03_a_successor_that_is_killed_after_its_build_is_reported() {
-    fails(Setup::new(), "claimed raise SIGKILL", "Exited(Signal(9))", &["was killed by SIGKILL"]);
+    fails(Setup::new(), "claimed raise SIGKILL", "Exited { exit: Signal(9)", &["was killed by SIGKILL"]);
 }
 
 fn promise_03_a_successor_that_hangs_before_its_build_is_killed_at_the_deadline() {
-    fails(impatient(), "born hang", "TimedOut { limit: 2.5s }", &["was not ready within 2.5 s"]);
+    fails(impatient(), "born hang", "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_hangs_after_its_build_is_killed_at_the_deadline() {
-    fails(impatient(), "built hang", "TimedOut { limit: 2.5s }", &["was not ready within 2.5 s"]);
+    fails(impatient(), "built hang", "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_is_stopped_is_killed_at_the_deadline() {
-    fails(impatient(), "born raise SIGSTOP", "TimedOut { limit: 2.5s }", &["was not ready within 2.5 s"]);
+    fails(impatient(), "born raise SIGSTOP", "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_is_never_ready_is_killed_at_the_deadline() {
-    fails(impatient(), "never ready", "TimedOut { limit: 2.5s }", &["was not ready within 2.5 s"]);
+    fails(impatient(), "never ready", "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_refuses_is_quoted() {
@@ -138,7 +140,25 @@ fn promise_03_a_successor_that_the_end_of_its_predecessor_would_kill_is_quoted()
 }
 
 fn promise_03_a_successor_that_wants_another_kind_of_socket_is_reported() {
-    fails(Setup::new(), "set listen=udp echo 127.0.0.1:0", "Exited(Code(2))", &["exited with status 2"]);
+    fails(
+        Setup::new(),
+        "set listen=udp echo 127.0.0.1:0",
+        "Exited { exit: Code(2)",
+        &["exited with status 2 before it was ready: socket \"echo\" is a TCP", "was asked for"],
+    );
+}
+
+fn promise_03_an_address_that_a_successor_cannot_bind_is_told() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
+    let address = other.local_addr().expect("an address");
+    let plan = format!("set listen=tcp another {address}");
+    let told = format!("exited with status 2 before it was ready: cannot bind \"another\" as a TCP listener on {address}");
+    fails(Setup::new(), &plan, "Exited { exit: Code(2)", &[&told, "Address already in use"]);
+}
+
+fn promise_03_the_last_line_of_a_successor_that_hangs_is_told() {
+    let plan = "built progress warming the cache, 40%\nbuilt hang";
+    fails(impatient(), plan, "TimedOut { limit: 2.5s", &["was not ready within 2.5 s", "heard of it: warming the cache, 40%"]);
 }
 
 fn promise_03_a_successor_that_closes_its_lifeline_but_lives_on_is_killed() {
@@ -169,7 +189,7 @@ fn promise_03_a_successor_that_closes_its_lifeline_and_exits_is_reported_by_its_
         // It has a second for the one after the other, more than which a busy machine may take.
         let is_too_slow = !is_held && begun.elapsed() >= Duration::from_secs(1) && reason.contains("closed its lifeline");
         assert!(is_too_slow || reason.contains("exited with status 5"), "{reason}");
-        assert!(is_too_slow || old.says_again("event Failed", number).starts_with("Exited(Code(5))"));
+        assert!(is_too_slow || old.says_again("event Failed", number).starts_with("Exited { exit: Code(5)"));
         service.expect_unchanged(&old, &before);
     }
     service.restart();

@@ -183,12 +183,17 @@ fn promise_03_a_directory_to_start_in_that_is_gone_is_reported() {
 }
 
 fn promise_03_a_program_that_only_exits_is_reported() {
-    fails(Setup::new(), |path| install(path, b"#!/bin/sh\nexit 0\n"), "Exited(Code(0))", &["exited with status 0 before it was ready"]);
+    fails(
+        Setup::new(),
+        |path| install(path, b"#!/bin/sh\nexit 0\n"),
+        "Exited { exit: Code(0)",
+        &["exited with status 0 before it was ready"],
+    );
 }
 
 fn promise_03_a_program_that_knows_nothing_of_us_is_killed_at_the_deadline() {
     let setup = Setup::new().set("ready_timeout_ms", "2500");
-    fails(setup, |path| install(path, b"#!/bin/sh\nexec sleep 1000\n"), "TimedOut { limit: 2.5s }", &["was not ready within 2.5 s"]);
+    fails(setup, |path| install(path, b"#!/bin/sh\nexec sleep 1000\n"), "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
 }
 
 /// A program that somebody has open for writing.

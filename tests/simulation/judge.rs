@@ -175,7 +175,7 @@ impl Judge {
             | (Failure::Stopping, Cause::Stopping) => true,
             (Failure::Refused(reason), Cause::Refused) => !reason.is_empty(),
             (Failure::Handover(reason), Cause::HandoverFailed | Cause::GrantNotTaken) => !reason.is_empty(),
-            (Failure::Exited(exit), Cause::Exited | Cause::HungUp)
+            (Failure::Exited { exit, .. }, Cause::Exited | Cause::HungUp)
             | (Failure::DiedOnProbation(exit), Cause::DiedOnProbation | Cause::HungUp) => Some(exit) == last,
             _ => false,
         }

@@ -66,6 +66,10 @@ pub(super) struct Words {
     pub(super) heard: Option<String>,
     pub(super) progress: Option<String>,
     pub(super) untold: Option<String>,
+    /// The last error that it got from this crate.
+    trouble: Option<String>,
+    /// The last that was heard of it, line or error.
+    last: Option<String>,
     violation: Option<String>,
     /// The path of its program, if that is the very file that this process executes.
     pub(super) again: Option<String>,
@@ -263,7 +267,16 @@ impl Current {
                 self.words.refusal.get_or_insert(wire::line(&reason));
                 Said::Input(Input::Refused(attempt))
             }
-            Message::Progress { text } => Said::Progress(wire::line(&text)),
+            Message::Progress { text } => {
+                let text = wire::line(&text);
+                self.words.last = Some(text.clone());
+                Said::Progress(text)
+            }
+            Message::Trouble { reason } => {
+                let reason = wire::line(&reason);
+                (self.words.trouble, self.words.last) = (Some(reason.clone()), Some(reason));
+                return;
+            }
             Message::Ready => Said::Input(Input::Ready(attempt)),
             Message::Unknown => return log::debug!("the successor says something that this version does not know"),
             other => return self.garbage(format!("a message for the other side ({})", wire::line(&format!("{other:?}"))), said),
@@ -332,11 +345,11 @@ impl Current {
         match cause {
             Cause::SpawnFailed => match &words.spawn {
                 Some(error) => Failure::Spawn(error.clone()),
-                None => Failure::Exited(Exit::Unknown),
+                None => self.exited(Exit::Unknown),
             },
-            Cause::Exited => Failure::Exited(exit),
+            Cause::Exited => self.exited(exit),
             Cause::DiedOnProbation => Failure::DiedOnProbation(exit),
-            Cause::TimedOut => Failure::TimedOut { limit: ready_timeout },
+            Cause::TimedOut => Failure::TimedOut { limit: ready_timeout, last: words.last.clone() },
             Cause::Refused => Failure::Refused(words.refusal.clone().unwrap_or_default()),
             Cause::GrantNotTaken => Failure::Handover(format!("the kernel has not taken the grant for {GRANT_TIMEOUT:?}")),
             Cause::HandoverFailed => Failure::Handover(words.handover.clone().unwrap_or_default()),
@@ -359,6 +372,10 @@ impl Current {
     }
 
     fn ended_by(&self, exit: Exit) -> Failure {
-        if self.granted { Failure::DiedOnProbation(exit) } else { Failure::Exited(exit) }
+        if self.granted { Failure::DiedOnProbation(exit) } else { self.exited(exit) }
+    }
+
+    fn exited(&self, exit: Exit) -> Failure {
+        Failure::Exited { exit, reason: self.words.trouble.clone() }
     }
 }

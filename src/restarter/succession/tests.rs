@@ -113,11 +113,28 @@ fn what_the_successor_said_is_the_text_of_the_failure() {
     assert_eq!(fixture.says(&successor, &here(5)), [Input::Here(SECOND, 5)]);
     let text = fixture.text(Cause::Protocol(Violation::WrongPid));
     assert!(text.contains("process 5 answers in place of the one that was started"), "{text}");
-    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: READY });
+    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: READY, last: None });
 
     let (_, successor) = fixture.start(Attempt(3));
     assert_eq!(fixture.says(&successor, &Message::Commit), [Input::Garbage(Attempt(3))]);
     assert!(fixture.text(Cause::Protocol(Violation::Garbage)).contains("a message for the other side (Commit)"));
+}
+
+#[test]
+fn an_error_that_the_successor_got_is_why_it_ended_unless_it_refused() {
+    let mut fixture = Fixture::new();
+    let (_, successor) = fixture.start(FIRST);
+    let trouble = |reason: &str| Message::Trouble { reason: reason.into() };
+    for message in [trouble("no such address"), progress("another try"), trouble("cannot bind it")] {
+        successor.send(&message, &[]).expect("a lifeline");
+    }
+    assert_eq!(fixture.says(&successor, &Message::Refuse { reason: "of another mind".into() }).last(), Some(&Input::Refused(FIRST)));
+    let reason = Some("cannot bind it".to_owned());
+    assert_eq!(fixture.succession.failure(Cause::Refused), Failure::Refused("of another mind".into()));
+    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: READY, last: reason.clone() });
+    assert_eq!(fixture.succession.failure(Cause::Exited), Failure::Exited { exit: Exit::Unknown, reason });
+    fixture.start(SECOND);
+    assert_eq!(fixture.succession.failure(Cause::Exited), Failure::Exited { exit: Exit::Unknown, reason: None });
 }
 
 #[test]
@@ -142,7 +159,7 @@ fn how_the_successor_has_ended_is_told_after_what_it_said() {
     assert_eq!((inputs.len(), inputs[0]), (103, Input::Progress(FIRST)));
     assert_eq!(inputs[101..], [Input::Refused(FIRST), Input::Exited(FIRST)]);
     assert_eq!(fixture.succession.exit(), Some(Exit::Code(3)));
-    assert_eq!(fixture.succession.failure(Cause::Exited), Failure::Exited(Exit::Code(3)));
+    assert_eq!(fixture.succession.failure(Cause::Exited), Failure::Exited { exit: Exit::Code(3), reason: None });
     assert_eq!(fixture.succession.failure(Cause::DiedOnProbation), Failure::DiedOnProbation(Exit::Code(3)));
     assert!(fixture.child(0).reaped && !fixture.child(0).killed);
     // Nothing is left of it when nothing is under way.
@@ -169,7 +186,11 @@ fn what_cannot_be_started_is_told_with_its_reason() {
 
     fixture.simulation.obstruct(None);
     fixture.start(Attempt(3));
-    assert_eq!(fixture.succession.failure(Cause::SpawnFailed), Failure::Exited(Exit::Unknown), "what was before is forgotten");
+    assert_eq!(
+        fixture.succession.failure(Cause::SpawnFailed),
+        Failure::Exited { exit: Exit::Unknown, reason: None },
+        "what was before is forgotten"
+    );
     fixture.succession.lose_thread();
     assert_eq!(fixture.thread(), [Input::ThreadLost]);
 }
@@ -297,7 +318,7 @@ fn a_reason_of_the_program_is_that_of_one_attempt() {
     fixture.start(FIRST);
     assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled);
     fixture.succession.cancelled_because("no\nright");
-    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: READY });
+    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: READY, last: None });
     let now = fixture.reactor.now();
     assert_eq!(fixture.succession.failed(Cause::Cancelled, now), Failure::Hook("no right".into()));
     assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled);
