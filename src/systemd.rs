@@ -120,7 +120,7 @@ fn takes_unaddressed(addressee: Option<String>) -> bool {
     };
     log::warn!(
         target: "pollflip",
-        "{LISTEN_FDS}={count}, but {why}: none is taken; whoever starts this process must set {LISTEN_PID} to {own}, or leave it away and \
+        "{LISTEN_FDS}={count}, but {why}: none is taken; what starts this process must set {LISTEN_PID} to {own}, or leave it away and \
          pass bound sockets from descriptor {FIRST_PASSED} on"
     );
     false
