@@ -160,7 +160,7 @@ impl Refusal {
     ///
     /// A refusal that is lifted by the end of something else is not permanent, nor is one that the
     /// program can lift ([`SessionLeader`](Refusal::SessionLeader), by handling SIGHUP). Nor is one
-    /// whose asker should turn to another process: whoever asks again at the coordination socket of a
+    /// whose asker should turn to another process: a client that asks again at the coordination socket of a
     /// service that is stopping, or has been replaced, reaches that one.
     pub fn is_permanent(&self) -> bool {
         match self {

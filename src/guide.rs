@@ -5,8 +5,7 @@
 //! - [Under a guard](#under-a-guard)
 //! - [By hand, or under another supervisor](#by-hand-or-under-another-supervisor)
 //! - [A deploy, step by step](#a-deploy-step-by-step)
-//! - [The `restart` subcommand and its exit
-//!   statuses](#the-restart-subcommand-and-its-exit-statuses)
+//! - [The `restart` subcommand and its exit statuses](#the-restart-subcommand-and-its-exit-statuses)
 //! - [Over a fleet](#over-a-fleet)
 //! - [What to watch](#what-to-watch)
 //! - [Fewer privileges](#fewer-privileges)

@@ -25,7 +25,7 @@ pub struct Status {
     /// The last line that the successor under way said of itself.
     pub progress: Option<String>,
     /// Why no restart of that process is possible, if the reason is
-    /// [permanent](crate::Refusal::is_permanent): whoever asks is refused.
+    /// [permanent](crate::Refusal::is_permanent): every request is refused.
     pub impossible: Option<String>,
     /// How the last restart that was tried in this process has failed.
     pub last_failure: Option<String>,
