@@ -268,7 +268,7 @@
 //!
 //! ## A program that puts itself into the background
 //!
-//! A successor must not do so (`daemon`, a fork whose parent exits): the process that was started
+//! A successor must not fork and leave (`daemon`): the process that was started
 //! would end, and another one answer in its place, which fails the restart. Leave it to `setsid` or
 //! a supervisor, or give successors other arguments
 //! ([`RestartConfig::args`](crate::RestartConfig::args)).
@@ -387,8 +387,8 @@
 //!
 //! # Over a fleet
 //!
-//! One host after the other, and no further than the first that fails. That host has its old file
-//! back, and serves. The script `examples/deploy/roll.sh` runs the one
+//! Deploy on one host after the other, and stop at the first that fails: it has its old file back,
+//! and serves. The script `examples/deploy/roll.sh` runs the one
 //! [above](#a-deploy-step-by-step) on each:
 //!
 //! ```sh
