@@ -234,7 +234,8 @@ impl RestartConfig {
         self
     }
 
-    /// Whether this program knows that nothing ends with this process, whatever it looks like. Unless told otherwise, no.
+    /// With `true` the program says that nothing else ends with this process, although its parent looks as
+    /// if it did. Unless told otherwise, `false`.
     ///
     /// Without it restarts are refused where the process that started this one seems to end the service with it
     /// ([`Refusal::ContainerMain`](crate::Refusal::ContainerMain)), and where systemd would not find a successor by its number

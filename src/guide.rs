@@ -283,9 +283,9 @@
 //!
 //! ## To stop it during a probation
 //!
-//! That takes two signals. The predecessor, told to [stop](crate::Restarter::stop), makes the
-//! restart final; the successor, if it ends before that, gives the service back. The status names
-//! both (`pid` and `successor`).
+//! Tell both processes, the predecessor first. It then [stops](crate::Restarter::stop), which makes
+//! the restart final. A successor that is told first gives the service back to the predecessor. The
+//! status names both (`pid` and `successor`).
 //!
 //! # A deploy, step by step
 //!
@@ -350,9 +350,9 @@
 //!
 //! # The `restart` subcommand and its exit statuses
 //!
-//! A service gives its operators one with few lines, or they use the program `pollflip` of this
-//! crate: `pollflip restart SOCKET` and `pollflip status SOCKET [--json]`. Both that program and
-//! `examples/restarter.rs` end with these statuses:
+//! A service can have such a subcommand: the lines below. Otherwise its operators use the program
+//! `pollflip` of this crate: `pollflip restart SOCKET` and `pollflip status SOCKET [--json]`. That
+//! program and `examples/restarter.rs` end with these statuses:
 //!
 //! | status | [`RequestError`](crate::RequestError) | who serves | what to do |
 //! | --- | --- | --- | --- |

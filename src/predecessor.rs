@@ -127,7 +127,8 @@ impl Predecessor {
 
     /// Asks for the state and waits for it.
     ///
-    /// The predecessor freezes meanwhile, so the limit is for it to answer, not for this process to initialise: some seconds.
+    /// The predecessor is frozen meanwhile. The limit is the time that it has to save and send the state:
+    /// some seconds. Do the initialisation of this process before.
     ///
     /// # Errors
     ///
