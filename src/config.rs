@@ -215,11 +215,13 @@ impl RestartConfig {
     /// How long this process keeps its listeners after a successor has taken over, and serves again if that one dies. Unless told
     /// otherwise, zero: a handoff is final at once.
     ///
-    /// It is its *end* that is noticed: a successor that hangs is not, unless its own health check ends it. One whose end has begun when this
-    /// time is over has failed: what it still writes of a core dump is cut off, since nobody serves meanwhile.
+    /// Only the *end* of the successor is noticed. A successor that hangs is not, unless its own health
+    /// check ends it. If its end has begun when this time is over, it has failed: a core dump that it
+    /// still writes is cut off, since nobody serves meanwhile.
     ///
-    /// What the successor accepted or changed meanwhile is lost if it dies, and so are the connections that were handed over: this process
-    /// has its listeners, and the state that it had when it was asked for it. State that must not go back wants no probation.
+    /// If the successor ends, this process has its listeners, and the state as it was when it was asked
+    /// for. Lost are the connections that were handed over, and all that the successor accepted or
+    /// changed. A program whose state must not go back has no use for a probation.
     pub fn probation(mut self, time: Duration) -> RestartConfig {
         self.probation = (!time.is_zero()).then_some(time);
         self
@@ -232,7 +234,8 @@ impl RestartConfig {
         self
     }
 
-    /// Whether this program knows that nothing ends with this process, whatever it looks like. Unless told otherwise, no.
+    /// With `true` the program says that nothing else ends with this process, although its parent looks as
+    /// if it did. Unless told otherwise, `false`.
     ///
     /// Without it restarts are refused where the process that started this one seems to end the service with it
     /// ([`Refusal::ContainerMain`](crate::Refusal::ContainerMain)), and where systemd would not find a successor by its number

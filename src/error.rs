@@ -23,6 +23,16 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// Why a request for a restart was not taken up. Nothing was started and nothing has changed.
+///
+/// ```no_run
+/// # fn run(restarter: &mut pollflip::Restarter) {
+/// match restarter.request() {
+///     Ok(()) => {} // the outcome comes as an event
+///     Err(refusal) if refusal.is_permanent() => eprintln!("stop the service and mend this: {refusal}"),
+///     Err(refusal) => eprintln!("not now: {refusal}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -160,7 +170,7 @@ impl Refusal {
     ///
     /// A refusal that is lifted by the end of something else is not permanent, nor is one that the
     /// program can lift ([`SessionLeader`](Refusal::SessionLeader), by handling SIGHUP). Nor is one
-    /// whose asker should turn to another process: whoever asks again at the coordination socket of a
+    /// whose asker should turn to another process: a client that asks again at the coordination socket of a
     /// service that is stopping, or has been replaced, reaches that one.
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -186,6 +196,13 @@ impl Refusal {
 
 /// Why an attempt to restart has failed. The old process goes on serving. Its text is a whole
 /// sentence, as that of [`Error`] is.
+///
+/// ```
+/// use pollflip::{Exit, Failure};
+///
+/// let why = Failure::Exited(Exit::Code(3));
+/// assert_eq!(why.to_string(), "the successor exited with status 3 before it was ready; its standard error may say why");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
@@ -389,6 +406,23 @@ fn hint(exit: Exit) -> &'static str {
 
 /// What went wrong in this process itself. Its text is a whole sentence, with the error of the
 /// operating system in it; [`source`](std::error::Error::source) does not say that once more.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use pollflip::{Error, Inheritance, Predecessor};
+///
+/// /// The state of the predecessor, or none if it is dead and its state lost.
+/// fn state(predecessor: &Predecessor) -> Result<Option<Inheritance>, Error> {
+///     match predecessor.receive(Duration::from_secs(5)) {
+///         Ok(state) => Ok(Some(state)),
+///         Err(why @ Error::PredecessorGone { .. }) => {
+///             eprintln!("{why}"); // its sockets are here: serve without the state
+///             Ok(None)
+///         }
+///         Err(why) => Err(why), // the predecessor keeps serving, and this process ends
+///     }
+/// }
+/// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -7,7 +7,6 @@
 //! - [A deploy, step by step](#a-deploy-step-by-step)
 //! - [The `restart` subcommand and its exit statuses](#the-restart-subcommand-and-its-exit-statuses)
 //! - [Over a fleet](#over-a-fleet)
-//! - [Recipes](#recipes)
 //! - [What to watch](#what-to-watch)
 //! - [Fewer privileges](#fewer-privileges)
 //! - [More rights than the caller](#more-rights-than-the-caller)
@@ -16,8 +15,9 @@
 //!
 //! # Under systemd
 //!
-//! The unit of `examples/systemd/restarter.service`, whole, with the reason for each line and a list of what cannot be set. Beside it lie
-//! a socket unit, a service with two sockets of two names, and a drop-in for `Type=notify-reload`.
+//! The unit of `examples/systemd/restarter.service`, whole, with the reason for each line and a
+//! list of what cannot be set. Beside it lie a socket unit, a service with two sockets of two
+//! names, and a drop-in for `Type=notify-reload`.
 //!
 //! ```ini
 #![doc = include_str!("../examples/systemd/restarter.service")]
@@ -37,8 +37,8 @@
 //! | a signal asks for one that cannot be | `RELOADING`, `READY`, `STATUS` | the same |
 //! | the service ends | `STOPPING`, `EXTEND_TIMEOUT_USEC` again and again | deactivating |
 //!
-//! The predecessor ends only after systemd has taken the new main PID in, or 5 s have passed. With a probation the unit stays reloading
-//! until the probation is over.
+//! The predecessor ends only after systemd has taken the new main PID in, or 5 s have passed. With
+//! a probation the unit stays reloading until the probation is over.
 //!
 //! ## How to ask for a restart
 //!
@@ -50,27 +50,33 @@
 //!
 //! Two cases in which the exit status of `systemctl reload` misleads:
 //!
-//! - A unit that is stopped while `ExecReload=… restart` waits is called failed, for the end of that command. It stays stopped.
-//! - `systemctl daemon-reexec` meanwhile, or a time-out of systemctl, ends it with 1 although the restart succeeds. The deploy script
-//!   [below](#a-deploy-step-by-step) asks the service itself.
+//! - A unit that is stopped while `ExecReload=… restart` waits is called failed, for the end of
+//!   that command. It stays stopped.
+//! - `systemctl daemon-reexec` meanwhile, or a time-out of systemctl, ends it with 1 although the
+//!   restart succeeds. The deploy script [below](#a-deploy-step-by-step) asks the service itself.
 //!
 //! ## If nobody listens
 //!
-//! Without `Type=notify`, or with `NotifyAccess=none`, systemd would take the end of the predecessor for the end of the service and kill the
-//! successor. So the service starts and serves, logs a warning, and refuses restarts
-//! ([`Refusal::NoNotifyAccess`](crate::Refusal::NoNotifyAccess), exit status 5). There are two remedies: `NotifyAccess=main`, or
-//! `PIDFile=` on the path of [`RestartConfig::pid_file`](crate::RestartConfig::pid_file).
+//! Without `Type=notify`, or with `NotifyAccess=none`, systemd would take the end of the
+//! predecessor for the end of the service and kill the successor. So the service starts and serves,
+//! logs a warning, and refuses restarts
+//! ([`Refusal::NoNotifyAccess`](crate::Refusal::NoNotifyAccess), exit status 5). There are two
+//! remedies: `NotifyAccess=main`, or `PIDFile=` on the path of
+//! [`RestartConfig::pid_file`](crate::RestartConfig::pid_file).
 //!
-//! A process cannot see everything. It does not see `ExitType=cgroup`, which is no remedy alone. It does not see that its messages are
-//! thrown away for another reason, such as a wrapper that does not `exec` the program under `NotifyAccess=main`: look for
-//! `Got notification message from PID` in the journal.
+//! A process cannot see everything. It does not see `ExitType=cgroup`, which is no remedy alone. It
+//! does not see that its messages are thrown away for another reason, such as a wrapper that does
+//! not `exec` the program under `NotifyAccess=main`: look for `Got notification message from PID`
+//! in the journal.
 //!
 //! ## How to stop it
 //!
-//! The unit needs its `ExecStop=`. systemd does not wait for a main process that was not its own child when it was named, and a successor
-//! is the child of its predecessor. After a reload, `systemctl stop` would send SIGTERM and at once SIGKILL. The `ExecStop=` of the unit
-//! tells the main process and waits for its end, as long as that asks for more time. Earlier processes that are still at work then have
-//! `TimeoutStopSec=` for the rest. The line `Supervising process … which is not our child`, which systemd logs at each reload, means this
+//! The unit needs its `ExecStop=`. systemd does not wait for a main process that was not its own
+//! child when it was named, and a successor is the child of its predecessor. After a reload,
+//! `systemctl stop` would send SIGTERM and at once SIGKILL. The `ExecStop=` of the unit tells the
+//! main process and waits for its end, as long as that asks for more time. Earlier processes that
+//! are still at work then have `TimeoutStopSec=` for the rest. The line
+//! `Supervising process … which is not our child`, which systemd logs at each reload, means this
 //! and no more.
 //!
 //! ## If a process dies
@@ -83,23 +89,25 @@
 //!
 //! ## What a reload does not do
 //!
-//! It does not read the unit again: environment, limits, users and hardening are those of the first process. After a change there,
-//! `systemctl restart`.
+//! It does not read the unit again: environment, limits, users and hardening are those of the first
+//! process. After a change there, `systemctl restart`.
 //!
 //! ## A watchdog
 //!
 //! `WatchdogSec=` is the program's own affair. The main process feeds it: the predecessor until
-//! [`Event::Completed`](crate::Event::Completed), the successor from [`Event::Committed`](crate::Event::Committed) on.
+//! [`Event::Completed`](crate::Event::Completed), the successor from
+//! [`Event::Committed`](crate::Event::Committed) on.
 //!
 //! ## Socket activation
 //!
-//! [`Sockets`](crate::Sockets) takes sockets by the names in `FileDescriptorName=`. A program that takes them on its own calls
-//! [`fixup_systemd_env`](crate::fixup_systemd_env) first. See `examples/socket_activation.rs`.
+//! [`Sockets`](crate::Sockets) takes sockets by the names in `FileDescriptorName=`. A program that
+//! takes them on its own calls [`fixup_systemd_env`](crate::fixup_systemd_env) first. See
+//! `examples/socket_activation.rs`.
 //!
 //! # In a container
 //!
-//! A container ends with the process that it was started with, and all others in it are killed. So restarts are refused in a service that
-//! is the process which the world takes for the whole:
+//! A container ends with the process that it was started with, and all others in it are killed. So
+//! restarts are refused in a service that is the process which the world takes for the whole:
 //!
 //! | what is seen when the first generation is built | refused as |
 //! | --- | --- |
@@ -109,34 +117,40 @@
 //! | its parent is a container runtime: the container shares the PID namespace of the machine | the same |
 //! | systemd outside knows the service by other numbers (`unshare --pid`, bwrap in `ExecStart=`) | [`OtherPidNamespace`](crate::Refusal::OtherPidNamespace) |
 //!
-//! The first process has to be a parent that lives as long as any generation: a [guard](#under-a-guard), which may be the child of such
-//! an init, a supervisor that follows a pid file, a shell with other work, or systemd in the container. A process that `docker exec` or
-//! `nsenter` has started beside the main process looks like one that the container ends with, and is none: it says so by
-//! [`RestartConfig::trust_parent`](crate::RestartConfig::trust_parent). An init of another name, or a shell that has nothing else to do
-//! (`sh -c 'server; echo ended'`), ends with its first child too, and is not noticed.
+//! The first process has to be a parent that lives as long as any generation: a
+//! [guard](#under-a-guard), which may be the child of such an init, a supervisor that follows a pid
+//! file, a shell with other work, or systemd in the container. A process that `docker exec` or
+//! `nsenter` has started beside the main process looks like one that the container ends with, and
+//! is none: it says so by [`RestartConfig::trust_parent`](crate::RestartConfig::trust_parent). An
+//! init of another name, or a shell that has nothing else to do (`sh -c 'server; echo ended'`),
+//! ends with its first child too, and is not noticed.
 //!
 //! ```dockerfile
 #![doc = include_str!("../examples/guard/container/Dockerfile")]
 //! ```
 //!
-//! A pod needs neither a root that can be written nor a capability; one directory for the coordination socket is enough:
+//! A pod needs neither a root that can be written nor a capability; one directory for the
+//! coordination socket is enough:
 //!
 //! ```yaml
 #![doc = include_str!("../examples/guard/container/pod.yaml")]
 //! ```
 //!
-//! In most fleets of containers the new version is a new image, and a rolling update replaces the container: then graceful
-//! [`shutdown`](crate::shutdown) is what is needed, and a restart in place serves configuration and certificates.
+//! In most fleets of containers the new version is a new image, and a rolling update replaces the
+//! container: then graceful [`shutdown`](crate::shutdown) is what is needed, and a restart in place
+//! serves configuration and certificates.
 //!
 //! # Under a guard
 //!
-//! The [guard](crate::guard) is a pid that stays. It starts the service, lives as long as any generation does, passes signals on, and ends as
-//! the last generation did. It is the program `pollflip guard -- PROGRAM ARGUMENT…` (`cargo install pollflip`), or a part of the service
-//! itself: [`Guard::from_env`](crate::guard::Guard::from_env) on the first line of `main`, which is active as PID 1 and with
-//! `POLLFLIP_GUARD=1`.
+//! The [guard](crate::guard) is a pid that stays. It starts the service, lives as long as any
+//! generation does, passes signals on, and ends as the last generation did. It is the program
+//! `pollflip guard -- PROGRAM ARGUMENT…` (`cargo install pollflip`), or a part of the service
+//! itself: [`Guard::from_env`](crate::guard::Guard::from_env) on the first line of `main`, which is
+//! active as PID 1 and with `POLLFLIP_GUARD=1`.
 //!
-//! The program guards any service that speaks systemd's notify protocol. It has nothing to set for a service that is restarted by its
-//! operator alone. It can also start a service again that has crashed:
+//! The program guards any service that speaks systemd's notify protocol. It has nothing to set for
+//! a service that is restarted by its operator alone. It can also start a service again that has
+//! crashed:
 //!
 //! | option | meaning |
 //! | --- | --- |
@@ -147,8 +161,8 @@
 //! | `--delay MS` | so long after its end it is started again (100) |
 //! | `--ready SECONDS` | a service that has not said by then that it is ready is killed |
 //!
-//! A service that is started again is started by the same path. After a failed deploy that is the broken file, until strikes end it: put
-//! the old file back when a restart has failed.
+//! A service that is started again is started by the same path. After a failed deploy that is the
+//! broken file, until strikes end it: put the old file back when a restart has failed.
 //!
 //! | what ends | what the guard does | how the guard ends |
 //! | --- | --- | --- |
@@ -159,16 +173,18 @@
 //! | the guard is told to end (TERM, INT, QUIT) | it tells all generations, and each that comes later | as the last generation ends |
 //! | the guard is killed | nothing any more | the kernel sends each generation SIGTERM |
 //!
-//! If the program cannot be started, the guard ends with 127 if it is not there, and with 126 otherwise. If there can be no guard (no
-//! `/proc`), it ends with 125.
+//! If the program cannot be started, the guard ends with 127 if it is not there, and with 126
+//! otherwise. If there can be no guard (no `/proc`), it ends with 125.
 //!
 //! ## What a guard needs
 //!
 //! - `/proc` of its own PID namespace.
-//! - An abstract unix socket, for which the service must be in the same network namespace. In another one the service refuses restarts.
+//! - An abstract unix socket, for which the service must be in the same network namespace. In
+//!   another one the service refuses restarts.
 //! - A service that stays in the foreground.
 //!
-//! It needs no directory, no capability and no user. What it leaves behind when it ends is sent SIGTERM, and SIGKILL after 5 s.
+//! It needs no directory, no capability and no user. What it leaves behind when it ends is sent
+//! SIGTERM, and SIGKILL after 5 s.
 //!
 //! ## Under runit
 //!
@@ -212,61 +228,77 @@
 //!
 //! ## On a terminal
 //!
-//! The guard and the service are one job: Ctrl-C, Ctrl-Z, `fg` and a hang-up reach both, and the prompt comes back when the last
-//! generation has ended.
+//! The guard and the service are one job: Ctrl-C, Ctrl-Z, `fg` and a hang-up reach both, and the
+//! prompt comes back when the last generation has ended.
 //!
 //! # By hand, or under another supervisor
 //!
-//! From a shell or from cron: start it, and ask with the `restart` subcommand. After a restart the shell's job has ended, its prompt comes
-//! back, and the service goes on in the background: stop it by the pid that the status names.
+//! From a shell or from cron: start it, and ask with the `restart` subcommand. After a restart the
+//! shell's job has ended, its prompt comes back, and the service goes on in the background: stop it
+//! by the pid that the status names.
 //!
 //! ## Supervisors
 //!
-//! Supervisors that know a service by a pid file (monit, OpenRC) need [`RestartConfig::pid_file`](crate::RestartConfig::pid_file). The file
-//! names a live and ready process at any moment, during a probation the predecessor. It is replaced by rename, and removed by the last process.
+//! Supervisors that know a service by a pid file (monit, OpenRC) need
+//! [`RestartConfig::pid_file`](crate::RestartConfig::pid_file). The file names a live and ready
+//! process at any moment, during a probation the predecessor. It is replaced by rename, and removed
+//! by the last process.
 //!
-//! Supervisors that know a service as their own child (runit, s6, supervisord) take the end of the predecessor for the end of the service.
-//! They start another one, which finds the addresses in use. Under them a service needs a [guard](#under-a-guard).
+//! Supervisors that know a service as their own child (runit, s6, supervisord) take the end of the
+//! predecessor for the end of the service. They start another one, which finds the addresses in
+//! use. Under them a service needs a [guard](#under-a-guard).
 //!
 //! ## The first process of a terminal
 //!
-//! A process that is started by `ssh -t host echo-server`, `docker exec -it` or `script -c 'exec echo-server'` leads the session of its
-//! terminal. When it ends, the kernel hangs the terminal up, and SIGHUP would kill the successor. So a restart is refused there
-//! ([`Refusal::SessionLeader`](crate::Refusal::SessionLeader); `build` looks whether there is a terminal), unless SIGHUP is ignored (`nohup`),
-//! handled by the program, or blocked when the restarter is built. Remedies: a shell that stays, `setsid`, or a [guard](#under-a-guard). A shell
-//! that leads the session and ends with the service does the same harm, and is not noticed.
+//! A process that is started by `ssh -t host echo-server`, `docker exec -it` or
+//! `script -c 'exec echo-server'` leads the session of its terminal. When it ends, the kernel hangs
+//! the terminal up, and SIGHUP would kill the successor. So a restart is refused there
+//! ([`Refusal::SessionLeader`](crate::Refusal::SessionLeader); `build` looks whether there is a
+//! terminal), unless SIGHUP is ignored (`nohup`), handled by the program, or blocked when the
+//! restarter is built. Remedies: a shell that stays, `setsid`, or a [guard](#under-a-guard). A
+//! shell that leads the session and ends with the service does the same harm, and is not noticed.
 //!
 //! ## A successor that is stopped
 //!
-//! If a successor is stopped (SIGSTOP, Ctrl-Z) at the moment its predecessor ends, the kernel may send it SIGHUP, and it dies of that
-//! unless it ignores or handles it. That happens if the service was started by a process of the same session and another process group,
-//! such as a shell with job control: nobody is left then to continue it. With `setsid`, and under systemd, there is no such signal.
+//! If a successor is stopped (SIGSTOP, Ctrl-Z) at the moment its predecessor ends, the kernel may
+//! send it SIGHUP, and it dies of that unless it ignores or handles it. That happens if the service
+//! was started by a process of the same session and another process group, such as a shell with job
+//! control: nobody is left then to continue it. With `setsid`, and under systemd, there is no such
+//! signal.
 //!
 //! ## A program that puts itself into the background
 //!
-//! A successor must not do so (`daemon`, a fork whose parent exits): the process that was started would end, and another one answer in its
-//! place, which fails the restart. Leave it to `setsid` or a supervisor, or give successors other arguments
+//! A successor must not fork and leave (`daemon`): the process that was started
+//! would end, and another one answer in its place, which fails the restart. Leave it to `setsid` or
+//! a supervisor, or give successors other arguments
 //! ([`RestartConfig::args`](crate::RestartConfig::args)).
 //!
 //! ## A program that asks for a signal at the end of its parent
 //!
-//! The parent of a successor is its predecessor, so `PR_SET_PDEATHSIG` would kill the successor at the end of each restart. A successor that
-//! has asked for such a signal before `build`, in the same thread, gets an error there, and the predecessor keeps serving. Ask after `build`,
-//! where there is no [`predecessor`](crate::Restarter::predecessor). What is asked for after `build` is not noticed.
+//! The parent of a successor is its predecessor, so `PR_SET_PDEATHSIG` would kill the successor at
+//! the end of each restart. A successor that has asked for such a signal before `build`, in the
+//! same thread, gets an error there, and the predecessor keeps serving. Ask after `build`, where
+//! there is no [`predecessor`](crate::Restarter::predecessor). What is asked for after `build` is
+//! not noticed.
 //!
 //! ## To stop it during a probation
 //!
-//! That takes two signals. The predecessor, told to [stop](crate::Restarter::stop), makes the restart final; the successor, if it ends
-//! before that, gives the service back. The status names both (`pid` and `successor`).
+//! Tell both processes, the predecessor first. It then [stops](crate::Restarter::stop), which makes
+//! the restart final. A successor that is told first gives the service back to the predecessor. The
+//! status names both (`pid` and `successor`).
 //!
 //! # A deploy, step by step
 //!
-//! 1. Put the new version beside the old and rename it over it, or switch a `current` link. A program that runs cannot be overwritten.
-//! 2. Ask for the restart, and look at the exit status. The successor is started by the path by which the running program was executed, with
-//!    its arguments, environment and directory. A script that executes another program is left out from the second restart on: if the new
-//!    version is put in its place, name it with [`RestartConfig::program`](crate::RestartConfig::program).
-//! 3. If it failed, the old version serves. Put the old file back, so that a crash does not start the broken one. Ask for the status first:
-//!    the command can fail although the restart succeeded.
+//! 1. Put the new version beside the old and rename it over it, or switch a `current` link. A
+//!    program that runs cannot be overwritten.
+//! 2. Ask for the restart, and look at the exit status. The successor is started by the path by
+//!    which the running program was executed, with its arguments, environment and directory. A
+//!    script that executes another program is left out from the second restart on: if the new
+//!    version is put in its place, name it with
+//!    [`RestartConfig::program`](crate::RestartConfig::program).
+//! 3. If it failed, the old version serves. Put the old file back, so that a crash does not start
+//!    the broken one. Ask for the status first: the command can fail although the restart
+//!    succeeded.
 //!
 //! The script `examples/deploy/deploy.sh` does that:
 //!
@@ -276,7 +308,8 @@
 //!
 //! ## Memory and descriptors for two processes
 //!
-//! From the spawn until the predecessor ends there are two processes, and after several deploys in a row more. Their limits must allow it.
+//! From the spawn until the predecessor ends there are two processes, and after several deploys in
+//! a row more. Their limits must allow it.
 //!
 //! | what | how much of it |
 //! | --- | --- |
@@ -287,28 +320,39 @@
 //! | processes (`TasksMax=`, `LimitNPROC=`) | those of one process twice, and once more for each generation that still drains |
 //! | connections to databases and the like | both processes hold theirs until the predecessor has ended |
 //!
-//! At most 50 earlier generations may drain ([`RestartConfig::max_draining`](crate::RestartConfig::max_draining)): then a restart is refused.
-//! Give the drain a time limit of its own, as `examples/tcp_proxy.rs` does.
+//! At most 50 earlier generations may drain
+//! ([`RestartConfig::max_draining`](crate::RestartConfig::max_draining)): then a restart is
+//! refused. Give the drain a time limit of its own, as `examples/tcp_proxy.rs` does.
 //!
 //! Both versions must understand the state that is handed over, and what both write to.
 //!
-//! **If memory gets short**, the kernel ends a process, of the control group or of the machine. Until the restart is final, that is the
-//! successor: its `oom_score_adj` is 1000 from its start on, and is set back when the restart is final. Then the restart has failed, whoever
-//! has asked is told that it was memory, and the old process goes on with its connections. Processes that the successor starts meanwhile
-//! inherit the 1000: start helpers when the restart is final ([`Event::Committed`](crate::Event::Committed)). A unit needs
-//! `OOMPolicy=continue`: otherwise systemd stops the service because one of its processes was ended for memory. If the value cannot be set or
-//! set back, a warning says so, and [`Status::notes`](crate::Status) does.
+//! ## If memory gets short
 //!
-//! **A `current` link** that is switched leads to the new release: the program and the directory of the successor are taken through the link
-//! again. It is found in the path by which the service was started, and in `PWD`. The old release can be removed then. A restart that runs the
-//! very file of before succeeds, and says `the same file as before: PATH` to whoever asks, in the log and in the status: the deploy has
-//! gone elsewhere. That is so where the unit names another path by now (it needs a true `systemctl restart`), or where the program is one
-//! file that is mounted by itself: mount the directory above it.
+//! The kernel then ends a process of the control group, or of the machine. Until the restart is
+//! final, that is the successor: its `oom_score_adj` is 1000 from its start on, and is set back at
+//! the commit. The restart has failed then, the one who asked is told that it was memory, and the
+//! predecessor goes on with its connections. What the successor starts before the commit inherits
+//! the 1000: start helpers at [`Event::Committed`](crate::Event::Committed). If the value cannot be
+//! set, or set back, a warning says so, and so does [`Status::notes`](crate::Status). A unit needs
+//! `OOMPolicy=continue`: otherwise systemd stops the service because one of its processes was ended
+//! for memory.
+//!
+//! ## A `current` link
+//!
+//! A link that is switched leads to the new release: program and directory of the successor are
+//! taken through the link again. It is found in the path by which the service was started, and in
+//! `PWD`. The old release can be removed then.
+//!
+//! A restart that runs the same file as before succeeds, and says `the same file as before: PATH`
+//! to the one who asks, in the log and in the status: the deploy has gone elsewhere. Two causes are
+//! known. The unit names another path by now, which needs a true `systemctl restart`. Or the
+//! program is one file that is mounted on its own: mount the directory above it.
 //!
 //! # The `restart` subcommand and its exit statuses
 //!
-//! A service gives its operators one with few lines, or they use the program `pollflip` of this crate: `pollflip restart SOCKET` and
-//! `pollflip status SOCKET [--json]`. Both that program and `examples/restarter.rs` end with these statuses:
+//! A service can have such a subcommand: the lines below. Otherwise its operators use the program
+//! `pollflip` of this crate: `pollflip restart SOCKET` and `pollflip status SOCKET [--json]`. That
+//! program and `examples/restarter.rs` end with these statuses:
 //!
 //! | status | [`RequestError`](crate::RequestError) | who serves | what to do |
 //! | --- | --- | --- | --- |
@@ -343,137 +387,27 @@
 //!
 //! # Over a fleet
 //!
-//! One host after the other, and no further than the first that fails. That host has its old file back, and serves. The script
-//! `examples/deploy/roll.sh` runs the one [above](#a-deploy-step-by-step) on each:
+//! Deploy on one host after the other, and stop at the first that fails: it has its old file back,
+//! and serves. The script `examples/deploy/roll.sh` runs the one
+//! [above](#a-deploy-step-by-step) on each:
 //!
 //! ```sh
 #![doc = include_str!("../examples/deploy/roll.sh")]
 //! ```
 //!
-//! The same with Ansible, as `examples/deploy/play.yaml`. `serial` makes it one host at a time, and `max_fail_percentage` ends it at the
-//! first failure:
+//! The same with Ansible, as `examples/deploy/play.yaml`. `serial` makes it one host at a time, and
+//! `max_fail_percentage` ends it at the first failure:
 //!
 //! ```yaml
 #![doc = include_str!("../examples/deploy/play.yaml")]
 //! ```
 //!
-//! # Recipes
-//!
-//! Orders in which both versions never meet. Each is kept by a test through many restarts, and through restarts that fail (`tests/recipes`).
-//!
-//! ## One lock for both versions
-//!
-//! A lock of a database or of a single instance is wanted by both processes. Taken before [`ready`](crate::Restarter::ready), it is still
-//! held by the predecessor; taken right after, it may be. Two orders never collide:
-//!
-//! | order | the predecessor lets it go at | the successor takes it | who has it meanwhile |
-//! | --- | --- | --- | --- |
-//! | with the state | [`StateRequested`](crate::Event::StateRequested), before it [sends](crate::Handover::send) | after [`receive`](crate::Predecessor::receive), before `ready` | nobody from then on until the successor takes it: the service stands still anyway |
-//! | with the service | [`HandedOff`](crate::Event::HandedOff) | at [`Committed`](crate::Event::Committed) | nobody between the two, during a whole probation too |
-//!
-//! In both the predecessor takes the lock again at [`Failed`](crate::Event::Failed) and at [`Resumed`](crate::Event::Resumed), if it has
-//! let it go: the successor has ended by then. The first process takes the lock at its start. With the state:
-//!
-//! ```no_run
-//! use std::time::Duration;
-//! use pollflip::{Event, RestartConfig};
-//!
-//! # use std::fs::File;
-//! # fn lock() -> std::io::Result<File> { unimplemented!() }
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut restarter = RestartConfig::new().build()?;
-//! if let Some(predecessor) = restarter.predecessor() {
-//!     predecessor.receive(Duration::from_secs(5))?;
-//! }
-//! // By flock, or as a database opens its store.
-//! let mut held = Some(lock()?);
-//! restarter.ready()?;
-//! loop {
-//!     match restarter.wait(Duration::from_secs(1)) {
-//!         Some(Event::StateRequested(handover)) => {
-//!             held = None;
-//!             handover.send();
-//!         }
-//!         Some(Event::Failed(_) | Event::Resumed(_)) if held.is_none() => held = Some(lock()?),
-//!         Some(Event::Completed(_)) => return Ok(()),
-//!         _ => {}
-//!     }
-//! }
-//! # }
-//! ```
-//!
-//! ## A group of listeners that grows or shrinks
-//!
-//! With `SO_REUSEPORT` the kernel spreads connections over all listeners of an address, and those that wait in one that is closed are
-//! reset. So a successor takes over all that its predecessor has, also if it wants fewer, and accepts from all of them; and it binds
-//! additional ones when it serves. A restart that fails has then bound nothing and closed nothing.
-//!
-//! ```no_run
-//! # use std::net::TcpListener;
-//! # fn bind_with_reuse_port() -> std::io::Result<TcpListener> { unimplemented!() }
-//! # fn main() -> Result<(), pollflip::Error> {
-//! # let mut restarter = pollflip::RestartConfig::new().build()?;
-//! let wanted = 4;
-//! let mut listeners = Vec::new();
-//! let adopted = restarter.sockets().unclaimed();
-//! for name in adopted.iter().filter(|name| name.starts_with("web ")) {
-//!     listeners.push(restarter.sockets().or_insert_with(name, bind_with_reuse_port)?);
-//! }
-//! restarter.ready()?;
-//! for name in (0..wanted).map(|number| format!("web {number}")).filter(|name| !adopted.contains(name)) {
-//!     listeners.push(restarter.sockets().or_insert_with(&name, bind_with_reuse_port)?);
-//! }
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! With a probation, additional ones are bound at [`Committed`](crate::Event::Committed): what waits in them is reset if the successor dies.
-//! A group is made smaller by a fresh start, or where `net.ipv4.tcp_migrate_req` is 1.
-//!
-//! ## Another address
-//!
-//! A new address that has nothing to do with the old one is bound before `ready`, under another name. One that overlaps it (`127.0.0.1:80`
-//! and `0.0.0.0:80`) cannot be bound as long as the predecessor listens: without more it is bound at
-//! [`PredecessorGone`](crate::Event::PredecessorGone), and until then nobody listens there, or only the old one does. Without a gap it is the
-//! recipe for groups, with a name for each address, such as `web 0.0.0.0:80`:
-//!
-//! 1. The successor takes over what the predecessor has, and accepts from it.
-//! 2. After [`ready`](crate::Restarter::ready) it sets `SO_REUSEPORT` on that, in case the release before has not.
-//! 3. It binds the new address with `SO_REUSEPORT`, and accepts from both. The kernel prefers the listener with the narrower address.
-//!
-//! The old listener stays: connections wait in it. Where an address must not be served any more, the listener is
-//! [removed](crate::Sockets::remove) and closed when nothing has come on it for a while.
-//!
-//! ## A multicast group
-//!
-//! A socket that is inherited is in its groups already, and joining one again is an error (`EADDRINUSE`): see
-//! [`udp_socket`](crate::Sockets::udp_socket).
-//!
-//! ## Helper processes
-//!
-//! A helper is the child of the process that has started it, and no later generation can wait for it (`ECHILD`). Its number may be another
-//! process's one day. A pidfd (`pidfd_open`) is not:
-//!
-//! - It goes to each successor by [`Handover::fd`](crate::Handover::fd).
-//! - It becomes readable when the helper has ended, so the loop watches it.
-//! - `pidfd_send_signal` ends the helper, and nobody else.
-//! - The status stays unknown. The parent, and after its end whoever takes orphans in, has to reap the helper.
-//! - A helper that asks for a signal at the end of its parent (`PR_SET_PDEATHSIG`), or that watches its parent, ends with the first restart.
-//!
-//! After a restart that has failed the helper is still a child of the process that has started it.
-//!
-//! ## Processors and priorities
-//!
-//! Affinity, niceness and scheduling policy belong to a thread, and a successor is born with those of the restart thread, which has those of
-//! the thread that calls [`build`](crate::RestartConfig::build). So a program sets them after `build`. Set before, they come to every later
-//! generation: one that starts a worker for each processor then starts one worker, and a niceness that is raised each time adds up.
-//!
 //! # What to watch
 //!
 //! ## Log lines
 //!
-//! The `log` target is `pollflip`, or begins with `pollflip::`. Lines of a restart carry its number (each process counts anew), the time since
-//! it was asked for, and the pids.
+//! The `log` target is `pollflip`, or begins with `pollflip::`. Lines of a restart carry its number
+//! (each process counts anew), the time since it was asked for, and the pids.
 //!
 //! | level | what | who should look |
 //! | --- | --- | --- |
@@ -484,23 +418,27 @@
 //!
 //! ## The status
 //!
-//! The `status` of the coordination socket ([`Status`](crate::Status), as JSON for programs) says who serves, in which generation, and how
-//! the last restarts ended, those of earlier processes included. Worth an alarm:
+//! The `status` of the coordination socket ([`Status`](crate::Status), as JSON for programs) says
+//! who serves, in which generation, and how the last restarts ended, those of earlier processes
+//! included. Worth an alarm:
 //!
 //! - an outcome that is not `ok`;
 //! - a generation that does not move with a deploy;
-//! - earlier processes that do not end: more than two in the unit, for longer than a drain may take.
+//! - earlier processes that do not end: more than two in the unit, for longer than a drain may
+//!   take.
 //!
 //! ## Who may ask
 //!
-//! Root, and the user that the service runs as. The kernel says who asks, and the mode of the path changes nothing about it. To let a
-//! group deploy, give it `sudo` for the one command, or for `systemctl reload`. More on it
-//! [below](#the-coordination-socket-under-attack).
+//! Root, and the user that the service runs as. The kernel says who asks, and the mode of the path
+//! changes nothing about it. To let a group deploy, give it `sudo` for the one command, or for
+//! `systemctl reload`. More on it [below](#the-coordination-socket-under-attack).
 //!
 //! # Fewer privileges
 //!
-//! A restart is started by a thread of its own, which [`RestartConfig::build`](crate::RestartConfig::build) starts with the rights of the
-//! moment. What other threads give up later does not bind it, as long as the kernel or the C library keeps it to the thread that asks:
+//! A restart is started by a thread of its own, which
+//! [`RestartConfig::build`](crate::RestartConfig::build) starts with the rights of the moment. What
+//! other threads give up later does not bind it, as long as the kernel or the C library keeps it to
+//! the thread that asks:
 //!
 //! | what is given up after `build` | whom it binds | restarts |
 //! | --- | --- | --- |
@@ -515,7 +453,8 @@
 //! | the shared descriptor table, by `unshare(CLONE_FILES)` | the thread that asks | fail with `Bad file descriptor` if that is the loop's: the restart thread has the other table |
 //! | resource limits | the process, and its successors | work; as many descriptors are needed as there are sockets, and a few |
 //!
-//! So a filter can forbid the threads that talk to strangers to execute anything, and the service can still be restarted.
+//! So a filter can forbid the threads that talk to strangers to execute anything, and the service
+//! can still be restarted.
 //!
 //! # More rights than the caller
 //!
@@ -545,9 +484,10 @@
 //! environment or `current_exe` (a hard link of the caller's may stand there). What it needs of its
 //! environment, such as `WATCHDOG_USEC` of a watchdog, it sets by `env` once it has checked it.
 //!
-//! If the service gives its rights up in all threads (`setuid` of the C library), its own file is of
-//! no use to a restart: started again, it has the rights again, and refuses the lifeline. Name a copy
-//! as `program` that is not setuid and has no capabilities: it runs as the new user, and gets the sockets.
+//! If the service gives its rights up in all threads (`setuid` of the C library), its own file is
+//! of no use to a restart: started again, it has the rights again, and refuses the lifeline. Name a
+//! copy as `program` that is not setuid and has no capabilities: it runs as the new user, and gets
+//! the sockets.
 //!
 //! Under systemd, `AmbientCapabilities=` gives a service its capabilities without the mark: there
 //! is no file then by which others get them, the environment is handed down, and sockets are taken
@@ -555,26 +495,34 @@
 //!
 //! # The coordination socket under attack
 //!
-//! Root and the user that the service runs as may ask; all others are turned away at once and take no room, whatever the mode of the path.
-//! The path belongs to the user that has built the restarter, with mode 600. If a service is built as root and then becomes another user,
-//! only root may ask, unless the service gives the path to its new user after `build` (`chown`). If it runs as the user 65534 (often called
-//! nobody), only root may ask in any case: processes of another user namespace can look like that user.
+//! Root and the user that the service runs as may ask; all others are turned away at once and take
+//! no room, whatever the mode of the path. The path belongs to the user that has built the
+//! restarter, with mode 600. If a service is built as root and then becomes another user, only root
+//! may ask, unless the service gives the path to its new user after `build` (`chown`). If it runs
+//! as the user 65534 (often called nobody), only root may ask in any case: processes of another
+//! user namespace can look like that user.
 //!
-//! The service talks to 64 clients at a time. Each has 5 s to say what it wants and to take its answer, in frames of at most 64 KiB.
-//! That bounds what an attack can cost: 16 MiB of memory, and turns of the loop of a few milliseconds.
+//! The service talks to 64 clients at a time. Each has 5 s to say what it wants and to take its
+//! answer, in frames of at most 64 KiB. That bounds what an attack can cost: 16 MiB of memory, and
+//! turns of the loop of a few milliseconds.
 //!
-//! When all 64 places are taken, the service hangs up on the oldest client to make room for the next, whether it has asked or not. A client
-//! that waits for the end of a restart is never sent away, and every client keeps its place for 10 ms. Until then those who come wait in
-//! the kernel's queue. So a flood gets no more than 6,400 connections a second out of the loop, and a client that comes when the queue is
-//! full (4,096, or `net.core.somaxconn`) is served after a second or so. A client that was hung up on before its request was read can ask
-//! again: [`request_restart`](crate::restart_coordination_socket::request_restart) and
-//! [`request_status`](crate::restart_coordination_socket::request_status) do so until their time is over.
+//! When all 64 places are taken, the service hangs up on the oldest client to make room for the
+//! next, whether it has asked or not. A client that waits for the end of a restart is never sent
+//! away, and every client keeps its place for 10 ms. Until then those who come wait in the kernel's
+//! queue. So a flood gets no more than 6,400 connections a second out of the loop, and a client
+//! that comes when the queue is full (4,096, or `net.core.somaxconn`) is served after a second or
+//! so. A client that was hung up on before its request was read can ask again:
+//! [`request_restart`](crate::restart_coordination_socket::request_restart) and
+//! [`request_status`](crate::restart_coordination_socket::request_status) do so until their time is
+//! over.
 //!
 //! # The system calls of the loop
 //!
-//! What the thread that calls [`Restarter`](crate::Restarter)'s methods needs after [`build`](crate::RestartConfig::build) and the binding of
-//! [`Sockets`](crate::Sockets), for a seccomp filter. It needs neither `execve` nor anything that makes a process or a thread. The names are those of
-//! 64-bit machines; one that a machine does not have is left out there. The program's own calls come on top: its connections, its files, its log.
+//! What the thread that calls [`Restarter`](crate::Restarter)'s methods needs after
+//! [`build`](crate::RestartConfig::build) and the binding of [`Sockets`](crate::Sockets), for a
+//! seccomp filter. It needs neither `execve` nor anything that makes a process or a thread. The
+//! names are those of 64-bit machines; one that a machine does not have is left out there. The
+//! program's own calls come on top: its connections, its files, its log.
 //!
 //! | calls | for |
 //! | --- | --- |
@@ -592,10 +540,13 @@
 //! | `brk`, `mmap`, `munmap`, `mremap`, `mprotect`, `madvise`, `getrandom` | memory, and the seeds of hash maps |
 //! | `rt_sigprocmask`, `rt_sigreturn`, `restart_syscall` | the handler of the restart signal; going on after a signal, or after the process was stopped |
 //!
-//! A filter that has a call fail (`SystemCallErrorNumber=`) is noticed too: calls that every restart needs are tried in
-//! [`build`](crate::RestartConfig::build), which logs a warning, and each restart is refused by the name of the call
-//! ([`Refusal::MissingCall`](crate::Refusal::MissingCall)). Of one that is forbidden later, the failed restart names it. Without
-//! `pidfd_send_signal` a successor that hangs cannot be killed: an error is logged, and the status says so until somebody else has killed it.
+//! A filter that has a call fail (`SystemCallErrorNumber=`) is noticed too: calls that every
+//! restart needs are tried in [`build`](crate::RestartConfig::build), which logs a warning, and
+//! each restart is refused by the name of the call
+//! ([`Refusal::MissingCall`](crate::Refusal::MissingCall)). Of one that is forbidden later, the
+//! failed restart names it. Without `pidfd_send_signal` a successor that hangs cannot be killed: an
+//! error is logged, and the status says so until somebody else has killed it.
 //!
-//! One call more is made in a process that leads the session of a terminal, when it is asked for a restart: `rt_sigaction`, which tells
-//! whether the end of this process would be that of the successor.
+//! One call more is made in a process that leads the session of a terminal, when it is asked for a
+//! restart: `rt_sigaction`, which tells whether the end of this process would be that of the
+//! successor.

@@ -73,18 +73,19 @@
 //! # As a task beside other work
 //!
 //! [`RestartTask`] is a future for any executor, and needs no runtime. It resolves when a restart
-//! has succeeded. Its first poll says that this process is ready. [`startup_complete`] says so
-//! earlier, and waits for the answer: call it before the first connection is accepted.
+//! has succeeded. Its first poll says that this process is ready; [`RestartTask::ready`] says so
+//! earlier and waits for the answer. So call that before the first connection is accepted, or
+//! [`startup_complete`], which does the same and blocks.
 //!
 //! ```no_run
 //! use std::io;
-//! use pollflip::{RestartConfig, startup_complete};
+//! use pollflip::RestartConfig;
 //!
 //! async fn serve() -> io::Result<()> {
 //!     let mut task = RestartConfig::new().coordination_socket("/run/echo/restart.sock").try_into_restart_task()?;
 //!     let listener = task.restarter().sockets().tcp_listener("echo", "127.0.0.1:7000")?;
 //!     let listener = tokio::net::TcpListener::from_std(listener)?;
-//!     startup_complete()?; // the predecessor accepts no more, and this process does
+//!     task.ready().await?; // the predecessor accepts no more, and this process does
 //!     loop {
 //!         tokio::select! {
 //!             accepted = listener.accept() => {

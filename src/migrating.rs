@@ -28,14 +28,17 @@
 //! | `RestartResult<T>`, which is anyhow's | `Result<T, `[`Error`]`>` in the process, `Result<u32, `[`RequestError`]`>` for a client |
 //! | `ChildSpawnError`, with two variants | [`ChildSpawnError`], with the same two: the spawn part of [`Failure`], which also knows how else a successor can fail |
 //! | `request_restart().await`, `request_restart_sync()` | [`RestartConfig::request_restart`], which blocks, or [`request_restart`] with a limit and progress |
-//! | `RestartMessage`, `RestartRequest`, `RestartResponse` | not public; the bytes are the same |
-//! | `startup_complete()` | [`startup_complete`]; after the task has been made, not before |
+//! | `RestartCoordinationSocket::new(stream)`, `send_restart_command().await` | [`RestartCoordinationSocket::new`], [`request_restart`](crate::restart_coordination_socket::RestartCoordinationSocket::request_restart)`(limit, progress)`, which blocks |
+//! | its messages: `RestartMessage`, `RestartRequest`, `RestartResponse` | not public; the bytes are the same |
+//! | `startup_complete()` | [`startup_complete`], which blocks, or [`RestartTask::ready`]`().await`; after the task has been made, not before |
 //! | `fixup_systemd_env()` | [`fixup_systemd_env`]; it returns a `Result`, and `try_into_restart_task` does not call it |
 //! | no sockets are passed | [`Sockets`]: named, inherited or bound |
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use pollflip::{Error, RequestError, RestartConfig, restart_coordination_socket, startup_complete};
+//! use std::os::unix::net::UnixStream;
+//! use pollflip::restart_coordination_socket::{RestartCoordinationSocket, request_restart};
+//! use pollflip::{Error, RequestError, RestartConfig};
 //! # struct Handler;
 //! # impl pollflip::LifecycleHandler for Handler {}
 //!
@@ -50,7 +53,7 @@
 //!     pollflip::fixup_systemd_env()?; // only if something else reads systemd's sockets
 //!     let mut task = configured().try_into_restart_task()?.with_handler(Handler);
 //!     let listener = task.restarter().sockets().tcp_listener("echo", "127.0.0.1:7000")?;
-//!     startup_complete()?; // or the first poll of the task says it
+//!     task.ready().await?; // startup_complete(); otherwise the first poll of the task says it
 //!     # drop(listener);
 //!     let mut successor = task.await?; // beside other work, in a select!
 //!     println!("{} serves now; ended: {:?}", successor.pid(), successor.try_wait());
@@ -59,7 +62,11 @@
 //!
 //! fn restart_command() -> Result<u32, RequestError> {
 //!     configured().request_restart()?; // request_restart_sync()
-//!     restart_coordination_socket::request_restart("/run/echo.sock", Duration::from_secs(90), |line| eprintln!("{line}"))
+//!     request_restart("/run/echo.sock", Duration::from_secs(90), |line| eprintln!("{line}"))
+//! }
+//!
+//! fn restart_through(stream: UnixStream) -> Result<u32, RequestError> {
+//!     RestartCoordinationSocket::new(stream).request_restart(Duration::from_secs(90), |_| {})
 //! }
 //! ```
 //!
@@ -75,7 +82,7 @@
 //! | none: the successor serves when the task resolves | [`new_process_granted`]`(pid)`: stop accepting; with a probation the task resolves later |
 //! | `new_process_failed()` | [`new_process_failed`]`(why)`, also for a successor that never came so far |
 //! | none | [`new_process_ready`]`(pid)`: the restart is final |
-//! | `receive_from_old_process()` → a pipe, read to its end | [`Predecessor::receive`]`(limit)` → an [`Inheritance`]: `bytes`, `map` without a copy, `fd` |
+//! | `receive_from_old_process()` → a pipe, read to its end | [`RestartTask::receive`]`(limit).await`, or [`Predecessor::receive`], which blocks → an [`Inheritance`]: `bytes`, `map` without a copy, `fd` |
 //! | whether it is `Some` | [`Restarter::predecessor`]; of a task, [`RestartTask::restarter`]`().predecessor()` |
 //!
 //! ```no_run
@@ -104,9 +111,8 @@
 //!     fn new_process_ready(&mut self, pid: u32) { println!("{pid} it is") }
 //! }
 //!
-//! fn receive_from_old_process(task: &mut RestartTask) -> Result<Option<World>, Box<dyn std::error::Error>> {
-//!     let Some(predecessor) = task.restarter().predecessor() else { return Ok(None) };
-//!     let mut inheritance = predecessor.receive(Duration::from_secs(5))?;
+//! async fn receive_from_old_process(task: &mut RestartTask) -> Result<Option<World>, Box<dyn std::error::Error>> {
+//!     let Some(mut inheritance) = task.receive(Duration::from_secs(5)).await? else { return Ok(None) };
 //!     let (table, player) = (inheritance.bytes("table")?, inheritance.fd("player"));
 //!     Ok(table.zip(player).map(|(table, player)| World { table, player }))
 //! }
@@ -118,18 +124,18 @@
 //! | --- | --- |
 //! | `coordinator.handle()` → `Arc<ShutdownHandle>` | [`ShutdownCoordinator::handle`], which can be cloned |
 //! | `coordinator.handle_weak()` → `Weak<…>` | [`ShutdownCoordinator::handle_weak`], with an `upgrade` |
-//! | `ShutdownSignal::from(&*handle)` | [`ShutdownHandle::signal`] |
+//! | `ShutdownSignal::from(&*handle)` | `ShutdownSignal::from(&handle)`, or [`ShutdownHandle::signal`] |
 //! | `signal.on_shutdown().await`, once | [`ShutdownSignal::on_shutdown`], which resolves once more if the shutdown is forced |
 //! | `coordinator.shutdown().await` | [`ShutdownCoordinator::shutdown`]`().await`, by the task that polls it |
 //! | `coordinator.shutdown_with_timeout(30).await` | `coordinator.shutdown().wait(Duration::from_secs(30))`, which blocks; or the future and a timer of the runtime |
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use pollflip::ShutdownCoordinator;
+//! use pollflip::{ShutdownCoordinator, ShutdownSignal};
 //!
 //! async fn end(coordinator: ShutdownCoordinator) {
 //!     let (handle, weak) = (coordinator.handle(), coordinator.handle_weak());
-//!     let mut signal = handle.signal(); // ShutdownSignal::from(&*handle)
+//!     let mut signal = ShutdownSignal::from(&handle); // ShutdownSignal::from(&*handle)
 //!     let work = async move {
 //!         signal.on_shutdown().await;
 //!         drop(handle); // this unit of work is over
@@ -328,6 +334,9 @@
 //! [`Failure`]: crate::Failure
 //! [`RestartTask`]: crate::RestartTask
 //! [`RestartTask::with_handler`]: crate::RestartTask::with_handler
+//! [`RestartTask::ready`]: crate::RestartTask::ready
+//! [`RestartTask::receive`]: crate::RestartTask::receive
+//! [`RestartCoordinationSocket::new`]: crate::restart_coordination_socket::RestartCoordinationSocket::new
 //! [`RestartTask::restarter`]: crate::RestartTask::restarter
 //! [`Successor`]: crate::Successor
 //! [`Restarter`]: crate::Restarter

@@ -11,9 +11,9 @@ use crate::machine::supervision::Notification;
 /// The longest message that is taken in, as with systemd.
 pub const MAX_MESSAGE: usize = 4096;
 
-/// The words that are between the service and its guard, and not for a manager above the guard:
-/// they name processes, or mean descriptors that come with them. STOPPING is passed on by the guard
-/// itself, when it is true for all of the service.
+/// The words that a guard does not pass on to a manager above it. They name processes that only the
+/// guard watches, or go with a descriptor that only the guard gets. The guard says STOPPING itself,
+/// when the whole service stops.
 const OURS: [&str; 9] = ["MAINPID", "MAINPIDFD", "MAINPIDFDID", "BARRIER", "FDSTORE", "FDSTOREREMOVE", "FDNAME", "FDPOLL", "STOPPING"];
 
 /// One message, as it came.

@@ -117,8 +117,9 @@ impl Predecessor {
         self.0.pid()
     }
 
-    /// Tells it, the one who asked for the restart, and systemd how far this process is: a line for people, such as "warming the cache, 40%". What
-    /// comes while some two hundred lines have not been read is left out.
+    /// Tells the predecessor how far this process is: a line for people, such as "warming the cache,
+    /// 40%". The predecessor passes it on to the one who asked for the restart, and to systemd. While
+    /// some two hundred lines have not been read, further ones are left out.
     pub fn progress(&self, text: &str) {
         // What nobody reads must not pile up, nor stand in the way of what this process says last.
         if self.is_here() && self.0.line.has_room() {
@@ -126,9 +127,10 @@ impl Predecessor {
         }
     }
 
-    /// Asks for the state, for programs with a loop: it comes as [`Event::Inherited`](crate::Event::Inherited). The predecessor freezes from
-    /// then on until this process is ready, so do the slow initialisation first. A [`RestartTask`](crate::RestartTask) has no use for it but
-    /// in [`next_event`](crate::RestartTask::next_event).
+    /// Asks for the state without waiting for it, for programs with a loop: it comes as
+    /// [`Event::Inherited`](crate::Event::Inherited). The predecessor is frozen until this process is
+    /// ready, so do the slow initialisation first. With a [`RestartTask`](crate::RestartTask) this is
+    /// for programs that take each event by [`next_event`](crate::RestartTask::next_event).
     pub fn pull(&self) {
         if self.is_here() && !self.0.pull() {
             log::warn!(target: "pollflip", "pull comes too late: this process has said that it is ready");
@@ -137,7 +139,8 @@ impl Predecessor {
 
     /// Asks for the state and waits for it.
     ///
-    /// The predecessor freezes meanwhile, so the limit is for it to answer, not for this process to initialise: some seconds.
+    /// The predecessor is frozen meanwhile. The limit is the time that it has to save and send the state:
+    /// some seconds. Do the initialisation of this process before.
     ///
     /// # Errors
     ///
@@ -152,7 +155,8 @@ impl Predecessor {
         result
     }
 
-    /// Tells it, and the one who asked for the restart, that this process will not take over, and why. It then kills this process.
+    /// Tells the predecessor, and through it the one who asked for the restart, that this process will
+    /// not take over, and why. The predecessor then kills this process.
     pub fn refuse(&self, reason: &str) {
         if self.is_here() {
             self.0.refuse(reason);
@@ -306,8 +310,8 @@ fn inherited_lifeline() -> Option<OwnedFd> {
     named
 }
 
-/// What the environment tells of the start of this process, if it belongs to the lifeline that is named there. Whoever has started a process
-/// that has gained rights may have made it up.
+/// What the environment tells of the start of this process, if it belongs to the lifeline that is named there. The caller
+/// of a process that has gained rights may have made it up.
 fn birth() -> Option<Birth> {
     if sys::is_simulated() || sys::has_gained_rights() {
         return None;

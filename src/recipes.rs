@@ -2,6 +2,8 @@
 //!
 //! - [Several threads](#several-threads)
 //! - [A listener for each thread](#a-listener-for-each-thread)
+//! - [Another address](#another-address)
+//! - [A multicast group](#a-multicast-group)
 //! - [A library that blocks in accept](#a-library-that-blocks-in-accept)
 //! - [io_uring](#io_uring)
 //! - [TLS](#tls)
@@ -14,6 +16,9 @@
 //! All of them follow from two rules. Until [`Restarter::ready`](crate::Restarter::ready) has
 //! returned, the successor touches nothing that the predecessor still uses. From
 //! [`Event::HandedOff`](crate::Event::HandedOff) on, the predecessor takes no new work.
+//!
+//! The orders of locks, listeners, addresses, children and processors are kept by tests through
+//! many restarts, and through restarts that fail (`tests/recipes`).
 //!
 //! # Several threads
 //!
@@ -81,43 +86,39 @@
 //!
 //! # A listener for each thread
 //!
-//! With SO_REUSEPORT the kernel spreads connections over several listeners of one address. Each of
-//! them has a queue of its own. A connection in the queue of a listener that nobody holds any more
-//! is reset. So:
+//! With `SO_REUSEPORT` the kernel spreads connections over all listeners of an address. Each has a
+//! queue of its own. A connection in the queue of a listener that nobody holds any more is reset.
+//! So a group grows and shrinks like this:
 //!
-//! - Each listener has a name of its own and goes over like any other.
-//! - **More threads than before**: the successor binds what is missing *after* `ready`. Bound
-//!   earlier, it would collect connections that are lost if the attempt fails.
-//! - **Fewer threads than before**: the successor takes all of them, and a thread serves more than
-//!   one. Listeners that are not asked for are closed at `ready`, with what waits in them.
+//! - The successor takes over all listeners that its predecessor has, also if it has fewer threads:
+//!   one thread then serves several.
+//! - It binds additional ones when it serves. Bound earlier, they would collect connections that
+//!   are lost if the attempt fails.
 //!
 //! ```no_run
 //! use std::{io, net::{SocketAddr, TcpListener}, os::fd::AsRawFd};
-//! use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt};
+//! use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
+//! use nix::sys::socket::{bind, listen, setsockopt, socket, sockopt};
 //! use pollflip::{Error, Restarter};
 //!
-//! /// The listeners of all threads, more than one a thread if there were more threads before. Ends with `ready`.
-//! fn listeners(restarter: &mut Restarter, address: SocketAddr, threads: usize) -> Result<Vec<TcpListener>, Error> {
+//! /// As many as are wanted, and more if there were more before. Calls `ready`.
+//! fn group(restarter: &mut Restarter, address: SocketAddr, wanted: usize) -> Result<Vec<TcpListener>, Error> {
 //!     let mut listeners = Vec::new();
-//!     let unclaimed = restarter.sockets().unclaimed();
-//!     for name in unclaimed.iter().filter(|name| name.starts_with("web/")) {
-//!         listeners.push(restarter.sockets().tcp_listener(name, address)?);
-//!     }
-//!     if listeners.is_empty() {
-//!         // The first generation: nobody else has the address, and what cannot be bound is told before `ready`.
-//!         listeners.push(restarter.sockets().or_insert_with("web/0", || reuse_port(address))?);
+//!     let adopted = restarter.sockets().unclaimed();
+//!     for name in adopted.iter().filter(|name| name.starts_with("web ")) {
+//!         listeners.push(restarter.sockets().or_insert_with(name, || with_reuse_port(address))?);
 //!     }
 //!     restarter.ready()?;
-//!     while listeners.len() < threads {
-//!         let name = format!("web/{}", listeners.len());
-//!         listeners.push(restarter.sockets().or_insert_with(&name, || reuse_port(address))?);
+//!     for name in (0..wanted).map(|number| format!("web {number}")).filter(|name| !adopted.contains(name)) {
+//!         listeners.push(restarter.sockets().or_insert_with(&name, || with_reuse_port(address))?);
 //!     }
 //!     Ok(listeners)
 //! }
 //!
-//! fn reuse_port(address: SocketAddr) -> io::Result<TcpListener> {
+//! fn with_reuse_port(address: SocketAddr) -> io::Result<TcpListener> {
 //!     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-//!     let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
+//!     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+//!     let socket = socket(family, SockType::Stream, flags, None)?;
 //!     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
 //!     setsockopt(&socket, sockopt::ReusePort, &true)?;
 //!     bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
@@ -126,8 +127,33 @@
 //! }
 //! ```
 //!
-//! The names stay without gaps, since nothing is ever removed. To close listeners, end the service
-//! once and start it afresh.
+//! With a probation, additional ones are bound at [`Committed`](crate::Event::Committed): what
+//! waits in them is reset if the successor dies. A group is made smaller by a fresh start, or where
+//! `net.ipv4.tcp_migrate_req` is 1.
+//!
+//! # Another address
+//!
+//! A new address that has nothing to do with the old one is bound before `ready`, under another
+//! name. One that overlaps it (`127.0.0.1:80` and `0.0.0.0:80`) cannot be bound as long as the
+//! predecessor listens: without more it is bound at
+//! [`PredecessorGone`](crate::Event::PredecessorGone), and until then nobody listens there, or only
+//! the old one does. Without a gap it is the recipe for groups, with a name for each address, such
+//! as `web 0.0.0.0:80`:
+//!
+//! 1. The successor takes over what the predecessor has, and accepts from it.
+//! 2. After [`ready`](crate::Restarter::ready) it sets `SO_REUSEPORT` on that, in case the release
+//!    before has not.
+//! 3. It binds the new address with `SO_REUSEPORT`, and accepts from both. The kernel prefers the
+//!    listener with the narrower address.
+//!
+//! The old listener stays: connections wait in it. Where an address must not be served any more,
+//! the listener is [removed](crate::Sockets::remove) and closed when nothing has come on it for a
+//! while.
+//!
+//! # A multicast group
+//!
+//! A socket that is inherited is in its groups already, and joining one again is an error
+//! (`EADDRINUSE`): see [`udp_socket`](crate::Sockets::udp_socket).
 //!
 //! # A library that blocks in accept
 //!
@@ -239,17 +265,47 @@
 //!
 //! # Locks and embedded databases
 //!
-//! A lock that only one process can have must change hands. In the natural order (the successor
-//! opens the database, then it is ready) every restart fails, since the predecessor still has the
-//! lock. Two orders never collide:
+//! A database or a single instance has a lock that only one process can have. Before
+//! [`ready`](crate::Restarter::ready) has returned, the predecessor still has it, and a successor
+//! that waits for it is never ready. Right after `ready` it may still have it. Two orders never
+//! collide:
 //!
-//! | order | predecessor | successor | the service stands still |
+//! | order | the predecessor lets it go at | the successor takes it | who has it meanwhile |
 //! | --- | --- | --- | --- |
-//! | with the state | closes it at [`StateRequested`](crate::Event::StateRequested), *before* [`send`](crate::Handover::send), and opens it again at [`Failed`](crate::Event::Failed) and [`Resumed`](crate::Event::Resumed) | opens it when [`receive`](crate::Predecessor::receive) has returned, before `ready` | from the freeze on, until the database is open |
-//! | at the commit | closes it at [`HandedOff`](crate::Event::HandedOff), before it polls again, and opens it again at `Resumed` | opens it at [`Committed`](crate::Event::Committed) | what needs the database, from the grant until then |
+//! | with the state | [`StateRequested`](crate::Event::StateRequested), before it [sends](crate::Handover::send) | after [`receive`](crate::Predecessor::receive), before `ready` | nobody from then on until the successor takes it: the service stands still anyway |
+//! | with the service | [`HandedOff`](crate::Event::HandedOff) | at [`Committed`](crate::Event::Committed) | nobody between the two, during a whole probation too |
 //!
-//! Right after `ready` is too early for the second order: the predecessor may not have heard yet.
-//! With a probation the first is the one.
+//! In both the predecessor takes the lock again at [`Failed`](crate::Event::Failed) and at
+//! [`Resumed`](crate::Event::Resumed), if it has let it go: the successor has ended by then. The
+//! first process takes the lock at its start. With the state:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use pollflip::{Event, RestartConfig};
+//!
+//! # use std::fs::File;
+//! # fn lock() -> std::io::Result<File> { unimplemented!() }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut restarter = RestartConfig::new().build()?;
+//! if let Some(predecessor) = restarter.predecessor() {
+//!     predecessor.receive(Duration::from_secs(5))?;
+//! }
+//! // By flock, or as a database opens its store.
+//! let mut held = Some(lock()?);
+//! restarter.ready()?;
+//! loop {
+//!     match restarter.wait(Duration::from_secs(1)) {
+//!         Some(Event::StateRequested(handover)) => {
+//!             held = None;
+//!             handover.send();
+//!         }
+//!         Some(Event::Failed(_) | Event::Resumed(_)) if held.is_none() => held = Some(lock()?),
+//!         Some(Event::Completed(_)) => return Ok(()),
+//!         _ => {}
+//!     }
+//! }
+//! # }
+//! ```
 //!
 //! - A lock by `flock` or by `F_OFD_SETLK` belongs to the open file. It can be handed over with
 //!   [`Handover::fd`](crate::Handover::fd), and is held throughout. The predecessor then only
@@ -259,18 +315,21 @@
 //!
 //! # Child processes
 //!
-//! Children stay children of the predecessor. When it ends, they are given to init or to the
-//! nearest subreaper, and run on. The successor cannot wait for them: their exit status goes to
-//! their parent.
+//! A helper is the child of the process that has started it, and no later generation can wait for
+//! it (`ECHILD`). Its number may be another process's one day. A pidfd (`pidfd_open`) is not:
 //!
-//! - **Short work**: the predecessor waits for it before it ends, as for a connection.
-//! - **Helpers that stay**: hand a pidfd over (`pidfd_open`, then
-//!   [`Handover::fd`](crate::Handover::fd)), with the pipes to the helper. The successor sees the
-//!   end of the helper when the pidfd becomes readable, and can signal it without meeting another
-//!   process of that number.
-//! - Have the helper end when its pipe does, so that it does not outlive the service.
-//! - Start children with [`std::process::Command`], or give them no descriptors: what a child
-//!   inherits stays open as long as it lives.
+//! - It goes to each successor by [`Handover::fd`](crate::Handover::fd).
+//! - It becomes readable when the helper has ended, so the loop watches it.
+//! - `pidfd_send_signal` ends the helper, and nobody else.
+//! - Its exit status stays unknown to later generations. The parent reaps it, and after its end the
+//!   process that takes orphans in.
+//! - A helper that asks for a signal at the end of its parent (`PR_SET_PDEATHSIG`), or that watches
+//!   its parent, ends with the first restart.
+//!
+//! After a restart that has failed the helper is still a child of the process that has started it.
+//!
+//! Short work is simpler: the predecessor waits for it before it ends, as for a connection. What a
+//! child inherits stays open as long as it lives, so give it no descriptors of the service.
 //!
 //! # Ports that a library binds
 //!
@@ -286,8 +345,8 @@
 //!
 //! # Affinity and scheduling
 //!
-//! A successor is born with the CPU affinity, the nice value and the scheduling policy of the
-//! restart thread. That thread has those of the thread that called
-//! [`build`](crate::RestartConfig::build), at that moment. So call `build` first, and pin the loop
-//! to its processor afterwards: otherwise every later generation, with all its threads, is born on
-//! that one processor.
+//! Affinity, niceness and scheduling policy belong to a thread, and a successor is born with those
+//! of the restart thread, which has those of the thread that calls
+//! [`build`](crate::RestartConfig::build). So a program sets them after `build`. Set before, they
+//! come to every later generation: one that starts a worker for each processor then starts one
+//! worker, and a niceness that is raised each time adds up.

@@ -67,33 +67,39 @@ const BUDGET: Duration = Duration::from_millis(2);
 
 /// Restarts this process, and knows the one that it was started by.
 ///
-/// One object that fits into any loop: register it in a `mio::Poll` (it is a `mio::event::Source`), watch its descriptor with anything else
-/// (it is [`AsFd`]), or call [`poll`](Restarter::poll) once a tick. The descriptor becomes readable when there is something to do, deadlines
-/// included, and stays so until `poll` has returned `None`.
+/// One object that fits into any loop: register it in a `mio::Poll` (it is a `mio::event::Source`),
+/// watch its descriptor with anything else (it is [`AsFd`]), or call [`poll`](Restarter::poll) once
+/// a tick. The descriptor becomes readable when there is something to do, deadlines included, and
+/// stays so until `poll` has returned `None`.
 ///
-/// There can be one at a time in a process, and none after one that has handed the service over. **Dropping** it gives up what is under
-/// way: a successor that is not ready yet is killed, and the service becomes that of one on probation. The restart signal does nothing
-/// afterwards. Dropping waits for the child's end, for the restart thread, for the kernel to take the last message to a successor and for
-/// systemd to take the new main process in, which takes a moment, and 5 s at the most for each.
+/// There can be one at a time in a process, and none after one that has handed the service over.
+/// **Dropping** it gives up what is under way: a successor that is not ready yet is killed, and the
+/// service becomes that of one on probation. The restart signal does nothing afterwards. Dropping
+/// waits for the child's end, for the restart thread, for the kernel to take the last message to a
+/// successor and for systemd to take the new main process in, which takes a moment, and 5 s at the
+/// most for each.
 ///
 /// # The contract
 ///
-/// **Only one of the two processes touches what both have: until [`ready`](Restarter::ready) has returned it is the predecessor, from
-/// [`Event::HandedOff`] on it is the successor.**
+/// **Only one of the two processes touches what both have: until [`ready`](Restarter::ready) has
+/// returned it is the predecessor, from [`Event::HandedOff`] on it is the successor.**
 ///
-/// 1. Build the restarter early: before other threads start, before privileges are given up, before the thread is pinned to a processor.
-/// 2. Ask for each socket by name ([`sockets`](Restarter::sockets)), in every generation in the same way. Bind nothing else that the
-///    predecessor has.
-/// 3. Initialise, however long it takes; [`Predecessor::progress`] tells where it is. If it cannot be done, [`Predecessor::refuse`] with the
-///    reason.
-/// 4. Ask for the state last, if there is any: [`Predecessor::receive`]. The predecessor is frozen from here on.
+/// 1. Build the restarter early: before other threads start, before privileges are given up, before
+///    the thread is pinned to a processor.
+/// 2. Ask for each socket by name ([`sockets`](Restarter::sockets)), in every generation in the
+///    same way. Bind nothing else that the predecessor has.
+/// 3. Initialise, however long it takes; [`Predecessor::progress`] tells where it is. If it cannot
+///    be done, [`Predecessor::refuse`] with the reason.
+/// 4. Ask for the state last, if there is any: [`Predecessor::receive`]. The predecessor is frozen
+///    from here on.
 /// 5. Call [`ready`](Restarter::ready). Accept, read and write only after it has returned.
-/// 6. Whenever the descriptor is readable, or once a tick, call [`poll`](Restarter::poll) until it returns `None`. There is no timeout to
-///    compute.
-/// 7. Do what each [`Event`] asks for before `poll` is called again. An error on the way, of saving the state say, does not end the loop: this
-///    process keeps serving.
+/// 6. Whenever the descriptor is readable, or once a tick, call [`poll`](Restarter::poll) until it
+///    returns `None`. There is no timeout to compute.
+/// 7. Do what each [`Event`] asks for before `poll` is called again. An error on the way, of saving
+///    the state say, does not end the loop: this process keeps serving.
 /// 8. At [`Event::Completed`], finish the old work and end.
-/// 9. To end without a successor, call [`stop`](Restarter::stop), go on polling, finish the work and end.
+/// 9. To end without a successor, call [`stop`](Restarter::stop), go on polling, finish the work
+///    and end.
 ///
 /// ```no_run
 /// use std::time::Duration;

@@ -9,7 +9,7 @@
 //!                                    └─────────── last handle dropped ──▶ the Shutdown is finished
 //! ```
 //!
-//! Each unit of work (a connection, a job) holds a [`ShutdownHandle`] and drops it when it is done. Whoever wants to know that the end has
+//! Each unit of work (a connection, a job) holds a [`ShutdownHandle`] and drops it when it is done. A part of the program that wants to know that the end has
 //! come asks, awaits, waits for or registers a [`ShutdownSignal`].
 //!
 //! ```

@@ -310,8 +310,9 @@ impl Sockets {
         self.entries.iter().flat_map(|(name, entries)| entries.iter().map(|entry| (name.as_str(), entry.socket.as_fd())))
     }
 
-    /// What it is to get as systemd passes it, with the numbers: without a gap, since all that is said of them is how many there are. One
-    /// of those that came may have been left alone, and what is at its number must not be taken for the next one.
+    /// The sockets that the successor gets as systemd passes them, with their numbers. The numbers have no
+    /// gap, since LISTEN_FDS says only how many there are: a socket that was left alone here would
+    /// shift the names of those after it.
     pub(crate) fn untouched(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>, i32)> {
         self.untouched.iter().zip(FIRST_PASSED..).map(|((passed, socket), number)| (passed.name.as_str(), socket.as_fd(), number))
     }

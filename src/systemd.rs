@@ -120,7 +120,7 @@ fn takes_unaddressed(addressee: Option<String>) -> bool {
     };
     log::warn!(
         target: "pollflip",
-        "{LISTEN_FDS}={count}, but {why}: none is taken; whoever starts this process must set {LISTEN_PID} to {own}, or leave it away and \
+        "{LISTEN_FDS}={count}, but {why}: none is taken; what starts this process must set {LISTEN_PID} to {own}, or leave it away and \
          pass bound sockets from descriptor {FIRST_PASSED} on"
     );
     false
@@ -178,12 +178,14 @@ pub(crate) fn pass_on(names: &[String]) -> [(&'static str, OsString); 3] {
     [(LISTEN_PID, AUTO.into()), (LISTEN_FDS, names.len().to_string().into()), (LISTEN_FDNAMES, names.join(":").into())]
 }
 
-/// Puts LISTEN_PID right for libraries that take the sockets of systemd by themselves, such as `listenfd`: a predecessor could only
-/// write `auto` into it.
+/// Writes the number of this process into LISTEN_PID, for libraries that take the sockets of systemd
+/// themselves, such as `listenfd`. A predecessor does not know the number of its successor, and writes
+/// `auto`.
 ///
-/// Call it first in `main`: it changes the environment, which is sound only while there is one thread, and is skipped with a debug
-/// log when there are more. So it is in a process that no predecessor has started, and that has only inherited the environment of one.
-/// A program that takes its sockets from [`Sockets`](crate::Sockets) does not need it.
+/// Call it first in `main`. It changes the environment, which is sound only while there is one thread:
+/// with more threads it does nothing and says so in a debug log. It does the same in a process that
+/// no predecessor has started and that has only inherited the environment of one. A program that
+/// takes its sockets from [`Sockets`](crate::Sockets) does not need it.
 ///
 /// # Errors
 ///

@@ -32,6 +32,7 @@
 //! | --- | --- | --- |
 //! | "not ready" for ever | the program never calls [`ready`](crate::Restarter::ready); of a task, nobody polls it | call it when the program can serve |
 //! | "on probation" after a deploy | the last restart is not final yet | wait until the probation is over |
+//! | exit status 5 | the reason stays as long as this process lives ([`Refusal::is_permanent`](crate::Refusal::is_permanent)) | stop the service, mend what the reason names, start it |
 //! | "earlier generations still finish their work" | drains without an end | a time limit for the drain |
 //!
 //! # The restart fails
@@ -39,11 +40,12 @@
 //! | symptom | cause | remedy |
 //! | --- | --- | --- |
 //! | "was not ready in time" | the successor initialises for longer than [`ready_timeout`](crate::RestartConfig::ready_timeout), blocks before `ready`, or waits for something that the predecessor has | [`progress`](crate::Predecessor::progress) says where it is; raise the limit; see [locks](crate::recipes#locks-and-embedded-databases) |
-//! | "address in use" in the successor | the program binds the port itself in the place of asking [`Sockets`](crate::Sockets); or a library does | [ports that a library binds](crate::recipes#ports-that-a-library-binds) |
+//! | "address in use" in the successor | the program binds the port itself in the place of asking [`Sockets`](crate::Sockets); or a library does; or the address overlaps the old one. The error names the holder where it can | [ports that a library binds](crate::recipes#ports-that-a-library-binds), [another address](crate::recipes#another-address) |
 //! | "is at another address" | the configuration has changed: the name stands for the old address | give the new address a new name. The old one is closed at `ready`, unless it is asked for |
 //! | "does that program call ready()?" | another program stands at the path, or the new version ends early | look at what was deployed |
 //! | "no such file" | the release was removed, or the service was started by a relative path | keep the old release until the restart is over; [`RestartConfig::program`](crate::RestartConfig::program) |
 //! | the successor waits in `ready` or `receive` | the loop of the predecessor stands still | it answers within one turn of that loop |
+//! | "killed by the kernel because memory was short" | there is no memory for two processes, and the successor goes first | [memory](crate::guide#memory-and-descriptors-for-two-processes) |
 //! | it fails under systemd only | hardening: no `execve`, too few processes, no memory for two | the list at the end of the unit in the [`guide`](crate::guide#under-systemd) |
 //! | "Permission denied" after the user was changed | the new user may not execute the program, or enter the directory | [fewer privileges](crate::guide#fewer-privileges) |
 //!
@@ -51,12 +53,13 @@
 //!
 //! | symptom | cause | remedy |
 //! | --- | --- | --- |
-//! | the old version runs again | the path by which the service was started still leads to it | [a deploy, step by step](crate::guide#a-deploy-step-by-step); `status` |
+//! | "the same file as before": the old version runs again | the path by which the service was started still leads to it | [a deploy, step by step](crate::guide#a-deploy-step-by-step) |
 //! | the service is gone a moment later | something above takes the end of the first process for the end of the service | a [guard](crate::guide#under-a-guard) |
 //! | systemd kills the new process at `systemctl stop` | the unit has no `ExecStop=` | the one of `examples/systemd/restarter.service` |
-//! | settings of the unit or of a `.env` file are not seen | environment, limits and arguments are those of the first process | `systemctl restart`; [`RestartConfig::env`](crate::RestartConfig::env) |
+//! | settings of the unit are not seen | environment, limits and arguments are those of the first process | `systemctl restart` |
+//! | changes of a `.env` file are not seen | the program has loaded it into its environment, and successors inherit that | [`RestartConfig::env_as_executed`](crate::RestartConfig::env_as_executed) |
 //! | the old process never ends | a connection never ends | a time limit for the drain; [`Shutdown::wait`](crate::Shutdown::wait) |
-//! | clients see no end of a connection that the old process closed | a child of it, or a copy in the successor, has the descriptor too | CLOEXEC for all descriptors; deregister and drop what was handed over |
+//! | clients see no end of a connection that the old process closed | a child of it, or a copy in the successor, has the descriptor too; a warning names descriptors that are not CLOEXEC when they grow | CLOEXEC for all descriptors; [`RestartConfig::inherit_descriptors`](crate::RestartConfig::inherit_descriptors)`(false)`; drop what was handed over |
 //! | all generations run on one processor | the affinity was set before `build` | [affinity](crate::recipes#affinity-and-scheduling) |
 //! | some connections are reset at each restart | the program closes before the client's request is answered, or each generation binds a listener of its own | drain as `examples/tcp_proxy.rs` does; [a listener for each thread](crate::recipes#a-listener-for-each-thread) |
 //!

@@ -41,7 +41,7 @@ pub(crate) fn now() -> Duration {
 /// Prints `MOMENT NANOSECONDS PID`.
 pub(crate) fn tell(moment: Moment) {
     let name = NAMES.iter().find(|(known, _)| *known == moment).map_or("", |(_, name)| name);
-    // Whoever reads this may be gone.
+    // The reader of this may be gone.
     let _ = writeln!(io::stdout(), "{name} {} {}", now().as_nanos(), process::id());
 }
 

@@ -179,7 +179,7 @@ impl Field {
             self.turn(Duration::from_millis(1));
             let now = Instant::now();
             let due = (now - begun).as_micros() * players as u128 / ROUND.as_micros();
-            // Whoever was held up does not ask twice.
+            // A player who was held up does not ask twice.
             for turn in asked.max(due.saturating_sub(players as u128))..due {
                 let key = (turn % players as u128) as usize;
                 if self.with(key, |client| client.ask(now)) == Some(true) {

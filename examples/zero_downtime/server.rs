@@ -82,7 +82,7 @@ pub(crate) fn serve(options: Options) -> io::Result<()> {
     restarter.ready()?;
     server.gate.follow(&restarter, server.poll.registry())?;
 
-    // Whoever reads this may be gone by the time of a later generation.
+    // The reader of this may be gone by the time of a later generation.
     let _ = writeln!(io::stdout(), "listening on {address}, pid {}", process::id());
     if let Some(time) = options.crash_after {
         crash_after(time);

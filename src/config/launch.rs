@@ -211,8 +211,9 @@ fn followed(absolute: PathBuf, path: &Path) -> PathBuf {
     if path.is_absolute() { absolute } else { named_directory().map_or(absolute, |directory| directory.join(path)) }
 }
 
-/// The directory of now, by a name that follows a `current` link where one is known: the name by which a shell has entered it, or the way
-/// on which the program was found. `None`: it is gone, and cannot be gone back to.
+/// The current directory, by a name that follows a `current` link if such a name is known: the one by
+/// which a shell has entered the directory, or the beginning of the program's path. `None`: the
+/// directory is gone, and no path leads to it.
 fn own_directory(program: Option<&Path>) -> Option<PathBuf> {
     let here = env::current_dir().ok()?;
     let named = named_directory().filter(|named| *named != here);

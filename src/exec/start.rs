@@ -70,7 +70,7 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
 fn hold(pid: u32, program: &Program) -> Result<Process, ChildSpawnError> {
     Process::open(pid)
         .map_err(sys::naming("pidfd_open"))
-        // Whoever waits for any child may have reaped it by then, and its number may have gone to a process that is none of ours.
+        // A part of the program that waits for any child may have reaped it by then, and its number may have gone to a process that is none of ours.
         .and_then(|process| if process.is_child() { Ok(process) } else { Process::gone(pid) })
         .or_else(|error| match error.raw_os_error() {
             // SIGCHLD is ignored, or somebody waits for any child: it has ended and nobody knows how.

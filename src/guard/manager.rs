@@ -14,8 +14,8 @@ use std::time::Duration;
 use crate::notify::Message;
 use crate::systemd::NOTIFY_SOCKET;
 
-/// So many messages wait for a manager that is busy. What comes beyond takes the place of the
-/// oldest but one: the first is READY.
+/// So many messages wait for a manager that is busy. A further one takes the place of the second
+/// oldest: the oldest may be READY, and is kept.
 const WAITING: usize = 16;
 /// How soon what waits is sent again.
 pub(super) const RETRY: Duration = Duration::from_millis(20);

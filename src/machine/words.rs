@@ -118,9 +118,9 @@ pub enum Action {
     Abandon(Attempt),
     /// Kill it; its end is awaited.
     Kill(Attempt),
-    /// If it still lives, tell it that the service is its own; then `Granted` is the answer, and otherwise `Dying` or `Exited`.
+    /// Tell it that the service is its own, unless it is ending. The answer is `Granted`, or `Dying` or `Exited`.
     Grant(Attempt),
-    /// Look whether its end has begun; then `Dying` is the answer, and otherwise `Sound`.
+    /// Look whether its end has begun. The answer is `Dying` if it has, and `Sound` if not.
     Check(Attempt),
     /// Tell all others that this is final; `ManagerAsked`, `ManagerTold` and `BarrierPassed` are the answers.
     Commit(Attempt),

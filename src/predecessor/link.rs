@@ -281,7 +281,7 @@ impl Link {
         }
     }
 
-    /// The state for the loop, when it has come; `None` while another thread waits for it. Whoever has it may be ready.
+    /// The state for the loop, when it has come; `None` while another thread waits for it. A process that has it may be ready.
     pub(crate) fn inherited(&self) -> Option<Inheritance> {
         if !self.takeover.has_state() {
             return None;

@@ -43,7 +43,7 @@ impl Door {
         Some(why)
     }
 
-    /// Whoever wants to can be turned away without end, and the log is not for that.
+    /// Anybody can come and be turned away without end, and the log is not for that.
     fn warn(&mut self, why: &str, now: Duration) {
         if self.warned.is_some_and(|at| now < at + WARNING) {
             self.unmentioned += 1;

@@ -175,7 +175,7 @@ impl Server {
             let why = || "this process has just been replaced: ask again".into();
             let Ok(Some(request)) = client.read() else { return true };
             match request {
-                // Whoever hangs up on this question is not the one to ask any more.
+                // A service that hangs up on this question is not the one to ask any more.
                 Request::Status => return false,
                 Request::TryRestart => client.tell(&Response::RestartFailed(why())),
                 Request::Restart { .. } => client.tell(&Response::RestartRefused(why())),

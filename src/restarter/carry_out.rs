@@ -161,7 +161,7 @@ impl Restarter {
                 let mut text = format!("process {pid} has taken over");
                 if let Some(time) = self.driver.limits().probation {
                     text += &format!(", on probation for {time:?}");
-                    // Whoever asked has to wait for so long.
+                    // The one who asked has to wait for so long.
                     self.requests.progress(&text);
                 }
                 if let Some(path) = self.succession.same_program() {

@@ -115,7 +115,7 @@ impl Simulation {
         Simulation(())
     }
 
-    /// Lets time pass. Whoever has set a timer has yet to hear of it.
+    /// Lets time pass. What has set a timer has yet to hear of it.
     pub fn pass(&self, time: Duration) {
         with(|system| system.passed = system.passed.saturating_add(time));
     }

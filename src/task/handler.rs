@@ -38,8 +38,9 @@ pub trait LifecycleHandler: Send + 'static {
         Ok(())
     }
 
-    /// The successor asks for the state: fill the handover and send it, here or on another thread. From now on until it ends, or
-    /// [`new_process_failed`](LifecycleHandler::new_process_failed) is called, the state should not change.
+    /// The successor asks for the state: fill the handover and send it, here or on another thread. The
+    /// state should not change any more, unless
+    /// [`new_process_failed`](LifecycleHandler::new_process_failed) is called.
     ///
     /// # Errors
     ///

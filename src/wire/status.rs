@@ -9,6 +9,20 @@ use super::{field, field_or_default, object};
 
 /// Where a service stands: what [`Restarter::status`](crate::Restarter::status) returns and
 /// [`request_status`](crate::restart_coordination_socket::request_status) fetches.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use pollflip::restart_coordination_socket::request_status;
+///
+/// # fn main() -> Result<(), pollflip::RequestError> {
+/// let status = request_status("/run/echo/restart.sock", Duration::from_secs(5))?;
+/// println!("process {} is generation {}", status.pid, status.generation);
+/// if let Some(last) = status.outcomes.last() {
+///     println!("the last restart {}: {}", if last.ok { "succeeded" } else { "failed" }, last.text);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
@@ -25,7 +39,7 @@ pub struct Status {
     /// The last line that the successor under way said of itself.
     pub progress: Option<String>,
     /// Why no restart of that process is possible, if the reason is
-    /// [permanent](crate::Refusal::is_permanent): whoever asks is refused.
+    /// [permanent](crate::Refusal::is_permanent): every request is refused.
     pub impossible: Option<String>,
     /// How the last restart that was tried in this process has failed.
     pub last_failure: Option<String>,

@@ -87,7 +87,7 @@ fn write(directory: &Directory, name: &OsStr, pid: u32) -> io::Result<()> {
         directory.remove(temporary, |found| *found == left.0)?;
     }
     sys::may_fail(&[libc::EACCES, libc::ENOSPC])?;
-    // Whoever may write to it says which process is stopped by it; many a program has a umask of zero, or a caller who chose that.
+    // A user who may write to it decides which process is stopped by it; many a program has a umask of zero, or a caller who chose that.
     let mut file = directory.create(temporary, Mode::from_bits_truncate(0o644)).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => {
             let why = io::Error::new(error.kind(), "it was not left by this service; it is left alone: move it away");

@@ -31,7 +31,7 @@ pub(in crate::restarter) struct World {
 }
 
 impl World {
-    /// Looks at it. A successor is a child of its predecessor, or comes to whoever takes orphans in, and the process that systemd has
+    /// Looks at it. A successor is a child of its predecessor, or comes to the process that takes orphans in, and the process that systemd has
     /// started is gone: that tells nothing, and what held for the first generation holds for it. One that the first generation has not
     /// gone by, since the program `is_trusted` to know better, is seen in all.
     pub(in crate::restarter) fn look(is_first: bool, is_trusted: bool) -> World {
