@@ -104,7 +104,7 @@ fn the_guard_under_an_init_that_ends_with_its_first_child() {
         for _ in 0..3 {
             let new = service.restart();
             new.says("event PredecessorGone");
-            assert_eq!(service.connect().pid, new.pid);
+            assert_eq!(service.connect().pid, new.own);
         }
         let last = service.restart();
         last.says("event PredecessorGone");

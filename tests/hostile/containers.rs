@@ -95,7 +95,7 @@ fn inits(setup: &Setup) -> Vec<String> {
 fn expect_refused(service: &Service, reason: &str) {
     for _ in 0..2 {
         match service.try_restart() {
-            Err(RequestError::Refused(why)) => {
+            Err(RequestError::Impossible(why)) => {
                 assert!(why.contains(reason), "{why}");
                 assert!(why.contains("pollflip guard") && why.contains("RestartConfig::trust_parent"), "{why}");
             }
@@ -159,7 +159,7 @@ fn what_is_not_the_first_child_of_such_an_init_restarts() {
             for _ in 0..3 {
                 let new = service.restart();
                 new.says("event PredecessorGone");
-                assert_eq!(service.connect().pid, new.pid);
+                assert_eq!(service.connect().pid, new.own);
             }
             assert!(service.first().said("log WARN").is_empty());
         }
@@ -177,7 +177,7 @@ fn a_service_whose_parent_is_outside_of_its_namespace_refuses_to_restart() {
         return;
     }
     let service = warned().shell(&format!("{ENTERED} \"$0\"")).start();
-    assert_ne!(service.first().pid, 1);
+    assert_ne!(service.first().own, 1);
     expect_refused(&service, OF_OUTSIDE);
 }
 
@@ -200,17 +200,17 @@ fn a_program_that_knows_better_restarts_beside_the_main_process_of_a_container()
         service.plan_next(plan);
         let why = service.fail_to_restart();
         assert!(why.contains(reason), "{why}");
-        assert_eq!(service.connect().pid, first.pid);
+        assert_eq!(service.connect().pid, first.own);
     }
     for _ in 0..3 {
         let new = service.restart();
         new.says("event PredecessorGone");
-        assert_eq!(service.connect().pid, new.pid);
+        assert_eq!(service.connect().pid, new.own);
     }
     assert!(first.said("log WARN").is_empty());
     // Nobody knows better of PID 1.
     let service = warned().set("trust_parent", "1").shell(&format!("exec {CONTAINER} \"$0\"")).start();
-    assert!(matches!(service.try_restart(), Err(RequestError::Refused(why)) if why.contains("PID 1")));
+    assert!(matches!(service.try_restart(), Err(RequestError::Impossible(why)) if why.contains("PID 1")));
 }
 
 /// A service in a namespace of its own, with its own `/proc` or that of the manager, which is outside.
@@ -246,7 +246,7 @@ fn systemd_is_told_no_number_that_is_another_one_to_it() {
         service.fail_to_restart();
         manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
         manager.expect(&["READY=1", "STATUS="]);
-        assert_eq!(service.connect().pid, first.pid);
+        assert_eq!(service.connect().pid, first.own);
     }
     for _ in 0..3 {
         let asker = service.restart_meanwhile();
@@ -255,7 +255,7 @@ fn systemd_is_told_no_number_that_is_another_one_to_it() {
         Manager::answer(manager.expect_barrier());
         let new = service.hub.process(asker.join().expect("a thread").expect("a restart"));
         new.says("event PredecessorGone");
-        assert_eq!(service.connect().pid, new.pid);
+        assert_eq!(service.connect().pid, new.own);
     }
     manager.expect_nothing();
 }

@@ -55,7 +55,7 @@ fn calls_that_every_restart_needs_are_missed_at_build_by_name() {
             let told = format!("this process cannot call {call} ({})", std::io::Error::from_raw_os_error(error));
             assert!(warning.contains("every restart of this process will be refused") && warning.contains(&told), "{warning}");
             match service.try_restart() {
-                Err(RequestError::Refused(why)) => assert!(why.contains(&told), "{why}"),
+                Err(RequestError::Impossible(why)) => assert!(why.contains(&told), "{why}"),
                 other => panic!("{call} {error}: {other:?}"),
             }
             assert!(first.ask("request").starts_with("MissingCall"));
