@@ -108,9 +108,13 @@ impl RestartConfig {
 
     /// Whether descriptors that are not CLOEXEC go to a successor, beside its standard streams and what this crate passes. Unless told
     /// otherwise they do: some are passed on purpose. A warning names them when they become more than this process was born with: those
-    /// that a C library opens without O_CLOEXEC stay open from generation to generation, and their clients never see the end of a
-    /// connection. With `false` a successor is started without them; what this process was born with stays open in it, and it is for that
-    /// the last generation.
+    /// that a C library opens without O_CLOEXEC stay open from generation to generation, and the client of such a connection never sees
+    /// its end. With `false` a successor gets none of them.
+    ///
+    /// Descriptors that are CLOEXEC are closed in the successor before its program is looked for. A start that a slow file system or a
+    /// virus scanner holds up keeps no connection open, and no address taken. Both are decided by what is open just before the start. What
+    /// another thread opens at that very moment, CLOEXEC, the held-up successor may still have. What it opens without O_CLOEXEC may be
+    /// missing in the successor.
     ///
     /// ```
     /// let config = pollflip::RestartConfig::new().inherit_descriptors(false);

@@ -162,7 +162,7 @@
 //!   and for a shorter time.
 //! - The program is the path it was started by, made absolute at the start, and not `argv[0]` found
 //!   by way of PATH: `./service` works after a `chdir`. Set [`program`] for another.
-//! - A successor gets no `OXY_…` in its environment but `POLLFLIP_LIFELINE`, and `LISTEN_PID=auto`
+//! - A successor gets no `OXY_…` in its environment but `POLLFLIP_LIFELINE` and `POLLFLIP_BIRTH`, and `LISTEN_PID=auto`
 //!   only with sockets that systemd passed.
 //! - A coordination socket is for root and the service's own user. Its path is never taken from a
 //!   living server, nor from a file that is no socket.

@@ -22,7 +22,7 @@ const NAMED: usize = 5;
 /// What becomes of the descriptors of this process in a successor.
 #[derive(Debug)]
 pub(super) struct Fate {
-    /// The number that the successor knows its lifeline by: above all that it gets, so that all beyond can be closed in one go.
+    /// The number that the successor knows its lifeline by: above all that it gets if it can be, so that all beyond is closed in one go.
     pub(super) lifeline: RawFd,
     /// Closed before anything holds the start up, in rising order.
     pub(super) closed: Vec<RawFd>,
@@ -45,7 +45,9 @@ impl Fate {
         let goes = |number: &RawFd| *number < FIRST || launch.inherit_descriptors;
         let (staying, unwanted): (Vec<_>, Vec<_>) = staying.into_iter().filter(|number| !passed.contains(number)).partition(goes);
         let highest = staying.iter().chain(&passed).chain(&named).copied().max().unwrap_or(0).max(FIRST - 1);
-        let lifeline = if is_all { (highest + 1).max(BEYOND_DIGITS) } else { job.lifeline.as_raw_fd() };
+        let own = job.lifeline.as_raw_fd();
+        // Its own number is one that this process may have: there can be a limit.
+        let lifeline = if is_all { (highest + 1).max(BEYOND_DIGITS).min(own) } else { own };
         let is_needed = |number: &RawFd| *number == lifeline || passed.contains(number) || named.contains(number);
         let mut closed = closing;
         if !unwanted.is_empty() {
@@ -54,7 +56,7 @@ impl Fate {
         }
         closed.retain(|number| !is_needed(number));
         let staying = staying.into_iter().filter(|number| *number >= FIRST).collect();
-        Fate { lifeline, closed, closed_from: is_all.then_some(lifeline + 1), staying, open }
+        Fate { lifeline, closed, closed_from: is_all.then_some(highest.max(lifeline) + 1), staying, open }
     }
 
     /// What is given under which number: sockets of systemd first, since the number of the lifeline may be that of one of them here.

@@ -6,7 +6,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process;
 
 use super::{Process, rights, simulation};
 
@@ -33,7 +32,7 @@ impl OomScore {
             return Ok(None);
         }
         // Elsewhere the number is that of a process that this one has nothing to do with.
-        if fs::read_link("/proc/self")? != Path::new(&process::id().to_string()) {
+        if !super::proc_is_ours() {
             return Err(io::Error::other("/proc is that of another namespace of processes"));
         }
         let file = OpenOptions::new().read(true).write(true).open(format!("/proc/{}/oom_score_adj", process.pid()))?;

@@ -35,7 +35,7 @@ pub(crate) struct Spawn<'a> {
 /// Starts the program and returns its process id. Returns once it has been executed, or with the error that kept it from that.
 pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<u32> {
     may_fail(&[libc::EAGAIN, libc::ENOMEM, libc::ETXTBSY])?;
-    if let Some(result) = simulation::spawn(what.inherited.first().map(|(fd, _)| *fd)) {
+    if let Some(result) = simulation::spawn(what.inherited.last().map(|(fd, _)| *fd)) {
         return result;
     }
     // A child that cannot go on would end here, and its end (SIGCHLD, which the C library blocks in this thread meanwhile) would interrupt
@@ -154,7 +154,11 @@ impl FileActions {
 
     fn close_from(&mut self, add: CloseFrom, first: RawFd) -> io::Result<()> {
         // SAFETY: the actions are initialised, and the function is the C library's own.
-        check(unsafe { add(self.0.as_mut_ptr(), first) })
+        match unsafe { add(self.0.as_mut_ptr(), first) } {
+            // No number is beyond that one.
+            libc::EBADF => Ok(()),
+            result => check(result),
+        }
     }
 
     fn change_directory(&mut self, to: &CStr) -> io::Result<()> {

@@ -5,10 +5,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use pollflip::restart_coordination_socket::request_restart;
+
 use crate::deploys::copy;
 use crate::harness::{Service, Setup};
-use crate::hub::Process;
-use crate::procfs;
+use crate::hub::{DEADLINE, Process};
+use crate::{is_root, procfs};
 
 trials![
     a_service_that_a_shell_started_by_a_relative_path_in_a_current_link_follows_it,
@@ -18,6 +20,7 @@ trials![
     a_relative_start_without_the_name_of_the_directory_is_warned_of,
     a_name_of_another_directory_is_not_believed,
     a_program_that_is_set_by_a_relative_path_follows_a_current_link,
+    a_program_file_that_is_mounted_by_itself_is_said_to_be_the_same,
 ];
 
 /// `releases/N/bin/server` for some of them, and `current`, which leads to the first.
@@ -138,4 +141,28 @@ fn a_program_that_is_set_by_a_relative_path_follows_a_current_link() {
     switch(&root, 2);
     let new = service.restart();
     is_of(&new, &root, 2, "var");
+}
+
+fn a_program_file_that_is_mounted_by_itself_is_said_to_be_the_same() {
+    if !is_root("a_program_file_that_is_mounted_by_itself") {
+        return;
+    }
+    let setup = Setup::new();
+    let root = setup.path(".").canonicalize().expect("a directory");
+    copy(&root.join("host/server"));
+    copy(&root.join("host/next"));
+    fs::create_dir(root.join("app")).expect("a directory");
+    fs::write(root.join("app/server"), "").expect("a file");
+    // As a container with `-v ./server:/app/server` has it.
+    let mounted = "mount --bind \"$WHERE/host/server\" \"$WHERE/app/server\" && exec \"$WHERE/app/server\"";
+    let service = setup.env("WHERE", &root).shell(&format!("exec unshare -m --propagation private sh -c '{mounted}'")).start();
+    // A deploy by rename outside, of which nothing is seen inside.
+    fs::rename(root.join("host/next"), root.join("host/server")).expect("a rename");
+    let mut lines = Vec::new();
+    let pid = request_restart(service.socket(), DEADLINE, |line| lines.push(line.to_owned())).expect("a restart");
+    let same = format!("the same file as before: {}", root.join("app/server").display());
+    assert!(lines.len() == 1 && lines[0].starts_with(&same), "{lines:?}");
+    let status = service.status();
+    assert_eq!(status.pid, pid);
+    assert!(status.outcomes.last().expect("an outcome").text.contains(&same));
 }

@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         descriptors_that_become_more_are_named_where_the_restart_fails_too,
         descriptors_that_are_not_cloexec_are_closed_where_the_program_says_so,
         a_successor_gets_what_stands_above_many_descriptors_that_it_does_not_get,
+        a_successor_gets_the_last_number_that_is_allowed,
         a_program_that_is_named_by_a_descriptor_is_started,
         what_it_costs_to_start_a_successor_from_many_descriptors_is_bounded,
     ]
@@ -113,6 +114,15 @@ fn a_successor_gets_what_stands_above_many_descriptors_that_it_does_not_get() {
     assert_eq!(born_with(&new), [number]);
     assert!(procfs::descriptors(new.pid).contains(&(number, "/dev/zero".into())));
     assert_eq!(service.connect().pid, new.pid);
+}
+
+fn a_successor_gets_the_last_number_that_is_allowed() {
+    let service = Setup::new().plan("born leak-last 63").start();
+    for _ in 0..2 {
+        let new = service.restart();
+        assert_eq!(born_with(&new), [63]);
+        assert_eq!(service.connect().pid, new.pid);
+    }
 }
 
 fn a_program_that_is_named_by_a_descriptor_is_started() {

@@ -215,7 +215,8 @@ fn a_client_on_a_stream_of_the_programs_asks_as_one_by_path_does() {
     service.plan_next("built progress half of it");
     let mut lines = Vec::new();
     let pid = socket.request_restart(DEADLINE, |line| lines.push(line.to_owned())).expect("a restart");
-    assert_eq!((pid, lines), (service.connect().pid, vec!["half of it".to_owned()]));
+    let same = format!("the same file as before: {}", own_program().display());
+    assert_eq!((pid, lines), (service.connect().pid, vec!["half of it".to_owned(), same]));
     // It is the connection to a process that has been replaced.
     drop(stream);
     let mut socket = RestartCoordinationSocket::new(UnixStream::connect(service.socket()).expect("a service"));

@@ -84,6 +84,9 @@ fn describe(status: &Status) -> String {
     if let Some(line) = &status.progress {
         text += &format!("\nit says: {line}");
     }
+    for note in &status.notes {
+        text += &format!("\nnote: {note}");
+    }
     for outcome in &status.outcomes {
         let how = if outcome.ok { "restarted" } else { "failed" };
         text += &format!("\n{how} after {} ms: {}", outcome.took_ms, outcome.text);

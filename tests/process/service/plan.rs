@@ -185,6 +185,15 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             let opened = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(number)).expect("a descriptor");
             (opened == number).to_string()
         }
+        // Under the last number that is allowed from then on.
+        ("leak-last", _) => {
+            let number: i32 = rest.parse().expect("a number");
+            let file = std::fs::File::open("/dev/zero").expect("a file");
+            let opened = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_DUPFD(number)).expect("a descriptor");
+            let limit = number as u64 + 1;
+            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, limit, limit).expect("a limit");
+            (opened == number).to_string()
+        }
         ("open-files", _) => {
             let files: Vec<_> = (0..rest.parse().expect("a number")).map(|_| std::fs::File::open("/dev/null").expect("a file")).collect();
             mem::forget(files);
