@@ -108,6 +108,7 @@ fn expect_refused(service: &Service, reason: &str) {
     assert!(first.ask("request").contains(reason));
     assert_eq!(first.ask("raise SIGUSR1"), "raised");
     assert_eq!(service.status().state, pollflip::ServiceState::Serving);
+    assert!(service.status().impossible.is_some_and(|why| why.contains(reason)));
     service.connect().echo("served on");
     assert_eq!(service.hub.pids().len(), 1);
 }

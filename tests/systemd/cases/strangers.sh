@@ -24,7 +24,7 @@ refuses_and_serves_on() {
   local old text status=0
   old=$(show MainPID)
   text=$(in_box /srv/bin/restarter restart --socket /run/other/restart.sock 2>&1) || status=$?
-  is "the exit status of restart" "$status" 2
+  is "the exit status of restart" "$status" 5
   contains "what it prints" "$text" "$1"
   in_box kill -USR1 "$old"
   await 20 "the journal says that it is in vain" journal_contains "the restart signal does nothing: $1"
@@ -152,7 +152,7 @@ UNIT
   local old text status=0
   old=$(show MainPID)
   text=$(in_box /srv/bin/restarter restart --socket /run/other/restart.sock 2>&1) || status=$?
-  is "the exit status of restart" "$status" 2
+  is "the exit status of restart" "$status" 5
   contains "what it prints" "$text" "in another PID namespace than systemd"
   expect_untouched "$old"
   contains web "$(ask 8001)" "generation 0"
