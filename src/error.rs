@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::libc;
 use nix::sys::signal::Signal;
 
 /// Why a request for a restart was not taken up. Nothing was started and nothing has changed.
@@ -427,7 +428,10 @@ fn hint(exit: Exit) -> &'static str {
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed.
-    #[error("{step}: {error}")]
+    #[error("{step}: {error}{}", match error.raw_os_error() {
+        Some(libc::EMFILE) => "; raise the limit of open descriptors (RLIMIT_NOFILE), with LimitNOFILE= or ulimit -n",
+        _ => "",
+    })]
     #[non_exhaustive]
     Os {
         /// What was being done, with the names of the things it was done to.

@@ -407,7 +407,9 @@ fn meaning(error: &io::Error) -> Meaning {
 /// What is most likely in the way of descriptors that do not come.
 pub(crate) fn descriptor_limit() -> String {
     match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((limit, _)) => format!("this process may have no more than {limit} open at a time (RLIMIT_NOFILE)"),
+        Ok((limit, _)) => format!(
+            "this process may have no more than {limit} open at a time (RLIMIT_NOFILE): raise that limit, with LimitNOFILE= or ulimit -n"
+        ),
         Err(_) => "its descriptor table is full".into(),
     }
 }

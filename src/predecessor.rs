@@ -37,6 +37,9 @@ pub(crate) use takeover::SharedTakeover;
 /// is too busy to be told is told by the next calls of [`Restarter::poll`](crate::Restarter::poll), for which the descriptor becomes
 /// readable.
 ///
+/// It is about the process and not about one restarter: after a [`Restarter`](crate::Restarter) has been dropped it
+/// says the same as before, which is `Ok` in a process that was ready.
+///
 /// # Errors
 ///
 /// [`Error::GivenUp`]: the predecessor has given this process up, which should then end. [`Error::TooEarly`]: no

@@ -89,3 +89,9 @@ fn a_death_by_a_signal_has_a_hint_where_to_look() {
             .ends_with("on probation; a failed assertion, or a panic that aborts? see its standard error")
     );
 }
+
+#[test]
+fn a_shortage_of_descriptors_says_what_to_raise() {
+    let error = Error::os("cannot make a timer")(io::Error::from_raw_os_error(nix::libc::EMFILE));
+    assert!(error.to_string().ends_with("raise the limit of open descriptors (RLIMIT_NOFILE), with LimitNOFILE= or ulimit -n"), "{error}");
+}

@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
+use nix::unistd::geteuid;
 
 use crate::config::{Launch, Program};
 use crate::sys;
@@ -22,7 +23,6 @@ const HEAD: usize = 256;
 /// How deep the kernel goes into scripts whose interpreters are scripts.
 const DEPTH: u8 = 5;
 const NAMELESS: &str = "it begins with #!, and no interpreter is named after that";
-const NOT_ALLOWED: &str = "this user may not execute it or its interpreter, or their file system is mounted noexec";
 const UNTOLD: &str = "what is in it is not told: not everybody may read it, or this process has rights that its caller need not have";
 
 /// What a person should know beyond the error itself.
@@ -30,7 +30,7 @@ pub(super) fn of(program: &Program, launch: &Launch, error: &io::Error) -> Optio
     let directory = launch.directory();
     if let (Some(entered), Some(path)) = (launch.directory_to_enter(), directory) {
         if sys::may_enter(entered).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
-            return Some(format!("this user may not enter the directory to start it in, {}", path.display()));
+            return Some(format!("{} may not enter the directory to start it in, {}", this_user(), path.display()));
         }
         if !path.is_dir() {
             return Some(format!("the directory to start it in, {}, is gone", path.display()));
@@ -46,7 +46,7 @@ pub(super) fn of(program: &Program, launch: &Launch, error: &io::Error) -> Optio
              module)"
                 .into(),
         ),
-        libc::EAGAIN => Some("this user or control group may not have more processes (RLIMIT_NPROC, pids.max)".into()),
+        libc::EAGAIN => Some(format!("{} or its control group may not have more processes (RLIMIT_NPROC, pids.max)", this_user())),
         libc::E2BIG => Some("its arguments and environment are too large".into()),
         _ => None,
     }
@@ -79,11 +79,20 @@ fn forbidden(program: &Path, directory: Option<&Path>) -> String {
         Some(Some(Script::OfNothing)) => NAMELESS.into(),
         Some(Some(Script::Of(name))) => match obstacle(&from(directory, &name)) {
             Some(why) => format!("it is a script, and its interpreter {} is no program: {why}", printable(&name)),
-            None => NOT_ALLOWED.into(),
+            None => not_allowed(),
         },
-        Some(_) => "this user may not execute it, or its file system is mounted noexec".into(),
-        None => NOT_ALLOWED.into(),
+        Some(_) => format!("{} may not execute it, or its file system is mounted noexec", this_user()),
+        None => not_allowed(),
     }
+}
+
+fn not_allowed() -> String {
+    format!("{} may not execute it or its interpreter, or their file system is mounted noexec", this_user())
+}
+
+/// The user whose rights count: a program that has given up root may not know.
+fn this_user() -> String {
+    format!("user {} (this process's)", geteuid())
 }
 
 /// Why nobody can execute what is there.

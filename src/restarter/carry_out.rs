@@ -136,8 +136,9 @@ impl Restarter {
     fn tell(&mut self, notice: Notice) -> Option<Event> {
         Some(match notice {
             Notice::Restarting => {
-                if let State::Spawning { attempt, since, .. } = self.driver.state() {
-                    self.succession.begin(attempt, since);
+                match self.driver.state() {
+                    State::Spawning { attempt, since, .. } => self.succession.begin(attempt, since),
+                    _ => self.succession.begin_next(self.reactor.now()),
                 }
                 self.log(Level::Info, &format!("starting {}", self.succession.program().display()));
                 let limits = self.driver.limits();

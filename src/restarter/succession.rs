@@ -334,6 +334,11 @@ impl Succession {
         self.history.begin(attempt, since);
     }
 
+    /// An attempt begins that was called off before anybody was told of it.
+    pub(super) fn begin_next(&mut self, now: Duration) {
+        self.history.begin_next(now);
+    }
+
     /// The restart that this process was started for has succeeded.
     pub(super) fn took_over(&mut self, text: &str, now: Duration) {
         self.history.end(true, text, now);

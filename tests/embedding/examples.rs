@@ -143,7 +143,7 @@ fn bad_release() {
     let status = group.exit();
     assert!(status.success(), "{status}: restarts={line}\n{}", group.stderr());
     assert!(line.starts_with("2 "), "{line}");
-    for part in [" failed=0 ", " refused=0 ", " lost_with_the_bad_release=", r#" told="the successor was killed by SIGABRT on probation""#]
+    for part in [" failed=0 ", " refused=0 ", " lost_with_the_bad_release=", r#" told="the successor was killed by SIGABRT on probation; "#]
     {
         assert!(line.contains(part), "{line}");
     }

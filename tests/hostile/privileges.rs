@@ -301,7 +301,7 @@ fn promise_11_setuid_reaches_the_restart_thread_and_the_successor() {
     // What the new user may not execute cannot be started any more.
     fs::set_permissions(service.path("server"), fs::Permissions::from_mode(0o700)).expect("a mode");
     let reason = service.fail_to_restart();
-    assert!(reason.contains("this user may not execute it"), "{reason}");
+    assert!(reason.contains(&format!("user {NOBODY} (this process's) may not execute it")), "{reason}");
 }
 
 fn promise_10_a_program_that_is_setuid_goes_on_for_nobody_who_has_not_its_rights() {
@@ -352,7 +352,7 @@ fn promise_11_a_directory_that_the_new_user_cannot_enter_is_stayed_in() {
     let directory = setup.path("shut");
     let service = start(setup.set("current_dir", &directory));
     let reason = service.fail_to_restart();
-    let told = format!("this user may not enter the directory to start it in, {}", directory.display());
+    let told = format!(" (this process's) may not enter the directory to start it in, {}", directory.display());
     assert!(reason.contains(&told), "{reason}");
 }
 

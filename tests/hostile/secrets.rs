@@ -62,7 +62,7 @@ const CONTENTS: [(&[u8], &str); 4] = [
     (b"SECRET garbage", "it is no program that this machine can execute; what is in it is not told"),
     (b"#!/SECRET/interpreter -x\n", "the interpreter or the loader that it names is not; what is in it is not told"),
     // An interpreter that is no program.
-    (b"#!/etc/passwd SECRET\n", "this user may not execute it or its interpreter"),
+    (b"#!/etc/passwd SECRET\n", "(this process's) may not execute it or its interpreter"),
     (b"", "it is no program that this machine can execute; what is in it is not told"),
 ];
 

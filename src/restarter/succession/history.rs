@@ -35,6 +35,11 @@ impl History {
         (self.attempt, self.began) = (attempt.0, now);
     }
 
+    /// One that was called off at once begins: the next one.
+    pub(super) fn begin_next(&mut self, now: Duration) {
+        self.begin(Attempt(self.attempt + 1), now);
+    }
+
     /// Which attempt, and for how long: what a line of the log begins with.
     pub(super) fn heading(&self, now: Duration) -> String {
         let tenths = (self.took(now).as_micros() as u64 + 50) / 100;

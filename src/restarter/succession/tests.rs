@@ -340,6 +340,8 @@ fn the_history_has_the_last_outcomes_each_no_longer_than_it_may_be() {
     let began = Duration::from_secs(100);
     fixture.succession.begin(Attempt(9), began);
     assert_eq!(fixture.succession.heading(began + Duration::from_micros(1250)), "restart 9 after 1.3 ms");
+    fixture.succession.begin_next(began);
+    assert_eq!(fixture.succession.heading(began), "restart 10 after 0.0 ms", "one that was called off at once has its number");
     fixture.succession.cancelled_because(&"é".repeat(1000));
     fixture.succession.failed(Cause::Cancelled, began + Duration::from_millis(30));
     fixture.succession.took_over("taken over", began + Duration::from_millis(40));
