@@ -199,10 +199,17 @@ impl Refusal {
 /// sentence, as that of [`Error`] is.
 ///
 /// ```
-/// use pollflip::{Exit, Failure};
+/// use pollflip::Failure;
 ///
-/// let why = Failure::Exited(Exit::Code(3));
-/// assert_eq!(why.to_string(), "the successor exited with status 3 before it was ready; its standard error may say why");
+/// // What a program says at `Event::Failed` or `Event::Resumed`.
+/// fn report(why: &Failure) -> String {
+///     match why {
+///         Failure::Spawn(_) => format!("the deploy put something there that cannot be started: {why}"),
+///         Failure::TimedOut { .. } => format!("the new version is slow, or waits for this one: {why}"),
+///         _ => why.to_string(),
+///     }
+/// }
+/// assert!(report(&Failure::Refused("the table has another format".into())).contains("the table has another format"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
