@@ -29,7 +29,7 @@ use crate::sys::{self, Datagram, Process, ProcessKey};
 
 use super::command::Command;
 use super::manager::{Manager, RETRY};
-use super::{family, watched_signals};
+use super::{Ended, family, watched_signals};
 
 const SIGNALS: Token = Token(0);
 const NOTIFICATIONS: Token = Token(1);
@@ -108,7 +108,7 @@ impl Driver {
     }
 
     /// Until no generation is left.
-    pub(super) fn run(mut self) -> Result<Exit, Error> {
+    pub(super) fn run(mut self) -> Result<Ended, Error> {
         let mut events = Events::with_capacity(16);
         self.reserve();
         self.carry_out();
@@ -116,7 +116,8 @@ impl Driver {
             if self.machine.stage() == Stage::Over {
                 let failure = self.failure.take().unwrap_or_else(|| io::ErrorKind::Other.into());
                 let step = format!("cannot start {}", self.command.name().display());
-                return self.machine.status().ok_or_else(|| Error::os(step)(failure));
+                let exit = self.machine.status().ok_or_else(|| Error::os(step)(failure))?;
+                return Ok(Ended { exit, was_told: self.machine.is_told() });
             }
             let manager_waits = self.manager.flush();
             let timeout = if self.unheard {
@@ -333,7 +334,14 @@ impl Driver {
 
     fn has_ended(&mut self, pid: u32, exit: Exit) {
         if self.watched.iter().any(|process| process.pid() == pid) {
-            log::info!("process {pid} {exit}");
+            match exit {
+                Exit::Unknown => log::warn!(
+                    "process {pid} has ended, and how is not known: its predecessor has reaped it, and before Linux 6.15 the kernel tells \
+                     nobody else; that counts as a failure. A service should reap no child that it has not started itself, and not ignore \
+                     SIGCHLD"
+                ),
+                _ => log::info!("process {pid} {exit}"),
+            }
             self.forget(pid);
             self.feed(Fact::Ended(pid, exit));
         }
