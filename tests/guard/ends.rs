@@ -205,8 +205,12 @@ fn a_status_that_the_predecessor_has_taken_is_known() {
     let connection = service.connect();
     let new = service.restart();
     assert_eq!(first.ask("reap-any"), "started");
+    // As long as it is a zombie all can see its status.
+    signal(service.launched(), Signal::SIGSTOP);
+    wait_until("it to stop", || procfs::state(service.launched()) == Some('T'));
     new.tell("exit 9");
     wait_until("its predecessor to reap it", || procfs::state(new.pid).is_none());
+    signal(service.launched(), Signal::SIGCONT);
     wait_until("the guard to know", || log(&service).contains(&format!("process {} exited with status 9", new.pid)));
     drop(connection);
     assert_eq!(how(end_of(&service)), End::Code(9));
@@ -225,8 +229,13 @@ fn a_status_that_nobody_tells_is_that_of_a_failure() {
     let connection = service.connect();
     let new = service.restart();
     assert_eq!(first.ask("reap-any"), "started");
+    // As long as it is a zombie all can see its status.
+    let guard = procfs::stat(first.pid).expect("a process")[1].parse().expect("a parent");
+    signal(guard, Signal::SIGSTOP);
+    wait_until("it to stop", || matches!(procfs::state(guard), Some('T' | 't')));
     new.tell("exit 0");
     wait_until("its predecessor to reap it", || procfs::state(new.pid).is_none());
+    signal(guard, Signal::SIGCONT);
     wait_until("the guard to know", || log(&service).contains(&format!("process {} has ended, and how is not known", new.pid)));
     drop(connection);
     assert_eq!(how(end_of(&service)), End::Code(1), "{}", log(&service));

@@ -27,6 +27,7 @@ trials![
     without_a_limit_it_need_not_say_anything,
     a_program_that_goes_into_the_background_is_ended,
     what_does_not_end_when_told_is_killed,
+    what_is_left_behind_by_what_was_left_behind_is_killed_too,
     what_is_being_killed_does_not_become_the_service,
     what_a_script_has_started_before_the_guard_is_left_alone,
     wrong_usage_is_64,
@@ -128,6 +129,24 @@ fn what_does_not_end_when_told_is_killed() {
     assert_eq!(end, End::Code(3), "{said}");
     assert!(said.contains("is killed"), "{said}");
     assert!(began.elapsed() >= Duration::from_secs(5), "it has a moment for that");
+}
+
+/// Each end hands the next one to the guard.
+fn what_is_left_behind_by_what_was_left_behind_is_killed_too() {
+    let directory = directory();
+    let path = directory.path().join("nest");
+    let nest =
+        "#!/bin/sh\ntrap '' TERM\n[ $1 -gt 0 ] || { echo $$ >\"$0.last\"; exec sleep 1000; }\n\"$0\" $(($1-1)) &\nwait\nsleep 1000\n";
+    crate::harness::install(&path, nest.as_bytes());
+    let script = format!("{0} 4 & until [ -s {0}.last ]; do sleep 0.01; done; cat {0}.last; exit 3", path.display());
+    let began = Instant::now();
+    let (end, last, said) = run(&[], &script);
+    assert_eq!(end, End::Code(3), "{said}");
+    let last = last.trim().parse().expect("a process");
+    assert!(crate::procfs::has_ended(last), "{said}");
+    assert!(!said.contains("left to itself"), "{said}");
+    // They are told to end once, and killed once.
+    assert!(began.elapsed() < Duration::from_secs(9), "{said}");
 }
 
 /// What is left behind is killed and does not die: a debugger holds it. Its helper names it the
