@@ -443,6 +443,7 @@ impl Driver {
         let fact = match started {
             Ok(pid) => Fact::Started(pid),
             Err(error) => {
+                let error = self.command.explain(error);
                 // The caller tells of the first one.
                 if self.machine.status().is_some() {
                     log::error!("cannot start {}: {error}", self.command.name().display());
@@ -468,7 +469,9 @@ impl Driver {
                 log::error!("what was killed does not die, and is left to itself: {:?}", self.strays().unwrap_or_default())
             }
             Remark::StartsAgain => log::warn!("the service is started again"),
-            Remark::StruckOut => log::error!("the service has ended too often, and is not started again; its own messages say why"),
+            Remark::StruckOut => {
+                log::error!("the service has ended too often (--strikes), and is not started again; its own messages say why")
+            }
         }
     }
 }

@@ -60,6 +60,10 @@ fn a_program_that_cannot_be_started_is_told_of_as_shells_do() {
             assert_eq!(end, End::Code(status), "{program}: {said}");
             assert!(said.starts_with("pollflip guard: cannot start ") && said.contains(program), "{said}");
             assert_eq!(said.lines().count(), 1, "{said}");
+            let advice =
+                [("no-such", "no directory in PATH"), ("is/not/there", "no such file"), ("plain", "chmod +x"), ("/", "is no file")];
+            let (_, advice) = advice.into_iter().find(|(name, _)| program.contains(name)).expect("an advice");
+            assert!(said.contains(advice), "{said}");
         }
     }
 }
