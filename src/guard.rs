@@ -48,6 +48,9 @@
 //!   is started as well, which [strikes](Guard::strikes) end.
 //! - The guard ends when no generation is left: with the status of the last one, or by the same
 //!   signal. PID 1 cannot die of a signal, and ends with 128 and its number.
+//! - Before Linux 6.15 a status is known to the parent alone. While an earlier generation lives that
+//!   is the parent of the last one, and a program that ignores SIGCHLD or reaps every child takes
+//!   the status away: the guard takes such an end for a failure, unless it was told to end.
 //! - Each generation is sent SIGTERM when the guard is killed: see
 //!   [`Restarter::ready`](crate::Restarter::ready). It knows the guard by `POLLFLIP_GUARDED`, the
 //!   process id of the guard, in its environment.
@@ -195,10 +198,10 @@ impl Guard {
             // The program goes on to tell why.
             let _ = own.thread_set_mask();
         }
-        entered.map(|exit| Some(Ended { exit }))
+        entered.map(Some)
     }
 
-    fn watch_over(self, mask: SigSet) -> Result<Exit, Error> {
+    fn watch_over(self, mask: SigSet) -> Result<Ended, Error> {
         // Where what it writes goes nowhere any more, the guard lives on.
         let limit_was_ignored = sys::ignore(libc::SIGXFSZ);
         sys::ignore(libc::SIGPIPE);
@@ -242,11 +245,12 @@ fn is_guarded() -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
     exit: Exit,
+    was_told: bool,
 }
 
 impl Ended {
-    /// How the last generation has ended. [`Exit::Unknown`] is an end in order: a predecessor takes
-    /// the status of no other.
+    /// How the last generation has ended. [`Exit::Unknown`]: its predecessor has taken its status,
+    /// and the kernel does not tell it to others (before Linux 6.15).
     pub fn exit(&self) -> Exit {
         self.exit
     }
@@ -254,11 +258,13 @@ impl Ended {
 
 impl Termination for Ended {
     /// Ends this process by the signal of which the service has died; PID 1 is not ended by any,
-    /// and gets 128 and its number as status.
+    /// and gets 128 and its number as status. A status that nobody knows is that of success if the
+    /// guard was told to end, and else that of failure.
     fn report(self) -> ExitCode {
         let signal = match self.exit {
             Exit::Code(code) => return ExitCode::from(code as u8),
-            Exit::Unknown => return ExitCode::SUCCESS,
+            Exit::Unknown if self.was_told => return ExitCode::SUCCESS,
+            Exit::Unknown => return ExitCode::FAILURE,
             Exit::Signal(signal) => signal,
             Exit::OutOfMemory => libc::SIGKILL,
         };

@@ -170,6 +170,7 @@
 //! | the last generation is killed by a signal | it dies | by the same signal; as PID 1 with 128 and its number |
 //! | the main process, while earlier generations finish their work | it waits for them, or starts the service again beside them | as the main process has ended |
 //! | the main process, in the middle of a restart | it waits until the successor names itself | as the last generation ends |
+//! | the last generation, and how is not known: an earlier one has reaped it (before Linux 6.15) | it takes that for a failure, and says so | with 1; with 0 if it was told to end |
 //! | the guard is told to end (TERM, INT, QUIT) | it tells all generations, and each that comes later | as the last generation ends |
 //! | the guard is killed | nothing any more | the kernel sends each generation SIGTERM |
 //!
@@ -183,8 +184,9 @@
 //!   another one the service refuses restarts.
 //! - A service that stays in the foreground.
 //!
-//! It needs no directory, no capability and no user. What it leaves behind when it ends is sent
-//! SIGTERM, and SIGKILL after 5 s.
+//! It needs no directory, no capability and no user. What the service leaves behind when it ends is
+//! sent SIGTERM, and SIGKILL after 5 s. The guard says on standard error what goes wrong, and each
+//! step with `POLLFLIP_LOG=info` in its environment.
 //!
 //! ## Under runit
 //!
@@ -229,7 +231,8 @@
 //! ## On a terminal
 //!
 //! The guard and the service are one job: Ctrl-C, Ctrl-Z, `fg` and a hang-up reach both, and the
-//! prompt comes back when the last generation has ended.
+//! prompt comes back when the last generation has ended. In the background (`&`, or under a program
+//! that starts several) the service has a process group of its own.
 //!
 //! # By hand, or under another supervisor
 //!

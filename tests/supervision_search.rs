@@ -8,9 +8,10 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fs;
 use std::path::Path;
 
-use pollflip::internals::machine::supervision::{Policy, Rules, Stage, Supervision};
+use pollflip::Exit;
+use pollflip::internals::machine::supervision::{Fact, Policy, Rules, Stage, Supervision};
 use supervision::faults::{Fault, Faulty};
-use supervision::{Law, Machine, Step, World, life, notification, rules};
+use supervision::{Law, Machine, SECOND, Step, World, life, notification, rules};
 
 /// What a search has found.
 struct Found {
@@ -149,6 +150,24 @@ fn long_lives_break_no_law() {
         }
         life(&data);
     }
+}
+
+/// It may have been a crash.
+#[test]
+fn a_status_that_nobody_knows_is_a_failure() {
+    let after = |policy, told: bool| {
+        let mut machine = Supervision::new(rules(policy, false));
+        machine.handle(SECOND, Fact::Started(1));
+        if told {
+            machine.handle(SECOND, Fact::Told { signal: nix::libc::SIGTERM, heard: true });
+        }
+        machine.handle(SECOND, Fact::Ended(1, Exit::Unknown));
+        machine.handle(SECOND, Fact::Alone);
+        machine.stage()
+    };
+    assert!(matches!(after(Policy::OnFailure, false), Stage::Starting { .. }));
+    assert_eq!(after(Policy::OnFailure, true), Stage::Over);
+    assert_eq!(after(Policy::No, false), Stage::Over);
 }
 
 /// It may be asked for anything at any time.

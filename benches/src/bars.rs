@@ -19,6 +19,7 @@ pub fn judge(report: &Report) -> Vec<String> {
         ("the longest stall at 8 GiB, to that at 0", ratio((stall, Ours), ("stall 0", Ours)), AtMost(2.0)),
         ("1 GiB of state, times as fast as shellflip's", ratio((state, Shellflip), (state, Ours)), AtLeast(3.0)),
         ("an inherited listener, to a bare descriptor passed", ratio(("listener each", Ours), ("listener each", Limit)), AtMost(2.0)),
+        ("a restart under a guard, to one without", ratio(("guard restart", Ours), ("guard restart", Limit)), AtMost(1.1)),
         ("crates in the normal tree", get("cost crates", Ours), AtMost(28.0)),
         ("a cold build, to shellflip's", ratio(("cost build", Ours), ("cost build", Shellflip)), AtMost(0.5)),
         ("bytes added, to shellflip's", ratio(("cost bytes", Ours), ("cost bytes", Shellflip)), AtMost(0.5)),

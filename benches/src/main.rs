@@ -18,6 +18,7 @@ mod connections;
 mod cost;
 mod crowd;
 mod frames;
+mod guard;
 mod handover;
 #[allow(dead_code, reason = "the example's, of which the server is used")]
 #[path = "../../examples/zero_downtime/http.rs"]
@@ -66,7 +67,7 @@ struct Measurement {
     run: fn(&Plan, &mut Report) -> Result<(), String>,
 }
 
-const MEASUREMENTS: [Measurement; 11] = [
+const MEASUREMENTS: [Measurement; 12] = [
     Measurement {
         name: "latency",
         about: "from the request to the answer, by the memory of the old process",
@@ -83,6 +84,7 @@ const MEASUREMENTS: [Measurement; 11] = [
         run: connections::run,
     },
     Measurement { name: "listeners", about: "inherited listeners", takes: (5, 50), run: listeners::run },
+    Measurement { name: "guard", about: "a restart under a guard", takes: (1, 2), run: guard::run },
     Measurement { name: "crowd", about: "a thousand clients at once on the coordination socket", takes: (10, 10), run: crowd::run },
     Measurement { name: "idle", about: "what it costs while nothing happens", takes: (5, 20), run: idle::run },
     Measurement { name: "load", about: "requests that fail while restarts go on", takes: (10, 60), run: load::run },

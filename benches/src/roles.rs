@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pollflip::guard::Guard;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Peer;
@@ -48,6 +49,8 @@ pub struct Settings {
     /// How much state is handed over, and in which way.
     pub state: usize,
     pub way: Way,
+    /// It has a guard.
+    pub guarded: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -121,6 +124,9 @@ pub fn play() -> Option<ExitCode> {
 }
 
 fn act(settings: &Settings) -> Result<(), Failed> {
+    if settings.guarded && Guard::new().enter()?.is_some() {
+        return Ok(());
+    }
     if settings.listeners > 0 {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;

@@ -102,10 +102,27 @@ impl Command {
         })
     }
 
+    /// With what a person can do about it.
+    pub(super) fn explain(&self, error: io::Error) -> io::Error {
+        let advice = match error.raw_os_error() {
+            Some(libc::ENOENT) if !self.is_path() => "no directory in PATH has a program of that name: give its path",
+            Some(libc::ENOENT) => "there is no such file, or not the interpreter that its first line names",
+            Some(libc::EACCES) => "it is no file, or this user may not execute it: chmod +x, or another path",
+            Some(libc::ENOEXEC) => "it is no program for this machine, and a script begins with #! and its interpreter",
+            Some(libc::EAGAIN) => "this user, or this container, may have no more processes: ulimit -u, pids.max",
+            _ => return error,
+        };
+        io::Error::new(error.kind(), format!("{error}; {advice}"))
+    }
+
+    fn is_path(&self) -> bool {
+        self.program.as_os_str().as_encoded_bytes().contains(&b'/')
+    }
+
     /// The first program of that name in PATH; the name itself if there is none, or if it is a
     /// path.
     fn find(&self) -> PathBuf {
-        if self.program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        if self.is_path() {
             return self.program.clone();
         }
         let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());

@@ -5,7 +5,7 @@
 //! it; that is the machine's.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
@@ -29,15 +29,14 @@ use crate::sys::{self, Datagram, Process, ProcessKey};
 
 use super::command::Command;
 use super::manager::{Manager, RETRY};
-use super::{family, watched_signals};
+use super::{Ended, family, watched_signals};
 
 const SIGNALS: Token = Token(0);
 const NOTIFICATIONS: Token = Token(1);
 const PROCESSES: Token = Token(2);
-/// So many messages are taken in before anything else is looked at.
+/// So many messages, and so many signals, are taken in before anything else is looked at.
 const TURN: usize = 64;
-/// So many are, before the end of a process is: more than a queue holds, and no flood keeps the
-/// guard from that.
+/// More messages than a queue holds, where the kernel does not say how many that are.
 const QUEUE: usize = 4096;
 /// So many messages that are left out are told of.
 const TOLD_OF: u32 = 10;
@@ -56,15 +55,23 @@ pub(super) struct Driver {
     poll: Poll,
     signals: SignalFd,
     socket: OwnedFd,
+    /// So many messages are taken in before the end of a process is: all that were said before, and
+    /// no flood keeps the guard from that.
+    queue: usize,
     /// The main process, and earlier ones that live.
     watched: Vec<Process>,
     /// Children that this process had before it became a guard: a script has started them, and then
     /// executed this.
     others: Vec<u32>,
+    /// What strays were sent, and who of them was: an end can leave more of them.
+    stray_signal: Option<i32>,
+    signalled: Vec<ProcessKey>,
     /// Who was told to end, besides those who are or were the main process then.
     told: Vec<ProcessKey>,
     epoch: Instant,
     own_group: bool,
+    /// The last of this family, no generation, that has said something.
+    last_known: Option<ProcessKey>,
     /// So many messages meant nothing.
     left_out: u32,
     /// There may be more to hear.
@@ -94,11 +101,15 @@ impl Driver {
             poll,
             signals,
             socket,
+            queue: queue_length(),
             watched: Vec::new(),
             others: family::children().map_err(Error::os("cannot see the children of this process"))?,
+            stray_signal: None,
+            signalled: Vec::new(),
             told: Vec::new(),
             epoch: Instant::now(),
             own_group: !is_in_foreground(),
+            last_known: None,
             left_out: 0,
             unheard: false,
             null: None,
@@ -108,7 +119,7 @@ impl Driver {
     }
 
     /// Until no generation is left.
-    pub(super) fn run(mut self) -> Result<Exit, Error> {
+    pub(super) fn run(mut self) -> Result<Ended, Error> {
         let mut events = Events::with_capacity(16);
         self.reserve();
         self.carry_out();
@@ -116,7 +127,8 @@ impl Driver {
             if self.machine.stage() == Stage::Over {
                 let failure = self.failure.take().unwrap_or_else(|| io::ErrorKind::Other.into());
                 let step = format!("cannot start {}", self.command.name().display());
-                return self.machine.status().ok_or_else(|| Error::os(step)(failure));
+                let exit = self.machine.status().ok_or_else(|| Error::os(step)(failure))?;
+                return Ok(Ended { exit, was_told: self.machine.is_told() });
             }
             let manager_waits = self.manager.flush();
             let timeout = if self.unheard {
@@ -143,6 +155,10 @@ impl Driver {
         self.take_signals();
         self.reap();
         self.look_at_others();
+        if !self.machine.awaits_strays() {
+            self.stray_signal = None;
+        }
+        self.signal_strays();
         // Each may leave strays behind, whose end is a turn of its own.
         if self.machine.awaits_strays() && self.strays().is_ok_and(|strays| strays.is_empty()) {
             self.feed(Fact::Alone);
@@ -215,7 +231,7 @@ impl Driver {
 
     /// Whether a message comes from this family. One that is the main process, or was, is known
     /// even when it has ended: its number is still its own.
-    fn knows(&self, datagram: &Datagram) -> bool {
+    fn knows(&mut self, datagram: &Datagram) -> bool {
         if datagram.sender == 0 {
             return false;
         }
@@ -224,7 +240,14 @@ impl Driver {
         }
         // The number was looked up: if it still is the sender's now, be that a zombie, it was then.
         let is_its_own = || datagram.process.as_ref().is_none_or(|process| process.signal(0).map_or_else(exists, |()| true));
-        self.is_in_family(datagram.sender) && is_its_own()
+        // The way up may be long, and there may be many messages.
+        let key = sys::process_key(datagram.sender);
+        let is_the_last = key.is_some() && key == self.last_known;
+        if !is_the_last && !self.is_in_family(datagram.sender) || !is_its_own() {
+            return false;
+        }
+        self.last_known = key;
+        true
     }
 
     /// Whether that process descends from this one. The number of a generation that lives is its
@@ -281,8 +304,11 @@ impl Driver {
         });
     }
 
+    /// Takes signals in, so many at the most: some are kept in a queue, and whoever sends those can
+    /// send without end.
     fn take_signals(&mut self) {
-        while let Ok(Some(info)) = self.signals.read_signal() {
+        for _ in 0..TURN {
+            let Ok(Some(info)) = self.signals.read_signal() else { return };
             let signal = info.ssi_signo as i32;
             let by_terminal = info.ssi_code == BY_KERNEL && self.shares_group();
             match signal {
@@ -295,6 +321,7 @@ impl Driver {
                 _ => self.feed(Fact::Signalled(signal)),
             }
         }
+        self.unheard = true;
     }
 
     /// Whether a terminal that signals the foreground reaches the service as it does the guard.
@@ -312,7 +339,7 @@ impl Driver {
     /// Each child that has ended, orphans too. What it has said before comes first.
     fn reap(&mut self) {
         while let Some(pid) = sys::ended_child() {
-            self.hear(QUEUE);
+            self.hear(self.queue);
             let exit = sys::reap(pid);
             // Its number can be another's from here on.
             self.others.retain(|other| *other != pid);
@@ -324,7 +351,7 @@ impl Driver {
     fn look_at_others(&mut self) {
         let has_ended = |process: &&Process| process.has_ended() && !process.is_child();
         while let Some(pid) = self.watched.iter().find(has_ended).map(Process::pid) {
-            self.hear(QUEUE);
+            self.hear(self.queue);
             let Some(process) = self.watched.iter().find(|process| process.pid() == pid) else { continue };
             let exit = sys::exit_of_another(process);
             self.has_ended(pid, exit);
@@ -333,7 +360,14 @@ impl Driver {
 
     fn has_ended(&mut self, pid: u32, exit: Exit) {
         if self.watched.iter().any(|process| process.pid() == pid) {
-            log::info!("process {pid} {exit}");
+            match exit {
+                Exit::Unknown => log::warn!(
+                    "process {pid} has ended, and how is not known: its predecessor has reaped it, and before Linux 6.15 the kernel tells \
+                     nobody else; that counts as a failure. A service should reap no child that it has not started itself, and not ignore \
+                     SIGCHLD"
+                ),
+                _ => log::info!("process {pid} {exit}"),
+            }
             self.forget(pid);
             self.feed(Fact::Ended(pid, exit));
         }
@@ -363,27 +397,39 @@ impl Driver {
                     }
                 }
                 Deed::TellStrays(signal) => {
-                    let untold = self.strays().unwrap_or_default().into_iter().filter(|pid| !self.was_told(*pid));
-                    let untold: Vec<_> = untold.collect();
-                    untold.into_iter().for_each(|pid| self.signal_stray(pid, signal));
+                    self.stray_signal = Some(signal);
+                    self.signalled = self.told.clone();
+                    self.signal_strays();
                 }
                 Deed::SignalStrays(signal) => {
                     let strays = self.strays().unwrap_or_default();
-                    if !strays.is_empty() {
+                    if !strays.is_empty() && signal != libc::SIGKILL {
                         log::warn!(
-                            "the main process has ended, and left {strays:?}: signal {signal} to each; a service stays in the foreground"
+                            "the main process has ended and left {strays:?}, which are told to end (signal {signal}): a service stays in the \
+                             foreground and ends what it has started"
                         );
                     }
-                    strays.into_iter().for_each(|pid| self.signal_stray(pid, signal));
+                    self.stray_signal = Some(signal);
+                    self.signalled.clear();
+                    self.signal_strays();
                 }
                 Deed::Tell(remark) => self.tell(remark),
             }
         }
     }
 
-    fn signal_stray(&mut self, pid: u32, signal: i32) {
-        sys::signal_child(pid, signal);
-        self.told.extend(sys::process_key(pid));
+    /// Each stray that has not been sent yet what strays are sent now.
+    fn signal_strays(&mut self) {
+        let Some(signal) = self.stray_signal else { return };
+        let before = std::mem::take(&mut self.signalled);
+        for pid in self.strays().unwrap_or_default() {
+            let key = sys::process_key(pid);
+            if key.is_none_or(|key| !before.contains(&key)) {
+                sys::signal_child(pid, signal);
+                self.told.extend(key);
+            }
+            self.signalled.extend(key);
+        }
     }
 
     fn start(&mut self) {
@@ -397,6 +443,7 @@ impl Driver {
         let fact = match started {
             Ok(pid) => Fact::Started(pid),
             Err(error) => {
+                let error = self.command.explain(error);
                 // The caller tells of the first one.
                 if self.machine.status().is_some() {
                     log::error!("cannot start {}: {error}", self.command.name().display());
@@ -415,12 +462,16 @@ impl Driver {
             Remark::NotReady(pid) => {
                 log::error!("process {pid} has not said in time that it is ready, and is killed; does it call ready()?")
             }
-            Remark::KillsStrays => log::warn!("what the service has left behind does not end, and is killed"),
+            Remark::KillsStrays => {
+                log::warn!("what the service has left behind does not end, and is killed: {:?}", self.strays().unwrap_or_default())
+            }
             Remark::StraysStay => {
                 log::error!("what was killed does not die, and is left to itself: {:?}", self.strays().unwrap_or_default())
             }
             Remark::StartsAgain => log::warn!("the service is started again"),
-            Remark::StruckOut => log::error!("the service has ended too often, and is not started again; its own messages say why"),
+            Remark::StruckOut => {
+                log::error!("the service has ended too often (--strikes), and is not started again; its own messages say why")
+            }
         }
     }
 }
@@ -436,6 +487,13 @@ fn notify_socket() -> io::Result<(OwnedFd, OsString)> {
     let address: UnixAddr = getsockname(socket.as_raw_fd())?;
     let name = address.as_abstract().ok_or(io::ErrorKind::AddrNotAvailable)?;
     Ok((socket, OsString::from_vec([b"@", name].concat())))
+}
+
+/// How many messages wait at the most in a socket that has just been made.
+fn queue_length() -> usize {
+    let text = fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").ok();
+    // One more gets in before the queue counts as full.
+    text.and_then(|text| text.trim().parse::<usize>().ok()).map_or(QUEUE, |length| length.saturating_add(2))
 }
 
 /// Whether there was a process to signal.

@@ -91,6 +91,11 @@ impl Supervision {
         self.last
     }
 
+    /// Whether the service was told to end.
+    pub fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
     /// Whether [`Fact::Alone`] means something now.
     pub fn awaits_strays(&self) -> bool {
         matches!(self.stage, Stage::Between { .. } | Stage::Clearing { .. })
@@ -99,7 +104,7 @@ impl Supervision {
     /// Whether the end of the main process is the end of the service, if it comes in order: only
     /// then may a manager above be told that the service stops.
     pub fn ends_with_main(&self) -> bool {
-        self.told.is_some() || self.rules.policy == Policy::No
+        self.is_told() || self.rules.policy == Policy::No
     }
 
     /// Whether what this process tells a manager concerns the service of now.
@@ -288,7 +293,7 @@ impl Supervision {
 
     /// Nothing of the last generation is left: what comes next.
     fn decide(&mut self, now: Duration) {
-        if self.closing || self.told.is_some() || !self.is_wanted_again() {
+        if self.closing || self.is_told() || !self.is_wanted_again() {
             return self.finish();
         }
         if self.ends.len() >= self.rules.strikes.count.max(1) as usize {
@@ -328,13 +333,12 @@ impl Supervision {
 }
 
 /// Whether [`Policy::OnFailure`] starts the service again after such an end. As with systemd, the
-/// signals by which people end a program are no failures. A status that nobody knows was taken by
-/// the predecessor, which takes those of ends in order alone.
+/// signals by which people end a program are no failures. A status that nobody knows may be that
+/// of a crash.
 fn is_failure(exit: Exit) -> bool {
     match exit {
         Exit::Code(code) => code != 0,
         Exit::Signal(signal) => ![SIGHUP, SIGINT, SIGPIPE, SIGTERM].contains(&signal),
-        Exit::OutOfMemory => true,
-        Exit::Unknown => false,
+        Exit::OutOfMemory | Exit::Unknown => true,
     }
 }

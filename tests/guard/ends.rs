@@ -6,7 +6,7 @@ use pollflip::restart_coordination_socket::request_restart;
 use crate::client::Load;
 use crate::harness::{Service, Setup};
 use crate::hub::{DEADLINE, Process, wait_until};
-use crate::kit::{End, end_of, guarded, has_children, how, log, own_descriptors, signal};
+use crate::kit::{End, POLLFLIP, end_of, guarded, has_children, has_program, how, log, own_descriptors, signal};
 use crate::procfs::{self, Snapshot};
 
 trials![
@@ -25,6 +25,7 @@ trials![
     nobody_is_left_when_the_guard_is_killed,
     a_new_one_ends_with_the_guard_although_an_earlier_one_does_not,
     a_status_that_the_predecessor_has_taken_is_known,
+    a_status_that_nobody_tells_is_that_of_a_failure,
     nobody_is_left_when_the_guard_is_killed_after_a_change_of_user,
     nobody_is_left_when_the_guard_is_killed_and_an_earlier_one_drains,
 ];
@@ -204,11 +205,40 @@ fn a_status_that_the_predecessor_has_taken_is_known() {
     let connection = service.connect();
     let new = service.restart();
     assert_eq!(first.ask("reap-any"), "started");
+    // As long as it is a zombie all can see its status.
+    signal(service.launched(), Signal::SIGSTOP);
+    wait_until("it to stop", || procfs::state(service.launched()) == Some('T'));
     new.tell("exit 9");
     wait_until("its predecessor to reap it", || procfs::state(new.pid).is_none());
+    signal(service.launched(), Signal::SIGCONT);
     wait_until("the guard to know", || log(&service).contains(&format!("process {} exited with status 9", new.pid)));
     drop(connection);
     assert_eq!(how(end_of(&service)), End::Code(9));
+}
+
+/// Older kernels do not know the question.
+fn a_status_that_nobody_tells_is_that_of_a_failure() {
+    if !has_program("strace") {
+        return;
+    }
+    let setup = Setup::new();
+    let log_path = setup.path("guard.log");
+    let shell = "exec strace -o /dev/null -e trace=ioctl -e inject=ioctl:error=ENOTTY \"$POLLFLIP\" guard -- \"$0\" 2>>\"$LOG\"";
+    let service = setup.env("POLLFLIP", POLLFLIP).env("LOG", log_path).shell(shell).start();
+    let first = service.first();
+    let connection = service.connect();
+    let new = service.restart();
+    assert_eq!(first.ask("reap-any"), "started");
+    // As long as it is a zombie all can see its status.
+    let guard = procfs::stat(first.pid).expect("a process")[1].parse().expect("a parent");
+    signal(guard, Signal::SIGSTOP);
+    wait_until("it to stop", || matches!(procfs::state(guard), Some('T' | 't')));
+    new.tell("exit 0");
+    wait_until("its predecessor to reap it", || procfs::state(new.pid).is_none());
+    signal(guard, Signal::SIGCONT);
+    wait_until("the guard to know", || log(&service).contains(&format!("process {} has ended, and how is not known", new.pid)));
+    drop(connection);
+    assert_eq!(how(end_of(&service)), End::Code(1), "{}", log(&service));
 }
 
 /// That takes the death signal away, which the guard has arranged for.

@@ -6,8 +6,12 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
+use crate::hub::{wait_for, wait_until};
 use crate::kit::{End, POLLFLIP, end_of_command, run};
 use crate::surroundings::directory;
 
@@ -23,6 +27,8 @@ trials![
     without_a_limit_it_need_not_say_anything,
     a_program_that_goes_into_the_background_is_ended,
     what_does_not_end_when_told_is_killed,
+    what_is_left_behind_by_what_was_left_behind_is_killed_too,
+    what_is_being_killed_does_not_become_the_service,
     what_a_script_has_started_before_the_guard_is_left_alone,
     wrong_usage_is_64,
     nobody_to_ask_is_3,
@@ -54,6 +60,10 @@ fn a_program_that_cannot_be_started_is_told_of_as_shells_do() {
             assert_eq!(end, End::Code(status), "{program}: {said}");
             assert!(said.starts_with("pollflip guard: cannot start ") && said.contains(program), "{said}");
             assert_eq!(said.lines().count(), 1, "{said}");
+            let advice =
+                [("no-such", "no directory in PATH"), ("is/not/there", "no such file"), ("plain", "chmod +x"), ("/", "is no file")];
+            let (_, advice) = advice.into_iter().find(|(name, _)| program.contains(name)).expect("an advice");
+            assert!(said.contains(advice), "{said}");
         }
     }
 }
@@ -123,6 +133,68 @@ fn what_does_not_end_when_told_is_killed() {
     assert_eq!(end, End::Code(3), "{said}");
     assert!(said.contains("is killed"), "{said}");
     assert!(began.elapsed() >= Duration::from_secs(5), "it has a moment for that");
+}
+
+/// Each end hands the next one to the guard.
+fn what_is_left_behind_by_what_was_left_behind_is_killed_too() {
+    let directory = directory();
+    let path = directory.path().join("nest");
+    let nest =
+        "#!/bin/sh\ntrap '' TERM\n[ $1 -gt 0 ] || { echo $$ >\"$0.last\"; exec sleep 1000; }\n\"$0\" $(($1-1)) &\nwait\nsleep 1000\n";
+    crate::harness::install(&path, nest.as_bytes());
+    let script = format!("{0} 4 & until [ -s {0}.last ]; do sleep 0.01; done; cat {0}.last; exit 3", path.display());
+    let began = Instant::now();
+    let (end, last, said) = run(&[], &script);
+    assert_eq!(end, End::Code(3), "{said}");
+    let last = last.trim().parse().expect("a process");
+    assert!(crate::procfs::has_ended(last), "{said}");
+    assert!(!said.contains("left to itself"), "{said}");
+    // They are told to end once, and killed once.
+    assert!(began.elapsed() < Duration::from_secs(9), "{said}");
+}
+
+/// What is left behind is killed and does not die: a debugger holds it. Its helper names it the
+/// service meanwhile. It stays what it is, and what comes next waits for its end.
+fn what_is_being_killed_does_not_become_the_service() {
+    let directory = directory();
+    let path = |name: &str| directory.path().join(name);
+    let script = r#"cd "$1"; [ ! -e left ] || exit 0
+        sh -c 'trap "" TERM
+            ( until [ -e go ]; do sleep 0.01; done; WORDS="MAINPID=$(cat left);garbage"
+              exec env POLLFLIP_TEST_ROLE=speaker POLLFLIP_TEST_WORDS="$WORDS" "$0" ) &
+            echo $$ >left.new; mv left.new left; wait; sleep 1000' "$2" &
+        until [ -e crash ]; do sleep 0.01; done; exit 5"#;
+    let mut command = Command::new(POLLFLIP);
+    command.args(["guard", "--restart", "on-failure", "--delay", "1", "--", "sh", "-c", script, "-"]);
+    command.arg(directory.path()).arg(crate::harness::own_program()).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(fs::File::create(path("log")).expect("a file"));
+    let mut guard = command.spawn().expect("a process");
+    let said = || fs::read_to_string(path("log")).unwrap_or_default();
+    let left = wait_for("what is left behind", || fs::read_to_string(path("left")).ok()?.trim().parse().ok().map(Pid::from_raw));
+    if let Err(error) = ptrace::seize(left, ptrace::Options::PTRACE_O_TRACEEXIT | ptrace::Options::PTRACE_O_EXITKILL) {
+        eprintln!("skipped: no process can be debugged here: {error}");
+        guard.kill().expect("a process");
+        guard.wait().expect("a status");
+        return;
+    }
+    fs::write(path("crash"), "").expect("a file");
+    wait_until("it to be killed", || said().contains("does not end, and is killed"));
+    wait_until("it to be held at its end", || {
+        let flags = Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG);
+        match waitpid(left, flags).expect("it is debugged") {
+            WaitStatus::PtraceEvent(..) => true,
+            WaitStatus::Stopped(_, signal) => ptrace::cont(left, signal).map(|()| false).expect("it is stopped"),
+            _ => false,
+        }
+    });
+    fs::write(path("go"), "").expect("a file");
+    // The helper has named it before.
+    wait_until("the guard to hear the helper", || said().contains("it is no text, or too long"));
+    assert!(!said().contains("is started again"), "{}", said());
+    ptrace::detach(left, None).expect("it is held");
+    wait_until("what comes next", || said().contains("is started again"));
+    assert_eq!(guard.wait().expect("a status").code(), Some(0), "{}", said());
+    assert!(!said().contains("left to itself"), "{}", said());
 }
 
 /// `helper & exec pollflip guard -- service`: the helper is a child of the guard, and none of the

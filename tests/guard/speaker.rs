@@ -2,11 +2,12 @@
 //! a stranger.
 
 use std::fs::OpenOptions;
-use std::io::{IoSlice, Write};
+use std::io::{IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
@@ -24,6 +25,7 @@ pub fn main() -> ExitCode {
             "some" => flood(&address, 100),
             "descriptors" => descriptors(&address),
             "garbage" => garbage(&address),
+            "time" => time(&address),
             text => say(&address, text.as_bytes()),
         }
     }
@@ -75,6 +77,23 @@ pub fn garbage(address: &str) {
     for word in words {
         socket.send(word).expect("room");
     }
+}
+
+/// Names itself the service, and then its parent again; notes how many microseconds it takes until
+/// the guard has taken the first in.
+fn time(address: &str) {
+    let socket = connected(address);
+    let began = Instant::now();
+    socket.send(format!("MAINPID={}", std::process::id()).as_bytes()).expect("room");
+    let (ours, theirs) = std::io::pipe().expect("a pipe");
+    let part = [IoSlice::new(b"BARRIER=1")];
+    sendmsg::<()>(socket.as_raw_fd(), &part, &[ControlMessage::ScmRights(&[theirs.as_raw_fd()])], MsgFlags::empty(), None).expect("room");
+    drop(theirs);
+    assert_eq!({ &ours }.read(&mut [0]).expect("an end"), 0);
+    let took = began.elapsed();
+    socket.send(format!("MAINPID={}", std::os::unix::process::parent_id()).as_bytes()).expect("room");
+    let mut notes = OpenOptions::new().create(true).append(true).open(std::env::var_os(NOTES).expect("a path")).expect("a file");
+    writeln!(notes, "{}", took.as_micros()).expect("room");
 }
 
 /// Where the counter notes each signal that it gets.

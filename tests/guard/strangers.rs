@@ -19,6 +19,7 @@ trials![
     garbage_and_descriptors_of_a_helper_do_nothing,
     a_helper_cannot_make_a_stranger_the_service,
     a_flood_of_a_helper_does_no_harm,
+    a_flood_from_far_below_does_not_hide_an_end,
     what_an_earlier_generation_says_is_left_out,
     what_was_said_before_an_end_is_heard_before_it,
 ];
@@ -105,6 +106,22 @@ fn a_flood_of_a_helper_does_no_harm() {
     let service = guarded(Setup::new(), "").start();
     helper_says(&service.first(), "flood");
     all_is_well(&service);
+}
+
+/// The way up from that one is long, and what is said comes before an end.
+fn a_flood_from_far_below_does_not_hide_an_end() {
+    let service = guarded(Setup::new(), "").start();
+    let nest = service.path("nest");
+    crate::harness::install(&nest, b"#!/bin/sh\n[ $1 -gt 0 ] || exec \"$SPEAKER\"\n\"$0\" $(($1-1))\nexit $?\n");
+    let first = service.first();
+    let environment = format!("SPEAKER='{}' {ROLE}=speaker {WORDS}='WATCHDOG=1;garbage;flood;flood;flood'", own_program().display());
+    first.ask(&format!("helper {environment} exec '{}' 500", nest.display()));
+    wait_until("the guard to hear it", || log(&service).contains("it is no text, or too long"));
+    let began = std::time::Instant::now();
+    first.tell("exit 12");
+    wait_until("the guard to know", || log(&service).contains(&format!("process {} exited with status 12", first.pid)));
+    println!("a flood from 500 processes below: an end is known after {:?}", began.elapsed());
+    assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
 }
 
 /// One that drains does not take the service back.

@@ -22,6 +22,7 @@ guard    Starts a service and stays as long as any generation of it lives: for c
   --strikes N/SECONDS  but not if it has ended N times within so long (5/60)
   --delay MS           so long after its end (100)
   --ready SECONDS      kill it if it has not said by then that it is ready (no limit)
+         What goes wrong is said on standard error; each step with POLLFLIP_LOG=info.
 
 restart  Asks the service for a restart, and waits for the outcome.
   --wait SECONDS       longer than the service may take (90)

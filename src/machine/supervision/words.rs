@@ -94,7 +94,7 @@ pub enum Deed {
     Start,
     /// Send that process a signal.
     Signal(u32, i32),
-    /// Send each stray a signal.
+    /// Send each stray a signal, and each that there is later, until another deed of these two.
     SignalStrays(i32),
     /// Tell each stray to end that has not been told: one of them may be the next service, and a
     /// second signal cuts off what the first one lets end in order.
