@@ -40,6 +40,10 @@ use path::bind_unix;
 /// listening although the
 /// program closes its own: to stop listening, [`remove`](Sockets::remove) it too, as [`Restarter::stop`](crate::Restarter::stop) does with all.
 ///
+/// A successor is given what is there when it is started: after
+/// [`Event::Restarting`](crate::Event::Restarting). An attempt during which a socket is bound or
+/// removed after that fails, and says so: ask for the restart again.
+///
 /// # Non-blocking or not
 ///
 /// What is bound here is non-blocking, and so is what systemd passed to a first generation. What is
@@ -74,6 +78,8 @@ pub struct Sockets {
     untouched: Vec<(Passed, OwnedFd)>,
     /// Who may still have an address that this process wants.
     family: Family,
+    /// What has first changed since a successor was given all of them.
+    changed: Option<String>,
     closed: bool,
 }
 
@@ -102,7 +108,7 @@ impl Sockets {
                 None => {}
             }
         }
-        Sockets { entries, untouched, family, closed: false }
+        Sockets { entries, untouched, family, changed: None, closed: false }
     }
 
     /// A listening TCP socket on `address`: `"0.0.0.0:80"`, `("::", 80)`, … Port 0 stands for any port. If the address is a name with
@@ -208,7 +214,11 @@ impl Sockets {
     /// the program was given is not touched.
     pub fn remove(&mut self, name: &str) -> bool {
         self.claim_of_systemd();
-        self.entries.remove(name).is_some()
+        let removed = self.entries.remove(name).is_some();
+        if removed {
+            self.changed.get_or_insert_with(|| format!("socket {name:?} was removed"));
+        }
+        removed
     }
 
     /// The names of what was inherited and has not been asked for. It is closed when the process becomes ready.
@@ -266,6 +276,7 @@ impl Sockets {
     fn insert<T: From<OwnedFd>>(&mut self, name: &str, socket: OwnedFd) -> Result<T, Error> {
         let given = duplicate(name, &socket)?;
         self.entries.entry(name.into()).or_default().push(Entry { socket, inherited: false, claimed: true });
+        self.changed.get_or_insert_with(|| format!("socket {name:?} was bound"));
         Ok(given)
     }
 
@@ -297,6 +308,16 @@ impl Sockets {
     /// What a successor is to get by name.
     pub(crate) fn given(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.entries.iter().flat_map(|(name, entries)| entries.iter().map(|entry| (name.as_str(), entry.socket.as_fd())))
+    }
+
+    /// A successor has been given what there is.
+    pub(crate) fn are_given(&mut self) {
+        self.changed = None;
+    }
+
+    /// What has changed since then, in words.
+    pub(crate) fn changed(&self) -> Option<&str> {
+        self.changed.as_deref()
     }
 
     /// What it is to get as systemd passes it, with the numbers: without a gap, since all that is said of them is how many there are. One
