@@ -114,12 +114,19 @@ impl Sockets {
     /// A listening TCP socket on `address`: `"0.0.0.0:80"`, `("::", 80)`, … Port 0 stands for any port. If the address is a name with
     /// several addresses, the first that can be bound is.
     ///
+    /// An inherited socket of that name is taken although the name of the address cannot be
+    /// resolved now: a name server that is away stops no restart. Then nothing can compare the
+    /// addresses, which is logged as a warning.
+    ///
     /// # Errors
     ///
     /// The address cannot be bound, or the socket of that name is of another kind or at another address.
     pub fn tcp_listener(&mut self, name: &str, address: impl ToSocketAddrs) -> Result<TcpListener, Error> {
-        let addresses = kind::resolve(name, address)?;
-        self.get(name, &Kind::Tcp(addresses.clone()), || {
+        let addresses = match kind::resolve(name, address) {
+            Err(error) => return self.unresolved(name, |kind| matches!(kind, Kind::Tcp(_)), error),
+            addresses => addresses?,
+        };
+        self.named(name, &Kind::Tcp(addresses.clone()), || {
             let listener = TcpListener::bind(&addresses[..])?;
             listener.set_nonblocking(true)?;
             // std's own is short for a service under load.
@@ -150,8 +157,11 @@ impl Sockets {
     ///
     /// The address cannot be bound, or the socket of that name is of another kind or at another address.
     pub fn udp_socket(&mut self, name: &str, address: impl ToSocketAddrs) -> Result<UdpSocket, Error> {
-        let addresses = kind::resolve(name, address)?;
-        self.get(name, &Kind::Udp(addresses.clone()), || {
+        let addresses = match kind::resolve(name, address) {
+            Err(error) => return self.unresolved(name, |kind| matches!(kind, Kind::Udp(_)), error),
+            addresses => addresses?,
+        };
+        self.named(name, &Kind::Udp(addresses.clone()), || {
             let socket = UdpSocket::bind(&addresses[..])?;
             socket.set_nonblocking(true)?;
             Ok(socket.into())
@@ -165,7 +175,7 @@ impl Sockets {
     ///
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_listener(&mut self, name: &str, path: impl AsRef<Path>) -> Result<UnixListener, Error> {
-        self.get(name, &Kind::UnixStream(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Stream))
+        self.named(name, &Kind::UnixStream(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Stream))
     }
 
     /// A unix datagram socket at `path`, as for [`unix_listener`](Sockets::unix_listener).
@@ -174,7 +184,7 @@ impl Sockets {
     ///
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_datagram(&mut self, name: &str, path: impl AsRef<Path>) -> Result<UnixDatagram, Error> {
-        self.get(name, &Kind::UnixDatagram(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Datagram))
+        self.named(name, &Kind::UnixDatagram(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Datagram))
     }
 
     /// A listening unix seqpacket socket at `path`, as for [`unix_listener`](Sockets::unix_listener). std has no type for it.
@@ -183,7 +193,7 @@ impl Sockets {
     ///
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_seqpacket(&mut self, name: &str, path: impl AsRef<Path>) -> Result<OwnedFd, Error> {
-        self.get(name, &Kind::UnixSeqpacket(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::SeqPacket))
+        self.named(name, &Kind::UnixSeqpacket(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::SeqPacket))
     }
 
     /// Any other descriptor: the one of that name if there is one, otherwise what `bind` makes. What kind it is, and whether it blocks,
@@ -210,6 +220,48 @@ impl Sockets {
         self.insert(name, socket)
     }
 
+    /// The socket of that name if there is one: inherited, passed by systemd, or bound here before.
+    /// Binds nothing. Of several that came by one name, each call returns another one; when all
+    /// have been returned, it begins anew.
+    ///
+    /// The descriptor becomes what it is: `TcpListener::from(fd)`, say.
+    ///
+    /// # Errors
+    ///
+    /// The name is not fit; the socket cannot be duplicated; this process has handed over for good,
+    /// or is stopping.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), pollflip::Error> {
+    /// let mut restarter = pollflip::RestartConfig::new().build()?;
+    /// // A debug port that only an operator who passes a socket has.
+    /// let debug = restarter.sockets().get("debug")?.map(std::net::TcpListener::from);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get(&mut self, name: &str) -> Result<Option<OwnedFd>, Error> {
+        self.check(name)?;
+        self.claim_of_systemd();
+        let Some(entries) = self.entries.get_mut(name) else { return Ok(None) };
+        let next = entries.iter().position(|entry| !entry.claimed).unwrap_or(0);
+        let Some(entry) = entries.get_mut(next) else { return Ok(None) };
+        match Kind::of(&entry.socket) {
+            // Whether such a descriptor blocks is between the versions of the program.
+            Kind::Other(_) => {
+                entry.claimed = true;
+                duplicate(name, &entry.socket).map(Some)
+            }
+            _ => entry.claim(name).map(Some),
+        }
+    }
+
+    /// Whether what is kept under that name came with this process, from its predecessor or from
+    /// systemd. `false`: it was bound here, or there is nothing of that name.
+    pub fn is_inherited(&self, name: &str) -> bool {
+        let untouched = self.untouched.iter().any(|(passed, _)| passed.name == name);
+        untouched || self.entries.get(name).is_some_and(|entries| entries.iter().any(|entry| entry.inherited))
+    }
+
     /// Closes what is kept under that name, so that it is not passed on any more; says whether there was something. The duplicate that
     /// the program was given is not touched.
     pub fn remove(&mut self, name: &str) -> bool {
@@ -230,7 +282,7 @@ impl Sockets {
         names
     }
 
-    fn get<T: From<OwnedFd>>(&mut self, name: &str, wanted: &Kind, bind: impl FnOnce() -> io::Result<OwnedFd>) -> Result<T, Error> {
+    fn named<T: From<OwnedFd>>(&mut self, name: &str, wanted: &Kind, bind: impl FnOnce() -> io::Result<OwnedFd>) -> Result<T, Error> {
         self.check(name)?;
         self.claim_of_systemd();
         let mut other = None;
@@ -270,6 +322,27 @@ impl Sockets {
         match Holder::of(wanted, &self.family, name_of) {
             Some(holder) => format!("; {holder}"),
             None => "; if no service has it, one that a failed release left behind may: its environment has POLLFLIP_LIFELINE".into(),
+        }
+    }
+
+    /// The one inherited socket of that name that is of the right kind, although nobody can say
+    /// where it was wanted.
+    fn unresolved<T: From<OwnedFd>>(&mut self, name: &str, fits: impl Fn(&Kind) -> bool, error: Error) -> Result<T, Error> {
+        self.check(name)?;
+        self.claim_of_systemd();
+        // An address that is none is the program's mistake, and will be wrong the next time too.
+        if matches!(&error, Error::Os { error, .. } if error.kind() == io::ErrorKind::InvalidInput) {
+            return Err(error);
+        }
+        let candidates = self.entries.get_mut(name).into_iter().flatten().filter(|entry| entry.inherited);
+        let mut candidates = candidates.filter(|entry| fits(&Kind::of(&entry.socket)));
+        match (candidates.next(), candidates.next()) {
+            (Some(entry), None) => {
+                log::warn!(target: "pollflip", "{error}; the inherited socket of that name is taken as it is");
+                entry.claim(name)
+            }
+            // Which of them is meant only their addresses tell.
+            _ => Err(error),
         }
     }
 

@@ -25,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart,
         a_path_by_another_way_to_it_is_the_same,
         a_listener_that_was_shut_down_is_named_as_such_by_the_next_generation,
+        an_inherited_listener_is_taken_although_its_name_does_not_resolve,
         what_the_new_version_does_not_claim_is_closed_at_ready,
         what_was_removed_is_not_passed_on,
         what_is_bound_and_removed_when_a_restart_begins_is_what_its_successor_gets,
@@ -156,6 +157,16 @@ fn an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart() 
     let new = service.restart();
     // As it is with a port that was named from the start.
     assert_eq!(new.ask(&format!("claim tcp echo [::1%1]:{}", service.address().port())), "ok");
+    assert_eq!(service.connect().pid, new.pid);
+}
+
+fn an_inherited_listener_is_taken_although_its_name_does_not_resolve() {
+    let service = Setup::new().start();
+    // No name server knows a name of this domain.
+    let answer = service.first().ask("claim tcp other nowhere.invalid:80");
+    assert!(answer.contains("cannot resolve the address of \"other\""), "{answer}");
+    let new = service.restart();
+    assert_eq!(new.ask("claim tcp echo nowhere.invalid:80"), "ok");
     assert_eq!(service.connect().pid, new.pid);
 }
 
