@@ -1,22 +1,31 @@
 //! The examples do what they say.
 
-use std::io::{BufRead, BufReader, IoSlice, Write};
+use std::fs;
+use std::io::{self, BufRead, BufReader, IoSlice, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
 use nix::sys::stat::fstat;
+use pollflip::RestartConfig;
 use pollflip::internals::wire::{Given, Hello, Message, OLDEST, VERSION};
 use pollflip::restart_coordination_socket::request_restart;
 
-use crate::harness::{DEADLINE, Group, has_ended, wait_until};
+use crate::harness::{DEADLINE, Group, ROLE, has_ended, wait_until};
 use crate::surroundings::{directory, temporary};
 
 pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("examples_tell_how_they_are_used", usage),
     ("any_executor_keeps_connections_and_count_in_tokio", || any_executor("tokio")),
     ("any_executor_keeps_connections_and_count_in_smol", || any_executor("smol")),
+    ("any_executor_gives_no_number_twice_in_tokio", || any_executor_numbers("tokio")),
+    ("any_executor_gives_no_number_twice_in_smol", || any_executor_numbers("smol")),
     ("any_executor_cuts_what_does_not_end_in_tokio", || any_executor_cuts("tokio")),
     ("any_executor_cuts_what_does_not_end_in_smol", || any_executor_cuts("smol")),
     ("any_executor_outlives_a_want_of_descriptors_in_tokio", || any_executor_runs_out("tokio")),
@@ -68,13 +77,23 @@ fn start(executor: &str, drain: &str) -> Group {
     Group::start(command, directory)
 }
 
-struct Client(BufReader<TcpStream>);
+/// A client, which has been told its number.
+struct Client(BufReader<TcpStream>, u64);
 
 impl Client {
     fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("a connection");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a limit");
-        Client(BufReader::new(stream))
+        Client::wait(address).expect("a number")
+    }
+
+    /// Or not, with why.
+    fn wait(address: SocketAddr) -> io::Result<Client> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let number = line.strip_prefix("client ").and_then(|number| number.trim_end().parse().ok());
+        Ok(Client(stream, number.ok_or(io::ErrorKind::InvalidData)?))
     }
 
     fn echo(&mut self, text: &str) {
@@ -98,15 +117,76 @@ fn any_executor(executor: &str) {
     // The task becomes ready on its first poll, which may be after the first connection.
     let second = request_restart(group.socket(), DEADLINE, |_| {}).expect("a restart");
     assert_eq!(listening(&group, 1), (address, second));
-    assert!(group.says("listening on ", 1).ends_with("1 chunks so far"));
+    assert!(group.says("listening on ", 1).ends_with("1 clients so far"));
     old.echo("served by the old process to its end");
-    Client::connect(address).echo("served by the new one");
+    let mut new = Client::connect(address);
+    new.echo("served by the new one");
+    assert_eq!((old.1, new.1), (1, 2));
     assert!(!has_ended(first));
     drop(old);
     wait_until("the old process to end", || has_ended(first));
     let third = request_restart(group.socket(), DEADLINE, |_| {}).expect("a restart");
     assert_eq!(listening(&group, 2), (address, third));
-    Client::connect(address).echo("and by the next");
+    let mut next = Client::connect(address);
+    next.echo("and by the next");
+    assert_eq!(next.1, 3);
+}
+
+/// What the example says of its state: clients come all the time, restarts succeed and fail with the state in their hands, and no number
+/// is given out twice or left out.
+fn any_executor_numbers(executor: &str) {
+    let directory = directory();
+    let deployed = directory.path().join("current");
+    let good = example("any_executor").get_program().to_owned();
+    let bad = std::env::current_exe().expect("the path of this program");
+    symlink(&good, &deployed).expect("a link");
+    let deploy = |program: &Path| {
+        symlink(program, directory.path().join("new")).and_then(|()| fs::rename(directory.path().join("new"), &deployed)).expect("a link");
+    };
+    let mut command = Command::new(&deployed);
+    command.args([executor, "--listen", "127.0.0.1:0", "--socket"]).arg(directory.path().join("restart.sock"));
+    // For the release that is bad.
+    command.env(ROLE, "taker");
+    let group = Group::start(command, crate::surroundings::directory());
+    let (address, _) = listening(&group, 0);
+    let stop = AtomicBool::new(false);
+    let socket = directory.path().join("restart.sock");
+    let mut numbers = thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut numbers = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        numbers.push(Client::connect(address).1);
+                    }
+                    numbers
+                })
+            })
+            .collect();
+        for _ in 0..5 {
+            deploy(&bad);
+            let error = request_restart(&socket, DEADLINE, |_| {}).expect_err("it takes the state and ends");
+            assert!(error.to_string().contains("exited with status 3"), "{error}");
+            deploy(Path::new(&good));
+            request_restart(&socket, DEADLINE, |_| {}).expect("a restart");
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    numbers.sort_unstable();
+    println!("any_executor in {executor}: {} clients over 5 restarts and 5 that failed", numbers.len());
+    let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
+    assert_eq!(numbers, expected);
+}
+
+/// A release that takes the state and does not live to serve.
+pub(crate) fn take_and_end() -> ExitCode {
+    let restarter = RestartConfig::new().build().expect("a restarter");
+    restarter.predecessor().expect("a predecessor").receive(DEADLINE).expect("the state");
+    // For as long as others may be tempted to take clients in.
+    thread::sleep(Duration::from_millis(50));
+    ExitCode::from(3)
 }
 
 fn any_executor_cuts(executor: &str) {
@@ -126,7 +206,7 @@ fn any_executor_runs_out(executor: &str) {
     command.args(["-c", "ulimit -n 50; exec \"$0\" \"$1\" --listen 127.0.0.1:0"]).arg(example("any_executor").get_program()).arg(executor);
     let group = Group::start(command, directory());
     let (address, pid) = listening(&group, 0);
-    let clients: Vec<_> = (0..60).map(|_| Client::connect(address)).collect();
+    let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(address).expect("a connection")).collect();
     wait_until("a want of descriptors", || has_ended(pid) || group.stderr().contains("cannot accept now"));
     drop(clients);
     Client::connect(address).echo("there is room again");
