@@ -5,23 +5,29 @@ use std::io::{self, BufRead, BufReader, IoSlice, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
 use nix::sys::stat::fstat;
 use pollflip::RestartConfig;
 use pollflip::internals::wire::{Given, Hello, Message, OLDEST, VERSION};
 use pollflip::restart_coordination_socket::request_restart;
 
-use crate::harness::{DEADLINE, Group, ROLE, has_ended, wait_until};
+use tempfile::TempDir;
+
+use crate::child::path;
+use crate::harness::{DEADLINE, Group, ROLE, has_ended, signal, wait_until};
 use crate::surroundings::{directory, temporary};
 
 pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("examples_tell_how_they_are_used", usage),
+    ("hello_tells_what_becomes_of_each_restart", hello),
+    ("live_connections_go_on_where_they_were", live_connections),
     ("any_executor_keeps_connections_and_count_in_tokio", || any_executor("tokio")),
     ("any_executor_keeps_connections_and_count_in_smol", || any_executor("smol")),
     ("any_executor_gives_no_number_twice_in_tokio", || any_executor_numbers("tokio")),
@@ -135,22 +141,11 @@ fn any_executor(executor: &str) {
 /// What the example says of its state: clients come all the time, restarts succeed and fail with the state in their hands, and no number
 /// is given out twice or left out.
 fn any_executor_numbers(executor: &str) {
-    let directory = directory();
-    let deployed = directory.path().join("current");
-    let good = example("any_executor").get_program().to_owned();
-    let bad = std::env::current_exe().expect("the path of this program");
-    symlink(&good, &deployed).expect("a link");
-    let deploy = |program: &Path| {
-        symlink(program, directory.path().join("new")).and_then(|()| fs::rename(directory.path().join("new"), &deployed)).expect("a link");
-    };
-    let mut command = Command::new(&deployed);
-    command.args([executor, "--listen", "127.0.0.1:0", "--socket"]).arg(directory.path().join("restart.sock"));
-    // For the release that is bad.
-    command.env(ROLE, "taker");
-    let group = Group::start(command, crate::surroundings::directory());
+    let releases = Releases::of("any_executor");
+    let socket = releases.directory.path().join("restart.sock");
+    let group = releases.start([executor, "--listen", "127.0.0.1:0", "--socket", socket.to_str().expect("a path")]);
     let (address, _) = listening(&group, 0);
     let stop = AtomicBool::new(false);
-    let socket = directory.path().join("restart.sock");
     let mut numbers = thread::scope(|scope| {
         let clients: Vec<_> = (0..4)
             .map(|_| {
@@ -165,10 +160,10 @@ fn any_executor_numbers(executor: &str) {
             })
             .collect();
         for _ in 0..5 {
-            deploy(&bad);
+            releases.deploy_bad();
             let error = request_restart(&socket, DEADLINE, |_| {}).expect_err("it takes the state and ends");
             assert!(error.to_string().contains("exited with status 3"), "{error}");
-            deploy(Path::new(&good));
+            releases.deploy_good();
             request_restart(&socket, DEADLINE, |_| {}).expect("a restart");
         }
         stop.store(true, Ordering::Relaxed);
@@ -180,10 +175,113 @@ fn any_executor_numbers(executor: &str) {
     assert_eq!(numbers, expected);
 }
 
+/// An example, and what is deployed in its place: a link that is moved.
+struct Releases {
+    directory: TempDir,
+    good: PathBuf,
+}
+
+impl Releases {
+    fn of(name: &str) -> Releases {
+        let releases = Releases { directory: directory(), good: example(name).get_program().into() };
+        releases.deploy_good();
+        releases
+    }
+
+    fn start<const N: usize>(&self, arguments: [&str; N]) -> Group {
+        let mut command = Command::new(self.directory.path().join("current"));
+        // The role is for the release that is bad.
+        command.args(arguments).env(ROLE, "taker").env("TMPDIR", temporary());
+        Group::start(command, directory())
+    }
+
+    fn deploy_good(&self) {
+        self.deploy(&self.good);
+    }
+
+    /// One that takes the state and ends.
+    fn deploy_bad(&self) {
+        self.deploy(&std::env::current_exe().expect("the path of this program"));
+    }
+
+    fn deploy(&self, program: &Path) {
+        let new = self.directory.path().join("new");
+        symlink(program, &new).and_then(|()| fs::rename(new, self.directory.path().join("current"))).expect("a link");
+    }
+}
+
+/// What a server has said to a client that says nothing.
+fn hears(address: SocketAddr) -> String {
+    let mut text = String::new();
+    let stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a limit");
+    BufReader::new(stream).read_line(&mut text).expect("a line");
+    text
+}
+
+fn hello() {
+    let releases = Releases::of("hello");
+    let group = releases.start(["127.0.0.1:0"]);
+    let (address, first) = listening(&group, 0);
+    assert_eq!(hears(address), format!("hello from process {first}\n"));
+    releases.deploy_bad();
+    signal(first, Signal::SIGUSR1);
+    let why = group.says(&format!("{first}: goes on:"), 0);
+    assert!(why.contains("does it handle Event::StateRequested?"), "{why}");
+    assert_eq!(hears(address), format!("hello from process {first}\n"));
+    releases.deploy_good();
+    signal(first, Signal::SIGUSR1);
+    let (same, second) = listening(&group, 1);
+    assert_eq!(group.says(&format!("{first}: process {second} is getting"), 0), "ready");
+    assert_eq!(group.says(&format!("{first}: process {second} serves,"), 0), "this one ends");
+    assert_eq!((same, hears(address)), (address, format!("hello from process {second}\n")));
+    wait_until("the old process to end", || has_ended(first));
+}
+
+fn live_connections() {
+    let releases = Releases::of("live_connections");
+    let group = releases.start(["127.0.0.1:0"]);
+    let (address, mut serving) = listening(&group, 0);
+    let mut clients: Vec<_> = (0..20).map(|_| BufReader::new(TcpStream::connect(address).expect("a connection"))).collect();
+    let mut sent = 0;
+    let mut all_send = |text: &str| {
+        sent += text.len();
+        for client in &mut clients {
+            client.get_ref().set_read_timeout(Some(DEADLINE)).expect("a limit");
+            client.get_mut().write_all(text.as_bytes()).expect("it is read");
+            let mut line = String::new();
+            client.read_line(&mut line).expect("a line");
+            assert_eq!(line, format!("{sent} bytes so far\n"));
+        }
+    };
+    all_send("before");
+    for generation in 1..=3 {
+        releases.deploy_bad();
+        signal(serving, Signal::SIGUSR1);
+        wait_until("a successor that takes all of it", || fs::remove_file(group.path("taken")).is_ok());
+        all_send("heard when that one has ended");
+        wait_until("its end", || children(serving) == 0);
+        releases.deploy_good();
+        signal(serving, Signal::SIGUSR1);
+        let (_, new) = listening(&group, generation);
+        all_send("in the next process");
+        wait_until("the old process to end", || has_ended(serving));
+        all_send("alone");
+        serving = new;
+    }
+}
+
+/// How many a process has.
+fn children(of: u32) -> usize {
+    let lists = fs::read_dir(format!("/proc/{of}/task")).expect("a process").flatten();
+    lists.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default().split_whitespace().count()).sum()
+}
+
 /// A release that takes the state and does not live to serve.
 pub(crate) fn take_and_end() -> ExitCode {
     let restarter = RestartConfig::new().build().expect("a restarter");
-    restarter.predecessor().expect("a predecessor").receive(DEADLINE).expect("the state");
+    let Ok(_state) = restarter.predecessor().expect("a predecessor").receive(DEADLINE) else { return ExitCode::FAILURE };
+    fs::write(path("taken"), "").expect("written");
     // For as long as others may be tempted to take clients in.
     thread::sleep(Duration::from_millis(50));
     ExitCode::from(3)
