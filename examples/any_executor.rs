@@ -3,21 +3,28 @@
 //!     cargo run --example any_executor -- tokio --socket echo.sock
 //!     cargo run --example any_executor -- smol --socket echo.sock
 //!
-//! The restart is one future among those that the program waits for anyway. It needs nothing of the executor; only the
-//! lines that talk to clients differ. The state that crosses is how many chunks have been echoed, ever.
+//! The restart is one future among those that the program waits for anyway. It needs nothing of the
+//! executor; only the lines that talk to clients differ. The state that crosses is how many clients
+//! there have been, ever: each is told its number first, and no two generations give out the same.
+//!
+//! So nobody is taken in from the moment at which the state is given until the restart has failed:
+//! clients wait in the queue of the listener, which the next process has too. Those who are in keep
+//! their process, which is nobody's state.
 
 use lexopt::{Arg, Parser, ValueExt};
 use pollflip::{
-    Handover, HookResult, LifecycleHandler, Predecessor, RestartConfig, RestartTask, Shutdown, ShutdownCoordinator, ShutdownHandle,
-    startup_complete,
+    Failure, Handover, HookResult, LifecycleHandler, Predecessor, RestartConfig, RestartTask, Shutdown, ShutdownCoordinator,
+    ShutdownHandle, startup_complete,
 };
 use std::error::Error;
-use std::io::Write;
+use std::future::poll_fn;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::{self, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 const HELP: &str = "\
@@ -35,29 +42,78 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-/// What goes to the next process.
-struct Counter(Arc<AtomicU64>);
+/// How many clients there have been: what goes to the next process.
+#[derive(Clone, Default)]
+struct Clients(Arc<Mutex<Count>>);
 
-impl LifecycleHandler for Counter {
-    fn send_to_new_process(&mut self, mut handover: Handover) -> HookResult {
-        handover.bytes("count", &self.0.load(Ordering::Relaxed).to_be_bytes())?;
-        handover.send();
-        Ok(())
+#[derive(Default)]
+struct Count {
+    so_far: u64,
+    /// It is the next process's, or may be: it does not change here.
+    given: bool,
+    /// Who waits for it to come back.
+    waiting: Option<Waker>,
+}
+
+impl Clients {
+    fn count(&self) -> MutexGuard<'_, Count> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next client and its number, as soon as this process may take one in.
+    async fn next<C>(&self, accept: impl Future<Output = io::Result<C>>) -> io::Result<(C, u64)> {
+        let mut accept = pin!(accept);
+        poll_fn(|context| {
+            // Held until both are done: no client is taken in that the state does not know.
+            let mut count = self.count();
+            if count.given {
+                count.waiting = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            accept.as_mut().poll(context).map_ok(|client| {
+                count.so_far += 1;
+                (client, count.so_far)
+            })
+        })
+        .await
     }
 }
 
-/// What the predecessor has counted.
-fn count_so_far(predecessor: &Predecessor) -> Result<u64, AnyError> {
+impl LifecycleHandler for Clients {
+    fn send_to_new_process(&mut self, mut handover: Handover) -> HookResult {
+        let mut count = self.count();
+        count.given = true;
+        handover.bytes("clients", &count.so_far.to_be_bytes())?;
+        handover.send();
+        Ok(())
+    }
+
+    /// A next version may serve without having asked for the state.
+    fn new_process_granted(&mut self, _: u32) {
+        self.count().given = true;
+    }
+
+    fn new_process_failed(&mut self, _: &Failure) {
+        let mut count = self.count();
+        count.given = false;
+        if let Some(waiting) = count.waiting.take() {
+            waiting.wake();
+        }
+    }
+}
+
+/// How many the predecessor has taken in.
+fn clients_so_far(predecessor: &Predecessor) -> Result<u64, AnyError> {
     let bytes = match predecessor.receive(Duration::from_secs(5)) {
         // It is dead, and its listener is here.
         Err(pollflip::Error::PredecessorGone { .. }) => None,
-        inheritance => inheritance?.bytes("count")?,
+        inheritance => inheritance?.bytes("clients")?,
     };
     Ok(bytes.map(|bytes| bytes.as_slice().try_into().map(u64::from_be_bytes)).transpose()?.unwrap_or_default())
 }
 
 /// The part that is the same everywhere: before there is an executor, so that it may block.
-fn start(options: &Options) -> Result<(RestartTask, TcpListener, Arc<AtomicU64>), AnyError> {
+fn start(options: &Options) -> Result<(RestartTask, TcpListener, Clients), AnyError> {
     let mut config = RestartConfig::new();
     if let Some(path) = &options.socket {
         config = config.coordination_socket(path);
@@ -65,31 +121,32 @@ fn start(options: &Options) -> Result<(RestartTask, TcpListener, Arc<AtomicU64>)
     let mut task = config.try_into_restart_task()?;
     // From the predecessor if there is one, else bound here.
     let listener = task.restarter().sockets().tcp_listener("echo", options.listen)?;
-    let count = match task.restarter().predecessor() {
-        // Whoever asked for the restart is told what was wrong.
-        Some(predecessor) => count_so_far(&predecessor).inspect_err(|why| predecessor.refuse(&why.to_string()))?,
+    let so_far = match task.restarter().predecessor() {
+        // The one who asked for the restart is told what was wrong.
+        Some(predecessor) => clients_so_far(&predecessor).inspect_err(|why| predecessor.refuse(&why.to_string()))?,
         None => 0,
     };
-    // The first poll of the task would do. This one waits until the predecessor has let go, so that no connection is
-    // accepted that could still be its own.
+    // The first poll of the task says the same and does not wait. This waits for the grant: a client
+    // that is accepted before that could still be the predecessor's to count.
     startup_complete()?;
     // Nobody may be reading: no reason to end.
-    let _ = writeln!(std::io::stdout(), "listening on {}, pid {}, {count} chunks so far", listener.local_addr()?, process::id());
-    let count = Arc::new(AtomicU64::new(count));
-    Ok((task.with_handler(Counter(count.clone())), listener, count))
+    let _ = writeln!(std::io::stdout(), "listening on {}, pid {}, {so_far} clients so far", listener.local_addr()?, process::id());
+    let clients = Clients::default();
+    clients.count().so_far = so_far;
+    Ok((task.with_handler(clients.clone()), listener, clients))
 }
 
 // --- tokio ---
 
 fn in_tokio(options: &Options) -> Result<(), AnyError> {
-    let (mut task, listener, count) = start(options)?;
+    let (mut task, listener, clients) = start(options)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let shutdown = ShutdownCoordinator::new();
         loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => drop(tokio::spawn(echo_in_tokio(stream, shutdown.handle(), count.clone()))),
+                accepted = clients.next(listener.accept()) => match accepted {
+                    Ok(((stream, _), number)) => drop(tokio::spawn(echo_in_tokio(stream, number, shutdown.handle()))),
                     Err(error) => {
                         log(&format!("cannot accept now: {error}"));
                         tokio::time::sleep(PAUSE).await;
@@ -111,16 +168,17 @@ fn in_tokio(options: &Options) -> Result<(), AnyError> {
     })
 }
 
-async fn echo_in_tokio(mut stream: tokio::net::TcpStream, handle: ShutdownHandle, count: Arc<AtomicU64>) {
+async fn echo_in_tokio(mut stream: tokio::net::TcpStream, number: u64, handle: ShutdownHandle) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut signal = handle.signal();
     let mut buffer = [0; 4096];
+    if stream.write_all(greeting(number).as_bytes()).await.is_err() {
+        return;
+    }
     loop {
         tokio::select! {
             read = stream.read(&mut buffer) => match read {
                 Ok(length) if length > 0 => {
-                    // Before the client hears of it: what it has heard is in the state of the next process.
-                    count.fetch_add(1, Ordering::Relaxed);
                     if stream.write_all(&buffer[..length]).await.is_err() {
                         return;
                     }
@@ -136,15 +194,15 @@ async fn echo_in_tokio(mut stream: tokio::net::TcpStream, handle: ShutdownHandle
 // --- smol ---
 
 fn in_smol(options: &Options) -> Result<(), AnyError> {
-    let (mut task, listener, count) = start(options)?;
+    let (mut task, listener, clients) = start(options)?;
     smol::block_on(async {
         let listener = smol::net::TcpListener::try_from(listener)?;
         let shutdown = ShutdownCoordinator::new();
         loop {
             // Whichever is first; the other is dropped, and asked again in the next turn.
-            let accepted = smol::future::or(async { Ok(listener.accept().await) }, async { Err((&mut task).await) });
+            let accepted = smol::future::or(async { Ok(clients.next(listener.accept()).await) }, async { Err((&mut task).await) });
             match accepted.await {
-                Ok(Ok((stream, _))) => smol::spawn(echo_in_smol(stream, shutdown.handle(), count.clone())).detach(),
+                Ok(Ok(((stream, _), number))) => smol::spawn(echo_in_smol(stream, number, shutdown.handle())).detach(),
                 Ok(Err(error)) => {
                     log(&format!("cannot accept now: {error}"));
                     smol::Timer::after(PAUSE).await;
@@ -167,10 +225,13 @@ fn in_smol(options: &Options) -> Result<(), AnyError> {
     })
 }
 
-async fn echo_in_smol(mut stream: smol::net::TcpStream, handle: ShutdownHandle, count: Arc<AtomicU64>) {
+async fn echo_in_smol(mut stream: smol::net::TcpStream, number: u64, handle: ShutdownHandle) {
     use smol::io::{AsyncReadExt, AsyncWriteExt};
     let mut signal = handle.signal();
     let mut buffer = [0; 4096];
+    if stream.write_all(greeting(number).as_bytes()).await.is_err() {
+        return;
+    }
     loop {
         let read = smol::future::or(async { Some(stream.read(&mut buffer).await) }, async {
             signal.on_shutdown().await;
@@ -178,8 +239,6 @@ async fn echo_in_smol(mut stream: smol::net::TcpStream, handle: ShutdownHandle, 
         });
         match read.await {
             Some(Ok(length)) if length > 0 => {
-                // As above.
-                count.fetch_add(1, Ordering::Relaxed);
                 if stream.write_all(&buffer[..length]).await.is_err() {
                     return;
                 }
@@ -191,6 +250,10 @@ async fn echo_in_smol(mut stream: smol::net::TcpStream, handle: ShutdownHandle, 
 }
 
 // --- both ---
+
+fn greeting(number: u64) -> String {
+    format!("client {number}\n")
+}
 
 fn cut_short(draining: &Shutdown) {
     log(&format!("{} connections have not ended in time and are cut", draining.remaining()));

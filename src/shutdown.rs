@@ -58,7 +58,7 @@
 //! | [`Shutdown::wait`] | returns at once: an error of at least one, if the shutdown was not finished at the fork |
 //! | [`ShutdownSignal::wait`], [`wait_forced`](ShutdownSignal::wait_forced) | returns at once |
 //! | futures | ready if the phase had come at the fork; otherwise pending, and never woken |
-//! | [`Shutdown::descriptor`], registering and deregistering | an error, of the kind `Unsupported` |
+//! | [`Shutdown::descriptor`], [`ShutdownSignal::descriptor`], registering and deregistering | an error, of the kind `Unsupported` |
 
 mod bell;
 mod handle;

@@ -41,6 +41,10 @@ use path::bind_unix;
 /// listening although the
 /// program closes its own: to stop listening, [`remove`](Sockets::remove) it too, as [`Restarter::stop`](crate::Restarter::stop) does with all.
 ///
+/// A successor is given what is there when it is started: after
+/// [`Event::Restarting`](crate::Event::Restarting). An attempt during which a socket is bound or
+/// removed after that fails, and says so: ask for the restart again.
+///
 /// # Non-blocking or not
 ///
 /// What is bound here is non-blocking, and so is what systemd passed to a first generation. What is
@@ -75,6 +79,8 @@ pub struct Sockets {
     untouched: Vec<(Passed, OwnedFd)>,
     /// Who may still have an address that this process wants.
     family: Family,
+    /// What has first changed since a successor was given all of them.
+    changed: Option<String>,
     closed: bool,
 }
 
@@ -103,18 +109,25 @@ impl Sockets {
                 None => {}
             }
         }
-        Sockets { entries, untouched, family, closed: false }
+        Sockets { entries, untouched, family, changed: None, closed: false }
     }
 
     /// A listening TCP socket on `address`: `"0.0.0.0:80"`, `("::", 80)`, … Port 0 stands for any port. If the address is a name with
     /// several addresses, the first that can be bound is.
     ///
+    /// An inherited socket of that name is taken although the name of the address cannot be
+    /// resolved now: a name server that is away stops no restart. Then nothing can compare the
+    /// addresses, which is logged as a warning.
+    ///
     /// # Errors
     ///
     /// The address cannot be bound, or the socket of that name is of another kind or at another address.
     pub fn tcp_listener(&mut self, name: &str, address: impl ToSocketAddrs) -> Result<TcpListener, Error> {
-        let addresses = kind::resolve(name, address).inspect_err(tell_trouble)?;
-        self.get(name, &Kind::Tcp(addresses.clone()), || {
+        let addresses = match kind::resolve(name, address) {
+            Err(error) => return self.unresolved(name, |kind| matches!(kind, Kind::Tcp(_)), error).inspect_err(tell_trouble),
+            Ok(addresses) => addresses,
+        };
+        self.named(name, &Kind::Tcp(addresses.clone()), || {
             let listener = TcpListener::bind(&addresses[..])?;
             listener.set_nonblocking(true)?;
             // std's own is short for a service under load.
@@ -133,7 +146,7 @@ impl Sockets {
     /// # use std::net::Ipv4Addr;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let mut restarter = pollflip::RestartConfig::new().build()?;
-    /// let is_inherited = restarter.sockets().unclaimed().iter().any(|name| name == "discovery");
+    /// let is_inherited = restarter.sockets().is_inherited("discovery");
     /// let socket = restarter.sockets().udp_socket("discovery", "0.0.0.0:5353")?;
     /// if !is_inherited {
     ///     socket.join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 251), &Ipv4Addr::UNSPECIFIED)?;
@@ -146,8 +159,11 @@ impl Sockets {
     ///
     /// The address cannot be bound, or the socket of that name is of another kind or at another address.
     pub fn udp_socket(&mut self, name: &str, address: impl ToSocketAddrs) -> Result<UdpSocket, Error> {
-        let addresses = kind::resolve(name, address).inspect_err(tell_trouble)?;
-        self.get(name, &Kind::Udp(addresses.clone()), || {
+        let addresses = match kind::resolve(name, address) {
+            Err(error) => return self.unresolved(name, |kind| matches!(kind, Kind::Udp(_)), error).inspect_err(tell_trouble),
+            Ok(addresses) => addresses,
+        };
+        self.named(name, &Kind::Udp(addresses.clone()), || {
             let socket = UdpSocket::bind(&addresses[..])?;
             socket.set_nonblocking(true)?;
             Ok(socket.into())
@@ -162,7 +178,7 @@ impl Sockets {
     ///
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_listener(&mut self, name: &str, path: impl AsRef<Path>) -> Result<UnixListener, Error> {
-        self.get(name, &Kind::UnixStream(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Stream)).inspect_err(tell_trouble)
+        self.named(name, &Kind::UnixStream(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Stream)).inspect_err(tell_trouble)
     }
 
     /// A unix datagram socket at `path`, as for [`unix_listener`](Sockets::unix_listener).
@@ -171,7 +187,8 @@ impl Sockets {
     ///
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_datagram(&mut self, name: &str, path: impl AsRef<Path>) -> Result<UnixDatagram, Error> {
-        self.get(name, &Kind::UnixDatagram(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Datagram)).inspect_err(tell_trouble)
+        self.named(name, &Kind::UnixDatagram(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Datagram))
+            .inspect_err(tell_trouble)
     }
 
     /// A listening unix seqpacket socket at `path`, as for [`unix_listener`](Sockets::unix_listener). std has no type for it.
@@ -180,7 +197,7 @@ impl Sockets {
     ///
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_seqpacket(&mut self, name: &str, path: impl AsRef<Path>) -> Result<OwnedFd, Error> {
-        self.get(name, &Kind::UnixSeqpacket(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::SeqPacket))
+        self.named(name, &Kind::UnixSeqpacket(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::SeqPacket))
             .inspect_err(tell_trouble)
     }
 
@@ -215,11 +232,57 @@ impl Sockets {
         self.insert(name, socket)
     }
 
+    /// The socket of that name if there is one: inherited, passed by systemd, or bound here before.
+    /// Binds nothing. Of several that came by one name, each call returns another one; when all
+    /// have been returned, it begins anew.
+    ///
+    /// The descriptor becomes what it is: `TcpListener::from(fd)`, say.
+    ///
+    /// # Errors
+    ///
+    /// The name is not fit; the socket cannot be duplicated; this process has handed over for good,
+    /// or is stopping.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), pollflip::Error> {
+    /// let mut restarter = pollflip::RestartConfig::new().build()?;
+    /// // A debug port that only an operator who passes a socket has.
+    /// let debug = restarter.sockets().get("debug")?.map(std::net::TcpListener::from);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get(&mut self, name: &str) -> Result<Option<OwnedFd>, Error> {
+        self.check(name)?;
+        self.claim_of_systemd();
+        let Some(entries) = self.entries.get_mut(name) else { return Ok(None) };
+        let next = entries.iter().position(|entry| !entry.claimed).unwrap_or(0);
+        let Some(entry) = entries.get_mut(next) else { return Ok(None) };
+        match Kind::of(&entry.socket) {
+            // Whether such a descriptor blocks is between the versions of the program.
+            Kind::Other(_) => {
+                entry.claimed = true;
+                duplicate(name, &entry.socket).map(Some)
+            }
+            _ => entry.claim(name).map(Some),
+        }
+    }
+
+    /// Whether what is kept under that name came with this process, from its predecessor or from
+    /// systemd. `false`: it was bound here, or there is nothing of that name.
+    pub fn is_inherited(&self, name: &str) -> bool {
+        let untouched = self.untouched.iter().any(|(passed, _)| passed.name == name);
+        untouched || self.entries.get(name).is_some_and(|entries| entries.iter().any(|entry| entry.inherited))
+    }
+
     /// Closes what is kept under that name, so that it is not passed on any more; says whether there was something. The duplicate that
     /// the program was given is not touched.
     pub fn remove(&mut self, name: &str) -> bool {
         self.claim_of_systemd();
-        self.entries.remove(name).is_some()
+        let removed = self.entries.remove(name).is_some();
+        if removed {
+            self.changed.get_or_insert_with(|| format!("socket {name:?} was removed"));
+        }
+        removed
     }
 
     /// The names of what was inherited and has not been asked for. It is closed when the process becomes ready.
@@ -231,7 +294,7 @@ impl Sockets {
         names
     }
 
-    fn get<T: From<OwnedFd>>(&mut self, name: &str, wanted: &Kind, bind: impl FnOnce() -> io::Result<OwnedFd>) -> Result<T, Error> {
+    fn named<T: From<OwnedFd>>(&mut self, name: &str, wanted: &Kind, bind: impl FnOnce() -> io::Result<OwnedFd>) -> Result<T, Error> {
         self.check(name)?;
         self.claim_of_systemd();
         let mut other = None;
@@ -274,9 +337,31 @@ impl Sockets {
         }
     }
 
+    /// The one inherited socket of that name that is of the right kind, although nobody can say
+    /// where it was wanted.
+    fn unresolved<T: From<OwnedFd>>(&mut self, name: &str, fits: impl Fn(&Kind) -> bool, error: Error) -> Result<T, Error> {
+        self.check(name)?;
+        self.claim_of_systemd();
+        // An address that is none is the program's mistake, and will be wrong the next time too.
+        if matches!(&error, Error::Os { error, .. } if error.kind() == io::ErrorKind::InvalidInput) {
+            return Err(error);
+        }
+        let candidates = self.entries.get_mut(name).into_iter().flatten().filter(|entry| entry.inherited);
+        let mut candidates = candidates.filter(|entry| fits(&Kind::of(&entry.socket)));
+        match (candidates.next(), candidates.next()) {
+            (Some(entry), None) => {
+                log::warn!(target: "pollflip", "{error}; the inherited socket of that name is taken as it is");
+                entry.claim(name)
+            }
+            // Which of them is meant only their addresses tell.
+            _ => Err(error),
+        }
+    }
+
     fn insert<T: From<OwnedFd>>(&mut self, name: &str, socket: OwnedFd) -> Result<T, Error> {
         let given = duplicate(name, &socket)?;
         self.entries.entry(name.into()).or_default().push(Entry { socket, inherited: false, claimed: true });
+        self.changed.get_or_insert_with(|| format!("socket {name:?} was bound"));
         Ok(given)
     }
 
@@ -308,6 +393,16 @@ impl Sockets {
     /// What a successor is to get by name.
     pub(crate) fn given(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.entries.iter().flat_map(|(name, entries)| entries.iter().map(|entry| (name.as_str(), entry.socket.as_fd())))
+    }
+
+    /// A successor has been given what there is.
+    pub(crate) fn are_given(&mut self) {
+        self.changed = None;
+    }
+
+    /// What has changed since then, in words.
+    pub(crate) fn changed(&self) -> Option<&str> {
+        self.changed.as_deref()
     }
 
     /// The sockets that the successor gets as systemd passes them, with their numbers. The numbers have no

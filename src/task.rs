@@ -11,7 +11,7 @@ mod watcher;
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -341,6 +341,12 @@ impl Future for RestartTask {
 impl AsFd for RestartTask {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.restarter.as_fd()
+    }
+}
+
+impl AsRawFd for RestartTask {
+    fn as_raw_fd(&self) -> RawFd {
+        self.restarter.as_raw_fd()
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::error::{Error, Exit, Refusal};
-use crate::machine::{Action, Cause, Input, Notice, Output, Reply, State, TakeoverNotice, TakeoverOutput, Ticket};
+use crate::machine::{Action, Attempt, Cause, Input, Notice, Output, Reply, State, TakeoverNotice, TakeoverOutput, Ticket};
 use crate::systemd;
 use crate::wire::Response;
 
@@ -81,11 +81,15 @@ impl Restarter {
         match action {
             Action::Spawn(attempt) => {
                 let prepared = self.prepare(attempt);
+                self.sockets.are_given();
                 inputs.extend(self.succession.spawn(attempt, prepared, &self.reactor));
             }
             Action::Abandon(attempt) => self.succession.abandon(attempt),
             Action::Kill(_) => self.succession.kill(),
-            Action::Grant(attempt) => self.succession.grant(attempt, &self.reactor, &mut inputs),
+            Action::Grant(attempt) => match self.lacks_sockets(attempt) {
+                Some(failed) => inputs.push(failed),
+                None => self.succession.grant(attempt, &self.reactor, &mut inputs),
+            },
             Action::Check(attempt) => inputs.push(self.succession.check(attempt)),
             Action::Commit(_) => {
                 if let Some(pid) = self.succession.successor_becomes_main(systemd::is_there()) {
@@ -104,6 +108,14 @@ impl Restarter {
             Action::Reply(ticket, reply) => self.reply(ticket, reply),
         }
         self.feed_all(inputs);
+    }
+
+    /// The successor of that attempt has other sockets than this process, which it would serve from.
+    pub(super) fn lacks_sockets(&mut self, attempt: Attempt) -> Option<Input> {
+        let changed = self.sockets.changed()?;
+        let why = format!("{changed} after the successor had been given the sockets; ask for the restart again");
+        self.succession.cannot_hand_over(&why);
+        Some(Input::HandoverFailed(attempt))
     }
 
     fn reply(&mut self, ticket: Ticket, reply: Reply) {

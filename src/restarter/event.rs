@@ -1,6 +1,6 @@
 //! What a restarter tells the program.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use crate::error::{Error, Exit, Failure};
@@ -140,5 +140,11 @@ impl Successor {
 impl AsFd for Successor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
+    }
+}
+
+impl AsRawFd for Successor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }

@@ -204,6 +204,13 @@ impl Succession {
         self.current.as_ref().is_some_and(|current| current.is_frozen)
     }
 
+    /// The successor cannot have what it needs, and why.
+    pub(super) fn cannot_hand_over(&mut self, why: &str) {
+        if let Some(current) = &mut self.current {
+            current.words.handover.get_or_insert_with(|| why.into());
+        }
+    }
+
     /// The successor becomes the main process, and a service manager that is there learns how it ends.
     pub(super) fn successor_becomes_main(&mut self, is_supervised: bool) -> Option<u32> {
         let current = self.current.as_mut()?;

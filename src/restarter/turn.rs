@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::machine::Input;
+use crate::machine::{Input, State};
 
 use super::Restarter;
 use super::reactor::{DRAINING, earliest};
@@ -44,6 +44,11 @@ impl Restarter {
         let mut inputs = Vec::new();
         self.succession.poll_thread(&self.reactor, &mut inputs);
         self.feed_all(inputs.drain(..));
+        if let State::AwaitingReady { attempt, .. } = self.driver.state() {
+            // At the latest before the grant; the sooner, the less is done for nothing.
+            inputs.extend(self.lacks_sockets(attempt));
+            self.feed_all(inputs.drain(..));
+        }
         let looks = if self.driver.is_due(now) { LOOKS } else { 1 };
         for _ in 0..looks {
             let more = self.succession.poll(&self.reactor, &mut inputs);

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -124,6 +125,20 @@ impl ShutdownSignal {
     /// Blocks the thread until the shutdown begins.
     pub fn wait(&self) {
         self.moments.wait(Moment::Shutdown);
+    }
+
+    /// The descriptor that becomes readable when the shutdown begins, and once more, for reactors
+    /// that are edge-triggered, when it is forced; to be nested in a reactor other than mio. Only
+    /// to be watched: reading it takes the readiness away.
+    ///
+    /// It is an eventfd made at the first call and closed with the signal, and the one that is
+    /// registered in a `mio::Poll`.
+    ///
+    /// # Errors
+    ///
+    /// The descriptor cannot be made; this is a copy in a forked child.
+    pub fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        self.bell.descriptor()
     }
 
     /// Blocks the thread until the forced phase begins: for ever, if none does.

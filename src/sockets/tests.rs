@@ -151,6 +151,62 @@ fn the_flags_of_what_another_process_may_wait_on_are_left_as_they_are() {
     }
 }
 
+/// What a name server that is away makes of an address.
+struct Unresolved(ErrorKind);
+
+impl ToSocketAddrs for Unresolved {
+    type Iter = std::vec::IntoIter<std::net::SocketAddr>;
+
+    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+        Err(io::Error::new(self.0, "failed to lookup address information"))
+    }
+}
+
+#[test]
+fn an_inherited_socket_is_taken_although_its_address_does_not_resolve() {
+    let away = || Unresolved(ErrorKind::Other);
+    let (tcp, udp) = (listener(), UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket"));
+    let address = tcp.local_addr().expect("an address");
+    let two = [listener(), listener()].map(|listener| ("two".to_string(), OwnedFd::from(listener)));
+    let given = [("tcp".into(), tcp.into()), ("udp".into(), udp.into())];
+    let mut sockets = Sockets::new(given.into_iter().chain(two).collect(), Vec::new(), of_predecessor());
+    assert_eq!(sockets.tcp_listener("tcp", away()).expect("the one of before").local_addr().expect("an address"), address);
+    drop(sockets.udp_socket("udp", away()).expect("the one of before"));
+    // Another kind, none, several, and an address that is none.
+    for name in ["udp", "none", "two"] {
+        let error = sockets.tcp_listener(name, away()).expect_err("not to be told");
+        assert!(error.to_string().contains("cannot resolve the address"), "{error}");
+    }
+    assert!(sockets.udp_socket("tcp", away()).is_err() && sockets.tcp_listener("tcp", Unresolved(ErrorKind::InvalidInput)).is_err());
+    // One that was bound here is no reason not to look.
+    let bound = sockets.tcp_listener("bound", (Ipv4Addr::LOCALHOST, 0)).expect("a listener");
+    assert!(sockets.tcp_listener("bound", away()).is_err());
+    drop(bound);
+}
+
+#[test]
+fn get_returns_what_is_there_and_binds_nothing() {
+    let several = [listener(), listener()];
+    let addresses = several.each_ref().map(|listener| listener.local_addr().expect("an address"));
+    let given = several.into_iter().map(|listener| ("several".to_string(), OwnedFd::from(listener))).collect();
+    let passed = listener();
+    let mut sockets = Sockets::new(given, vec![Passed { name: "passed".into(), number: passed.as_raw_fd() }], Family::default());
+    assert!(sockets.is_inherited("passed") && sockets.is_inherited("several"), "although nothing has been asked for");
+    assert!(!sockets.is_inherited("nothing"));
+    assert!(sockets.get("nothing").expect("no error").is_none());
+    let found = sockets.get("passed").expect("no error").expect("it was passed");
+    assert!(same(&found, &passed) && sockets.is_inherited("passed"));
+    let mut next = || TcpListener::from(sockets.get("several").expect("no error").expect("one of them")).local_addr().expect("an address");
+    assert_eq!([next(), next(), next()], [addresses[0], addresses[1], addresses[0]]);
+    assert!(sockets.unclaimed().is_empty(), "they are the program's");
+
+    drop(sockets.udp_socket("bound", (Ipv4Addr::LOCALHOST, 0)).expect("a socket"));
+    assert!(sockets.get("bound").expect("no error").is_some() && !sockets.is_inherited("bound"));
+    assert!(matches!(sockets.get("a\nb"), Err(Error::InvalidName(_))));
+    sockets.close();
+    assert!(matches!(sockets.get("passed"), Err(Error::TooLate(_))));
+}
+
 #[test]
 fn a_path_is_bound_over_a_socket_that_nobody_serves_and_over_nothing_else() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pollflip::{Event, Failure, HookResult, LifecycleHandler, RestartConfig, Restarter};
 
 use crate::harness::DIRECTORY;
-use crate::{case, half, loops, tasks};
+use crate::{case, examples, half, loops, tasks};
 
 /// The time limit of the services: short, since it is waited out, and long enough for a busy machine.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -30,6 +30,9 @@ pub(crate) fn main(role: &str) -> ExitCode {
         }
         "exit" if is_successor => return ExitCode::from(3),
         _ => {}
+    }
+    if role == "taker" {
+        return examples::take_and_end();
     }
     match role.split_once(' ') {
         Some(("loop", name)) => serve(name, config(), false),

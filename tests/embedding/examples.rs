@@ -1,22 +1,37 @@
 //! The examples do what they say.
 
-use std::io::{BufRead, BufReader, IoSlice, Write};
+use std::fs;
+use std::io::{self, BufRead, BufReader, IoSlice, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
 use nix::sys::stat::fstat;
+use pollflip::RestartConfig;
 use pollflip::internals::wire::{Given, Hello, Message, OLDEST, VERSION};
 use pollflip::restart_coordination_socket::request_restart;
 
-use crate::harness::{DEADLINE, Group, has_ended, wait_until};
+use tempfile::TempDir;
+
+use crate::child::path;
+use crate::harness::{DEADLINE, Group, ROLE, has_ended, signal, wait_until};
 use crate::surroundings::{directory, temporary};
 
 pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("examples_tell_how_they_are_used", usage),
+    ("hello_tells_what_becomes_of_each_restart", hello),
+    ("live_connections_go_on_where_they_were", live_connections),
     ("any_executor_keeps_connections_and_count_in_tokio", || any_executor("tokio")),
     ("any_executor_keeps_connections_and_count_in_smol", || any_executor("smol")),
+    ("any_executor_gives_no_number_twice_in_tokio", || any_executor_numbers("tokio")),
+    ("any_executor_gives_no_number_twice_in_smol", || any_executor_numbers("smol")),
     ("any_executor_cuts_what_does_not_end_in_tokio", || any_executor_cuts("tokio")),
     ("any_executor_cuts_what_does_not_end_in_smol", || any_executor_cuts("smol")),
     ("any_executor_outlives_a_want_of_descriptors_in_tokio", || any_executor_runs_out("tokio")),
@@ -68,13 +83,23 @@ fn start(executor: &str, drain: &str) -> Group {
     Group::start(command, directory)
 }
 
-struct Client(BufReader<TcpStream>);
+/// A client, which has been told its number.
+struct Client(BufReader<TcpStream>, u64);
 
 impl Client {
     fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("a connection");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a limit");
-        Client(BufReader::new(stream))
+        Client::wait(address).expect("a number")
+    }
+
+    /// Or not, with why.
+    fn wait(address: SocketAddr) -> io::Result<Client> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let number = line.strip_prefix("client ").and_then(|number| number.trim_end().parse().ok());
+        Ok(Client(stream, number.ok_or(io::ErrorKind::InvalidData)?))
     }
 
     fn echo(&mut self, text: &str) {
@@ -98,15 +123,168 @@ fn any_executor(executor: &str) {
     // The task becomes ready on its first poll, which may be after the first connection.
     let second = request_restart(group.socket(), DEADLINE, |_| {}).expect("a restart");
     assert_eq!(listening(&group, 1), (address, second));
-    assert!(group.says("listening on ", 1).ends_with("1 chunks so far"));
+    assert!(group.says("listening on ", 1).ends_with("1 clients so far"));
     old.echo("served by the old process to its end");
-    Client::connect(address).echo("served by the new one");
+    let mut new = Client::connect(address);
+    new.echo("served by the new one");
+    assert_eq!((old.1, new.1), (1, 2));
     assert!(!has_ended(first));
     drop(old);
     wait_until("the old process to end", || has_ended(first));
     let third = request_restart(group.socket(), DEADLINE, |_| {}).expect("a restart");
     assert_eq!(listening(&group, 2), (address, third));
-    Client::connect(address).echo("and by the next");
+    let mut next = Client::connect(address);
+    next.echo("and by the next");
+    assert_eq!(next.1, 3);
+}
+
+/// What the example says of its state: clients come all the time, restarts succeed and fail with the state in their hands, and no number
+/// is given out twice or left out.
+fn any_executor_numbers(executor: &str) {
+    let releases = Releases::of("any_executor");
+    let socket = releases.directory.path().join("restart.sock");
+    let group = releases.start([executor, "--listen", "127.0.0.1:0", "--socket", socket.to_str().expect("a path")]);
+    let (address, _) = listening(&group, 0);
+    let stop = AtomicBool::new(false);
+    let mut numbers = thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut numbers = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        numbers.push(Client::connect(address).1);
+                    }
+                    numbers
+                })
+            })
+            .collect();
+        for _ in 0..5 {
+            releases.deploy_bad();
+            let error = request_restart(&socket, DEADLINE, |_| {}).expect_err("it takes the state and ends");
+            assert!(error.to_string().contains("exited with status 3"), "{error}");
+            releases.deploy_good();
+            request_restart(&socket, DEADLINE, |_| {}).expect("a restart");
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    numbers.sort_unstable();
+    println!("any_executor in {executor}: {} clients over 5 restarts and 5 that failed", numbers.len());
+    let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
+    assert_eq!(numbers, expected);
+}
+
+/// An example, and what is deployed in its place: a link that is moved.
+struct Releases {
+    directory: TempDir,
+    good: PathBuf,
+}
+
+impl Releases {
+    fn of(name: &str) -> Releases {
+        let releases = Releases { directory: directory(), good: example(name).get_program().into() };
+        releases.deploy_good();
+        releases
+    }
+
+    fn start<const N: usize>(&self, arguments: [&str; N]) -> Group {
+        let mut command = Command::new(self.directory.path().join("current"));
+        // The role is for the release that is bad.
+        command.args(arguments).env(ROLE, "taker").env("TMPDIR", temporary());
+        Group::start(command, directory())
+    }
+
+    fn deploy_good(&self) {
+        self.deploy(&self.good);
+    }
+
+    /// One that takes the state and ends.
+    fn deploy_bad(&self) {
+        self.deploy(&std::env::current_exe().expect("the path of this program"));
+    }
+
+    fn deploy(&self, program: &Path) {
+        let new = self.directory.path().join("new");
+        symlink(program, &new).and_then(|()| fs::rename(new, self.directory.path().join("current"))).expect("a link");
+    }
+}
+
+/// What a server has said to a client that says nothing.
+fn hears(address: SocketAddr) -> String {
+    let mut text = String::new();
+    let stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a limit");
+    BufReader::new(stream).read_line(&mut text).expect("a line");
+    text
+}
+
+fn hello() {
+    let releases = Releases::of("hello");
+    let group = releases.start(["127.0.0.1:0"]);
+    let (address, first) = listening(&group, 0);
+    assert_eq!(hears(address), format!("hello from process {first}\n"));
+    releases.deploy_bad();
+    signal(first, Signal::SIGUSR1);
+    let why = group.says(&format!("{first}: goes on:"), 0);
+    assert!(why.contains("does it handle Event::StateRequested?"), "{why}");
+    assert_eq!(hears(address), format!("hello from process {first}\n"));
+    releases.deploy_good();
+    signal(first, Signal::SIGUSR1);
+    let (same, second) = listening(&group, 1);
+    assert_eq!(group.says(&format!("{first}: process {second} is getting"), 0), "ready");
+    assert_eq!(group.says(&format!("{first}: process {second} serves,"), 0), "this one ends");
+    assert_eq!((same, hears(address)), (address, format!("hello from process {second}\n")));
+    wait_until("the old process to end", || has_ended(first));
+}
+
+fn live_connections() {
+    let releases = Releases::of("live_connections");
+    let group = releases.start(["127.0.0.1:0"]);
+    let (address, mut serving) = listening(&group, 0);
+    let mut clients: Vec<_> = (0..20).map(|_| BufReader::new(TcpStream::connect(address).expect("a connection"))).collect();
+    let mut sent = 0;
+    let mut all_send = |text: &str| {
+        sent += text.len();
+        for client in &mut clients {
+            client.get_ref().set_read_timeout(Some(DEADLINE)).expect("a limit");
+            client.get_mut().write_all(text.as_bytes()).expect("it is read");
+            let mut line = String::new();
+            client.read_line(&mut line).expect("a line");
+            assert_eq!(line, format!("{sent} bytes so far\n"));
+        }
+    };
+    all_send("before");
+    for generation in 1..=3 {
+        releases.deploy_bad();
+        signal(serving, Signal::SIGUSR1);
+        wait_until("a successor that takes all of it", || fs::remove_file(group.path("taken")).is_ok());
+        all_send("heard when that one has ended");
+        wait_until("its end", || children(serving) == 0);
+        releases.deploy_good();
+        signal(serving, Signal::SIGUSR1);
+        let (_, new) = listening(&group, generation);
+        all_send("in the next process");
+        wait_until("the old process to end", || has_ended(serving));
+        all_send("alone");
+        serving = new;
+    }
+}
+
+/// How many a process has.
+fn children(of: u32) -> usize {
+    let lists = fs::read_dir(format!("/proc/{of}/task")).expect("a process").flatten();
+    lists.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default().split_whitespace().count()).sum()
+}
+
+/// A release that takes the state and does not live to serve.
+pub(crate) fn take_and_end() -> ExitCode {
+    let restarter = RestartConfig::new().build().expect("a restarter");
+    let Ok(_state) = restarter.predecessor().expect("a predecessor").receive(DEADLINE) else { return ExitCode::FAILURE };
+    fs::write(path("taken"), "").expect("written");
+    // For as long as others may be tempted to take clients in.
+    thread::sleep(Duration::from_millis(50));
+    ExitCode::from(3)
 }
 
 fn any_executor_cuts(executor: &str) {
@@ -126,7 +304,7 @@ fn any_executor_runs_out(executor: &str) {
     command.args(["-c", "ulimit -n 50; exec \"$0\" \"$1\" --listen 127.0.0.1:0"]).arg(example("any_executor").get_program()).arg(executor);
     let group = Group::start(command, directory());
     let (address, pid) = listening(&group, 0);
-    let clients: Vec<_> = (0..60).map(|_| Client::connect(address)).collect();
+    let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(address).expect("a connection")).collect();
     wait_until("a want of descriptors", || has_ended(pid) || group.stderr().contains("cannot accept now"));
     drop(clients);
     Client::connect(address).echo("there is room again");

@@ -1,5 +1,6 @@
 //! What a task resolves to, and what it leaves when it is dropped.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
 use std::task::Poll;
@@ -33,6 +34,9 @@ fn a_task_resolves_with_the_successor_and_then_stays_pending(case: &Case) {
     let mut task = case.task();
     task.restarter().request().expect("a restart");
     let mut successor = finish(&mut task);
+    assert_eq!(task.as_raw_fd(), task.as_fd().as_raw_fd());
+    assert_eq!(successor.as_raw_fd(), successor.as_fd().as_raw_fd());
+    assert_ne!(task.as_raw_fd(), successor.as_raw_fd());
     assert!(successor.pid() > 0 && successor.try_wait().is_none());
     assert_eq!(task.restarter().status().state, pollflip::ServiceState::HandedOff);
     let alarm = Alarm::new();

@@ -185,6 +185,7 @@ fn a_copy_answers_what_was_so_at_the_fork() {
             drop(more);
             claim(shutdown.remaining() == 1 && !polled(&mut shutdown), "begun: one handle")?;
             refused(shutdown.descriptor().map(drop))?;
+            refused(hears.descriptor().map(drop))?;
             refused(poll.registry().register(&mut shutdown, Token(0), Interest::READABLE))?;
             refused(poll.registry().reregister(&mut hears, Token(0), Interest::READABLE))?;
             refused(poll.registry().deregister(&mut hears))?;

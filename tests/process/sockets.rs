@@ -25,8 +25,13 @@ pub fn trials() -> Vec<Trial> {
         an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart,
         a_path_by_another_way_to_it_is_the_same,
         a_listener_that_was_shut_down_is_named_as_such_by_the_next_generation,
+        an_inherited_listener_is_taken_although_its_name_does_not_resolve,
         what_the_new_version_does_not_claim_is_closed_at_ready,
         what_was_removed_is_not_passed_on,
+        what_is_bound_and_removed_when_a_restart_begins_is_what_its_successor_gets,
+        a_socket_that_is_bound_or_removed_while_a_successor_starts_fails_the_attempt_with_a_word,
+        a_socket_that_is_bound_while_the_state_is_handed_over_fails_the_attempt_with_a_word,
+        a_socket_that_is_bound_just_before_the_grant_fails_the_attempt_with_a_word,
         promise_09_flags_of_inherited_descriptions_are_unchanged,
         promise_09_a_unix_path_stays_connectable_throughout,
         promise_09_a_unix_listener_replaces_a_stale_path_and_nothing_else,
@@ -155,6 +160,16 @@ fn an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart() 
     assert_eq!(service.connect().pid, new.pid);
 }
 
+fn an_inherited_listener_is_taken_although_its_name_does_not_resolve() {
+    let service = Setup::new().start();
+    // No name server knows a name of this domain.
+    let answer = service.first().ask("claim tcp other nowhere.invalid:80");
+    assert!(answer.contains("cannot resolve the address of \"other\""), "{answer}");
+    let new = service.restart();
+    assert_eq!(new.ask("claim tcp echo nowhere.invalid:80"), "ok");
+    assert_eq!(service.connect().pid, new.pid);
+}
+
 /// As /var/run is to /run.
 fn a_path_by_another_way_to_it_is_the_same() {
     let service = all_kinds(Setup::new()).start();
@@ -199,6 +214,70 @@ fn what_was_removed_is_not_passed_on() {
     service.plan_next("set only=tcp echo 127.0.0.1:0\nclaimed unclaimed");
     let new = service.restart();
     assert_eq!(new.says("did unclaimed:"), "datagram file packet stream");
+}
+
+fn what_is_bound_and_removed_when_a_restart_begins_is_what_its_successor_gets() {
+    let service = all_kinds(Setup::new()).start();
+    let first = service.first();
+    for action in ["remove udp", "remove stream", "bind stream", "bind late"] {
+        first.ask(&format!("on Restarting {action}"));
+    }
+    service.plan_next("set only=tcp echo 127.0.0.1:0\nclaimed unclaimed");
+    let new = service.restart();
+    assert_eq!(new.says("did unclaimed:"), "datagram file late packet stream");
+}
+
+fn a_socket_that_is_bound_or_removed_while_a_successor_starts_fails_the_attempt_with_a_word() {
+    let service = all_kinds(Setup::new()).start();
+    let first = service.first();
+    for (number, (change, word)) in
+        [("bind late", "socket \"late\" was bound"), ("remove udp", "socket \"udp\" was removed")].iter().enumerate()
+    {
+        service.plan_next("claimed wait\nclaimed hang");
+        let asker = service.restart_meanwhile();
+        let new = service.hub.nth(number + 1);
+        new.says("waits");
+        first.ask(change);
+        // It says that it goes on, to nobody but the test: the loop of the first hears of the change with the next thing that happens.
+        new.tell("go");
+        service.status();
+        let error = asker.join().expect("a thread").expect_err("it has other sockets").to_string();
+        assert!(error.contains(word) && error.contains("ask for the restart again"), "{error}");
+    }
+    // Asked again, it gets what there is.
+    service.plan_next("set only=tcp echo 127.0.0.1:0\nclaimed unclaimed");
+    let new = service.restart();
+    assert_eq!(new.says("did unclaimed:"), "datagram file late packet stream");
+    assert_eq!(service.connect().pid, new.pid);
+}
+
+/// The loop looks for the successor when that is ready already, and is told first that it has been started: nothing but the grant is left.
+fn a_socket_that_is_bound_just_before_the_grant_fails_the_attempt_with_a_word() {
+    let service = Setup::new().start();
+    let first = service.first();
+    first.ask("on spawning wait");
+    first.ask("on Spawned bind late");
+    service.plan_next("claimed progress nearly");
+    let asker = service.restart_meanwhile();
+    first.says("waits");
+    // Its start may have been seen before the wait: then the attempt is at its end by now.
+    let is_nearly_ready = |pid: &u32| !service.hub.process(*pid).said("did progress").is_empty() && procfs::state(*pid) == Some('S');
+    wait_until("it to wait for the grant", || !first.said("did bind late:").is_empty() || service.hub.pids().iter().any(is_nearly_ready));
+    first.tell("go");
+    let error = asker.join().expect("a thread").expect_err("it lacks a socket").to_string();
+    assert!(error.contains("socket \"late\" was bound"), "{error}");
+    service.restart();
+}
+
+fn a_socket_that_is_bound_while_the_state_is_handed_over_fails_the_attempt_with_a_word() {
+    let service = Setup::new().start();
+    let first = service.first();
+    first.ask("on StateRequested bind late");
+    service.plan_next("claimed receive");
+    let why = service.fail_to_restart();
+    assert!(why.contains("socket \"late\" was bound after the successor had been given the sockets"), "{why}");
+    assert_eq!(service.connect().pid, first.pid);
+    service.restart();
 }
 
 fn promise_09_flags_of_inherited_descriptions_are_unchanged() {

@@ -111,3 +111,22 @@ fn the_descriptor_of_a_shutdown_can_be_nested_in_another_reactor() {
     drop(handle);
     assert_eq!(poll.wait(), [1]);
 }
+
+#[test]
+fn the_descriptor_of_a_signal_can_be_nested_in_another_reactor_and_tells_of_both_phases() {
+    let mut poll = Poller::new();
+    let coordinator = ShutdownCoordinator::new();
+    let signal = coordinator.signal();
+    let descriptor = signal.descriptor().unwrap();
+    assert_eq!(descriptor.as_raw_fd(), signal.descriptor().unwrap().as_raw_fd());
+    poll.register(&mut SourceFd(&descriptor.as_raw_fd()), 1);
+    assert!(poll.ready_now().is_empty());
+    let shutdown = coordinator.shutdown();
+    assert_eq!(poll.wait(), [1]);
+    shutdown.force();
+    assert_eq!(poll.wait(), [1], "edge-triggered: once more");
+    let late = signal.clone();
+    assert_ne!(late.descriptor().unwrap().as_raw_fd(), descriptor.as_raw_fd());
+    poll.register(&mut SourceFd(&late.descriptor().unwrap().as_raw_fd()), 2);
+    assert_eq!(poll.wait(), [2]);
+}

@@ -324,6 +324,10 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             restarter.stop();
             "stopped".into()
         }
+        ("bind", Some(restarter)) => match restarter.sockets().udp_socket(rest, "127.0.0.1:0") {
+            Ok(_) => "bound".into(),
+            Err(error) => error.to_string(),
+        },
         ("remove", Some(restarter)) => restarter.sockets().remove(rest).to_string(),
         ("unclaimed", Some(restarter)) => restarter.sockets().unclaimed().join(" "),
         ("status", Some(restarter)) => restarter.status().to_json(),
