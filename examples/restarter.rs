@@ -90,8 +90,17 @@ fn status(options: &Options) -> Result<(), Box<dyn Error>> {
 
 fn describe(status: &Status) -> String {
     let mut text = format!("process {}, generation {}: {}", status.pid, status.generation, status.state);
+    if let Some(version) = &status.version {
+        text += &format!("\nversion: {version}");
+    }
+    if !status.program.is_empty() {
+        text += &format!("\nprogram: {}", status.program);
+    }
     if let Some(pid) = status.successor {
         text += &format!("\nsuccessor: process {pid}");
+    }
+    for pid in &status.draining {
+        text += &format!("\nfinishes its work: process {pid}");
     }
     if let Some(why) = &status.impossible {
         text += &format!("\nno restart is possible: {why}");

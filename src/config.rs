@@ -47,6 +47,7 @@ pub struct RestartConfig {
     pub(crate) ready_timeout: Duration,
     pub(crate) probation: Option<Duration>,
     pub(crate) max_draining: usize,
+    pub(crate) version: Option<String>,
     pub(crate) trusts_parent: bool,
 }
 
@@ -65,6 +66,7 @@ impl Default for RestartConfig {
             ready_timeout: Duration::from_secs(60),
             probation: None,
             max_draining: 50,
+            version: None,
             trusts_parent: false,
         }
     }
@@ -228,6 +230,18 @@ impl RestartConfig {
     /// changed. A program whose state must not go back has no use for a probation.
     pub fn probation(mut self, time: Duration) -> RestartConfig {
         self.probation = (!time.is_zero()).then_some(time);
+        self
+    }
+
+    /// What this program calls its version: the [status](crate::Status::version) has it, so that an operator sees which release
+    /// serves. Unless told otherwise, there is none.
+    ///
+    /// ```
+    /// let config = pollflip::RestartConfig::new().version(env!("CARGO_PKG_VERSION"));
+    /// # let _ = config;
+    /// ```
+    pub fn version(mut self, version: impl Into<String>) -> RestartConfig {
+        self.version = Some(version.into());
         self
     }
 

@@ -409,8 +409,9 @@
 //!
 //! ## Log lines
 //!
-//! The `log` target is `pollflip`, or begins with `pollflip::`. Lines of a restart carry its number
-//! (each process counts anew), the time since it was asked for, and the pids.
+//! The `log` target is `pollflip`, or begins with `pollflip::`. Lines of a restart begin with the process that writes them, its generation
+//! and the next one, the number of the restart (each process counts anew) and the time since it was asked for:
+//! `process 812, generation 3 → 4, restart 1 after 20.4 ms: …`.
 //!
 //! | level | what | who should look |
 //! | --- | --- | --- |

@@ -280,7 +280,7 @@ impl Client {
 
     fn status(response: Response) -> Result<Status, RequestError> {
         match response {
-            Response::Status(status) => Ok(status),
+            Response::Status(status) => Ok(*status),
             Response::RestartRefused(why) => Err(RequestError::Refused(why)),
             other => Err(RequestError::Protocol(format!("{other:?} to a request for the status"))),
         }

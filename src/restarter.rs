@@ -48,7 +48,7 @@ use crate::machine::{Closed, Input, Phase, State};
 use crate::predecessor::{Claim, Predecessor, startup_complete};
 use crate::restart_coordination_socket::{ServiceState, Status};
 use crate::sockets::Sockets;
-use crate::sys;
+use crate::sys::{self, Process};
 
 use ancestry::Ancestry;
 use driver::Driver;
@@ -154,6 +154,7 @@ pub struct Restarter {
     preconditions: Preconditions,
     paths: OwnedPaths,
     sockets: Sockets,
+    version: Option<String>,
     claim: Claim,
 }
 
@@ -360,6 +361,12 @@ impl Restarter {
         };
         let mut status = Status::new(std::process::id(), self.generation(), state);
         status.successor = successor;
+        status.version = self.version.clone();
+        status.program = self.succession.program().to_string_lossy().into_owned();
+        if self.driver.state() != State::Closed(Closed::NotReady) {
+            // Until this process is given the service, its predecessor serves.
+            status.draining = self.ancestry.living().map(Process::pid).collect();
+        }
         if let Some(since) = self.driver.state().under_way_since() {
             status.under_way_ms = Some(self.reactor.now().saturating_sub(since).as_millis() as u64);
             status.progress = self.succession.progress();

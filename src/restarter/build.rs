@@ -21,6 +21,7 @@ use crate::restart_coordination_socket::Server;
 use crate::sockets::{Family, Sockets};
 use crate::sys::{self, Process};
 use crate::systemd;
+use crate::wire;
 
 use super::Restarter;
 use super::ancestry::{Ancestry, Guarded};
@@ -156,6 +157,7 @@ impl RestartConfig {
             paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
             sockets: Sockets::new(gifts.sockets, passed, family),
             ancestry: Ancestry::new(link, takeover, gifts.draining, guarded),
+            version: self.version.as_deref().map(wire::line),
             claim,
             reactor,
         };

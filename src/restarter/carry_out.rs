@@ -227,7 +227,9 @@ impl Restarter {
     }
 
     fn log(&self, level: Level, text: &str) {
-        log::log!(target: "pollflip", level, "{}: {text}", self.succession.heading(self.reactor.now()));
+        let (own, generation) = (process::id(), self.generation());
+        let heading = self.succession.heading(self.reactor.now());
+        log::log!(target: "pollflip", level, "process {own}, generation {generation} → {}, {heading}: {text}", generation.saturating_add(1));
     }
 
     pub(super) fn carry_out_takeover(&mut self, output: TakeoverOutput) {

@@ -104,7 +104,7 @@ impl Requests {
 
     pub(super) fn answer_status(&mut self, status: &Status, reactor: &Reactor) {
         for client in mem::take(&mut self.status_askers) {
-            self.answer(client, Response::Status(status.clone()), reactor);
+            self.answer(client, Response::Status(Box::new(status.clone())), reactor);
         }
     }
 

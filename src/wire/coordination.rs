@@ -48,7 +48,7 @@ pub enum Response {
     /// How far it is.
     Progress(String),
     /// Where the service stands.
-    Status(Status),
+    Status(Box<Status>),
 }
 
 impl Coordination {
@@ -126,7 +126,7 @@ impl DisplayJson for Response {
             Response::RestartRefused(why) => object(f, &[("RestartRefused", why)]),
             Response::RestartImpossible(why) => object(f, &[("RestartImpossible", why)]),
             Response::Progress(text) => object(f, &[("Progress", text)]),
-            Response::Status(status) => object(f, &[("Status", &Json(status))]),
+            Response::Status(status) => object(f, &[("Status", &Json(&**status))]),
         }
     }
 }
@@ -142,7 +142,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Response {
             "RestartRefused" => Response::RestartRefused(value.try_into()?),
             "RestartImpossible" => Response::RestartImpossible(value.try_into()?),
             "Progress" => Response::Progress(value.try_into()?),
-            "Status" => Response::Status(Json::try_from(value)?.0),
+            "Status" => Response::Status(Box::new(Json::try_from(value)?.0)),
             name => return Err(json.invalid(format!("unknown response `{name}`"))),
         })
     }

@@ -32,6 +32,12 @@ pub struct Status {
     pub generation: u32,
     /// What it is at.
     pub state: ServiceState,
+    /// What it calls its version, if it does: see [`RestartConfig::version`](crate::RestartConfig::version).
+    pub version: Option<String>,
+    /// The path of the program that a restart starts; empty where it is not known.
+    pub program: String,
+    /// Earlier generations that still finish their work, by their process ids, the oldest first.
+    pub draining: Vec<u32>,
     /// The process that it is starting or has handed over to.
     pub successor: Option<u32>,
     /// How long the restart under way has taken so far, in milliseconds; one on probation is still under way.
@@ -140,6 +146,9 @@ impl Status {
             pid,
             generation,
             state,
+            version: None,
+            program: String::new(),
+            draining: Vec::new(),
             successor: None,
             under_way_ms: None,
             progress: None,
@@ -172,6 +181,9 @@ impl DisplayJson for Json<&Status> {
             ("pid", &status.pid),
             ("generation", &status.generation),
             ("state", &status.state.as_str()),
+            ("version", &status.version),
+            ("program", &status.program),
+            ("draining", &status.draining),
             ("successor", &status.successor),
             ("under_way_ms", &status.under_way_ms),
             ("progress", &status.progress),
@@ -192,6 +204,9 @@ impl TryFrom<RawJsonValue<'_, '_>> for Json<Status> {
             pid: field(json, "pid")?,
             generation: field(json, "generation")?,
             state: ServiceState::of(field(json, "state")?),
+            version: field_or_default(json, "version")?,
+            program: field_or_default(json, "program")?,
+            draining: field_or_default(json, "draining")?,
             successor: field_or_default(json, "successor")?,
             under_way_ms: field_or_default(json, "under_way_ms")?,
             progress: field_or_default(json, "progress")?,

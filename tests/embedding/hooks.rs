@@ -40,7 +40,8 @@ fn a_successor_receives_and_is_ready_in_futures(case: &Case) {
 }
 
 fn a_first_generation_is_ready_at_once_and_receives_nothing_in_futures(_: &Case) {
-    let mut task = crate::child::config().try_into_restart_task().expect("a task");
+    let mut task = crate::child::config().version("1.2\n3").try_into_restart_task().expect("a task");
+    assert_eq!(task.restarter().status().version.as_deref(), Some("1.2 3"), "in one line");
     let before = holdings();
     let mut executor = futures_executor::LocalPool::new();
     assert!(executor.run_until(task.receive(std::time::Duration::ZERO)).expect("no state").is_none());

@@ -6,12 +6,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 use pollflip::restart_coordination_socket::RestartCoordinationSocket;
 use pollflip::{RequestError, ServiceState};
 
 use crate::client::Raw;
 use crate::harness::{Service, Setup, own_program};
 use crate::hub::{DEADLINE, wait_until};
+use crate::procfs;
 use crate::surroundings::stale_socket;
 
 pub fn trials() -> Vec<Trial> {
@@ -23,6 +25,8 @@ pub fn trials() -> Vec<Trial> {
         promise_04_who_has_handed_off_names_its_successor,
         promise_04_a_request_of_the_program_is_answered_by_events,
         the_status_follows_a_restart,
+        the_status_names_the_program_and_those_that_finish_their_work,
+        a_line_of_the_log_names_who_writes_it_and_the_generations,
         the_client_says_why_nobody_answers,
         the_configuration_of_a_service_can_ask_it_for_a_restart,
         a_client_on_a_stream_of_the_programs_asks_as_one_by_path_does,
@@ -159,6 +163,33 @@ fn the_status_follows_a_restart() {
     asker.join().expect("a thread").expect("a restart");
     let status = service.status();
     assert_eq!((status.pid, status.generation, status.state.as_str()), (new.pid, 1, "idle"));
+}
+
+fn the_status_names_the_program_and_those_that_finish_their_work() {
+    let service = Setup::new().set("linger", "1").start();
+    let old = service.first();
+    let status = service.status();
+    assert_eq!(std::path::Path::new(&status.program), procfs::executable(old.pid));
+    assert_eq!((status.version, status.draining), (None, vec![]));
+    let new = service.restart();
+    let status = service.status();
+    assert_eq!((status.pid, status.draining), (new.pid, vec![old.pid]));
+    old.signal(Signal::SIGKILL);
+    wait_until("the end of the old one to be seen", || service.status().draining.is_empty());
+}
+
+fn a_line_of_the_log_names_who_writes_it_and_the_generations() {
+    let service = Setup::new().env("POLLFLIP_TEST_LOG", "1").start();
+    let old = service.first();
+    service.plan_next("born exit 3");
+    service.fail_to_restart();
+    let line = old.says("log ERROR");
+    assert!(line.starts_with(&format!("process {}, generation 0 → 1, restart 1 after ", old.pid)), "{line}");
+    let new = service.restart();
+    service.plan_next("born exit 3");
+    service.fail_to_restart();
+    let line = new.says("log ERROR");
+    assert!(line.starts_with(&format!("process {}, generation 1 → 2, restart 1 after ", new.pid)), "{line}");
 }
 
 fn the_client_says_why_nobody_answers() {

@@ -183,7 +183,7 @@ fn those_who_ask_for_the_status_are_told_once_and_nobody_in_their_place() {
     fixture.requests.answer_status(&status(ServiceState::Serving), &fixture.reactor);
     assert!(!fixture.requests.wants_status());
     for client in &mut clients {
-        assert_eq!(answer(client), Response::Status(status(ServiceState::Serving)));
+        assert_eq!(answer(client), Response::Status(Box::new(status(ServiceState::Serving))));
     }
     fixture.requests.answer_status(&status(ServiceState::Spawning), &fixture.reactor);
     assert!(clients.iter().all(hears_nothing));
