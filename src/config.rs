@@ -108,15 +108,17 @@ impl RestartConfig {
         self
     }
 
-    /// Whether descriptors that are not CLOEXEC go to a successor, beside its standard streams and what this crate passes. Unless told
-    /// otherwise they do: some are passed on purpose. A warning names them when they become more than this process was born with: those
-    /// that a C library opens without O_CLOEXEC stay open from generation to generation, and the client of such a connection never sees
-    /// its end. With `false` a successor gets none of them.
+    /// Whether descriptors that are not CLOEXEC go to a successor, beside its standard streams and
+    /// what this crate passes. Unless told otherwise they do: some are passed on purpose. A warning
+    /// names them when they become more than this process was born with: those that a C library
+    /// opens without O_CLOEXEC stay open from generation to generation, and the client of such a
+    /// connection never sees its end. With `false` a successor gets none of them.
     ///
-    /// Descriptors that are CLOEXEC are closed in the successor before its program is looked for. A start that a slow file system or a
-    /// virus scanner holds up keeps no connection open, and no address taken. Both are decided by what is open just before the start. What
-    /// another thread opens at that very moment, CLOEXEC, the held-up successor may still have. What it opens without O_CLOEXEC may be
-    /// missing in the successor.
+    /// Descriptors that are CLOEXEC are closed in the successor before its program is looked for. A
+    /// start that a slow file system or a virus scanner holds up keeps no connection open, and no
+    /// address taken. Both are decided by what is open just before the start. What another thread
+    /// opens at that very moment, CLOEXEC, the held-up successor may still have. What it opens
+    /// without O_CLOEXEC may be missing in the successor.
     ///
     /// ```
     /// let config = pollflip::RestartConfig::new().inherit_descriptors(false);
@@ -141,14 +143,17 @@ impl RestartConfig {
         self.change_env(name.into(), None)
     }
 
-    /// Starts successors with the environment that this process was executed with, and not with that of the moment at which the restarter
-    /// is built; what [`env`](RestartConfig::env) and [`env_remove`](RestartConfig::env_remove) say is applied to that. It is for programs
-    /// that load a file (`.env`) into their environment before they build their restarter. Otherwise each successor inherits what the
-    /// first one has read, takes it for set, and never sees what has changed in the file or gone from it.
+    /// Starts successors with the environment that this process was executed with, and not with
+    /// that of the moment at which the restarter is built; what [`env`](RestartConfig::env) and
+    /// [`env_remove`](RestartConfig::env_remove) say is applied to that. It is for programs that
+    /// load a file (`.env`) into their environment before they build their restarter. Otherwise
+    /// each successor inherits what the first one has read, takes it for set, and never sees what
+    /// has changed in the file or gone from it.
     ///
-    /// The kernel keeps that environment where the program was executed with it (`/proc/self/environ`): a program that writes its title
-    /// over it (`setproctitle`) has none any more. Without `/proc`, building fails. A process with
-    /// [more rights than its caller](crate::guide#more-rights-than-the-caller) takes nothing of it.
+    /// The kernel keeps that environment where the program was executed with it
+    /// (`/proc/self/environ`): a program that writes its title over it (`setproctitle`) has none
+    /// any more. Without `/proc`, building fails. A process with [more rights than its
+    /// caller](crate::guide#more-rights-than-the-caller) takes nothing of it.
     ///
     /// ```
     /// let config = pollflip::RestartConfig::new().env_as_executed();
@@ -169,9 +174,10 @@ impl RestartConfig {
     /// restarter is built, or `/` for a process with
     /// [more rights than its caller](crate::guide#more-rights-than-the-caller).
     ///
-    /// A directory on which a `current` link leads is entered through that link again, so that the successor starts in the directory of
-    /// the new release: if a shell has entered it by that name (`PWD`, as long as that is the directory), or if the program was started
-    /// through the same link (`/srv/current/bin/server` in `/srv/current`, as with `WorkingDirectory=` of systemd).
+    /// A directory on which a `current` link leads is entered through that link again, so that the
+    /// successor starts in the directory of the new release: if a shell has entered it by that name
+    /// (`PWD`, as long as that is the directory), or if the program was started through the same
+    /// link (`/srv/current/bin/server` in `/srv/current`, as with `WorkingDirectory=` of systemd).
     pub fn current_dir(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.directory = Some(path.into());
         self

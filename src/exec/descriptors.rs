@@ -1,6 +1,8 @@
-//! What a successor gets of the descriptors of this process, and what is closed in it before its program is executed.
+//! What a successor gets of the descriptors of this process, and what is closed in it before its
+//! program is executed.
 //!
-//! Knows: what is open at the moment of the start, and what a successor is given. Does not know: what any of it is for.
+//! Knows: what is open at the moment of the start, and what a successor is given. Does not know:
+//! what any of it is for.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
@@ -12,9 +14,11 @@ use super::Job;
 
 /// The first number that is no standard stream.
 const FIRST: RawFd = 3;
-/// The first number that a shell script cannot name a descriptor of its own by: a wrapper may stand between.
+/// The first number that a shell script cannot name a descriptor of its own by: a wrapper may stand
+/// between.
 const BEYOND_DIGITS: RawFd = 10;
-/// So many numbers beyond the lifeline's are looked at where nothing tells how many there are. The lifeline has the lowest one that was free.
+/// So many numbers beyond the lifeline's are looked at where nothing tells how many there are. The
+/// lifeline has the lowest one that was free.
 const BEYOND: RawFd = 512;
 /// So many descriptors are named in a warning.
 const NAMED: usize = 5;
@@ -22,7 +26,8 @@ const NAMED: usize = 5;
 /// What becomes of the descriptors of this process in a successor.
 #[derive(Debug)]
 pub(super) struct Fate {
-    /// The number that the successor knows its lifeline by: above all that it gets if it can be, so that all beyond is closed in one go.
+    /// The number that the successor knows its lifeline by: above all that it gets if it can be, so
+    /// that all beyond is closed in one go.
     pub(super) lifeline: RawFd,
     /// Closed before anything holds the start up, in rising order.
     pub(super) closed: Vec<RawFd>,
@@ -35,7 +40,8 @@ pub(super) struct Fate {
 }
 
 impl Fate {
-    /// As things stand. What another thread opens after that, or closes and opens again under the same number, is not known.
+    /// As things stand. What another thread opens after that, or closes and opens again under the
+    /// same number, is not known.
     pub(super) fn now(launch: &Launch, program: &Program, job: &Job) -> Fate {
         let Descriptors { closing, staying, is_all } = Descriptors::open(job.lifeline.as_raw_fd().saturating_add(BEYOND));
         let open = closing.len() + staying.len();
@@ -59,7 +65,8 @@ impl Fate {
         Fate { lifeline, closed, closed_from: is_all.then_some(highest.max(lifeline) + 1), staying, open }
     }
 
-    /// What is given under which number: sockets of systemd first, since the number of the lifeline may be that of one of them here.
+    /// What is given under which number: sockets of systemd first, since the number of the lifeline
+    /// may be that of one of them here.
     pub(super) fn inherited<'a>(&self, job: &'a Job) -> Vec<(BorrowedFd<'a>, RawFd)> {
         let passed = job.passed.iter().map(|(_, socket, number)| (socket.as_fd(), *number));
         passed.chain([(job.lifeline.as_fd(), self.lifeline)]).collect()

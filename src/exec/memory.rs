@@ -1,6 +1,8 @@
-//! The successor's standing when memory is short: until the restart is final it goes first, and the process that serves stays.
+//! The successor's standing when memory is short: until the restart is final it goes first, and the
+//! process that serves stays.
 //!
-//! Knows: what was changed in the successor, and what its control group has counted. Does not know: when the restart is final.
+//! Knows: what was changed in the successor, and what its control group has counted. Does not know:
+//! when the restart is final.
 
 use nix::libc;
 

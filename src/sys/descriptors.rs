@@ -22,7 +22,8 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// What is open now. `guess`: so many numbers are looked at if the size of the table is unknown.
+    /// What is open now. `guess`: so many numbers are looked at if the size of the table is
+    /// unknown.
     pub(crate) fn open(guess: RawFd) -> Descriptors {
         let mut open = Descriptors { is_all: true, ..Descriptors::default() };
         if simulation::is_simulated() {
@@ -61,7 +62,8 @@ pub(crate) fn named_by(path: &Path) -> Option<RawFd> {
     path.file_name()?.to_str()?.parse().ok().filter(|_| is_own)
 }
 
-/// Whether this thread may have the kernel close a range of descriptors: not before Linux 5.9, nor under some filters.
+/// Whether this thread may have the kernel close a range of descriptors: not before Linux 5.9, nor
+/// under some filters.
 pub(super) fn can_close_ranges() -> bool {
     let last = libc::c_uint::MAX;
     // SAFETY: the call takes three numbers, and no descriptor has this one.

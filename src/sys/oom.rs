@@ -11,10 +11,12 @@ use super::{Process, rights, simulation};
 
 /// The value of the one that goes before all others.
 const FIRST: i16 = 1000;
-/// Allows to set a value below the one that the process has been given, and makes that the lowest for everybody else.
+/// Allows to set a value below the one that the process has been given, and makes that the lowest
+/// for everybody else.
 const CAP_SYS_RESOURCE: u32 = 24;
 
-/// The `oom_score_adj` of another process, held open: what may be written is judged when the file is opened.
+/// The `oom_score_adj` of another process, held open: what may be written is judged when the file
+/// is opened.
 #[derive(Debug)]
 pub(crate) struct OomScore {
     file: File,
@@ -22,11 +24,13 @@ pub(crate) struct OomScore {
 }
 
 impl OomScore {
-    /// Makes the process the first that the kernel ends when memory is short. `None`: it is already.
+    /// Makes the process the first that the kernel ends when memory is short. `None`: it is
+    /// already.
     ///
     /// # Errors
     ///
-    /// `/proc` is not there or another namespace's; the process is another user's, or may not be looked into.
+    /// `/proc` is not there or another namespace's; the process is another user's, or may not be
+    /// looked into.
     pub(crate) fn raise(process: &Process) -> io::Result<Option<OomScore>> {
         if simulation::is_simulated() {
             return Ok(None);
@@ -41,12 +45,14 @@ impl OomScore {
         if process.has_ended() || score.before >= FIRST {
             return Ok(None);
         }
-        // With the capability this would also be the lowest value that a thread without it may set later.
+        // With the capability this would also be the lowest value that a thread without it may set
+        // later.
         rights::without_capability(CAP_SYS_RESOURCE, || score.file.write_all_at(format!("{FIRST}\n").as_bytes(), 0))?;
         Ok(Some(score))
     }
 
-    /// The value from before, unless it was changed meanwhile. That the process has ended is no error.
+    /// The value from before, unless it was changed meanwhile. That the process has ended is no
+    /// error.
     pub(crate) fn restore(&self) -> io::Result<()> {
         match read(&self.file) {
             // No call that a filter of the loop would have to allow for this alone.
@@ -66,15 +72,16 @@ pub(crate) fn own_oom_score() -> Option<i16> {
     read(&File::open("/proc/self/oom_score_adj").ok()?).ok()
 }
 
-/// The `oom_score_adj` of this process, for the moment at which its predecessor should have set it back: by then this process may have given
-/// up the rights to open it.
+/// The `oom_score_adj` of this process, for the moment at which its predecessor should have set it
+/// back: by then this process may have given up the rights to open it.
 #[derive(Debug)]
 pub(crate) struct OwnOomScore {
     score: OomScore,
 }
 
 impl OwnOomScore {
-    /// `before`: what the predecessor has said that it is to become again. An error will be told when it matters.
+    /// `before`: what the predecessor has said that it becomes again. An error will be told when it
+    /// matters.
     pub(crate) fn open(before: i16) -> Option<OwnOomScore> {
         let file = OpenOptions::new().read(true).write(true).open("/proc/self/oom_score_adj").ok()?;
         Some(OwnOomScore { score: OomScore { file, before } })
@@ -97,7 +104,8 @@ fn read(file: &File) -> io::Result<i16> {
     number.ok_or_else(|| io::Error::other("/proc does not tell the oom_score_adj of a process"))
 }
 
-/// How many processes of the control group of this one the kernel has ended for memory, counted from a moment on.
+/// How many processes of the control group of this one the kernel has ended for memory, counted
+/// from a moment on.
 #[derive(Debug)]
 pub(crate) struct OomKills {
     file: File,
@@ -105,7 +113,8 @@ pub(crate) struct OomKills {
 }
 
 impl OomKills {
-    /// From now on. `None`: this process is in no control group that counts that, or may not read it.
+    /// From now on. `None`: this process is in no control group that counts that, or may not read
+    /// it.
     pub(crate) fn since_now() -> Option<OomKills> {
         if simulation::is_simulated() {
             return None;
@@ -129,7 +138,8 @@ fn count(file: &File) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
 }
 
-/// The file with the count: of the memory controller in the first version of control groups, or of the one tree of the second.
+/// The file with the count: of the memory controller in the first version of control groups, or of
+/// the one tree of the second.
 fn counter(groups: &str, mounts: &str) -> Option<PathBuf> {
     let group = |is_it: &dyn Fn(&str) -> bool| {
         groups.lines().find_map(|line| {

@@ -1,5 +1,5 @@
-//! A `current` link that is switched to a new release: program *and* directory of the successor are the new release's, however the
-//! service was started, and the old release can go.
+//! A `current` link that is switched to a new release: program *and* directory of the successor are
+//! the new release's, however the service was started, and the old release can go.
 
 use std::fs;
 use std::os::unix::fs::symlink;

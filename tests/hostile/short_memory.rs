@@ -1,5 +1,5 @@
-//! A control group that has not enough memory for two generations: the kernel ends the successor, whoever has more, and the one who asked
-//! learns why.
+//! A control group that has not enough memory for two generations: the kernel ends the successor,
+//! whoever has more, and the one who asked learns why.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,13 +22,15 @@ struct Group {
 }
 
 impl Group {
-    /// With so much memory and no swap. `None`: this machine or user does not have the means, which is said.
+    /// With so much memory and no swap. `None`: this machine or user does not have the means, which
+    /// is said.
     fn of(mebibytes: u32, test: &str) -> Option<Group> {
         let bytes = (mebibytes << 20).to_string();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let first = own.lines().find_map(|line| line.split_once(":memory:")).map(|(_, group)| group.trim_start_matches('/'));
         let name = format!("pollflip-{}-{test}", process::id());
-        // Where the memory controller is one of the second version, it is given to groups at the root.
+        // Where the memory controller is one of the second version, it is given to groups at the
+        // root.
         let (path, limits): (_, &[_]) = match first {
             Some(group) => {
                 let path = Path::new("/sys/fs/cgroup/memory").join(group).join(name);

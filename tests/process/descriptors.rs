@@ -1,4 +1,5 @@
-//! What a successor gets of the descriptors of its predecessor: what is not CLOEXEC, unless it is told otherwise; and what is said of it.
+//! What a successor gets of the descriptors of its predecessor: what is not CLOEXEC, unless it is
+//! told otherwise; and what is said of it.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;

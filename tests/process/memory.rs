@@ -1,4 +1,5 @@
-//! The process that the kernel ends first when memory is short: the successor, until its restart is final.
+//! The process that the kernel ends first when memory is short: the successor, until its restart is
+//! final.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -64,7 +65,8 @@ fn is_root(test: &str) -> bool {
     geteuid().is_root()
 }
 
-/// Whether this process may set a value that is lower than the one that it was given: not even root may everywhere.
+/// Whether this process may set a value that is lower than the one that it was given: not even root
+/// may everywhere.
 fn may_protect(test: &str) -> bool {
     let sets = procfs::status(std::process::id(), "CapEff").expect("capabilities");
     let has_it = u64::from_str_radix(sets.trim(), 16).expect("a number") & (1 << 24) != 0;
