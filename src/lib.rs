@@ -17,46 +17,51 @@
 //! # The shortest complete program
 //!
 //! ```no_run
-//! use std::io::{self, Write};
 //! use mio::{Events, Interest, Poll, Token, net::TcpListener};
-//! use pollflip::{Gate, RestartConfig};
+//! use pollflip::{Event, Gate, RestartConfig};
+//! use std::io::{ErrorKind, Result, Write};
 //!
-//! const LISTENER: Token = Token(0);
-//! const RESTARTER: Token = Token(1);
-//!
-//! fn main() -> io::Result<()> {
-//!     let mut restarter = RestartConfig::new().coordination_socket("/tmp/hello.sock").build()?;
-//!     // Inherited from the predecessor, or bound.
-//!     let listener = restarter.sockets().tcp_listener("hello", "127.0.0.1:7000")?;
-//!     let mut gate = Gate::new(TcpListener::from_std(listener), LISTENER);
+//! fn main() -> Result<()> {
+//!     let pid = std::process::id();
+//!     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:7000".into());
 //!     let mut poll = Poll::new()?;
-//!     poll.registry().register(&mut restarter, RESTARTER, Interest::READABLE)?;
-//!     restarter.ready()?;
+//!     let mut restarter = RestartConfig::new().build()?;
+//!     poll.registry().register(&mut restarter, Token(1), Interest::READABLE)?;
+//!     // Of the old process if there is one, or else bound. The gate is shut until this one serves.
+//!     let listener = restarter.sockets().tcp_listener("hello", address)?;
+//!     let mut gate = Gate::new(TcpListener::from_std(listener), Token(0));
+//!     restarter.ready()?; // from here on the old process may leave
 //!     gate.follow(&restarter, poll.registry())?;
-//!     println!("generation {} serves, pid {}", restarter.generation(), std::process::id());
+//!     let address = gate.listener().map(TcpListener::local_addr).transpose()?;
+//!     println!("listening on {}, pid {pid}", address.expect("the gate is open"));
 //!
 //!     let mut events = Events::with_capacity(64);
 //!     while !gate.is_closed() {
 //!         match poll.poll(&mut events, None) {
-//!             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+//!             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
 //!             _ => {}
 //!         }
-//!         while let Some((mut client, _)) = gate.accept()? {
-//!             let _ = writeln!(client, "hello from generation {}", restarter.generation());
-//!         }
 //!         while let Some(event) = restarter.poll() {
-//!             println!("{}: {event:?}", std::process::id());
 //!             gate.follow(&restarter, poll.registry())?;
+//!             match event {
+//!                 Event::Spawned(new) => println!("{pid}: process {new} is getting ready"),
+//!                 Event::Failed(why) => println!("{pid}: goes on: {why}"),
+//!                 Event::Completed(new) => println!("{pid}: process {new} serves, this one ends"),
+//!                 _ => {}
+//!             }
+//!         }
+//!         while let Ok(Some((mut client, _))) = gate.accept() {
+//!             let _ = writeln!(client, "hello from process {pid}");
 //!         }
 //!     }
-//!     Ok(()) // a real service finishes its connections first
+//!     Ok(())
 //! }
 //! ```
 //!
-//! `kill -USR1` restarts it, and so does
+//! `kill -USR1` restarts it. With [`RestartConfig::coordination_socket`], so does
 //! [`request_restart`](restart_coordination_socket::request_restart) from a `restart` subcommand.
-//! It has no connections that outlive a turn of its loop. A server that has some stops when
-//! `gate.is_closed()` and the last one has ended: `examples/restarter.rs`.
+//! It has no connections that outlive a turn of its loop. A server that has some ends when the gate
+//! is closed and the last connection is over: `examples/restarter.rs`.
 //!
 //! # Ways to embed it
 //!

@@ -185,7 +185,7 @@
 //! | `upg.ListenPacket("udp", addr)`, `"unixgram"` | [`udp_socket`], [`unix_datagram`] |
 //! | `ListenWithCallback`, `ListenPacketWithCallback` | [`or_insert_with`] |
 //! | `AddListener`, `AddPacketConn`, `AddFile`, which overwrite what has that name | [`remove`]`(name)`, then [`or_insert_with`] |
-//! | `File` | [`or_insert_with`], or [`Inheritance::fd`] |
+//! | `Listener`, `PacketConn`, `File`: inherited, or nothing | [`get`]`(name)`, or [`Inheritance::fd`] |
 //! | `AddConn`, `Conn`, kept from one generation to the next | [`Handover::fd`] when the successor asks, [`Inheritance::fd`] |
 //! | `upg.Ready()` | [`Restarter::ready`], which waits for the old process's answer |
 //! | `<-upg.Exit()` after an upgrade | [`Event::Completed`]; for a socket server already [`Event::HandedOff`], when it stops accepting |
@@ -212,9 +212,10 @@
 //!     let dns = sockets.udp_socket("dns", "0.0.0.0:53")?; // upg.ListenPacket("udp", addr)
 //!     let log = sockets.unix_datagram("log", "/run/echo/log.sock")?; // upg.ListenPacket("unixgram", path)
 //!     let own = sockets.or_insert_with("own", || TcpListener::bind("[::1]:7000"))?; // ListenWithCallback
+//!     let file: Option<OwnedFd> = sockets.get("file")?; // upg.File(name)
 //!     sockets.remove("extra"); // AddListener overwrites
 //!     let extra: OwnedFd = sockets.or_insert_with("extra", || TcpListener::bind("[::1]:0").map(OwnedFd::from))?;
-//!     # drop((web, admin, packets, dns, log, own, extra));
+//!     # drop((web, admin, packets, dns, log, own, file, extra));
 //!     let _has_parent = upg.predecessor().is_some(); // upg.HasParent()
 //!     upg.ready()?; // upg.Ready()
 //!     if let Err(refusal) = upg.request() { eprintln!("{refusal}") } // upg.Upgrade()
@@ -357,6 +358,7 @@
 //! [`unix_seqpacket`]: crate::Sockets::unix_seqpacket
 //! [`unix_datagram`]: crate::Sockets::unix_datagram
 //! [`remove`]: crate::Sockets::remove
+//! [`get`]: crate::Sockets::get
 //! [`or_insert_with`]: crate::Sockets::or_insert_with
 //! [`Handover`]: crate::Handover
 //! [`Handover::fd`]: crate::Handover::fd

@@ -66,7 +66,7 @@ pub fn startup_complete() -> Result<(), Error> {
     result
 }
 
-/// An error that the program gets from this crate before it is ready: should it end for that, whoever asked for
+/// An error that the program gets from this crate before it is ready: should it end for that, the one who asked for
 /// the restart is told. Of no use to a predecessor that has said it, or is gone.
 pub(crate) fn tell_trouble(error: &Error) {
     // Said by a forked child, it would not be this process's.

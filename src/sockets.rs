@@ -240,8 +240,8 @@ impl Sockets {
     ///
     /// # Errors
     ///
-    /// The name is not fit; the socket cannot be duplicated; this process has handed over for good,
-    /// or is stopping.
+    /// The name is not fit; the socket cannot be duplicated; this process has handed over, or is
+    /// stopping.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), pollflip::Error> {

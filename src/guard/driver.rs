@@ -304,7 +304,7 @@ impl Driver {
         });
     }
 
-    /// Takes signals in, so many at the most: some are kept in a queue, and whoever sends those can
+    /// Takes signals in, so many at the most: some are kept in a queue, and the sender of those can
     /// send without end.
     fn take_signals(&mut self) {
         for _ in 0..TURN {

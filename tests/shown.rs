@@ -1,0 +1,51 @@
+//! What the pages show of the examples is what stands in the examples.
+
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a text")
+}
+
+/// The blocks of Rust of a page.
+fn blocks(page: &str) -> Vec<String> {
+    let blocks = page.split("```rust,no_run\n").skip(1).chain(page.split("```no_run\n").skip(1));
+    blocks.map(|rest| rest.split("```").next().expect("a block").to_owned()).collect()
+}
+
+/// A file of Rust without the comment that opens it.
+fn code(example: &str) -> String {
+    let text = read(&format!("examples/{example}.rs"));
+    text.lines().skip_while(|line| line.starts_with("//!") || line.is_empty()).map(|line| format!("{line}\n")).collect()
+}
+
+/// The functions of a block, each from its first line to the brace that ends it.
+fn functions(block: &str) -> Vec<&str> {
+    let starts = block.match_indices("\nfn ").map(|(at, _)| at + 1);
+    starts.map(|start| &block[start..start + block[start..].find("\n}\n").expect("an end") + 3]).collect()
+}
+
+#[test]
+fn the_readme_shows_the_examples() {
+    let readme = read("README.md");
+    let blocks = blocks(&readme);
+    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks[0], code("hello"));
+    let (shown, example) = (functions(&blocks[1]), code("live_connections"));
+    assert!(shown.len() >= 3, "{shown:?}");
+    for function in shown {
+        assert!(example.contains(function), "examples/live_connections.rs does not have this:\n{function}");
+    }
+}
+
+#[test]
+fn the_front_page_shows_the_smallest_server() {
+    let lib = read("src/lib.rs");
+    let docs = lib.lines().filter_map(|line| line.strip_prefix("//!")).map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)));
+    assert_eq!(blocks(&docs.collect::<String>())[0], code("hello"));
+}
+
+#[test]
+fn the_readme_can_be_read_in_a_few_minutes() {
+    assert!(read("README.md").lines().count() <= 200);
+}
