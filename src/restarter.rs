@@ -365,7 +365,7 @@ impl Restarter {
         status.successor = successor;
         status.version = self.version.clone();
         status.program = self.succession.program().to_string_lossy().into_owned();
-        if self.driver.state() != State::Closed(Closed::NotReady) {
+        if !matches!(self.driver.state(), State::Closed(Closed::NotReady { .. })) {
             // Until this process is given the service, its predecessor serves.
             status.draining = self.ancestry.living().map(Process::pid).collect();
         }

@@ -252,6 +252,10 @@ impl Sockets {
     /// # }
     /// ```
     pub fn get(&mut self, name: &str) -> Result<Option<OwnedFd>, Error> {
+        self.existing(name).inspect_err(tell_trouble)
+    }
+
+    fn existing(&mut self, name: &str) -> Result<Option<OwnedFd>, Error> {
         self.check(name)?;
         self.claim_of_systemd();
         let Some(entries) = self.entries.get_mut(name) else { return Ok(None) };
