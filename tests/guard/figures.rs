@@ -19,10 +19,16 @@ fn a_guard_that_has_nothing_to_do_sleeps() {
     service.restart().says("event PredecessorGone");
     let guard = service.launched();
     wait_until("the first to be reaped", || procfs::children(guard).len() == 1);
-    wait_until("it to sleep", || procfs::state(guard) == Some('S'));
+    // What the service has said last may still be on its way. And the one place where time has to pass:
+    // nothing is waited for.
+    let sleeps_for = |time| {
+        let before = wake_ups(guard);
+        thread::sleep(time);
+        procfs::state(guard) == Some('S') && wake_ups(guard) == before
+    };
+    wait_until("it to sleep", || sleeps_for(Duration::from_millis(200)));
     let before = wake_ups(guard);
-    // The one place where time has to pass: nothing is waited for.
-    thread::sleep(Duration::from_secs(2));
+    assert!(sleeps_for(Duration::from_secs(2)));
     assert_eq!(wake_ups(guard), before);
     assert_eq!(procfs::status(guard, "Threads").as_deref(), Some("1"));
     let kib = |name| procfs::status(guard, name).and_then(|text| text.split(' ').next()?.parse::<u32>().ok()).expect("a size");
