@@ -415,7 +415,7 @@ fn promise_07_a_drop_held_up_by_systemd_and_stopped_past_its_time_still_commits(
     old.ask("on HandedOff drop");
     let asker = service.restart_meanwhile();
     let new = service.hub.process(old.says("event HandedOff").parse().expect("a pid"));
-    wait_until("the old one to wait in the drop", || procfs::waits_in_poll(old.pid));
+    wait_until("the old one to wait in the drop", || procfs::sleeps(old.pid));
     old.signal(Signal::SIGSTOP);
     wait_until("the old one to stand still", || procfs::state(old.pid) == Some('T'));
     // The clock is what this is about.

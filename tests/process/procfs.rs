@@ -145,17 +145,12 @@ pub fn waits_for_a_lock(pid: u32) -> bool {
     call.split(' ').next() == Some(&libc::SYS_futex.to_string())
 }
 
-#[cfg(target_arch = "x86_64")]
-const POLL: libc::c_long = libc::SYS_poll;
-#[cfg(not(target_arch = "x86_64"))]
-const POLL: libc::c_long = libc::SYS_ppoll;
-
-/// Whether the first thread waits for single descriptors, as a restarter that is dropped does; a loop of mio waits in epoll.
+/// Whether the first thread sleeps for a time that it has chosen.
 #[allow(dead_code, reason = "not in all test programs")]
-pub fn waits_in_poll(pid: u32) -> bool {
+pub fn sleeps(pid: u32) -> bool {
     let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
     let number = call.split(' ').next().unwrap_or_default();
-    [POLL, libc::SYS_ppoll].iter().any(|wait| number == wait.to_string())
+    [libc::SYS_clock_nanosleep, libc::SYS_nanosleep].iter().any(|sleep| number == sleep.to_string())
 }
 
 /// Whether every one of these signals that was sent to a process has been taken in: none is pending, and no thread is in a handler, which
