@@ -28,6 +28,8 @@ pub use words::{Action, Attempt, Cause, Input, Notice, Output, Reply, Ticket, Vi
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the kernel may take to take the grant: the program stands still meanwhile, and the successor waits.
 pub const GRANT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a deadline is put off at a time for words that cannot be read yet: longer than until that is tried again.
+pub const UNREAD: Duration = Duration::from_millis(20);
 /// How long the service manager may take to be sent the new main PID, and then to take it in.
 pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -47,6 +49,8 @@ pub struct Machine {
     state: State,
     attempts: u64,
     stopping: bool,
+    /// It was told to stop, and not only that its restarter is dropped.
+    ends: bool,
     thread_lost: bool,
     obstacle: Option<Refusal>,
     outputs: VecDeque<Output>,
@@ -57,9 +61,10 @@ impl Machine {
     pub fn new(limits: Limits) -> Machine {
         Machine {
             limits,
-            state: State::Closed(Closed::NotReady),
+            state: State::Closed(Closed::NotReady { sole: false }),
             attempts: 0,
             stopping: false,
+            ends: false,
             thread_lost: false,
             obstacle: None,
             outputs: VecDeque::new(),
@@ -77,12 +82,19 @@ impl Machine {
         self.outputs.pop_front()
     }
 
+    /// The same, which stays.
+    pub fn first_output(&self) -> Option<Output> {
+        self.outputs.front().copied()
+    }
+
     /// When `handle(Input::Timeout)` is next needed.
     pub fn poll_timeout(&self) -> Option<Duration> {
         match self.state {
             State::Closed(_) | State::Idle => None,
-            State::Spawning { deadline, .. } | State::AwaitingReady { deadline, .. } => Some(deadline),
-            State::Handoff { phase: Phase::Probation { deadline, .. }, .. } => Some(deadline),
+            State::Spawning { deadline, .. } => Some(deadline),
+            State::AwaitingReady { deadline, lost, .. } | State::Handoff { phase: Phase::Probation { deadline, lost, .. }, .. } => {
+                Some(lost.map_or(deadline, |lost| lost.min(deadline)))
+            }
             // Only the kernel is waited for.
             State::Handoff { phase: Phase::Committing { successor: Knows::Told, manager_knows: true, .. }, .. } => None,
             State::Handoff { phase: Phase::Committing { deadline, .. }, .. } => deadline,
@@ -101,8 +113,8 @@ impl Machine {
     pub fn refusal(&self, now: Duration) -> Option<Refusal> {
         match self.state {
             State::Idle => self.obstacle,
-            State::Closed(Closed::NotReady) => Some(self.obstacle.unwrap_or(Refusal::NotReady)),
-            State::Closed(Closed::Stopping) => Some(Refusal::Stopping),
+            State::Closed(Closed::NotReady { .. }) => Some(self.obstacle.unwrap_or(Refusal::NotReady)),
+            State::Closed(Closed::Stopping { .. }) => Some(Refusal::Stopping),
             State::Closed(Closed::Broken) => Some(Refusal::RestartThreadGone),
             State::Spawning { since, .. } | State::AwaitingReady { since, .. } | State::Killing { since, .. } => {
                 Some(Refusal::UnderWay { since: now.saturating_sub(since) })
@@ -117,13 +129,19 @@ impl Machine {
     /// Takes one thing in.
     pub fn handle(&mut self, now: Duration, input: Input) {
         match input {
+            Input::Sole => self.sole(),
             Input::Opened => self.opened(),
+            Input::Predecessor(notice) => self.tell(Notice::Predecessor(notice)),
             Input::Request(ticket) => self.request(now, ticket),
             Input::Spawned(attempt, pid) => self.spawned(attempt, pid),
             Input::SpawnFailed(attempt) => self.spawn_failed(attempt),
             Input::Exited(attempt) => self.exited(attempt),
             Input::Cancel => self.cancel(now),
-            Input::Stop => self.stop(now),
+            Input::Stop => {
+                self.ends = true;
+                self.stop(now);
+            }
+            Input::Dropped => self.stop(now),
             Input::ThreadLost => self.thread_lost(),
             Input::ManagerAsked => self.manager_asked(now),
             Input::ManagerTold => self.manager_told(now),
@@ -146,6 +164,7 @@ impl Machine {
             | Input::Sound(attempt)
             | Input::CommitTaken(attempt)
             | Input::LifelineClosed(attempt)
+            | Input::Unread(attempt)
             | Input::Garbage(attempt) => {
                 if self.successor() == Some(attempt) {
                     self.said_by_successor(now, attempt, input);

@@ -44,7 +44,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use crate::error::{Error, Refusal};
-use crate::machine::{Closed, Input, Phase, State};
+use crate::machine::{Action, Closed, Input, Phase, State};
 use crate::predecessor::{Claim, Predecessor, startup_complete};
 use crate::restart_coordination_socket::{ServiceState, Status};
 use crate::sockets::Sockets;
@@ -304,11 +304,13 @@ impl Restarter {
         if self.is_anothers() {
             return;
         }
-        // The service goes on in a successor, if it has one.
-        let ends = !matches!(self.driver.state(), State::Handoff { .. });
+        // The service may have become this process's, and nobody has looked since.
+        self.poll_ancestry();
         self.feed(Input::Stop);
-        if ends {
-            self.tell_of_the_end();
+        // The program may be busy with its end, and not poll soon.
+        if self.driver.begins_with(Action::TellStopping) {
+            self.driver.next_output();
+            self.carry_out(Action::TellStopping);
         }
         self.reactor.wake();
     }
@@ -347,9 +349,9 @@ impl Restarter {
     /// Where the restarter stands.
     pub fn status(&self) -> Status {
         let (state, successor) = match self.driver.state() {
-            State::Closed(Closed::NotReady) if self.ancestry.is_on_probation() => (ServiceState::OnProbation, None),
-            State::Closed(Closed::NotReady) => (ServiceState::NotReady, None),
-            State::Closed(Closed::Stopping) => (ServiceState::Stopping, None),
+            State::Closed(Closed::NotReady { .. }) if self.ancestry.is_on_probation() => (ServiceState::OnProbation, None),
+            State::Closed(Closed::NotReady { .. }) => (ServiceState::NotReady, None),
+            State::Closed(Closed::Stopping { .. }) => (ServiceState::Stopping, None),
             State::Closed(Closed::Broken) => (ServiceState::NoMoreRestarts, None),
             State::Idle => (ServiceState::Serving, None),
             State::Spawning { .. } => (ServiceState::Spawning, None),
@@ -391,7 +393,7 @@ impl Restarter {
 
     /// Says that this process can serve, as [`ready`](Restarter::ready) does, but does not wait for the answer.
     pub(crate) fn begin_ready(&mut self) {
-        if self.driver.state() == State::Closed(Closed::NotReady) {
+        if let State::Closed(Closed::NotReady { .. }) = self.driver.state() {
             // Not yet, if the program still has to take the state: it is asked again.
             self.ancestry.say_ready();
             self.poll_ancestry();
@@ -426,7 +428,7 @@ impl Restarter {
 
     /// Whether the program has ruled restarts out.
     pub(crate) fn is_stopped(&self) -> bool {
-        matches!(self.driver.state(), State::Closed(Closed::Stopping))
+        matches!(self.driver.state(), State::Closed(Closed::Stopping { .. }))
     }
 }
 

@@ -28,7 +28,8 @@ fn machine_seeds() -> Vec<Seed> {
     let aftermath: &[On] = &[On::Exited, On::Request, On::Spawned];
     let rows = ROWS.iter().map(|row| {
         let limits = if row.only == If::NoProbation { PLAIN } else { ON_PROBATION };
-        seed(row.name, limits, plain(&[&way_to(row.at[0]), &row.on[..1], aftermath]))
+        let closed: &[On] = if matches!(row.only, If::Lost | If::LostForGood) { &[On::LifelineClosed] } else { &[] };
+        seed(row.name, limits, plain(&[&way_to(row.at[0]), closed, &row.on[..1], aftermath]))
     });
     let paused = |on, drain| Operation { drain, ..Operation::plain(on) };
     let timed = |on, after| Operation { after, ..Operation::plain(on) };

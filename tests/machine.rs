@@ -8,7 +8,14 @@ use model::checked::ALL;
 use model::say::*;
 use model::{Checked, ON_PROBATION, On, PLAIN, PROBATION, READY, Room};
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Attempt, COMMIT_TIMEOUT, Cause, GRANT_TIMEOUT, Input, Notice, Output, Violation, refusals};
+use pollflip::internals::machine::{
+    Action, Attempt, COMMIT_TIMEOUT, Cause, DYING, GRANT_TIMEOUT, Input, Notice, Output, TakeoverNotice, UNREAD, Violation, refusals,
+};
+
+/// What a stop has told before all else.
+fn stopping(on: On) -> Vec<Output> {
+    if on == On::Stop { outputs![Action::TellStopping] } else { vec![] }
+}
 
 mod starting {
     use super::*;
@@ -36,7 +43,7 @@ mod starting {
     #[test]
     fn what_is_opened_twice_changes_nothing() {
         assert_eq!(meets(after(IDLE), On::Opened), (vec![], Room::Idle));
-        assert_eq!(meets(after(&[On::Stop]), On::Opened), (vec![], Room::Stopping));
+        assert_eq!(meets(after(&way_to(Room::Stopping)), On::Opened), (vec![], Room::Stopping));
     }
 }
 
@@ -65,7 +72,7 @@ mod spawning {
             (On::Cancel, Cause::Cancelled, Room::Idle),
             (On::Stop, Cause::Stopping, Room::Stopping),
         ] {
-            let outputs = [outputs![Action::Abandon(A)], failed(cause)].concat();
+            let outputs = [stopping(on), outputs![Action::Abandon(A)], failed(cause)].concat();
             assert_eq!(meets(after(SPAWNING), on), (outputs, room));
         }
     }
@@ -75,7 +82,7 @@ mod spawning {
         for (on, outputs) in [
             (On::Cancel, failed(Cause::Cancelled)),
             (On::Timeout, failed(Cause::TimedOut)),
-            (On::Stop, failed(Cause::Stopping)),
+            (On::Stop, [stopping(On::Stop), failed(Cause::Stopping)].concat()),
             (
                 On::ThreadLost,
                 [refused(1, Refusal::RestartThreadGone), outputs![Notice::Failed(Cause::SpawnFailed), Notice::Broken]].concat(),
@@ -98,12 +105,11 @@ mod awaiting_ready {
     use super::*;
 
     /// What can go wrong with a child that lives, whether or not it is ready.
-    pub(super) const WRONG: [(On, Cause); 6] = [
+    pub(super) const WRONG: [(On, Cause); 5] = [
         (On::HereAnother, Cause::Protocol(Violation::WrongPid)),
         (On::Garbage, Cause::Protocol(Violation::Garbage)),
         (On::HandoverFailed, Cause::HandoverFailed),
         (On::Refused, Cause::Refused),
-        (On::LifelineClosed, Cause::HungUp),
         (On::Cancel, Cause::Cancelled),
     ];
 
@@ -124,6 +130,15 @@ mod awaiting_ready {
     #[test]
     fn promise_07_nothing_is_told_between_the_grant_and_the_handoff() {
         assert_eq!(meets(after(GRANTING), On::Progress), (vec![], Room::Granting));
+        let news = Input::Predecessor(TakeoverNotice::PredecessorGone);
+        for limits in [PLAIN, ON_PROBATION] {
+            let mut process = Checked::after(limits, GRANTING);
+            assert_eq!(process.step(Duration::ZERO, news, 0), vec![]);
+            let outputs = process.step(Duration::ZERO, Input::Granted(A), ALL);
+            let commit = if limits.probation.is_none() { outputs![Action::Commit(A)] } else { vec![] };
+            let gone = outputs![Notice::Predecessor(TakeoverNotice::PredecessorGone)];
+            assert_eq!(outputs, [outputs![Notice::HandedOff(PID)], commit, gone].concat());
+        }
     }
 
     #[test]
@@ -139,6 +154,40 @@ mod awaiting_ready {
                 assert_eq!(process.meets(on), outputs![Action::Kill(A)]);
                 assert_eq!(meets(process, On::Exited), (failed(cause), Room::Idle));
             }
+        }
+    }
+
+    #[test]
+    fn a_child_that_closes_its_lifeline_has_a_second_to_end() {
+        for path in [WAITING, GIVING, GIVEN, GRANTING] {
+            let mut process = after(path);
+            assert_eq!(process.meets(On::LifelineClosed), vec![]);
+            assert_eq!((process.room(), process.to_deadline()), (after(path).room(), DYING));
+            // It is closed once.
+            process.step(INSTANT, Input::LifelineClosed(A), ALL);
+            assert_eq!(process.to_deadline(), DYING - INSTANT);
+            assert_eq!(meets(process, On::Exited), (failed(Cause::Exited), Room::Idle));
+            let mut process = after(&[path, &[On::LifelineClosed]].concat());
+            assert_eq!(process.meets(On::Timeout), outputs![Action::Kill(A)]);
+            assert_eq!(meets(process, On::Exited), (failed(Cause::HungUp), Room::Idle));
+        }
+        let mut process = after(WAITING);
+        process.step(READY - INSTANT, Input::LifelineClosed(A), ALL);
+        assert_eq!(process.step(INSTANT, Input::Timeout, ALL), outputs![Action::Kill(A)], "nobody waits for longer than for a restart");
+        assert_eq!(meets(process, On::Exited), (failed(Cause::TimedOut), Room::Idle));
+    }
+
+    #[test]
+    fn promise_03_a_deadline_waits_for_words_that_may_have_come_in_time() {
+        for (limits, path) in [(PLAIN, WAITING), (PLAIN, GIVING), (PLAIN, GIVEN), (PLAIN, GRANTING), (ON_PROBATION, GRANTED)] {
+            let mut process = Checked::after(limits, path);
+            let left = process.to_deadline();
+            assert_eq!(process.step(left - UNREAD, Input::Unread(A), ALL), vec![]);
+            assert_eq!(process.to_deadline(), UNREAD, "there is time");
+            process.step(UNREAD - INSTANT, Input::Unread(A), ALL);
+            assert_eq!(process.step(INSTANT, Input::Timeout, ALL), vec![]);
+            assert_eq!(process.to_deadline(), UNREAD - INSTANT);
+            assert_eq!(process.meets(On::Timeout).len(), 1);
         }
     }
 
@@ -222,7 +271,7 @@ mod granting {
         assert_eq!(meets(granting(0), On::Exited), (failed(Cause::Exited), Room::Idle));
         for (on, cause) in WRONG.into_iter().chain([(On::Stop, Cause::Stopping)]) {
             let mut process = granting(0);
-            assert_eq!(process.meets(on), outputs![Action::Kill(A)], "{on:?}");
+            assert_eq!(process.meets(on), [stopping(on), outputs![Action::Kill(A)]].concat(), "{on:?}");
             assert_eq!(process.meets(On::Exited), failed(cause));
         }
     }
@@ -231,7 +280,7 @@ mod granting {
     fn a_grant_that_was_carried_out_is_not_told_of_when_it_comes_to_nothing() {
         for (on, cause) in WRONG.into_iter().chain([(On::Stop, Cause::Stopping)]) {
             let mut process = granting(1);
-            assert_eq!(process.meets(on), outputs![Action::Kill(A)], "{on:?}");
+            assert_eq!(process.meets(on), [stopping(on), outputs![Action::Kill(A)]].concat(), "{on:?}");
             assert_eq!(process.meets(On::Granted), vec![]);
             assert_eq!(process.meets(On::Exited), failed(cause));
         }
@@ -324,11 +373,27 @@ mod probation {
 
     #[test]
     fn a_child_that_hangs_up_or_talks_nonsense_is_killed_before_the_service_is_taken_back() {
-        for (on, cause) in [(On::LifelineClosed, Cause::HungUp), (On::Garbage, Cause::Protocol(Violation::Garbage))] {
-            let mut process = on_probation();
-            assert_eq!(process.meets(on), outputs![Action::Kill(A)]);
-            assert_eq!(meets(process, On::Exited), (resumed(cause), Room::Idle));
-        }
+        let mut process = on_probation();
+        assert_eq!(process.meets(On::LifelineClosed), vec![]);
+        assert_eq!(process.to_deadline(), DYING);
+        assert_eq!(process.meets(On::Timeout), outputs![Action::Kill(A)]);
+        assert_eq!(meets(process, On::Exited), (resumed(Cause::HungUp), Room::Idle));
+        let mut process = on_probation();
+        assert_eq!(process.meets(On::Garbage), outputs![Action::Kill(A)]);
+        assert_eq!(meets(process, On::Exited), (resumed(Cause::Protocol(Violation::Garbage)), Room::Idle));
+    }
+
+    #[test]
+    fn a_child_that_nothing_is_heard_of_when_it_ends_has_not_passed_it() {
+        let mut process = on_probation();
+        process.step(PROBATION - INSTANT, Input::LifelineClosed(A), ALL);
+        assert_eq!(process.step(INSTANT, Input::Timeout, ALL), outputs![Action::Kill(A)]);
+        assert_eq!(meets(process, On::Exited), (resumed(Cause::HungUp), Room::Idle));
+        let mut process = on_probation();
+        process.meets(On::LifelineClosed);
+        assert_eq!(process.meets(On::Stop), outputs![Action::Kill(A)]);
+        let told = outputs![Action::TellStopping];
+        assert_eq!(meets(process, On::Exited), ([resumed(Cause::HungUp), told].concat(), Room::Stopping));
     }
 
     #[test]

@@ -87,7 +87,7 @@ mod refusing {
     fn what_keeps_a_process_from_restarting_does_not_end_a_restart_nor_hide_a_better_reason() {
         for limits in [PLAIN, ON_PROBATION] {
             // One that is not open has no better reason.
-            for room in Room::ALL.into_iter().filter(|room| !matches!(room, Room::Idle | Room::NotReady)) {
+            for room in Room::ALL.into_iter().filter(|room| !matches!(room, Room::Idle | Room::NotReady | Room::Sole)) {
                 let mut process = Checked::after(limits, &way_to(room));
                 let (state, refusal) = (process.state(), process.machine().refusal(process.now()));
                 process.obstruct(Some(Refusal::ContainerInit));
@@ -103,18 +103,59 @@ mod stopping {
 
     #[test]
     fn a_process_at_rest_closes() {
-        for path in [&[], IDLE] {
+        for path in [&[On::Sole], IDLE] {
             let mut process = after(path);
+            assert_eq!(process.meets(On::Stop), outputs![Action::TellStopping]);
             assert_eq!(process.meets(On::Stop), vec![]);
             assert_eq!(meets(process, On::Request), (refused(1, Refusal::Stopping), Room::Stopping));
         }
+        let mut process = after(&way_to(Room::Broken));
+        assert_eq!(process.meets(On::Stop), outputs![Action::TellStopping]);
+        assert_eq!(meets(process, On::Request), (refused(1, Refusal::Stopping), Room::Stopping));
+    }
+
+    #[test]
+    fn the_service_manager_is_not_told_as_long_as_the_service_is_another_process_s() {
+        for on in [On::Sole, On::Opened] {
+            let mut process = after(&[]);
+            assert_eq!((process.meets(On::Stop), process.room()), (vec![], Room::StoppingUntold));
+            assert_eq!(process.meets(On::Stop), vec![]);
+            assert_eq!(meets(process, On::Request), (refused(1, Refusal::Stopping), Room::StoppingUntold));
+            let mut process = after(&[On::Stop]);
+            assert_eq!((process.meets(on), process.room()), (outputs![Action::TellStopping], Room::Stopping));
+        }
+        // It comes back from a successor that has failed.
+        for (on, outputs) in [
+            (On::Dying, outputs![Action::Kill(A)]),
+            (On::Exited, [resumed(Cause::DiedOnProbation), outputs![Action::TellStopping]].concat()),
+        ] {
+            let mut process = Checked::after(ON_PROBATION, GRANTED);
+            assert_eq!(process.meets(On::Stop), outputs![Action::Check(A)]);
+            assert_eq!(process.meets(on), outputs);
+            if on == On::Dying {
+                assert_eq!(process.meets(On::Exited), [resumed(Cause::HungUp), outputs![Action::TellStopping]].concat());
+            }
+        }
+    }
+
+    #[test]
+    fn nor_by_a_restarter_that_is_dropped() {
+        for path in [&[On::Sole], IDLE] {
+            assert_eq!(meets(after(path), On::Dropped), (vec![], Room::Stopping));
+        }
+        let mut process = after(WAITING);
+        assert_eq!(process.meets(On::Dropped), outputs![Action::Kill(A)]);
+        assert_eq!(meets(process, On::Exited), (failed(Cause::Stopping), Room::Stopping));
+        let mut process = Checked::after(ON_PROBATION, GRANTED);
+        assert_eq!(process.meets(On::Dropped), outputs![Action::Check(A)]);
+        assert_eq!(meets(process, On::Exited), (resumed(Cause::DiedOnProbation), Room::Stopping));
     }
 
     #[test]
     fn a_child_that_gets_ready_is_killed_first() {
         for path in [WAITING, GIVING, GIVEN, GRANTING] {
             let mut process = after(path);
-            assert_eq!(process.meets(On::Stop), outputs![Action::Kill(A)]);
+            assert_eq!(process.meets(On::Stop), outputs![Action::TellStopping, Action::Kill(A)]);
             assert_eq!(meets(process, On::Exited), (failed(Cause::Stopping), Room::Stopping));
         }
     }
@@ -122,6 +163,7 @@ mod stopping {
     #[test]
     fn a_child_that_is_being_killed_is_waited_for() {
         let mut process = after(KILLING);
+        assert_eq!(process.meets(On::Stop), outputs![Action::TellStopping]);
         assert_eq!(process.meets(On::Stop), vec![]);
         assert_eq!(meets(process, On::Exited), (failed(Cause::Cancelled), Room::Stopping));
     }

@@ -11,7 +11,7 @@ use model::{PLAIN, PROBATION};
 use pollflip::Refusal;
 use pollflip::internals::machine::Prompt::{CloseUntaken, SendPull, SendReady, SendRefuse, TellManager};
 use pollflip::internals::machine::TakeoverInput::*;
-use pollflip::internals::machine::TakeoverOutput::{Answer, Open};
+use pollflip::internals::machine::TakeoverOutput::{Answer, Open, Sole};
 use pollflip::internals::machine::{Closed, DYING, Inbound, Line, Stage, TakeoverInput, refusals};
 
 const ON_PROBATION: Refusal = refusals::on_probation(None);
@@ -25,7 +25,7 @@ mod first_generation {
     #[test]
     fn it_answers_from_the_start_and_is_not_ready() {
         let mut process = after(FIRST, &[]);
-        assert_eq!(process.meets(Attach), (vec![], vec![Answer]));
+        assert_eq!(process.meets(Attach), (vec![], vec![Sole, Answer]));
         assert_eq!(process.machine().refusal(), Some(Refusal::NotReady));
     }
 
@@ -328,8 +328,9 @@ mod with_the_restart_machine {
             assert_eq!(process.outputs(), refused(1, Refusal::Stopping));
             process.hears(end);
             process.does(Input::Request(Ticket(2)));
-            assert_eq!(process.outputs(), refused(2, Refusal::Stopping));
-            assert_eq!(process.machine.state(), State::Closed(Closed::Stopping));
+            // The service manager is told of the end when the service is this process's.
+            assert_eq!(process.outputs(), [outputs![Action::TellStopping], refused(2, Refusal::Stopping)].concat());
+            assert_eq!(process.machine.state(), State::Closed(Closed::Stopping { told: true }));
         }
     }
 

@@ -11,7 +11,7 @@ use model::takeover::{CheckedTakeover, INPUTS};
 use pollflip::Refusal;
 use pollflip::internals::machine::Prompt::{CloseUntaken, SendReady};
 use pollflip::internals::machine::TakeoverInput::*;
-use pollflip::internals::machine::TakeoverOutput::{Answer, Open};
+use pollflip::internals::machine::TakeoverOutput::{Answer, Open, Sole};
 use pollflip::internals::machine::{DYING, Inbound, LOST, Line, Stage, TakeoverInput, refusals};
 
 /// A lifeline that was closed so long ago.
@@ -233,7 +233,7 @@ mod alone {
             for line in [&[] as &[_], &[CLOSED], &[CLOSED_BY_US]] {
                 let mut process = after(PROBATIONER, &[path, line].concat());
                 let prompts = if closes { vec![CloseUntaken] } else { vec![] };
-                assert_eq!(process.meets(PredecessorEnded), (prompts, vec![Answer, TOLD_GONE]), "{path:?}");
+                assert_eq!(process.meets(PredecessorEnded), (prompts, vec![Sole, Answer, TOLD_GONE]), "{path:?}");
                 assert_eq!(process.stage(), Stage::Alone { state, ready: false });
                 assert_eq!(process.machine().refusal(), Some(Refusal::NotReady));
             }
@@ -289,7 +289,7 @@ mod restarters {
             (&silent, vec![Open, Answer]),
             (FINAL, vec![Open, TAKE, Answer]),
             (GIVEN_UP, vec![]),
-            (&[Attach, PredecessorEnded], vec![Answer]),
+            (&[Attach, PredecessorEnded], vec![Sole, Answer]),
             (&[Attach, SayReady, PredecessorEnded], vec![Open, TAKE, Answer]),
         ];
         for (path, outputs) in holds {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use model::checked::ALL;
 use model::takeover::say::*;
 use model::takeover::{CheckedTakeover, INPUTS, Judges, Setting, TakeoverLaw, Tamper, Wrong};
-use pollflip::internals::machine::TakeoverOutput::{Answer, Notice, Open};
+use pollflip::internals::machine::TakeoverOutput::{Answer, Notice, Open, Sole};
 use pollflip::internals::machine::{DYING, Inbound, Line, Prompt, Stage, TakeoverInput, TakeoverNotice};
 
 struct Fault {
@@ -84,6 +84,8 @@ const FAULTS: &[Fault] = &[
         makes!(Output, TAKE, Stage::Alone { .. } => TAKE_AND_NAME)),
     fault("a process answers beside its predecessor", TakeoverLaw::AnswersOnlyAlone,
         makes!(Output, Open, Stage::Granted { .. } => Open, Answer)),
+    fault("a process on probation has the only claim", TakeoverLaw::AnswersOnlyAlone,
+        makes!(Output, Open, Stage::Granted { .. } => Open, Sole)),
     fault("nobody answers once the lifeline is lost", TakeoverLaw::TellsWhatHolds,
         makes!(Output, Answer, Stage::Granted { .. } => )),
     fault("a restarter that comes after the grant is not told of it", TakeoverLaw::TellsWhatHolds,

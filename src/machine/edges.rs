@@ -5,15 +5,25 @@
 use std::time::Duration;
 
 use super::{
-    Action, Attempt, COMMIT_TIMEOUT, Cause, Closed, GRANT_TIMEOUT, Handover, Input, KILL_TIMEOUT, Knows, Machine, Notice, Output, Phase,
-    Reply, State, Ticket, Violation,
+    Action, Attempt, COMMIT_TIMEOUT, Cause, Closed, DYING, GRANT_TIMEOUT, Handover, Input, KILL_TIMEOUT, Knows, Machine, Notice, Output,
+    Phase, Reply, State, Ticket, UNREAD, Violation,
 };
 use crate::error::Refusal;
 
 impl Machine {
+    pub(super) fn sole(&mut self) {
+        match &mut self.state {
+            State::Closed(Closed::NotReady { sole }) => *sole = true,
+            State::Closed(Closed::Stopping { told: false }) => self.close(),
+            _ => {}
+        }
+    }
+
     pub(super) fn opened(&mut self) {
-        if self.state == State::Closed(Closed::NotReady) {
-            self.rest();
+        match self.state {
+            State::Closed(Closed::NotReady { .. }) => self.rest(),
+            State::Closed(Closed::Stopping { told: false }) => self.close(),
+            _ => {}
         }
     }
 
@@ -34,7 +44,7 @@ impl Machine {
     pub(super) fn spawned(&mut self, of: Attempt, pid: u32) {
         match self.state {
             State::Spawning { attempt, ticket, since, deadline } if attempt == of => {
-                self.state = State::AwaitingReady { attempt, ticket, pid, since, deadline, handover: Handover::NotAsked };
+                self.state = State::AwaitingReady { attempt, ticket, pid, since, deadline, handover: Handover::NotAsked, lost: None };
                 self.tell(Notice::Spawned(pid));
             }
             _ => {}
@@ -58,6 +68,14 @@ impl Machine {
 
     /// Whatever the current successor says or does short of ending.
     pub(super) fn said_by_successor(&mut self, now: Duration, attempt: Attempt, input: Input) {
+        let is_answered_too_soon = match input {
+            Input::Granted(_) => self.is_on_order(Action::Grant(attempt)),
+            Input::Sound(_) => self.is_on_order(Action::Check(attempt)),
+            _ => false,
+        };
+        if is_answered_too_soon {
+            return;
+        }
         match (&mut self.state, input) {
             (State::AwaitingReady { pid, .. }, Input::Here(_, claimed)) if *pid != claimed => {
                 self.kill(now, Cause::Protocol(Violation::WrongPid));
@@ -87,8 +105,15 @@ impl Machine {
                 self.act(Action::Grant(attempt));
             }
             (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Granted(_)) => self.granted(now),
-            (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Dying(_))
-            | (State::AwaitingReady { .. }, Input::LifelineClosed(_)) => self.kill(now, Cause::HungUp),
+            (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Dying(_)) => self.kill(now, Cause::HungUp),
+            (State::AwaitingReady { lost, .. } | State::Handoff { phase: Phase::Probation { lost, .. }, .. }, Input::LifelineClosed(_)) => {
+                lost.get_or_insert(now.saturating_add(DYING));
+            }
+            (
+                State::AwaitingReady { deadline, lost: None, .. }
+                | State::Handoff { phase: Phase::Probation { deadline, lost: None, .. }, .. },
+                Input::Unread(_),
+            ) => *deadline = (*deadline).max(now.saturating_add(UNREAD)),
             (State::AwaitingReady { .. }, Input::Garbage(_)) => self.kill(now, Cause::Protocol(Violation::Garbage)),
             (State::Handoff { pid, phase, .. }, input) => {
                 let (pid, phase) = (*pid, *phase);
@@ -100,7 +125,9 @@ impl Machine {
 
     fn said_after_grant(&mut self, now: Duration, attempt: Attempt, pid: u32, phase: Phase, input: Input) {
         match (phase, input) {
-            (Phase::Probation { .. } | Phase::Checking { .. }, Input::LifelineClosed(_) | Input::Dying(_)) => self.kill(now, Cause::HungUp),
+            (Phase::Checking { .. }, Input::LifelineClosed(_)) | (Phase::Probation { .. } | Phase::Checking { .. }, Input::Dying(_)) => {
+                self.kill(now, Cause::HungUp);
+            }
             (Phase::Probation { .. } | Phase::Checking { .. }, Input::Garbage(_)) => {
                 self.kill(now, Cause::Protocol(Violation::Garbage));
             }
@@ -116,20 +143,22 @@ impl Machine {
     }
 
     fn granted(&mut self, now: Duration) {
-        let State::AwaitingReady { attempt, ticket, pid, since, .. } = self.state else { return };
-        self.tell(Notice::HandedOff(pid));
+        let State::AwaitingReady { attempt, ticket, pid, since, lost, .. } = self.state else { return };
+        self.put_ahead(Notice::HandedOff(pid).into());
         match self.limits.probation {
             None => self.commit(attempt, pid, ticket),
             Some(probation) => {
-                let phase = Phase::Probation { ticket, since, deadline: now.saturating_add(probation) };
+                let phase = Phase::Probation { ticket, since, deadline: now.saturating_add(probation), lost };
                 self.state = State::Handoff { attempt, pid, phase };
             }
         }
     }
 
-    /// The probation is over: has the successor passed it?
-    fn check(&mut self) {
-        if let State::Handoff { attempt, phase: phase @ Phase::Probation { .. }, .. } = &mut self.state {
+    /// The probation is over: has the successor passed it? Not one that nothing is heard of.
+    fn check(&mut self, now: Duration) {
+        if let State::Handoff { phase: Phase::Probation { lost: Some(_), .. }, .. } = self.state {
+            self.kill(now, Cause::HungUp);
+        } else if let State::Handoff { attempt, phase: phase @ Phase::Probation { .. }, .. } = &mut self.state {
             let attempt = *attempt;
             if let Phase::Probation { ticket, since, .. } = *phase {
                 *phase = Phase::Checking { ticket, since };
@@ -141,7 +170,7 @@ impl Machine {
     fn commit(&mut self, attempt: Attempt, pid: u32, ticket: Ticket) {
         let phase = Phase::Committing { ticket, successor: Knows::NotTold, manager_knows: false, deadline: None };
         self.state = State::Handoff { attempt, pid, phase };
-        self.act(Action::Commit(attempt));
+        self.put_ahead(Action::Commit(attempt).into());
     }
 
     /// What the successor knows of the commit, while not all know.
@@ -257,28 +286,36 @@ impl Machine {
 
     pub(super) fn stop(&mut self, now: Duration) {
         match self.state {
-            State::Closed(Closed::NotReady) | State::Idle => self.state = State::Closed(Closed::Stopping),
-            State::Closed(Closed::Stopping | Closed::Broken) => {}
+            State::Closed(Closed::NotReady { sole: false }) => self.state = State::Closed(Closed::Stopping { told: false }),
+            State::Closed(Closed::NotReady { sole: true } | Closed::Broken) | State::Idle => self.close(),
+            State::Closed(Closed::Stopping { .. }) => {}
             State::Spawning { .. } => {
                 self.stopping = true;
+                self.tell_stopping();
                 self.abandon(Cause::Stopping);
             }
             State::AwaitingReady { .. } => {
                 self.stopping = true;
+                self.tell_stopping();
                 self.kill(now, Cause::Stopping);
             }
             State::Handoff { phase: Phase::Probation { .. }, .. } => {
                 self.stopping = true;
-                self.check();
+                self.check(now);
             }
             State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } => {}
-            State::Handoff { phase: Phase::Checking { .. }, .. } | State::Killing { .. } => self.stopping = true,
+            State::Handoff { phase: Phase::Checking { .. }, .. } | State::Killing { granted: true, .. } => self.stopping = true,
+            State::Killing { granted: false, .. } => {
+                if !std::mem::replace(&mut self.stopping, true) {
+                    self.tell_stopping();
+                }
+            }
         }
     }
 
     pub(super) fn thread_lost(&mut self) {
         match self.state {
-            State::Closed(Closed::Stopping | Closed::Broken)
+            State::Closed(Closed::Stopping { .. } | Closed::Broken)
             | State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } => {}
             State::Idle => self.broken(),
             State::Spawning { attempt, ticket, .. } => {
@@ -289,7 +326,7 @@ impl Machine {
                 self.tell(Notice::Failed(Cause::SpawnFailed));
                 self.broken();
             }
-            State::Closed(Closed::NotReady)
+            State::Closed(Closed::NotReady { .. })
             | State::AwaitingReady { .. }
             | State::Handoff { phase: Phase::Probation { .. } | Phase::Checking { .. }, .. }
             | State::Killing { .. } => self.thread_lost = true,
@@ -299,9 +336,10 @@ impl Machine {
     pub(super) fn timeout(&mut self, now: Duration) {
         match &mut self.state {
             State::Spawning { .. } => self.abandon(Cause::TimedOut),
+            State::AwaitingReady { lost: Some(lost), .. } if now >= *lost => self.kill(now, Cause::HungUp),
             State::AwaitingReady { handover: Handover::Granting, .. } => self.kill(now, Cause::GrantNotTaken),
             State::AwaitingReady { .. } => self.kill(now, Cause::TimedOut),
-            State::Handoff { phase: Phase::Probation { .. }, .. } => self.check(),
+            State::Handoff { phase: Phase::Probation { .. }, .. } => self.check(now),
             State::Handoff { phase: Phase::Committing { .. }, .. } => {
                 self.tell_commit();
                 self.barrier_passed();
@@ -332,9 +370,13 @@ impl Machine {
 
     /// Takes back an order that nobody has carried out yet.
     fn take_back(&mut self, order: Action) -> bool {
-        let before = self.outputs.len();
+        let was_there = self.is_on_order(order);
         self.outputs.retain(|output| *output != Output::Action(order));
-        self.outputs.len() < before
+        was_there
+    }
+
+    fn is_on_order(&self, order: Action) -> bool {
+        self.outputs.contains(&order.into())
     }
 
     /// Gives up a successor that runs.
@@ -359,6 +401,10 @@ impl Machine {
 
     fn resume(&mut self, ticket: Option<Ticket>, cause: Cause) {
         self.end(ticket, cause, Notice::Resumed(cause));
+        if self.ends {
+            // It would have been the successor's to tell, had the service stayed there.
+            self.act(Action::TellStopping);
+        }
     }
 
     fn end(&mut self, ticket: Option<Ticket>, cause: Cause, notice: Notice) {
@@ -372,11 +418,24 @@ impl Machine {
     /// Where a process comes to rest when nothing is under way.
     fn rest(&mut self) {
         if self.stopping {
-            self.state = State::Closed(Closed::Stopping);
+            self.state = State::Closed(Closed::Stopping { told: true });
         } else if self.thread_lost {
             self.broken();
         } else {
             self.state = State::Idle;
+        }
+    }
+
+    /// No restart can be asked for any more, since the service ends with this process.
+    fn close(&mut self) {
+        self.state = State::Closed(Closed::Stopping { told: true });
+        self.tell_stopping();
+    }
+
+    /// At once: nothing that waits to be carried out has to do with it.
+    fn tell_stopping(&mut self) {
+        if self.ends {
+            self.outputs.push_front(Action::TellStopping.into());
         }
     }
 
@@ -385,11 +444,18 @@ impl Machine {
         self.tell(Notice::Broken);
     }
 
+    /// The program goes on for a while after each thing that it is told: what is heard of the predecessor waits.
+    fn put_ahead(&mut self, output: Output) {
+        let is_later = |queued: &Output| matches!(queued, Output::Notice(Notice::Predecessor(_)));
+        let place = self.outputs.iter().position(is_later).unwrap_or(self.outputs.len());
+        self.outputs.insert(place, output);
+    }
+
     fn act(&mut self, action: Action) {
         self.outputs.push_back(action.into());
     }
 
-    fn tell(&mut self, notice: Notice) {
+    pub(super) fn tell(&mut self, notice: Notice) {
         self.outputs.push_back(notice.into());
     }
 }

@@ -28,34 +28,48 @@ use super::words::{Attempt, Cause, Ticket};
 // table:begin
 /// | in                                  | input                          | then                        | out |
 /// | ---                                 | ---                            | ---                         | --- |
-/// | Closed(NotReady)                    | Opened                         | Idle                        | |
+/// | Closed(NotReady)                    | Sole                           | Closed(Sole)                | |
+/// | Closed(Stopping untold)             | Sole, Opened                   | Closed(Stopping)            | TellStopping |
+/// | Closed(NotReady, Sole)              | Opened                         | Idle                        | |
+/// | Closed(Sole, Broken)                | Stop                           | Closed(Stopping)            | TellStopping |
 /// | Idle                                | Request                        | Spawning                    | Restarting, Spawn |
+/// | Idle                                | Stop                           | Closed(Stopping)            | TellStopping |
 /// | Idle                                | ThreadLost                     | Closed(Broken)              | Broken |
 /// | Spawning                            | Spawned                        | AwaitingReady(NotAsked)     | Spawned |
 /// | Spawning                            | SpawnFailed                    | Idle                        | Reply(Failed), Failed |
 /// | Spawning                            | Cancel, Timeout                | Idle                        | Abandon, Reply(Failed), Failed |
-/// | Spawning                            | Stop                           | Closed(Stopping)            | Abandon, Reply(Failed), Failed |
+/// | Spawning                            | Stop                           | Closed(Stopping)            | TellStopping, Abandon, Reply(Failed), Failed |
+/// | Spawning                            | Dropped                        | Closed(Stopping)            | Abandon, Reply(Failed), Failed |
 /// | Spawning                            | ThreadLost                     | Closed(Broken)              | Abandon, Reply(RestartThreadGone), Failed, Broken |
 /// | AwaitingReady                       | Here with another pid, Garbage | Killing(Protocol)           | Kill |
 /// | AwaitingReady(NotAsked)             | StateRequested                 | AwaitingReady(Open)         | StateRequested |
 /// | AwaitingReady(Open, Sent)           | StateRequested                 | Killing(Protocol)           | Kill |
 /// | AwaitingReady(Open)                 | HandoverSent                   | AwaitingReady(Sent)         | |
 /// | AwaitingReady                       | HandoverFailed, Refused        | Killing(cause)              | Kill |
-/// | AwaitingReady                       | LifelineClosed, Cancel, Stop   | Killing(cause)              | Kill |
-/// | AwaitingReady                       | Timeout                        | Killing(cause)              | Kill |
+/// | AwaitingReady                       | Cancel, Dropped, Timeout       | Killing(cause)              | Kill |
 /// | AwaitingReady(NotAsked, Open, Sent) | Progress                       | same                        | Progress |
 /// | AwaitingReady(NotAsked, Sent)       | Ready                          | AwaitingReady(Granting)     | Grant |
 /// | AwaitingReady(Open)                 | Ready                          | Killing(Protocol)           | Kill |
 /// | AwaitingReady(Granting)             | Granted (no probation)         | Committing(NotTold unasked) | HandedOff, Commit |
 /// | AwaitingReady(Granting)             | Granted (probation)            | Handoff(Probation)          | HandedOff |
+/// | AwaitingReady(open)                 | LifelineClosed                 | same, lost                  | |
+/// | Handoff(Probation, open)            | LifelineClosed                 | same, lost                  | |
+/// | AwaitingReady(open)                 | Unread                         | same, put off               | |
+/// | Handoff(Probation, open)            | Unread                         | same, put off               | |
 /// | AwaitingReady(Granting)             | Dying                          | Killing(cause)              | Kill |
 /// | AwaitingReady                       | Exited                         | Idle                        | Reply(Failed), Failed |
-/// | Handoff(Probation, Checking)        | LifelineClosed, Dying          | Killing(cause)              | Kill |
-/// | Handoff(Probation, Checking)        | Garbage                        | Killing(Protocol)           | Kill |
+/// | AwaitingReady                       | Stop                           | Killing(cause)              | TellStopping, Kill |
+/// | Handoff(Checking)                   | LifelineClosed                 | Killing(cause)              | Kill |
+/// | Handoff(Probation)                  | Garbage                        | Killing(Protocol)           | Kill |
+/// | Handoff(Checking)                   | Garbage                        | Killing(Protocol)           | Kill |
+/// | Handoff(Probation)                  | Dying                          | Killing(cause)              | Kill |
+/// | Handoff(Checking)                   | Dying                          | Killing(cause)              | Kill |
 /// | Handoff(Checking)                   | Sound                          | Committing(NotTold unasked) | Commit |
-/// | Handoff(Probation, Checking)        | Exited                         | Idle                        | Reply(Failed), Resumed |
+/// | Handoff(Probation)                  | Exited                         | Idle                        | Reply(Failed), Resumed |
+/// | Handoff(Checking)                   | Exited                         | Idle                        | Reply(Failed), Resumed |
 /// | Handoff(Committed)                  | Exited                         | same                        | SuccessorGone |
-/// | Handoff(Probation)                  | Stop, Timeout                  | Handoff(Checking)           | Check |
+/// | Handoff(Probation, open)            | Stop, Dropped, Timeout         | Handoff(Checking)           | Check |
+/// | Handoff(Probation, lost)            | Stop, Dropped, Timeout         | Killing(cause)              | Kill |
 /// | Committing(Told awaited)            | CommitTaken                    | Committing(Taken awaited)   | |
 /// | Committing(Told)                    | CommitTaken                    | Handoff(Committed)          | Reply(Completed), Completed |
 /// | Committing(NotTold unasked)         | Exited                         | Handoff(Committed)          | TellCommit, Reply(Completed), Completed, SuccessorGone |
@@ -83,32 +97,42 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Killing(granted)                    | Exited, GivingUp               | Idle                        | Reply(Failed), Resumed |
 /// | Killing(ungranted overdue)          | Exited, GivingUp               | Idle                        | |
 /// | Killing(granted overdue)            | Exited, GivingUp               | Idle                        | Resumed |
+/// | Killing(ungranted)                  | Stop                           | same                        | TellStopping |
+/// | Killing(ungranted overdue)          | Stop                           | same                        | TellStopping |
 /// | Killing(ungranted)                  | Timeout                        | same, overdue               | Reply(Failed), Failed |
 /// | Killing(granted)                    | Timeout                        | same, overdue               | Reply(Failed) |
-/// | Closed(NotReady)                    | Request                        | same                        | Reply(NotReady) |
-/// | Closed(Stopping)                    | Request                        | same                        | Reply(Stopping) |
+/// | Closed(NotReady, Sole)              | Request                        | same                        | Reply(NotReady) |
+/// | Closed(Stopping, Stopping untold)   | Request                        | same                        | Reply(Stopping) |
 /// | Closed(Broken)                      | Request                        | same                        | Reply(RestartThreadGone) |
 /// | Spawning, AwaitingReady             | Request                        | same                        | Reply(UnderWay) |
 /// | Killing                             | Request                        | same                        | Reply(UnderWay) |
-/// | Handoff(Probation, Checking)        | Request                        | same                        | Reply(OnProbation) |
+/// | Handoff(Probation)                  | Request                        | same                        | Reply(OnProbation) |
+/// | Handoff(Checking)                   | Request                        | same                        | Reply(OnProbation) |
 /// | Committing, Handoff(Committed)      | Request                        | same                        | Reply(HandedOff) |
-/// | Closed(NotReady), Idle              | Stop                           | Closed(Stopping)            | |
-/// | Handoff(Checking), Killing          | Stop                           | same, remembered            | |
-/// | Closed(NotReady)                    | ThreadLost                     | same, remembered            | |
+/// | Closed(NotReady)                    | Stop, Dropped                  | Closed(Stopping untold)     | |
+/// | Handoff(Checking)                   | Stop                           | same, remembered            | |
+/// | Killing(granted, granted overdue)   | Stop                           | same, remembered            | |
+/// | Closed(Sole, Broken), Idle          | Dropped                        | Closed(Stopping)            | |
+/// | Handoff(Checking), Killing          | Dropped                        | same, remembered            | |
+/// | Closed(NotReady, Sole)              | ThreadLost                     | same, remembered            | |
 /// | AwaitingReady                       | ThreadLost                     | same, remembered            | |
-/// | Handoff(Probation, Checking)        | ThreadLost                     | same, remembered            | |
-/// | Killing                             | ThreadLost                     | same, remembered            | |
+/// | Handoff(Probation)                  | ThreadLost                     | same, remembered            | |
+/// | Handoff(Checking), Killing          | ThreadLost                     | same, remembered            | |
 // table:end
 ///
 /// *Killing* has a way out on `Timeout` too: the asker is answered, and the state stays until the child is gone; if that one had been
 /// granted the service, nothing is told before, since it may still be at it. A `Stop` while a child is being killed is remembered, and so
 /// is a `ThreadLost` while a child exists or before the process is open: what is under way goes on, and where it would have ended in `Idle`
 /// it ends in `Closed`. What a successor on probation says is not listened to: it has been granted the service, and only its end, its
-/// silence or garbage can take that back. A line of progress is not passed on once it is ready: the program goes on for a while after each
-/// thing that it is told, and must know first that the service is another's.
+/// silence or garbage can take that back. A line of progress is not passed on once it is ready, for the same reason as below.
 ///
-/// A successor that is ready may be dead before it can be granted the service: it has it only when the driver says `Granted`. If it is given
+/// A successor that is ready may be dead before it can be granted the service: it has it only when the driver says `Granted`, which
+/// does nothing before a `Grant` is carried out, nor does `Sound` before a `Check` is. If it is given
 /// up or ends first, a `Grant` that nobody has carried out is taken back; so is such a `Spawn`, in place of an `Abandon`, and such a `Check`.
+///
+/// A lifeline is closed before its process has ended: `lost` is a successor that may be dying, and has a second to end by itself. One whose
+/// probation is over meanwhile has not passed it. *Unread* is a word that may have come in time and cannot be read for a moment: a deadline
+/// that is about words waits for it.
 ///
 /// Those who wait are told of the end when everybody else knows: the service manager first, then the successor. *Committing*, a phase of
 /// `Handoff`, counts who does: the first word is for the successor, `awaited` for the manager, `unasked` for one that nobody has begun to
@@ -116,6 +140,11 @@ use super::words::{Attempt, Cause, Ticket};
 /// the successor is waited for until the kernel has taken the message or it has ended. A `Stop` on probation is remembered, should the
 /// successor turn out to have failed. *GivingUp* is the end of all waiting: what is final is told as if all knew it, and a child that was
 /// killed is taken for ended.
+///
+/// *TellStopping* comes out once after a `Stop`, before all that waits, as soon as no other process has a claim to the service: not
+/// before `Sole` or `Opened`, and not while a successor has it. What is heard of the predecessor (*Predecessor*, in every state) is told
+/// in the order in which it came, but after a *HandedOff* or a *Commit*: the program goes on for a while after each thing that it is
+/// told. It must know first that the service is another's, and a successor that has been looked at must not die before it is final.
 ///
 /// An obstacle ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, is the reason in
 /// `Closed(NotReady)`, and does nothing elsewhere.
@@ -150,6 +179,8 @@ pub enum State {
         deadline: Duration,
         /// How far the state has been handed over.
         handover: Handover,
+        /// When it must have ended, since its lifeline is closed.
+        lost: Option<Duration>,
     },
     /// The successor has been granted the service.
     Handoff {
@@ -194,9 +225,15 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
     /// The service is not this process's yet: see [`Takeover`](super::Takeover).
-    NotReady,
+    NotReady {
+        /// Whether no other process has a claim to it.
+        sole: bool,
+    },
     /// The process is ending.
-    Stopping,
+    Stopping {
+        /// Whether that is the service manager's to know: not while the service is another process's.
+        told: bool,
+    },
     /// The restart thread is lost.
     Broken,
 }
@@ -225,6 +262,8 @@ pub enum Phase {
         since: Duration,
         /// When it is over.
         deadline: Duration,
+        /// When the successor must have ended, since its lifeline is closed.
+        lost: Option<Duration>,
     },
     /// The probation is over, and whether the successor has passed it is being looked at.
     Checking {

@@ -66,6 +66,11 @@ impl Takeover {
         self.outputs.pop_front()
     }
 
+    /// A restarter that is dropped has not told this: the next one does.
+    pub fn put_back(&mut self, notice: TakeoverNotice) {
+        self.tell(notice);
+    }
+
     /// When `handle(TakeoverInput::Timeout)` is next needed.
     pub fn poll_timeout(&self) -> Option<Duration> {
         match self.stage {
@@ -148,7 +153,7 @@ impl Takeover {
                     self.outputs.push_back(TakeoverOutput::Answer);
                 }
             }
-            Stage::Alone { ready: false, .. } => self.outputs.push_back(TakeoverOutput::Answer),
+            Stage::Alone { ready: false, .. } => self.outputs.extend([TakeoverOutput::Sole, TakeoverOutput::Answer]),
             Stage::Alone { ready: true, .. } | Stage::Final { .. } => {
                 self.outputs.push_back(TakeoverOutput::Open);
                 self.take_service(name_main_pid);
@@ -244,7 +249,7 @@ impl Takeover {
                 if state == Inbound::NotAsked {
                     self.prompts.push_back(Prompt::CloseUntaken);
                 }
-                self.outputs.push_back(TakeoverOutput::Answer);
+                self.outputs.extend([TakeoverOutput::Sole, TakeoverOutput::Answer]);
                 self.tell(TakeoverNotice::PredecessorGone);
             }
             Stage::ReadySent { .. } => {

@@ -4,6 +4,8 @@
 
 use crate::error::Refusal;
 
+use super::takeover::TakeoverNotice;
+
 /// The number of one try at a restart. All that comes from outside carries it: a late answer is never taken for the current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Attempt(pub u64);
@@ -55,8 +57,12 @@ pub enum Violation {
 /// What comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
+    /// No other process has a claim to the service, although this one is not ready.
+    Sole,
     /// The service is this process's.
     Opened,
+    /// The other machine has something to tell the user.
+    Predecessor(TakeoverNotice),
     /// Somebody asks for a restart.
     Request(Ticket),
     /// The restart thread has started the successor.
@@ -79,8 +85,10 @@ pub enum Input {
     Ready(Attempt),
     /// The successor has been told that the service is its own.
     Granted(Attempt),
-    /// The successor closed its lifeline and lives on.
+    /// The lifeline is closed at the other end: nothing more is heard of the successor but its end.
     LifelineClosed(Attempt),
+    /// The successor may have said something that cannot be read yet.
+    Unread(Attempt),
     /// The successor sent what cannot be read.
     Garbage(Attempt),
     /// The end of the successor has begun and is not over.
@@ -93,8 +101,10 @@ pub enum Input {
     Exited(Attempt),
     /// The program calls the attempt off.
     Cancel,
-    /// The program is ending.
+    /// The program is ending, and with it the service, unless a successor has that.
     Stop,
+    /// The program wants no restarts any more. The service goes on.
+    Dropped,
     /// The restart thread is gone.
     ThreadLost,
     /// [`Action::Commit`] is carried out: the service manager, if there is one, is being told.
@@ -128,6 +138,8 @@ pub enum Action {
     TellCommit(Attempt),
     /// Answer an asker.
     Reply(Ticket, Reply),
+    /// Tell the service manager that the service ends.
+    TellStopping,
 }
 
 /// The answer to an asker: exactly one for each ticket.
@@ -157,6 +169,7 @@ pub enum Notice {
     Failed(Cause),
     SuccessorGone(u32),
     Broken,
+    Predecessor(TakeoverNotice),
 }
 
 /// What goes out.

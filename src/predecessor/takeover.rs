@@ -2,7 +2,6 @@
 //!
 //! Knows: the machine, the time, and that what it prompts is carried out under the lock. Does not know: how a prompt is carried out.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,13 +14,11 @@ use crate::sys;
 pub(crate) struct SharedTakeover {
     epoch: Instant,
     machine: Mutex<Takeover>,
-    /// What the program has yet to be told. A restarter that is dropped leaves it to the next one.
-    untold: Mutex<VecDeque<TakeoverNotice>>,
 }
 
 impl SharedTakeover {
     pub(crate) fn new(machine: Takeover) -> SharedTakeover {
-        SharedTakeover { epoch: sys::now(), machine: Mutex::new(machine), untold: Mutex::default() }
+        SharedTakeover { epoch: sys::now(), machine: Mutex::new(machine) }
     }
 
     /// The time that the machine goes by.
@@ -70,24 +67,15 @@ impl SharedTakeover {
         self.machine().poll_output()
     }
 
-    /// The program is told of this when it asks for the next event.
-    pub(crate) fn tell_later(&self, notice: TakeoverNotice) {
-        self.untold().push_back(notice);
-    }
-
-    /// The next thing to tell the program.
-    pub(crate) fn next_untold(&self) -> Option<TakeoverNotice> {
-        self.untold().pop_front()
+    /// A restarter that is dropped has not told the program this: the next one does.
+    pub(crate) fn put_back(&self, notice: TakeoverNotice) {
+        self.machine().put_back(notice);
     }
 
     /// How long until the machine must be told of the time.
     pub(super) fn next_timeout(&self) -> Option<Duration> {
         let deadline = self.machine().poll_timeout()?;
         Some(deadline.saturating_sub(self.now()))
-    }
-
-    fn untold(&self) -> MutexGuard<'_, VecDeque<TakeoverNotice>> {
-        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn machine(&self) -> MutexGuard<'_, Takeover> {

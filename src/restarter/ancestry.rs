@@ -57,19 +57,9 @@ impl Ancestry {
         self.takeover.poll_output()
     }
 
-    /// The program is told of this when it asks for the next event.
-    pub(super) fn tell_later(&self, notice: TakeoverNotice) {
-        if notice == TakeoverNotice::PredecessorGone {
-            // The guard may be the parent now.
-            self.guarded.stay();
-        }
-        self.takeover.tell_later(notice);
-    }
-
-    /// The next thing to tell the program, and of which predecessor.
-    pub(super) fn next_untold(&self) -> Option<(TakeoverNotice, u32)> {
-        let pid = self.predecessor_pid()?;
-        Some((self.takeover.next_untold()?, pid))
+    /// This has not been told, and the restarter is dropped.
+    pub(super) fn put_back(&self, notice: TakeoverNotice) {
+        self.takeover.put_back(notice);
     }
 
     /// The state, when it has come.
@@ -77,7 +67,8 @@ impl Ancestry {
         self.link.as_ref()?.inherited()
     }
 
-    /// Asks anew to end with the guard, if there is one: a change of user has taken that away.
+    /// Asks anew to end with the guard, if there is one: a change of user has taken that away, or the end of the predecessor has made the
+    /// guard the parent.
     pub(super) fn stay_with_guard(&self) {
         self.guarded.stay();
     }

@@ -23,18 +23,9 @@ impl Restarter {
             if let Some(inheritance) = self.ancestry.inherited() {
                 return Some(Event::Inherited(inheritance));
             }
-            // If the service is the successor's, the program must know that before all else.
-            if !matches!(self.driver.state(), State::Handoff { .. })
-                && let Some(event) = self.next_of_the_predecessor()
-            {
-                return Some(event);
-            }
             let Some(output) = self.driver.next_output() else {
-                let event = self.next_of_the_predecessor();
-                if event.is_none() {
-                    self.settle();
-                }
-                return event;
+                self.settle();
+                return None;
             };
             match output {
                 Output::Action(action) => self.carry_out(action),
@@ -43,20 +34,6 @@ impl Restarter {
                         return Some(event);
                     }
                 }
-            }
-        }
-    }
-
-    /// What the program has yet to be told of the predecessor.
-    fn next_of_the_predecessor(&mut self) -> Option<Event> {
-        loop {
-            let (notice, predecessor) = self.ancestry.next_untold()?;
-            match notice {
-                TakeoverNotice::Granted => return Some(Event::Granted),
-                TakeoverNotice::Committed => return Some(Event::Committed),
-                TakeoverNotice::GivenUp => return Some(Event::GivenUp(predecessor)),
-                TakeoverNotice::PredecessorGone => return Some(Event::PredecessorGone),
-                TakeoverNotice::LineLost => {}
             }
         }
     }
@@ -106,6 +83,7 @@ impl Restarter {
                 inputs.extend(self.succession.tell_commit());
             }
             Action::Reply(ticket, reply) => self.reply(ticket, reply),
+            Action::TellStopping => self.manager.stopping(self.reactor.now()),
         }
         self.feed_all(inputs);
     }
@@ -187,10 +165,6 @@ impl Restarter {
             Notice::Resumed(cause) => {
                 let failure = self.succession.failed(cause, self.reactor.now());
                 self.manager.still_here(&failure.to_string());
-                if self.is_stopped() && !self.manager.is_told_of_the_end() {
-                    // It was stopped when the end would have been the successor's to tell.
-                    self.tell_of_the_end();
-                }
                 self.log(Level::Error, &format!("process {} serves again: {failure}", process::id()));
                 Event::Resumed(failure)
             }
@@ -223,6 +197,11 @@ impl Restarter {
                 self.manager.still_here("no restart is possible any more");
                 Event::NoMoreRestarts(error)
             }
+            Notice::Predecessor(TakeoverNotice::Granted) => Event::Granted,
+            Notice::Predecessor(TakeoverNotice::Committed) => Event::Committed,
+            Notice::Predecessor(TakeoverNotice::GivenUp) => Event::GivenUp(self.ancestry.predecessor_pid()?),
+            Notice::Predecessor(TakeoverNotice::PredecessorGone) => Event::PredecessorGone,
+            Notice::Predecessor(TakeoverNotice::LineLost) => return None,
         })
     }
 
@@ -232,6 +211,7 @@ impl Restarter {
 
     pub(super) fn carry_out_takeover(&mut self, output: TakeoverOutput) {
         match output {
+            TakeoverOutput::Sole => self.feed(Input::Sole),
             TakeoverOutput::Open => self.open(),
             TakeoverOutput::Answer => self.requests.answer_alone(),
             TakeoverOutput::TakeService { name_main_pid } => self.take_service(name_main_pid),
@@ -249,9 +229,10 @@ impl Restarter {
                             "the lifeline to the predecessor (process {predecessor}) is lost: nothing more is heard of it but its end"
                         );
                     }
-                    TakeoverNotice::Granted | TakeoverNotice::GivenUp | TakeoverNotice::PredecessorGone => {}
+                    TakeoverNotice::PredecessorGone => self.ancestry.stay_with_guard(),
+                    TakeoverNotice::Granted | TakeoverNotice::GivenUp => {}
                 }
-                self.ancestry.tell_later(notice);
+                self.feed(Input::Predecessor(notice));
             }
         }
     }
@@ -276,9 +257,6 @@ impl Restarter {
         self.paths.take(predecessor);
         self.ancestry.settle_memory();
         self.feed(Input::Opened);
-        if predecessor.is_some() && self.is_stopped() {
-            self.tell_of_the_end();
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::mem;
 use std::time::Duration;
 
 use crate::error::Refusal;
-use crate::machine::{Input, Limits, Machine, Output, State};
+use crate::machine::{Action, Input, Limits, Machine, Output, State};
 
 use super::reactor::{Deadline, Due};
 
@@ -65,6 +65,11 @@ impl Driver {
         let output = self.machine.poll_output()?;
         self.note(|| Step::Out(output));
         Some(output)
+    }
+
+    /// Whether that is the next.
+    pub(super) fn begins_with(&self, action: Action) -> bool {
+        self.machine.first_output() == Some(action.into())
     }
 
     /// Whether the machine waits for that moment, or an earlier one.

@@ -1,8 +1,9 @@
 //! How a restarter ends.
 
+use std::thread;
 use std::time::Duration;
 
-use crate::machine::{COMMIT_TIMEOUT, Input, Output, Phase, State};
+use crate::machine::{COMMIT_TIMEOUT, Input, Notice, Output, Phase, State};
 use crate::sys;
 
 use super::Restarter;
@@ -14,14 +15,6 @@ const END_LIMIT: Duration = COMMIT_TIMEOUT.saturating_add(Duration::from_millis(
 const RETRY: Duration = Duration::from_millis(10);
 
 impl Restarter {
-    /// Tells systemd that the service ends. As long as the predecessor can take it back it does not, nor does systemd listen to this process:
-    /// then that is told when it is this one's.
-    pub(super) fn tell_of_the_end(&mut self) {
-        if self.ancestry.is_sole() {
-            self.manager.stopping(self.reactor.now());
-        }
-    }
-
     /// Does what is still to be done, when nobody will poll again: a restart that cannot be taken back any more comes to its end, a child
     /// that was given up too, and those who asked are told.
     pub(super) fn carry_out_the_rest(&mut self) {
@@ -40,8 +33,7 @@ impl Restarter {
                 return self.carry_out_actions();
             }
             if !sys::has_waited(RETRY) {
-                sys::is_readable_within(&self.reactor, RETRY);
-                self.reactor.collect();
+                self.wait_for_news();
             }
             now = self.reactor.now();
             self.look_at_successor(now);
@@ -50,11 +42,23 @@ impl Restarter {
         }
     }
 
-    /// Nobody is left to hear of events.
+    /// An end is heard of at once; what the kernel or the service manager has no room for is tried again.
+    fn wait_for_news(&mut self) {
+        if let State::Killing { .. } = self.driver.state() {
+            sys::is_readable_within(&self.reactor, RETRY);
+            self.reactor.collect();
+        } else {
+            thread::sleep(RETRY);
+        }
+    }
+
+    /// Nobody is left to hear of events, but for those of the predecessor: there may be another restarter.
     fn carry_out_actions(&mut self) {
         while let Some(output) = self.driver.next_output() {
-            if let Output::Action(action) = output {
-                self.carry_out(action);
+            match output {
+                Output::Action(action) => self.carry_out(action),
+                Output::Notice(Notice::Predecessor(notice)) => self.ancestry.put_back(notice),
+                Output::Notice(_) => {}
             }
         }
     }
@@ -63,7 +67,7 @@ impl Restarter {
     /// does not take this process for dead and the service for its own. Those who wait are told.
     fn end(&mut self) {
         let is_under_way = self.driver.state().under_way_since().is_some();
-        self.feed(Input::Stop);
+        self.feed(Input::Dropped);
         self.carry_out_the_rest();
         if is_under_way && !matches!(self.driver.state(), State::Handoff { .. }) {
             self.manager.still_here("the restart was given up");

@@ -77,11 +77,6 @@ impl Manager {
         self.stopping = systemd::is_there().then(|| now + EXTENSION);
     }
 
-    /// Whether it has been told that the service ends.
-    pub(super) fn is_told_of_the_end(&self) -> bool {
-        self.stopping.is_some()
-    }
-
     /// That process is the main one.
     pub(super) fn name_main_pid(&mut self, pid: u32) {
         self.notifier.handed_over(pid);

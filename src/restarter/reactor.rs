@@ -38,12 +38,10 @@ const CAPACITY: usize = 64;
 /// For what the loop must turn although nothing is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deadline {
-    /// The machine's: the successor must be ready, has proved itself, or must have died; all others must know.
+    /// The machine's: the successor must be ready, has proved itself, or must have ended; all others must know.
     Restart,
     /// A message to the successor that the kernel did not take is tried again.
     Unsent,
-    /// A process whose lifeline is closed must have ended.
-    Dying,
     /// A process that nobody here was allowed to kill is killed again.
     Kill,
     /// A child that waits to be reaped and cannot be watched is looked at.

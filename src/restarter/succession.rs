@@ -118,7 +118,7 @@ impl Succession {
     pub(super) fn poll(&mut self, reactor: &Reactor, inputs: &mut Vec<Input>) -> bool {
         let now = reactor.now();
         let Some(current) = &mut self.current else { return false };
-        let (said, more) = current.read(now);
+        let (said, more) = current.read();
         for said in said {
             match said {
                 Said::Input(input) => {
@@ -373,11 +373,6 @@ impl Succession {
     /// In a simulation: the restart thread panics.
     pub(super) fn lose_thread(&mut self) {
         self.exec.lose();
-    }
-
-    /// Whether the successor may have said something in time that cannot be read yet.
-    pub(super) fn has_unread(&self) -> bool {
-        self.current.as_ref().is_some_and(Current::has_unread)
     }
 
     /// Has the restart thread wake the loop after so long.

@@ -32,9 +32,7 @@ impl Restarter {
         self.requests.admit(now, &ready, &self.reactor, &mut inputs);
         self.take_up(&mut inputs);
         self.look_at_manager();
-        if !self.succession.has_unread() {
-            self.driver.feed(now, Input::Timeout);
-        }
+        self.driver.feed(now, Input::Timeout);
         self.rearm();
         true
     }
@@ -104,10 +102,8 @@ impl Restarter {
 
     pub(super) fn rearm(&mut self) {
         let now = self.reactor.now();
-        // What may have come in time is read first.
-        let of_the_machine = self.driver.next_deadline().filter(|_| !self.succession.has_unread());
         let due = earliest([
-            of_the_machine,
+            self.driver.next_deadline(),
             self.succession.next_deadline(now),
             self.ancestry.next_deadline(now),
             self.requests.next_deadline(),

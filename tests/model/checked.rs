@@ -160,7 +160,7 @@ impl Checked {
     pub fn key(&self) -> String {
         let view = self.model.view();
         let since = view.since.map(|since| self.now - since);
-        let left = view.deadline.map(|_| self.to_deadline());
+        let left = [view.deadline, view.lost].map(|at| at.map(|at| at.saturating_sub(self.now)));
         let probation = self.limits.probation;
         format!("{probation:?} {:?} {since:?} {left:?} {:?} {:?} {:?}", view.room, view.cause, self.model.remembered(), self.queued())
     }

@@ -16,7 +16,11 @@ pub struct Facts {
     room: Room,
     /// Whether the process was ever told to stop, or has ever lost its restart thread.
     stop: bool,
+    /// And not only that its restarter is dropped.
+    ends: bool,
     lost: bool,
+    /// When a successor must have ended, since its lifeline is closed.
+    hung: Option<Duration>,
     attempts: u64,
     asker: Ticket,
     asked: Duration,
@@ -34,6 +38,8 @@ impl Facts {
             limits,
             room: Room::NotReady,
             stop: false,
+            ends: false,
+            hung: None,
             lost: false,
             attempts: 0,
             asker: Ticket(0),
@@ -56,8 +62,8 @@ impl Facts {
     }
 
     /// What is remembered without being seen: a stop, a lost thread, an obstacle.
-    pub fn remembered(&self) -> (bool, bool, Option<Refusal>) {
-        (self.stop, self.lost, self.obstacle)
+    pub fn remembered(&self) -> (bool, bool, bool, Option<Refusal>) {
+        (self.stop, self.ends, self.lost, self.obstacle)
     }
 
     pub fn obstruct(&mut self, obstacle: Option<Refusal>) {
@@ -73,19 +79,27 @@ impl Facts {
         let on = On::of(input, self.pid);
         let foreign = attempt_of(input).is_some_and(|attempt| attempt != self.attempt());
         let early = on == On::Timeout && self.timeout().is_none_or(|until| now < until);
-        if foreign || early {
+        let is_on_order = |order: Action| self.queue.contains(&order.into());
+        let unasked = on == On::Granted && is_on_order(Action::Grant(self.attempt()))
+            || on == On::Sound && is_on_order(Action::Check(self.attempt()));
+        if foreign || early || unasked {
             return None;
         }
-        self.stop |= on == On::Stop;
+        let was_stopped = self.stop;
+        self.stop |= matches!(on, On::Stop | On::Dropped);
+        self.ends |= on == On::Stop;
         self.lost |= on == On::ThreadLost;
         if (self.room, on) == (Room::Idle, On::Request) && self.obstacle.is_some() {
             self.put(Out::Refuse, now, input);
             return None;
         }
-        let index = ROWS.iter().position(|row| self.fits(row, on))?;
+        let index = ROWS.iter().position(|row| self.fits(row, on, now))?;
         self.note(now, input, on);
         let row = &ROWS[index];
-        for out in row.out {
+        if matches!(row.only, If::Lost | If::LostForGood) {
+            self.cause = Cause::HungUp;
+        }
+        for out in row.out.iter().filter(|out| **out != Out::TellStoppingFirst || !was_stopped) {
             self.put(*out, now, input);
         }
         match row.then {
@@ -107,9 +121,12 @@ impl Facts {
 
     pub fn timeout(&self) -> Option<Duration> {
         match self.room {
-            Room::NotReady | Room::Stopping | Room::Broken => None,
+            Room::NotReady | Room::Sole | Room::Stopping | Room::StoppingUntold | Room::Broken => None,
             Room::Idle | Room::Checking | Room::Settled | Room::TellingManaged | Room::Committed => None,
             Room::Undying | Room::UndyingGranted => None,
+            Room::Waiting | Room::Giving | Room::Given | Room::Granting | Room::Proving => {
+                Some(self.hung.map_or(self.until, |hung| hung.min(self.until)))
+            }
             _ => Some(self.until),
         }
     }
@@ -118,8 +135,8 @@ impl Facts {
         let since = now.saturating_sub(self.asked);
         match self.room {
             Room::Idle => self.obstacle,
-            Room::NotReady => self.obstacle.or(Some(Refusal::NotReady)),
-            Room::Stopping => Some(Refusal::Stopping),
+            Room::NotReady | Room::Sole => self.obstacle.or(Some(Refusal::NotReady)),
+            Room::Stopping | Room::StoppingUntold => Some(Refusal::Stopping),
             Room::Broken => Some(Refusal::RestartThreadGone),
             Room::Proving | Room::Checking => Some(refusals::on_probation(Some(self.pid))),
             Room::Settled
@@ -138,7 +155,7 @@ impl Facts {
         let (attempt, asker, pid) = (Some(self.attempt()), Some(self.asker), Some(self.pid));
         let bare = View::bare(self.room);
         match self.room {
-            Room::NotReady | Room::Stopping | Room::Broken | Room::Idle => bare,
+            Room::NotReady | Room::Sole | Room::Stopping | Room::StoppingUntold | Room::Broken | Room::Idle => bare,
             Room::Committed => View { attempt, pid, ..bare },
             Room::Checking => View { attempt, ticket: asker, pid, since: Some(self.asked), ..bare },
             Room::Settled | Room::Untold | Room::UntoldManaged | Room::Telling | Room::TellingManaged | Room::Heard | Room::Left => {
@@ -146,7 +163,7 @@ impl Facts {
             }
             Room::Spawning => View { attempt, ticket: asker, since: Some(self.asked), deadline: self.timeout(), ..bare },
             Room::Waiting | Room::Giving | Room::Given | Room::Granting | Room::Proving => {
-                View { attempt, ticket: asker, pid, since: Some(self.asked), deadline: self.timeout(), ..bare }
+                View { attempt, ticket: asker, pid, since: Some(self.asked), deadline: Some(self.until), lost: self.hung, ..bare }
             }
             Room::Killing | Room::KillingGranted | Room::Undying | Room::UndyingGranted => {
                 let told = matches!(self.room, Room::Undying | Room::UndyingGranted);
@@ -156,11 +173,14 @@ impl Facts {
         }
     }
 
-    fn fits(&self, row: &Row, on: On) -> bool {
+    fn fits(&self, row: &Row, on: On, now: Duration) -> bool {
         let set_up_for = match row.only {
             If::Always => true,
             If::ProbationIsSet => self.limits.probation.is_some(),
             If::NoProbation => self.limits.probation.is_none(),
+            If::Lost => self.hung.is_some(),
+            If::LostForGood => self.hung.is_some_and(|hung| now >= hung),
+            If::Heard => self.hung.is_none(),
         };
         set_up_for && row.at.contains(&self.room) && row.on.contains(&on)
     }
@@ -173,7 +193,7 @@ impl Facts {
                 self.asker = ticket;
                 self.asked = now;
             }
-            (Room::Spawning, Input::Spawned(_, pid)) => self.pid = pid,
+            (Room::Spawning, Input::Spawned(_, pid)) => (self.pid, self.hung) = (pid, None),
             (Room::Killing | Room::KillingGranted | Room::Undying | Room::UndyingGranted, _) => {}
             (room, _) => self.cause = on.cause(room).unwrap_or(self.cause),
         }
@@ -224,7 +244,6 @@ impl Facts {
                 return;
             }
             Out::TellCommit => Action::TellCommit(attempt).into(),
-            Out::Commit => Action::Commit(attempt).into(),
             Out::ReplyCompleted => Action::Reply(asker, Reply::Completed(pid)).into(),
             Out::ReplyFailed => Action::Reply(asker, Reply::Failed(cause)).into(),
             Out::ReplyBroken => Action::Reply(asker, Reply::Refused(Refusal::RestartThreadGone)).into(),
@@ -232,7 +251,30 @@ impl Facts {
             Out::Spawned => Notice::Spawned(pid).into(),
             Out::StateRequested => Notice::StateRequested(attempt).into(),
             Out::Progress => Notice::Progress(attempt).into(),
-            Out::HandedOff => Notice::HandedOff(pid).into(),
+            Out::HandedOff | Out::Commit => {
+                let output = if out == Out::Commit { Action::Commit(attempt).into() } else { Notice::HandedOff(pid).into() };
+                let before = self.queue.iter().take_while(|queued| !matches!(queued, Output::Notice(Notice::Predecessor(_)))).count();
+                self.queue.insert(before, output);
+                return;
+            }
+            Out::TellStopping | Out::TellStoppingFirst | Out::TellStoppingLast if !self.ends => return,
+            Out::TellStoppingLast => Action::TellStopping.into(),
+            Out::HangUp => {
+                self.hung.get_or_insert(now.saturating_add(Duration::from_secs(1)));
+                return;
+            }
+            Out::PutOff => {
+                self.until = self.until.max(now.saturating_add(Duration::from_millis(20)));
+                return;
+            }
+            Out::TellStopping | Out::TellStoppingFirst => {
+                self.queue.push_front(Action::TellStopping.into());
+                return;
+            }
+            Out::Predecessor => {
+                let Input::Predecessor(notice) = input else { unreachable!("nothing else has one") };
+                Notice::Predecessor(notice).into()
+            }
             Out::Completed => Notice::Completed(pid).into(),
             Out::Failed => Notice::Failed(cause).into(),
             Out::Resumed => Notice::Resumed(cause).into(),
@@ -262,13 +304,14 @@ fn attempt_of(input: Input) -> Option<Attempt> {
         | Input::Ready(attempt)
         | Input::Granted(attempt)
         | Input::LifelineClosed(attempt)
+        | Input::Unread(attempt)
         | Input::Garbage(attempt)
         | Input::Dying(attempt)
         | Input::Sound(attempt)
         | Input::CommitTaken(attempt)
         | Input::Exited(attempt) => Some(attempt),
-        Input::Opened | Input::Request(_) => None,
+        Input::Sole | Input::Opened | Input::Predecessor(_) | Input::Request(_) => None,
         Input::Cancel | Input::Stop | Input::ThreadLost | Input::ManagerAsked | Input::ManagerTold | Input::BarrierPassed => None,
-        Input::GivingUp | Input::Timeout => None,
+        Input::Dropped | Input::GivingUp | Input::Timeout => None,
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Handover, Input, Knows, Notice, Output, Phase, Reply, State, Ticket, refusals};
+use pollflip::internals::machine::{Action, Closed, Handover, Input, Knows, Notice, Output, Phase, Reply, State, Ticket, refusals};
 
 /// One attempt, as seen from outside.
 #[derive(Debug, Default)]
@@ -53,6 +53,8 @@ pub struct Laws {
     unanswered: BTreeSet<Ticket>,
     answered: BTreeSet<Ticket>,
     stopped: bool,
+    told_stopping: bool,
+    dropped: bool,
     thread_lost: bool,
     completed: Option<u32>,
     broken: bool,
@@ -100,6 +102,7 @@ impl Laws {
             }
             Input::GivingUp => self.tries.values_mut().for_each(|of| of.unawaited = true),
             Input::Stop => self.stopped = true,
+            Input::Dropped => self.dropped = true,
             Input::ThreadLost => {
                 self.thread_lost = true;
                 // What a thread that is gone was about to start will never be heard of.
@@ -115,17 +118,23 @@ impl Laws {
             let in_order = match output {
                 Output::Action(Action::Reply(_, Reply::Refused(refusal))) => refusal == refusals::handed_off(pid),
                 Output::Notice(Notice::SuccessorGone(gone)) => gone == pid,
+                Output::Notice(Notice::Predecessor(_)) => true,
                 _ => false,
             };
-            law(in_order, "after Completed come only refusals and SuccessorGone")?;
+            law(in_order, "after Completed come only refusals, SuccessorGone and what is heard of the predecessor")?;
         }
         if self.broken {
-            let in_order = matches!(output, Output::Action(Action::Reply(_, Reply::Forbidden(Refusal::RestartThreadGone))));
-            law(in_order, "after Broken come only refusals")?;
+            let in_order = match output {
+                Output::Action(Action::Reply(_, Reply::Forbidden(Refusal::RestartThreadGone))) => true,
+                Output::Action(Action::Reply(_, Reply::Refused(Refusal::Stopping)) | Action::TellStopping) => self.stopped,
+                Output::Notice(Notice::Predecessor(_)) => true,
+                _ => false,
+            };
+            law(in_order, "after Broken come only refusals, the end and what is heard of the predecessor")?;
         }
         match output {
             Output::Action(action) => self.acts(action, state),
-            Output::Notice(notice) => self.tells(notice),
+            Output::Notice(notice) => self.tells(notice, state),
         }
     }
 
@@ -188,11 +197,15 @@ impl Laws {
                 law(self.unanswered.remove(&ticket), "a ticket is answered that nobody holds, or twice")?;
                 law(self.answered.insert(ticket), "a ticket is answered twice")?;
             }
+            Action::TellStopping => {
+                law(self.stopped && !self.told_stopping, "the end of the service is told once, after a stop")?;
+                self.told_stopping = true;
+            }
         }
         Ok(())
     }
 
-    fn tells(&mut self, notice: Notice) -> Verdict {
+    fn tells(&mut self, notice: Notice, state: State) -> Verdict {
         if notice == Notice::Restarting {
             let before_is_over = self.tries[&self.told].over;
             self.told += 1;
@@ -234,6 +247,10 @@ impl Laws {
             Notice::SuccessorGone(pid) => {
                 law(self.completed == Some(pid) && of.ended, "SuccessorGone is of the one that has taken over, when it has ended")?;
             }
+            Notice::Predecessor(_) => {
+                let is_known = !matches!(state, State::Handoff { .. }) || of.handed_off;
+                law(is_known, "something is told between the grant and HandedOff")?;
+            }
             Notice::Broken => {
                 law(!self.broken && self.thread_lost, "Broken is told once, when the thread is lost")?;
                 law(of.over, "Broken is told while a restart is under way")?;
@@ -248,7 +265,7 @@ impl Laws {
         match state {
             State::Spawning { attempt, .. } if attempt.0 > self.newest => {
                 self.newest = attempt.0;
-                law(!self.stopped && !self.thread_lost, "a restart begins after a stop, or without a thread")
+                law(!self.stopped && !self.dropped && !self.thread_lost, "a restart begins after a stop, or without a thread")
             }
             _ => Ok(()),
         }
@@ -267,6 +284,12 @@ impl Laws {
             State::Handoff { attempt, phase: Phase::Committed, .. } => (Some(attempt), None),
             State::Killing { attempt, ticket, .. } => (Some(attempt), ticket),
         };
+        let is_told = match state {
+            State::Closed(Closed::NotReady { .. } | Closed::Stopping { told: false }) => !self.told_stopping,
+            State::Handoff { .. } | State::Killing { granted: true, .. } => true,
+            _ => self.told_stopping == self.stopped,
+        };
+        law(is_told || self.dropped, "the service manager is told of the end as soon as the service is nobody else's, and not before")?;
         law(self.unanswered.iter().eq(asker.iter()), "a ticket is neither answered nor in flight")?;
         for (number, of) in &self.tries {
             let current = current.is_some_and(|attempt| attempt.0 == *number);

@@ -1,12 +1,13 @@
 //! The inputs by kind, and what each is the cause of.
 
-use pollflip::internals::machine::{Attempt, Cause, Input, Ticket, Violation};
+use pollflip::internals::machine::{Attempt, Cause, Input, TakeoverNotice, Ticket, Violation};
 
 use super::Room;
 
 /// The inputs by kind: those whose effect depends on what they carry are several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum On {
+    Sole,
     Opened,
     Request,
     Spawned,
@@ -21,6 +22,7 @@ pub enum On {
     Ready,
     Granted,
     LifelineClosed,
+    Unread,
     Garbage,
     Dying,
     Sound,
@@ -28,7 +30,9 @@ pub enum On {
     Exited,
     Cancel,
     Stop,
+    Dropped,
     ThreadLost,
+    Predecessor,
     ManagerAsked,
     ManagerTold,
     BarrierPassed,
@@ -37,7 +41,8 @@ pub enum On {
 }
 
 impl On {
-    pub const ALL: [On; 27] = [
+    pub const ALL: [On; 31] = [
+        On::Sole,
         On::Opened,
         On::Request,
         On::Spawned,
@@ -52,6 +57,7 @@ impl On {
         On::Ready,
         On::Granted,
         On::LifelineClosed,
+        On::Unread,
         On::Garbage,
         On::Dying,
         On::Sound,
@@ -59,7 +65,9 @@ impl On {
         On::Exited,
         On::Cancel,
         On::Stop,
+        On::Dropped,
         On::ThreadLost,
+        On::Predecessor,
         On::ManagerAsked,
         On::ManagerTold,
         On::BarrierPassed,
@@ -70,7 +78,9 @@ impl On {
     /// Which kind an input is to somebody who knows the successor by this pid.
     pub fn of(input: Input, successor: u32) -> On {
         match input {
+            Input::Sole => On::Sole,
             Input::Opened => On::Opened,
+            Input::Predecessor(_) => On::Predecessor,
             Input::Request(_) => On::Request,
             Input::Spawned(..) => On::Spawned,
             Input::SpawnFailed(_) => On::SpawnFailed,
@@ -84,6 +94,7 @@ impl On {
             Input::Ready(_) => On::Ready,
             Input::Granted(_) => On::Granted,
             Input::LifelineClosed(_) => On::LifelineClosed,
+            Input::Unread(_) => On::Unread,
             Input::Garbage(_) => On::Garbage,
             Input::Dying(_) => On::Dying,
             Input::Sound(_) => On::Sound,
@@ -91,6 +102,7 @@ impl On {
             Input::Exited(_) => On::Exited,
             Input::Cancel => On::Cancel,
             Input::Stop => On::Stop,
+            Input::Dropped => On::Dropped,
             Input::ThreadLost => On::ThreadLost,
             Input::ManagerAsked => On::ManagerAsked,
             Input::ManagerTold => On::ManagerTold,
@@ -103,7 +115,9 @@ impl On {
     /// An input of this kind.
     pub fn input(self, attempt: Attempt, ticket: Ticket, pid: u32) -> Input {
         match self {
+            On::Sole => Input::Sole,
             On::Opened => Input::Opened,
+            On::Predecessor => Input::Predecessor(TakeoverNotice::PredecessorGone),
             On::Request => Input::Request(ticket),
             On::Spawned => Input::Spawned(attempt, pid),
             On::SpawnFailed => Input::SpawnFailed(attempt),
@@ -117,6 +131,7 @@ impl On {
             On::Ready => Input::Ready(attempt),
             On::Granted => Input::Granted(attempt),
             On::LifelineClosed => Input::LifelineClosed(attempt),
+            On::Unread => Input::Unread(attempt),
             On::Garbage => Input::Garbage(attempt),
             On::Dying => Input::Dying(attempt),
             On::Sound => Input::Sound(attempt),
@@ -124,6 +139,7 @@ impl On {
             On::Exited => Input::Exited(attempt),
             On::Cancel => Input::Cancel,
             On::Stop => Input::Stop,
+            On::Dropped => Input::Dropped,
             On::ThreadLost => Input::ThreadLost,
             On::ManagerAsked => Input::ManagerAsked,
             On::ManagerTold => Input::ManagerTold,
@@ -154,7 +170,7 @@ impl On {
             (On::HereAnother, _) => Cause::Protocol(Violation::WrongPid),
             (On::Garbage, _) => Cause::Protocol(Violation::Garbage),
             (On::Cancel, _) => Cause::Cancelled,
-            (On::Stop, _) => Cause::Stopping,
+            (On::Stop | On::Dropped, _) => Cause::Stopping,
             _ => return None,
         })
     }

@@ -7,8 +7,14 @@ use pollflip::internals::machine::{Attempt, Cause, Closed, Handover, Knows, Phas
 /// One for each state in which the same inputs have the same effect, what is remembered (a stop, a lost thread) apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Room {
+    /// The service is not this process's: another one has a claim to it,
     NotReady,
+    /// or none has.
+    Sole,
+    /// It ends, which the service manager is told,
     Stopping,
+    /// or not while another process has the claim.
+    StoppingUntold,
     Broken,
     Idle,
     Spawning,
@@ -50,9 +56,11 @@ pub enum Room {
 }
 
 impl Room {
-    pub const ALL: [Room; 23] = [
+    pub const ALL: [Room; 25] = [
         Room::NotReady,
+        Room::Sole,
         Room::Stopping,
+        Room::StoppingUntold,
         Room::Broken,
         Room::Idle,
         Room::Spawning,
@@ -86,20 +94,23 @@ pub struct View {
     pub pid: Option<u32>,
     pub since: Option<Duration>,
     pub deadline: Option<Duration>,
+    pub lost: Option<Duration>,
     pub cause: Option<Cause>,
 }
 
 impl View {
     pub const fn bare(room: Room) -> View {
-        View { room, attempt: None, ticket: None, pid: None, since: None, deadline: None, cause: None }
+        View { room, attempt: None, ticket: None, pid: None, since: None, deadline: None, lost: None, cause: None }
     }
 }
 
 impl From<State> for View {
     fn from(state: State) -> View {
         match state {
-            State::Closed(Closed::NotReady) => View::bare(Room::NotReady),
-            State::Closed(Closed::Stopping) => View::bare(Room::Stopping),
+            State::Closed(Closed::NotReady { sole: false }) => View::bare(Room::NotReady),
+            State::Closed(Closed::NotReady { sole: true }) => View::bare(Room::Sole),
+            State::Closed(Closed::Stopping { told: true }) => View::bare(Room::Stopping),
+            State::Closed(Closed::Stopping { told: false }) => View::bare(Room::StoppingUntold),
             State::Closed(Closed::Broken) => View::bare(Room::Broken),
             State::Idle => View::bare(Room::Idle),
             State::Spawning { attempt, ticket, since, deadline } => View {
@@ -109,7 +120,7 @@ impl From<State> for View {
                 deadline: Some(deadline),
                 ..View::bare(Room::Spawning)
             },
-            State::AwaitingReady { attempt, ticket, pid, since, deadline, handover } => {
+            State::AwaitingReady { attempt, ticket, pid, since, deadline, handover, lost } => {
                 let room = match handover {
                     Handover::NotAsked => Room::Waiting,
                     Handover::Open => Room::Giving,
@@ -117,7 +128,15 @@ impl From<State> for View {
                     Handover::Granting => Room::Granting,
                 };
                 let deadline = Some(deadline);
-                View { attempt: Some(attempt), ticket: Some(ticket), pid: Some(pid), since: Some(since), deadline, ..View::bare(room) }
+                View {
+                    attempt: Some(attempt),
+                    ticket: Some(ticket),
+                    pid: Some(pid),
+                    since: Some(since),
+                    deadline,
+                    lost,
+                    ..View::bare(room)
+                }
             }
             State::Handoff { attempt, pid, phase } => {
                 let of_both = View { attempt: Some(attempt), pid: Some(pid), ..View::bare(Room::Committed) };
@@ -138,8 +157,8 @@ impl From<State> for View {
                         let deadline = deadline.filter(|_| room != Room::TellingManaged);
                         View { room, ticket: Some(ticket), deadline, ..of_both }
                     }
-                    Phase::Probation { ticket, since, deadline } => {
-                        View { room: Room::Proving, ticket: Some(ticket), since: Some(since), deadline: Some(deadline), ..of_both }
+                    Phase::Probation { ticket, since, deadline, lost } => {
+                        View { room: Room::Proving, ticket: Some(ticket), since: Some(since), deadline: Some(deadline), lost, ..of_both }
                     }
                 }
             }
@@ -150,7 +169,7 @@ impl From<State> for View {
                     (false, None) => Room::Undying,
                     (true, None) => Room::UndyingGranted,
                 };
-                View { room, attempt: Some(attempt), ticket, pid: Some(pid), since: Some(since), deadline, cause: Some(cause) }
+                View { room, attempt: Some(attempt), ticket, pid: Some(pid), since: Some(since), deadline, lost: None, cause: Some(cause) }
             }
         }
     }

@@ -8,6 +8,12 @@ pub enum If {
     Always,
     ProbationIsSet,
     NoProbation,
+    /// The lifeline is closed,
+    Lost,
+    /// for so long that it is no matter of an end that has begun,
+    LostForGood,
+    /// or is not closed.
+    Heard,
 }
 
 /// Where it goes from there.
@@ -46,6 +52,18 @@ pub enum Out {
     Resumed,
     SuccessorGone,
     Broken,
+    /// Something of the predecessor, as it came in.
+    Predecessor,
+    /// To the service manager, before all that waits,
+    TellStopping,
+    /// the same after all that waits, where a service is taken back from a successor.
+    TellStoppingLast,
+    /// Nothing; but the end of the process is awaited for a second,
+    HangUp,
+    /// or the deadline put off.
+    PutOff,
+    /// or at the first of several.
+    TellStoppingFirst,
     /// To the asker of the attempt: the new process serves,
     ReplyCompleted,
     /// it does not,
@@ -78,10 +96,13 @@ const fn row_if(only: If, row: Row) -> Row {
 const AWAITING: &[Room] = &[Room::Waiting, Room::Giving, Room::Given, Room::Granting];
 /// It must be ready in time.
 const UNREADY: &[Room] = &[Room::Waiting, Room::Giving, Room::Given];
-const GIVEN_UP: &[Room] = &[Room::Killing, Room::KillingGranted, Room::Undying, Room::UndyingGranted];
+/// What it says, and its silence, matters.
+const LISTENED_TO: &[Room] = &[Room::Waiting, Room::Giving, Room::Given, Room::Granting, Room::Proving];
 const BUSY: &[Room] = &[
     Room::NotReady,
+    Room::Sole,
     Room::Stopping,
+    Room::StoppingUntold,
     Room::Broken,
     Room::Spawning,
     Room::Waiting,
@@ -105,6 +126,7 @@ const BUSY: &[Room] = &[
 ];
 const LOSS_CAN_WAIT: &[Room] = &[
     Room::NotReady,
+    Room::Sole,
     Room::Waiting,
     Room::Giving,
     Room::Given,
@@ -125,22 +147,31 @@ const ON_TRIAL: &[Room] = &[Room::Proving, Room::Checking];
 
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
-    row("opened", &[Room::NotReady], &[On::Opened], Then::Rest, &[]),
+    row("sole", &[Room::NotReady], &[On::Sole], Then::To(Room::Sole), &[]),
+    row("opened", &[Room::NotReady, Room::Sole], &[On::Opened], Then::Rest, &[]),
+    row("stopped-before", &[Room::StoppingUntold], &[On::Sole, On::Opened], Then::To(Room::Stopping), &[Out::TellStopping]),
+    row("predecessor", &Room::ALL, &[On::Predecessor], Then::Stay, &[Out::Predecessor]),
     row("request", &[Room::Idle], &[On::Request], Then::To(Room::Spawning), &[Out::Restarting, Out::Spawn]),
     row("refusal", BUSY, &[On::Request], Then::Stay, &[Out::Refuse]),
     row("spawned", &[Room::Spawning], &[On::Spawned], Then::To(Room::Waiting), &[Out::Spawned]),
     row("spawn-failed", &[Room::Spawning], &[On::SpawnFailed], Then::Rest, SORRY),
     row("abandoned", &[Room::Spawning], &[On::Timeout, On::Cancel], Then::Rest, &[Out::Abandon, Out::ReplyFailed, Out::Failed]),
-    row("stopped-spawning", &[Room::Spawning], &[On::Stop], Then::To(Room::Stopping), &[Out::Abandon, Out::ReplyFailed, Out::Failed]),
+    row("stopped-spawning", &[Room::Spawning], &[On::Stop, On::Dropped], Then::To(Room::Stopping),
+        &[Out::TellStopping, Out::Abandon, Out::ReplyFailed, Out::Failed]),
     row("state-requested", &[Room::Waiting], &[On::StateRequested], Then::To(Room::Giving), &[Out::StateRequested]),
     row("handover-sent", &[Room::Giving], &[On::HandoverSent], Then::To(Room::Given), &[]),
     row("asked-twice", &[Room::Giving, Room::Given], &[On::StateRequested], Then::To(Room::Killing), &[Out::Kill]),
     row("ready-too-soon", &[Room::Giving], &[On::Ready], Then::To(Room::Killing), &[Out::Kill]),
     row("wrong-pid", AWAITING, &[On::HereAnother], Then::To(Room::Killing), &[Out::Kill]),
     row("garbage", AWAITING, &[On::Garbage], Then::To(Room::Killing), &[Out::Kill]),
-    row("given-up", AWAITING, &[On::HandoverFailed, On::Refused, On::LifelineClosed, On::Cancel], Then::To(Room::Killing), &[Out::Kill]),
+    row("given-up", AWAITING, &[On::HandoverFailed, On::Refused, On::Cancel], Then::To(Room::Killing), &[Out::Kill]),
+    row_if(If::Heard, row("unread", LISTENED_TO, &[On::Unread], Then::Stay, &[Out::PutOff])),
+    row("closed", LISTENED_TO, &[On::LifelineClosed], Then::Stay, &[Out::HangUp]),
+    row_if(If::LostForGood, row("hung-up", AWAITING, &[On::Timeout], Then::To(Room::Killing), &[Out::Kill])),
+    row_if(If::Lost, row("not-proved", &[Room::Proving], &[On::Timeout, On::Stop, On::Dropped], Then::To(Room::KillingGranted),
+        &[Out::Kill])),
     row("not-ready-in-time", UNREADY, &[On::Timeout], Then::To(Room::Killing), &[Out::Kill]),
-    row("stopped-awaiting", AWAITING, &[On::Stop], Then::To(Room::Killing), &[Out::Kill]),
+    row("stopped-awaiting", AWAITING, &[On::Stop, On::Dropped], Then::To(Room::Killing), &[Out::TellStopping, Out::Kill]),
     row("progress", UNREADY, &[On::Progress], Then::Stay, &[Out::Progress]),
     row("exited-early", UNREADY, &[On::Exited], Then::Rest, SORRY),
     row("exited-ungranted", &[Room::Granting], &[On::Exited], Then::Rest, &[Out::Ungrant, Out::ReplyFailed, Out::Failed]),
@@ -149,10 +180,12 @@ pub const ROWS: &[Row] = &[
     row_if(If::NoProbation, row("granted-for-good", &[Room::Granting], &[On::Granted], Then::To(Room::Settled),
         &[Out::HandedOff, Out::Commit])),
     row("grant-not-taken", &[Room::Granting], &[On::Timeout, On::Dying], Then::To(Room::Killing), &[Out::Kill]),
-    row("proved", &[Room::Proving], &[On::Timeout, On::Stop], Then::To(Room::Checking), &[Out::Check]),
+    row("proved", &[Room::Proving], &[On::Timeout, On::Stop, On::Dropped], Then::To(Room::Checking), &[Out::Check]),
     row("sound", &[Room::Checking], &[On::Sound], Then::To(Room::Settled), &[Out::Commit]),
-    row("died-on-probation", ON_TRIAL, &[On::Exited], Then::Rest, &[Out::Uncheck, Out::ReplyFailed, Out::Resumed]),
-    row("hung-up-on-probation", ON_TRIAL, &[On::LifelineClosed, On::Dying], Then::To(Room::KillingGranted), &[Out::Kill]),
+    row("died-on-probation", ON_TRIAL, &[On::Exited], Then::Rest,
+        &[Out::Uncheck, Out::ReplyFailed, Out::Resumed, Out::TellStoppingLast]),
+    row("dying-on-probation", ON_TRIAL, &[On::Dying], Then::To(Room::KillingGranted), &[Out::Kill]),
+    row("closed-when-looked-at", &[Room::Checking], &[On::LifelineClosed], Then::To(Room::KillingGranted), &[Out::Kill]),
     row("garbage-on-probation", ON_TRIAL, &[On::Garbage], Then::To(Room::KillingGranted), &[Out::Kill]),
     row("manager-asked", &[Room::Settled], &[On::ManagerAsked], Then::To(Room::Untold), &[]),
     row("manager-told-late", &[Room::Left], &[On::ManagerTold], Then::To(Room::Left), &[]),
@@ -175,14 +208,17 @@ pub const ROWS: &[Row] = &[
     row("gone-while-told-at-last", &[Room::TellingManaged], &[On::Exited], Then::To(Room::Committed), GONE),
     row("gone-and-all-know", &[Room::Left], &[On::BarrierPassed, On::Timeout], Then::To(Room::Committed), GONE),
     row("killed", &[Room::Killing], &[On::Exited, On::GivingUp], Then::Rest, SORRY),
-    row("killed-after-grant", &[Room::KillingGranted], &[On::Exited, On::GivingUp], Then::Rest, &[Out::ReplyFailed, Out::Resumed]),
+    row("killed-after-grant", &[Room::KillingGranted], &[On::Exited, On::GivingUp], Then::Rest,
+        &[Out::ReplyFailed, Out::Resumed, Out::TellStoppingLast]),
     row("will-not-die", &[Room::Killing], &[On::Timeout], Then::To(Room::Undying), SORRY),
     row("will-not-die-after-grant", &[Room::KillingGranted], &[On::Timeout], Then::To(Room::UndyingGranted), &[Out::ReplyFailed]),
     row("died-at-last", &[Room::Undying], &[On::Exited, On::GivingUp], Then::Rest, &[]),
-    row("died-at-last-after-grant", &[Room::UndyingGranted], &[On::Exited, On::GivingUp], Then::Rest, &[Out::Resumed]),
+    row("died-at-last-after-grant", &[Room::UndyingGranted], &[On::Exited, On::GivingUp], Then::Rest, &[Out::Resumed, Out::TellStoppingLast]),
     row("successor-gone", &[Room::Committed], &[On::Exited], Then::Stay, &[Out::SuccessorGone]),
-    row("stopped", &[Room::NotReady, Room::Idle], &[On::Stop], Then::To(Room::Stopping), &[]),
-    row("stopped-killing", GIVEN_UP, &[On::Stop], Then::Stay, &[]),
+    row("stopped", &[Room::Sole, Room::Idle, Room::Broken], &[On::Stop, On::Dropped], Then::To(Room::Stopping), &[Out::TellStopping]),
+    row("stopped-too-early", &[Room::NotReady], &[On::Stop, On::Dropped], Then::To(Room::StoppingUntold), &[]),
+    row("stopped-killing", &[Room::Killing, Room::Undying], &[On::Stop, On::Dropped], Then::Stay, &[Out::TellStoppingFirst]),
+    row("stopped-killing-after-grant", &[Room::KillingGranted, Room::UndyingGranted], &[On::Stop, On::Dropped], Then::Stay, &[]),
     row("broken", &[Room::Idle], &[On::ThreadLost], Then::To(Room::Broken), &[Out::Broken]),
     row("broken-spawning", &[Room::Spawning], &[On::ThreadLost], Then::To(Room::Broken),
         &[Out::Abandon, Out::ReplyBroken, Out::Failed, Out::Broken]),

@@ -32,13 +32,15 @@ pub const COMMITTED: &[On] = &[
     On::CommitTaken,
 ];
 pub const KILLING: &[On] = &[On::Opened, On::Request, On::Spawned, On::Cancel];
-pub const KILLING_GRANTED: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready, On::Granted, On::LifelineClosed];
+pub const KILLING_GRANTED: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready, On::Granted, On::Dying];
 
 /// How a room is reached; those after a grant that can be taken back only with probation.
 pub fn way_to(room: Room) -> Vec<On> {
     let (way, last): (&[On], &[On]) = match room {
         Room::NotReady => (&[], &[]),
-        Room::Stopping => (&[On::Stop], &[]),
+        Room::Sole => (&[On::Sole], &[]),
+        Room::Stopping => (IDLE, &[On::Stop]),
+        Room::StoppingUntold => (&[On::Stop], &[]),
         Room::Broken => (IDLE, &[On::ThreadLost]),
         Room::Idle => (IDLE, &[]),
         Room::Spawning => (SPAWNING, &[]),

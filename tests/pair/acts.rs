@@ -53,6 +53,9 @@ impl Run<'_> {
         if facts.willing && facts.queue.len() < 3 {
             acts.push(Act::Request);
         }
+        if setting.has(Power::Predecessor) && !facts.queue.iter().any(|output| output == "Predecessor") {
+            acts.push(Act::Hear);
+        }
         if facts.room == Room::Spawning || is_awaiting(facts.room) {
             acts.push(Act::Cancel);
         }
@@ -78,9 +81,6 @@ impl Run<'_> {
             acts.push(Act::ThreadLost);
         }
         if let Some(current) = current {
-            if current.held.closed && !current.held.told_closed && !current.held.exited {
-                acts.push(Act::PollAfterClose);
-            }
             if current.held.handover == Handover::Open {
                 acts.extend([Act::Give, Act::FailToGive]);
             }

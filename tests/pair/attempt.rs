@@ -4,7 +4,6 @@
 
 use super::automaton::Move;
 use super::laws::Law;
-use super::old::Due;
 use super::plant::Plant;
 use super::search::Run;
 use super::setting::Power;
@@ -93,7 +92,7 @@ impl Run<'_> {
         if !told && is_dying {
             self.feed(Move::Dying);
         } else if !told {
-            self.look_at_successor(Due::default());
+            self.look_at_successor();
         } else if self.has_taken_the_grant() {
             self.feed(Move::Granted);
         }
@@ -148,11 +147,7 @@ impl Run<'_> {
     /// `Succession::check`, and what is fed of it.
     pub fn check(&mut self) {
         let is_dying = self.is_seen_dying();
-        let has_failed_in_silence = |current: &Successor| {
-            let is_closed = current.held.closed && !current.held.told_closed;
-            current.child_has_ended() || is_dying || is_closed
-        };
-        let has_failed = self.world.current.as_ref().is_some_and(has_failed_in_silence);
+        let has_failed = self.world.current.is_some_and(|current| current.child_has_ended() || is_dying);
         let is_blind = self.pair.setting.plant == Some(Plant::ChecksBlindly);
         self.feed(if has_failed && !is_blind { Move::Dying } else { Move::Sound });
     }
@@ -174,7 +169,7 @@ impl Run<'_> {
 
     /// `Current::read`: the end of the process first, then the lifeline until it is empty; and what
     /// the loop feeds of it.
-    pub fn look_at_successor(&mut self, due: Due) {
+    pub fn look_at_successor(&mut self) {
         if let Some(current) = &mut self.world.current {
             current.held.reaped |= current.held.process && current.child_has_ended();
         }
@@ -206,7 +201,10 @@ impl Run<'_> {
         let Some(current) = &mut self.world.current else { return };
         current.look_at_handover(&mut said);
         let (is_read, has_unread) = (shortage == Shortage::None, shortage == Shortage::Short && !current.held.closed);
-        // Whether its end had been read before, since when there is a deadline.
+        if plant == Some(Plant::CloseForgotten) && current.held.closed && !current.held.exited {
+            current.held.closed = false;
+            return;
+        }
         let was_closed = current.held.closed;
         while current.held.process && !current.held.closed {
             let message = if is_read { current.line.to_old.pop() } else { None };
@@ -229,12 +227,10 @@ impl Run<'_> {
         if current.held.reaped && !current.held.exited && !has_unread {
             (current.held.exited, current.held.closed) = (true, true);
             said.push(Move::Exited);
-        } else if was_closed && due.close && !current.held.told_closed && !current.held.exited {
-            current.held.told_closed = true;
-            if plant == Some(Plant::CloseForgotten) {
-                (current.held.closed, current.held.told_closed) = (false, false);
-            }
+        } else if current.held.closed && !was_closed {
             said.push(Move::LifelineClosed);
+        } else if has_unread && current.held.process && !current.held.closed {
+            said.push(Move::Unread);
         }
         for said in Plant::driver_says(plant, said) {
             self.feed(said);

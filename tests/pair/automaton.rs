@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use pollflip::Refusal;
 use pollflip::internals::machine::{
-    Action, Attempt, Input, Line, Machine, Output, Prompt, Reply, Stage, State, Takeover, TakeoverInput, TakeoverOutput, Ticket,
+    Action, Attempt, Input, Line, Machine, Output, Prompt, Reply, Stage, State, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput,
+    Ticket,
 };
 
 use super::plant::Plant;
@@ -102,7 +103,10 @@ impl<S: Subject> Automaton<S> {
 /// What is done with the restart machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Move {
+    Sole,
     Opened,
+    /// Something is heard of the predecessor.
+    Predecessor,
     Request,
     /// While something outside forbids it.
     RequestObstructed,
@@ -118,6 +122,7 @@ pub enum Move {
     Ready,
     Granted,
     LifelineClosed,
+    Unread,
     Garbage,
     Dying,
     Sound,
@@ -125,6 +130,7 @@ pub enum Move {
     Exited,
     Cancel,
     Stop,
+    Dropped,
     ThreadLost,
     ManagerAsked,
     ManagerTold,
@@ -144,6 +150,7 @@ pub struct Restarts {
     attempts: u64,
     tickets: u64,
     stopped: bool,
+    ends: bool,
     lost: bool,
 }
 
@@ -156,8 +163,11 @@ pub struct RestartFacts {
     pub room: Room,
     /// A deadline is set.
     pub waits: bool,
+    /// The lifeline is closed.
+    pub line_lost: bool,
     /// What is remembered of the past.
     stopped: bool,
+    ends: bool,
     lost: bool,
     /// What has yet to be carried out; attempts and tickets are counted from the newest.
     pub queue: Vec<String>,
@@ -168,13 +178,15 @@ pub struct RestartFacts {
 impl Restarts {
     pub fn new(probation: bool, plant: Option<Plant>) -> Restarts {
         let machine = Machine::new(on_probation(LIMITS, probation));
-        Restarts { machine, plant, now: Duration::ZERO, attempts: 0, tickets: 0, stopped: false, lost: false }
+        Restarts { machine, plant, now: Duration::ZERO, attempts: 0, tickets: 0, stopped: false, ends: false, lost: false }
     }
 
     fn input(&mut self, step: Move) -> Input {
         let attempt = Attempt(self.attempts);
         match step {
+            Move::Sole => Input::Sole,
             Move::Opened => Input::Opened,
+            Move::Predecessor => Input::Predecessor(TakeoverNotice::PredecessorGone),
             Move::Request | Move::RequestObstructed => {
                 self.tickets += 1;
                 Input::Request(Ticket(self.tickets))
@@ -191,6 +203,7 @@ impl Restarts {
             Move::Ready => Input::Ready(attempt),
             Move::Granted => Input::Granted(attempt),
             Move::LifelineClosed => Input::LifelineClosed(attempt),
+            Move::Unread => Input::Unread(attempt),
             Move::Garbage => Input::Garbage(attempt),
             Move::Dying => Input::Dying(attempt),
             Move::Sound => Input::Sound(attempt),
@@ -198,6 +211,7 @@ impl Restarts {
             Move::Exited => Input::Exited(attempt),
             Move::Cancel => Input::Cancel,
             Move::Stop => Input::Stop,
+            Move::Dropped => Input::Dropped,
             Move::ThreadLost => Input::ThreadLost,
             Move::ManagerAsked => Input::ManagerAsked,
             Move::ManagerTold => Input::ManagerTold,
@@ -227,6 +241,7 @@ impl Restarts {
                 };
                 format!("Reply({}, {reply})", self.tickets - ticket.0)
             }
+            Output::Action(Action::TellStopping) => "TellStopping".into(),
             Output::Notice(notice) => format!("{notice:?}").split('(').next().unwrap_or_default().into(),
         }
     }
@@ -249,8 +264,13 @@ impl Subject for Restarts {
             return output.into_iter().flat_map(|output| Plant::machine_output(self.plant, output)).collect();
         }
         if !is_final(View::from(self.machine.state()).room) {
-            self.stopped |= step == Move::Stop;
+            self.stopped |= matches!(step, Move::Stop | Move::Dropped);
+            self.ends |= step == Move::Stop;
             self.lost |= step == Move::ThreadLost;
+        }
+        let is_lost = View::from(self.machine.state()).lost.is_some();
+        if step == Move::Timeout && is_lost && self.plant == Some(Plant::LostIsFine) {
+            return Vec::new();
         }
         if step == Move::Timeout {
             self.now = self.machine.poll_timeout().unwrap_or(self.now).max(self.now);
@@ -267,12 +287,21 @@ impl Subject for Restarts {
     }
 
     fn facts(mut self) -> RestartFacts {
-        let room = View::from(self.machine.state()).room;
+        let View { room, lost: line_lost, .. } = View::from(self.machine.state());
         let waits = self.machine.poll_timeout().is_some();
         let willing = self.machine.refusal(self.now).is_none();
         let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll_output()).collect();
         let queue = outputs.into_iter().map(|output| self.name(output)).collect();
-        RestartFacts { room, waits, stopped: self.stopped, lost: self.lost, queue, willing }
+        RestartFacts {
+            room,
+            waits,
+            line_lost: line_lost.is_some(),
+            stopped: self.stopped,
+            ends: self.ends,
+            lost: self.lost,
+            queue,
+            willing,
+        }
     }
 }
 

@@ -180,13 +180,16 @@ impl Run<'_> {
         let (node, effect) = self.pair.takeovers.step(node, Turn::Outputs);
         self.of(which).takeover = Some(node);
         for output in &effect.outputs {
-            if let TakeoverOutput::TakeService { .. } = output {
-                if std::mem::replace(&mut self.of(which).took_service, true) {
-                    self.breaks(Law::TakenTwice);
-                }
-                let machine = self.of(which).machine;
-                self.of(which).machine = self.pair.restarts.step(machine, Move::Opened).0;
+            let step = match output {
+                TakeoverOutput::Sole => Move::Sole,
+                TakeoverOutput::TakeService { .. } => Move::Opened,
+                TakeoverOutput::Open | TakeoverOutput::Answer | TakeoverOutput::Notice(_) => continue,
+            };
+            if step == Move::Opened && std::mem::replace(&mut self.of(which).took_service, true) {
+                self.breaks(Law::TakenTwice);
             }
+            let machine = self.of(which).machine;
+            self.of(which).machine = self.pair.restarts.step(machine, step).0;
         }
     }
 
@@ -318,7 +321,7 @@ impl Run<'_> {
     fn is_about_to_kill(&self) -> bool {
         let room = self.pair.restarts.facts(self.world.old.machine).room;
         let is_undecided = is_awaiting(room) || matches!(room, Room::Spawning | Room::Proving | Room::Checking);
-        is_undecided && !self.world.old.dropped && self.world.current.is_some_and(|current| !current.held.told_closed)
+        is_undecided && !self.world.old.dropped && self.world.current.is_some()
     }
 }
 

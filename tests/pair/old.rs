@@ -12,13 +12,6 @@ use super::search::Run;
 use super::setting::{Act, Power};
 use super::world::{Barrier, Handover, Life, Manager, Message, Messages, Shortage, Successor, Thread, Wrapper};
 
-/// Which deadlines have passed besides.
-#[derive(Clone, Copy, Default)]
-pub struct Due {
-    pub machine: bool,
-    pub close: bool,
-}
-
 impl Run<'_> {
     pub fn old_acts(&mut self, act: Act) {
         match act {
@@ -26,14 +19,20 @@ impl Run<'_> {
                 self.world.old.owed += 1;
                 self.feed(Move::Request);
             }
+            Act::Hear => self.feed(Move::Predecessor),
             Act::Cancel => self.feed(Move::Cancel),
-            Act::Stop => self.feed(Move::Stop),
+            Act::Stop => {
+                self.feed(Move::Stop);
+                // `Restarter::stop`: the service manager is told at once.
+                if self.pair.restarts.facts(self.world.old.machine).queue.first().is_some_and(|first| first == "TellStopping") {
+                    self.next_output();
+                }
+            }
             Act::Drop => self.drop_restarter(),
             Act::Give => self.give(),
             Act::FailToGive => self.end_handover(Handover::Failed),
-            Act::Poll => self.poll(Due::default()),
-            Act::PollAtDeadline => self.poll(Due { machine: true, ..Due::default() }),
-            Act::PollAfterClose => self.poll(Due { close: true, ..Due::default() }),
+            Act::Poll => self.poll(false),
+            Act::PollAtDeadline => self.poll(true),
             Act::ThreadStarts | Act::ThreadStartsWrapper => {
                 if let Some(current) = &mut self.world.current {
                     current.life = Life::Alive;
@@ -86,11 +85,11 @@ impl Run<'_> {
     }
 
     /// `Restarter::poll`: what is left over, or one turn and what comes of it.
-    fn poll(&mut self, due: Due) {
+    fn poll(&mut self, is_due: bool) {
         if self.next_event() {
             return;
         }
-        self.turn(due);
+        self.turn(is_due);
         if self.pair.setting.plant != Some(Plant::TurnsWithoutTelling) {
             self.next_event();
         }
@@ -191,6 +190,7 @@ impl Run<'_> {
                 self.look_at_manager();
             }
             Action::TellCommit(_) => self.tell_commit(),
+            Action::TellStopping => {}
             Action::Reply(_, reply) => {
                 if matches!(reply, Reply::Failed(_)) {
                     self.tell_the_end();
@@ -219,6 +219,7 @@ impl Run<'_> {
                 (old.naming, old.barrier) = (false, Barrier::None);
             }
             Notice::SuccessorGone(_) => old.told_gone = true,
+            Notice::Predecessor(_) => {}
             Notice::Restarting | Notice::Spawned(_) | Notice::Progress(_) | Notice::Failed(_) | Notice::Broken => {}
         }
     }
@@ -249,26 +250,27 @@ impl Run<'_> {
     }
 
     /// `Restarter::turn`: the restart thread, the successor, the service manager, the clock.
-    fn turn(&mut self, due: Due) {
+    fn turn(&mut self, is_due: bool) {
         let deadline = self.deadline();
         self.look_at_thread();
-        self.look_at_successor(due);
+        self.look_at_successor();
         self.look_at_manager();
-        // What the turn has brought may have set another one, which has not passed.
-        if due.machine && self.deadline() == deadline && !self.has_unread() {
+        // What the turn has brought may have set another one, or put it off, which has not passed.
+        if is_due && self.deadline() == deadline && !self.has_unread() {
             self.feed(Move::Timeout);
         }
     }
 
     /// Which deadline the machine has: that of a restart is the same until the successor is ready, and that of a commit until all know.
-    fn deadline(&self) -> Option<Room> {
+    fn deadline(&self) -> Option<(Room, bool)> {
         let facts = self.pair.restarts.facts(self.world.old.machine);
-        match facts.room {
-            _ if !facts.waits => None,
-            Room::Waiting | Room::Giving | Room::Given => Some(Room::Spawning),
-            room if is_committing(room) => Some(Room::Untold),
-            room => Some(room),
-        }
+        let room = match facts.room {
+            _ if !facts.waits => return None,
+            Room::Waiting | Room::Giving | Room::Given => Room::Spawning,
+            room if is_committing(room) => Room::Untold,
+            room => room,
+        };
+        Some((room, facts.line_lost))
     }
 
     fn give(&mut self) {
@@ -285,7 +287,7 @@ impl Run<'_> {
 
     /// `impl Drop for Restarter`.
     fn drop_restarter(&mut self) {
-        self.feed(Move::Stop);
+        self.feed(Move::Dropped);
         self.carry_out_the_rest();
         // The restart thread gives up what it is at, and ends.
         if matches!(self.world.old.thread, Thread::Starting | Thread::Started)
@@ -331,7 +333,7 @@ impl Run<'_> {
             {
                 current.life = Life::Ended;
             }
-            self.look_at_successor(Due { close: true, ..Due::default() });
+            self.look_at_successor();
             self.look_at_manager();
             self.feed(Move::Timeout);
             if self.world == before {

@@ -14,6 +14,8 @@ pub enum Power {
     State,
     /// The successor may say how far it is, once.
     Progress,
+    /// The old process has a predecessor.
+    Predecessor,
     /// Ends take their time: a core dump, then closed descriptors, then memory.
     SlowEnds,
     /// And nobody sees them: `/proc` tells nothing.
@@ -80,6 +82,7 @@ pub const SETTINGS: &[(&str, &[Power])] = {
         ("helpers, behind a wrapper", &[Helpers, Wrapper]),
         ("a line of progress", &[Progress, State, Stalls]),
         ("a line of progress, and slow ends", &[Progress, SlowEnds, LateThread]),
+        ("a predecessor, and a kernel that is busy", &[Predecessor, Stalls]),
         ("a kernel that gives out nothing", &[Shortages, State, SlowEnds, LateThread]),
         ("a kernel that gives out nothing, and takes nothing", &[Shortages, Stalls]),
         ("a kernel that gives out nothing, behind a wrapper", &[Shortages, Wrapper]),
@@ -123,6 +126,8 @@ impl Setting {
 pub enum Act {
     /// Somebody asks the old process for a restart.
     Request,
+    /// Something is heard of a predecessor of the old process.
+    Hear,
     Cancel,
     Stop,
     /// The program of the old process drops its restarter.
@@ -133,7 +138,6 @@ pub enum Act {
     /// The loop turns once, and what is due besides what has come.
     Poll,
     PollAtDeadline,
-    PollAfterClose,
     ThreadStarts,
     ThreadStartsWrapper,
     ThreadFails,
@@ -207,7 +211,7 @@ impl Act {
     /// for. Where none of that is left, the pair is at rest.
     pub fn is_due(self) -> bool {
         match self {
-            Act::Poll | Act::PollAtDeadline | Act::PollAfterClose => true,
+            Act::Poll | Act::PollAtDeadline => true,
             Act::Give | Act::ThreadStarts | Act::ThreadReports | Act::OldGoesOn | Act::OldReads => true,
             Act::ManagerAttends | Act::ManagerAnswers => true,
             Act::New(_, step) => matches!(

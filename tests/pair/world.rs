@@ -150,9 +150,8 @@ pub struct Held {
     pub granting: bool,
     pub granted: bool,
     pub committing: bool,
-    /// The end of the lifeline has been read, and has been told.
+    /// The end of the lifeline has been read.
     pub closed: bool,
-    pub told_closed: bool,
     pub deaf: bool,
     /// The kernel has refused what had waited, and nobody has looked.
     pub failed: bool,
@@ -239,9 +238,9 @@ impl Hash for Successor {
 
 impl Hash for Held {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Held { process, handover, granting, granted, committing, closed, told_closed, deaf, failed, reaped, exited } = *self;
+        let Held { process, handover, granting, granted, committing, closed, deaf, failed, reaped, exited } = *self;
         handover.hash(state);
-        state.write_u16(together!(process granting granted committing closed told_closed deaf failed reaped exited));
+        state.write_u16(together!(process granting granted committing closed deaf failed reaped exited));
     }
 }
 
@@ -379,7 +378,6 @@ impl Successor {
                 granted: false,
                 committing: false,
                 closed: false,
-                told_closed: false,
                 deaf: false,
                 failed: false,
                 reaped: false,

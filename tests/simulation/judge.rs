@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pollflip::internals::machine::{Action, Attempt, Cause, Input, Notice, Output, State};
+use pollflip::internals::machine::{Action, Attempt, Cause, Input, Notice, Output, State, TakeoverNotice};
 use pollflip::internals::simulation::{Seen, Step};
 use pollflip::{Event, Exit, Failure};
 
@@ -125,22 +125,10 @@ impl Judge {
 
     /// What the program is told is what the machine had to tell, and true.
     pub fn hears(&mut self, event: Option<&Event>) {
-        let is_line = |notice: &Notice| matches!(notice, Notice::Progress(_));
+        let is_line = |notice: &Notice| matches!(notice, Notice::Progress(_) | Notice::Predecessor(TakeoverNotice::LineLost));
         let notices = std::mem::take(&mut self.notices);
         let told = match (event, notices.as_slice()) {
-            // Of the other side that machine knows nothing.
-            (
-                None
-                | Some(
-                    Event::Inherited(_)
-                    | Event::Granted
-                    | Event::Committed
-                    | Event::PredecessorGone
-                    | Event::GivenUp(_)
-                    | Event::NoMoreRestarts(_),
-                ),
-                [],
-            ) => true,
+            (None | Some(Event::Inherited(_)), []) => true,
             // Lines that a later one has overtaken.
             (None, overtaken) => overtaken.iter().all(is_line),
             (Some(event), [overtaken @ .., notice]) => overtaken.iter().all(is_line) && self.means(event, *notice),
@@ -154,7 +142,11 @@ impl Judge {
             (Event::Restarting, Notice::Restarting)
             | (Event::StateRequested(_), Notice::StateRequested(_))
             | (Event::Progress(_), Notice::Progress(_))
-            | (Event::NoMoreRestarts(_), Notice::Broken) => true,
+            | (Event::NoMoreRestarts(_), Notice::Broken)
+            | (Event::Granted, Notice::Predecessor(TakeoverNotice::Granted))
+            | (Event::Committed, Notice::Predecessor(TakeoverNotice::Committed))
+            | (Event::GivenUp(_), Notice::Predecessor(TakeoverNotice::GivenUp))
+            | (Event::PredecessorGone, Notice::Predecessor(TakeoverNotice::PredecessorGone)) => true,
             (Event::Spawned(pid), Notice::Spawned(of))
             | (Event::HandedOff(pid), Notice::HandedOff(of))
             | (Event::Completed(pid), Notice::Completed(of))

@@ -3,13 +3,18 @@
 use pollflip::internals::machine::{Action, Cause, Limits, Notice, Output, Reply};
 
 use super::layout::{Cell, Effect, Place, table, word};
+use crate::model::checked::ALL;
 use crate::model::say::way_to;
 use crate::model::{Checked, ON_PROBATION, On, PLAIN, Room};
 
 const REMEMBERED: &str = "same, remembered";
 
-const ROOMS: [(Room, &str, &str); 23] = [
+/// What a lifeline that is closed makes a difference to.
+const LISTENED_TO: [Room; 5] = [Room::Waiting, Room::Giving, Room::Given, Room::Granting, Room::Proving];
+
+const ROOMS: [(Room, &str, &str); 25] = [
     (Room::NotReady, "Closed", "NotReady"),
+    (Room::Sole, "Closed", "Sole"),
     (Room::Idle, "Idle", ""),
     (Room::Spawning, "Spawning", ""),
     (Room::Waiting, "AwaitingReady", "NotAsked"),
@@ -31,25 +36,39 @@ const ROOMS: [(Room, &str, &str); 23] = [
     (Room::Undying, "Killing", "ungranted overdue"),
     (Room::UndyingGranted, "Killing", "granted overdue"),
     (Room::Stopping, "Closed", "Stopping"),
+    (Room::StoppingUntold, "Closed", "Stopping untold"),
     (Room::Broken, "Closed", "Broken"),
 ];
 
+fn cells_of(place: usize, way: &[On], cells: &mut Vec<Cell>) {
+    let with_either = Checked::after(PLAIN, way).room() == Checked::after(ON_PROBATION, way).room();
+    for (input, on) in On::ALL.into_iter().enumerate() {
+        if on == On::Predecessor {
+            // In every state: the text says so.
+            continue;
+        }
+        let with = effect(ON_PROBATION, way, on);
+        let without = if with_either { effect(PLAIN, way, on) } else { with.clone() };
+        for cell in Cell::by_setting(place, input, input_name(on), [("no probation", without), ("probation", with)]) {
+            let refusal = on == On::Request && cell.effect.then == "same";
+            let closing = matches!(on, On::Stop | On::Dropped) && cell.effect.out.is_empty();
+            let general = refusal || closing || cell.effect.then == REMEMBERED;
+            cells.push(Cell { general, ..cell });
+        }
+    }
+}
+
 /// The table on `State`.
 pub fn restart() -> String {
-    let places = ROOMS.map(|(_, state, kind)| Place { state, kinds: [kind, ""] });
+    let mut places = Vec::new();
     let mut cells = Vec::new();
-    for (place, (room, ..)) in ROOMS.iter().enumerate() {
-        let way = way_to(*room);
-        let with_either = Checked::after(PLAIN, &way).room() == Checked::after(ON_PROBATION, &way).room();
-        for (input, on) in On::ALL.into_iter().enumerate() {
-            let with = effect(ON_PROBATION, &way, on);
-            let without = if with_either { effect(PLAIN, &way, on) } else { with.clone() };
-            for cell in Cell::by_setting(place, input, input_name(on), [("no probation", without), ("probation", with)]) {
-                let refusal = on == On::Request && cell.effect.then == "same";
-                let closing = on == On::Stop && cell.effect.out.is_empty();
-                let general = refusal || closing || cell.effect.then == REMEMBERED;
-                cells.push(Cell { general, ..cell });
-            }
+    for (room, state, kind) in ROOMS {
+        let lines: &[&str] = if LISTENED_TO.contains(&room) { &["open", "lost"] } else { &[""] };
+        for line in lines {
+            let closed: &[On] = if *line == "lost" { &[On::LifelineClosed] } else { &[] };
+            let way = [&way_to(room)[..], closed].concat();
+            cells_of(places.len(), &way, &mut cells);
+            places.push(Place { state, kinds: [kind, line] });
         }
     }
     table(&places, cells)
@@ -59,11 +78,23 @@ pub fn restart() -> String {
 fn effect(limits: Limits, way: &[On], on: On) -> Option<Effect> {
     let mut checked = Checked::after(limits, way);
     let (before, inside) = (checked.room(), format!("{:?}", checked.machine()));
-    let outputs = checked.meets(on);
+    let outputs = match on {
+        // It matters where the deadline is near.
+        On::Unread => {
+            let unread = checked.input(on, checked.attempt());
+            checked.step(checked.to_deadline(), unread, ALL)
+        }
+        _ => checked.meets(on),
+    };
     let unchanged = before == checked.room();
     if unchanged && outputs.is_empty() {
         let remembered = inside != format!("{:?}", checked.machine());
-        return remembered.then(|| Effect { then: REMEMBERED.into(), out: String::new() });
+        let then = match on {
+            On::LifelineClosed => "same, lost",
+            On::Unread => "same, put off",
+            _ => REMEMBERED,
+        };
+        return remembered.then(|| Effect { then: then.into(), out: String::new() });
     }
     let cause = on.cause(before).map_or("cause", |cause| if matches!(cause, Cause::Protocol(_)) { "Protocol" } else { "cause" });
     let then = match checked.room() {
@@ -92,7 +123,9 @@ fn output_name(output: Output) -> String {
 
 fn input_name(on: On) -> &'static str {
     match on {
+        On::Sole => "Sole",
         On::Opened => "Opened",
+        On::Predecessor => "Predecessor",
         On::HereAnother => "Here with another pid",
         On::HereItself => "Here",
         On::Request => "Request",
@@ -106,6 +139,7 @@ fn input_name(on: On) -> &'static str {
         On::Ready => "Ready",
         On::Granted => "Granted",
         On::LifelineClosed => "LifelineClosed",
+        On::Unread => "Unread",
         On::Garbage => "Garbage",
         On::Dying => "Dying",
         On::Sound => "Sound",
@@ -113,6 +147,7 @@ fn input_name(on: On) -> &'static str {
         On::Exited => "Exited",
         On::Cancel => "Cancel",
         On::Stop => "Stop",
+        On::Dropped => "Dropped",
         On::ThreadLost => "ThreadLost",
         On::ManagerAsked => "ManagerAsked",
         On::ManagerTold => "ManagerTold",

@@ -42,9 +42,9 @@ use std::time::Duration;
 /// | Starting(Asked, open)             | LineClosed by us       | same, lost (2 s)   | CloseUntaken |
 /// | Starting(lost)                    | PredecessorDying       | same, due in 1 s   | |
 /// | ReadySent(lost), Granted(lost)    | PredecessorDying       | same, due in 1 s   | |
-/// | Starting(NotAsked, Asked)         | PredecessorEnded       | Alone(starting)    | CloseUntaken, Answer, PredecessorGone |
-/// | Starting(Arrived)                 | PredecessorEnded       | Alone(Arrived)     | Answer, PredecessorGone |
-/// | Starting(Taken, Unusable)         | PredecessorEnded       | Alone(starting)    | Answer, PredecessorGone |
+/// | Starting(NotAsked, Asked)         | PredecessorEnded       | Alone(starting)    | CloseUntaken, Sole, Answer, PredecessorGone |
+/// | Starting(Arrived)                 | PredecessorEnded       | Alone(Arrived)     | Sole, Answer, PredecessorGone |
+/// | Starting(Taken, Unusable)         | PredecessorEnded       | Alone(starting)    | Sole, Answer, PredecessorGone |
 /// | Starting(lost)                    | Timeout                | GivenUp            | CloseUntaken, GivenUp |
 /// | ReadySent(open)                   | Granted                | Granted            | CloseUntaken, Open, Granted |
 /// | ReadySent                         | GivenUp                | GivenUp            | CloseUntaken, GivenUp |
@@ -60,7 +60,7 @@ use std::time::Duration;
 /// | Granted(lost)                     | Timeout (probation)    | same, silent       | LineLost, Answer |
 /// | Final, Alone(ready)               | Attach                 | same               | Open, TakeService, Answer |
 /// | Final(living), GivenUp(living)    | PredecessorEnded       | same, ended        | PredecessorGone |
-/// | Alone(starting, Arrived)          | Attach                 | same               | Answer |
+/// | Alone(starting, Arrived)          | Attach                 | same               | Sole, Answer |
 /// | Alone(Arrived)                    | StateTaken             | Alone(starting)    | |
 /// | Alone(starting)                   | SayReady (first)       | Alone(ready)       | TellManager, Open, TakeService, Answer |
 /// | Alone(starting)                   | SayReady (successor)   | Alone(ready)       | CloseUntaken, Open, TakeService(PID), Answer |
@@ -205,6 +205,8 @@ pub enum Prompt {
 /// What the loop is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakeoverOutput {
+    /// No other process has a claim to the service, although this one is not ready.
+    Sole,
     /// The program may serve.
     Open,
     /// Answer on the coordination socket that the predecessor had.

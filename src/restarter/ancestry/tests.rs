@@ -123,7 +123,7 @@ fn a_successor_serves_when_it_is_granted_the_service_and_alone_when_that_is_fina
 fn a_predecessor_that_ends_leaves_the_service_and_what_it_said_last_counts() {
     let (mut alone, Other { life, .. }) = successor(None);
     drop(life);
-    assert_eq!(outputs(&mut alone), [TakeoverOutput::Answer, NOTICE(TakeoverNotice::PredecessorGone)]);
+    assert_eq!(outputs(&mut alone), [TakeoverOutput::Sole, TakeoverOutput::Answer, NOTICE(TakeoverNotice::PredecessorGone)]);
     assert!(alone.is_alone() && alone.is_sole());
     assert_eq!((alone.predecessor_pid(), alone.refusal()), (Some(PID), Some(Refusal::NotReady)));
 
@@ -138,17 +138,15 @@ fn a_predecessor_that_ends_leaves_the_service_and_what_it_said_last_counts() {
 }
 
 #[test]
-fn what_the_program_is_told_later_it_is_told_once_whichever_restarter_is_asked() {
+fn what_a_restarter_has_not_told_the_next_one_tells_once() {
     let (link, _other) = link(None);
-    let (mut first, second) = (of(link.clone(), Vec::new()), of(link, Vec::new()));
-    assert_eq!((outputs(&mut first), first.next_untold()), (vec![], None));
-    first.tell_later(TakeoverNotice::Granted);
-    first.tell_later(TakeoverNotice::Committed);
-    assert_eq!(first.next_untold(), Some((TakeoverNotice::Granted, PID)));
-    // The first one is dropped, and has not told all.
+    let (mut first, mut second) = (of(link.clone(), Vec::new()), of(link, Vec::new()));
+    assert_eq!(outputs(&mut first), []);
+    first.put_back(TakeoverNotice::Granted);
+    first.put_back(TakeoverNotice::Committed);
     drop(first);
-    assert_eq!(second.next_untold(), Some((TakeoverNotice::Committed, PID)));
-    assert_eq!(second.next_untold(), None);
+    assert_eq!(outputs(&mut second), [NOTICE(TakeoverNotice::Granted), NOTICE(TakeoverNotice::Committed)]);
+    assert_eq!(outputs(&mut second), []);
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn the_earliest_deadline_is_the_one_to_wait_for() {
     let at = Duration::from_secs;
     let dues = [Some((at(3), Deadline::Client)), None, Some((at(1), Deadline::Restart)), Some((at(2), Deadline::Kill))];
     assert_eq!(earliest(dues), Some((at(1), Deadline::Restart)));
-    assert_eq!(earliest([None, Some((at(9), Deadline::Dying))]), Some((at(9), Deadline::Dying)));
+    assert_eq!(earliest([None, Some((at(9), Deadline::Kill))]), Some((at(9), Deadline::Kill)));
     assert_eq!(earliest([None, None]), None);
 }
 

@@ -11,7 +11,7 @@ use crate::error::{ChildSpawnError, Exit, Failure};
 use crate::exec::Memory;
 use crate::handover::{Ending, Mailbox};
 use crate::lifeline::{Incoming, Lifeline};
-use crate::machine::{Attempt, Cause, DYING, GRANT_TIMEOUT, Input, Violation};
+use crate::machine::{Attempt, Cause, GRANT_TIMEOUT, Input, Violation};
 use crate::sys::Process;
 use crate::wire::{self, Message};
 
@@ -47,12 +47,12 @@ pub(super) struct Current {
     pub(super) supervised: bool,
     /// It is being told that this is final.
     committing: bool,
-    closed: Option<Duration>,
+    /// Nothing more can be heard of it.
+    closed: bool,
     /// Its end had begun when it was given up: how it was about to end.
     dying: Option<Exit>,
     /// It takes nothing any more, although it may still have said something.
     deaf: bool,
-    told_closed: bool,
     exited: bool,
 }
 
@@ -99,16 +99,15 @@ impl Current {
             granted: false,
             supervised: false,
             committing: false,
-            closed: None,
+            closed: false,
             dying: None,
             deaf: false,
-            told_closed: false,
             exited: false,
         }
     }
 
     /// Looks for the end of the process and of the handover, then reads the lifeline empty. The flag says that there may be more.
-    pub(super) fn read(&mut self, now: Duration) -> (Vec<Said>, bool) {
+    pub(super) fn read(&mut self) -> (Vec<Said>, bool) {
         let mut said = Vec::new();
         // Before all else: what was said and done before it ended counts, and is there once it has.
         if self.words.exit.is_none() {
@@ -135,19 +134,20 @@ impl Current {
         }
         said.extend(self.has_taken_the_commit().map(Said::Input));
         self.look_at_handover(&mut said);
+        let was_closed = self.closed;
         let mut more = true;
         for _ in 0..TURN {
             more = false;
-            if self.process.is_none() || self.closed.is_some() {
+            if self.process.is_none() || self.closed {
                 break;
             }
             match self.lifeline.receive() {
                 None if self.has_unread() => break,
-                None if self.deaf => self.closed = Some(now),
+                None if self.deaf => self.closed = true,
                 None => break,
                 Some(Incoming::Message(message, _)) => self.hear(message, &mut said),
                 Some(Incoming::Garbage(why)) => self.garbage(why, &mut said),
-                Some(Incoming::Closed) => self.closed = Some(now),
+                Some(Incoming::Closed) => self.closed = true,
             }
             more = true;
         }
@@ -155,19 +155,18 @@ impl Current {
             self.exited = true;
             // Nothing more is read of what it has said.
             self.lifeline.read_no_more();
-            self.closed.get_or_insert(now);
+            self.closed = true;
             said.push(Said::Input(Input::Exited(self.attempt)));
-        } else if !self.told_closed && !self.exited && self.closed.is_some_and(|since| now >= since + DYING) {
-            self.told_closed = true;
-            // It may have gigabytes to give back before it has ended.
-            self.is_dying();
+        } else if self.closed && !was_closed {
             said.push(Said::Input(Input::LifelineClosed(self.attempt)));
+        } else if self.has_unread() {
+            said.push(Said::Input(Input::Unread(self.attempt)));
         }
         (said, more)
     }
 
     /// Whether it may have said something in time that cannot be read yet.
-    pub(super) fn has_unread(&self) -> bool {
+    fn has_unread(&self) -> bool {
         self.lifeline.is_short_for_less_than(UNREAD)
     }
 
@@ -298,7 +297,6 @@ impl Current {
     /// When [`Current::read`] is next needed although nothing came.
     pub(super) fn next_deadline(&self, now: Duration) -> Option<Due> {
         earliest([
-            self.closed.filter(|_| !self.told_closed && !self.exited).map(|since| (since + DYING, Deadline::Dying)),
             self.lifeline.retry_in().map(|left| (now + left, Deadline::Unsent)),
             self.words.heard.as_ref().map(|_| (self.next_line, Deadline::Progress)),
         ])
@@ -314,13 +312,12 @@ impl Current {
         self.process.as_ref().is_some_and(|process| process.has_ended())
     }
 
-    /// Whether it has not proved itself although its time has passed: its end has begun, or its lifeline is closed, and it is only that
-    /// nothing has been said of it yet.
+    /// Whether its end has begun, and it is only that nothing has been said of it yet.
     pub(super) fn has_failed_in_silence(&mut self) -> bool {
         if self.has_ended() {
             self.dying = Some(Exit::Unknown);
         }
-        self.dying.is_some() || self.is_dying() || (self.closed.is_some() && !self.told_closed)
+        self.dying.is_some() || self.is_dying()
     }
 
     /// Tells the process at the other end that it will not get the service: one that a wrapper has started is out of the reach of a kill. When
@@ -333,6 +330,10 @@ impl Current {
     pub(super) fn kill(&mut self) -> Option<&Arc<Process>> {
         self.granting = false;
         self.killed = true;
+        if self.closed && self.dying.is_none() {
+            // It may have had gigabytes to give back.
+            self.is_dying();
+        }
         let left = self.process.as_ref().filter(|process| !process.kill());
         self.tell_the_end();
         left

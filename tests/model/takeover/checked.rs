@@ -257,6 +257,7 @@ fn number(output: TakeoverOutput) -> u8 {
         TakeoverOutput::Open => 0,
         TakeoverOutput::Answer => 1,
         TakeoverOutput::TakeService { name_main_pid } => 2 + u8::from(name_main_pid),
-        TakeoverOutput::Notice(notice) => 4 + notice as u8,
+        TakeoverOutput::Sole => 4,
+        TakeoverOutput::Notice(notice) => 5 + notice as u8,
     }
 }

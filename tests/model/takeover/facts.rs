@@ -156,6 +156,7 @@ impl TakeoverFacts {
                 return self.outputs.retain(|output| matches!(output, TakeoverOutput::Notice(_)));
             }
             Out::Open => TakeoverOutput::Open,
+            Out::Sole => TakeoverOutput::Sole,
             Out::Answer => TakeoverOutput::Answer,
             Out::Take => TakeoverOutput::TakeService { name_main_pid: false },
             Out::TakeAndName => TakeoverOutput::TakeService { name_main_pid: true },

@@ -77,7 +77,9 @@ impl fmt::Display for TakeoverLaw {
             TakeoverLaw::TakeServiceAfterOpen => "TakeService follows Open",
             TakeoverLaw::TakeServiceOnlyItsOwn => "the service is taken only when nobody can take it back",
             TakeoverLaw::NamesMainPidOnce => "the main PID is named once, by a process whose predecessor ended without a commit",
-            TakeoverLaw::AnswersOnlyAlone => "Answer comes when the predecessor does not answer any more, or nobody knows whether it does",
+            TakeoverLaw::AnswersOnlyAlone => {
+                "Answer comes when the predecessor does not answer any more, or nobody knows whether it does, and Sole when none lives"
+            }
             TakeoverLaw::NoticeOnce => "each notice comes once",
             TakeoverLaw::NoticesAreTrue => "a notice tells what has happened",
             TakeoverLaw::NoVerdictTooSoon => "a predecessor that is dying or held up gets its time",

@@ -236,6 +236,7 @@ impl TakeoverLaws {
                 law(self.may_serve(), TakeoverLaw::OpenOnlyWhenItMay)?;
                 law(!std::mem::replace(&mut self.opened, true), TakeoverLaw::OpenOnce)
             }
+            TakeoverOutput::Sole => law(self.is_alone(), TakeoverLaw::AnswersOnlyAlone),
             TakeoverOutput::Answer => {
                 self.answers = true;
                 law(self.owner != Owner::Another || self.is_alone() || self.lost, TakeoverLaw::AnswersOnlyAlone)

@@ -42,6 +42,7 @@ pub enum Out {
     TellManager,
     /// What a restarter of before has not carried out is taken back; the notices stay.
     TakeBack,
+    Sole,
     Open,
     Answer,
     /// The service is taken, and its manager knows by whom,
@@ -117,7 +118,7 @@ pub const TAKEOVER_ROWS: &[TakeoverRow] = &[
     row("attach-before-the-grant", &[TakeoverInput::Attach], &[At::Starting, At::ReadySent, At::GivenUp]).out(&[Out::TakeBack]),
     row("attach-granted", &[TakeoverInput::Attach], GRANTED).contact(&[Contact::Open, Contact::Lost]).out(&[Out::TakeBack, Out::Open]),
     row("attach-silent", &[TakeoverInput::Attach], GRANTED).contact(&[Contact::Silent]).out(&[Out::TakeBack, Out::Open, Out::Answer]),
-    row("attach-alone", &[TakeoverInput::Attach], ALONE).out(&[Out::TakeBack, Out::Answer]),
+    row("attach-alone", &[TakeoverInput::Attach], ALONE).out(&[Out::TakeBack, Out::Sole, Out::Answer]),
     row("attach-serving", &[TakeoverInput::Attach], &[At::Serving, At::Final]).out(&[Out::TakeBack, Out::Open, Out::TakeAgain, Out::Answer]),
     row("pull", &[TakeoverInput::Pull], STARTING).state(&[Inbound::NotAsked]).then(&[Then::State(Inbound::Asked)]).out(&[Out::SendPull]),
     row("state-complete", &[TakeoverInput::StateComplete], STARTING).state(&[Inbound::Asked]).contact(OPEN)
@@ -147,9 +148,9 @@ pub const TAKEOVER_ROWS: &[TakeoverRow] = &[
     row("closed-after-the-grant", CLOSED_BY_ANYONE, GRANTED).contact(OPEN).then(&[Then::Contact(Contact::Lost), Then::WaitForTheHeldUp]),
     row("dying", &[TakeoverInput::PredecessorDying], &[At::Starting, At::ReadySent, At::Granted]).contact(LOST).then(&[Then::Postpone]),
     row("ended-before-the-state", ENDED, STARTING).state(&[Inbound::NotAsked, Inbound::Asked])
-        .then(&[Then::To(At::Alone), Then::State(Inbound::NotAsked)]).out(&[Out::CloseUntaken, Out::Answer, Out::Gone]),
+        .then(&[Then::To(At::Alone), Then::State(Inbound::NotAsked)]).out(&[Out::CloseUntaken, Out::Sole, Out::Answer, Out::Gone]),
     row("ended-after-the-state", ENDED, STARTING).state(&[Inbound::Arrived, Inbound::Taken, Inbound::Unusable])
-        .then(&[Then::To(At::Alone)]).out(&[Out::Answer, Out::Gone]),
+        .then(&[Then::To(At::Alone)]).out(&[Out::Sole, Out::Answer, Out::Gone]),
     row("ended-before-the-grant", ENDED, &[At::ReadySent])
         .then(&[Then::To(At::Serving)]).out(&[Out::CloseUntaken, Out::Open, Out::TakeAndName, Out::Answer, Out::Gone]),
     row("ended-before-the-commit", ENDED, GRANTED)
