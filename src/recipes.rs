@@ -176,7 +176,7 @@
 //!         if both[1].any() == Some(true) {
 //!             return Ok(());
 //!         }
-//!         match listener.accept() { // non-blocking, as `Sockets` returns it; the connection blocks
+//!         match listener.accept() { // non-blocking, as `Sockets` binds it; the connection blocks
 //!             Ok((connection, _)) => serve(connection),
 //!             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {} // the other process has it
 //!             Err(error) => return Err(error),

@@ -35,11 +35,13 @@ use path::bind_unix;
 
 /// The named sockets of a service: what [`Restarter::sockets`](crate::Restarter::sockets) returns.
 ///
-/// Each is asked for by name, in every generation in the same way: a successor gets the one that its predecessor had under that name,
-/// the first generation one that systemd passed under it (`FileDescriptorName=`), and otherwise a fresh one is bound. What is returned is
-/// a duplicate, and CLOEXEC; the original stays here to be passed on, so that the kernel goes on
-/// listening although the
-/// program closes its own: to stop listening, [`remove`](Sockets::remove) it too, as [`Restarter::stop`](crate::Restarter::stop) does with all.
+/// A program asks for each socket by name, in every generation in the same way. A successor gets the
+/// socket that its predecessor had under that name. The first generation gets the one that systemd
+/// passed under it (`FileDescriptorName=`). Otherwise a fresh one is bound.
+///
+/// What is returned is a duplicate, and CLOEXEC. The original stays here, to be passed on. So the
+/// kernel goes on listening when the program closes its own: to stop listening, the program
+/// [removes](Sockets::remove) it here too, as [`Restarter::stop`](crate::Restarter::stop) does with all.
 ///
 /// A successor is given what is there when it is started: after
 /// [`Event::Restarting`](crate::Event::Restarting). An attempt during which a socket is bound or

@@ -30,22 +30,22 @@
 //!
 //! | symptom | cause | remedy |
 //! | --- | --- | --- |
-//! | "not ready" for ever | the program never calls [`ready`](crate::Restarter::ready); of a task, nobody polls it | call it when the program can serve |
-//! | "on probation" after a deploy | the last restart is not final yet | wait until the probation is over |
+//! | "not ready:" for ever | the program never calls [`ready`](crate::Restarter::ready); of a task, nobody polls it | call it when the program can serve |
+//! | "on probation:" after a deploy | the last restart is not final yet | wait until the probation is over |
 //! | exit status 5 | the reason stays as long as this process lives ([`Refusal::is_permanent`](crate::Refusal::is_permanent)) | stop the service, mend what the reason names, start it |
-//! | "earlier generations still finish their work" | drains without an end | a time limit for the drain |
+//! | "generations still finish their work" | drains without an end | a time limit for the drain |
 //!
 //! # The restart fails
 //!
 //! | symptom | cause | remedy |
 //! | --- | --- | --- |
-//! | "was not ready in time" | the successor initialises for longer than [`ready_timeout`](crate::RestartConfig::ready_timeout), blocks before `ready`, or waits for something that the predecessor has | [`progress`](crate::Predecessor::progress) says where it is; raise the limit; see [locks](crate::recipes#locks-and-embedded-databases) |
-//! | "address in use" in the successor | the program binds the port itself in the place of asking [`Sockets`](crate::Sockets); or a library does; or the address overlaps the old one. The error names the holder where it can | [ports that a library binds](crate::recipes#ports-that-a-library-binds), [another address](crate::recipes#another-address) |
-//! | "is at another address" | the configuration has changed: the name stands for the old address | give the new address a new name. The old one is closed at `ready`, unless it is asked for |
+//! | "the successor was not ready within" | the successor initialises for longer than [`ready_timeout`](crate::RestartConfig::ready_timeout), blocks before `ready`, or waits for something that the predecessor has | [`progress`](crate::Predecessor::progress) says where it is; raise the limit; see [locks](crate::recipes#locks-and-embedded-databases) |
+//! | "Address already in use" in the successor | the program binds the port itself in the place of asking [`Sockets`](crate::Sockets); or a library does; or the address overlaps the old one. The error names the holder where it can | [ports that a library binds](crate::recipes#ports-that-a-library-binds), [another address](crate::recipes#another-address) |
+//! | "was asked for: call remove" | the configuration has changed: the name stands for another address or kind of socket | give the new one a new name. The old one is closed at `ready`, unless it is asked for |
 //! | "does that program call ready()?" | another program stands at the path, or the new version ends early | look at what was deployed |
-//! | "no such file" | the release was removed, or the service was started by a relative path | keep the old release until the restart is over; [`RestartConfig::program`](crate::RestartConfig::program) |
+//! | "there is no such file" | the release was removed, or the service was started by a relative path | keep the old release until the restart is over; [`RestartConfig::program`](crate::RestartConfig::program) |
 //! | the successor waits in `ready` or `receive` | the loop of the predecessor stands still | it answers within one turn of that loop |
-//! | "killed by the kernel because memory was short" | there is no memory for two processes, and the successor goes first | [memory](crate::guide#memory-and-descriptors-for-two-processes) |
+//! | "was killed by the kernel because memory was short" | there is no memory for two processes, and the successor goes first | [memory](crate::guide#memory-and-descriptors-for-two-processes) |
 //! | it fails under systemd only | hardening: no `execve`, too few processes, no memory for two | the list at the end of the unit in the [`guide`](crate::guide#under-systemd) |
 //! | "Permission denied" after the user was changed | the new user may not execute the program, or enter the directory | [fewer privileges](crate::guide#fewer-privileges) |
 //!
@@ -69,7 +69,7 @@
 //! | --- | --- | --- |
 //! | the processor is busy after a restart | a listener or connection was closed without being deregistered: the successor has it too, so epoll goes on telling of it | deregister, then drop |
 //! | the same in the successor | the predecessor called `shutdown` on the listener | drop it, never `shutdown` |
-//! | the loop hangs in `accept` | an earlier generation made the listener blocking: the flag belongs to the socket, and so to both processes | `set_nonblocking(true)` before it is registered; never `false` |
+//! | the loop hangs in `accept` | an earlier generation made the listener blocking: the flag belongs to the socket, and so to both processes. A warning says so | a [`Gate`](crate::Gate), or `set_nonblocking(true)` after `ready` |
 //! | a restart stops halfway | `poll` was called once, and an edge-triggered loop heard no more | call it until it returns `None` |
 //! | `poll` of mio ends with `Interrupted` | a signal, the end of a child, SIGCONT | go on with the loop |
 //!
@@ -79,7 +79,8 @@
 //! | --- | --- | --- |
 //! | bytes are lost or come twice | the program went on reading or writing after [`StateRequested`](crate::Event::StateRequested) | freeze: nothing is read, written or accepted until `Failed` or `Resumed` |
 //! | answers are cut off | what was read and not answered, or answered and not written, was not saved | it is state: save it with the connection |
-//! | "too many open files" | there is no room for the descriptors that are under way | [memory and descriptors](crate::guide#memory-and-descriptors-for-two-processes) |
+//! | "Too many open files" | there is no room for the descriptors that are under way | [memory and descriptors](crate::guide#memory-and-descriptors-for-two-processes) |
+//! | "after the successor had been given the sockets" | a socket was bound or removed while the successor started | ask for the restart again |
 //! | the successor cannot read the state | the format has changed | a version in the name of the blob; [`Handover::rehearse`](crate::Handover::rehearse) in the program's tests |
 //! | the service stands still for a long time | the successor initialises after it has asked for the state | ask last: `receive` stands right before `ready` |
 //!
@@ -87,6 +88,6 @@
 //!
 //! | symptom | cause | remedy |
 //! | --- | --- | --- |
-//! | "another restarter lives in this process" in tests | there is one at a time, and tests are threads of one process | a test that builds one runs in a process of its own |
+//! | "another Restarter or RestartTask lives in this process" in tests | there is one at a time, and tests are threads of one process | a test that builds one runs in a process of its own |
 //! | it does not link | glibc before 2.29 | a newer glibc, or musl 1.1.24 or newer: `--target x86_64-unknown-linux-musl` |
 //! | it does not build on macOS or Windows | the crate is for Linux | build it for Linux: `--target x86_64-unknown-linux-gnu` |

@@ -1,7 +1,10 @@
-//! What the pages show of the examples is what stands in the examples.
+//! What the pages show of the examples is what stands in the examples, and what they quote is what is said.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a text")
@@ -48,4 +51,26 @@ fn the_front_page_shows_the_smallest_server() {
 #[test]
 fn the_readme_can_be_read_in_a_few_minutes() {
     assert!(read("README.md").lines().count() <= 200);
+}
+
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn the_symptoms_are_quoted_as_they_are_said() {
+    let files = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let text: String = files.iter().map(|file| fs::read_to_string(file).expect("a source file")).collect();
+    let mut said: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();
+    for error in [libc::EADDRINUSE, libc::EMFILE, libc::EACCES] {
+        said += &io::Error::from_raw_os_error(error).to_string();
+    }
+    let page = read("src/troubleshooting.rs");
+    let symptoms = page.lines().filter_map(|line| line.strip_prefix("//! | ")?.split(" | ").next());
+    let quotes: Vec<_> = symptoms.flat_map(|symptom| symptom.split('"').skip(1).step_by(2)).collect();
+    assert!(quotes.len() >= 10, "{quotes:?}: is the page still what this test reads?");
+    for quote in quotes {
+        assert!(said.contains(quote), "nothing says {quote:?}");
+    }
 }

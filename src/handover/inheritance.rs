@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use crate::sys::{Mapping, Origin};
 use crate::wire::Message;
 
-/// What the predecessor has handed over: taken by name, each once, as what the program wants it to be. What it does not take is closed
-/// when the service is granted.
+/// What the predecessor has handed over. The program takes each item once, by its name, and chooses
+/// the type that it becomes. Items that it does not take are closed when the service is granted.
 ///
 /// Connections may be taken at once, but neither read nor written before [`Granted`](crate::Event::Granted), or the return of
 /// [`ready`](crate::Restarter::ready): until then the predecessor can still get them back.
 ///
-/// A forked child has a copy, and takes from that what it wants: its parent still has all of it. If another thread was just taking
-/// something at the fork, the copy is empty.
+/// A forked child has a copy. What the child takes, its parent still has. If another thread of the
+/// parent was taking an item at the moment of the fork, the copy is empty.
 ///
 /// ```
 /// use std::net::{TcpListener, TcpStream};

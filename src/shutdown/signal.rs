@@ -85,8 +85,9 @@ impl ShutdownSignal {
     /// Resolves once for each phase that this signal has not reported yet: when the shutdown begins, the next time when it is forced, and
     /// then never again. So it can be awaited in a loop that goes on to finish its work.
     ///
-    /// A phase counts as reported when the future has resolved: one that is dropped before, in a `select!`, say, has reported nothing.
-    /// If both phases have begun when it is first awaited, it resolves at once, and once more; ask [`is_forced`](Self::is_forced).
+    /// A phase counts as reported when the future has resolved. A future that is dropped before that, in
+    /// a `select!`, say, has reported nothing. If both phases have begun when the first future is
+    /// awaited, that one and the next resolve at once: ask [`is_forced`](Self::is_forced).
     ///
     /// ```
     /// # async fn next_request() -> Option<()> { None }
