@@ -126,7 +126,8 @@ impl Laws {
         if self.broken {
             let in_order = match output {
                 Output::Action(Action::Reply(_, Reply::Forbidden(Refusal::RestartThreadGone))) => true,
-                Output::Action(Action::Reply(_, Reply::Refused(Refusal::Stopping)) | Action::TellStopping) => self.stopped,
+                Output::Action(Action::TellStopping) => self.stopped,
+                Output::Action(Action::Reply(_, Reply::Refused(Refusal::Stopping))) => self.stopped || self.dropped,
                 Output::Notice(Notice::Predecessor(_)) => true,
                 _ => false,
             };
