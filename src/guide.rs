@@ -409,9 +409,16 @@
 //!
 //! ## Log lines
 //!
-//! The `log` target is `pollflip`, or begins with `pollflip::`. Lines of a restart begin with the process that writes them, its generation
-//! and the next one, the number of the restart (each process counts anew) and the time since it was asked for:
-//! `process 812, generation 3 → 4, restart 1 after 20.4 ms: …`.
+//! The `log` target is `pollflip`, or begins with `pollflip::`. Each line of a restart names the
+//! process that writes it, the two generations, the restart (each process counts its own) and the
+//! time since it was asked for:
+//!
+//! ```text
+//! process 812, generation 3 → 4, restart 1 after 0.0 ms: starting /usr/local/bin/echo-server
+//! process 812, generation 3 → 4, restart 1 after 2.4 ms: process 977 is getting ready
+//! process 812, generation 3 → 4, restart 1 after 41.7 ms: process 977 has taken over
+//! process 812, generation 3 → 4, restart 1 after 41.9 ms: final, process 977 serves
+//! ```
 //!
 //! | level | what | who should look |
 //! | --- | --- | --- |
@@ -423,8 +430,9 @@
 //! ## The status
 //!
 //! The `status` of the coordination socket ([`Status`](crate::Status), as JSON for programs) says
-//! who serves, in which generation, and how the last restarts ended, those of earlier processes
-//! included. Worth an alarm:
+//! who serves, in which generation, with which program and version, which earlier processes still
+//! finish their work, and how the last restarts ended, those of earlier processes included. Worth
+//! an alarm:
 //!
 //! - an outcome that is not `ok`;
 //! - a generation that does not move with a deploy;

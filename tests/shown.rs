@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
+/// Its rehearsal runs here. An example of which cargo is to run the tests is built for these alone, and not as a program.
+#[allow(dead_code, reason = "only its test is wanted")]
+#[path = "../examples/live_connections.rs"]
+mod live_connections;
+
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a text")
 }
