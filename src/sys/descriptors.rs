@@ -54,12 +54,21 @@ pub(crate) fn name_of(number: RawFd) -> Option<PathBuf> {
     fs::read_link(format!("/proc/thread-self/fd/{number}")).ok()
 }
 
-/// The descriptor of this process that a path names, if it names one.
+/// The descriptor of this process that a path begins with, if it does: the file itself, or a
+/// directory that the rest of the path is in.
 pub(crate) fn named_by(path: &Path) -> Option<RawFd> {
-    let directory = path.parent()?;
-    let own = format!("/proc/{}/fd", std::process::id());
-    let is_own = ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd", &own].iter().any(|own| directory == Path::new(own));
-    path.file_name()?.to_str()?.parse().ok().filter(|_| is_own)
+    path.ancestors().find_map(|path| {
+        let number = path.file_name()?.to_str()?.parse().ok()?;
+        is_own_table(path.parent()?).then_some(number)
+    })
+}
+
+/// Whether the descriptors of this process, or of a thread of it, are in that directory, by whatever
+/// name.
+fn is_own_table(directory: &Path) -> bool {
+    let (Ok(directory), Ok(own)) = (fs::canonicalize(directory), fs::canonicalize("/proc/self")) else { return false };
+    let below = directory.strip_prefix(own).ok().and_then(Path::to_str);
+    below.is_some_and(|below| below == "fd" || (below.starts_with("task/") && below.ends_with("/fd")))
 }
 
 /// Whether this thread may have the kernel close a range of descriptors: not before Linux 5.9, nor
@@ -77,10 +86,11 @@ mod tests {
     #[test]
     fn a_path_names_a_descriptor_of_this_process_or_none() {
         let own = format!("/proc/{}/fd/7", std::process::id());
-        for (path, number) in [("/dev/fd/7", Some(7)), ("/proc/self/fd/7", Some(7)), (&*own, Some(7))] {
-            assert_eq!(named_by(Path::new(path)), number, "{path}");
+        let names = ["/dev/fd/7", "/proc/self/fd/7", "/proc/thread-self/fd/7", &own, "/proc/self/./fd/7/bin/12/server", "/dev/fd/7/.."];
+        for path in names {
+            assert_eq!(named_by(Path::new(path)), Some(7), "{path}");
         }
-        for path in ["/proc/1/fd/7", "/dev/fd/x", "/dev/fd", "/srv/fd/7", "7"] {
+        for path in ["/proc/1/fd/7", "/dev/fd/x", "/dev/fd", "/srv/fd/7", "/srv/7/server", "/proc/self/fd", "7"] {
             assert_eq!(named_by(Path::new(path)), None, "{path}");
         }
     }

@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         a_successor_gets_what_stands_above_many_descriptors_that_it_does_not_get,
         a_successor_gets_the_last_number_that_is_allowed,
         a_program_that_is_named_by_a_descriptor_is_started,
+        a_program_in_a_directory_that_is_named_by_a_descriptor_is_started,
         what_it_costs_to_start_a_successor_from_many_descriptors_is_bounded,
     ]
 }
@@ -136,6 +137,19 @@ fn a_program_that_is_named_by_a_descriptor_is_started() {
             .set("program", Path::new(where_from).join(number.to_string()))
             .plan(&format!("born open-as {number} {}", program.display()))
             .start();
+        let new = service.restart();
+        assert_eq!(service.connect().pid, new.pid);
+    }
+}
+
+fn a_program_in_a_directory_that_is_named_by_a_descriptor_is_started() {
+    for where_from in ["/proc/self/fd", "/dev/fd", "/dev/../proc/self/./fd"] {
+        let setup = Setup::new();
+        let program = own_program();
+        let (directory, name) = (program.parent().expect("a directory"), program.file_name().expect("a name"));
+        let number = 60;
+        let path = Path::new(where_from).join(number.to_string()).join(name);
+        let service = setup.set("program", path).plan(&format!("born open-as {number} {}", directory.display())).start();
         let new = service.restart();
         assert_eq!(service.connect().pid, new.pid);
     }
