@@ -322,7 +322,7 @@ impl Client {
             let no_frame = |why| RequestError::Protocol(format!("{why}; is that the path of a coordination socket?"));
             if let Some(frame) = self.frames.next_frame().map_err(no_frame)? {
                 return match Coordination::decode(&frame).map_err(RequestError::Protocol)? {
-                    Coordination::Response(response) => Ok(response),
+                    Coordination::Response(response) => Ok(response.on_lines()),
                     Coordination::Request(_) => Err(RequestError::Protocol("a request came as an answer".into()).into()),
                 };
             }

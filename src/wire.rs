@@ -181,9 +181,21 @@ pub fn line(text: &str) -> String {
             line.push('…');
             break;
         }
-        line.push(if c.is_control() { ' ' } else { c });
+        line.push(visible(c));
     }
     line
+}
+
+/// The same of any length, for texts of another process that are bounded already: what a terminal would obey, or show as a line of
+/// its own, is a space.
+pub fn on_one_line(text: &str) -> String {
+    text.chars().map(visible).collect()
+}
+
+fn visible(c: char) -> char {
+    // The ends of lines and paragraphs of Unicode, and what turns the direction of the text that follows.
+    let is_format = matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if c.is_control() || is_format { ' ' } else { c }
 }
 
 /// A value that is read from JSON.
@@ -225,6 +237,13 @@ fn object(f: &mut JsonFormatter<'_, '_>, members: &[(&str, &dyn DisplayJson)]) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_has_nothing_that_a_terminal_obeys_or_shows_as_another_line() {
+        let text = "\u{1b}[31mred\u{7}\u{9b}2J\r\n\u{2028}next\u{2029}\u{202e}turned\u{2066} é…";
+        assert_eq!(line(text), " [31mred  2J   next  turned  é…");
+        assert_eq!(on_one_line(text), " [31mred  2J   next  turned  é…");
+    }
 
     #[test]
     fn what_a_successor_is_told_of_its_start_is_read_as_it_was_written() {

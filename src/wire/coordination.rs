@@ -6,7 +6,7 @@ use std::fmt;
 use nojson::{DisplayJson, JsonFormatter, JsonParseError, JsonValueKind, RawJsonValue};
 
 use super::status::{Json, Status};
-use super::{field_or_default, object, read, written};
+use super::{field_or_default, object, on_one_line, read, written};
 
 /// The largest frame on a coordination socket, in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
@@ -63,6 +63,20 @@ impl Coordination {
     /// The message in a frame without its length; an error says what is wrong with it.
     pub fn decode(frame: &[u8]) -> Result<Coordination, String> {
         read(frame, |json| json.try_into())
+    }
+}
+
+impl Response {
+    /// As a client shows it: the service can be another user's, and the client root at a terminal.
+    pub fn on_lines(self) -> Response {
+        match self {
+            Response::RestartFailed(why) => Response::RestartFailed(on_one_line(&why)),
+            Response::RestartRefused(why) => Response::RestartRefused(on_one_line(&why)),
+            Response::RestartImpossible(why) => Response::RestartImpossible(on_one_line(&why)),
+            Response::Progress(text) => Response::Progress(on_one_line(&text)),
+            Response::Status(status) => Response::Status(Box::new(status.on_lines())),
+            Response::RestartComplete(_) => self,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nojson::{DisplayJson, JsonFormatter, JsonParseError, RawJsonValue};
 
-use super::{field, field_or_default, object};
+use super::{field, field_or_default, object, on_one_line};
 
 /// Where a service stands: what [`Restarter::status`](crate::Restarter::status) returns and
 /// [`request_status`](crate::restart_coordination_socket::request_status) fetches.
@@ -156,6 +156,26 @@ impl Status {
             last_failure: None,
             outcomes: Vec::new(),
             notes: Vec::new(),
+        }
+    }
+
+    /// As a client shows it, each text on one line.
+    pub(super) fn on_lines(self) -> Status {
+        let line = |text: Option<String>| text.map(|text| on_one_line(&text));
+        Status {
+            state: ServiceState::of(on_one_line(self.state.as_str())),
+            version: line(self.version),
+            program: on_one_line(&self.program),
+            progress: line(self.progress),
+            impossible: line(self.impossible),
+            last_failure: line(self.last_failure),
+            outcomes: self.outcomes.into_iter().map(|outcome| Outcome { text: on_one_line(&outcome.text), ..outcome }).collect(),
+            notes: self.notes.iter().map(|note| on_one_line(note)).collect(),
+            pid: self.pid,
+            generation: self.generation,
+            draining: self.draining,
+            successor: self.successor,
+            under_way_ms: self.under_way_ms,
         }
     }
 

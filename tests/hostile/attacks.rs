@@ -3,6 +3,7 @@
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ trials![
     promise_05_clients_that_have_been_answered_make_room,
     promise_05_askers_among_a_crowd_that_came_in_one_instant_are_all_answered,
     promise_05_an_asker_who_is_hung_up_on_before_it_is_read_asks_again,
+    promise_10_a_service_of_another_user_has_no_say_over_the_terminal_of_a_client,
 ];
 
 /// What the attack may cost, as the guide says: 64 clients with a frame of 64 KiB and as much of answers each, both in buffers that have
@@ -231,6 +233,46 @@ fn promise_05_an_asker_who_is_hung_up_on_before_it_is_read_asks_again() {
     assert_eq!(client.receive(), r#"{"Request":{"Restart":{"progress":true}}}"#);
     client.send(r#"{"Response":{"RestartComplete":7}}"#);
     assert_eq!(asker.join().expect("a thread").expect("an answer"), 7);
+}
+
+/// What a terminal would obey, and what would be a line of its own in what the client prints.
+const COMMANDS: &str = r"\u001b]0;owned\u0007\u001b[31m\nprocess 1: serving\r\u009b2J\u2028\u202ex";
+
+/// The client may be root at a terminal, and the service somebody's.
+fn promise_10_a_service_of_another_user_has_no_say_over_the_terminal_of_a_client() {
+    let keep = directory();
+    let path = keep.path().join("restart.sock");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let is_harmless = |text: &str| !text.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{202e}'));
+    for answer in ["RestartFailed", "RestartRefused", "RestartImpossible", COMMANDS] {
+        let path = path.clone();
+        let asker = thread::spawn(move || {
+            let mut lines = Vec::new();
+            let outcome = request_restart(path, DEADLINE, |line| lines.push(line.to_owned()));
+            (lines, outcome.expect_err("no restart").to_string())
+        });
+        let mut client = Raw(listener.accept().expect("an asker").0);
+        client.receive();
+        client.send(&format!(r#"{{"Response":{{"Progress":"{COMMANDS}"}}}}"#));
+        client.send(&format!(r#"{{"Response":{{"{answer}":"{COMMANDS}"}}}}"#));
+        let (lines, why) = asker.join().expect("a thread");
+        assert!(lines.len() == 1 && lines[0].contains("process 1: serving") && is_harmless(&lines[0]), "{lines:?}");
+        assert!(is_harmless(&why), "{why:?}");
+    }
+
+    let asker = thread::spawn(move || Command::new(env!("CARGO_BIN_EXE_pollflip")).arg("status").arg(path).output());
+    let mut client = Raw(listener.accept().expect("an asker").0);
+    client.receive();
+    let of = |name| format!(r#""{name}":"{COMMANDS}""#);
+    let texts = ["state", "version", "program", "progress", "impossible", "last_failure"].map(of).join(",");
+    let outcome = format!(r#"{{"at":1,"took_ms":1,"ok":true,{}}}"#, of("text"));
+    client
+        .send(&format!(r#"{{"Response":{{"Status":{{"pid":7,"generation":0,"outcomes":[{outcome}],"notes":["{COMMANDS}"],{texts}}}}}}}"#));
+    let shown = asker.join().expect("a thread").expect("a process").stdout;
+    let shown = String::from_utf8(shown).expect("text");
+    // The state, and a line each for all but the last failure.
+    assert_eq!(shown.lines().count(), 7, "{shown:?}");
+    assert!(shown.lines().all(|line| line.contains("process 1: serving") && is_harmless(line)), "{shown:?}");
 }
 
 fn promise_05_a_flood_of_requests_during_a_restart_changes_nothing() {
