@@ -112,13 +112,16 @@ impl RestartConfig {
     /// what this crate passes. Unless told otherwise they do: some are passed on purpose. A warning
     /// names them when they become more than this process was born with: those that a C library
     /// opens without O_CLOEXEC stay open from generation to generation, and the client of such a
-    /// connection never sees its end. With `false` a successor gets none of them.
+    /// connection never sees its end. With `false` a successor gets none of them, not even those
+    /// that another thread opens during the start.
     ///
     /// Descriptors that are CLOEXEC are closed in the successor before its program is looked for. A
     /// start that a slow file system or a virus scanner holds up keeps no connection open, and no
     /// address taken. Both are decided by what is open just before the start. What another thread
     /// opens at that very moment, CLOEXEC, the held-up successor may still have. What it opens
-    /// without O_CLOEXEC may be missing in the successor.
+    /// without O_CLOEXEC may be missing in the successor. Where no range
+    /// of numbers can be closed at once (musl, glibc before 2.34, Linux before 5.9), `false` reaches
+    /// as far as the table of descriptors did just before the start.
     ///
     /// ```
     /// let config = pollflip::RestartConfig::new().inherit_descriptors(false);

@@ -41,28 +41,31 @@ pub(super) struct Fate {
 
 impl Fate {
     /// As things stand. What another thread opens after that, or closes and opens again under the
-    /// same number, is not known.
+    /// same number, is not known: where nothing goes along but what is needed, each number in reach
+    /// is closed, open or not.
     pub(super) fn now(launch: &Launch, program: &Program, job: &Job) -> Fate {
-        let Descriptors { closing, staying, is_all } = Descriptors::open(job.lifeline.as_raw_fd().saturating_add(BEYOND));
+        let Descriptors { closing, staying, is_all, looked_at } = Descriptors::open(job.lifeline.as_raw_fd().saturating_add(BEYOND));
         let open = closing.len() + staying.len();
         let passed: Vec<RawFd> = job.passed.iter().map(|(.., number)| *number).collect();
         // A script is opened by its interpreter, after that was executed.
         let named: Vec<RawFd> = [Some(&*program.path), launch.directory()].into_iter().flatten().filter_map(sys::named_by).collect();
         let goes = |number: &RawFd| *number < FIRST || launch.inherit_descriptors;
-        let (staying, unwanted): (Vec<_>, Vec<_>) = staying.into_iter().filter(|number| !passed.contains(number)).partition(goes);
+        let staying: Vec<_> = staying.into_iter().filter(|number| !passed.contains(number) && goes(number)).collect();
         let highest = staying.iter().chain(&passed).chain(&named).copied().max().unwrap_or(0).max(FIRST - 1);
         let own = job.lifeline.as_raw_fd();
         // Its own number is one that this process may have: there can be a limit.
         let lifeline = if is_all { (highest + 1).max(BEYOND_DIGITS).min(own) } else { own };
         let is_needed = |number: &RawFd| *number == lifeline || passed.contains(number) || named.contains(number);
+        let closed_from = is_all.then_some(highest.max(lifeline) + 1);
         let mut closed = closing;
-        if !unwanted.is_empty() {
-            closed.extend(unwanted);
-            closed.sort_unstable();
+        if !launch.inherit_descriptors {
+            // The standard streams go along unless they are CLOEXEC.
+            closed.retain(|number| *number < FIRST);
+            closed.extend(FIRST..looked_at);
         }
         closed.retain(|number| !is_needed(number));
         let staying = staying.into_iter().filter(|number| *number >= FIRST).collect();
-        Fate { lifeline, closed, closed_from: is_all.then_some(highest.max(lifeline) + 1), staying, open }
+        Fate { lifeline, closed, closed_from, staying, open }
     }
 
     /// What is given under which number: sockets of systemd first, since the number of the lifeline
@@ -106,4 +109,46 @@ fn name(number: RawFd) -> String {
 /// On one line.
 fn public_name(path: &Path) -> String {
     path.to_string_lossy().escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs::File;
+    use std::sync::Arc;
+
+    use crate::config::RestartConfig;
+    use crate::machine::Attempt;
+
+    use super::*;
+
+    /// Where the numbers stand that a successor must not get, and the fate of all.
+    fn fate(inherit: bool) -> (BTreeSet<RawFd>, Fate) {
+        let launch = RestartConfig::new().inherit_descriptors(inherit).launch().expect("a launch");
+        let lifeline = Arc::new(File::open("/dev/null").expect("a file").into());
+        let job = Job { attempt: Attempt(1), lifeline, passed: Vec::new() };
+        let fate = Fate::now(&launch, launch.program.as_ref().expect("a program"), &job);
+        (fate.closed.iter().copied().collect(), fate)
+    }
+
+    #[test]
+    fn what_is_opened_after_the_look_is_closed_where_nothing_goes_along() {
+        let (closed, fate) = fate(false);
+        let first = fate.closed_from.expect("a table of descriptors");
+        // Many of these are not open now, and another thread may open them until the start.
+        let left: Vec<_> = (FIRST..first.max(64)).filter(|number| !closed.contains(number)).collect();
+        assert_eq!(left, [fate.lifeline]);
+        assert!(fate.closed.is_sorted());
+    }
+
+    #[test]
+    fn what_goes_along_is_not_closed() {
+        // Other tests open files meanwhile, CLOEXEC as std has it.
+        let file = File::open("/dev/null").expect("a file");
+        let number = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_DUPFD(100)).expect("a descriptor");
+        let (closed, fate) = fate(true);
+        assert!(fate.staying.contains(&number) && !closed.contains(&number), "{fate:?}");
+        assert!(fate.closed_from.is_some_and(|first| first > number));
+        nix::unistd::close(number).expect("it is open");
+    }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Descriptors {
     pub(crate) staying: Vec<RawFd>,
     /// Nothing else was open. Where `/proc` does not tell the size of the table, that is unknown.
     pub(crate) is_all: bool,
+    /// So many numbers were looked at, from 0 on.
+    pub(crate) looked_at: RawFd,
 }
 
 impl Descriptors {
@@ -31,7 +33,8 @@ impl Descriptors {
         }
         let size = table_size();
         open.is_all = size.is_some();
-        for number in 0..size.unwrap_or(guess) {
+        open.looked_at = size.unwrap_or(guess);
+        for number in 0..open.looked_at {
             // SAFETY: the call takes two numbers, and fails for one that is not open.
             match unsafe { libc::fcntl(number, libc::F_GETFD) } {
                 -1 => {}
