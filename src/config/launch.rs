@@ -167,7 +167,7 @@ fn own_path() -> Option<PathBuf> {
     // What is no path of the file that runs names another one by now. An absolute one may: there stands a new release.
     let is_believed = |path: &PathBuf| (path.is_absolute() && sys::executed_path().as_ref() == Some(path)) || is_this_program(path);
     let own_file = || env::current_exe().ok().filter(|path| is_this_program(path));
-    let path = started_by().filter(is_believed).or_else(own_file)?;
+    let path = started_by().filter(|path| !is_by_way_of_a_process(path)).filter(is_believed).or_else(own_file)?;
     absolute(&path).ok().map(|whole| followed(whole, &path))
 }
 
@@ -202,7 +202,14 @@ fn executed_environment() -> io::Result<Vec<(OsString, OsString)>> {
 fn named_directory() -> Option<PathBuf> {
     let path = PathBuf::from(env::var_os("PWD")?);
     let here = sys::working_directory()?;
-    Some(path).filter(|path| path.is_absolute() && !sys::has_gained_rights() && sys::identity_behind(path) == Some(here))
+    let is_believed = path.is_absolute() && !is_by_way_of_a_process(&path) && !sys::has_gained_rights();
+    Some(path).filter(|path| is_believed && sys::identity_behind(path) == Some(here))
+}
+
+/// Whether a path leads through what a process has: that is another place once this process has
+/// changed its directory, or the other one has ended. Its own program stays.
+fn is_by_way_of_a_process(path: &Path) -> bool {
+    (path.starts_with("/proc") || path.starts_with("/dev/fd")) && path != Path::new("/proc/self/exe")
 }
 
 /// A relative path that was made absolute against the directory of now, with the name by which that was entered instead: a `current`
@@ -217,6 +224,7 @@ fn followed(absolute: PathBuf, path: &Path) -> PathBuf {
 fn own_directory(program: Option<&Path>) -> Option<PathBuf> {
     let here = env::current_dir().ok()?;
     let named = named_directory().filter(|named| *named != here);
+    let program = program.filter(|program| !is_by_way_of_a_process(program));
     Some(named.or_else(|| beside(program?, &here)).unwrap_or(here))
 }
 

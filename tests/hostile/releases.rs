@@ -19,6 +19,7 @@ trials![
     a_service_in_a_directory_of_its_own_stays_there,
     a_relative_start_without_the_name_of_the_directory_is_warned_of,
     a_name_of_another_directory_is_not_believed,
+    promise_10_a_name_by_way_of_a_process_does_not_lead_where_that_goes_later,
     a_program_that_is_set_by_a_relative_path_follows_a_current_link,
     a_program_file_that_is_mounted_by_itself_is_said_to_be_the_same,
 ];
@@ -130,6 +131,24 @@ fn a_name_of_another_directory_is_not_believed() {
         let setup = Setup::new();
         let root = releases(&setup, 2);
         is_warned_of(&started(setup, &root, &format!("cd \"$WHERE/current\" && exec env PWD=\"{name}\" ./bin/server")), &root);
+    }
+}
+
+/// An operator who has entered the directory of a running process has such a name, and a service that
+/// changes its directory after that must not start what lies there.
+fn promise_10_a_name_by_way_of_a_process_does_not_lead_where_that_goes_later() {
+    let starts = [
+        "cd \"$WHERE/current\" && exec env PWD=/proc/self/cwd ./bin/server",
+        "cd -P \"$WHERE/current\" && cd /proc/$$/cwd && exec ./bin/server",
+        "cd -P \"$WHERE/current\" && exec /proc/$$/cwd/bin/server",
+    ];
+    for start in starts {
+        let setup = Setup::new();
+        let root = releases(&setup, 2);
+        let setup = setup.plan(&format!("built chdir {}", root.join("releases/2").display()));
+        let service = started(setup, &root, start);
+        let new = service.restart();
+        assert_eq!(procfs::executable(new.pid), root.join("releases/1/bin/server"), "{start}");
     }
 }
 

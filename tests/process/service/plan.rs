@@ -199,6 +199,7 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             mem::forget(files);
             "open".into()
         }
+        ("chdir", _) => std::env::set_current_dir(rest).map_or_else(|error| error.to_string(), |()| "there".into()),
         ("touch-mebibytes", _) => {
             let mut memory = vec![0_u8; rest.parse::<usize>().expect("a number") << 20];
             memory.iter_mut().step_by(1024).for_each(|byte| *byte = 1);
