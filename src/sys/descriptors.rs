@@ -62,14 +62,6 @@ pub(crate) fn named_by(path: &Path) -> Option<RawFd> {
     path.file_name()?.to_str()?.parse().ok().filter(|_| is_own)
 }
 
-/// Whether this thread may have the kernel close a range of descriptors: not before Linux 5.9, nor
-/// under some filters.
-pub(super) fn can_close_ranges() -> bool {
-    let last = libc::c_uint::MAX;
-    // SAFETY: the call takes three numbers, and no descriptor has this one.
-    unsafe { libc::syscall(libc::SYS_close_range, last, last, 0) == 0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
