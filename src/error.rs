@@ -160,6 +160,10 @@ pub enum Refusal {
     /// [`Event::NoMoreRestarts`](crate::Event::NoMoreRestarts).
     #[error("the restart thread of this process is gone: stop and start the service")]
     RestartThreadGone,
+    /// The operating system is not Linux, which alone has what a restart needs. The crate serves there
+    /// all the same: sockets, the coordination socket, signals and shutdown work. Every restart is refused.
+    #[error("this operating system is not Linux, and restarts need that: stop the service and start the new version")]
+    Unsupported,
     /// This process is a forked child, and was asked through its copy of the [`Restarter`](crate::Restarter).
     #[error("this is a forked child's copy of a Restarter: ask the process that built it, or build one here")]
     Forked,
@@ -182,7 +186,8 @@ impl Refusal {
             | Refusal::MissingCall { .. }
             | Refusal::ContainerMain { .. }
             | Refusal::OtherPidNamespace
-            | Refusal::RestartThreadGone => true,
+            | Refusal::RestartThreadGone
+            | Refusal::Unsupported => true,
             Refusal::NotReady
             | Refusal::UnderWay { .. }
             | Refusal::OnProbation { .. }

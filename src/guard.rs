@@ -72,7 +72,6 @@ use std::process::{self, ExitCode, Termination};
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::error::{Error, Exit};
@@ -173,7 +172,7 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// The service cannot be started at all; this program has more rights than its caller; this
+    /// The operating system is not Linux; the service cannot be started at all; this program has more rights than its caller; this
     /// process has more threads; `/proc` is not there, or is that of another PID namespace; a
     /// system call that a guard needs fails.
     pub fn enter(self) -> Result<Option<Ended>, Error> {
@@ -184,6 +183,9 @@ impl Guard {
             let why = "a guard starts what its caller has named, and this program has more rights than its caller (setuid, capabilities of its \
                        file): have a service manager start it";
             return Err(Error::Unsuitable(why.into()));
+        }
+        if !sys::CAN_RESTART {
+            return Err(Error::Unsuitable("a guard needs Linux, and this operating system is another one".into()));
         }
         if !sys::proc_is_ours() {
             let why = "a guard needs /proc of its own PID namespace, and there is none: mount it (unshare --mount-proc)";
@@ -212,7 +214,7 @@ impl Guard {
         watched_signals().thread_set_mask().map_err(|error| Error::os("cannot block signals")(error.into()))?;
         // An ignored one would take the status of each child away.
         sys::set_to_default(libc::SIGCHLD);
-        prctl::set_child_subreaper(true).map_err(|error| Error::os("cannot become a subreaper")(error.into()))?;
+        sys::take_orphans_in().map_err(Error::os("cannot become a subreaper"))?;
         Driver::new(command, self.rules)?.run()
     }
 }

@@ -4,7 +4,8 @@
 //! A successor is started beside the process that serves. It gets the listening sockets, says when
 //! it can serve, and is given the service. If it fails before that, its predecessor keeps serving,
 //! and the one who asked is told why. There is no async runtime and no callback framework. Linux
-//! 5.4 or newer.
+//! 5.4 or newer; off Linux it compiles and serves, and each restart is
+//! [refused](Refusal::Unsupported).
 //!
 //! | to | read |
 //! | --- | --- |
@@ -183,6 +184,7 @@
 mod error;
 mod machine;
 mod wire;
+#[cfg_attr(not(target_os = "linux"), path = "elsewhere/mod.rs")]
 mod sys;
 mod notify;
 mod systemd;

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socketpair, sockopt};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::sys;
 use crate::wire::{MAX_PACKET, Message};
@@ -73,9 +73,7 @@ impl Lifeline {
     /// Our end, and the one for the other side. Both are CLOEXEC from birth.
     pub(crate) fn pair() -> io::Result<(Lifeline, OwnedFd)> {
         sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])?;
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(|error| sys::naming("socketpair")(error.into()))?;
+        let (ours, theirs) = sys::packet_sockets().map_err(sys::naming("socketpair"))?;
         Ok((Lifeline::from(ours), theirs))
     }
 
@@ -184,7 +182,7 @@ impl Lifeline {
 
     /// Whether the kernel is to say of each message which process sends it.
     pub(crate) fn name_senders(&self, named: bool) -> io::Result<()> {
-        Ok(setsockopt(&self.socket, sockopt::PassCred, &named)?)
+        sys::name_senders(&self.socket, named)
     }
 
     fn receive_any(&self, sender: &mut Option<u32>) -> Option<Incoming> {
@@ -282,11 +280,9 @@ impl Lifeline {
 
     /// An error: that cannot be told now. The end is there to be read again.
     fn other_end_closed(&self) -> io::Result<bool> {
-        let hung_up = PollFlags::from_bits_retain(libc::POLLRDHUP);
-        let mut fds = [PollFd::new(self.socket.as_fd(), hung_up)];
         loop {
-            match poll(&mut fds, PollTimeout::ZERO) {
-                Ok(ready) => return Ok(ready > 0),
+            match sys::has_hung_up(&self.socket) {
+                Ok(has_hung_up) => return Ok(has_hung_up),
                 Err(Errno::EINTR) => {}
                 // Such as a limit of no descriptor at all. It says nothing about the lifeline.
                 Err(_) => return Err(io::Error::from_raw_os_error(libc::ENOMEM)),

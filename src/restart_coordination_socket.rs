@@ -33,18 +33,18 @@ mod server;
 use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{MsgFlags, SockType, send};
+use nix::sys::socket::SockType;
 
 use crate::config::RestartConfig;
 use crate::error::RequestError;
 use crate::sockets::unix_client;
+use crate::sys;
 use crate::wire::{Coordination, Frames, Request, Response};
 
 pub use crate::wire::{Outcome, ServiceState, Status};
@@ -169,11 +169,6 @@ const RETRY: Duration = Duration::from_millis(5);
 const LAST_LOOK: Duration = Duration::from_micros(1);
 /// How many of them: more than what the kernel holds takes.
 const LAST_LOOKS: u32 = 128;
-
-/// Writes as much as there is room for. std's own does it with SIGPIPE before Rust 1.90, and that kills a program that does not ignore it.
-fn send_part(stream: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
-    Ok(send(stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
-}
 
 #[derive(Debug)]
 struct Client {
@@ -308,7 +303,7 @@ impl Client {
         let frame = Coordination::Request(request.clone()).encode();
         let mut left = &frame[..];
         while !left.is_empty() {
-            match send_part(&self.stream, left) {
+            match sys::send_part(&self.stream, left) {
                 Ok(count) => left = &left[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.lost(error)),

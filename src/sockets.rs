@@ -17,7 +17,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::sys::socket::{Backlog, SockType, listen};
+use nix::sys::socket::{SockType, listen};
 
 use crate::error::Error;
 use crate::predecessor::tell_trouble;
@@ -28,7 +28,7 @@ use crate::wire;
 pub(crate) use directory::{Directory, Found};
 pub(crate) use holder::Family;
 pub(crate) use kind::Kind;
-pub(crate) use path::{LONGEST_PATH, PathLock, TEMPORARY, beside, find_stale, lock_name, named, temporary_name, unix_client, unix_socket};
+pub(crate) use path::{PathLock, TEMPORARY, beside, find_stale, lock_name, named, temporary_name, unix_client, unix_socket};
 
 use holder::Holder;
 use path::bind_unix;
@@ -133,7 +133,7 @@ impl Sockets {
             let listener = TcpListener::bind(&addresses[..])?;
             listener.set_nonblocking(true)?;
             // std's own is short for a service under load.
-            listen(&listener, Backlog::MAXALLOWABLE)?;
+            listen(&listener, sys::BACKLOG)?;
             Ok(listener.into())
         })
         .inspect_err(tell_trouble)

@@ -3,6 +3,7 @@
 //! Knows: system calls. Does not know: what they are for. Every descriptor leaves here owned or borrowed, never as a bare number.
 #![allow(unsafe_code, reason = "this is the room for it; each block says why it is sound")]
 
+mod children;
 mod descriptors;
 mod dying;
 mod fork;
@@ -14,37 +15,33 @@ mod probe;
 mod process;
 mod rights;
 pub(crate) mod simulation;
+mod sockets;
 mod spawn;
+mod unix;
+mod watched;
+mod wiped;
 
 use std::ffi::{CStr, CString, OsStr, OsString};
-use std::fs;
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::ptr;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::stat::{fstat, fstatat};
+use nix::sys::stat::fstatat;
 
 use crate::wire::FileId;
 
+pub(crate) use children::{end_by, ended_child, foreground_of, ignore, reap, set_to_default, signal_child};
 pub(crate) use descriptors::{Descriptors, name_of, named_by};
 pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
-pub(crate) use guarding::{
-    Datagram, Execution, end_by, ended_child, exit_of_another, foreground_of, fork_and_execute, ignore, pass_credentials, reap,
-    receive_datagram, set_to_default, signal_child,
-};
+pub(crate) use guarding::{Datagram, Execution, exit_of_another, fork_and_execute, pass_credentials, receive_datagram};
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use oom::{OomKills, OomScore, OwnOomScore, own_oom_score};
 pub(crate) use packet::{receive, send};
@@ -52,82 +49,27 @@ pub(crate) use probe::{missing_call, naming};
 pub(crate) use process::{Process, kill_and_reap};
 pub(crate) use rights::{Maker, Thread, own_capabilities, threads_with};
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};
+pub(crate) use sockets::{
+    BACKLOG, LONGEST_PATH, bind_abstract, bind_private, has_hung_up, is_named, manager_address, name_senders, packet_sockets, peer_uid,
+    send_part, unix_socket,
+};
 pub(crate) use spawn::{Spawn, may_enter, spawn};
+pub(crate) use unix::{
+    adopt, duplicate, file_id, identity, identity_behind, identity_of, is_at_default, is_readable_within, may_grow_to, peek,
+};
+pub(crate) use watched::{Countdown, Flag, SignalQueue, pipe};
 
-/// Waits at most so long for the descriptor to become readable, which it also is at its end; says whether it is.
-pub(crate) fn is_readable_within(fd: impl AsFd, limit: Duration) -> bool {
-    let deadline = Instant::now().checked_add(limit);
-    let mut left = limit;
-    loop {
-        // Rounded up, so as not to spin through the last millisecond.
-        let whole = if left.is_zero() { left } else { left.saturating_add(Duration::from_micros(999)) };
-        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::try_from(whole).unwrap_or(PollTimeout::MAX)) {
-            Ok(1..) => return true,
-            Ok(_) | Err(Errno::EINTR) => {}
-            // The kernel lets nobody wait, and this one is not to spin.
-            Err(_) => thread::sleep(left.min(Duration::from_millis(10))),
-        }
-        left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_zero() {
-            return false;
-        }
-    }
-}
+/// Whether this system has what a restart needs.
+pub(crate) const CAN_RESTART: bool = true;
+/// For a directory whose names are looked at, and that is not read.
+pub(crate) const PATH_ALONE: OFlag = OFlag::O_PATH;
 
 /// So many descriptors there is room for in any case.
 const SPARE: RawFd = 512;
 
-/// Lends the open descriptor of that number for one look; `None` if there is none.
-pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
-    if raw < 0 {
-        return None;
-    }
-    // SAFETY: the number is not -1, and a look with it can only get an error from one that is not open: system calls that read
-    // a descriptor's properties fail cleanly.
-    let fd = unsafe { BorrowedFd::borrow_raw(raw) };
-    fstat(fd).is_ok().then(|| look(fd))
-}
-
-/// The file of an open descriptor, given by number; `None` if there is none of that number.
-#[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
-pub(crate) fn identity(raw: RawFd) -> Option<FileId> {
-    peek(raw, |fd| fstat(fd).ok().map(|stat| FileId { device: u64::from(stat.st_dev), inode: u64::from(stat.st_ino) }))?
-}
-
-/// What a path names, be it a link; `None` if nothing can be seen there.
-pub(crate) fn identity_of(path: &Path) -> Option<FileId> {
-    fs::symlink_metadata(path).ok().map(|found| FileId { device: found.dev(), inode: found.ino() })
-}
-
-/// The same with links followed.
-pub(crate) fn identity_behind(path: &Path) -> Option<FileId> {
-    fs::metadata(path).ok().map(|found| FileId { device: found.dev(), inode: found.ino() })
-}
-
 /// The working directory of this process, which it need not be able to enter anew.
-#[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
 pub(crate) fn working_directory() -> Option<FileId> {
-    fstatat(AT_FDCWD, c"", AtFlags::AT_EMPTY_PATH).ok().map(|stat| FileId { device: u64::from(stat.st_dev), inode: u64::from(stat.st_ino) })
-}
-
-/// Takes over a descriptor that this process was born with, and makes it CLOEXEC again.
-pub(crate) fn adopt(raw: RawFd) -> io::Result<OwnedFd> {
-    if identity(raw).is_none() {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
-    }
-    // SAFETY: the descriptor is open, as was just seen; the callers take each inherited number once, and nobody else was told of it.
-    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    Ok(fd)
-}
-
-/// A duplicate, CLOEXEC, numbered `at_least` or above.
-pub(crate) fn duplicate(fd: impl AsFd, at_least: RawFd) -> io::Result<OwnedFd> {
-    may_fail(&[libc::EMFILE])?;
-    let new = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(at_least))?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(new) })
+    fstatat(AT_FDCWD, c"", AtFlags::AT_EMPTY_PATH).ok().map(|stat| file_id(&stat))
 }
 
 /// How much of what was sent on a unix socket has not been read, as the kernel counts it.
@@ -154,17 +96,6 @@ pub(crate) fn enlarge_descriptor_table(descriptors: RawFd) {
     let _ = memory_file().and_then(|file| duplicate(&file, last));
 }
 
-/// An error if a file may not become so large (RLIMIT_FSIZE): the kernel would kill the process for trying.
-pub(crate) fn may_grow_to(length: impl FnOnce() -> io::Result<u64>) -> io::Result<()> {
-    #[allow(clippy::useless_conversion, reason = "narrower on 32-bit machines")]
-    let limit = u64::from(getrlimit(Resource::RLIMIT_FSIZE)?.0);
-    if limit < i64::MAX as u64 && length()? > limit {
-        let why = format!("it would become larger than this process may make a file ({limit} bytes, RLIMIT_FSIZE)");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
-    }
-    Ok(())
-}
-
 /// The path by which this program was executed, as the kernel was given it.
 pub(crate) fn executed_path() -> Option<PathBuf> {
     // SAFETY: getauxval has no preconditions.
@@ -182,14 +113,6 @@ pub(crate) fn executed_path() -> Option<PathBuf> {
 pub(crate) fn has_gained_rights() -> bool {
     // SAFETY: getauxval has no preconditions.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
-}
-
-/// Whether a signal does what the kernel does of itself: this process neither handles nor ignores it.
-pub(crate) fn is_at_default(signal: Signal) -> bool {
-    // SAFETY: an all-zero sigaction is a valid one.
-    let mut now: libc::sigaction = unsafe { mem::zeroed() };
-    // SAFETY: without a new action nothing changes, and the call writes nothing but `now`.
-    unsafe { libc::sigaction(signal as libc::c_int, ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_DFL }
 }
 
 /// Gives what one name of a directory names another name, under which nothing may be.
@@ -210,4 +133,26 @@ pub(crate) fn set_variable_if_alone(name: &str, value: &OsString) -> io::Result<
     // SAFETY: no other thread exists that could read the environment meanwhile, as was just counted.
     unsafe { std::env::set_var(name, value) };
     Ok(true)
+}
+
+/// The signal that the end of its parent brings this process. A real-time one is an error (EINVAL).
+pub(crate) fn death_signal() -> nix::Result<Option<Signal>> {
+    prctl::get_pdeathsig()
+}
+
+/// From now on the end of its parent brings this process that signal.
+pub(crate) fn set_death_signal(signal: Signal) -> io::Result<()> {
+    Ok(prctl::set_pdeathsig(signal)?)
+}
+
+/// From now on orphans among the descendants of this process become its children.
+pub(crate) fn take_orphans_in() -> io::Result<()> {
+    Ok(prctl::set_child_subreaper(true)?)
+}
+
+/// Takes away what has come of a signal that is blocked in this thread.
+pub(crate) fn forget_pending(signal: Signal) -> io::Result<()> {
+    let waiting = SignalQueue::new(&[signal].into_iter().collect())?;
+    while waiting.next()?.is_some() {}
+    Ok(())
 }

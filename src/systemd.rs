@@ -133,7 +133,7 @@ fn was_passed_bound(number: RawFd) -> bool {
         let address = getsockname::<SockaddrStorage>(fd.as_raw_fd());
         // An unnamed unix socket has an address of the family alone.
         let is_bound = address.is_ok_and(|address| match address.as_unix_addr() {
-            Some(address) => address.path().is_some() || address.as_abstract().is_some(),
+            Some(address) => sys::is_named(address),
             None => true,
         });
         !flags.contains(FdFlag::FD_CLOEXEC) && is_bound && getpeername::<SockaddrStorage>(fd.as_raw_fd()) == Err(Errno::ENOTCONN)

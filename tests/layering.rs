@@ -12,6 +12,9 @@ fn order() -> Vec<String> {
     rooms.collect()
 }
 
+/// What is compiled in the place of `sys` where the system is not Linux.
+const ELSEWHERE: &str = "elsewhere";
+
 /// One file of the crate, without comments and tests.
 struct Source {
     path: PathBuf,
@@ -34,6 +37,10 @@ fn sources() -> Vec<Source> {
                 let mut module: Vec<_> = relative.iter().map(|name| name.to_string_lossy().into_owned()).collect();
                 if module.last().is_some_and(|name| name == "mod") {
                     module.pop();
+                }
+                // It stands in the place of that room.
+                if module[0] == ELSEWHERE {
+                    module[0] = "sys".into();
                 }
                 let lines = code(&fs::read_to_string(&path).expect("a text"));
                 // The program uses the crate as any other program does.
@@ -144,13 +151,15 @@ fn a_file_uses_only_what_stands_above_it() {
 }
 
 #[test]
-fn shutdown_uses_nothing_of_ours_but_what_tells_a_forked_copy() {
+fn shutdown_uses_nothing_of_ours_but_a_flag_and_what_tells_a_forked_copy() {
     for source in sources().iter().filter(|source| source.module[0] == "shutdown") {
         let text: String = source.lines.iter().map(|(_, line)| format!("{line}\n")).collect();
         let others: Vec<_> = uses(source).into_iter().filter(|name| name != "shutdown" && name != "sys").collect();
         assert!(others.is_empty(), "{} uses {others:?}", source.path.display());
         let of_sys = text.matches("crate::sys").count();
-        assert_eq!(of_sys, text.matches("use crate::sys::Origin;").count(), "{}", source.path.display());
+        let allowed = ["use crate::sys::Origin;", "use crate::sys::Flag;", "use crate::sys::{Flag, Origin};"];
+        let used: usize = allowed.iter().map(|line| text.matches(line).count()).sum();
+        assert_eq!(of_sys, used, "{}", source.path.display());
     }
 }
 
@@ -166,6 +175,48 @@ fn unsafe_code_has_one_room() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Words by which code asks for the system that it is compiled for.
+const SYSTEMS: [&str; 6] = ["target_os", "target_family", "target_vendor", "target_env", "os::linux", "nix::sys::prctl"];
+
+#[test]
+fn which_system_it_is_compiled_for_is_known_by_one_room() {
+    let mut wrong = Vec::new();
+    let mut switches = Vec::new();
+    for source in sources().iter().filter(|source| source.module[0] != "sys") {
+        for (number, line) in &source.lines {
+            if SYSTEMS.iter().any(|system| line.contains(system)) {
+                let place = format!("{}:{number}: {}", source.path.display(), line.trim());
+                if source.module == ["lib"] { &mut switches } else { &mut wrong }.push(place);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // The one place at which the other is put in.
+    assert!(switches.len() == 1 && switches[0].contains(ELSEWHERE), "{switches:#?}");
+}
+
+#[test]
+fn the_room_and_what_stands_for_it_elsewhere_say_the_same_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let names = |file: &str| {
+        let lines = code(&fs::read_to_string(root.join(file)).expect("a text"));
+        let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+        let mut names = BTreeSet::new();
+        for (kind, end) in [("pub(crate) fn ", '('), ("pub(crate) const ", ':')] {
+            names.extend(text.split(kind).skip(1).filter_map(|rest| Some(rest.split_once(end)?.0.to_owned())));
+        }
+        for group in text.split("pub(crate) use ").skip(1) {
+            let group = group.split_once(';').expect("an end").0;
+            let group = group.split_once("::").expect("a module").1.trim_matches(['{', '}']);
+            names.extend(group.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()));
+        }
+        names
+    };
+    let (here, elsewhere) = (names("sys.rs"), names("elsewhere/mod.rs"));
+    assert!(here.len() > 50, "{here:?}");
+    assert_eq!(here, elsewhere);
 }
 
 #[test]

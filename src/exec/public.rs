@@ -45,7 +45,7 @@ fn open_directory(path: &Path) -> Option<OwnedFd> {
     if sys::has_gained_rights() {
         return None;
     }
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let flags = sys::PATH_ALONE | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut directory: Option<OwnedFd> = None;
     for component in path.components() {
         let next = match (&directory, component) {

@@ -17,15 +17,14 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::libc;
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, setsockopt, socket, sockopt};
+use nix::sys::socket::{SockType, setsockopt, sockopt};
 use nix::unistd::{Pid, getpgid, getpgrp};
 use std::os::fd::OwnedFd;
 
 use crate::error::{Error, Exit};
 use crate::machine::supervision::{Deed, Fact, Remark, Rules, Stage, Supervision};
 use crate::notify::{MAX_MESSAGE, Message};
-use crate::sys::{self, Datagram, Process, ProcessKey};
+use crate::sys::{self, Datagram, Process, ProcessKey, SignalQueue};
 
 use super::command::Command;
 use super::manager::{Manager, RETRY};
@@ -53,7 +52,7 @@ pub(super) struct Driver {
     machine: Supervision,
     manager: Manager,
     poll: Poll,
-    signals: SignalFd,
+    signals: SignalQueue,
     socket: OwnedFd,
     /// So many messages are taken in before the end of a process is: all that were said before, and
     /// no flood keeps the guard from that.
@@ -87,8 +86,7 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(mut command: Command, rules: Rules) -> Result<Driver, Error> {
         let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
-        let signals = SignalFd::with_flags(&watched_signals(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .map_err(|error| Error::os("cannot make a signalfd")(error.into()))?;
+        let signals = SignalQueue::new(&watched_signals()).map_err(Error::os("cannot make a signalfd"))?;
         let (socket, address) = notify_socket().map_err(Error::os("cannot make a socket for notifications"))?;
         command.set_notify_socket(&address)?;
         let watch = |fd: i32, token| poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
@@ -308,9 +306,8 @@ impl Driver {
     /// send without end.
     fn take_signals(&mut self) {
         for _ in 0..TURN {
-            let Ok(Some(info)) = self.signals.read_signal() else { return };
-            let signal = info.ssi_signo as i32;
-            let by_terminal = info.ssi_code == BY_KERNEL && self.shares_group();
+            let Ok(Some((signal, code))) = self.signals.next() else { return };
+            let by_terminal = code == BY_KERNEL && self.shares_group();
             match signal {
                 libc::SIGCHLD => {}
                 libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => {
@@ -476,17 +473,14 @@ impl Driver {
     }
 }
 
-/// A socket whose name the kernel finds, so that no directory is needed, and the name.
+/// A socket and its name.
 fn notify_socket() -> io::Result<(OwnedFd, OsString)> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    let socket = sys::unix_socket(SockType::Datagram)?;
     sys::pass_credentials(&socket)?;
     // Room for bursts; what a queue may hold besides is the system's affair.
     let _ = setsockopt(&socket, sockopt::RcvBuf, &(1 << 20));
-    bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
-    let address: UnixAddr = getsockname(socket.as_raw_fd())?;
-    let name = address.as_abstract().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    Ok((socket, OsString::from_vec([b"@", name].concat())))
+    let name = sys::bind_abstract(&socket)?;
+    Ok((socket, OsString::from_vec([b"@", &name[..]].concat())))
 }
 
 /// How many messages wait at the most in a socket that has just been made.

@@ -6,12 +6,11 @@ use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use crate::notify::Message;
+use crate::sys;
 use crate::systemd::NOTIFY_SOCKET;
 
 /// So many messages wait for a manager that is busy. A further one takes the place of the second
@@ -79,10 +78,6 @@ fn is_busy(error: &io::Error) -> bool {
 fn send(address: &OsString, text: &str) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    let address = match address.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(address)?,
-    };
-    socket.connect_addr(&address)?;
+    socket.connect_addr(&sys::manager_address(address)?)?;
     socket.send(text.as_bytes()).map(drop)
 }

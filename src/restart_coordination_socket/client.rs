@@ -9,8 +9,6 @@ use nix::libc;
 use crate::sys;
 use crate::wire::{Coordination, Frames, Request, Response};
 
-use super::send_part;
-
 /// It is neither waited for nor trusted.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -48,7 +46,7 @@ impl Client {
 
     pub(super) fn write(&mut self) {
         while !self.out.is_empty() {
-            match sys::writable_part(&self.out).and_then(|bytes| send_part(&self.stream, bytes)) {
+            match sys::writable_part(&self.out).and_then(|bytes| sys::send_part(&self.stream, bytes)) {
                 Ok(count) => drop(self.out.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use mio::net::UnixStream;
 use nix::libc;
-use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 
 use crate::sys;
@@ -30,8 +29,8 @@ impl Door {
 
     /// Why that client may not ask: it is neither root nor the user of this process.
     pub(super) fn refusal(&mut self, stream: &UnixStream, now: Duration) -> Option<String> {
-        let known = sys::may_fail(&[libc::EACCES]).and_then(|()| Ok(getsockopt(stream, sockopt::PeerCredentials)?));
-        let why = match known.map(|credentials| credentials.uid()) {
+        let known = sys::may_fail(&[libc::EACCES]).and_then(|()| sys::peer_uid(stream));
+        let why = match known {
             Ok(uid) if uid != self.overflow_uid && (uid == 0 || uid == geteuid().as_raw()) => return None,
             Ok(uid) if uid == self.overflow_uid => format!(
                 "user {uid} may not ask: anybody from another user namespace can be that one. Ask as root, or give the service another user"

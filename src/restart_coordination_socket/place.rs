@@ -2,15 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::libc;
-use nix::sys::socket::{Backlog, SockType, UnixAddr, bind, listen};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::socket::{SockType, listen};
 
-use crate::sockets::{Directory, Found, LONGEST_PATH, PathLock, TEMPORARY, beside, find_stale, named, unix_socket};
+use crate::sockets::{Directory, Found, PathLock, TEMPORARY, beside, find_stale, named, unix_socket};
 use crate::sys;
 use crate::wire::FileId;
 
@@ -18,7 +17,7 @@ use crate::wire::FileId;
 /// so that a client finds either nobody or somebody who answers. Its file opens to nobody else from the first moment on.
 pub(super) fn bind_private(path: &Path) -> io::Result<(OwnedFd, FileId)> {
     let length = path.as_os_str().len();
-    let longest = LONGEST_PATH - TEMPORARY.len();
+    let longest = sys::LONGEST_PATH - TEMPORARY.len();
     if length > longest {
         let text = format!("the path has {length} bytes; that of a coordination socket may have {longest}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -38,16 +37,14 @@ pub(super) fn bind_private(path: &Path) -> io::Result<(OwnedFd, FileId)> {
         directory.remove(temporary_name, |found| *found == left)?;
     }
     let socket = unix_socket(SockType::Stream)?;
-    // The file gets the mode of the socket, less the umask: whatever is put under its name later is not changed by this.
-    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
     sys::may_fail(&[libc::EACCES, libc::ENOSPC])?;
-    bind(socket.as_raw_fd(), &UnixAddr::new(&temporary)?)?;
+    sys::bind_private(&socket, &temporary)?;
     // The kernel binds by path alone, and that may lead to another directory by now.
     let made = directory.look_at(temporary_name)?.filter(|made| sys::identity_of(&temporary) == Some(made.identity));
     let made = made.filter(Found::is_socket).ok_or_else(swapped)?;
     let finish = || {
         sys::may_fail(&[libc::EADDRINUSE])?;
-        listen(&socket, Backlog::MAXALLOWABLE)?;
+        listen(&socket, sys::BACKLOG)?;
         if let Some(stale) = stale {
             directory.remove(name, |found| *found == stale)?;
         }

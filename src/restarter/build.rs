@@ -7,9 +7,7 @@ use std::sync::Arc;
 use mio::{Interest, Registry};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::config::{RestartConfig, restart_signal};
@@ -109,7 +107,8 @@ impl RestartConfig {
             forget_pending(signal);
         }
         let missing = sys::missing_call().map(|(call, errno)| Refusal::MissingCall { call, errno });
-        let unstartable = launch.program.as_ref().err().copied().or(missing);
+        let unsupported = (!sys::CAN_RESTART).then_some(Refusal::Unsupported);
+        let unstartable = unsupported.or(launch.program.as_ref().err().copied()).or(missing);
         let world = World::look(link.is_none(), self.trusts_parent);
         let names_nobody = world.has_other_numbers();
         let preconditions = Preconditions::new(self, unstartable, &world, is_deaf, &launch.mask);
@@ -192,17 +191,13 @@ fn cannot_bind(path: &Path) -> impl FnOnce(io::Error) -> Error {
 
 /// Whether the end of this process's parent brings it a signal. A real-time one is none that nix knows.
 fn ends_with_parent() -> bool {
-    matches!(prctl::get_pdeathsig(), Ok(Some(_)) | Err(Errno::EINVAL))
+    matches!(sys::death_signal(), Ok(Some(_)) | Err(Errno::EINVAL))
 }
 
 /// An earlier restarter may have been dropped on another thread than it was made on, which then has the signal still blocked: one that
 /// came meanwhile was to do nothing, and waits.
 fn forget_pending(signal: Signal) {
-    let taken = SignalFd::with_flags(&[signal].into_iter().collect(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).and_then(|waiting| {
-        while waiting.read_signal()?.is_some() {}
-        Ok(())
-    });
-    if let Err(error) = taken {
+    if let Err(error) = sys::forget_pending(signal) {
         log::warn!(target: "pollflip", "cannot look for a restart signal that came before: {error}");
     }
 }

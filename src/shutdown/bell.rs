@@ -1,6 +1,6 @@
 //! What stands for a signal or a shutdown in a poll of somebody else's.
 //!
-//! Knows: one eventfd, made when it is first asked for. Does not know: what its moments mean, or when they come.
+//! Knows: one flag, made when it is first asked for. Does not know: what its moments mean, or when they come.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use nix::sys::eventfd::EventFd;
+
+use crate::sys::Flag;
 
 use super::moments::{Moment, Moments};
 
@@ -18,7 +19,7 @@ pub(super) struct Bell {
     rings_for: &'static [Moment],
     /// The descriptor and its place in `moments`. One for each bell: an epoll takes a descriptor only once, and two bells may well meet in
     /// one. Kept until the bell goes, since it may be in several polls.
-    hung: OnceLock<(Arc<EventFd>, usize)>,
+    hung: OnceLock<(Arc<Flag>, usize)>,
 }
 
 impl Bell {
@@ -29,8 +30,8 @@ impl Bell {
     /// An error in a forked child, whose poll may be the parent's as well.
     pub(super) fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
         self.moments.check_here()?;
-        if let Some((eventfd, _)) = self.hung.get() {
-            return Ok(eventfd.as_fd());
+        if let Some((flag, _)) = self.hung.get() {
+            return Ok(flag.as_fd());
         }
         let made = self.moments.hang_bell(self.rings_for)?;
         if let Err((_, place)) = self.hung.set(made) {

@@ -1,6 +1,6 @@
 //! The moments of a shutdown, and everyone who waits for one.
 //!
-//! Knows: which moments have come, tasks (wakers), threads (a condition variable) and bells (eventfds) that wait. Does not know: handles,
+//! Knows: which moments have come, tasks (wakers), threads (a condition variable) and bells (flags) that wait. Does not know: handles,
 //! or in what order moments come. None is ever taken back. In a forked child none comes: nothing here is locked, woken or rung there.
 
 use std::fmt;
@@ -14,10 +14,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use slab::Slab;
 
-use crate::sys::Origin;
+use crate::sys::{Flag, Origin};
 
 #[derive(Clone, Copy)]
 pub(super) enum Moment {
@@ -45,7 +44,7 @@ pub(super) struct Moments {
 struct Waiting {
     /// By moment. Empty once the moment has come, and from then on.
     tasks: [Slab<Waker>; 3],
-    bells: Slab<(u8, Arc<EventFd>)>,
+    bells: Slab<(u8, Arc<Flag>)>,
 }
 
 impl Moments {
@@ -80,9 +79,8 @@ impl Moments {
         self.reached.fetch_or(moment.bit(), Ordering::Release);
         for (_, (rings_for, bell)) in &waiting.bells {
             if rings_for & moment.bit() != 0 {
-                // Cannot fail: non-blocking, and three moments do not overflow a counter. It is never read back, so it stays readable; each
-                // write is an edge of its own.
-                let _ = bell.write(1);
+                // It is never taken back, so it stays readable.
+                bell.raise();
             }
         }
         self.threads.notify_all();
@@ -116,13 +114,12 @@ impl Moments {
     }
 
     /// A descriptor that is readable from the first of these moments on, and its place here.
-    pub(super) fn hang_bell(&self, moments: &[Moment]) -> io::Result<(Arc<EventFd>, usize)> {
+    pub(super) fn hang_bell(&self, moments: &[Moment]) -> io::Result<(Arc<Flag>, usize)> {
         self.check_here()?;
         let rings_for = moments.iter().fold(0, |bits, moment| bits | moment.bit());
         let mut waiting = self.lock();
         let late = self.reached.load(Ordering::Acquire) & rings_for != 0;
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let bell = Arc::new(EventFd::from_value_and_flags(u32::from(late), flags)?);
+        let bell = Arc::new(Flag::new(late)?);
         let place = waiting.bells.insert((rings_for, Arc::clone(&bell)));
         Ok((bell, place))
     }

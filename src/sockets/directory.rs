@@ -43,7 +43,7 @@ impl Directory {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path ends with no name of a file"));
         };
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let flags = sys::PATH_ALONE | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = openat(AT_FDCWD, parent, flags, Mode::empty()).map_err(|error| {
             let error = io::Error::from(error);
             io::Error::new(error.kind(), format!("cannot open the directory {}: {error}", parent.display()))
@@ -134,7 +134,7 @@ impl Found {
 #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "narrower on 32-bit machines")]
 impl From<FileStat> for Found {
     fn from(stat: FileStat) -> Found {
-        let identity = FileId { device: u64::from(stat.st_dev), inode: u64::from(stat.st_ino) };
+        let identity = sys::file_id(&stat);
         Found { identity, kind: stat.st_mode & libc::S_IFMT, owner: stat.st_uid, names: stat.st_nlink as u64 }
     }
 }

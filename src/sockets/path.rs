@@ -14,17 +14,15 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::libc;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::socket::{SockType, UnixAddr, bind, connect, listen};
 use nix::sys::stat::Mode;
 
-use crate::sys::{self, Origin};
+use crate::sys::{self, LONGEST_PATH, Origin};
 
 use super::directory::{Directory, Found};
 
 /// How long to wait for another process that binds the same path: it takes that one some microseconds.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
-/// The longest path that the kernel binds a socket to.
-pub(crate) const LONGEST_PATH: usize = 107;
 /// The longest name that file systems have, in bytes.
 const LONGEST_NAME: usize = 255;
 
@@ -183,14 +181,14 @@ pub(crate) fn bind_unix(path: &Path, of: SockType) -> io::Result<OwnedFd> {
     let socket = unix_socket(of)?;
     bind(socket.as_raw_fd(), &address)?;
     if of != SockType::Datagram {
-        listen(&socket, Backlog::MAXALLOWABLE)?;
+        listen(&socket, sys::BACKLOG)?;
     }
     Ok(socket)
 }
 
 pub(crate) fn unix_socket(of: SockType) -> io::Result<OwnedFd> {
     sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOBUFS])?;
-    Ok(socket(AddressFamily::Unix, of, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?)
+    sys::unix_socket(of)
 }
 
 /// A socket connected to `path`, non-blocking; waits until the deadline for room in the server's backlog.

@@ -74,14 +74,6 @@ fn is_own_table(directory: &Path) -> bool {
     below.is_some_and(|below| below == "fd" || (below.starts_with("task/") && below.ends_with("/fd")))
 }
 
-/// Whether this thread may have the kernel close a range of descriptors: not before Linux 5.9, nor
-/// under some filters.
-pub(super) fn can_close_ranges() -> bool {
-    let last = libc::c_uint::MAX;
-    // SAFETY: the call takes three numbers, and no descriptor has this one.
-    unsafe { libc::syscall(libc::SYS_close_range, last, last, 0) == 0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

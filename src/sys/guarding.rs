@@ -10,13 +10,11 @@ use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
-use nix::unistd::pipe2;
 
 use crate::error::Exit;
 
-use super::{Process, dying};
+use super::{Process, dying, name_senders, pipe};
 
 /// Asks the kernel to pass pidfds of senders (Linux 6.5), and the type of the message that has one.
 /// `libc` does not have them yet.
@@ -44,7 +42,7 @@ pub(crate) struct Datagram {
 
 /// Has the kernel say who has sent what comes.
 pub(crate) fn pass_credentials(socket: &impl AsFd) -> io::Result<()> {
-    nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::PassCred, &true)?;
+    name_senders(socket, true)?;
     let one: libc::c_int = 1;
     let length = mem::size_of_val(&one) as libc::socklen_t;
     // SAFETY: the descriptor is open, and the value is an int of that length. Where the kernel does
@@ -102,31 +100,6 @@ pub(crate) fn receive_datagram(socket: &impl AsFd, buffer: &mut [u8]) -> io::Res
     Ok(datagram)
 }
 
-/// A child that has ended and is not reaped yet.
-pub(crate) fn ended_child() -> Option<u32> {
-    // SAFETY: an all-zero siginfo_t is a valid one.
-    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
-    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: the call writes nothing but `info`, and has filled in the fields of a child that has
-    // ended or left zeroes.
-    let pid = unsafe { if libc::waitid(libc::P_ALL, 0, &mut info, options) == 0 { info.si_pid() } else { 0 } };
-    u32::try_from(pid).ok().filter(|pid| *pid > 0)
-}
-
-/// Reaps a child that has ended.
-pub(crate) fn reap(pid: u32) -> Exit {
-    let mut status = 0;
-    loop {
-        // SAFETY: the call writes nothing but `status`.
-        if unsafe { libc::waitpid(pid as libc::pid_t, &mut status, libc::WNOHANG) } >= 0 {
-            return Exit::of_wait_status(status);
-        }
-        if Errno::last() != Errno::EINTR {
-            return Exit::Unknown;
-        }
-    }
-}
-
 /// How a process has ended that is no child of this one. Its parent may have reaped it: then only
 /// newer kernels know.
 pub(crate) fn exit_of_another(process: &Process) -> Exit {
@@ -141,47 +114,6 @@ pub(crate) fn exit_of_another(process: &Process) -> Exit {
     // the buffer is as long.
     let result = unsafe { libc::ioctl(process.as_fd().as_raw_fd(), PIDFD_GET_INFO as libc::Ioctl, info.as_mut_ptr()) };
     if result == 0 && u64::from(info[0]) & PIDFD_INFO_EXIT != 0 { Exit::of_wait_status(info[15] as i32) } else { Exit::Unknown }
-}
-
-/// Sends a signal by number to a child that is not reaped yet. It may have ended, or not take
-/// signals from this process.
-pub(crate) fn signal_child(pid: u32, signal: i32) {
-    // SAFETY: two numbers; that of a child stays its own until it is reaped.
-    unsafe { libc::kill(pid as libc::pid_t, signal) };
-}
-
-/// The process group in the foreground of a terminal; -1: it is none of this process.
-pub(crate) fn foreground_of(terminal: &impl AsFd) -> i32 {
-    // SAFETY: the descriptor is open, and the call takes nothing else.
-    unsafe { libc::tcgetpgrp(terminal.as_fd().as_raw_fd()) }
-}
-
-/// Has a signal do what it does of itself.
-pub(crate) fn set_to_default(signal: i32) {
-    // SAFETY: SIG_DFL is a valid disposition for each signal.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
-}
-
-/// Ignores a signal; says whether it was ignored before.
-pub(crate) fn ignore(signal: i32) -> bool {
-    // SAFETY: SIG_IGN is a valid disposition for each signal that can be ignored.
-    unsafe { libc::signal(signal, libc::SIG_IGN) == libc::SIG_IGN }
-}
-
-/// Ends this process by that signal, without a core dump: there is one already. Returns if it does
-/// not die of it.
-pub(crate) fn end_by(signal: i32) {
-    // If it cannot be set there is a core dump more.
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    set_to_default(signal);
-    // SAFETY: an all-zero set is valid, and the calls take it and a number.
-    unsafe {
-        let mut set: libc::sigset_t = mem::zeroed();
-        libc::sigemptyset(&mut set);
-        libc::sigaddset(&mut set, signal);
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, ptr::null_mut());
-        libc::raise(signal);
-    }
 }
 
 /// What is executed in a child, and what it is born with.
@@ -215,7 +147,7 @@ pub(crate) fn fork_and_execute(what: &Execution<'_>) -> io::Result<u32> {
     environment.push(ptr::null());
     let arguments: Vec<_> = what.arguments.iter().map(|argument| argument.as_ptr()).chain([ptr::null()]).collect();
     let parent = nix::unistd::getpid().as_raw();
-    let (ours, theirs) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let (ours, theirs) = pipe(false)?;
 
     // SAFETY: this process has one thread, as the caller has made sure of, so that the child has a
     // whole copy of everything.

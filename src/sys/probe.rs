@@ -4,9 +4,8 @@ use std::io;
 use std::process;
 
 use nix::libc;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use super::{Process, packet, simulation};
+use super::{Process, packet, packet_sockets, simulation};
 
 /// The first of them that cannot be made, by its name, and the error. A shortage is none: it passes.
 pub(crate) fn missing_call() -> Option<(&'static str, i32)> {
@@ -37,9 +36,7 @@ fn processes() -> Result<(), (&'static str, io::Error)> {
 
 /// As on a lifeline, with a descriptor.
 fn packets() -> Result<(), (&'static str, io::Error)> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let (one, other) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(|error| ("socketpair", io::Error::from(error)))?;
+    let (one, other) = packet_sockets().map_err(|error| ("socketpair", error))?;
     let descriptor = std::os::fd::AsFd::as_fd(&one);
     packet::send(&one, b"?", &[descriptor]).map_err(|error| ("sendmsg", error))?;
     packet::receive(&other).map(drop).map_err(|error| ("recvmsg", error))

@@ -12,7 +12,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use crate::error::Exit;
 
-use super::{dying, is_readable_within, may_fail, simulation};
+use super::{dying, is_readable_within, may_fail, pipe, simulation};
 
 /// A process, this one or a child.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Process {
     /// A child that ended before it could be opened, and was reaped by somebody else.
     pub(crate) fn gone(pid: u32) -> io::Result<Process> {
         // The read end of a pipe without a writer looks to poll as the pidfd of a process that has ended does.
-        let (read, _) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let (read, _) = pipe(false)?;
         Ok(Process { pid, pidfd: read })
     }
 

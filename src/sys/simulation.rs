@@ -13,11 +13,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
 use nix::libc;
-use nix::unistd::pipe2;
 
 use crate::error::Exit;
+
+use super::pipe;
 
 /// Whether this build has simulations.
 const POSSIBLE: bool = cfg!(any(test, all(feature = "simulation", debug_assertions)));
@@ -280,7 +280,7 @@ pub(super) fn spawn(lifeline: Option<BorrowedFd<'_>>) -> Option<io::Result<u32>>
         if let Some(errno) = system.obstacle {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        let (pidfd, life) = pipe2(OFlag::O_CLOEXEC)?;
+        let (pidfd, life) = pipe(false)?;
         let pid = FIRST_PID + system.children.len() as u32;
         let lifeline = lifeline.map(|lifeline| lifeline.try_clone_to_owned()).transpose()?;
         let exit = Exit::Unknown;

@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::signal::SigSet;
 use nix::unistd::{AccessFlags, faccessat};
 
-use super::{descriptors, may_fail, simulation};
+use super::{may_fail, simulation};
 
 /// What is to be started, and what it is born with.
 #[derive(Debug)]
@@ -109,13 +109,21 @@ type CloseFrom = unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, lib
 /// That function, where the C library has it (glibc from 2.34 on) and the kernel does it in one call: without that, the child would have
 /// to read `/proc`.
 fn close_from() -> Option<CloseFrom> {
-    if !descriptors::can_close_ranges() {
+    if !can_close_ranges() {
         return None;
     }
     // SAFETY: the name ends with a NUL byte.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"posix_spawn_file_actions_addclosefrom_np".as_ptr()) };
     // SAFETY: what the C library has by that name is a function with these arguments, and no function is at null.
     (!found.is_null()).then(|| unsafe { mem::transmute::<*mut libc::c_void, CloseFrom>(found) })
+}
+
+/// Whether this thread may have the kernel close a range of descriptors: not before Linux 5.9, nor
+/// under some filters.
+fn can_close_ranges() -> bool {
+    let last = libc::c_uint::MAX;
+    // SAFETY: the call takes three numbers, and no descriptor has this one.
+    unsafe { libc::syscall(libc::SYS_close_range, last, last, 0) == 0 }
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {

@@ -7,15 +7,11 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
 use nix::libc;
-use nix::unistd::pipe2;
 use sd_notify::NotifyState;
 
 use crate::sys::{self, PerProcess};
@@ -37,7 +33,7 @@ pub(crate) fn is_there() -> bool {
 /// Whether the manager can be told anything: it may have been named wrongly.
 pub(crate) fn listens() -> bool {
     let Some(address) = address() else { return false };
-    let connected = socket().map(|socket| to_address(&address).and_then(|address| socket.connect_addr(&address)));
+    let connected = socket().map(|socket| sys::manager_address(&address).and_then(|address| socket.connect_addr(&address)));
     // Without a socket to try with that is not known.
     connected.is_err() || connected.is_ok_and(|result| result.is_ok())
 }
@@ -129,8 +125,7 @@ impl Notifier {
     /// Asks for a sign that all of this has been taken in; `None` without a manager, or if it cannot be asked.
     pub(crate) fn barrier(&mut self) -> Option<Barrier> {
         address()?;
-        let pipe = || Ok(pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?);
-        match sys::may_fail(&[libc::EMFILE, libc::ENFILE]).and_then(|()| pipe()) {
+        match sys::may_fail(&[libc::EMFILE, libc::ENFILE]).and_then(|()| sys::pipe(true)) {
             Ok((ours, theirs)) => {
                 self.queue(Waiting { text: "BARRIER=1".into(), descriptor: Some(theirs) });
                 Some(Barrier(ours))
@@ -208,13 +203,6 @@ fn address() -> Option<OsString> {
     sys::simulation::manager().unwrap_or_else(known).filter(|address| !address.is_empty())
 }
 
-fn to_address(text: &OsString) -> io::Result<SocketAddr> {
-    match text.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(text),
-    }
-}
-
 fn socket() -> io::Result<UnixDatagram> {
     sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOBUFS])?;
     UnixDatagram::unbound()
@@ -224,7 +212,7 @@ fn send(message: &Waiting) -> io::Result<()> {
     let Some(address) = address() else { return Ok(()) };
     let socket = socket()?;
     socket.set_nonblocking(true)?;
-    socket.connect_addr(&to_address(&address)?)?;
+    socket.connect_addr(&sys::manager_address(&address)?)?;
     let descriptors: Vec<_> = message.descriptor.iter().map(AsFd::as_fd).collect();
     sys::send(&socket, message.text.as_bytes(), &descriptors)
 }

@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
 
-use crate::sys::Origin;
+use crate::sys::{Flag, Origin};
 
 /// How soon it is tried again, if the kernel does not let anybody wait: where a process may have no descriptor at all, say.
 const RETRY: Duration = Duration::from_secs(1);
@@ -33,7 +32,7 @@ struct Shared {
     state: Mutex<State>,
     armed: Condvar,
     /// Readable when the thread is to end.
-    end: EventFd,
+    end: Flag,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +48,7 @@ impl Watcher {
     /// Starts the thread, which waits for nothing yet.
     pub(super) fn new(watched: BorrowedFd<'_>) -> io::Result<Watcher> {
         let watched = watched.try_clone_to_owned()?;
-        let end = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let end = Flag::new(false)?;
         let shared = Arc::new(Shared { state: Mutex::default(), armed: Condvar::new(), end });
         let theirs = shared.clone();
         let thread = thread::Builder::new().name("pollflip-watcher".into()).spawn(move || {
@@ -89,8 +88,7 @@ impl Drop for Watcher {
         drop(state);
         drop(waker);
         self.shared.armed.notify_one();
-        // Cannot fail: it is written once.
-        let _ = self.shared.end.write(1);
+        self.shared.end.raise();
         // If it is just calling a waker, which may be where this drop comes from, it ends right after that.
         if let (false, Some(thread)) = (waking, self.thread.take()) {
             let _ = thread.join();

@@ -10,7 +10,6 @@
 use std::os::fd::AsFd;
 use std::process;
 
-use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{getpid, getppid};
 
@@ -45,8 +44,8 @@ impl Guarded {
     pub(super) fn stay(&self) {
         let is_parent = self.0.as_ref().is_some_and(|guard| getppid().as_raw() as u32 == guard.pid());
         if is_parent
-            && matches!(prctl::get_pdeathsig(), Ok(None))
-            && let Err(error) = prctl::set_pdeathsig(Signal::SIGTERM)
+            && matches!(sys::death_signal(), Ok(None))
+            && let Err(error) = sys::set_death_signal(Signal::SIGTERM)
         {
             log::warn!(target: "pollflip", "cannot ask for a signal at the end of the guard: {error}");
         }

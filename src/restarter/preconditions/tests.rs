@@ -34,6 +34,15 @@ fn what_forbids_restarts_from_the_start_has_an_order() {
 }
 
 #[test]
+fn a_system_that_has_no_restarts_refuses_each_before_anything_else_is_looked_at() {
+    let unsupported = Some(Refusal::Unsupported);
+    assert_eq!(forbidden(unsupported, Some(Refusal::ContainerInit), true), unsupported);
+    let mask = SigSet::from_iter([Signal::SIGHUP]);
+    let preconditions = Preconditions::new(&config(), unsupported, &World::default(), false, &mask);
+    assert_eq!((preconditions.refusal(0, 0), preconditions.permanent()), (unsupported, unsupported));
+}
+
+#[test]
 fn a_deaf_manager_forbids_restarts_unless_a_pid_file_tells_it() {
     assert_eq!(from_the_start(&config(), None, false), None);
     assert_eq!(from_the_start(&config(), None, true), Some(Refusal::NoNotifyAccess));

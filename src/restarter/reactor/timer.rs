@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use crate::sys;
+use crate::sys::{self, Countdown};
 
 /// Armed for one moment at a time.
 #[derive(Debug)]
 pub(super) struct Timer {
-    timer: TimerFd,
+    timer: Countdown,
     armed: Option<Duration>,
     /// It has been said that it cannot be set.
     is_told: bool,
@@ -24,8 +22,7 @@ pub(super) struct Timer {
 impl Timer {
     pub(super) fn new() -> io::Result<Timer> {
         sys::may_fail(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])?;
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
-        Ok(Timer { timer, armed: None, is_told: false })
+        Ok(Timer { timer: Countdown::new()?, armed: None, is_told: false })
     }
 
     /// Whether it is armed for that moment.
@@ -40,15 +37,8 @@ impl Timer {
             self.time_has_passed(now);
             return true;
         }
-        let result = match at {
-            // A time of zero would disarm it.
-            Some(at) => {
-                let left = at.saturating_sub(now).clamp(Duration::from_nanos(1), Duration::from_secs(i32::MAX as u64));
-                self.timer.set(Expiration::OneShot(TimeSpec::from_duration(left)), TimerSetTimeFlags::empty())
-            }
-            None => self.timer.unset(),
-        };
-        match result {
+        let result = self.timer.set(at.map(|at| at.saturating_sub(now)));
+        match &result {
             Ok(()) => (self.armed, self.is_told) = (at, false),
             Err(error) => {
                 if !mem::replace(&mut self.is_told, true) {
@@ -62,11 +52,10 @@ impl Timer {
     /// In a simulation, whose time it does not know, it fires when it is told.
     pub(super) fn time_has_passed(&mut self, now: Duration) {
         if self.armed.is_some_and(|at| at <= now) {
-            let at_once = Expiration::OneShot(TimeSpec::from_duration(Duration::from_nanos(1)));
             let fired = self
                 .timer
-                .set(at_once, TimerSetTimeFlags::empty())
-                .and_then(|()| poll(&mut [PollFd::new(self.timer.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE));
+                .set(Some(Duration::ZERO))
+                .and_then(|()| Ok(poll(&mut [PollFd::new(self.timer.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?));
             if let Err(error) = fired {
                 log::warn!("cannot set the timer: {error}");
             }

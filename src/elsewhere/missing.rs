@@ -1,0 +1,258 @@
+//! What only Linux has: processes held by descriptors, memory files, the senders of messages,
+//! scores for a shortage of memory. Each function is an error, or finds nothing.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::sys::signal::SigSet;
+
+use crate::error::Exit;
+
+use super::{is_readable_within, unsupported};
+
+/// A process of which another one has told, by a descriptor that ends with it. No other can be had.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: u32,
+    end: OwnedFd,
+}
+
+impl Process {
+    pub(crate) fn open(_pid: u32) -> io::Result<Process> {
+        Err(unsupported())
+    }
+
+    pub(crate) fn gone(_pid: u32) -> io::Result<Process> {
+        Err(unsupported())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(crate) fn kill(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn signal(&self, _number: i32) -> io::Result<()> {
+        Err(unsupported())
+    }
+
+    pub(crate) fn try_wait(&self) -> Option<Exit> {
+        self.has_ended().then_some(Exit::Unknown)
+    }
+
+    pub(crate) fn try_wait_leaving_failures(&self) -> Option<Exit> {
+        self.try_wait()
+    }
+
+    pub(crate) fn is_child(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn wait(&self, limit: Duration) -> Option<Exit> {
+        is_readable_within(&self.end, limit);
+        self.try_wait()
+    }
+
+    pub(crate) fn dying(&self) -> Option<Exit> {
+        None
+    }
+
+    pub(crate) fn is_parent(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn may_have_begun_to_die(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        is_readable_within(&self.end, Duration::ZERO)
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+}
+
+impl From<(u32, OwnedFd)> for Process {
+    fn from((pid, end): (u32, OwnedFd)) -> Process {
+        Process { pid, end }
+    }
+}
+
+/// Nothing is started that this could be asked of.
+pub(crate) fn kill_and_reap(_pid: u32) -> bool {
+    false
+}
+
+/// What is to be started, and what it is born with.
+#[derive(Debug)]
+#[allow(dead_code, reason = "what reads it is Linux's")]
+pub(crate) struct Spawn<'a> {
+    pub(crate) program: &'a CStr,
+    pub(crate) arguments: &'a [CString],
+    pub(crate) environment: &'a [CString],
+    pub(crate) directory: Option<&'a CStr>,
+    pub(crate) mask: &'a SigSet,
+    pub(crate) inherited: &'a [(BorrowedFd<'a>, RawFd)],
+    pub(crate) closed: &'a [RawFd],
+    pub(crate) closed_from: Option<RawFd>,
+}
+
+pub(crate) fn spawn(_what: &Spawn<'_>) -> io::Result<u32> {
+    Err(unsupported())
+}
+
+pub(crate) fn may_enter(_path: &CStr) -> io::Result<()> {
+    Err(unsupported())
+}
+
+/// What a guard executes in a child, and what that is born with.
+#[derive(Debug)]
+#[allow(dead_code, reason = "what reads it is Linux's")]
+pub(crate) struct Execution<'a> {
+    pub(crate) program: &'a CStr,
+    pub(crate) arguments: &'a [CString],
+    pub(crate) environment: &'a [CString],
+    pub(crate) pid_variables: &'a [&'a str],
+    pub(crate) mask: &'a SigSet,
+    pub(crate) default_signals: &'a [i32],
+    pub(crate) own_group: bool,
+    pub(crate) death_signal: i32,
+}
+
+pub(crate) fn fork_and_execute(_what: &Execution<'_>) -> io::Result<u32> {
+    Err(unsupported())
+}
+
+/// A datagram with its sender.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    pub(crate) length: usize,
+    pub(crate) sender: u32,
+    pub(crate) process: Option<Process>,
+    pub(crate) truncated: bool,
+}
+
+pub(crate) fn pass_credentials(_socket: &impl AsFd) -> io::Result<()> {
+    Err(unsupported())
+}
+
+pub(crate) fn receive_datagram(_socket: &impl AsFd, _buffer: &mut [u8]) -> io::Result<Datagram> {
+    Err(unsupported())
+}
+
+pub(crate) fn exit_of_another(_process: &Process) -> Exit {
+    Exit::Unknown
+}
+
+pub(crate) fn memory_file() -> io::Result<File> {
+    Err(unsupported())
+}
+
+pub(crate) fn seal(_file: &File) -> io::Result<()> {
+    Err(unsupported())
+}
+
+/// A sealed memory file, mapped for reading.
+#[derive(Debug)]
+pub(crate) struct Mapping(Infallible);
+
+impl Mapping {
+    pub(crate) fn new(_file: BorrowedFd<'_>) -> io::Result<Mapping> {
+        Err(unsupported())
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self.0 {}
+    }
+}
+
+/// The process that has made an end of a pair of sockets.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    pub(crate) process: Process,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Maker {
+    pub(crate) fn of(_socket: &impl AsFd) -> io::Result<Maker> {
+        Err(unsupported())
+    }
+}
+
+/// A thread of a process.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Thread(Infallible);
+
+pub(crate) fn own_capabilities() -> io::Result<u64> {
+    Err(unsupported())
+}
+
+pub(crate) fn threads_with(_process: &Process, _capabilities: u64) -> io::Result<Vec<Thread>> {
+    Err(unsupported())
+}
+
+/// How soon another process is ended when memory is short.
+#[derive(Debug)]
+pub(crate) struct OomScore(Infallible);
+
+impl OomScore {
+    pub(crate) fn raise(_process: &Process) -> io::Result<Option<OomScore>> {
+        Err(unsupported())
+    }
+
+    pub(crate) fn restore(&self) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
+pub(crate) fn own_oom_score() -> Option<i16> {
+    None
+}
+
+/// The same of this process.
+#[derive(Debug)]
+pub(crate) struct OwnOomScore(Infallible);
+
+impl OwnOomScore {
+    pub(crate) fn open(_before: i16) -> Option<OwnOomScore> {
+        None
+    }
+
+    pub(crate) fn restore(&self) -> io::Result<Option<i16>> {
+        match self.0 {}
+    }
+}
+
+/// How many processes were ended for memory.
+#[derive(Debug)]
+pub(crate) struct OomKills(Infallible);
+
+impl OomKills {
+    pub(crate) fn since_now() -> Option<OomKills> {
+        None
+    }
+
+    pub(crate) fn has_risen(&self) -> bool {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,114 @@
+//! What any Unix has: looks at descriptors and files, and waiting for one.
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::ptr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::Signal;
+use nix::sys::stat::{FileStat, fstat};
+
+use crate::wire::FileId;
+
+use super::may_fail;
+
+/// Waits at most so long for the descriptor to become readable, which it also is at its end; says whether it is.
+pub(crate) fn is_readable_within(fd: impl AsFd, limit: Duration) -> bool {
+    let deadline = Instant::now().checked_add(limit);
+    let mut left = limit;
+    loop {
+        // Rounded up, so as not to spin through the last millisecond.
+        let whole = if left.is_zero() { left } else { left.saturating_add(Duration::from_micros(999)) };
+        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::try_from(whole).unwrap_or(PollTimeout::MAX)) {
+            Ok(1..) => return true,
+            Ok(_) | Err(Errno::EINTR) => {}
+            // The kernel lets nobody wait, and this one is not to spin.
+            Err(_) => thread::sleep(left.min(Duration::from_millis(10))),
+        }
+        left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return false;
+        }
+    }
+}
+
+/// Lends the open descriptor of that number for one look; `None` if there is none.
+pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+    if raw < 0 {
+        return None;
+    }
+    // SAFETY: the number is not -1, and a look with it can only get an error from one that is not open: system calls that read
+    // a descriptor's properties fail cleanly.
+    let fd = unsafe { BorrowedFd::borrow_raw(raw) };
+    fstat(fd).is_ok().then(|| look(fd))
+}
+
+/// The file of an open descriptor, given by number; `None` if there is none of that number.
+pub(crate) fn identity(raw: RawFd) -> Option<FileId> {
+    peek(raw, |fd| fstat(fd).ok().map(|stat| file_id(&stat)))?
+}
+
+/// The file of which the kernel has told this.
+#[allow(clippy::unnecessary_cast, reason = "of another type on other machines and systems")]
+pub(crate) fn file_id(stat: &FileStat) -> FileId {
+    FileId { device: stat.st_dev as u64, inode: stat.st_ino as u64 }
+}
+
+/// What a path names, be it a link; `None` if nothing can be seen there.
+pub(crate) fn identity_of(path: &Path) -> Option<FileId> {
+    fs::symlink_metadata(path).ok().map(|found| FileId { device: found.dev(), inode: found.ino() })
+}
+
+/// The same with links followed.
+pub(crate) fn identity_behind(path: &Path) -> Option<FileId> {
+    fs::metadata(path).ok().map(|found| FileId { device: found.dev(), inode: found.ino() })
+}
+
+/// Takes over a descriptor that this process was born with, and makes it CLOEXEC again.
+pub(crate) fn adopt(raw: RawFd) -> io::Result<OwnedFd> {
+    if identity(raw).is_none() {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the descriptor is open, as was just seen; the callers take each inherited number once, and nobody else was told of it.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(fd)
+}
+
+/// A duplicate, CLOEXEC, numbered `at_least` or above.
+pub(crate) fn duplicate(fd: impl AsFd, at_least: RawFd) -> io::Result<OwnedFd> {
+    may_fail(&[libc::EMFILE])?;
+    let new = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(at_least))?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(new) })
+}
+
+/// An error if a file may not become so large (RLIMIT_FSIZE): the kernel would kill the process for trying.
+pub(crate) fn may_grow_to(length: impl FnOnce() -> io::Result<u64>) -> io::Result<()> {
+    #[allow(clippy::unnecessary_cast, reason = "of another type on other machines and systems")]
+    let limit = getrlimit(Resource::RLIMIT_FSIZE)?.0 as u64;
+    if limit < i64::MAX as u64 && length()? > limit {
+        let why = format!("it would become larger than this process may make a file ({limit} bytes, RLIMIT_FSIZE)");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(())
+}
+
+/// Whether a signal does what the kernel does of itself: this process neither handles nor ignores it.
+pub(crate) fn is_at_default(signal: Signal) -> bool {
+    // SAFETY: an all-zero sigaction is a valid one.
+    let mut now: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: without a new action nothing changes, and the call writes nothing but `now`.
+    unsafe { libc::sigaction(signal as libc::c_int, ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_DFL }
+}
