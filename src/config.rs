@@ -45,6 +45,7 @@ pub struct RestartConfig {
     pub(crate) socket: Option<PathBuf>,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) ready_timeout: Duration,
+    pub(crate) freeze_timeout: Duration,
     pub(crate) probation: Option<Duration>,
     pub(crate) max_draining: usize,
     pub(crate) version: Option<String>,
@@ -64,6 +65,7 @@ impl Default for RestartConfig {
             socket: None,
             pid_file: None,
             ready_timeout: Duration::from_secs(60),
+            freeze_timeout: Duration::from_secs(5),
             probation: None,
             max_draining: 50,
             version: None,
@@ -73,7 +75,8 @@ impl Default for RestartConfig {
 }
 
 impl RestartConfig {
-    /// The defaults: restart on SIGUSR1, no coordination socket, 60 s to become ready, no probation.
+    /// The defaults: restart on SIGUSR1, no coordination socket, 60 s to become ready, 5 s of
+    /// them with the state asked for, no probation.
     pub fn new() -> RestartConfig {
         RestartConfig::default()
     }
@@ -220,10 +223,39 @@ impl RestartConfig {
         self
     }
 
-    /// How long a restart may take from the request until the successor is ready; it is killed then. Unless told otherwise, 60 s. A
-    /// successor that hangs after it has asked for the state keeps this process frozen until then.
+    /// How long a restart may take from the request until the successor is ready; it is killed then. Unless told otherwise, 60 s.
+    /// Once it has asked for the state, it has the [freeze timeout](RestartConfig::freeze_timeout) at most.
     pub fn ready_timeout(mut self, limit: Duration) -> RestartConfig {
         self.ready_timeout = limit;
+        self
+    }
+
+    /// How long this process may be frozen: the time from
+    /// [`Event::StateRequested`](crate::Event::StateRequested) until the successor is ready. In it this
+    /// process saves and sends its state, and the successor receives and loads it. Unless told
+    /// otherwise, 5 s. When the time is over, the successor is killed, and the attempt fails with
+    /// [`Failure::FreezeTimedOut`](crate::Failure::FreezeTimedOut): this process thaws and keeps
+    /// serving, with its state.
+    ///
+    /// The [ready timeout](RestartConfig::ready_timeout) counts as well, and the earlier of the two
+    /// ends the attempt. What the successor does before it asks for the state counts only for that
+    /// one. A successor that asks for no state has no freeze. Zero is no time: building fails.
+    ///
+    /// Clients wait during a freeze. Two lines of the log say how long a freeze took: "asks for the
+    /// state" and "has taken over". Choose several times what the largest state takes on a busy
+    /// machine. A gigabyte that is copied takes half a second on a fast machine and seconds on a slow
+    /// one: a state of several gigabytes needs more than 5 s. A memory file of the program's own that
+    /// the successor [maps](crate::Inheritance::map) takes no longer for its size. A limit that is too
+    /// long costs something only when a successor hangs.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let config = pollflip::RestartConfig::new().freeze_timeout(Duration::from_secs(20));
+    /// # let _ = config;
+    /// ```
+    pub fn freeze_timeout(mut self, limit: Duration) -> RestartConfig {
+        self.freeze_timeout = limit;
         self
     }
 

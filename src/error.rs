@@ -246,13 +246,25 @@ pub enum Failure {
     #[error(
         "the successor was not ready within {} and has been given up; it has to call ready() by then{}",
         seconds(limit),
-        match last {
-            Some(last) => format!("; the last that was heard of it: {last}"),
-            None => String::new(),
-        }
+        last_heard(last)
     )]
     #[non_exhaustive]
     TimedOut {
+        /// How long it had.
+        limit: Duration,
+        /// The last line of progress, or the last error that this crate has returned to it.
+        last: Option<String>,
+    },
+    /// The successor had asked for the state, was not ready in
+    /// [time](crate::RestartConfig::freeze_timeout) after that, and has been killed.
+    #[error(
+        "the successor was not ready within {} after it had asked for the state, and has been killed: the old process stands still \
+         meanwhile; it has to load the state faster, or RestartConfig::freeze_timeout has to be longer{}",
+        seconds(limit),
+        last_heard(last)
+    )]
+    #[non_exhaustive]
+    FreezeTimedOut {
         /// How long it had.
         limit: Duration,
         /// The last line of progress, or the last error that this crate has returned to it.
@@ -271,9 +283,9 @@ pub enum Failure {
     /// The successor said something that makes no sense, and has been killed.
     #[error("the successor broke the protocol and has been killed: {0}")]
     Protocol(String),
-    /// The attempt was called off by [`Restarter::cancel`](crate::Restarter::cancel).
-    #[error("the restart was called off")]
-    Cancelled,
+    /// The attempt was called off by [`Restarter::cancel`](crate::Restarter::cancel), for this reason.
+    #[error("the restart was called off{}", if .0.is_empty() { String::new() } else { format!(": {}", .0) })]
+    Cancelled(String),
     /// The attempt was failed by a hook of this program, see [`LifecycleHandler`](crate::LifecycleHandler).
     #[error("a hook of the old process failed: {0}")]
     Hook(String),
@@ -401,6 +413,11 @@ impl fmt::Display for Exit {
             Exit::Unknown => write!(f, "ended (status unknown: somebody else reaped it)"),
         }
     }
+}
+
+/// What a failure for want of time ends with.
+fn last_heard(last: &Option<String>) -> String {
+    last.as_ref().map(|last| format!("; the last that was heard of it: {last}")).unwrap_or_default()
 }
 
 /// Where a signal comes from in most cases, and where more is told.

@@ -31,8 +31,7 @@ pub use inheritance::{Inheritance, Map};
 /// should not touch the connections that it gives, nor the state: it is *frozen*. If the attempt fails
 /// ([`Event::Failed`](crate::Event::Failed)) it goes on as if nothing had happened.
 /// A successor that hangs with the state in its hands keeps it frozen until
-/// [`ready_timeout`](crate::RestartConfig::ready_timeout): a program that cannot wait so long sets that, or calls
-/// [`cancel`](crate::Restarter::cancel) by a timer of its own.
+/// [`freeze_timeout`](crate::RestartConfig::freeze_timeout), 5 s unless told otherwise: a program with a large state sets that.
 ///
 /// | step | what a program with mio does |
 /// | --- | --- |

@@ -38,6 +38,8 @@ pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Limits {
     /// How long a restart may take from the request until the successor is ready.
     pub ready: Duration,
+    /// How much of that may pass after the successor has asked for the state: the program stands still meanwhile.
+    pub freeze: Duration,
     /// How long the service can be taken back after it was granted; `None`: not at all.
     pub probation: Option<Duration>,
 }

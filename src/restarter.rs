@@ -43,12 +43,13 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use crate::error::{Error, Refusal};
+use crate::error::{Error, Failure, Refusal};
 use crate::machine::{Action, Closed, Input, Phase, State};
 use crate::predecessor::{Claim, Predecessor, startup_complete};
 use crate::restart_coordination_socket::{ServiceState, Status};
 use crate::sockets::Sockets;
 use crate::sys::{self, Process};
+use crate::wire;
 
 use ancestry::Ancestry;
 use driver::Driver;
@@ -275,24 +276,33 @@ impl Restarter {
     }
 
     /// Calls a restart off that is under way; says whether it was early enough. The end comes as [`Event::Failed`].
+    /// Who asked, the log and the [status](crate::Status::outcomes) are told the reason, in one line:
+    /// "the cache is being rebuilt", say.
+    ///
     /// On probation it is too late for that: to take the service back from a successor that hangs, or is not well, kill the process that
     /// [`Event::HandedOff`] has named. [`Event::Resumed`] comes then.
-    pub fn cancel(&mut self) -> bool {
+    ///
+    /// ```no_run
+    /// # let mut restarter = pollflip::RestartConfig::new().build().unwrap();
+    /// if !restarter.cancel("the cache is being rebuilt") {
+    ///     println!("nothing to call off, or too late for that");
+    /// }
+    /// ```
+    pub fn cancel(&mut self, reason: &str) -> bool {
+        self.cancel_as(Failure::Cancelled(wire::line(reason)))
+    }
+
+    /// The same as the failure that those who ask are told.
+    pub(crate) fn cancel_as(&mut self, failure: Failure) -> bool {
         if self.is_anothers() {
             return false;
         }
         let early = matches!(self.driver.state(), State::Spawning { .. } | State::AwaitingReady { .. });
         self.feed(Input::Cancel);
-        self.reactor.wake();
-        early
-    }
-
-    /// The same with a reason.
-    pub(crate) fn cancel_because(&mut self, why: &str) -> bool {
-        let early = self.cancel();
         if early {
-            self.succession.cancelled_because(why);
+            self.succession.cancelled_because(failure);
         }
+        self.reactor.wake();
         early
     }
 

@@ -40,6 +40,7 @@
 //! | symptom | cause | remedy |
 //! | --- | --- | --- |
 //! | "the successor was not ready within" | the successor initialises for longer than [`ready_timeout`](crate::RestartConfig::ready_timeout), blocks before `ready`, or waits for something that the predecessor has | [`progress`](crate::Predecessor::progress) says where it is; raise the limit; see [locks](crate::recipes#locks-and-embedded-databases) |
+//! | "after it had asked for the state, and has been killed" | the freeze lasts longer than [`freeze_timeout`](crate::RestartConfig::freeze_timeout), 5 s unless told otherwise: the state is large, or the successor hangs with it; the last line of progress says where | give large blobs as files that are [mapped](crate::Inheritance::map); ask for the state last, when all else is ready; raise the limit |
 //! | "Address already in use" in the successor | the program binds the port itself in the place of asking [`Sockets`](crate::Sockets); or a library does; or the address overlaps the old one. The error names the holder where it can | [ports that a library binds](crate::recipes#ports-that-a-library-binds), [another address](crate::recipes#another-address) |
 //! | "was asked for: call remove" | the configuration has changed: the name stands for another address or kind of socket | give the new one a new name. The old one is closed at `ready`, unless it is asked for |
 //! | "does that program call ready()?" | another program stands at the path, or the new version ends early | look at what was deployed |

@@ -59,7 +59,7 @@ fn machine_seeds() -> Vec<Seed> {
             let close = [After::JustBeforeDeadline, After::Nanosecond].map(|after| timed(On::Timeout, after));
             plain(&[&way_to(Room::Proving)]).into_iter().chain(close)
         }),
-        seed("between-eternity", Limits { ready: Duration::MAX, probation: None }, {
+        seed("between-eternity", Limits { ready: Duration::MAX, ..PLAIN }, {
             let eternal = [On::Request, On::Spawned, On::Timeout, On::Timeout].map(|on| timed(on, After::Eternity));
             plain(&[&[On::Opened]]).into_iter().chain(eternal)
         }),

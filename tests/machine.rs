@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use model::checked::ALL;
 use model::say::*;
-use model::{Checked, ON_PROBATION, On, PLAIN, PROBATION, READY, Room};
+use model::{Checked, FREEZE, ON_PROBATION, On, PLAIN, PROBATION, READY, Room};
 use pollflip::Refusal;
 use pollflip::internals::machine::{
-    Action, Attempt, COMMIT_TIMEOUT, Cause, DYING, GRANT_TIMEOUT, Input, Notice, Output, TakeoverNotice, UNREAD, Violation, refusals,
+    Action, Attempt, COMMIT_TIMEOUT, Cause, DYING, GRANT_TIMEOUT, Input, Limits, Notice, Output, TakeoverNotice, UNREAD, Violation,
+    refusals,
 };
 
 /// What a stop has told before all else.
@@ -223,11 +224,56 @@ mod awaiting_ready {
 
     #[test]
     fn a_child_that_is_not_ready_in_time_is_killed() {
-        for path in [WAITING, GIVING, GIVEN] {
+        for (path, cause) in [(WAITING, Cause::TimedOut), (GIVING, Cause::FreezeTimedOut), (GIVEN, Cause::FreezeTimedOut)] {
             let mut process = after(path);
+            assert_eq!(process.meets(On::Timeout), outputs![Action::Kill(A)]);
+            assert_eq!(meets(process, On::Exited), (failed(cause), Room::Idle));
+        }
+    }
+
+    #[test]
+    fn promise_03_a_freeze_has_its_time_from_the_request_for_the_state_on() {
+        let mut process = after(WAITING);
+        process.step(Duration::from_secs(10), Input::StateRequested(A), ALL);
+        process.step(FREEZE - INSTANT, Input::HandoverSent(A), ALL);
+        process.meets(On::Progress);
+        assert_eq!(process.step(Duration::ZERO, Input::Timeout, ALL), vec![]);
+        assert_eq!(process.step(INSTANT, Input::Timeout, ALL), outputs![Action::Kill(A)]);
+        assert_eq!(meets(process, On::Exited), (failed(Cause::FreezeTimedOut), Room::Idle));
+    }
+
+    #[test]
+    fn a_freeze_that_begins_late_ends_with_the_time_of_the_whole() {
+        for left in [INSTANT, FREEZE - INSTANT, FREEZE] {
+            let mut process = after(SPAWNING);
+            process.meets(On::Spawned);
+            process.step(READY - left, Input::StateRequested(A), ALL);
+            assert_eq!(process.to_deadline(), left);
             assert_eq!(process.meets(On::Timeout), outputs![Action::Kill(A)]);
             assert_eq!(meets(process, On::Exited), (failed(Cause::TimedOut), Room::Idle));
         }
+        let mut process = after(WAITING);
+        process.step(READY - FREEZE - INSTANT, Input::StateRequested(A), ALL);
+        process.meets(On::Timeout);
+        assert_eq!(meets(process, On::Exited), (failed(Cause::FreezeTimedOut), Room::Idle));
+    }
+
+    #[test]
+    fn a_restart_that_has_less_time_than_a_freeze_has_no_more_with_it() {
+        let limits = Limits { ready: FREEZE, freeze: READY, probation: None };
+        let mut process = Checked::after(limits, GIVING);
+        assert_eq!(process.to_deadline(), FREEZE);
+        process.meets(On::Timeout);
+        assert_eq!(meets(process, On::Exited), (failed(Cause::TimedOut), Room::Idle));
+    }
+
+    #[test]
+    fn a_freeze_that_was_long_takes_nothing_from_the_grant_nor_from_the_probation() {
+        let mut process = Checked::after(ON_PROBATION, GIVEN);
+        process.step(FREEZE - INSTANT, Input::Ready(A), ALL);
+        assert_eq!(process.to_deadline(), GRANT_TIMEOUT);
+        process.meets(On::Granted);
+        assert_eq!((process.room(), process.to_deadline()), (Room::Proving, PROBATION));
     }
 
     #[test]

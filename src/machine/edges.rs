@@ -80,9 +80,10 @@ impl Machine {
             (State::AwaitingReady { pid, .. }, Input::Here(_, claimed)) if *pid != claimed => {
                 self.kill(now, Cause::Protocol(Violation::WrongPid));
             }
-            (State::AwaitingReady { handover, .. }, Input::StateRequested(_)) => match handover {
+            (State::AwaitingReady { handover, deadline, .. }, Input::StateRequested(_)) => match handover {
                 Handover::NotAsked => {
                     *handover = Handover::Open;
+                    *deadline = (*deadline).min(now.saturating_add(self.limits.freeze));
                     self.tell(Notice::StateRequested(attempt));
                 }
                 Handover::Open | Handover::Sent => self.kill(now, Cause::Protocol(Violation::AskedTwice)),
@@ -338,7 +339,11 @@ impl Machine {
             State::Spawning { .. } => self.abandon(Cause::TimedOut),
             State::AwaitingReady { lost: Some(lost), .. } if now >= *lost => self.kill(now, Cause::HungUp),
             State::AwaitingReady { handover: Handover::Granting, .. } => self.kill(now, Cause::GrantNotTaken),
-            State::AwaitingReady { .. } => self.kill(now, Cause::TimedOut),
+            State::AwaitingReady { since, deadline, .. } => {
+                // Only that of the freeze is earlier.
+                let is_of_freeze = *deadline < since.saturating_add(self.limits.ready);
+                self.kill(now, if is_of_freeze { Cause::FreezeTimedOut } else { Cause::TimedOut });
+            }
             State::Handoff { phase: Phase::Probation { .. }, .. } => self.check(now),
             State::Handoff { phase: Phase::Committing { .. }, .. } => {
                 self.tell_commit();

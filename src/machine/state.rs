@@ -131,7 +131,8 @@ use super::words::{Attempt, Cause, Ticket};
 /// up or ends first, a `Grant` that nobody has carried out is taken back; so is such a `Spawn`, in place of an `Abandon`, and such a `Check`.
 ///
 /// A lifeline is closed before its process has ended: `lost` is a successor that may be dying, and has a second to end by itself. One whose
-/// probation is over meanwhile has not passed it. *Unread* is a word that may have come in time and cannot be read for a moment: a deadline
+/// probation is over meanwhile has not passed it. The program stands still from *StateRequested* on: the deadline comes nearer then, to
+/// that of the freeze, if that is the earlier one, and the cause of its *Timeout* is another. *Unread* is a word that may have come in time and cannot be read for a moment: a deadline
 /// that is about words waits for it.
 ///
 /// Those who wait are told of the end when everybody else knows: the service manager first, then the successor. *Committing*, a phase of
@@ -175,7 +176,7 @@ pub enum State {
         pid: u32,
         /// When the restart was asked for.
         since: Duration,
-        /// When the successor must be ready.
+        /// When the successor must be ready: in time after the request, and after it has asked for the state.
         deadline: Duration,
         /// How far the state has been handed over.
         handover: Handover,

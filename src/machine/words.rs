@@ -25,6 +25,8 @@ pub enum Cause {
     DiedOnProbation,
     /// It was not ready in time.
     TimedOut,
+    /// It was not ready in time after it had asked for the state.
+    FreezeTimedOut,
     /// It said no.
     Refused,
     /// The state could not be given.

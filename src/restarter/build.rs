@@ -77,6 +77,9 @@ impl RestartConfig {
         if self.ready_timeout.is_zero() {
             return Err(Error::setting("a ready timeout of zero would fail every restart"));
         }
+        if self.freeze_timeout.is_zero() {
+            return Err(Error::setting("a freeze timeout of zero would fail every restart with a state"));
+        }
         if link.as_ref().is_some_and(|link| link.living().is_some()) && ends_with_parent() {
             return Err(Error::Unsuitable(
                 "the end of its parent would kill this process (PR_SET_PDEATHSIG), and its parent is the predecessor: set that only where \
@@ -144,12 +147,12 @@ impl RestartConfig {
         };
         let is_another = claim.has_built();
         let takeover = claim.built(reactor.waker().clone());
-        let limits = Limits { ready: self.ready_timeout, probation: self.probation };
+        let limits = Limits { ready: self.ready_timeout, freeze: self.freeze_timeout, probation: self.probation };
         let earlier = gifts.draining.iter().map(Process::pid).collect();
         let family = Family { predecessor: link.as_ref().map(|link| link.pid()), earlier };
         let mut restarter = Restarter {
             driver: Driver::new(limits),
-            succession: Succession::new(exec, program, self.ready_timeout, Ancestry::outcomes(link.as_deref())),
+            succession: Succession::new(exec, program, limits, Ancestry::outcomes(link.as_deref())),
             requests: Requests::new(signals, signal, server),
             manager: Manager::new(names_nobody),
             preconditions,

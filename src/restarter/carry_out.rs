@@ -140,6 +140,7 @@ impl Restarter {
                 Event::Spawned(pid)
             }
             Notice::StateRequested(attempt) => {
+                self.log(Level::Info, "the successor asks for the state, and this process stands still until it is ready");
                 Event::StateRequested(self.succession.begin_handover(attempt, self.reactor.waker().clone())?)
             }
             Notice::Progress(_) => {
@@ -179,7 +180,7 @@ impl Restarter {
                 let failure = self.succession.failed(cause, self.reactor.now());
                 self.manager.still_here(&failure.to_string());
                 self.log(Level::Error, &format!("failed, process {} keeps serving: {failure}", process::id()));
-                if cause == Cause::TimedOut && self.succession.is_handing_over() {
+                if matches!(cause, Cause::TimedOut | Cause::FreezeTimedOut) && self.succession.is_handing_over() {
                     self.log(Level::Error, "the successor waited for the state: this program still has the Handover, and has not sent it");
                 }
                 Event::Failed(failure)

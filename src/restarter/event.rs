@@ -47,7 +47,7 @@ use crate::sys::Process;
 ///     }
 /// }
 /// # let mut server = Server::default();
-/// # on_event(&mut server, Event::Failed(Failure::Cancelled));
+/// # on_event(&mut server, Event::Failed(Failure::Cancelled("not now".into())));
 /// # assert!(server.accepting);
 /// ```
 #[derive(Debug)]

@@ -21,9 +21,9 @@ use crate::error::{ChildSpawnError, Exit, Failure};
 use crate::exec::{Exec, Job, Started, unkillable};
 use crate::handover::Handover;
 use crate::lifeline::{self, Lifeline};
-use crate::machine::{Attempt, Cause, Input};
+use crate::machine::{Attempt, Cause, Input, Limits};
 use crate::sys::Process;
-use crate::wire::{self, Outcome};
+use crate::wire::Outcome;
 
 use super::event::Successor;
 use super::reactor::{Deadline, Due, LIFELINE, Reactor, SUCCESSOR, earliest};
@@ -41,15 +41,15 @@ const UNWATCHED: Duration = Duration::from_secs(1);
 pub(super) struct Succession {
     exec: Exec,
     program: PathBuf,
-    ready_timeout: Duration,
+    limits: Limits,
     /// The successor under way, or the one that has taken over.
     current: Option<Current>,
     /// Successors that were given up and cannot be reaped yet: a debugger has them, or they were killed and do not die.
     unreaped: Vec<Arc<Process>>,
     /// One of them cannot be watched: it is looked at every now and then.
     is_unwatched: bool,
-    /// Why an attempt was called off, if the program said so.
-    cancel_reason: Option<String>,
+    /// Why an attempt was called off.
+    cancel_reason: Option<Failure>,
     /// Why nothing could be started.
     spawn_error: Option<ChildSpawnError>,
     last_failure: Option<String>,
@@ -57,11 +57,11 @@ pub(super) struct Succession {
 }
 
 impl Succession {
-    pub(super) fn new(exec: Exec, program: PathBuf, ready_timeout: Duration, outcomes: Vec<Outcome>) -> Succession {
+    pub(super) fn new(exec: Exec, program: PathBuf, limits: Limits, outcomes: Vec<Outcome>) -> Succession {
         Succession {
             exec,
             program,
-            ready_timeout,
+            limits,
             current: None,
             unreaped: Vec::new(),
             is_unwatched: false,
@@ -285,8 +285,8 @@ impl Succession {
     }
 
     /// The program has called the attempt off, for that reason.
-    pub(super) fn cancelled_because(&mut self, why: &str) {
-        self.cancel_reason = Some(wire::line(why));
+    pub(super) fn cancelled_because(&mut self, why: Failure) {
+        self.cancel_reason = Some(why);
     }
 
     /// The line that the program is told next of what the successor says of itself.
@@ -312,13 +312,13 @@ impl Succession {
     /// The failure for people: what the program said when it called off, or the machine's cause in the words of the attempt.
     pub(super) fn failure(&self, cause: Cause) -> Failure {
         match (cause, &self.cancel_reason, &self.spawn_error, &self.current) {
-            (Cause::Cancelled, Some(why), ..) => Failure::Hook(why.clone()),
-            (_, _, _, Some(current)) => current.failure(cause, self.ready_timeout),
+            (Cause::Cancelled, why, ..) => why.clone().unwrap_or(Failure::Cancelled(String::new())),
+            (_, _, _, Some(current)) => current.failure(cause, &self.limits),
             // It ended before anything was started.
             (Cause::SpawnFailed, _, Some(error), None) => Failure::Spawn(error.clone()),
             (Cause::Stopping, .., None) => Failure::Stopping,
-            (Cause::TimedOut, .., None) => Failure::TimedOut { limit: self.ready_timeout, last: None },
-            (.., None) => Failure::Cancelled,
+            (Cause::TimedOut, .., None) => Failure::TimedOut { limit: self.limits.ready, last: None },
+            (.., None) => Failure::Cancelled(String::new()),
         }
     }
 

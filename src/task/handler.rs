@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::error::Failure;
 use crate::handover::Handover;
 use crate::restarter::{Event, Restarter};
+use crate::wire;
 
 /// What a hook returns: an error fails the attempt, with its text as the reason.
 pub type HookResult = Result<(), Box<dyn Error + Send + Sync>>;
@@ -126,7 +127,7 @@ impl fmt::Debug for Hooks {
 /// A hook without which the attempt cannot go on.
 fn call_off(restarter: &mut Restarter, result: Result<(), String>) {
     if let Err(why) = result
-        && !restarter.cancel_because(&why)
+        && !restarter.cancel_as(Failure::Hook(wire::line(&why)))
     {
         log::error!("a hook of this program failed: {why}");
     }

@@ -55,7 +55,7 @@ pub(crate) fn config() -> RestartConfig {
 }
 
 fn serve(name: &str, config: RestartConfig, is_half: bool) {
-    let config = config.ready_timeout(READY_TIMEOUT);
+    let config = config.ready_timeout(READY_TIMEOUT).freeze_timeout(READY_TIMEOUT);
     if let Some((_, run)) = loops::ALL.iter().find(|(other, _)| *other == name) {
         let mut restarter = config.build().expect("a restarter");
         restarter.ready().expect("the service");

@@ -194,7 +194,7 @@ fn a_second_restarter_is_an_error_while_the_first_lives(case: &Case) {
     }
     assert!(path("restart.sock").exists());
     task.restarter().request().expect("a restart");
-    task.restarter().cancel();
+    task.restarter().cancel("by a test");
     drop(task);
     let mut task = case.task();
     task.restarter().request().expect("a restart");

@@ -70,7 +70,7 @@ fn a_copy_that_a_forked_child_drops_does_not_end_the_thread_that_wakes_the_task(
     // The thread would be told to end, over and over.
     assert_eq!(told_by_eventfds(), before);
     task.restarter().request().expect("a restart");
-    assert!(task.restarter().cancel());
+    assert!(task.restarter().cancel("by a test"));
     alarm.wait();
 }
 
@@ -101,7 +101,7 @@ fn a_signal_after_a_drop_on_another_thread_does_not_restart_with_the_next_restar
     // Another one does what it should.
     kill(getpid(), Signal::SIGUSR1).expect("a signal");
     assert!(matches!(task.restarter().wait(DEADLINE), Some(Event::Restarting)));
-    assert!(taken.load(Ordering::SeqCst) && task.restarter().cancel());
+    assert!(taken.load(Ordering::SeqCst) && task.restarter().cancel("by a test"));
 }
 
 fn a_build_that_fails_leaves_the_signal_mask_as_it_was(_: &Case) {
@@ -125,7 +125,7 @@ fn only_the_last_waker_is_woken_and_no_other_is_kept(case: &Case) {
     assert!(alarms[..9].iter().all(|alarm| Arc::strong_count(alarm) == 1));
     task.restarter().request().expect("a restart");
     alarms[9].wait();
-    task.restarter().cancel();
+    task.restarter().cancel("by a test");
     assert!(alarms[..9].iter().all(|alarm| alarm.count() == 0));
     wait_until("the last to be let go", || Arc::strong_count(&alarms[9]) == 1);
     assert_eq!(alarms[9].count(), 1, "once for each poll");
@@ -138,7 +138,7 @@ fn no_wake_up_is_lost_in_a_thousand_rounds_with_another_waker_each_time(case: &C
         assert!(poll_with(&mut task, &alarm).is_pending());
         task.restarter().request().unwrap_or_else(|refusal| panic!("round {round}: {refusal}"));
         // Called off before anything is started.
-        assert!(task.restarter().cancel());
+        assert!(task.restarter().cancel("by a test"));
         alarm.wait();
         while task.restarter().status().state != pollflip::ServiceState::Serving {
             assert!(poll_with(&mut task, &alarm).is_pending());

@@ -74,7 +74,7 @@ fn in_the_outer_namespace() -> Verdict {
     claim(task.restarter().status().state == pollflip::ServiceState::Serving, "a restarter that is idle")?;
     alarm.0.store(false, Ordering::SeqCst);
     // It would wake nobody any more.
-    claim(!task.restarter().cancel(), "nothing to call off")?;
+    claim(!task.restarter().cancel("by a test"), "nothing to call off")?;
     wait_until("the thread to wake the task", || alarm.0.load(Ordering::SeqCst));
     Ok(())
 }

@@ -48,7 +48,7 @@ fn is_readable(restarter: &Restarter) -> bool {
 fn does_nothing(restarter: &mut Restarter) -> Verdict {
     claim(restarter.poll().is_none() && restarter.wait(Duration::MAX).is_none(), "no event")?;
     claim(restarter.request() == Err(Refusal::Forked), "no restart")?;
-    claim(!restarter.cancel(), "nothing to call off")?;
+    claim(!restarter.cancel("by a test"), "nothing to call off")?;
     restarter.stop();
     let error = restarter.ready().err().ok_or("an error")?.to_string();
     claim(error.contains("forked child's copy of a Restarter"), "an error that says why")
@@ -78,7 +78,7 @@ fn a_copy_takes_no_event_from_its_parent() {
     outer.poll(&mut events, Some(DEADLINE)).expect("an event");
     assert_eq!(events.iter().count(), 1);
     assert!(matches!(restarter.poll(), Some(Event::Restarting)));
-    assert!(restarter.cancel());
+    assert!(restarter.cancel("by a test"));
     assert!(matches!(restarter.wait(DEADLINE), Some(Event::Failed(_))));
 }
 
@@ -106,7 +106,7 @@ fn a_copy_does_nothing_to_a_successor() {
     }
     let status = restarter.status();
     assert_eq!((status.state.as_str(), status.successor), ("awaiting ready", Some(successor)));
-    assert!(restarter.cancel());
+    assert!(restarter.cancel("by a test"));
     assert!(matches!(restarter.wait(DEADLINE), Some(Event::Failed(_))));
 }
 

@@ -1,5 +1,7 @@
 //! A handover that fails gives everything back, and says why.
 
+use std::time::{Duration, Instant};
+
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
@@ -18,6 +20,8 @@ trials![
     a_successor_that_crashes_with_everything_gives_everything_back,
     a_successor_that_refuses_gives_its_reason_to_all,
     a_successor_that_hangs_is_killed_at_the_deadline,
+    promise_03_a_successor_that_hangs_with_the_state_is_killed_when_the_freeze_is_over,
+    a_successor_that_is_slow_before_it_asks_for_the_state_may_be,
     what_is_sent_during_the_freeze_is_answered_by_the_old_process_if_it_fails,
     a_handover_that_is_kept_past_the_deadline_is_told_of,
     a_handover_that_is_sent_after_the_attempt_has_ended_does_nothing,
@@ -105,6 +109,35 @@ fn a_successor_that_hangs_is_killed_at_the_deadline() {
         "the successor was not ready within 1.0 s and has been given up; it has to call ready() by then; the last that was heard of it: ";
     let why = fails(&service);
     assert!(why.starts_with(told) && why.ends_with(": warming, 40%"), "{why}");
+}
+
+fn promise_03_a_successor_that_hangs_with_the_state_is_killed_when_the_freeze_is_over() {
+    let service = Setup::new().set("take", "hang_with_it").set("freeze_timeout_ms", "2000").start();
+    let mut player = Player::tcp(&service);
+    player.write("half a");
+    let why = fails(&service);
+    let told = "the successor was not ready within 2.0 s after it had asked for the state, and has been killed: the old process \
+                stands still meanwhile; it has to load the state faster, or RestartConfig::freeze_timeout has to be longer; the last \
+                that was heard of it: loading, 70%";
+    assert_eq!(why, told);
+    // It had all of it in its hands, both times, and was not there any more when the asker was told.
+    for number in [1, 2] {
+        let successor = service.hub.nth(number);
+        assert!(successor.said("received").len() == 1 && !std::path::Path::new(&format!("/proc/{}", successor.pid)).exists());
+    }
+    player.write(" line\n");
+    assert_eq!(player.hear(), (service.first().pid, "half a line".into()));
+}
+
+fn a_successor_that_is_slow_before_it_asks_for_the_state_may_be() {
+    let service = Setup::new().set("take", "late").set("late_ms", "4000").set("freeze_timeout_ms", "3000").start();
+    let mut player = Player::tcp(&service);
+    player.write("half a");
+    let began = Instant::now();
+    let new = service.restart();
+    assert!(began.elapsed() > Duration::from_secs(4));
+    player.write(" line\n");
+    assert_eq!(player.hear(), (new.pid, "half a line".into()));
 }
 
 fn what_is_sent_during_the_freeze_is_answered_by_the_old_process_if_it_fails() {
@@ -195,14 +228,21 @@ fn a_successor_that_is_too_impatient_to_wait_is_not_granted_anything() {
 }
 
 fn a_cancelled_restart_gives_everything_back() {
-    let service = Setup::new().set("give", "thread_last").start();
+    let service = Setup::new().set("give", "thread_last").env("POLLFLIP_TEST_LOG", "1").start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
     old.says("half");
-    assert_eq!(old.ask("cancel"), "true");
+    assert_eq!(old.ask("cancel the cache\tis being rebuilt"), "true");
     let why = asked.join().expect("no panic").expect_err("called off").to_string();
-    assert!(why.contains("the restart was called off"), "{why}");
+    let told = "the restart was called off: the cache is being rebuilt";
+    assert!(why.ends_with(told), "{why}");
+    old.says("event Failed");
+    assert!(old.said("log ERROR").iter().any(|line| line.ends_with(&format!("keeps serving: {told}"))));
+    let status = service.status();
+    assert_eq!(status.last_failure.as_deref(), Some(told));
+    assert_eq!(status.outcomes.last().map(|last| (last.ok, last.text.as_str())), Some((false, told)));
+    assert_eq!(old.ask("cancel"), "false", "there is nothing to call off");
     assert_eq!(player.echo("mine"), old.pid);
     old.tell("go");
     assert_eq!(player.echo("still mine"), old.pid);

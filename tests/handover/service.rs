@@ -175,6 +175,8 @@ impl Service {
         if let Some(limit) = settings.number("ready_timeout_ms") {
             config = config.ready_timeout(Duration::from_millis(limit));
         }
+        let limit = settings.number("freeze_timeout_ms").unwrap_or(60_000);
+        config = config.freeze_timeout(Duration::from_millis(limit));
         if let Some(time) = settings.number("probation_ms") {
             config = config.probation(Duration::from_millis(time));
         }
@@ -265,7 +267,7 @@ impl Service {
         match word {
             "go" => self.go.take().map_or("nobody waits".into(), |go| format!("{:?}", go.send(()))),
             "restart" => format!("{:?}", self.restarter.request()),
-            "cancel" => self.restarter.cancel().to_string(),
+            "cancel" => self.restarter.cancel(if rest.is_empty() { "by a test" } else { rest }).to_string(),
             "holds" => self.holdings.keys().cloned().collect::<Vec<_>>().join(" "),
             // Writes to a file and reads it whole.
             "write" => self.file("memfd", |file| append(file, rest)),

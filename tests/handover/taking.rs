@@ -25,6 +25,10 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         say("hangs");
         std::thread::sleep(Duration::MAX);
     }
+    if how == "late" {
+        // It has much to do before it wants the state.
+        std::thread::sleep(service.settings.number("late_ms").map_or(Duration::ZERO, Duration::from_millis));
+    }
     let limit = service.settings.number("limit_ms").map_or(LIMIT, Duration::from_millis);
     let inheritance = if how == "pull" {
         predecessor.pull();
@@ -59,6 +63,11 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         "refuse" => {
             predecessor.refuse("this version\nlikes it not");
             return Err("refused".into());
+        }
+        "hang_with_it" => {
+            predecessor.progress("loading, 70%");
+            say("hangs");
+            std::thread::sleep(Duration::MAX);
         }
         "exit" => std::process::exit(3),
         "abort" => std::process::abort(),

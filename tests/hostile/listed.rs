@@ -229,7 +229,7 @@ fn obey(command: &str, restarter: &mut Option<Restarter>) -> String {
     match (command, &mut *restarter) {
         ("status", Some(restarter)) => restarter.status().state.as_str().into(),
         ("request", Some(restarter)) => format!("{:?}", restarter.request()),
-        ("cancel", Some(restarter)) => restarter.cancel().to_string(),
+        ("cancel", Some(restarter)) => restarter.cancel("by a test").to_string(),
         ("stop", Some(restarter)) => {
             restarter.stop();
             "stopped".into()

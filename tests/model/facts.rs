@@ -26,6 +26,8 @@ pub struct Facts {
     asked: Duration,
     pid: u32,
     until: Duration,
+    /// When the program has stood still for long enough.
+    thaws: Duration,
     cause: Cause,
     /// What keeps an idle process from restarting, as somebody outside says.
     obstacle: Option<Refusal>,
@@ -46,6 +48,7 @@ impl Facts {
             asked: Duration::ZERO,
             pid: 0,
             until: Duration::ZERO,
+            thaws: Duration::ZERO,
             cause: Cause::Cancelled,
             obstacle: None,
             queue: VecDeque::new(),
@@ -125,10 +128,15 @@ impl Facts {
             Room::Idle | Room::Checking | Room::Settled | Room::TellingManaged | Room::Committed => None,
             Room::Undying | Room::UndyingGranted => None,
             Room::Waiting | Room::Giving | Room::Given | Room::Granting | Room::Proving => {
-                Some(self.hung.map_or(self.until, |hung| hung.min(self.until)))
+                Some(self.hung.map_or(self.deadline(), |hung| hung.min(self.deadline())))
             }
             _ => Some(self.until),
         }
+    }
+
+    /// Of a successor that is waited for: the earlier of the two.
+    fn deadline(&self) -> Duration {
+        if matches!(self.room, Room::Giving | Room::Given) { self.until.min(self.thaws) } else { self.until }
     }
 
     pub fn refusal(&self, now: Duration) -> Option<Refusal> {
@@ -163,7 +171,7 @@ impl Facts {
             }
             Room::Spawning => View { attempt, ticket: asker, since: Some(self.asked), deadline: self.timeout(), ..bare },
             Room::Waiting | Room::Giving | Room::Given | Room::Granting | Room::Proving => {
-                View { attempt, ticket: asker, pid, since: Some(self.asked), deadline: Some(self.until), lost: self.hung, ..bare }
+                View { attempt, ticket: asker, pid, since: Some(self.asked), deadline: Some(self.deadline()), lost: self.hung, ..bare }
             }
             Room::Killing | Room::KillingGranted | Room::Undying | Room::UndyingGranted => {
                 let told = matches!(self.room, Room::Undying | Room::UndyingGranted);
@@ -195,6 +203,9 @@ impl Facts {
             }
             (Room::Spawning, Input::Spawned(_, pid)) => (self.pid, self.hung) = (pid, None),
             (Room::Killing | Room::KillingGranted | Room::Undying | Room::UndyingGranted, _) => {}
+            (Room::Giving | Room::Given, Input::Timeout) if self.thaws < self.asked.saturating_add(self.limits.ready) => {
+                self.cause = Cause::FreezeTimedOut;
+            }
             (room, _) => self.cause = on.cause(room).unwrap_or(self.cause),
         }
     }
@@ -212,6 +223,9 @@ impl Facts {
         };
         if let Some(wait) = wait {
             self.until = now.checked_add(wait).unwrap_or(Duration::MAX);
+        }
+        if room == Room::Giving {
+            self.thaws = now.saturating_add(self.limits.freeze);
         }
         self.room = room;
     }
@@ -264,7 +278,8 @@ impl Facts {
                 return;
             }
             Out::PutOff => {
-                self.until = self.until.max(now.saturating_add(Duration::from_millis(20)));
+                let later = now.saturating_add(Duration::from_millis(20));
+                (self.until, self.thaws) = (self.until.max(later), self.thaws.max(later));
                 return;
             }
             Out::TellStopping | Out::TellStoppingFirst => {

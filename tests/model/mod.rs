@@ -50,10 +50,12 @@ use pollflip::internals::machine::Limits;
 
 /// How long the tests let a restart take.
 pub const READY: Duration = Duration::from_secs(30);
+/// How much of that may pass once it has asked for the state: no other limit is alike.
+pub const FREEZE: Duration = Duration::from_secs(8);
 /// How long the tests let it prove itself.
 pub const PROBATION: Duration = Duration::from_secs(10);
 
 /// A restart that is final at once.
-pub const PLAIN: Limits = Limits { ready: READY, probation: None };
+pub const PLAIN: Limits = Limits { ready: READY, freeze: FREEZE, probation: None };
 /// A restart that can be taken back.
-pub const ON_PROBATION: Limits = Limits { ready: READY, probation: Some(PROBATION) };
+pub const ON_PROBATION: Limits = Limits { ready: READY, freeze: FREEZE, probation: Some(PROBATION) };

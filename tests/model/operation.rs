@@ -8,7 +8,7 @@ use std::time::Duration;
 use pollflip::internals::machine::{Attempt, Limits};
 
 use super::checked::ALL;
-use super::{Checked, On, PROBATION, READY};
+use super::{Checked, FREEZE, On, PROBATION, READY};
 
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,7 @@ impl After {
 const WHOSE: [Whose; 4] = [Whose::Current, Whose::Current, Whose::Past, Whose::Future];
 pub const DRAIN: [usize; 4] = [ALL, 0, 1, 2];
 const TIMES: [Duration; 4] = [READY, Duration::ZERO, Duration::from_nanos(1), Duration::MAX];
+const FREEZES: [Duration; 4] = [FREEZE, Duration::ZERO, Duration::from_nanos(1), Duration::MAX];
 const PROBATIONS: [Option<Duration>; 4] = [None, Some(PROBATION), Some(Duration::ZERO), Some(Duration::MAX)];
 
 impl Operation {
@@ -108,11 +109,15 @@ impl Operation {
 }
 
 pub fn limits_of_byte(byte: u8) -> Limits {
-    Limits { ready: TIMES[usize::from(byte >> 2 & 3)], probation: PROBATIONS[usize::from(byte & 3)] }
+    Limits {
+        ready: TIMES[usize::from(byte >> 2 & 3)],
+        freeze: FREEZES[usize::from(byte >> 4 & 3)],
+        probation: PROBATIONS[usize::from(byte & 3)],
+    }
 }
 
 pub fn limits_to_byte(limits: Limits) -> u8 {
-    at(&PROBATIONS, limits.probation) | at(&TIMES, limits.ready) << 2
+    at(&PROBATIONS, limits.probation) | at(&TIMES, limits.ready) << 2 | at(&FREEZES, limits.freeze) << 4
 }
 
 /// The body of the fuzz target: any bytes are a life of the machine. Hands back the life.

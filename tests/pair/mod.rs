@@ -42,7 +42,7 @@ use pollflip::internals::machine::Limits;
 pub use life::life;
 
 /// The times of the machines, which here say only that there is a deadline.
-pub const LIMITS: Limits = Limits { ready: Duration::from_secs(30), probation: None };
+pub const LIMITS: Limits = Limits { ready: Duration::from_secs(30), freeze: Duration::from_secs(8), probation: None };
 
 pub fn on_probation(limits: Limits, probation: bool) -> Limits {
     Limits { probation: probation.then_some(Duration::from_secs(10)), ..limits }

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use pollflip::RestartConfig;
 use pollflip::internals::machine::Limits;
 
-use crate::model::{PROBATION, READY};
+use crate::model::{FREEZE, PROBATION, READY};
 
 /// The restart signal, and that of the predecessor: not one that the fuzzer has a handler for.
 pub const OURS: Signal = Signal::SIGHUP;
@@ -156,7 +156,7 @@ impl Setting {
 
     pub fn limits(self) -> Limits {
         let probation = [None, Some(PROBATION), Some(Duration::from_nanos(1)), Some(Duration::MAX)][usize::from(self.flags & 3)];
-        Limits { ready: if self.has(Setting::ENDLESS) { Duration::MAX } else { READY }, probation }
+        Limits { ready: if self.has(Setting::ENDLESS) { Duration::MAX } else { READY }, freeze: FREEZE, probation }
     }
 
     pub fn may_have_to_prove_itself(self) -> bool {
@@ -170,6 +170,7 @@ impl Setting {
             .program("/nowhere/service")
             .args(["--serve"])
             .ready_timeout(limits.ready)
+            .freeze_timeout(limits.freeze)
             .probation(limits.probation.unwrap_or_default())
     }
 }

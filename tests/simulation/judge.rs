@@ -161,11 +161,11 @@ impl Judge {
         match (why, cause) {
             (Failure::Spawn(_), Cause::SpawnFailed)
             | (Failure::TimedOut { .. }, Cause::TimedOut)
+            | (Failure::FreezeTimedOut { .. }, Cause::FreezeTimedOut)
             | (Failure::HungUp, Cause::HungUp)
             | (Failure::Protocol(_), Cause::Protocol(_))
-            | (Failure::Cancelled, Cause::Cancelled)
             | (Failure::Stopping, Cause::Stopping) => true,
-            (Failure::Refused(reason), Cause::Refused) => !reason.is_empty(),
+            (Failure::Refused(reason), Cause::Refused) | (Failure::Cancelled(reason), Cause::Cancelled) => !reason.is_empty(),
             (Failure::Handover(reason), Cause::HandoverFailed | Cause::GrantNotTaken) => !reason.is_empty(),
             (Failure::Exited { exit, .. }, Cause::Exited | Cause::HungUp)
             | (Failure::DiedOnProbation(exit), Cause::DiedOnProbation | Cause::HungUp) => Some(exit) == last,

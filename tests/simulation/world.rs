@@ -154,7 +154,7 @@ impl World {
                 assert_eq!(result.is_ok(), before == pollflip::ServiceState::Serving, "{result:?} in {before:?}");
             }
             Kind::Cancel => {
-                let early = self.restarter.cancel();
+                let early = self.restarter.cancel("not now");
                 assert!(!early || matches!(self.state(), State::Idle | State::Closed(_) | State::Killing { .. }));
             }
             Kind::Stop => self.restarter.stop(),

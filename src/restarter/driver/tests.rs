@@ -8,7 +8,7 @@ const NANOSECOND: Duration = Duration::from_nanos(1);
 
 /// A process that serves.
 fn open() -> Driver {
-    let mut driver = Driver::new(Limits { ready: READY, probation: None });
+    let mut driver = Driver::new(Limits { ready: READY, freeze: READY, probation: None });
     driver.feed(Duration::ZERO, Input::Opened);
     driver
 }

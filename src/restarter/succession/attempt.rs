@@ -11,7 +11,7 @@ use crate::error::{ChildSpawnError, Exit, Failure};
 use crate::exec::Memory;
 use crate::handover::{Ending, Mailbox};
 use crate::lifeline::{Incoming, Lifeline};
-use crate::machine::{Attempt, Cause, GRANT_TIMEOUT, Input, Violation};
+use crate::machine::{Attempt, Cause, GRANT_TIMEOUT, Input, Limits, Violation};
 use crate::sys::Process;
 use crate::wire::{self, Message};
 
@@ -340,7 +340,7 @@ impl Current {
     }
 
     /// The failure for people: the cause that the machine names, with the words for it.
-    pub(super) fn failure(&self, cause: Cause, ready_timeout: Duration) -> Failure {
+    pub(super) fn failure(&self, cause: Cause, limits: &Limits) -> Failure {
         let words = &self.words;
         let exit = words.exit.unwrap_or(Exit::Unknown);
         match cause {
@@ -350,7 +350,8 @@ impl Current {
             },
             Cause::Exited => self.exited(exit),
             Cause::DiedOnProbation => Failure::DiedOnProbation(exit),
-            Cause::TimedOut => Failure::TimedOut { limit: ready_timeout, last: words.last.clone() },
+            Cause::TimedOut => Failure::TimedOut { limit: limits.ready, last: words.last.clone() },
+            Cause::FreezeTimedOut => Failure::FreezeTimedOut { limit: limits.freeze, last: words.last.clone() },
             Cause::Refused => Failure::Refused(words.refusal.clone().unwrap_or_default()),
             Cause::GrantNotTaken => Failure::Handover(format!("the kernel has not taken the grant for {GRANT_TIMEOUT:?}")),
             Cause::HandoverFailed => Failure::Handover(words.handover.clone().unwrap_or_default()),
@@ -367,7 +368,8 @@ impl Current {
                 (Violation::WrongPid | Violation::Garbage, Some(why)) => why.clone(),
                 (Violation::WrongPid | Violation::Garbage, None) => "what it said makes no sense".into(),
             }),
-            Cause::Cancelled => Failure::Cancelled,
+            // Succession has the reason.
+            Cause::Cancelled => Failure::Cancelled(String::new()),
             Cause::Stopping => Failure::Stopping,
         }
     }

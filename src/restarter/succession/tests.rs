@@ -11,7 +11,7 @@ use crate::wire::{Message, OLDEST, VERSION};
 use super::*;
 
 const PROGRAM: &str = "/nowhere/program";
-const READY: Duration = Duration::from_secs(60);
+const LIMITS: Limits = Limits { ready: Duration::from_secs(60), freeze: Duration::from_secs(5), probation: None };
 const FIRST: Attempt = Attempt(1);
 const SECOND: Attempt = Attempt(2);
 
@@ -31,7 +31,7 @@ impl Fixture {
         let reactor = Reactor::new().expect("a reactor");
         let launch = RestartConfig::new().program(PROGRAM).launch().expect("something to start");
         let exec = Exec::start(launch, None, None, reactor.waker().clone()).expect("a thread");
-        Fixture { succession: Succession::new(exec, PROGRAM.into(), READY, outcomes), reactor, simulation }
+        Fixture { succession: Succession::new(exec, PROGRAM.into(), LIMITS, outcomes), reactor, simulation }
     }
 
     /// Has a successor started, once the thread gets to it.
@@ -113,7 +113,7 @@ fn what_the_successor_said_is_the_text_of_the_failure() {
     assert_eq!(fixture.says(&successor, &here(5)), [Input::Here(SECOND, 5)]);
     let text = fixture.text(Cause::Protocol(Violation::WrongPid));
     assert!(text.contains("process 5 answers in place of the one that was started"), "{text}");
-    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: READY, last: None });
+    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: LIMITS.ready, last: None });
 
     let (_, successor) = fixture.start(Attempt(3));
     assert_eq!(fixture.says(&successor, &Message::Commit), [Input::Garbage(Attempt(3))]);
@@ -131,7 +131,7 @@ fn an_error_that_the_successor_got_is_why_it_ended_unless_it_refused() {
     assert_eq!(fixture.says(&successor, &Message::Refuse { reason: "of another mind".into() }).last(), Some(&Input::Refused(FIRST)));
     let reason = Some("cannot bind it".to_owned());
     assert_eq!(fixture.succession.failure(Cause::Refused), Failure::Refused("of another mind".into()));
-    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: READY, last: reason.clone() });
+    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: LIMITS.ready, last: reason.clone() });
     assert_eq!(fixture.succession.failure(Cause::Exited), Failure::Exited { exit: Exit::Unknown, reason });
     fixture.start(SECOND);
     assert_eq!(fixture.succession.failure(Cause::Exited), Failure::Exited { exit: Exit::Unknown, reason: None });
@@ -316,17 +316,18 @@ fn one_that_does_not_die_is_kept_until_it_can_be_reaped_and_knows_that_it_is_giv
 fn a_reason_of_the_program_is_that_of_one_attempt() {
     let mut fixture = Fixture::new();
     fixture.start(FIRST);
-    assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled);
-    fixture.succession.cancelled_because("no\nright");
-    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: READY, last: None });
+    assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled(String::new()));
+    fixture.succession.cancelled_because(Failure::Hook("no right".into()));
+    assert_eq!(fixture.succession.failure(Cause::TimedOut), Failure::TimedOut { limit: LIMITS.ready, last: None });
+    assert_eq!(fixture.succession.failure(Cause::FreezeTimedOut), Failure::FreezeTimedOut { limit: LIMITS.freeze, last: None });
     let now = fixture.reactor.now();
     assert_eq!(fixture.succession.failed(Cause::Cancelled, now), Failure::Hook("no right".into()));
-    assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled);
+    assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled(String::new()));
     assert_eq!(fixture.succession.last_failure(), Some(Failure::Hook("no right".into()).to_string()));
 
-    fixture.succession.cancelled_because("too late");
+    fixture.succession.cancelled_because(Failure::Cancelled("too late".into()));
     fixture.start(SECOND);
-    assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled);
+    assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled(String::new()));
 }
 
 #[test]
@@ -342,7 +343,7 @@ fn the_history_has_the_last_outcomes_each_no_longer_than_it_may_be() {
     assert_eq!(fixture.succession.heading(began + Duration::from_micros(1250)), "restart 9 after 1.3 ms");
     fixture.succession.begin_next(began);
     assert_eq!(fixture.succession.heading(began), "restart 10 after 0.0 ms", "one that was called off at once has its number");
-    fixture.succession.cancelled_because(&"é".repeat(1000));
+    fixture.succession.cancelled_because(Failure::Cancelled("é".repeat(1000)));
     fixture.succession.failed(Cause::Cancelled, began + Duration::from_millis(30));
     fixture.succession.took_over("taken over", began + Duration::from_millis(40));
     let kept = fixture.succession.outcomes();

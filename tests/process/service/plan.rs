@@ -320,7 +320,7 @@ pub fn perform(action: &str, restarter: &mut Option<Restarter>) -> String {
             Ok(()) => "ok".into(),
             Err(refusal) => format!("{refusal:?} :: {refusal}"),
         },
-        ("cancel", Some(restarter)) => restarter.cancel().to_string(),
+        ("cancel", Some(restarter)) => restarter.cancel("by a test").to_string(),
         ("stop", Some(restarter)) => {
             restarter.stop();
             "stopped".into()
@@ -412,7 +412,7 @@ fn reuse_lifeline(restarter: &mut Restarter) -> io::Result<String> {
     other.set_nonblocking(true)?;
     other.write_all(b"a request")?;
     restarter.predecessor().expect("a predecessor").progress("still here");
-    restarter.cancel();
+    restarter.cancel("by a test");
     while restarter.poll().is_some() {}
     let read = |stream: &mut UnixStream| {
         let mut bytes = [0; 100];

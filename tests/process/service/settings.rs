@@ -52,10 +52,11 @@ impl Settings {
         }
     }
 
-    /// `socket`, `ready_timeout_ms`, `probation_ms`, `signal`, `trust_parent`, `program`, `arg`, `env`, `env_remove`, `env_as_executed`,
+    /// `socket`, `ready_timeout_ms`, `freeze_timeout_ms`, `probation_ms`, `signal`, `trust_parent`, `program`, `arg`, `env`, `env_remove`, `env_as_executed`,
     /// `current_dir`, `inherit_descriptors`.
     pub fn config(&self) -> RestartConfig {
-        let mut config = RestartConfig::new().ready_timeout(self.milliseconds("ready_timeout_ms").unwrap_or(Duration::from_secs(120)));
+        let limit = |name| self.milliseconds(name).unwrap_or(Duration::from_secs(120));
+        let mut config = RestartConfig::new().ready_timeout(limit("ready_timeout_ms")).freeze_timeout(limit("freeze_timeout_ms"));
         match self.get("socket") {
             Some("none") => {}
             Some(path) => config = config.coordination_socket(path),
