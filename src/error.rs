@@ -435,7 +435,7 @@ fn hint(exit: Exit) -> &'static str {
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed.
-    #[error("{step}: {error}{}", match error.raw_os_error() {
+    #[error("{step}: {error}{advice}{}", match error.raw_os_error() {
         Some(libc::EMFILE) => "; raise the limit of open descriptors (RLIMIT_NOFILE), with LimitNOFILE= or ulimit -n",
         _ => "",
     })]
@@ -445,6 +445,8 @@ pub enum Error {
         step: Cow<'static, str>,
         /// The error of the operating system.
         error: io::Error,
+        /// What else is known of the cause, and what can be done: the end of the sentence, or empty.
+        advice: Cow<'static, str>,
     },
     /// It is too early for that: there is no [`Restarter`](crate::Restarter) yet, or the state that was
     /// asked for has not been taken.
@@ -513,7 +515,12 @@ pub enum Error {
 impl Error {
     pub(crate) fn os(step: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Error {
         let step = step.into();
-        move |error| Error::Os { step, error }
+        move |error| Error::Os { step, error, advice: "".into() }
+    }
+
+    /// The same with what is known beyond the error of the operating system.
+    pub(crate) fn os_with(step: impl Into<Cow<'static, str>>, error: io::Error, advice: String) -> Error {
+        Error::Os { step: step.into(), error, advice: advice.into() }
     }
 
     pub(crate) fn setting(why: impl Into<Cow<'static, str>>) -> Error {
