@@ -41,7 +41,7 @@ pub enum Refusal {
     #[error("not ready: this process has not said yet that it serves, by ready(); ask again when it does")]
     NotReady,
     /// An earlier request is being worked on.
-    #[error("a restart is under way since {}; wait for its end", seconds(since))]
+    #[error("a restart has been under way for {}; wait for its end", seconds(since))]
     #[non_exhaustive]
     UnderWay {
         /// How long ago that restart was asked for.
@@ -69,8 +69,8 @@ pub enum Refusal {
     Stopping,
     /// This process is PID 1 of a container, which would end with it.
     #[error(
-        "this process is PID 1 of its container, which would end with it: start it from a parent that outlives it, such as \
-         `pollflip guard`, see the guide in the documentation"
+        "the service is PID 1 of its container, and the container ends with it: start the service from a parent that outlives it, such as \
+         `pollflip guard -- PROGRAM`; see \"In a container\" in the guide"
     )]
     ContainerInit,
     /// This process is the main process of a container, though it is not its PID 1: the container ends with this process. Its parent is an
@@ -103,8 +103,8 @@ pub enum Refusal {
     /// This process leads the session of a terminal, and does not ignore or handle SIGHUP: the end of this process would hang the terminal
     /// up, and that would kill the successor.
     #[error(
-        "this process leads the session of a terminal, which its end would hang up, and that would kill the successor: start it from a shell \
-         or supervisor that outlives it, or with `pollflip guard`, setsid or nohup"
+        "the service leads the session of a terminal: when it ends, the kernel hangs the terminal up, which kills the successor; start the \
+         service from a shell or supervisor that outlives it, or with `pollflip guard`, setsid or nohup"
     )]
     SessionLeader,
     /// systemd, or the [guard](crate::guard), takes no notifications from this service, and would end it with this process.
@@ -580,7 +580,7 @@ pub enum RequestError {
     #[error("restart failed: {0}")]
     Failed(String),
     /// No answer came in time. A restart that was asked for may still be under way: the status tells.
-    #[error("no answer within {}: the service is busy, stopped or not polled; what was asked for may still be under way", seconds(.0))]
+    #[error("no answer within {}: the service is busy or stopped, or its loop does not poll; a restart that was asked for may be under way", seconds(.0))]
     TimedOut(Duration),
     /// The service hung up before it answered: it has probably died. A restart that was asked for may have been tried.
     #[error("the service hung up before it answered: {0}; ask for the status")]

@@ -346,7 +346,7 @@ impl Drop for Handover {
             let why = match blob::take_lost() {
                 Some(error) => format!("a blob could not be written: {error}"),
                 None if std::thread::panicking() => "the program panicked while it filled the Handover".into(),
-                None => "the program dropped the Handover without sending it; does it handle Event::StateRequested?".into(),
+                None => "the predecessor dropped the Handover without sending it; does its release handle Event::StateRequested?".into(),
             };
             let ending = self.error.take().unwrap_or(Ending::Failed(why));
             self.finish(ending);
