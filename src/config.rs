@@ -114,11 +114,11 @@ impl RestartConfig {
     /// opens without O_CLOEXEC stay open from generation to generation, and the client of such a
     /// connection never sees its end. With `false` a successor gets none of them.
     ///
-    /// Descriptors that are CLOEXEC are closed in the successor before its program is looked for. A
+    /// The successor closes its CLOEXEC descriptors before the kernel looks for the program. So a
     /// start that a slow file system or a virus scanner holds up keeps no connection open, and no
-    /// address taken. Both are decided by what is open just before the start. What another thread
-    /// opens at that very moment, CLOEXEC, the held-up successor may still have. What it opens
-    /// without O_CLOEXEC may be missing in the successor.
+    /// address taken. The list of what is open is made just before the start, and may leave out
+    /// what another thread opens at that very moment. Such a descriptor, if it is CLOEXEC, stays open in
+    /// a start that is held up. If it is not, the successor may not get it.
     ///
     /// ```
     /// let config = pollflip::RestartConfig::new().inherit_descriptors(false);

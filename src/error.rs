@@ -92,8 +92,8 @@ pub enum Refusal {
         /// The process id of the parent; 0 if it is outside of the PID namespace of this process.
         parent: u32,
     },
-    /// systemd knows processes by other numbers than this process does, whose PID namespace is another one: it would take some other process
-    /// for the successor. A program that knows better says so by [`RestartConfig::trust_parent`](crate::RestartConfig::trust_parent).
+    /// This process is in another PID namespace than systemd, which knows processes by other numbers:
+    /// systemd would take some other process for the successor. A program that knows better says so by [`RestartConfig::trust_parent`](crate::RestartConfig::trust_parent).
     #[error(
         "this process is in another PID namespace than systemd, which knows processes by other numbers and would take another one for the \
          successor: start the service under `pollflip guard` in its namespace, or set RestartConfig::trust_parent if systemd need not \

@@ -112,7 +112,7 @@
 //! | what is seen when the first generation is built | refused as |
 //! | --- | --- |
 //! | the service is PID 1 | [`ContainerInit`](crate::Refusal::ContainerInit) |
-//! | its parent is an init that ends with its first child, which it is: `docker run --init`, tini, dumb-init, catatonit, bwrap | [`ContainerMain`](crate::Refusal::ContainerMain) |
+//! | its parent is an init that ends with its first child, and the service is that child: `docker run --init`, tini, dumb-init, catatonit, bwrap | [`ContainerMain`](crate::Refusal::ContainerMain) |
 //! | its parent is outside of its PID namespace: the container shares that of another one (`shareProcessNamespace`) | the same |
 //! | its parent is a container runtime: the container shares the PID namespace of the machine | the same |
 //! | systemd outside knows the service by other numbers (`unshare --pid`, bwrap in `ExecStart=`) | [`OtherPidNamespace`](crate::Refusal::OtherPidNamespace) |

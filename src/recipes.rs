@@ -222,9 +222,9 @@
 //!
 //! # A library that blocks in accept
 //!
-//! Such a library is told of nothing, so it goes on accepting after the successor has the service.
-//! Do not `shutdown` the listener to wake it: that reaches the successor's listener too, which is
-//! the same. Own the accept, and give the library connections:
+//! Nobody tells such a library of a restart, so it keeps accepting after the successor has the service.
+//! Do not wake it by `shutdown` of the listener: both processes have the same listener, and the
+//! successor could not accept any more. Accept in the program, and give the library connections:
 //!
 //! ```
 //! use std::{io, net::{TcpListener, TcpStream}, os::{fd::AsFd, unix::net::UnixStream}, thread};
