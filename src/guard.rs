@@ -32,8 +32,8 @@
 //!
 //! # What it does
 //!
-//! - It forks and executes the service, which is a process of its own: its environment, signal mask
-//!   and descriptors are as they were.
+//! - It forks and executes the service, a process of its own, with the environment, the signal mask
+//!   and the descriptors that the guard was started with.
 //! - Signals that are sent to the guard go on to the main process. SIGTERM, SIGINT and SIGQUIT tell
 //!   the service to end: all generations that live are sent them, and so is each process that
 //!   becomes the main process later. What a terminal sends to the guard and the service alike is
@@ -109,9 +109,9 @@ impl Guard {
     }
 
     /// A guard if this process is PID 1, or `POLLFLIP_GUARD` is `1` in its environment.
-    /// `POLLFLIP_GUARD=0` keeps PID 1 from it. There is none in a program with more rights than its
-    /// caller (setuid, setgid, capabilities of its file), whose caller chooses all that a guard
-    /// goes by.
+    /// `POLLFLIP_GUARD=0` keeps PID 1 from it. In a program with more rights than its caller (setuid,
+    /// setgid, capabilities of its file) there is no guard: the caller chooses the environment and
+    /// all else that a guard goes by.
     ///
     /// # Errors
     ///
@@ -166,8 +166,8 @@ impl Guard {
         self
     }
 
-    /// The first line of `main`. In the process that is the service it returns `None` at once. In
-    /// the process that is the guard it returns when the service has ended, with how it has.
+    /// Call this on the first line of `main`. In the service it returns `None` at once. In the guard
+    /// it returns when the service has ended, and says how the service has ended.
     ///
     /// Call it while there is one thread. From here on the guard is a subreaper, ignores SIGPIPE
     /// and SIGXFSZ, and all signals but those that stop a process or tell of a fault in it are

@@ -157,8 +157,8 @@
 //!
 //! - The successor takes over all listeners that its predecessor has, also if it has fewer threads:
 //!   one thread then serves several.
-//! - It binds additional ones when it serves. Bound earlier, they would collect connections that
-//!   are lost if the attempt fails.
+//! - It binds additional ones when it serves. If it bound them earlier, connections would wait in
+//!   them, and be lost if the attempt fails.
 //!
 //! ```no_run
 //! use std::{io, net::{SocketAddr, TcpListener}, os::fd::AsRawFd};
