@@ -333,7 +333,7 @@ impl Sockets {
     fn holder_of(&self, wanted: &Kind) -> String {
         let is_there = |entry: &Entry| Kind::of(&entry.socket).serves_as(wanted);
         if let Some((name, _)) = self.entries.iter().find(|(_, entries)| entries.iter().any(is_there)) {
-            return format!("; this process has it already, under the name {name:?}");
+            return format!("; this process has it already, under the name {name:?}: ask for it by that name");
         }
         let is_socket = |entry: &Entry, inode| sys::identity(entry.socket.as_raw_fd()).is_some_and(|file| file.inode == inode);
         let name_of = |inode| {

@@ -68,7 +68,7 @@ fn an_address_that_is_there_under_another_name_is_told_with_that() {
     let service = Service::start();
     // As a release meets it that has renamed its socket.
     let answer = service.first().ask(&format!("claim tcp other {}", service.address()));
-    assert!(answer.contains(r#"this process has it already, under the name "echo""#), "{answer}");
+    assert!(answer.contains(r#"this process has it already, under the name "echo": ask for it by that name"#), "{answer}");
 }
 
 fn names_are_checked() {
