@@ -16,12 +16,11 @@ fn main() -> Result<()> {
     poll.registry().register(&mut restarter, Token(1), Interest::READABLE)?;
     // Of the old process if there is one, or else bound. The gate is shut until this one serves.
     let listener = restarter.sockets().tcp_listener("hello", address)?;
+    let address = listener.local_addr()?;
     let mut gate = Gate::new(TcpListener::from_std(listener), Token(0));
     restarter.ready()?; // from here on the old process may leave
     gate.follow(&restarter, poll.registry())?;
-    let address = gate.listener().map(TcpListener::local_addr).transpose()?;
-    println!("listening on {}, pid {pid}", address.expect("the gate is open"));
-
+    println!("listening on {address}, pid {pid}");
     let mut events = Events::with_capacity(64);
     while !gate.is_closed() {
         match poll.poll(&mut events, None) {
@@ -31,6 +30,7 @@ fn main() -> Result<()> {
         while let Some(event) = restarter.poll() {
             gate.follow(&restarter, poll.registry())?;
             match event {
+                Event::StateRequested(state) => state.send(), // none; a later release may have some
                 Event::Spawned(new) => println!("{pid}: process {new} is getting ready"),
                 Event::Failed(why) => println!("{pid}: goes on: {why}"),
                 Event::Completed(new) => println!("{pid}: process {new} serves, this one ends"),

@@ -118,12 +118,12 @@ impl RestartConfig {
     /// connection never sees its end. With `false` a successor gets none of them, not even those
     /// that another thread opens during the start.
     ///
-    /// Descriptors that are CLOEXEC are closed in the successor before its program is looked for. A
+    /// The successor closes its CLOEXEC descriptors before the kernel looks for the program. So a
     /// start that a slow file system or a virus scanner holds up keeps no connection open, and no
-    /// address taken. Both are decided by what is open just before the start. What another thread
-    /// opens at that very moment, CLOEXEC, the held-up successor may still have. What it opens
-    /// without O_CLOEXEC may be missing in the successor. Where no range
-    /// of numbers can be closed at once (musl, glibc before 2.34, Linux before 5.9), `false` reaches
+    /// address taken. The list of what is open is made just before the start, and may leave out
+    /// what another thread opens at that very moment. Such a descriptor, if it is CLOEXEC, stays open in
+    /// a start that is held up. If it is not, the successor may not get it. Where no range of
+    /// numbers can be closed at once (musl, glibc before 2.34, Linux before 5.9), `false` reaches
     /// as far as the table of descriptors did just before the start.
     ///
     /// ```
@@ -210,14 +210,20 @@ impl RestartConfig {
         self
     }
 
-    /// A file that names the process which serves. It is written when the first generation is ready and when a restart becomes final, by
-    /// the old process, and removed when the restarter of the last one is dropped. What is there and is no file (a pipe, a socket, a
-    /// device) is left alone, with a warning. A release that has it at another path takes the old one away if that belongs to the user that
-    /// the release runs as. Unless told otherwise, there is none.
+    /// A file that names the process which serves. Unless told otherwise, there is none.
     ///
-    /// It is made beside its path and renamed, by the user of that moment: a program that has given up root by then needs a directory
-    /// that its new user may write to. If it cannot be written, a warning is logged, the service goes on, and what the file said before
-    /// stays. A process that is ended by a signal that it does not handle leaves the file behind.
+    /// | when | what becomes of the file |
+    /// | --- | --- |
+    /// | the first generation is ready | that process writes it |
+    /// | a restart becomes final | the old process writes the new process id |
+    /// | the restarter of the last generation is dropped | that process removes it |
+    /// | a signal ends a process that does not handle it | it stays behind |
+    /// | a release has another path for it | the new process removes the old file, if that belongs to the user that it runs as |
+    ///
+    /// The file is made beside its path and renamed, by the user of that moment: a program that has
+    /// given up root by then needs a directory that its new user may write to. If it cannot be
+    /// written, a warning is logged, the service goes on, and the file says what it said before. A
+    /// pipe, a socket or a device at the path is left alone, with a warning.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.pid_file = Some(path.into());
         self

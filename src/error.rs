@@ -41,7 +41,7 @@ pub enum Refusal {
     #[error("not ready: this process has not said yet that it serves, by ready(); ask again when it does")]
     NotReady,
     /// An earlier request is being worked on.
-    #[error("a restart is under way since {}; wait for its end", seconds(since))]
+    #[error("a restart has been under way for {}; wait for its end", seconds(since))]
     #[non_exhaustive]
     UnderWay {
         /// How long ago that restart was asked for.
@@ -69,8 +69,8 @@ pub enum Refusal {
     Stopping,
     /// This process is PID 1 of a container, which would end with it.
     #[error(
-        "this process is PID 1 of its container, which would end with it: start it from a parent that outlives it, such as \
-         `pollflip guard`, see the guide in the documentation"
+        "the service is PID 1 of its container, and the container ends with it: start the service from a parent that outlives it, such as \
+         `pollflip guard -- PROGRAM`; see \"In a container\" in the guide"
     )]
     ContainerInit,
     /// This process is the main process of a container, though it is not its PID 1: the container ends with this process. Its parent is an
@@ -92,8 +92,8 @@ pub enum Refusal {
         /// The process id of the parent; 0 if it is outside of the PID namespace of this process.
         parent: u32,
     },
-    /// systemd knows processes by other numbers than this process does, whose PID namespace is another one: it would take some other process
-    /// for the successor. A program that knows better says so by [`RestartConfig::trust_parent`](crate::RestartConfig::trust_parent).
+    /// This process is in another PID namespace than systemd, which knows processes by other numbers:
+    /// systemd would take some other process for the successor. A program that knows better says so by [`RestartConfig::trust_parent`](crate::RestartConfig::trust_parent).
     #[error(
         "this process is in another PID namespace than systemd, which knows processes by other numbers and would take another one for the \
          successor: start the service under `pollflip guard` in its namespace, or set RestartConfig::trust_parent if systemd need not \
@@ -103,8 +103,8 @@ pub enum Refusal {
     /// This process leads the session of a terminal, and does not ignore or handle SIGHUP: the end of this process would hang the terminal
     /// up, and that would kill the successor.
     #[error(
-        "this process leads the session of a terminal, which its end would hang up, and that would kill the successor: start it from a shell \
-         or supervisor that outlives it, or with `pollflip guard`, setsid or nohup"
+        "the service leads the session of a terminal: when it ends, the kernel hangs the terminal up, which kills the successor; start the \
+         service from a shell or supervisor that outlives it, or with `pollflip guard`, setsid or nohup"
     )]
     SessionLeader,
     /// systemd, or the [guard](crate::guard), takes no notifications from this service, and would end it with this process.
@@ -457,7 +457,7 @@ fn hint(exit: Exit) -> &'static str {
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed.
-    #[error("{step}: {error}{}", match error.raw_os_error() {
+    #[error("{step}: {error}{advice}{}", match error.raw_os_error() {
         Some(libc::EMFILE) => "; raise the limit of open descriptors (RLIMIT_NOFILE), with LimitNOFILE= or ulimit -n",
         _ => "",
     })]
@@ -467,6 +467,8 @@ pub enum Error {
         step: Cow<'static, str>,
         /// The error of the operating system.
         error: io::Error,
+        /// What else is known of the cause, and what can be done: the end of the sentence, or empty.
+        advice: Cow<'static, str>,
     },
     /// It is too early for that: there is no [`Restarter`](crate::Restarter) yet, or the state that was
     /// asked for has not been taken.
@@ -535,7 +537,12 @@ pub enum Error {
 impl Error {
     pub(crate) fn os(step: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Error {
         let step = step.into();
-        move |error| Error::Os { step, error }
+        move |error| Error::Os { step, error, advice: "".into() }
+    }
+
+    /// The same with what is known beyond the error of the operating system.
+    pub(crate) fn os_with(step: impl Into<Cow<'static, str>>, error: io::Error, advice: String) -> Error {
+        Error::Os { step: step.into(), error, advice: advice.into() }
     }
 
     pub(crate) fn setting(why: impl Into<Cow<'static, str>>) -> Error {
@@ -595,7 +602,7 @@ pub enum RequestError {
     #[error("restart failed: {0}")]
     Failed(String),
     /// No answer came in time. A restart that was asked for may still be under way: the status tells.
-    #[error("no answer within {}: the service is busy, stopped or not polled; what was asked for may still be under way", seconds(.0))]
+    #[error("no answer within {}: the service is busy or stopped, or its loop does not poll; a restart that was asked for may be under way", seconds(.0))]
     TimedOut(Duration),
     /// The service hung up before it answered: it has probably died. A restart that was asked for may have been tried.
     #[error("the service hung up before it answered: {0}; ask for the status")]

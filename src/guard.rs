@@ -27,13 +27,13 @@
 //! }
 //! ```
 //!
-//! The program `pollflip` of this crate does the same for programs that are not to be changed:
+//! The program `pollflip` of this crate does the same for a service whose source stays as it is:
 //! `pollflip guard -- PROGRAM ARGUMENT…`.
 //!
 //! # What it does
 //!
-//! - It forks and executes the service, which is a process of its own: its environment, signal mask
-//!   and descriptors are as they were.
+//! - It forks and executes the service, a process of its own, with the environment, the signal mask
+//!   and the descriptors that the guard was started with.
 //! - Signals that are sent to the guard go on to the main process. SIGTERM, SIGINT and SIGQUIT tell
 //!   the service to end: all generations that live are sent them, and so is each process that
 //!   becomes the main process later. What a terminal sends to the guard and the service alike is
@@ -41,23 +41,25 @@
 //! - Without a terminal, or in its background, the service has a process group of its own: who
 //!   signals the group of the guard signals the guard alone. In the foreground of a terminal both
 //!   are one job, and who signals the group reaches the service twice: signal the guard.
-//! - When the main process ends in the middle of a restart, its successor may name itself. When it
-//!   ends otherwise, what it has left behind is sent SIGTERM, and SIGKILL after 5 s. A program that
-//!   puts itself into the background is ended by that: start it in the foreground.
-//! - Then the [`Policy`] says whether the service is started again, by the same path: a broken file
-//!   is started as well, which [strikes](Guard::strikes) end.
+//! - When the main process ends in the middle of a restart, the guard waits until the successor
+//!   names itself. When the main process ends at another time, the guard sends SIGTERM to the
+//!   processes that it has left behind, and SIGKILL after 5 s. That ends a program which puts itself
+//!   into the background: start it in the foreground.
+//! - Then the [`Policy`] says whether the guard starts the service again. It is started by the same
+//!   path, even if the file there is broken: [strikes](Guard::strikes) set a limit to that.
 //! - The guard ends when no generation is left: with the status of the last one, or by the same
 //!   signal. PID 1 cannot die of a signal, and ends with 128 and its number.
-//! - Before Linux 6.15 a status is known to the parent alone. While an earlier generation lives that
-//!   is the parent of the last one, and a program that ignores SIGCHLD or reaps every child takes
-//!   the status away: the guard takes such an end for a failure, unless it was told to end.
+//! - Before Linux 6.15 only the parent of a process learns how it ended. The parent of the last
+//!   generation is the one before, as long as that lives. If its program ignores SIGCHLD or reaps
+//!   every child, the guard never learns the status: it takes that end for a failure, unless the
+//!   guard was told to end.
 //! - Each generation is sent SIGTERM when the guard is killed: see
 //!   [`Restarter::ready`](crate::Restarter::ready). It knows the guard by `POLLFLIP_GUARDED`, the
 //!   process id of the guard, in its environment.
 //!
-//! Nested in a real service manager (NOTIFY_SOCKET is set), the guard tells that one what the
-//! service says, but for what is between the two: MAINPID, BARRIER and stored descriptors. A unit
-//! needs `KillMode=mixed`.
+//! Under a real service manager (NOTIFY_SOCKET is set), the guard passes on to it what the service
+//! says. It keeps back what concerns the guard alone: MAINPID, BARRIER and stored descriptors. The
+//! unit needs `KillMode=mixed`.
 //!
 //! Knows: the order of a guard's life, and its settings. Does not know: what the service is for.
 
@@ -106,9 +108,9 @@ impl Guard {
     }
 
     /// A guard if this process is PID 1, or `POLLFLIP_GUARD` is `1` in its environment.
-    /// `POLLFLIP_GUARD=0` keeps PID 1 from it. There is none in a program with more rights than its
-    /// caller (setuid, setgid, capabilities of its file), whose caller chooses all that a guard
-    /// goes by.
+    /// `POLLFLIP_GUARD=0` keeps PID 1 from it. In a program with more rights than its caller (setuid,
+    /// setgid, capabilities of its file) there is no guard: the caller chooses the environment and
+    /// all else that a guard goes by.
     ///
     /// # Errors
     ///
@@ -163,8 +165,8 @@ impl Guard {
         self
     }
 
-    /// The first line of `main`. In the process that is the service it returns `None` at once. In
-    /// the process that is the guard it returns when the service has ended, with how it has.
+    /// Call this on the first line of `main`. In the service it returns `None` at once. In the guard
+    /// it returns when the service has ended, and says how the service has ended.
     ///
     /// Call it while there is one thread. From here on the guard is a subreaper, ignores SIGPIPE
     /// and SIGXFSZ, and all signals but those that stop a process or tell of a fault in it are

@@ -112,7 +112,7 @@
 //! | what is seen when the first generation is built | refused as |
 //! | --- | --- |
 //! | the service is PID 1 | [`ContainerInit`](crate::Refusal::ContainerInit) |
-//! | its parent is an init that ends with its first child, which it is: `docker run --init`, tini, dumb-init, catatonit, bwrap | [`ContainerMain`](crate::Refusal::ContainerMain) |
+//! | its parent is an init that ends with its first child, and the service is that child: `docker run --init`, tini, dumb-init, catatonit, bwrap | [`ContainerMain`](crate::Refusal::ContainerMain) |
 //! | its parent is outside of its PID namespace: the container shares that of another one (`shareProcessNamespace`) | the same |
 //! | its parent is a container runtime: the container shares the PID namespace of the machine | the same |
 //! | systemd outside knows the service by other numbers (`unshare --pid`, bwrap in `ExecStart=`) | [`OtherPidNamespace`](crate::Refusal::OtherPidNamespace) |
@@ -361,7 +361,7 @@
 //! | --- | --- | --- | --- |
 //! | 0 | | the new version; its pid is printed | |
 //! | 1 | `Failed`, `Protocol` | the old version | mend the new one; the reason is printed |
-//! | 2 | `Refused` | the old version | ask again later; the reason says what is going on |
+//! | 2 | `Refused` | the old version | ask again later, or do first what the reason asks for |
 //! | 3 | `Unreachable` | nobody, or elsewhere | see whether it runs, and check the path and the user |
 //! | 4 | `TimedOut`, `HungUp` | one of the two, if any | ask for the status; wait longer than ready timeout and probation together |
 //! | 5 | `Impossible` | the old version | asking again does not help: stop the service, mend what the reason names, start it |

@@ -38,8 +38,13 @@ pub use inheritance::{Inheritance, Map};
 /// | [`StateRequested`](crate::Event::StateRequested): freeze | deregister the listener and all connections, then save, then `send`. Events of the same batch may still name them: nothing is read or written until thawed. What was read and not answered, or answered and not written, is state too |
 /// | an error of any method here | must not leave the loop: drop the `Handover`, and wait for `Failed`, which says why. This process keeps serving |
 /// | [`Failed`](crate::Event::Failed): thaw | register them again: an edge that came meanwhile is told anew |
-/// | [`HandedOff`](crate::Event::HandedOff): give up | drop the connections. Deregistered first, or epoll goes on reporting them as long as the successor has them |
+/// | [`HandedOff`](crate::Event::HandedOff): give up | drop the connections that were handed over; if `StateRequested` never came, all of them are still this process's, which finishes them. Deregistered first, or epoll goes on reporting them as long as the successor has them |
 /// | [`Resumed`](crate::Event::Resumed) | register the listener again; the connections died with the successor |
+///
+/// A release that handles `StateRequested` can be replaced by one that asks for state. From a release
+/// that does not, the first restart into one that asks fails. So a program that may have state one
+/// day calls [`send`](Handover::send) at that event from its first release on: that hands an empty
+/// state over.
 ///
 /// The loop is never blocked by any of this. What the kernel does not take at once waits here, as duplicates: the limit of descriptors
 /// (RLIMIT_NOFILE) should leave room for some hundred more than the program has, and for as many again as it gives if the successor is
@@ -345,7 +350,7 @@ impl Drop for Handover {
             let why = match blob::take_lost() {
                 Some(error) => format!("a blob could not be written: {error}"),
                 None if std::thread::panicking() => "the program panicked while it filled the Handover".into(),
-                None => "the program dropped the Handover without sending it; does it handle Event::StateRequested?".into(),
+                None => "the predecessor dropped the Handover without sending it; does its release handle Event::StateRequested?".into(),
             };
             let ending = self.error.take().unwrap_or(Ending::Failed(why));
             self.finish(ending);

@@ -236,8 +236,8 @@
 //!
 //! - Sockets have names, not addresses: a service that moves to another port says so instead of
 //!   binding it in silence beside the old one, and port 0 is inherited.
-//! - What was handed over is held by one process in the end: a client sees the end of a connection
-//!   when the new process closes it.
+//! - After a restart only the new process has what was handed over: a client sees the end of a
+//!   connection when the new process closes it.
 //! - A restart is possible while an older generation still drains, up to [`max_draining`] of them.
 //!   tableflip waits until it has ended.
 //! - The path of a unix socket stays when a process stops. The next one takes it over if nobody

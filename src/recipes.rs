@@ -1,5 +1,6 @@
 //! Recipes: how programs of other shapes than one loop with one listener restart.
 //!
+//! - [A loop that drains its connections](#a-loop-that-drains-its-connections)
 //! - [Several threads](#several-threads)
 //! - [A listener for each thread](#a-listener-for-each-thread)
 //! - [Another address](#another-address)
@@ -19,6 +20,70 @@
 //!
 //! The orders of locks, listeners, addresses, children and processors are kept by tests through
 //! many restarts, and through restarts that fail (`tests/recipes`).
+//!
+//! # A loop that drains its connections
+//!
+//! Connections that are not handed over are finished by the predecessor. A client that never hangs
+//! up would keep that process alive without end, so the drain has a time limit. It begins at
+//! [`Event::Completed`](crate::Event::Completed), and is the timeout of the poll from then on.
+//!
+//! ```no_run
+//! use std::{collections::HashMap, io, time::{Duration, Instant}};
+//! use mio::{Events, Interest, Poll, Token, net::{TcpListener, TcpStream}};
+//! use pollflip::{Event, Gate, RestartConfig};
+//!
+//! fn main() -> io::Result<()> {
+//!     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(64));
+//!     let mut restarter = RestartConfig::new().build()?;
+//!     poll.registry().register(&mut restarter, Token(1), Interest::READABLE)?;
+//!     let listener = restarter.sockets().tcp_listener("echo", "127.0.0.1:7000")?;
+//!     let mut gate = Gate::new(TcpListener::from_std(listener), Token(0));
+//!     restarter.ready()?;
+//!     gate.follow(&restarter, poll.registry())?;
+//!     let mut clients: HashMap<Token, TcpStream> = HashMap::new();
+//!     let mut tokens = (2..).map(Token);
+//!     let mut drain_ends: Option<Instant> = None;
+//!     loop {
+//!         let left = drain_ends.map(|end| end.saturating_duration_since(Instant::now()));
+//!         if left.is_some_and(|left| clients.is_empty() || left.is_zero()) {
+//!             return Ok(()); // clients that are still there are cut off
+//!         }
+//!         match poll.poll(&mut events, left) {
+//!             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+//!             _ => {}
+//!         }
+//!         while let Some(event) = restarter.poll() {
+//!             gate.follow(&restarter, poll.registry())?;
+//!             if let Event::Completed(_) = event {
+//!                 drain_ends = Some(Instant::now() + Duration::from_secs(30));
+//!             }
+//!         }
+//!         while let Ok(Some((mut client, _))) = gate.accept() {
+//!             let token = tokens.next().expect("they do not run out");
+//!             poll.registry().register(&mut client, token, Interest::READABLE)?;
+//!             clients.insert(token, client);
+//!         }
+//!         for event in &events {
+//!             let is_over = clients.get_mut(&event.token()).is_some_and(serve);
+//!             if is_over && let Some(mut client) = clients.remove(&event.token()) {
+//!                 poll.registry().deregister(&mut client)?;
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! /// Reads and answers until `WouldBlock`; `true`: the client has hung up.
+//! fn serve(client: &mut TcpStream) -> bool {
+//!     # let _ = client;
+//!     unimplemented!()
+//! }
+//! ```
+//!
+//! - A client that is idle between two requests can be told to come again (`Connection: close`) or
+//!   be hung up on at `Completed`: the drain is shorter then.
+//! - The restarter is polled during the drain too:
+//!   [`SuccessorGone`](crate::Event::SuccessorGone) may come.
+//! - `examples/tcp_proxy.rs` is a whole program that drains.
 //!
 //! # Several threads
 //!
@@ -92,8 +157,8 @@
 //!
 //! - The successor takes over all listeners that its predecessor has, also if it has fewer threads:
 //!   one thread then serves several.
-//! - It binds additional ones when it serves. Bound earlier, they would collect connections that
-//!   are lost if the attempt fails.
+//! - It binds additional ones when it serves. If it bound them earlier, connections would wait in
+//!   them, and be lost if the attempt fails.
 //!
 //! ```no_run
 //! use std::{io, net::{SocketAddr, TcpListener}, os::fd::AsRawFd};
@@ -157,9 +222,9 @@
 //!
 //! # A library that blocks in accept
 //!
-//! Such a library is told of nothing, so it goes on accepting after the successor has the service.
-//! Do not `shutdown` the listener to wake it: that reaches the successor's listener too, which is
-//! the same. Own the accept, and give the library connections:
+//! Nobody tells such a library of a restart, so it keeps accepting after the successor has the service.
+//! Do not wake it by `shutdown` of the listener: both processes have the same listener, and the
+//! successor could not accept any more. Accept in the program, and give the library connections:
 //!
 //! ```
 //! use std::{io, net::{TcpListener, TcpStream}, os::{fd::AsFd, unix::net::UnixStream}, thread};

@@ -74,8 +74,8 @@ const BUDGET: Duration = Duration::from_millis(2);
 /// stays so until `poll` has returned `None`.
 ///
 /// There can be one at a time in a process, and none after one that has handed the service over.
-/// **Dropping** it gives up what is under way: a successor that is not ready yet is killed, and the
-/// service becomes that of one on probation. The restart signal does nothing afterwards. Dropping
+/// **Dropping** it ends what is under way: a successor that is not ready yet is killed, and one on
+/// probation keeps the service. The restart signal does nothing afterwards. Dropping
 /// waits for the child's end, for the restart thread, for the kernel to take the last message to a
 /// successor and for systemd to take the new main process in, which takes a moment, and 5 s at the
 /// most for each.
@@ -176,8 +176,8 @@ impl Restarter {
     }
 
     /// Says that this process can serve: to systemd, and to the predecessor, which then gives the service to this process. Sockets that
-    /// were inherited and not asked for are closed. Once is enough, more often is harmless. Whatever is to be served can be registered before,
-    /// and is not to be read, written or accepted from until this has returned.
+    /// were inherited and not asked for are closed. Once is enough, more often is harmless. The program can
+    /// register listeners and connections before, but reads, writes and accepts only after this has returned.
     ///
     /// Blocks until the predecessor has answered, which takes one turn of its loop; the predecessor serves until then. Without one it does
     /// not block: a systemd that is too busy to be told is told by the next calls of [`poll`](Restarter::poll).
@@ -187,7 +187,7 @@ impl Restarter {
     /// # Errors
     ///
     /// [`Error::GivenUp`]: the predecessor has given this process up; the service goes on without it, and it should end. [`Error::TooEarly`]:
-    /// the state that was asked for has not been taken yet, which is to be done first.
+    /// the state that this process has asked for has not been taken yet: take it first.
     pub fn ready(&mut self) -> Result<(), Error> {
         self.check_here().map_err(Error::os("cannot say that this process can serve"))?;
         startup_complete()?;
@@ -200,10 +200,11 @@ impl Restarter {
     ///
     /// A loop that takes one event per wake-up loses nothing: until `None` has been returned the
     /// descriptor is readable, and becomes so anew with each event for loops that are
-    /// edge-triggered. A loop that never calls it again leaves a restart standing still, and beyond
-    /// its deadline too.
+    /// edge-triggered.
     ///
-    /// What a restart consists of is done here, in order, and each event is returned before what follows it is done.
+    /// This call is what moves a restart on, step by step. Each event is returned before the next
+    /// step is taken. If the program stops calling it, the restart stands still, and no deadline
+    /// ends that.
     #[must_use = "an event tells what the program must do now"]
     pub fn poll(&mut self) -> Option<Event> {
         if self.is_anothers() {
@@ -275,6 +276,7 @@ impl Restarter {
         }
     }
 
+<<<<<<< HEAD
     /// Calls a restart off that is under way; says whether it was early enough. The end comes as [`Event::Failed`].
     /// Who asked, the log and the [status](crate::Status::outcomes) are told the reason, in one line:
     /// "the cache is being rebuilt", say.
@@ -294,6 +296,13 @@ impl Restarter {
 
     /// The same as the failure that those who ask are told.
     pub(crate) fn cancel_as(&mut self, failure: Failure) -> bool {
+=======
+    /// Calls off the restart that is under way. `true`: it was early enough, and [`Event::Failed`] follows.
+    ///
+    /// On probation it is too late. To take the service back from a successor that hangs, kill the
+    /// process that [`Event::HandedOff`] has named: [`Event::Resumed`] follows.
+    pub fn cancel(&mut self) -> bool {
+>>>>>>> h-user
         if self.is_anothers() {
             return false;
         }
@@ -306,11 +315,14 @@ impl Restarter {
         early
     }
 
-    /// Rules restarts out, since this process is ending: one under way is called off, and one on probation becomes final. systemd is told.
-    /// The process goes on serving until it ends by itself. What becomes of a restart under way comes as [`Event::Failed`],
-    /// [`Event::Resumed`] or [`Event::Completed`]: go on polling until then.
-    /// What [`Sockets`] keeps for a successor is closed: who connects is refused from the moment on at which the program closes its own
-    /// listeners, however long it finishes its work after that.
+    /// Says that this process is going to end. Further restarts are refused, one under way is called
+    /// off, and one on probation becomes final. systemd is told.
+    ///
+    /// The process serves until the program ends it. The outcome of a restart under way comes as
+    /// [`Event::Failed`], [`Event::Resumed`] or [`Event::Completed`]: poll until then.
+    ///
+    /// The listeners that [`Sockets`] keeps for a successor are closed. So when the program closes
+    /// its own, new clients are refused at once, even while it finishes its work.
     pub fn stop(&mut self) {
         if self.is_anothers() {
             return;
@@ -392,7 +404,8 @@ impl Restarter {
         status
     }
 
-    /// The process that has taken over, once [`Event::Completed`] has come; to watch it, or to hold its end off this process's.
+    /// The process that has taken over, once [`Event::Completed`] has come: to watch it, and to learn
+    /// how it ends.
     pub fn into_successor(mut self) -> Option<Successor> {
         if self.is_anothers() {
             return None;

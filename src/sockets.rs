@@ -320,8 +320,11 @@ impl Sockets {
             ));
         }
         let socket = bind().map_err(|error| {
-            let hint = if error.kind() == io::ErrorKind::AddrInUse { self.holder_of(wanted) } else { String::new() };
-            Error::os(format!("cannot bind {name:?} as {wanted}{hint}"))(error)
+            let advice = match error.kind() {
+                io::ErrorKind::AddrInUse => self.holder_of(wanted),
+                kind => wanted.advice(kind).into(),
+            };
+            Error::os_with(format!("cannot bind {name:?} as {wanted}"), error, advice)
         })?;
         self.insert(name, socket)
     }
@@ -330,7 +333,7 @@ impl Sockets {
     fn holder_of(&self, wanted: &Kind) -> String {
         let is_there = |entry: &Entry| Kind::of(&entry.socket).serves_as(wanted);
         if let Some((name, _)) = self.entries.iter().find(|(_, entries)| entries.iter().any(is_there)) {
-            return format!("; this process has it already, under the name {name:?}");
+            return format!("; this process has it already, under the name {name:?}: ask for it by that name");
         }
         let is_socket = |entry: &Entry, inode| sys::identity(entry.socket.as_raw_fd()).is_some_and(|file| file.inode == inode);
         let name_of = |inode| {
@@ -339,7 +342,9 @@ impl Sockets {
         };
         match Holder::of(wanted, &self.family, name_of) {
             Some(holder) => format!("; {holder}"),
-            None => "; if no service has it, one that a failed release left behind may: its environment has POLLFLIP_LIFELINE".into(),
+            None => "; which process has it cannot be seen: another service, or one that a failed release has left behind, with POLLFLIP_LIFELINE in \
+                     its environment"
+                .into(),
         }
     }
 

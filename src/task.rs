@@ -235,12 +235,12 @@ impl RestartTask {
     /// Asks for the state, and resolves when it is there: as [`Predecessor::receive`](crate::Predecessor::receive)
     /// does, but without blocking the thread. `None`: this process has no predecessor, and there is no state.
     ///
-    /// It takes a thread for as long as the state has not come. Dropped before it has resolved, it goes on:
-    /// the next call, whose limit does not count then, resolves with what comes.
+    /// A thread waits until the state is there. If the future is dropped before, that thread waits on:
+    /// the next call resolves with what the thread gets, and the limit of that call does not count.
     ///
     /// # Errors
     ///
-    /// Those of [`Predecessor::receive`](crate::Predecessor::receive); and the thread cannot be had.
+    /// Those of [`Predecessor::receive`](crate::Predecessor::receive); and the thread cannot be started.
     pub fn receive(&mut self, limit: Duration) -> impl Future<Output = Result<Option<Inheritance>, Error>> + Send + Unpin {
         poll_fn(move |context| {
             let Some(predecessor) = self.restarter.predecessor() else { return Poll::Ready(Ok(None)) };

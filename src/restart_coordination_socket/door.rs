@@ -32,8 +32,9 @@ impl Door {
         let known = sys::may_fail(&[libc::EACCES]).and_then(|()| sys::peer_uid(stream));
         let why = match known {
             Ok(uid) if uid != self.overflow_uid && (uid == 0 || uid == geteuid().as_raw()) => return None,
-            Ok(uid) if uid == self.overflow_uid => format!(
-                "user {uid} may not ask: anybody from another user namespace can be that one. Ask as root, or give the service another user"
+            Ok(uid) if uid == geteuid().as_raw() => format!(
+                "user {uid} may not ask, although the service runs as that user: processes of other user namespaces look like it too. Ask \
+                 as root, or give the service another user"
             ),
             Ok(uid) => format!("user {uid} may not ask; root and the user of the service may"),
             Err(error) => format!("it cannot be found out who asks (getsockopt): {error}"),

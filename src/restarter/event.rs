@@ -69,12 +69,13 @@ pub enum Event {
     /// from the successor too: that one cannot accept any more, and no later generation can. The same is true of each thing that is shared
     /// by what it is open to, and not by its number: [locks](Handover::fd), the position in a file, its flags.
     HandedOff(u32),
-    /// The successor, which had taken over, is gone within its probation: serve again. One that was given up and will not die keeps the service
-    /// until it does.
+    /// The successor had taken over and has ended within its probation: serve again. This comes only
+    /// after the end of the successor, also where the predecessor has given it up.
     Resumed(Failure),
     /// The restart is final. Finish the old work and end.
     Completed(u32),
-    /// The restart has failed: go on as if nothing had happened. The state need not have been asked for.
+    /// The restart has failed: go on as if nothing had happened. It comes without
+    /// [`StateRequested`](Event::StateRequested) before it, if the successor has not asked for the state.
     Failed(Failure),
     /// The process of this id, which had taken over, has ended after the commit, and this one still lives. It may have been replaced, or told
     /// to end, or it has crashed: then nobody serves but for what this process still does. systemd starts the service afresh when this
@@ -88,8 +89,8 @@ pub enum Event {
     /// The predecessor has given the service to this process. It comes once, also after [`ready`](crate::Restarter::ready) has returned; a
     /// first generation gets none. Programs that call `ready` need not wait for it.
     Granted,
-    /// The predecessor has said that this is final, or cannot be heard any more and has no way to take it back. Restarts of this process are
-    /// possible from now on.
+    /// The grant is final: the predecessor has said so, or has hung up and cannot take the service back.
+    /// From now on this process can be restarted.
     Committed,
     /// The predecessor has ended.
     PredecessorGone,

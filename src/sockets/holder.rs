@@ -87,7 +87,8 @@ impl fmt::Display for Holder {
                     write!(f, ", which is {name:?} here")?;
                 }
                 f.write_str(
-                    ": bind the new one at Event::PredecessorGone, or beside the old one with SO_REUSEPORT, see \"Another address\" in the guide",
+                    ": bind the new address at Event::PredecessorGone, or beside the old one with SO_REUSEPORT, see \"Another address\" in \
+                     the recipes",
                 )
             }
             (Who::Earlier(pid), _) => write!(
@@ -98,7 +99,7 @@ impl fmt::Display for Holder {
             (Who::LeftBehind(pid), _) => {
                 write!(f, "process {pid} has {address}, and a restart has started that process: if that restart has failed, end it")
             }
-            (Who::Other(pid), _) => write!(f, "process {pid} has {address}"),
+            (Who::Other(pid), _) => write!(f, "process {pid} has {address}: end that process, or take another address"),
         }
     }
 }

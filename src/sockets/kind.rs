@@ -54,6 +54,17 @@ impl Kind {
         }
     }
 
+    /// Why the kernel may refuse to bind it, beyond what its error says.
+    pub(super) fn advice(&self, error: io::ErrorKind) -> &'static str {
+        match (self, error) {
+            (Kind::Tcp(_) | Kind::Udp(_), io::ErrorKind::AddrNotAvailable) => "; no interface of this machine has that address",
+            (Kind::Tcp(_) | Kind::Udp(_), io::ErrorKind::PermissionDenied) => {
+                "; ports below net.ipv4.ip_unprivileged_port_start (1024) need CAP_NET_BIND_SERVICE, or a socket of systemd"
+            }
+            _ => "",
+        }
+    }
+
     /// Whether this socket is what is wanted. Port 0 stands for any port.
     pub(crate) fn serves_as(&self, wanted: &Kind) -> bool {
         match (self, wanted) {

@@ -229,3 +229,14 @@ fn a_path_is_bound_over_a_socket_that_nobody_serves_and_over_nothing_else() {
     assert_eq!(fs::read_to_string(&path).expect("a file"), "a file");
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1, "nothing is left beside it");
 }
+
+#[test]
+fn an_address_that_cannot_be_bound_is_an_error_that_says_what_to_look_at() {
+    // RFC 5737: no machine has this one.
+    let elsewhere = empty().tcp_listener("one", "192.0.2.1:80").expect_err("nobody has that address");
+    let told = "cannot bind \"one\" as a TCP listener on 192.0.2.1:80: Cannot assign requested address (os error 99); no interface of this machine";
+    assert!(elsewhere.to_string().starts_with(told), "{elsewhere}");
+    let privileged = Kind::Tcp(vec!["127.0.0.1:80".parse().expect("an address")]);
+    assert!(privileged.advice(ErrorKind::PermissionDenied).contains("CAP_NET_BIND_SERVICE"));
+    assert_eq!(Kind::UnixStream("/a/path".into()).advice(ErrorKind::PermissionDenied), "");
+}

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::harness::Setup;
 use crate::hub::{wait_for, wait_until};
 use crate::kit::{End, POLLFLIP, end_of_command, run};
 use crate::surroundings::directory;
@@ -32,6 +33,7 @@ trials![
     what_a_script_has_started_before_the_guard_is_left_alone,
     wrong_usage_is_64,
     nobody_to_ask_is_3,
+    a_service_is_asked_for_a_restart_and_for_its_status,
 ];
 
 fn it_ends_as_the_program_does() {
@@ -254,4 +256,28 @@ fn nobody_to_ask_is_3() {
         let (end, out, said) = end_of_command(command);
         assert_eq!((end, out.as_str()), (End::Code(3), ""), "{said}");
     }
+}
+
+fn a_service_is_asked_for_a_restart_and_for_its_status() {
+    let service = Setup::new().start();
+    let ask = |what| {
+        let mut command = Command::new(POLLFLIP);
+        command.arg(what).arg(service.socket());
+        end_of_command(command)
+    };
+    let old = service.first().pid;
+    let (end, out, said) = ask("restart");
+    let new = service.hub.nth(1).pid;
+    assert_eq!((end, out), (End::Code(0), format!("{new}\n")), "{said}");
+    service.plan_next("born exit 7");
+    let (end, out, said) = ask("restart");
+    assert_eq!((end, out.as_str()), (End::Code(1), ""));
+    assert!(said.starts_with("pollflip: restart failed: the successor exited with status 7"), "{said}");
+    let (end, out, said) = ask("status");
+    assert_eq!(end, End::Code(0), "{said}");
+    assert!(out.starts_with(&format!("process {new}, generation 1: serving\n")), "{out}");
+    let ended: Vec<_> = out.lines().filter_map(|line| line.split_once(" s ago, after ")).collect();
+    let [(restarted, took_over), (failed, exited)] = ended[..] else { panic!("{out}") };
+    assert!(restarted.starts_with("restarted ") && took_over.contains(&format!("took over from process {old}")), "{out}");
+    assert!(failed.starts_with("failed ") && exited.contains("exited with status 7"), "{out}");
 }

@@ -62,7 +62,7 @@ fn a_handover_that_is_dropped_fails_the_attempt() {
     let service = Setup::new().set("give", "drop").start();
     assert_eq!(
         fails(&service),
-        "the handover failed: the program dropped the Handover without sending it; does it handle Event::StateRequested?"
+        "the handover failed: the predecessor dropped the Handover without sending it; does its release handle Event::StateRequested?"
     );
 }
 

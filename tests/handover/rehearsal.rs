@@ -44,7 +44,7 @@ fn a_rehearsal_that_fails_says_why() {
         Err(Failure::Handover(why)) => why,
         other => panic!("{other:?}"),
     };
-    assert_eq!(reason(drop), "the program dropped the Handover without sending it; does it handle Event::StateRequested?");
+    assert_eq!(reason(drop), "the predecessor dropped the Handover without sending it; does its release handle Event::StateRequested?");
     assert_eq!(reason(|handover| handover.fail("not today")), "not today");
     let twice = |mut handover: Handover| {
         let _ = handover.bytes("a", b"");

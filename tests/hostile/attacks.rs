@@ -286,14 +286,14 @@ fn promise_05_a_flood_of_requests_during_a_restart_changes_nothing() {
     let mut client = Raw::connect(&service.socket());
     client.write(&frame(r#"{"Request":"TryRestart"}"#).repeat(500));
     for _ in 0..500 {
-        assert!(client.receive().contains("a restart is under way"));
+        assert!(client.receive().contains("a restart has been under way"));
     }
     let mut attackers: Vec<_> = (0..2).map(|_| Attacker::start(&service.socket(), "requests", 100, None)).collect();
     attackers.iter_mut().for_each(|attacker| assert_eq!(attacker.holds(), 100));
     for _ in 0..20 {
         watch.ask_honestly();
         match request_restart(service.socket(), DEADLINE, |_| {}) {
-            Err(RequestError::Refused(why)) => assert!(why.contains("a restart is under way"), "{why}"),
+            Err(RequestError::Refused(why)) => assert!(why.contains("a restart has been under way"), "{why}"),
             other => panic!("{other:?}"),
         }
     }

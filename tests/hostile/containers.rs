@@ -47,7 +47,7 @@ fn the_first_process_of_a_container_refuses_to_restart_and_serves_on() {
         match service.try_restart() {
             Err(RequestError::Impossible(why)) => {
                 assert_eq!(why, pollflip::Refusal::ContainerInit.to_string());
-                assert!(why.contains("PID 1") && why.contains("such as `pollflip guard`"), "{why}");
+                assert!(why.contains("PID 1") && why.contains("such as `pollflip guard -- PROGRAM`"), "{why}");
             }
             other => panic!("{other:?}"),
         }

@@ -69,7 +69,7 @@ fn the_leader_of_a_terminal_refuses_to_restart_and_serves_on() {
     for _ in 0..2 {
         is_refused(&service);
     }
-    assert!(first.ask("request").starts_with("SessionLeader :: this process leads the session of a terminal"));
+    assert!(first.ask("request").starts_with("SessionLeader :: the service leads the session of a terminal"));
     first.signal(Signal::SIGUSR1);
     assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     service.connect().echo("served on");

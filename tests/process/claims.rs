@@ -68,7 +68,7 @@ fn an_address_that_is_there_under_another_name_is_told_with_that() {
     let service = Service::start();
     // As a release meets it that has renamed its socket.
     let answer = service.first().ask(&format!("claim tcp other {}", service.address()));
-    assert!(answer.contains(r#"this process has it already, under the name "echo""#), "{answer}");
+    assert!(answer.contains(r#"this process has it already, under the name "echo": ask for it by that name"#), "{answer}");
 }
 
 fn names_are_checked() {
@@ -102,7 +102,8 @@ fn an_address_that_somebody_has_is_an_error_that_says_who_may() {
     let address = other.local_addr().expect("an address");
     let answer = service.first().ask(&format!("claim tcp other {address}"));
     assert!(
-        answer.contains("cannot bind \"other\"") && answer.contains(&format!("process {} has {address}", std::process::id())),
+        answer.contains("cannot bind \"other\"")
+            && answer.contains(&format!("Address already in use (os error 98); process {} has {address}: end", std::process::id())),
         "{answer}"
     );
     // One that was started by a restart may be of a release that has failed.
@@ -124,7 +125,10 @@ fn an_address_that_overlaps_one_of_the_predecessor_is_an_error_that_names_it() {
     service.plan_next(&renamed);
     service.fail_to_restart();
     let error = service.hub.nth(1).says("socket-error");
-    assert!(error.contains(&told) && error.contains("which is \"echo\" here") && error.contains("Another address"), "{error}");
+    assert!(
+        error.contains(&told) && error.contains("which is \"echo\" here") && error.contains("\"Another address\" in the recipes"),
+        "{error}"
+    );
     service.plan_next(&format!("built remove echo\n{}", renamed.replace("other", "echo")));
     service.fail_to_restart();
     let error = service.hub.nth(2).says("socket-error");

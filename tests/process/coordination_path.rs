@@ -30,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         promise_10_of_two_servers_at_the_same_instant_exactly_one_wins,
         promise_10_the_socket_is_for_its_user_alone,
         promise_10_another_user_is_refused,
+        the_user_nobody_is_told_why_it_may_not_ask,
         promise_10_a_path_that_somebody_replaced_is_not_removed,
         promise_10_a_relative_path_is_that_of_the_build,
     ]
@@ -247,8 +248,28 @@ fn promise_10_another_user_is_refused() {
     // Even if somebody opens the path to all.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("a mode");
     let answer = stranger().first().says("did status-of");
-    assert!(answer.contains("restart refused: user 12345 may not ask"), "{answer}");
+    assert!(answer.contains("restart refused: user 12345 may not ask; root and the user of the service may"), "{answer}");
     assert_eq!(service.status().state, pollflip::ServiceState::Serving);
+}
+
+fn the_user_nobody_is_told_why_it_may_not_ask() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root can become another user");
+    }
+    let nobody = || Setup::new().set("uid", "65534");
+    let writable = nobody();
+    let directory = writable.path("restart.sock").parent().expect("a directory").to_owned();
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).expect("a mode");
+    for (service, why) in [
+        (Service::start(), "user 65534 may not ask; root and the user of the service may"),
+        (writable.start(), "user 65534 may not ask, although the service runs as that user"),
+    ] {
+        fs::set_permissions(service.socket(), fs::Permissions::from_mode(0o666)).expect("a mode");
+        let ask = format!("built status-of {}", service.socket().display());
+        let answer = nobody().set("socket", "none").plan(&ask).start().first().says("did status-of");
+        assert!(answer.contains(why), "{answer}");
+        assert_eq!(service.status().state, pollflip::ServiceState::Serving, "root may");
+    }
 }
 
 fn promise_10_a_path_that_somebody_replaced_is_not_removed() {

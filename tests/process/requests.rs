@@ -45,14 +45,14 @@ fn promise_04_a_second_asker_is_refused_at_once_with_what_is_going_on() {
     successor.says("waits");
 
     match service.try_restart() {
-        Err(RequestError::Refused(why)) => assert!(why.contains("a restart is under way since"), "{why}"),
+        Err(RequestError::Refused(why)) => assert!(why.contains("a restart has been under way for"), "{why}"),
         other => panic!("{other:?}"),
     }
     // A client of shellflip knows no refusal.
     let mut raw = Raw::connect(&service.socket());
     raw.send(r#"{"Request":"TryRestart"}"#);
     let answer = raw.receive();
-    assert!(answer.starts_with(r#"{"Response":{"RestartFailed":"a restart is under way since"#), "{answer}");
+    assert!(answer.starts_with(r#"{"Response":{"RestartFailed":"a restart has been under way for"#), "{answer}");
     assert!(old.ask("request").starts_with("UnderWay {"));
 
     successor.tell("go");

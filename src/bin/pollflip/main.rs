@@ -5,7 +5,7 @@ mod stderr;
 
 use std::io::{self, Write};
 use std::process::{ExitCode, Termination};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pollflip::restart_coordination_socket::{Status, request_restart, request_status};
 use pollflip::{Error, RequestError};
@@ -98,7 +98,18 @@ fn describe(status: &Status) -> String {
     }
     for outcome in &status.outcomes {
         let how = if outcome.ok { "restarted" } else { "failed" };
-        text += &format!("\n{how} after {} ms: {}", outcome.took_ms, outcome.text);
+        text += &format!("\n{how} {} ago, after {} ms: {}", age(outcome.at), outcome.took_ms, outcome.text);
     }
     text
+}
+
+/// How long ago that second was, in the largest unit of which there is one.
+fn age(at: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    match now.saturating_sub(at) {
+        seconds @ ..60 => format!("{seconds} s"),
+        seconds @ ..3_600 => format!("{} min", seconds / 60),
+        seconds @ ..86_400 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
 }
