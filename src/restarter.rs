@@ -276,13 +276,13 @@ impl Restarter {
         }
     }
 
-<<<<<<< HEAD
-    /// Calls a restart off that is under way; says whether it was early enough. The end comes as [`Event::Failed`].
-    /// Who asked, the log and the [status](crate::Status::outcomes) are told the reason, in one line:
-    /// "the cache is being rebuilt", say.
+    /// Calls off the restart that is under way. `true`: it was early enough, and [`Event::Failed`] follows.
     ///
-    /// On probation it is too late for that: to take the service back from a successor that hangs, or is not well, kill the process that
-    /// [`Event::HandedOff`] has named. [`Event::Resumed`] comes then.
+    /// The asker, the log and the [status](crate::Status::outcomes) are told the reason, in one
+    /// line: "the cache is being rebuilt", say.
+    ///
+    /// On probation it is too late. To take the service back from a successor that hangs, kill the
+    /// process that [`Event::HandedOff`] has named: [`Event::Resumed`] follows.
     ///
     /// ```no_run
     /// # let mut restarter = pollflip::RestartConfig::new().build().unwrap();
@@ -296,13 +296,6 @@ impl Restarter {
 
     /// The same as the failure that those who ask are told.
     pub(crate) fn cancel_as(&mut self, failure: Failure) -> bool {
-=======
-    /// Calls off the restart that is under way. `true`: it was early enough, and [`Event::Failed`] follows.
-    ///
-    /// On probation it is too late. To take the service back from a successor that hangs, kill the
-    /// process that [`Event::HandedOff`] has named: [`Event::Resumed`] follows.
-    pub fn cancel(&mut self) -> bool {
->>>>>>> h-user
         if self.is_anothers() {
             return false;
         }
