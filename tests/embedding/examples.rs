@@ -227,7 +227,7 @@ fn hello() {
     releases.deploy_bad();
     signal(first, Signal::SIGUSR1);
     let why = group.says(&format!("{first}: goes on:"), 0);
-    assert!(why.contains("does it handle Event::StateRequested?"), "{why}");
+    assert!(why.contains("the successor exited with status 3 before it was ready"), "{why}");
     assert_eq!(hears(address), format!("hello from process {first}\n"));
     releases.deploy_good();
     signal(first, Signal::SIGUSR1);
