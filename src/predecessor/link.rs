@@ -219,12 +219,12 @@ impl Link {
         self.line.flush()
     }
 
-    /// Reads what has come; `false`: another thread waits for it, and wakes the loop when it is done.
-    pub(crate) fn look(&self) -> bool {
+    /// Reads what has come, unless another thread waits for it, which wakes the loop when it is done.
+    pub(crate) fn look(&self) {
         self.flush();
-        let Some(_reader) = self.try_reader() else { return false };
-        self.read();
-        true
+        if let Some(_reader) = self.try_reader() {
+            self.read();
+        }
     }
 
     /// How long until [`Link::look`] is needed although nothing came; `None` while another thread waits.

@@ -26,6 +26,7 @@ use crate::sys::Process;
 use crate::wire::Outcome;
 
 use super::event::Successor;
+use super::part::{Moment, Part};
 use super::reactor::{Deadline, Due, LIFELINE, Reactor, SUCCESSOR, earliest};
 
 use attempt::{Current, Said};
@@ -33,6 +34,8 @@ use history::History;
 
 /// How often lines of progress are passed on: a successor that has much to say must not hold this loop up.
 const PROGRESS: Duration = Duration::from_millis(50);
+/// How often a lifeline is looked at for more when a deadline has passed: it holds some 300 messages, all of which have come in time.
+const LOOKS: usize = 8;
 /// How often a child that waits to be reaped is looked at where it cannot be watched.
 const UNWATCHED: Duration = Duration::from_secs(1);
 
@@ -73,7 +76,7 @@ impl Succession {
     }
 
     /// Takes in what the restart thread has done.
-    pub(super) fn poll_thread(&mut self, reactor: &Reactor, inputs: &mut Vec<Input>) {
+    fn poll_thread(&mut self, reactor: &Reactor, inputs: &mut Vec<Input>) {
         while let Some((attempt, result)) = self.exec.take() {
             match self.current.as_mut().filter(|current| current.attempt == attempt && current.process.is_none()) {
                 Some(current) => match result.and_then(|started| watched(started, current, reactor, &self.exec, &self.program)) {
@@ -115,8 +118,7 @@ impl Succession {
     }
 
     /// Takes in what the successor has said and done. Says whether there may be more.
-    pub(super) fn poll(&mut self, reactor: &Reactor, inputs: &mut Vec<Input>) -> bool {
-        let now = reactor.now();
+    fn poll_successor(&mut self, now: Duration, reactor: &Reactor, inputs: &mut Vec<Input>) -> bool {
         let Some(current) = &mut self.current else { return false };
         let (said, more) = current.read();
         for said in said {
@@ -179,7 +181,7 @@ impl Succession {
                 // The program stands still: nobody waits for its core dump.
                 return inputs.push(Input::Dying(attempt));
             }
-            self.poll(reactor, inputs);
+            self.poll_successor(reactor.now(), reactor, inputs);
         } else if current.has_taken_the_grant() {
             inputs.push(Input::Granted(attempt));
         }
@@ -389,8 +391,20 @@ impl Succession {
     pub(super) fn wake_nobody(&self) {
         self.exec.wake_nobody();
     }
+}
 
-    pub(super) fn next_deadline(&self, now: Duration) -> Option<Due> {
+impl Part for Succession {
+    /// What the restart thread has done comes first: a successor has nothing to say before it has been started.
+    fn poll(&mut self, moment: &Moment, reactor: &Reactor, inputs: &mut Vec<Input>) {
+        self.poll_thread(reactor, inputs);
+        for _ in 0..if moment.is_late { LOOKS } else { 1 } {
+            if !self.poll_successor(moment.now, reactor, inputs) {
+                break;
+            }
+        }
+    }
+
+    fn next_deadline(&self, now: Duration) -> Option<Due> {
         earliest([
             self.current.as_ref().and_then(|current| current.next_deadline(now)),
             self.exec.next_timeout().map(|left| (now + left, Deadline::Kill)),

@@ -60,8 +60,9 @@ impl Fixture {
     }
 
     fn poll(&mut self) -> Vec<Input> {
+        let moment = Moment::at(self.reactor.now());
         let mut inputs = Vec::new();
-        self.succession.poll(&self.reactor, &mut inputs);
+        self.succession.poll(&moment, &self.reactor, &mut inputs);
         inputs
     }
 
