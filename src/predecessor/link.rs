@@ -24,10 +24,6 @@ use super::takeover::SharedTakeover;
 /// How soon a thread looks again for what another one has.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// How long the state is waited for beyond its time, if it may have come and cannot be read for a
-/// moment.
-const UNREAD: Duration = Duration::from_secs(1);
-
 /// This end of the lifeline to the predecessor.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -275,7 +271,7 @@ impl Link {
                     log::warn!(target: "pollflip", "the predecessor (process {pid}) has ended before it gave its state, which is lost");
                     return Err(Error::PredecessorGone { pid });
                 }
-                _ if is_over && !self.line.is_short_for_less_than(UNREAD) => return Err(Error::TimedOut { limit }),
+                _ if is_over && !self.line.may_have_unread() => return Err(Error::TimedOut { limit }),
                 _ => self.wait_for_news(deadline),
             }
         }

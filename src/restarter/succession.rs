@@ -4,6 +4,7 @@
 
 mod attempt;
 mod history;
+mod life;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ use super::reactor::{Deadline, Due, LIFELINE, Reactor, SUCCESSOR, earliest};
 
 use attempt::{Current, Said};
 use history::History;
+use life::Life;
 
 /// How often lines of progress are passed on: a successor that has much to say must not hold this loop up.
 const PROGRESS: Duration = Duration::from_millis(50);
@@ -252,7 +254,7 @@ impl Succession {
 
     /// Nothing is under way: drops what is left of an attempt that has ended.
     pub(super) fn rest(&mut self, reactor: &Reactor) {
-        if self.current.as_ref().is_some_and(|current| current.process.is_none() || current.has_exited()) {
+        if self.current.as_ref().is_some_and(|current| current.process.is_none() || matches!(current.life, Life::Over(_))) {
             self.let_go(reactor);
         }
     }
@@ -283,7 +285,7 @@ impl Succession {
         reactor.unwatch(current.lifeline.as_fd());
         let process = current.process?;
         reactor.unwatch(process.as_fd());
-        Some(Successor::new(process, current.words.exit))
+        Some(Successor::new(process, current.life.exit()))
     }
 
     /// The program has called the attempt off, for that reason.
@@ -308,7 +310,7 @@ impl Succession {
 
     /// How the successor has ended, if it has.
     pub(super) fn exit(&self) -> Option<Exit> {
-        self.current.as_ref()?.words.exit
+        self.current.as_ref()?.life.exit()
     }
 
     /// The failure for people: what the program said when it called off, or the machine's cause in the words of the attempt.
