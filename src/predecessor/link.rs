@@ -198,11 +198,13 @@ impl Link {
     }
 
     /// Whether the number is still that of the lifeline: what another socket under it brings is the program's, and nothing is for that one.
+    /// Asked at each look, since nothing tells when a program closes a number that it does not know.
     fn is_the_lifeline(&self) -> bool {
         sys::identity(self.line.as_fd().as_raw_fd()) == self.identity
     }
 
-    /// Whether the predecessor can be watched: this program may have closed the descriptor for that.
+    /// Whether the predecessor can be watched: this program may have closed the descriptor for that. Asked at each look, as with the
+    /// lifeline: something else under that number could look like the end of the predecessor.
     fn is_the_process(&self) -> bool {
         sys::identity(self.process.as_fd().as_raw_fd()) == self.process_identity
     }
