@@ -20,6 +20,8 @@ use crate::wire::{MAX_PACKET, Message};
 
 /// How soon a message that the kernel does not take, or does not give out, is tried again.
 const RETRY: Duration = Duration::from_millis(10);
+/// How long what may have come in time is waited for, if it cannot be read for a moment.
+const SHORT_LIMIT: Duration = Duration::from_secs(1);
 /// How often in a row that is tried where nobody can wait.
 const TRIES: usize = 8;
 
@@ -237,9 +239,9 @@ impl Lifeline {
         self.shortage().is_some()
     }
 
-    /// The same, and it has been so for less than that time.
-    pub(crate) fn is_short_for_less_than(&self, limit: Duration) -> bool {
-        self.shortage().is_some_and(|shortage| sys::now() - shortage.since < limit)
+    /// The same, for as long as that is worth waiting for: it may have come in time.
+    pub(crate) fn may_have_unread(&self) -> bool {
+        self.shortage().is_some_and(|shortage| sys::now() - shortage.since < SHORT_LIMIT)
     }
 
     /// Nothing is read any more.

@@ -24,6 +24,7 @@ mod end;
 mod event;
 mod manager;
 mod owned_paths;
+mod part;
 mod preconditions;
 mod reactor;
 mod requests;
@@ -56,6 +57,7 @@ use driver::Driver;
 pub use event::{Event, Successor};
 use manager::Manager;
 use owned_paths::OwnedPaths;
+use part::Moment;
 use preconditions::Preconditions;
 use reactor::Reactor;
 use requests::{Asker, Requests};
@@ -192,7 +194,7 @@ impl Restarter {
         self.check_here().map_err(Error::os("cannot say that this process can serve"))?;
         startup_complete()?;
         self.ancestry.stay_with_guard();
-        self.poll_ancestry();
+        self.poll_ancestry(&Moment::default());
         Ok(())
     }
 
@@ -321,7 +323,7 @@ impl Restarter {
             return;
         }
         // The service may have become this process's, and nobody has looked since.
-        self.poll_ancestry();
+        self.poll_ancestry(&Moment::default());
         self.feed(Input::Stop);
         // The program may be busy with its end, and not poll soon.
         if self.driver.begins_with(Action::TellStopping) {
@@ -419,7 +421,7 @@ impl Restarter {
         if let State::Closed(Closed::NotReady { .. }) = self.driver.state() {
             // Not yet, if the program still has to take the state: it is asked again.
             self.ancestry.say_ready();
-            self.poll_ancestry();
+            self.poll_ancestry(&Moment::default());
         }
     }
 

@@ -388,7 +388,8 @@ impl Sockets {
     /// From the first use of `Sockets` on, what systemd passed is ours.
     fn claim_of_systemd(&mut self) {
         for (passed, socket) in self.untouched.drain(..) {
-            // The number stays open, in case the program has taken it by itself, but nothing inherits it any more.
+            // The number stays open, in case the program has taken it by itself, but nothing inherits it any more. Compared, since the
+            // program may have closed it before, and opened something of its own there.
             if sys::identity(passed.number) == sys::identity(socket.as_raw_fd()) {
                 sys::peek(passed.number, |fd| fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)));
             }

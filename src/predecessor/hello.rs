@@ -111,7 +111,7 @@ fn next(line: &Lifeline, deadline: Instant) -> Result<(Message, Vec<OwnedFd>), E
 /// The same with the process that has sent it, if that is known.
 pub(super) fn next_from(line: &Lifeline, deadline: Instant) -> Result<(Message, Vec<OwnedFd>, Option<u32>), Error> {
     loop {
-        // What has come by then is in time.
+        // Read before the lifeline is, as in every place that waits: what has come by then is in time.
         let left = deadline.saturating_duration_since(Instant::now());
         match line.receive_from() {
             Some((Incoming::Message(message, descriptors), sender)) => return Ok((message, descriptors, sender)),

@@ -24,10 +24,6 @@ use super::takeover::SharedTakeover;
 /// How soon a thread looks again for what another one has.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// How long the state is waited for beyond its time, if it may have come and cannot be read for a
-/// moment.
-const UNREAD: Duration = Duration::from_secs(1);
-
 /// This end of the lifeline to the predecessor.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -202,11 +198,13 @@ impl Link {
     }
 
     /// Whether the number is still that of the lifeline: what another socket under it brings is the program's, and nothing is for that one.
+    /// Asked at each look, since nothing tells when a program closes a number that it does not know.
     fn is_the_lifeline(&self) -> bool {
         sys::identity(self.line.as_fd().as_raw_fd()) == self.identity
     }
 
-    /// Whether the predecessor can be watched: this program may have closed the descriptor for that.
+    /// Whether the predecessor can be watched: this program may have closed the descriptor for that. Asked at each look, as with the
+    /// lifeline: something else under that number could look like the end of the predecessor.
     fn is_the_process(&self) -> bool {
         sys::identity(self.process.as_fd().as_raw_fd()) == self.process_identity
     }
@@ -219,12 +217,12 @@ impl Link {
         self.line.flush()
     }
 
-    /// Reads what has come; `false`: another thread waits for it, and wakes the loop when it is done.
-    pub(crate) fn look(&self) -> bool {
+    /// Reads what has come, unless another thread waits for it, which wakes the loop when it is done.
+    pub(crate) fn look(&self) {
         self.flush();
-        let Some(_reader) = self.try_reader() else { return false };
-        self.read();
-        true
+        if let Some(_reader) = self.try_reader() {
+            self.read();
+        }
     }
 
     /// How long until [`Link::look`] is needed although nothing came; `None` while another thread waits.
@@ -275,7 +273,7 @@ impl Link {
                     log::warn!(target: "pollflip", "the predecessor (process {pid}) has ended before it gave its state, which is lost");
                     return Err(Error::PredecessorGone { pid });
                 }
-                _ if is_over && !self.line.is_short_for_less_than(UNREAD) => return Err(Error::TimedOut { limit }),
+                _ if is_over && !self.line.may_have_unread() => return Err(Error::TimedOut { limit }),
                 _ => self.wait_for_news(deadline),
             }
         }

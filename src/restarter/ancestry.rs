@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use crate::error::{Error, Refusal};
 use crate::handover::Inheritance;
-use crate::machine::{Stage, TakeoverNotice, TakeoverOutput};
+use crate::machine::{Input, Stage, TakeoverNotice, TakeoverOutput};
 use crate::predecessor::{Link, Predecessor, SharedTakeover, say_ready};
 use crate::sys::Process;
 use crate::wire::Outcome;
 
 pub(super) use guarded::Guarded;
 
+use super::part::{Moment, Part};
 use super::reactor::{DRAINING, Deadline, Due, PREDECESSOR, Reactor, earliest};
 
 /// Who came before.
@@ -45,11 +46,6 @@ impl Ancestry {
             reactor.watch(link.process().as_fd(), PREDECESSOR)?;
         }
         draining.iter().try_for_each(|process| reactor.watch(process.as_fd(), DRAINING))
-    }
-
-    /// Reads what the predecessor has said; `false`: another thread waits for it, and wakes the loop when it is done.
-    pub(super) fn poll(&mut self) -> bool {
-        self.link.as_ref().is_none_or(|link| link.look())
     }
 
     /// The next thing that the takeover machine has for the loop.
@@ -186,8 +182,21 @@ impl Ancestry {
     pub(super) fn is_sole(&self) -> bool {
         self.takeover.is_sole()
     }
+}
 
-    pub(super) fn next_deadline(&self, now: Duration) -> Option<Due> {
+impl Part for Ancestry {
+    /// Reads what the predecessor has said, unless another thread waits for it, which wakes the loop when it is done. What comes of it is
+    /// the takeover machine's, and no input.
+    fn poll(&mut self, moment: &Moment, reactor: &Reactor, _: &mut Vec<Input>) {
+        if let Some(link) = &self.link {
+            link.look();
+        }
+        if moment.ready.has(DRAINING) {
+            self.forget_the_ended(reactor);
+        }
+    }
+
+    fn next_deadline(&self, now: Duration) -> Option<Due> {
         let link = self.link.as_ref()?;
         earliest([
             link.next_timeout().map(|left| (now + left, Deadline::Takeover)),

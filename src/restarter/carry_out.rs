@@ -12,6 +12,7 @@ use crate::machine::{Action, Attempt, Cause, Input, Notice, Output, Reply, State
 use crate::systemd;
 use crate::wire::Response;
 
+use super::part::{Moment, Part};
 use super::requests::Asker;
 use super::{Event, Restarter};
 
@@ -75,7 +76,8 @@ impl Restarter {
                 }
                 self.manager.begin_commit(&self.reactor);
                 inputs.push(Input::ManagerAsked);
-                self.manager.poll(&self.reactor, &mut inputs);
+                let moment = Moment::at(self.reactor.now());
+                self.manager.poll(&moment, &self.reactor, &mut inputs);
             }
             Action::TellCommit(_) => {
                 // Until the successor is told, it takes nobody in.

@@ -7,6 +7,7 @@ use crate::machine::{COMMIT_TIMEOUT, Input, Notice, Output, Phase, State};
 use crate::sys;
 
 use super::Restarter;
+use super::part::Moment;
 
 /// How long what is under way may take to its end when nobody will poll again: longer than the machine waits for anybody, since this
 /// process may be stopped at any point. A successor that the kernel cannot tell learns of the commit by the end of this process.
@@ -36,8 +37,9 @@ impl Restarter {
                 self.wait_for_news();
             }
             now = self.reactor.now();
-            self.look_at_successor(now);
-            self.look_at_manager();
+            let moment = Moment { is_late: self.driver.is_due(now), ..Moment::at(now) };
+            self.poll_succession(&moment);
+            self.poll_manager(&moment);
             self.driver.feed(now, Input::Timeout);
         }
     }
@@ -82,7 +84,7 @@ impl Drop for Restarter {
         }
         self.requests.unblock_signal();
         // It may have committed, and nobody has looked since.
-        self.poll_ancestry();
+        self.poll_ancestry(&Moment::default());
         self.end();
         if let State::Handoff { .. } = self.driver.state() {
             return self.claim.hand_over();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::machine::Input;
 use crate::systemd::{self, Barrier, EXTENSION, Notifier};
 
+use super::part::{Moment, Part};
 use super::reactor::{BARRIER, Deadline, Due, Reactor, earliest};
 
 /// The service manager.
@@ -30,26 +31,6 @@ impl Manager {
     /// `names_nobody`: it knows processes by other numbers.
     pub(super) fn new(names_nobody: bool) -> Manager {
         Manager { notifier: Notifier::new(names_nobody), ..Manager::default() }
-    }
-
-    /// Sends what can be sent, and looks for answers. As long as the loop turns, the end of this process may take longer.
-    pub(super) fn poll(&mut self, reactor: &Reactor, inputs: &mut Vec<Input>) {
-        let now = reactor.now();
-        if let Some(at) = &mut self.stopping
-            && now >= *at
-        {
-            *at = now + EXTENSION;
-            self.notifier.still_stopping();
-        }
-        let waits = self.notifier.flush();
-        if self.is_naming && !waits {
-            self.is_naming = false;
-            inputs.push(Input::ManagerTold);
-        }
-        if self.is_barred && self.barrier.as_ref().is_none_or(Barrier::has_answered) {
-            self.is_barred = false;
-            inputs.push(Input::BarrierPassed);
-        }
     }
 
     /// A restart has begun, which may take so long.
@@ -104,8 +85,29 @@ impl Manager {
         }
         (self.is_naming, self.is_barred) = (false, false);
     }
+}
 
-    pub(super) fn next_deadline(&self, now: Duration) -> Option<Due> {
+impl Part for Manager {
+    /// Sends what can be sent, and looks for answers. As long as the loop turns, the end of this process may take longer.
+    fn poll(&mut self, moment: &Moment, _: &Reactor, inputs: &mut Vec<Input>) {
+        if let Some(at) = &mut self.stopping
+            && moment.now >= *at
+        {
+            *at = moment.now + EXTENSION;
+            self.notifier.still_stopping();
+        }
+        let waits = self.notifier.flush();
+        if self.is_naming && !waits {
+            self.is_naming = false;
+            inputs.push(Input::ManagerTold);
+        }
+        if self.is_barred && self.barrier.as_ref().is_none_or(Barrier::has_answered) {
+            self.is_barred = false;
+            inputs.push(Input::BarrierPassed);
+        }
+    }
+
+    fn next_deadline(&self, now: Duration) -> Option<Due> {
         earliest([
             self.stopping.map(|at| (at, Deadline::Stopping)),
             self.notifier.next_timeout().map(|left| (now + left, Deadline::Unnotified)),

@@ -18,7 +18,8 @@ use crate::machine::{Input, Ticket};
 use crate::restart_coordination_socket::{Asked, ClientId, Server, Status};
 use crate::wire::{FileId, Response};
 
-use super::reactor::{COORDINATION, Deadline, Due, Reactor, Ready, SIGNALS};
+use super::part::{Moment, Part};
+use super::reactor::{COORDINATION, Deadline, Due, Reactor, SIGNALS};
 
 /// Those who ask, and those who wait.
 pub(super) struct Requests {
@@ -47,22 +48,12 @@ impl Requests {
         Requests { signals, signal, server, again: Vec::new(), askers: Vec::new(), tickets: 0, status_askers: Vec::new() }
     }
 
-    /// Takes in who asks. One request of each client in a turn, so that none of them keeps the others waiting.
-    /// Before the clock: what they have said came in time, although this process may have been stopped since.
-    pub(super) fn poll(&mut self, ready: &Ready, reactor: &Reactor, inputs: &mut Vec<Input>) {
-        if ready.has(SIGNALS) {
-            self.poll_signals(inputs);
-        }
-        let again = mem::take(&mut self.again);
-        self.poll_clients(again.into_iter().chain(ready.clients().iter().copied()), reactor, inputs);
-    }
-
     /// Drops the clients whose time is over, and takes new ones in.
-    pub(super) fn admit(&mut self, now: Duration, ready: &Ready, reactor: &Reactor, inputs: &mut Vec<Input>) {
+    pub(super) fn admit(&mut self, moment: &Moment, reactor: &Reactor, inputs: &mut Vec<Input>) {
         let Some(server) = &mut self.server else { return };
         // Those who have left have made room.
-        if server.expire(now) || ready.has(COORDINATION) {
-            let newcomers = server.accept(reactor.registry(), now);
+        if server.expire(moment.now) || moment.ready.has(COORDINATION) {
+            let newcomers = server.accept(reactor.registry(), moment.now);
             self.poll_clients(newcomers, reactor, inputs);
         }
     }
@@ -186,8 +177,20 @@ impl Requests {
     pub(super) fn forget_handler(&mut self) {
         mem::forget(self.signals.take());
     }
+}
 
-    pub(super) fn next_deadline(&self) -> Option<Due> {
+impl Part for Requests {
+    /// Takes in who asks. One request of each client in a turn, so that none of them keeps the others waiting.
+    /// Before the clock: what they have said came in time, although this process may have been stopped since.
+    fn poll(&mut self, moment: &Moment, reactor: &Reactor, inputs: &mut Vec<Input>) {
+        if moment.ready.has(SIGNALS) {
+            self.poll_signals(inputs);
+        }
+        let again = mem::take(&mut self.again);
+        self.poll_clients(again.into_iter().chain(moment.ready.clients().iter().copied()), reactor, inputs);
+    }
+
+    fn next_deadline(&self, _: Duration) -> Option<Due> {
         Some((self.server.as_ref()?.next_timeout()?, Deadline::Client))
     }
 }

@@ -4,6 +4,7 @@
 
 mod attempt;
 mod history;
+mod life;
 #[cfg(test)]
 mod tests;
 
@@ -26,13 +27,17 @@ use crate::sys::Process;
 use crate::wire::Outcome;
 
 use super::event::Successor;
+use super::part::{Moment, Part};
 use super::reactor::{Deadline, Due, LIFELINE, Reactor, SUCCESSOR, earliest};
 
 use attempt::{Current, Said};
 use history::History;
+use life::Life;
 
 /// How often lines of progress are passed on: a successor that has much to say must not hold this loop up.
 const PROGRESS: Duration = Duration::from_millis(50);
+/// How often a lifeline is looked at for more when a deadline has passed: it holds some 300 messages, all of which have come in time.
+const LOOKS: usize = 8;
 /// How often a child that waits to be reaped is looked at where it cannot be watched.
 const UNWATCHED: Duration = Duration::from_secs(1);
 
@@ -73,7 +78,7 @@ impl Succession {
     }
 
     /// Takes in what the restart thread has done.
-    pub(super) fn poll_thread(&mut self, reactor: &Reactor, inputs: &mut Vec<Input>) {
+    fn poll_thread(&mut self, reactor: &Reactor, inputs: &mut Vec<Input>) {
         while let Some((attempt, result)) = self.exec.take() {
             match self.current.as_mut().filter(|current| current.attempt == attempt && current.process.is_none()) {
                 Some(current) => match result.and_then(|started| watched(started, current, reactor, &self.exec, &self.program)) {
@@ -115,8 +120,7 @@ impl Succession {
     }
 
     /// Takes in what the successor has said and done. Says whether there may be more.
-    pub(super) fn poll(&mut self, reactor: &Reactor, inputs: &mut Vec<Input>) -> bool {
-        let now = reactor.now();
+    fn poll_successor(&mut self, now: Duration, reactor: &Reactor, inputs: &mut Vec<Input>) -> bool {
         let Some(current) = &mut self.current else { return false };
         let (said, more) = current.read();
         for said in said {
@@ -179,7 +183,7 @@ impl Succession {
                 // The program stands still: nobody waits for its core dump.
                 return inputs.push(Input::Dying(attempt));
             }
-            self.poll(reactor, inputs);
+            self.poll_successor(reactor.now(), reactor, inputs);
         } else if current.has_taken_the_grant() {
             inputs.push(Input::Granted(attempt));
         }
@@ -250,7 +254,7 @@ impl Succession {
 
     /// Nothing is under way: drops what is left of an attempt that has ended.
     pub(super) fn rest(&mut self, reactor: &Reactor) {
-        if self.current.as_ref().is_some_and(|current| current.process.is_none() || current.has_exited()) {
+        if self.current.as_ref().is_some_and(|current| current.process.is_none() || matches!(current.life, Life::Over(_))) {
             self.let_go(reactor);
         }
     }
@@ -281,7 +285,7 @@ impl Succession {
         reactor.unwatch(current.lifeline.as_fd());
         let process = current.process?;
         reactor.unwatch(process.as_fd());
-        Some(Successor::new(process, current.words.exit))
+        Some(Successor::new(process, current.life.exit()))
     }
 
     /// The program has called the attempt off, for that reason.
@@ -306,7 +310,7 @@ impl Succession {
 
     /// How the successor has ended, if it has.
     pub(super) fn exit(&self) -> Option<Exit> {
-        self.current.as_ref()?.words.exit
+        self.current.as_ref()?.life.exit()
     }
 
     /// The failure for people: what the program said when it called off, or the machine's cause in the words of the attempt.
@@ -389,8 +393,20 @@ impl Succession {
     pub(super) fn wake_nobody(&self) {
         self.exec.wake_nobody();
     }
+}
 
-    pub(super) fn next_deadline(&self, now: Duration) -> Option<Due> {
+impl Part for Succession {
+    /// What the restart thread has done comes first: a successor has nothing to say before it has been started.
+    fn poll(&mut self, moment: &Moment, reactor: &Reactor, inputs: &mut Vec<Input>) {
+        self.poll_thread(reactor, inputs);
+        for _ in 0..if moment.is_late { LOOKS } else { 1 } {
+            if !self.poll_successor(moment.now, reactor, inputs) {
+                break;
+            }
+        }
+    }
+
+    fn next_deadline(&self, now: Duration) -> Option<Due> {
         earliest([
             self.current.as_ref().and_then(|current| current.next_deadline(now)),
             self.exec.next_timeout().map(|left| (now + left, Deadline::Kill)),

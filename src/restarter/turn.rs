@@ -5,79 +5,70 @@ use std::time::Duration;
 use crate::machine::{Input, State};
 
 use super::Restarter;
-use super::reactor::{DRAINING, earliest};
-
-/// How often a lifeline is looked at for more when a deadline has passed: it holds some 300 messages, all of which have come in time.
-const LOOKS: usize = 8;
+use super::part::{Moment, Part};
+use super::reactor::earliest;
 
 /// How soon a timer that cannot be set is tried again.
 const TIMER_RETRY: Duration = Duration::from_millis(100);
 
 impl Restarter {
-    /// Takes in what the inner poll has, and deals with it in a fixed order: the restart thread, the successor (its lifeline, its end), the
+    /// Takes in what the inner poll has, and deals with it in a fixed order: the restart thread and the successor (its lifeline, its end), the
     /// predecessor, those who ask, the service manager, the clock. `false`: there was nothing.
     pub(super) fn turn(&mut self) -> bool {
-        // The time by which deadlines are judged is that before anything is read: this process may be stopped at any point, and what has been
-        // said meanwhile came in time.
         let now = self.reactor.now();
         let Some(ready) = self.reactor.collect() else { return false };
-        self.look_at_successor(now);
-        self.poll_ancestry();
-        if ready.has(DRAINING) {
-            self.ancestry.forget_the_ended(&self.reactor);
-        }
-        let mut inputs = Vec::new();
-        self.requests.poll(&ready, &self.reactor, &mut inputs);
-        self.take_up(&mut inputs);
-        self.requests.admit(now, &ready, &self.reactor, &mut inputs);
-        self.take_up(&mut inputs);
-        self.look_at_manager();
+        let moment = Moment { now, ready, is_late: self.driver.is_due(now) };
+        self.poll_succession(&moment);
+        self.poll_ancestry(&moment);
+        self.poll_requests(&moment);
+        self.poll_manager(&moment);
         self.driver.feed(now, Input::Timeout);
         self.rearm();
         true
     }
 
-    /// The restart thread, and the successor: what it has said until now, if there is a deadline that has passed.
-    pub(super) fn look_at_successor(&mut self, now: Duration) {
+    pub(super) fn poll_succession(&mut self, moment: &Moment) {
         let mut inputs = Vec::new();
-        self.succession.poll_thread(&self.reactor, &mut inputs);
-        self.feed_all(inputs.drain(..));
         if let State::AwaitingReady { attempt, .. } = self.driver.state() {
             // At the latest before the grant; the sooner, the less is done for nothing.
             inputs.extend(self.lacks_sockets(attempt));
-            self.feed_all(inputs.drain(..));
         }
-        let looks = if self.driver.is_due(now) { LOOKS } else { 1 };
-        for _ in 0..looks {
-            let more = self.succession.poll(&self.reactor, &mut inputs);
-            self.feed_all(inputs.drain(..));
-            if !more {
-                break;
-            }
-        }
+        self.succession.poll(moment, &self.reactor, &mut inputs);
+        self.feed_all(inputs);
     }
 
-    pub(super) fn look_at_manager(&mut self) {
+    /// What comes of it is the takeover machine's, which has outputs of its own.
+    pub(super) fn poll_ancestry(&mut self, moment: &Moment) {
         let mut inputs = Vec::new();
-        self.manager.poll(&self.reactor, &mut inputs);
+        self.ancestry.poll(moment, &self.reactor, &mut inputs);
+        self.feed_all(inputs);
+        while let Some(output) = self.ancestry.next_output() {
+            self.carry_out_takeover(output);
+        }
+        self.requests.open(&self.reactor);
+    }
+
+    /// Those who are there are answered before others are admitted: that makes room.
+    fn poll_requests(&mut self, moment: &Moment) {
+        let mut inputs = Vec::new();
+        self.requests.poll(moment, &self.reactor, &mut inputs);
+        self.take_up(inputs.drain(..));
+        self.requests.admit(moment, &self.reactor, &mut inputs);
+        self.take_up(inputs.drain(..));
+    }
+
+    pub(super) fn poll_manager(&mut self, moment: &Moment) {
+        let mut inputs = Vec::new();
+        self.manager.poll(moment, &self.reactor, &mut inputs);
         self.feed_all(inputs);
     }
 
     /// What those who ask want: restarts, or to know where the service stands.
-    fn take_up(&mut self, requests: &mut Vec<Input>) {
-        self.feed_all(requests.drain(..));
+    fn take_up(&mut self, requests: impl IntoIterator<Item = Input>) {
+        self.feed_all(requests);
         if self.requests.wants_status() {
             let status = self.status();
             self.requests.answer_status(&status, &self.reactor);
-        }
-    }
-
-    pub(super) fn poll_ancestry(&mut self) {
-        if self.ancestry.poll() {
-            while let Some(output) = self.ancestry.next_output() {
-                self.carry_out_takeover(output);
-            }
-            self.requests.open(&self.reactor);
         }
     }
 
@@ -106,7 +97,7 @@ impl Restarter {
             self.driver.next_deadline(),
             self.succession.next_deadline(now),
             self.ancestry.next_deadline(now),
-            self.requests.next_deadline(),
+            self.requests.next_deadline(now),
             self.manager.next_deadline(now),
         ]);
         if !self.reactor.arm(due) {

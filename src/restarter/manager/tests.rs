@@ -60,7 +60,8 @@ impl Fixture {
 
     fn poll(&mut self) -> Vec<Input> {
         let mut inputs = Vec::new();
-        self.manager.poll(&self.reactor, &mut inputs);
+        let moment = Moment::at(self.reactor.now());
+        self.manager.poll(&moment, &self.reactor, &mut inputs);
         inputs
     }
 

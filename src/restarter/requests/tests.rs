@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::predecessor;
 use crate::restart_coordination_socket::ServiceState;
-use crate::restarter::reactor::FIRST_CLIENT;
+use crate::restarter::reactor::{FIRST_CLIENT, Ready};
 use crate::restarter::testing::{LIMIT, collect_until};
 use crate::wire::{Coordination, Request};
 
@@ -55,14 +55,19 @@ impl Fixture {
     /// Takes in what is ready, once something is.
     fn turn(&mut self) -> Vec<Input> {
         let ready = collect_until(&mut self.reactor, |_| true);
-        self.take_in(&ready)
+        self.take_in(ready)
     }
 
-    fn take_in(&mut self, ready: &Ready) -> Vec<Input> {
+    fn take_in(&mut self, ready: Ready) -> Vec<Input> {
+        let moment = Moment { ready, ..Moment::at(self.reactor.now()) };
         let mut inputs = Vec::new();
-        self.requests.poll(ready, &self.reactor, &mut inputs);
-        self.requests.admit(self.reactor.now(), ready, &self.reactor, &mut inputs);
+        self.requests.poll(&moment, &self.reactor, &mut inputs);
+        self.requests.admit(&moment, &self.reactor, &mut inputs);
         inputs
+    }
+
+    fn next_deadline(&self) -> Option<Due> {
+        self.requests.next_deadline(self.reactor.now())
     }
 
     /// The ticket of the one request that comes.
@@ -193,7 +198,7 @@ fn those_who_ask_for_the_status_are_told_once_and_nobody_in_their_place() {
         fixture.turn();
     }
     drop((gone, clients));
-    while fixture.requests.next_deadline().is_some() {
+    while fixture.next_deadline().is_some() {
         assert_eq!(fixture.turn(), []);
     }
     let next = fixture.ask(RESTART);
@@ -229,12 +234,12 @@ fn a_restart_signal_is_one_request_however_often_it_came_and_another_signal_none
 
     raise(predecessors).expect("a signal");
     let ready = collect_until(&mut fixture.reactor, |ready| ready.has(SIGNALS));
-    assert_eq!(fixture.take_in(&ready), []);
+    assert_eq!(fixture.take_in(ready), []);
     for _ in 0..3 {
         raise(own).expect("a signal");
     }
     let ready = collect_until(&mut fixture.reactor, |ready| ready.has(SIGNALS));
-    let inputs = fixture.take_in(&ready);
+    let inputs = fixture.take_in(ready);
     let [Input::Request(ticket)] = inputs[..] else { panic!("{inputs:?}") };
     let asker = fixture.requests.reply(ticket, || panic!("nobody to tell"), &fixture.reactor);
     assert_eq!(asker, Some(Asker::Signal));
@@ -303,17 +308,17 @@ fn the_path_is_removed_if_it_is_still_the_own_one() {
 #[test]
 fn a_client_that_says_nothing_has_a_deadline_and_one_that_waits_has_none() {
     let mut fixture = Fixture::new();
-    assert_eq!(fixture.requests.next_deadline(), None);
+    assert_eq!(fixture.next_deadline(), None);
     let _waits = fixture.ask(RESTART);
     fixture.ticket();
-    assert_eq!(fixture.requests.next_deadline(), None);
+    assert_eq!(fixture.next_deadline(), None);
     let mut silent = fixture.connect();
     fixture.turn();
-    let Some((at, Deadline::Client)) = fixture.requests.next_deadline() else { panic!("no deadline") };
+    let Some((due, Deadline::Client)) = fixture.next_deadline() else { panic!("no deadline") };
     let mut inputs = Vec::new();
-    fixture.requests.admit(at - Duration::from_nanos(1), &Ready::default(), &fixture.reactor, &mut inputs);
+    fixture.requests.admit(&Moment::at(due - Duration::from_nanos(1)), &fixture.reactor, &mut inputs);
     assert!(hears_nothing(&silent));
-    fixture.requests.admit(at, &Ready::default(), &fixture.reactor, &mut inputs);
+    fixture.requests.admit(&Moment::at(due), &fixture.reactor, &mut inputs);
     assert_eq!(silent.read(&mut [0]).expect("the end"), 0);
-    assert_eq!((inputs, fixture.requests.next_deadline()), (vec![], None));
+    assert_eq!((inputs, fixture.next_deadline()), (vec![], None));
 }

@@ -5,8 +5,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::libc;
-
 use crate::error::{ChildSpawnError, Exit, Failure};
 use crate::exec::Memory;
 use crate::handover::{Ending, Mailbox};
@@ -16,11 +14,10 @@ use crate::sys::Process;
 use crate::wire::{self, Message};
 
 use super::super::reactor::{Deadline, Due, earliest};
+use super::life::Life;
 
 /// How many messages are read before others have their turn.
 const TURN: usize = 64;
-/// How long the words of the successor are waited for, if they cannot be read for a moment.
-const UNREAD: Duration = Duration::from_secs(1);
 
 /// One try at a restart, from the spawn until the successor has ended.
 #[derive(Debug)]
@@ -49,11 +46,9 @@ pub(super) struct Current {
     committing: bool,
     /// Nothing more can be heard of it.
     closed: bool,
-    /// Its end had begun when it was given up: how it was about to end.
-    dying: Option<Exit>,
     /// It takes nothing any more, although it may still have said something.
     deaf: bool,
-    exited: bool,
+    pub(super) life: Life,
 }
 
 /// The words that belong to the causes of this attempt.
@@ -73,7 +68,6 @@ pub(super) struct Words {
     violation: Option<String>,
     /// The path of its program, if that is the very file that this process executes.
     pub(super) again: Option<String>,
-    pub(super) exit: Option<Exit>,
 }
 
 /// What the successor has said or done.
@@ -100,9 +94,8 @@ impl Current {
             supervised: false,
             committing: false,
             closed: false,
-            dying: None,
             deaf: false,
-            exited: false,
+            life: Life::default(),
         }
     }
 
@@ -110,10 +103,12 @@ impl Current {
     pub(super) fn read(&mut self) -> (Vec<Said>, bool) {
         let mut said = Vec::new();
         // Before all else: what was said and done before it ended counts, and is there once it has.
-        if self.words.exit.is_none() {
-            self.words.exit = self.process.as_ref().and_then(|process| self.end_of(process));
+        if self.life.exit().is_none()
+            && let Some(exit) = self.process.as_ref().and_then(|process| self.end_of(process))
+        {
+            self.life.ends(exit);
         }
-        if self.granting && self.words.exit.is_some() {
+        if self.granting && self.life.exit().is_some() {
             // A helper may have a copy of its end, and would take the grant.
             self.granting = false;
             self.tell_the_end();
@@ -142,7 +137,7 @@ impl Current {
                 break;
             }
             match self.lifeline.receive() {
-                None if self.has_unread() => break,
+                None if self.lifeline.may_have_unread() => break,
                 None if self.deaf => self.closed = true,
                 None => break,
                 Some(Incoming::Message(message, _)) => self.hear(message, &mut said),
@@ -151,23 +146,20 @@ impl Current {
             }
             more = true;
         }
-        if !more && !self.exited && self.words.exit.is_some() && !self.has_unread() {
-            self.exited = true;
+        // The end waits for the last words, which may be the reason. `Unread` does not do that: it puts deadlines off, and the end is
+        // none, after which nothing is asked for.
+        if !more && matches!(self.life, Life::Ended(_)) && !self.lifeline.may_have_unread() {
+            self.life.closes();
             // Nothing more is read of what it has said.
             self.lifeline.read_no_more();
             self.closed = true;
             said.push(Said::Input(Input::Exited(self.attempt)));
         } else if self.closed && !was_closed {
             said.push(Said::Input(Input::LifelineClosed(self.attempt)));
-        } else if self.has_unread() {
+        } else if self.lifeline.may_have_unread() {
             said.push(Said::Input(Input::Unread(self.attempt)));
         }
         (said, more)
-    }
-
-    /// Whether it may have said something in time that cannot be read yet.
-    fn has_unread(&self) -> bool {
-        self.lifeline.is_short_for_less_than(UNREAD)
     }
 
     /// Tells it that the service is its own; `false`: it takes nothing any more.
@@ -182,8 +174,11 @@ impl Current {
 
     /// Whether its end has begun, and is not over.
     pub(super) fn is_dying(&mut self) -> bool {
-        self.dying = self.process.as_ref().filter(|process| !process.has_ended()).and_then(|process| process.dying());
-        self.dying.is_some()
+        let begun = self.process.as_ref().filter(|process| !process.has_ended()).and_then(|process| process.dying());
+        if let Some(exit) = begun {
+            self.life.begins_to_end(exit);
+        }
+        begun.is_some()
     }
 
     /// Says once that the grant has left this process: one that only waits to be sent would be lost with it.
@@ -302,11 +297,6 @@ impl Current {
         ])
     }
 
-    /// Whether the successor has ended and been reaped.
-    pub(super) fn has_exited(&self) -> bool {
-        self.exited
-    }
-
     /// Whether it has ended, reaped or not.
     fn has_ended(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.has_ended())
@@ -315,9 +305,9 @@ impl Current {
     /// Whether its end has begun, and it is only that nothing has been said of it yet.
     pub(super) fn has_failed_in_silence(&mut self) -> bool {
         if self.has_ended() {
-            self.dying = Some(Exit::Unknown);
+            self.life.begins_to_end(Exit::Unknown);
         }
-        self.dying.is_some() || self.is_dying()
+        self.life.own_end().is_some() || self.is_dying()
     }
 
     /// Tells the process at the other end that it will not get the service: one that a wrapper has started is out of the reach of a kill. When
@@ -330,7 +320,7 @@ impl Current {
     pub(super) fn kill(&mut self) -> Option<&Arc<Process>> {
         self.granting = false;
         self.killed = true;
-        if self.closed && self.dying.is_none() {
+        if self.closed && self.life == Life::Alive {
             // It may have had gigabytes to give back.
             self.is_dying();
         }
@@ -342,7 +332,7 @@ impl Current {
     /// The failure for people: the cause that the machine names, with the words for it.
     pub(super) fn failure(&self, cause: Cause, limits: &Limits) -> Failure {
         let words = &self.words;
-        let exit = words.exit.unwrap_or(Exit::Unknown);
+        let exit = self.life.exit().unwrap_or(Exit::Unknown);
         match cause {
             Cause::SpawnFailed => match &words.spawn {
                 Some(error) => Failure::Spawn(error.clone()),
@@ -356,12 +346,7 @@ impl Current {
             Cause::GrantNotTaken => Failure::Handover(format!("the kernel has not taken the grant for {GRANT_TIMEOUT:?}")),
             Cause::HandoverFailed => Failure::Handover(words.handover.clone().unwrap_or_default()),
             // It was on its way out when it was killed: then the way it ended says more, or how it was about to.
-            Cause::HungUp => match (self.dying, words.exit) {
-                (Some(begun @ (Exit::Code(_) | Exit::Signal(_))), _) => self.ended_by(begun),
-                (Some(_), exit) => self.ended_by(exit.unwrap_or(Exit::Signal(libc::SIGKILL))),
-                (None, Some(exit @ (Exit::Code(_) | Exit::Signal(_)))) if exit != Exit::Signal(libc::SIGKILL) => self.ended_by(exit),
-                _ => Failure::HungUp,
-            },
+            Cause::HungUp => self.life.own_end().map_or(Failure::HungUp, |exit| self.ended_by(exit)),
             Cause::Protocol(violation) => Failure::Protocol(match (violation, &words.violation) {
                 (Violation::AskedTwice, _) => "it asked for the state twice".into(),
                 (Violation::ReadyTooSoon, _) => "it said that it is ready before it had all of the state it had asked for".into(),

@@ -60,8 +60,9 @@ impl Fixture {
     }
 
     fn poll(&mut self) -> Vec<Input> {
+        let moment = Moment::at(self.reactor.now());
         let mut inputs = Vec::new();
-        self.succession.poll(&self.reactor, &mut inputs);
+        self.succession.poll(&moment, &self.reactor, &mut inputs);
         inputs
     }
 
@@ -369,4 +370,30 @@ fn a_grant_that_waits_does_not_go_to_what_a_helper_has_of_one_that_has_ended() {
         }
     }
     panic!("no call that fails makes the grant wait");
+}
+
+#[test]
+fn an_end_that_had_begun_is_told_from_the_kill_that_came_after_it() {
+    let killed = Exit::Signal(libc::SIGKILL);
+    let ended = |begun: Option<Exit>, exit| {
+        let mut life = Life::default();
+        begun.into_iter().for_each(|begun| life.begins_to_end(begun));
+        life.ends(exit);
+        life.closes();
+        (life.exit(), life.own_end())
+    };
+    // What was seen of it before the kill, or else how it was reaped.
+    assert_eq!(ended(Some(Exit::Code(3)), killed), (Some(killed), Some(Exit::Code(3))));
+    assert_eq!(ended(Some(Exit::Unknown), killed), (Some(killed), Some(killed)));
+    assert_eq!(ended(None, Exit::Code(3)), (Some(Exit::Code(3)), Some(Exit::Code(3))));
+    // Nobody can tell that from the kill.
+    assert_eq!(ended(None, killed), (Some(killed), None));
+    assert_eq!(ended(None, Exit::Unknown), (Some(Exit::Unknown), None));
+
+    let mut life = Life::default();
+    assert_eq!((life.exit(), life.own_end()), (None, None));
+    life.begins_to_end(Exit::Unknown);
+    assert_eq!((life.exit(), life.own_end()), (None, Some(killed)));
+    life.closes();
+    assert_eq!(life, Life::Dying(Exit::Unknown), "it has not been reaped");
 }
