@@ -94,7 +94,10 @@ impl Client {
                 (Some(Request::TryRestart), Response::RestartComplete(_) | Response::RestartFailed(_)) => {}
                 (
                     Some(Request::Restart { .. }),
-                    Response::RestartComplete(_) | Response::RestartFailed(_) | Response::RestartRefused(_),
+                    Response::RestartComplete(_)
+                    | Response::RestartFailed(_)
+                    | Response::RestartRefused(_)
+                    | Response::RestartImpossible(_),
                 ) => {}
                 // It has been replaced meanwhile.
                 (Some(Request::Status), Response::Status(_) | Response::RestartFailed(_)) => {}
