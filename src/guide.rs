@@ -416,6 +416,7 @@
 //! ```text
 //! process 812, generation 3 → 4, restart 1 after 0.0 ms: starting /usr/local/bin/echo-server
 //! process 812, generation 3 → 4, restart 1 after 2.4 ms: process 977 is getting ready
+//! process 812, generation 3 → 4, restart 1 after 39.1 ms: the successor asks for the state
 //! process 812, generation 3 → 4, restart 1 after 41.7 ms: process 977 has taken over
 //! process 812, generation 3 → 4, restart 1 after 41.9 ms: final, process 977 serves
 //! ```

@@ -142,7 +142,7 @@ impl Restarter {
                 Event::Spawned(pid)
             }
             Notice::StateRequested(attempt) => {
-                self.log(Level::Info, "the successor asks for the state, and this process stands still until it is ready");
+                self.log(Level::Info, "the successor asks for the state");
                 Event::StateRequested(self.succession.begin_handover(attempt, self.reactor.waker().clone())?)
             }
             Notice::Progress(_) => {

@@ -48,7 +48,12 @@ pub fn trials() -> Vec<Trial> {
         ("promise_07", "is_made_when_there_is_room", Room, taken),
         ("promise_07", "is_made_when_there_was_room_before_anybody_looked_at_the_deadline", LateRoom, taken),
         ("promise_03", "is_not_made_to_one_that_has_read_all_and_died", RoomAndDeath, failed(KILLED)),
-        ("promise_03", "is_taken_back_by_a_cancel_although_there_is_room", RoomAndCancel, failed(&["the restart was called off"])),
+        (
+            "promise_03",
+            "is_taken_back_by_a_cancel_although_there_is_room",
+            RoomAndCancel,
+            failed(&["the restart was called off: by a test"]),
+        ),
     ];
     let name = |promise: &str, what: &str| format!("{promise}_at_ready::a_grant_that_the_kernel_does_not_take_{what}");
     let mut trials: Vec<_> =
@@ -134,7 +139,7 @@ fn suffer(before: Before, expected: (Serves, Told)) {
 fn cancelled() {
     let (mut world, under_way, new) = with_a_full_lifeline();
     assert_eq!(under_way.old.ask("cancel"), "true");
-    let expected = (Serves::Old, Told::Failed(&["the restart was called off"]));
+    let expected = (Serves::Old, Told::Failed(&["the restart was called off: by a test"]));
     judge(&mut world, case(Fault::Kill, Victim::New), outcome(under_way), &[expected]);
     new.ends();
 }

@@ -35,7 +35,7 @@ fn a_cancel_at_restarting_prevents_the_spawn() {
     let before = Snapshot::of(old.pid);
     service.plan_next("set listen=none");
     old.ask("on Restarting cancel");
-    assert_eq!(service.fail_to_restart(), "the restart was called off");
+    assert_eq!(service.fail_to_restart(), "the restart was called off: by a test");
     assert_eq!(old.says("did cancel:"), "true");
     assert!(old.says("event Failed").starts_with("Cancelled"));
     // Nobody was born to take the plan.
@@ -85,7 +85,7 @@ fn a_cancel_while_spawning_gives_the_start_up() {
     go_on_when_it_was_tried(&old, waits);
     assert_eq!(old.says("did cancel:"), "true");
     let error = asker.join().expect("a thread").expect_err("a restart that was called off");
-    assert_eq!(error.to_string(), "restart failed: the restart was called off");
+    assert_eq!(error.to_string(), "restart failed: the restart was called off: by a test");
     drop(writer);
     service.expect_unchanged(&old, &before);
     service.restart();
@@ -97,7 +97,7 @@ fn a_cancel_while_the_successor_gets_ready_kills_it() {
     let before = Snapshot::of(old.pid);
     service.plan_next("born hang");
     old.ask("on Spawned cancel");
-    assert_eq!(service.fail_to_restart(), "the restart was called off");
+    assert_eq!(service.fail_to_restart(), "the restart was called off: by a test");
     assert_eq!(old.says("did cancel:"), "true");
     service.expect_unchanged(&old, &before);
     service.plan_next("");

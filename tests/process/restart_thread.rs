@@ -166,7 +166,7 @@ fn promise_03_a_successor_that_waits_when_the_restart_thread_is_lost_can_be_call
     let Some((service, asker, new)) = lost(Setup::new(), "built wait") else { return };
     assert_eq!(service.first().ask("cancel"), "true");
     let why = asker.join().expect("a thread").expect_err("a restart that was called off").to_string();
-    assert!(why.contains("the restart was called off"), "{why}");
+    assert!(why.contains("the restart was called off: by a test"), "{why}");
     new.ends();
     is_broken(&service);
 }
