@@ -32,14 +32,15 @@ pub(crate) fn is_readable_within(fd: impl AsFd, limit: Duration) -> bool {
         let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::try_from(whole).unwrap_or(PollTimeout::MAX)) {
             Ok(1..) => return true,
-            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
+            // Looked at after the time is over: this process may have been stopped until then, and
+            // what came meanwhile came in time.
+            _ if left.is_zero() => return false,
+            Ok(_) => {}
             // The kernel lets nobody wait, and this one is not to spin.
             Err(_) => thread::sleep(left.min(Duration::from_millis(10))),
         }
         left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_zero() {
-            return false;
-        }
     }
 }
 
