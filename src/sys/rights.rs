@@ -123,20 +123,32 @@ struct Header {
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
 /// Does something with a capability lent away, if this thread has it; it has it again afterwards.
+///
+/// # Errors
+///
+/// The thread has it, and is under a seccomp filter: one that forbids capset may end the process, as
+/// those of systemd do, so it is not tried.
 pub(super) fn without_capability<T>(number: u32, what: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let status = fs::read_to_string("/proc/thread-self/status")?;
+    if set_of(&status, "CapEff:").is_some_and(|effective| effective & 1 << number == 0) {
+        return what();
+    }
+    if !is_unfiltered(&status) {
+        return Err(io::Error::other(format!(
+            "the process has capability {number} and a seccomp filter, which may end it for the call (capset) that lends a capability away; \
+             take the capability from the service"
+        )));
+    }
     let header = Header { version: CAPABILITY_VERSION, thread: 0 };
     let mut sets = [Sets { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: the kernel reads the header and fills in two halves, which is what this version has. Where a filter forbids it, nothing is lent.
-    unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) };
+    // SAFETY: the kernel reads the header and fills in two halves, which is what this version has.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) })?;
     let set = |sets: &[Sets; 2]| {
         // SAFETY: the kernel reads the header and two halves.
         Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) }).map(drop)
     };
     let half = (number / 32) as usize;
     let bit = 1 << (number % 32);
-    if sets[half].effective & bit == 0 {
-        return what();
-    }
     sets[half].effective &= !bit;
     set(&sets)?;
     let done = what();
@@ -169,17 +181,29 @@ fn since(stat: &str) -> Option<u64> {
 }
 
 fn permitted(status: &str) -> Option<u64> {
-    u64::from_str_radix(status.lines().find_map(|line| line.strip_prefix("CapPrm:"))?.trim(), 16).ok()
+    set_of(status, "CapPrm:")
+}
+
+fn set_of(status: &str, name: &str) -> Option<u64> {
+    u64::from_str_radix(status.lines().find_map(|line| line.strip_prefix(name))?.trim(), 16).ok()
+}
+
+/// A kernel without such filters says nothing of them.
+fn is_unfiltered(status: &str) -> bool {
+    status.lines().find_map(|line| line.strip_prefix("Seccomp:")).is_none_or(|mode| mode.trim() == "0")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+
     use super::*;
 
     fn effective() -> u64 {
         let status = fs::read_to_string("/proc/thread-self/status").expect("a thread");
-        let sets = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("a set");
-        u64::from_str_radix(sets.trim(), 16).expect("a number")
+        set_of(&status, "CapEff:").expect("a set")
     }
 
     #[test]
@@ -194,5 +218,26 @@ mod tests {
             assert_eq!(failed.expect_err("an error").to_string(), "as planned");
             assert_eq!(effective(), before);
         }
+    }
+
+    #[test]
+    fn no_call_is_tried_for_which_a_filter_may_end_the_process() {
+        let Some(held) = (0..41).find(|number| effective() & 1 << number != 0) else {
+            return eprintln!("SKIPPED: this thread has no capability");
+        };
+        let calls = [libc::SYS_capget, libc::SYS_capset].map(|call| (call, Vec::new()));
+        let machine = std::env::consts::ARCH.try_into().expect("a machine that filters are made for");
+        let filter = SeccompFilter::new(calls.into(), SeccompAction::Allow, SeccompAction::KillProcess, machine).expect("a filter");
+        let program: BpfProgram = filter.try_into().expect("a program");
+        // The filter is this thread's alone, and goes with it.
+        let (lent, untouched) = thread::spawn(move || {
+            apply_filter(&program).expect("a thread may bind itself");
+            let absent = (0..41).find(|number| effective() & 1 << number == 0);
+            (without_capability(held, || Ok(())), absent.map(|number| without_capability(number, || Ok(()))))
+        })
+        .join()
+        .expect("the thread ends");
+        assert!(lent.expect_err("nothing is lent away").to_string().contains("capset"));
+        assert!(untouched.is_none_or(|done| done.is_ok()), "what the thread has not needs no call");
     }
 }
