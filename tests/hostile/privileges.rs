@@ -129,7 +129,7 @@ fn promise_11_a_successor_of_another_user_can_be_killed_without_capabilities() {
     new.says("hangs");
     assert_eq!(old.ask("cancel"), "true");
     let why = asker.join().expect("a thread").expect_err("a restart that was called off");
-    assert_eq!(why.to_string(), "restart failed: the restart was called off");
+    assert_eq!(why.to_string(), "restart failed: the restart was called off: by a test");
     new.ends();
     service.restart();
 }
@@ -148,7 +148,7 @@ fn promise_11_a_successor_of_another_user_can_be_killed_where_no_descriptor_can_
     assert_eq!(old.ask("spare-descriptors 0"), "held");
     assert_eq!(old.ask("cancel"), "true");
     let why = asker.join().expect("a thread").expect_err("a restart that was called off");
-    assert_eq!(why.to_string(), "restart failed: the restart was called off");
+    assert_eq!(why.to_string(), "restart failed: the restart was called off: by a test");
     new.ends();
     wait_until("it to be reaped", || procfs::children(old.pid).is_empty());
 }
@@ -189,7 +189,7 @@ fn promise_11_a_successor_that_nobody_may_kill_is_killed_when_somebody_may() {
     assert_eq!(old.ask("cancel"), "true");
     let began = Instant::now();
     let why = asker.join().expect("a thread").expect_err("a restart that was called off");
-    assert_eq!(why.to_string(), "restart failed: the restart was called off");
+    assert_eq!(why.to_string(), "restart failed: the restart was called off: by a test");
     assert!(began.elapsed() >= Duration::from_secs(4), "who asks is told when it has not died within its time: {:?}", began.elapsed());
     assert_eq!(service.status().state, pollflip::ServiceState::Killing);
     assert!(new.lives());
@@ -225,7 +225,7 @@ fn promise_11_one_that_comes_too_late_and_that_nobody_may_kill_is_in_nobodys_way
             new.tell("go");
         }
         let why = asker.join().expect("a thread").expect_err("a restart that was called off");
-        assert_eq!(why.to_string(), "restart failed: the restart was called off");
+        assert_eq!(why.to_string(), "restart failed: the restart was called off: by a test");
         if is_late {
             break new;
         }
