@@ -34,16 +34,39 @@ impl Descriptors {
         let size = table_size();
         open.is_all = size.is_some();
         open.looked_at = size.unwrap_or(guess);
-        for number in 0..open.looked_at {
-            // SAFETY: the call takes two numbers, and fails for one that is not open.
-            match unsafe { libc::fcntl(number, libc::F_GETFD) } {
-                -1 => {}
-                flags if flags & libc::FD_CLOEXEC != 0 => open.closing.push(number),
-                _ => open.staying.push(number),
-            }
+        match size.and_then(listed) {
+            Some(numbers) => numbers.into_iter().for_each(|number| open.look_at(number)),
+            None => (0..open.looked_at).for_each(|number| open.look_at(number)),
         }
         open
     }
+
+    fn look_at(&mut self, number: RawFd) {
+        // SAFETY: the call takes two numbers, and fails for one that is not open.
+        match unsafe { libc::fcntl(number, libc::F_GETFD) } {
+            -1 => {}
+            flags if flags & libc::FD_CLOEXEC != 0 => self.closing.push(number),
+            _ => self.staying.push(number),
+        }
+    }
+}
+
+/// An entry of `/proc` costs as much as so many looks at a number.
+const ENTRY: u64 = 8;
+
+/// The open numbers in rising order, as `/proc` lists them. `None`: in a table of that size it is
+/// quicker to look at each number, or `/proc` does not tell how many are open (before Linux 6.2).
+fn listed(size: RawFd) -> Option<Vec<RawFd>> {
+    let directory = Path::new("/proc/thread-self/fd");
+    let open = fs::metadata(directory).ok()?.len();
+    if open == 0 || open.saturating_mul(ENTRY) >= u64::try_from(size).ok()? {
+        return None;
+    }
+    let entries = fs::read_dir(directory).ok()?;
+    let numbers = entries.map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut numbers: Vec<RawFd> = numbers.collect::<Option<_>>()?;
+    numbers.sort_unstable();
+    Some(numbers)
 }
 
 /// How many numbers the table of this thread has room for.
@@ -76,7 +99,23 @@ fn is_own_table(directory: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
+
+    #[test]
+    fn what_is_open_is_found_in_a_list_of_the_table_and_by_a_look_at_each_number() {
+        // Other tests open and close what is theirs meanwhile.
+        let file = fs::File::open("/dev/null").expect("a file");
+        let number = file.as_raw_fd();
+        let all = Descriptors::open(0);
+        assert!(all.is_all && all.looked_at > number && all.closing.contains(&number) && !all.staying.contains(&number));
+        assert!(all.closing.is_sorted() && all.staying.is_sorted());
+        let Some(numbers) = listed(RawFd::MAX) else { return eprintln!("SKIPPED: /proc does not tell how many are open") };
+        assert!(numbers.is_sorted() && numbers.contains(&number));
+        assert_eq!(listed(1), None, "a table that is nearly full is looked through");
+        drop(file);
+    }
 
     #[test]
     fn a_path_names_a_descriptor_of_this_process_or_none() {
