@@ -37,6 +37,7 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
     let kills = OomKills::since_now();
     let since = sys::now();
     let (pid, fate) = loop {
+        // Looked at before the try, as in every place that waits: a try that works came in time.
         let is_last = sys::now() - since >= BUSY_LIMIT;
         let fate = Fate::now(launch, program, &job);
         let environment = environment(launch, &job, &fate).map_err(failed)?;

@@ -80,6 +80,7 @@ impl PathLock<'_> {
         let deadline = Instant::now() + LOCK_LIMIT;
         let mut made = None;
         loop {
+            // Looked at before the try: a lock that is free then came in time.
             let is_last = Instant::now() >= deadline;
             let opened = sys::may_fail(&[libc::EACCES, libc::EMFILE, libc::ENOSPC]).and_then(|()| Opened::new(directory, &name));
             if directory.look_at(&name).is_ok_and(|found| found.is_some_and(|found| !found.is_file())) {
