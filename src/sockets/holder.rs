@@ -5,6 +5,9 @@
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+
+use nix::unistd::geteuid;
 
 use crate::sys;
 use crate::wire::LIFELINE_VARIABLE;
@@ -158,8 +161,12 @@ fn number_of_one(pid: u32, sockets: &[(u64, SocketAddr)]) -> Option<(String, u64
     })
 }
 
+/// The environment is in the memory of that process, which another user could make a trap: a file
+/// mapped there whose pages never come would hold this process up. So only one of the same user is
+/// looked into.
 fn was_started_by_a_restart(pid: u32) -> bool {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let is_ours = fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == geteuid().as_raw());
+    let environment = if is_ours { fs::read(format!("/proc/{pid}/environ")).unwrap_or_default() } else { Vec::new() };
     let name = [LIFELINE_VARIABLE.as_bytes(), b"="].concat();
     environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(&name))
 }
