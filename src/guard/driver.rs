@@ -311,6 +311,8 @@ impl Driver {
             match signal {
                 libc::SIGCHLD => {}
                 libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => {
+                    // One that is born between the signal and this look counts as told: the kernel
+                    // does not say when a signal was sent.
                     self.told = if by_terminal { family::group() } else { Vec::new() };
                     self.feed(Fact::Told { signal, heard: by_terminal });
                 }

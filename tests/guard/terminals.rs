@@ -124,7 +124,9 @@ fn who_begins_after_an_interrupt_is_told() {
     assert_eq!(first.ask("count SIGINT"), "counting");
     press(&master, 3);
     wait_until("the old one to have it", || first.ask("counted") == "1");
+    // It runs from the moment at which it takes the signal until it has dealt with it.
     wait_until("the guard to have it", || !procfs::has_signal(service.launched(), "ShdPnd", Signal::SIGINT as i32));
+    wait_until("the guard to have dealt with it", || procfs::state(service.launched()) == Some('S'));
     service.restart();
     assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGINT), "{}", log(&service));
 }
