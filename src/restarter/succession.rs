@@ -8,6 +8,7 @@ mod life;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -53,8 +54,9 @@ pub(super) struct Succession {
     unreaped: Vec<Arc<Process>>,
     /// One of them cannot be watched: it is looked at every now and then.
     is_unwatched: bool,
-    /// Why an attempt was called off.
-    cancel_reason: Option<Failure>,
+    /// Why attempts were called off whose failures are not told yet, in their order. A program may
+    /// call one off, ask again and call that off before it is told of the first.
+    cancel_reasons: VecDeque<Failure>,
     /// Why nothing could be started.
     spawn_error: Option<ChildSpawnError>,
     last_failure: Option<String>,
@@ -70,7 +72,7 @@ impl Succession {
             current: None,
             unreaped: Vec::new(),
             is_unwatched: false,
-            cancel_reason: None,
+            cancel_reasons: VecDeque::new(),
             spawn_error: None,
             last_failure: None,
             history: History::new(outcomes),
@@ -144,7 +146,7 @@ impl Succession {
     /// Has a successor of that attempt started, over a lifeline whose first messages are in it; or why there is none.
     pub(super) fn spawn(&mut self, attempt: Attempt, prepared: io::Result<(Lifeline, Job)>, reactor: &Reactor) -> Option<Input> {
         self.let_go(reactor);
-        (self.cancel_reason, self.spawn_error) = (None, None);
+        self.spawn_error = None;
         match prepared {
             Ok((lifeline, job)) => {
                 self.current = Some(Current::new(attempt, lifeline));
@@ -290,7 +292,7 @@ impl Succession {
 
     /// The program has called the attempt off, for that reason.
     pub(super) fn cancelled_because(&mut self, why: Failure) {
-        self.cancel_reason = Some(why);
+        self.cancel_reasons.push_back(why);
     }
 
     /// The line that the program is told next of what the successor says of itself.
@@ -315,8 +317,8 @@ impl Succession {
 
     /// The failure for people: what the program said when it called off, or the machine's cause in the words of the attempt.
     pub(super) fn failure(&self, cause: Cause) -> Failure {
-        match (cause, &self.cancel_reason, &self.spawn_error, &self.current) {
-            (Cause::Cancelled, why, ..) => why.clone().unwrap_or(Failure::Cancelled(String::new())),
+        match (cause, self.cancel_reasons.front(), &self.spawn_error, &self.current) {
+            (Cause::Cancelled, Some(why), ..) => why.clone(),
             (_, _, _, Some(current)) => current.failure(cause, &self.limits),
             // It ended before anything was started.
             (Cause::SpawnFailed, _, Some(error), None) => Failure::Spawn(error.clone()),
@@ -329,7 +331,9 @@ impl Succession {
     /// The attempt has failed: goes down in history.
     pub(super) fn failed(&mut self, cause: Cause, now: Duration) -> Failure {
         let failure = self.failure(cause);
-        self.cancel_reason = None;
+        if cause == Cause::Cancelled {
+            self.cancel_reasons.pop_front();
+        }
         let text = failure.to_string();
         self.history.end(false, &text, now);
         self.last_failure = Some(text);

@@ -314,7 +314,7 @@ fn one_that_does_not_die_is_kept_until_it_can_be_reaped_and_knows_that_it_is_giv
 }
 
 #[test]
-fn a_reason_of_the_program_is_that_of_one_attempt() {
+fn reasons_of_the_program_are_those_of_its_attempts_in_their_order() {
     let mut fixture = Fixture::new();
     fixture.start(FIRST);
     assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled(String::new()));
@@ -326,9 +326,16 @@ fn a_reason_of_the_program_is_that_of_one_attempt() {
     assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled(String::new()));
     assert_eq!(fixture.succession.last_failure(), Some(Failure::Hook("no right".into()).to_string()));
 
-    fixture.succession.cancelled_because(Failure::Cancelled("too late".into()));
+    // Called off before it was told that the attempt begins, and the next one before the failure of
+    // that was told.
+    let reasons = ["one", "two"].map(|reason| Failure::Cancelled(reason.into()));
+    fixture.succession.cancelled_because(reasons[0].clone());
     fixture.start(SECOND);
-    assert_eq!(fixture.succession.failure(Cause::Cancelled), Failure::Cancelled(String::new()));
+    fixture.succession.cancelled_because(reasons[1].clone());
+    for reason in reasons {
+        assert_eq!(fixture.succession.failure(Cause::Cancelled), reason);
+        assert_eq!(fixture.succession.failed(Cause::Cancelled, now), reason);
+    }
 }
 
 #[test]

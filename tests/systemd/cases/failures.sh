@@ -316,7 +316,8 @@ case_exit_statuses_of_the_restart_command() {
   # shellcheck disable=SC2086
   {
     status_of 0 restart $socket
-    is "what it prints" "$text" "$(show MainPID)"
+    # Progress goes to standard error, and comes before it.
+    is "the last that it prints" "${text##*$'\n'}" "$(show MainPID)"
     status_of 64 restart --nonsense
     status_of 3 restart --socket /run/restarter/nobody.sock
     failing_release <<<'exit 3'

@@ -171,7 +171,7 @@ case_the_journal_tells_of_each_step() {
   local new step
   new=$(show MainPID)
   for step in "starting /srv/bin/restarter" "process $new is getting ready" "process $new has taken over" "final, process $new serves"; do
-    await 20 "the journal has '$step'" journal_matches "INFO +pollflip\] restart 1 after [0-9.]+ ms: $step"
+    await 20 "the journal has '$step'" journal_matches "INFO +pollflip\] process [0-9]+, generation 0 → 1, restart 1 after [0-9.]+ ms: $step"
   done
   [[ $(journal) != *WARN* && $(journal) != *ERROR* ]] || die "there is something to warn of: $(journal)"
 }
