@@ -98,7 +98,7 @@ pub(crate) fn kill_and_reap(_pid: u32) -> bool {
     false
 }
 
-/// What is to be started, and what it is born with.
+/// What the restart thread starts, and what that is born with.
 #[derive(Debug)]
 #[allow(dead_code, reason = "what reads it is Linux's")]
 pub(crate) struct Spawn<'a> {

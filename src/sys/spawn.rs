@@ -15,7 +15,7 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use super::{may_fail, simulation};
 
-/// What is to be started, and what it is born with.
+/// What the restart thread starts, and what that is born with.
 #[derive(Debug)]
 pub(crate) struct Spawn<'a> {
     pub(crate) program: &'a CStr,

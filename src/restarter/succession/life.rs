@@ -29,7 +29,7 @@ pub(super) struct End {
 }
 
 impl Life {
-    /// Its end has begun, and is to be like that.
+    /// Its end has begun, and this is how it will have ended.
     pub(super) fn begins_to_end(&mut self, exit: Exit) {
         match self {
             Life::Alive | Life::Dying(_) => *self = Life::Dying(exit),
