@@ -10,6 +10,7 @@ mod fork;
 mod guarding;
 mod memory;
 mod oom;
+mod orders;
 mod packet;
 mod probe;
 mod process;
@@ -41,9 +42,10 @@ pub(crate) use children::{end_by, ended_child, foreground_of, ignore, reap, set_
 pub(crate) use descriptors::{Descriptors, name_of, named_by};
 pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
-pub(crate) use guarding::{Datagram, Execution, exit_of_another, fork_and_execute, pass_credentials, receive_datagram};
+pub(crate) use guarding::{Datagram, exit_of_another, fork_and_execute, pass_credentials, receive_datagram};
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use oom::{OomKills, OomScore, OwnOomScore, own_oom_score};
+pub(crate) use orders::{Execution, Spawn};
 pub(crate) use packet::{receive, send};
 pub(crate) use probe::{missing_call, naming};
 pub(crate) use process::{Process, kill_and_reap};
@@ -53,7 +55,7 @@ pub(crate) use sockets::{
     BACKLOG, LONGEST_PATH, bind_abstract, bind_private, has_hung_up, is_named, manager_address, name_senders, packet_sockets, peer_uid,
     send_part, unix_socket,
 };
-pub(crate) use spawn::{Spawn, may_enter, spawn};
+pub(crate) use spawn::{may_enter, spawn};
 pub(crate) use unix::{
     adopt, duplicate, file_id, identity, identity_behind, identity_of, is_at_default, is_readable_within, may_grow_to, peek,
 };

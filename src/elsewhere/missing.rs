@@ -2,17 +2,16 @@
 //! scores for a shortage of memory. Each function is an error, or finds nothing.
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
-
-use nix::sys::signal::SigSet;
 
 use crate::error::Exit;
 
+use super::orders::{Execution, Spawn};
 use super::{is_readable_within, unsupported};
 
 /// A process of which another one has told, by a descriptor that ends with it. No other can be had.
@@ -98,40 +97,12 @@ pub(crate) fn kill_and_reap(_pid: u32) -> bool {
     false
 }
 
-/// What the restart thread starts, and what that is born with.
-#[derive(Debug)]
-#[allow(dead_code, reason = "what reads it is Linux's")]
-pub(crate) struct Spawn<'a> {
-    pub(crate) program: &'a CStr,
-    pub(crate) arguments: &'a [CString],
-    pub(crate) environment: &'a [CString],
-    pub(crate) directory: Option<&'a CStr>,
-    pub(crate) mask: &'a SigSet,
-    pub(crate) inherited: &'a [(BorrowedFd<'a>, RawFd)],
-    pub(crate) closed: &'a [RawFd],
-    pub(crate) closed_from: Option<RawFd>,
-}
-
 pub(crate) fn spawn(_what: &Spawn<'_>) -> io::Result<u32> {
     Err(unsupported())
 }
 
 pub(crate) fn may_enter(_path: &CStr) -> io::Result<()> {
     Err(unsupported())
-}
-
-/// What a guard executes in a child, and what that is born with.
-#[derive(Debug)]
-#[allow(dead_code, reason = "what reads it is Linux's")]
-pub(crate) struct Execution<'a> {
-    pub(crate) program: &'a CStr,
-    pub(crate) arguments: &'a [CString],
-    pub(crate) environment: &'a [CString],
-    pub(crate) pid_variables: &'a [&'a str],
-    pub(crate) mask: &'a SigSet,
-    pub(crate) default_signals: &'a [i32],
-    pub(crate) own_group: bool,
-    pub(crate) death_signal: i32,
 }
 
 pub(crate) fn fork_and_execute(_what: &Execution<'_>) -> io::Result<u32> {

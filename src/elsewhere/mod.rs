@@ -16,6 +16,9 @@ mod dying;
 #[path = "../sys/fork.rs"]
 mod fork;
 mod missing;
+#[path = "../sys/orders.rs"]
+#[allow(dead_code, reason = "what reads them is Linux's")]
+mod orders;
 #[path = "../sys/simulation.rs"]
 #[allow(dead_code, reason = "there are no children to play")]
 pub(crate) mod simulation;
@@ -41,9 +44,10 @@ pub(crate) use descriptors::{Descriptors, name_of, named_by};
 pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use missing::{
-    Datagram, Execution, Maker, Mapping, OomKills, OomScore, OwnOomScore, Process, Spawn, Thread, exit_of_another, fork_and_execute,
-    kill_and_reap, may_enter, memory_file, own_capabilities, own_oom_score, pass_credentials, receive_datagram, seal, spawn, threads_with,
+    Datagram, Maker, Mapping, OomKills, OomScore, OwnOomScore, Process, Thread, exit_of_another, fork_and_execute, kill_and_reap,
+    may_enter, memory_file, own_capabilities, own_oom_score, pass_credentials, receive_datagram, seal, spawn, threads_with,
 };
+pub(crate) use orders::{Execution, Spawn};
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};
 pub(crate) use sockets::{
     BACKLOG, LONGEST_PATH, bind_abstract, bind_private, has_hung_up, is_named, manager_address, name_senders, packet_sockets, peer_uid,

@@ -2,7 +2,6 @@
 //! a fork that executes at once, the ends of children and of those that are not, and an end like
 //! that of another.
 
-use std::ffi::{CStr, CString};
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -10,10 +9,10 @@ use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::SigSet;
 
 use crate::error::Exit;
 
+use super::orders::Execution;
 use super::{Process, dying, name_senders, pipe};
 
 /// Asks the kernel to pass pidfds of senders (Linux 6.5), and the type of the message that has one.
@@ -116,23 +115,6 @@ pub(crate) fn exit_of_another(process: &Process) -> Exit {
     if result == 0 && u64::from(info[0]) & PIDFD_INFO_EXIT != 0 { Exit::of_wait_status(info[15] as i32) } else { Exit::Unknown }
 }
 
-/// What is executed in a child, and what it is born with.
-#[derive(Debug)]
-pub(crate) struct Execution<'a> {
-    pub(crate) program: &'a CStr,
-    pub(crate) arguments: &'a [CString],
-    pub(crate) environment: &'a [CString],
-    /// Variables whose value is the process id of the child.
-    pub(crate) pid_variables: &'a [&'a str],
-    pub(crate) mask: &'a SigSet,
-    /// Signals that do there what they do of themselves, whatever they do here.
-    pub(crate) default_signals: &'a [i32],
-    /// Whether it gets a process group of its own.
-    pub(crate) own_group: bool,
-    /// The signal that the end of this process brings it.
-    pub(crate) death_signal: i32,
-}
-
 /// Room for `=`, the digits of a process id and a NUL.
 const DIGITS: usize = 12;
 
@@ -216,6 +198,8 @@ fn write_number(place: &mut [u8], number: u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CStr;
+
     use super::*;
 
     #[test]

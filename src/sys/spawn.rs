@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::mem;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
@@ -13,24 +13,8 @@ use nix::libc;
 use nix::sys::signal::SigSet;
 use nix::unistd::{AccessFlags, faccessat};
 
+use super::orders::Spawn;
 use super::{may_fail, simulation};
-
-/// What the restart thread starts, and what that is born with.
-#[derive(Debug)]
-pub(crate) struct Spawn<'a> {
-    pub(crate) program: &'a CStr,
-    pub(crate) arguments: &'a [CString],
-    pub(crate) environment: &'a [CString],
-    pub(crate) directory: Option<&'a CStr>,
-    pub(crate) mask: &'a SigSet,
-    /// Descriptors and the numbers that the child knows them by, in this order. All else that is CLOEXEC stays here.
-    pub(crate) inherited: &'a [(BorrowedFd<'a>, RawFd)],
-    /// What is closed in the child before anything else can hold it up, in rising order: until it executes the program, it has a copy
-    /// of all that is open here.
-    pub(crate) closed: &'a [RawFd],
-    /// From this number on the child needs nothing at all, if that is known.
-    pub(crate) closed_from: Option<RawFd>,
-}
 
 /// Starts the program and returns its process id. Returns once it has been executed, or with the error that kept it from that.
 pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<u32> {
