@@ -3,6 +3,7 @@
 //! Knows: system calls. Does not know: what they are for. Every descriptor leaves here owned or borrowed, never as a bare number.
 #![allow(unsafe_code, reason = "this is the room for it; each block says why it is sound")]
 
+mod books;
 mod children;
 mod descriptors;
 mod dying;
@@ -38,6 +39,7 @@ use nix::sys::stat::fstatat;
 
 use crate::wire::FileId;
 
+pub(crate) use books::{TcpBooks, is_tcp, tcp_books, tcp_queues};
 pub(crate) use children::{end_by, ended_child, foreground_of, ignore, reap, set_to_default, signal_child};
 pub(crate) use descriptors::{Descriptors, name_of, named_by};
 pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};

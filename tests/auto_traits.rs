@@ -55,6 +55,7 @@ fn all() -> Vec<(String, String)> {
         pollflip::Map,
         pollflip::OnShutdown<'static>,
         pollflip::Outcome,
+        pollflip::Position,
         pollflip::Predecessor,
         pollflip::Refusal,
         pollflip::RequestError,

@@ -227,3 +227,26 @@ impl OomKills {
         match self.0 {}
     }
 }
+
+/// What the kernel counts of a TCP connection. No two of these systems count the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TcpBooks {
+    pub(crate) state: u8,
+    pub(crate) received: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) sent: u64,
+    pub(crate) sent_again: u64,
+    pub(crate) unsent: u32,
+}
+
+pub(crate) fn is_tcp(_socket: &impl AsFd) -> io::Result<bool> {
+    Err(unsupported())
+}
+
+pub(crate) fn tcp_books(_socket: &impl AsFd) -> io::Result<TcpBooks> {
+    Err(unsupported())
+}
+
+pub(crate) fn tcp_queues(_socket: &impl AsFd) -> io::Result<(u32, u32)> {
+    Err(unsupported())
+}
