@@ -1,9 +1,11 @@
 //! One player as a client: asks, is answered, and checks every byte. It never connects again.
 
-use crate::protocol::{CHART, Input, Update, Wants, chart_byte};
+use super::clock;
+use super::protocol::{CHART, Input, Update, Wants, chart_byte};
+use super::seen::Span;
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One player in so many asks for charts and reads them slowly: what waits for it, waits in the server.
 const SLOW: usize = 500;
@@ -19,7 +21,7 @@ pub(crate) struct Client {
     inputs: u32,
     /// The second half of an input, sent later.
     half: Option<Vec<u8>>,
-    asked: Option<Instant>,
+    asked: Option<Duration>,
     received: Vec<u8>,
     /// Bytes of a chart still to come.
     chart_left: u32,
@@ -31,7 +33,7 @@ pub(crate) struct Client {
 pub(crate) struct Heard {
     pub(crate) any: bool,
     /// How long the answers took.
-    pub(crate) waits: Vec<Duration>,
+    pub(crate) waits: Vec<Span>,
     /// What came was not what follows from what came before.
     pub(crate) out_of_sequence: u64,
 }
@@ -57,7 +59,7 @@ impl Client {
     }
 
     /// Asks, unless the answer to the last question is still awaited. True: there is a second half to send.
-    pub(crate) fn ask(&mut self, now: Instant) -> io::Result<bool> {
+    pub(crate) fn ask(&mut self, now: Duration) -> io::Result<bool> {
         if self.asked.is_some() || self.half.is_some() || self.last.score != self.inputs || self.chart_left > 0 {
             return Ok(false);
         }
@@ -77,7 +79,7 @@ impl Client {
         Ok(false)
     }
 
-    pub(crate) fn ask_second_half(&mut self, now: Instant) -> io::Result<()> {
+    pub(crate) fn ask_second_half(&mut self, now: Duration) -> io::Result<()> {
         let Some(half) = self.half.take() else { return Ok(()) };
         self.asked = Some(now);
         self.stream.write_all(&half)
@@ -129,7 +131,7 @@ impl Client {
                 && let Some(asked) = self.asked.take()
                 && !self.is_slow
             {
-                heard.waits.push(asked.elapsed());
+                heard.waits.push(Span { begin: asked, end: clock::now() });
             }
             self.chart_left = update.chart;
             self.last = update;

@@ -38,11 +38,11 @@ pub(crate) fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
 }
 
-/// Prints `MOMENT NANOSECONDS PID`.
+/// Prints `MOMENT PID NANOSECONDS`.
 pub(crate) fn tell(moment: Moment) {
     let name = NAMES.iter().find(|(known, _)| *known == moment).map_or("", |(_, name)| name);
     // The reader of this may be gone.
-    let _ = writeln!(io::stdout(), "{name} {} {}", now().as_nanos(), process::id());
+    let _ = writeln!(io::stdout(), "{name} {} {}", process::id(), now().as_nanos());
 }
 
 /// What [`tell`] has printed.
@@ -50,5 +50,6 @@ pub(crate) fn read(line: &str) -> Option<(Moment, Duration)> {
     let mut words = line.split(' ');
     let name = words.next()?;
     let (moment, _) = NAMES.iter().find(|(_, known)| *known == name)?;
-    Some((*moment, Duration::from_nanos(words.next()?.parse().ok()?)))
+    let nanoseconds = words.nth(1)?;
+    Some((*moment, Duration::from_nanos(nanoseconds.parse().ok()?)))
 }

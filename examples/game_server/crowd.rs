@@ -4,7 +4,11 @@
 //! that anybody has waited for an answer is then as long as the server stood still, with what piled up meanwhile; the longest that
 //! nobody was told anything, while ticks should have come, ends with the first byte after it.
 
-use crate::client::Client;
+use super::client::Client;
+use super::clock;
+use super::loopback::Loopback;
+use super::seen::{Seen, Span};
+use super::visitors::Visitors;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
@@ -13,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// All players ask once in this time.
 const ROUND: Duration = Duration::from_secs(1);
@@ -24,6 +28,8 @@ const SIP: Duration = Duration::from_millis(5);
 /// So many connect at a time, and the next ones when these have been greeted.
 const BATCH: usize = 100;
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+/// Shorter silences are nothing.
+const SHORT: Duration = Duration::from_micros(100);
 
 /// What the players have seen.
 #[derive(Clone, Default)]
@@ -32,9 +38,6 @@ pub(crate) struct Tally {
     pub(crate) disconnected: u64,
     pub(crate) out_of_sequence: u64,
     pub(crate) answers: u64,
-    /// Since the last [`Crowd::look`]: the longest wait for an answer, and the longest silence.
-    pub(crate) wait: Duration,
-    pub(crate) silence: Duration,
     /// How many players were answered in this round.
     pub(crate) answered: usize,
     rounds: u64,
@@ -51,20 +54,27 @@ pub(crate) struct Crowd {
 struct Shared {
     stop: AtomicBool,
     tally: Mutex<Tally>,
+    seen: Mutex<Seen>,
 }
 
 impl Shared {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Crowd {
-    pub(crate) fn gather(address: SocketAddr, players: usize) -> Result<Self, String> {
+    /// Players who stay, and as many visitors a second.
+    pub(crate) fn gather(address: SocketAddr, players: usize, visitors: u32) -> Result<Self, String> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let mut field = Field::new(theirs).map_err(|error| format!("cannot watch players: {error}"))?;
-        field.connect_all(address, players)?;
+        field.connect_all(&Loopback::new(address), players)?;
+        field.visitors = Visitors::new(Loopback::new(address), visitors, players);
         let thread = thread::Builder::new().name("players".into()).spawn(move || field.play());
         Ok(Self { shared, thread: Some(thread.map_err(|error| format!("cannot start a thread: {error}"))?) })
     }
@@ -73,12 +83,9 @@ impl Crowd {
         self.shared.tally().clone()
     }
 
-    /// What has been seen so far; what is counted since the last look begins anew.
-    pub(crate) fn look(&self) -> Tally {
-        let mut tally = self.shared.tally();
-        let seen = tally.clone();
-        (tally.wait, tally.silence) = Default::default();
-        seen
+    /// What was seen since the last look.
+    pub(crate) fn look(&self) -> Seen {
+        std::mem::take(&mut self.shared.seen())
     }
 
     /// From now on it is counted who is answered.
@@ -117,9 +124,10 @@ struct Field {
     clients: Vec<Option<Client>>,
     /// In which round each was last answered.
     answered_in: Vec<u64>,
-    halves: VecDeque<(Instant, usize)>,
+    halves: VecDeque<(Duration, usize)>,
     slow: Vec<usize>,
-    heard_at: Instant,
+    heard_at: Duration,
+    visitors: Option<Visitors>,
 }
 
 impl Field {
@@ -132,21 +140,23 @@ impl Field {
             answered_in: Vec::new(),
             halves: VecDeque::new(),
             slow: Vec::new(),
-            heard_at: Instant::now(),
+            heard_at: clock::now(),
+            visitors: None,
         })
     }
 
-    fn connect_all(&mut self, address: SocketAddr, players: usize) -> Result<(), String> {
-        let deadline = Instant::now() + CONNECT_LIMIT;
+    fn connect_all(&mut self, loopback: &Loopback, players: usize) -> Result<(), String> {
+        let deadline = clock::now() + CONNECT_LIMIT;
         while self.clients.len() < players {
             for key in self.clients.len()..players.min(self.clients.len() + BATCH) {
-                self.connect(key, address).map_err(|error| format!("player {key} cannot connect: {error}"))?;
+                let stream = loopback.connect(key).map_err(|why| format!("player {key} cannot connect: {why}"))?;
+                self.welcome(key, stream).map_err(|error| format!("player {key}: {error}"))?;
             }
             while self.shared.tally().connected < self.clients.len() {
                 self.turn(Duration::from_millis(1));
                 self.sip();
                 let Tally { disconnected, why, .. } = self.shared.tally().clone();
-                if disconnected > 0 || Instant::now() > deadline {
+                if disconnected > 0 || clock::now() > deadline {
                     return Err(format!("not all players were greeted: {}", why.unwrap_or_else(|| "it takes too long".into())));
                 }
             }
@@ -154,8 +164,7 @@ impl Field {
         Ok(())
     }
 
-    fn connect(&mut self, key: usize, address: SocketAddr) -> io::Result<()> {
-        let stream = std::net::TcpStream::connect(address)?;
+    fn welcome(&mut self, key: usize, stream: std::net::TcpStream) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let mut client = Client::new(key, TcpStream::from_std(stream));
@@ -170,14 +179,14 @@ impl Field {
     }
 
     fn play(mut self) {
-        let begun = Instant::now();
+        let begun = clock::now();
         let players = self.clients.len();
         let mut asked = 0u128;
         let mut sipped = begun;
         self.heard_at = begun;
         while !self.shared.stop.load(Ordering::SeqCst) {
             self.turn(Duration::from_millis(1));
-            let now = Instant::now();
+            let now = clock::now();
             let due = (now - begun).as_micros() * players as u128 / ROUND.as_micros();
             // A player who was held up does not ask twice.
             for turn in asked.max(due.saturating_sub(players as u128))..due {
@@ -197,6 +206,11 @@ impl Field {
                 sipped = now;
                 self.sip();
             }
+            if let Some(visitors) = &mut self.visitors
+                && let Err(why) = visitors.turn(now, self.poll.registry())
+            {
+                self.lose(&format!("a visitor: {why}"));
+            }
         }
     }
 
@@ -215,8 +229,20 @@ impl Field {
         }
         let keys: Vec<_> = self.events.iter().map(|event| event.token().0).collect();
         for key in keys {
-            self.hear(key);
+            match &mut self.visitors {
+                Some(visitors) if key >= self.clients.len() => match visitors.hear(key) {
+                    Ok(farewell) => self.shared.seen().farewells.extend(farewell),
+                    Err(why) => self.lose(&format!("a visitor: {why}")),
+                },
+                _ => self.hear(key),
+            }
         }
+    }
+
+    fn lose(&self, why: &str) {
+        let mut tally = self.shared.tally();
+        tally.disconnected += 1;
+        tally.why.get_or_insert_with(|| why.into());
     }
 
     fn hear(&mut self, key: usize) {
@@ -224,15 +250,18 @@ impl Field {
         if !heard.any {
             return;
         }
-        let now = Instant::now();
-        let mut tally = self.shared.tally();
-        if !self.slow.contains(&key) {
-            // What a slow one reads may have been there for long.
-            tally.silence = tally.silence.max(now - std::mem::replace(&mut self.heard_at, now));
+        let now = clock::now();
+        let mut seen = self.shared.seen();
+        // What a slow one reads may have been there for long.
+        if !self.clients[key].as_ref().is_some_and(Client::is_slow) {
+            let silence = Span { begin: std::mem::replace(&mut self.heard_at, now), end: now };
+            seen.silences.extend((silence.length() >= SHORT).then_some(silence));
         }
+        seen.waits.extend(&heard.waits);
+        drop(seen);
+        let mut tally = self.shared.tally();
         tally.out_of_sequence += heard.out_of_sequence;
         tally.answers += heard.waits.len() as u64;
-        tally.wait = heard.waits.iter().copied().fold(tally.wait, Duration::max);
         if self.answered_in[key] == u64::MAX {
             // Greeted.
             tally.connected += 1;
@@ -250,9 +279,7 @@ impl Field {
             Ok(done) => Some(done),
             Err(error) => {
                 self.clients[key] = None;
-                let mut tally = self.shared.tally();
-                tally.disconnected += 1;
-                tally.why.get_or_insert_with(|| format!("player {key}: {error}"));
+                self.lose(&format!("player {key}: {error}"));
                 None
             }
         }

@@ -3,18 +3,23 @@
 //!     cargo run --release --example game_server -- --players 10000 --restarts 5
 //!
 //! `server.rs` is the part to learn from, and `world.rs`: how all connections and the state that belongs to them go from one process to
-//! the next, `player.rs` below them, in the words of `protocol.rs`. The rest puts it to the test: `run.rs` directs, `service.rs` runs the
-//! servers as processes of their own, `crowd.rs` and `client.rs` are the players, `clock.rs` and `report.rs` tell how long what took.
+//! the next, `player.rs` and `states.rs` below them, in the words of `protocol.rs`. The rest puts it to the test: `run.rs` directs,
+//! `service.rs` runs the servers as processes of their own, `crowd.rs`, `client.rs` and `visitors.rs` are the players, who connect by
+//! `loopback.rs`, and `clock.rs`, `seen.rs` and `report.rs` tell how long what took.
 
 mod client;
 mod clock;
 mod crowd;
+mod loopback;
 mod player;
 mod protocol;
 mod report;
 mod run;
+mod seen;
 mod server;
 mod service;
+mod states;
+mod visitors;
 mod world;
 
 use lexopt::{Arg, Parser, ValueExt};
@@ -30,15 +35,20 @@ Restarts a game server and counts what its players lose.
 
 usage: game_server [OPTIONS]
   --players N       connections that stay (10000)
-  --restarts N      how many restarts; every second one is first tried in vain (5)
+  --restarts N      how many restarts; before every second one, a try fails (5)
+  --visitors N      players who come, stay for 250 ms and go, a second (0)
+  --state WAY       how the states of the players go over (written):
+                    written: written down; shared: the memory file they are kept in
 
 usage: game_server serve [OPTIONS]
   --listen ADDRESS  players connect here (127.0.0.1:7777); port 0 is any
   --socket PATH     coordination socket (game_server.sock)
+  --state WAY       written or shared (written)
   --fail PATH       a successor that finds this file fails as it says: exit, refuse
 
 The pause of a restart is the longest that a player has waited for an answer, or
-that nobody was told anything; the maximum is over the tries in vain as well.
+that nobody was told anything, while the server was frozen or about it; server_ms
+is from the freeze to the grant. The maximum is over the tries that fail as well.
 The exit status is 0 if nothing was lost, 1 if something was, 2 for wrong usage.
 RUST_LOG=info shows what the servers log.";
 
@@ -61,20 +71,7 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stdout(), "{HELP}");
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Run(options)) => raise_limit().and_then(|limit| {
-            let needed = options.players as u64 + BESIDES;
-            if limit < needed {
-                return Err(format!(
-                    "{} players need {needed} descriptors in each process, and the hard limit is {limit}: raise it (as root `ulimit -n \
-                     {needed}`, for a service `LimitNOFILE={needed}`), or take fewer --players",
-                    options.players
-                ));
-            }
-            if limit < 2 * options.players as u64 {
-                eprintln!("game_server: with a limit of {limit} descriptors a restart fails if the successor is slow to take the players");
-            }
-            run::run(&options)
-        }),
+        Ok(Command::Run(options)) => check_limit(&options).and_then(|()| run::run(&options)),
         Ok(Command::Serve(options)) => {
             env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
             raise_limit().and_then(|_| server::serve(&options).map(|()| true).map_err(|error| error.to_string()))
@@ -88,6 +85,24 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Nothing is started if there are too few descriptors. This process needs one for its end of each
+/// connection, each server one for the other end; all have the limit of this one.
+fn check_limit(options: &run::Options) -> Result<(), String> {
+    let limit = raise_limit()?;
+    let players = options.players as u64 + u64::from(options.visitors);
+    let needed = players + BESIDES;
+    if limit < needed {
+        return Err(format!(
+            "{players} players need {needed} descriptors in this process, which plays them, and {needed} in each server; the hard limit \
+             is {limit}: raise it (as root `ulimit -n {needed}`, for a service `LimitNOFILE={needed}`), or take fewer --players",
+        ));
+    }
+    if limit < 2 * players {
+        eprintln!("game_server: with a limit of {limit} descriptors a restart fails if the successor is slow to take the players");
+    }
+    Ok(())
 }
 
 /// Takes as many descriptors as this process may have. While a handover is under way that can be more than there are players: what the
@@ -108,12 +123,14 @@ fn parse_arguments(arguments: Parser) -> Result<Command, lexopt::Error> {
 }
 
 fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
-    let mut options = run::Options { players: 10_000, restarts: 5 };
+    let mut options = run::Options { players: 10_000, restarts: 5, visitors: 0, shared: false };
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             Arg::Long("players") => options.players = arguments.value()?.parse()?,
             Arg::Long("restarts") => options.restarts = arguments.value()?.parse()?,
+            Arg::Long("visitors") => options.visitors = arguments.value()?.parse()?,
+            Arg::Long("state") => options.shared = is_shared(arguments.value()?.string()?)?,
             other => return Err(other.unexpected()),
         }
     }
@@ -124,17 +141,30 @@ fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
 }
 
 fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
-    let mut options =
-        server::Options { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7777)), socket: PathBuf::from("game_server.sock"), fail: None };
+    let mut options = server::Options {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7777)),
+        socket: PathBuf::from("game_server.sock"),
+        shared: false,
+        fail: None,
+    };
     arguments.next()?; // the word "serve"
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             Arg::Long("listen") => options.listen = arguments.value()?.parse()?,
             Arg::Long("socket") => options.socket = arguments.value()?.into(),
+            Arg::Long("state") => options.shared = is_shared(arguments.value()?.string()?)?,
             Arg::Long("fail") => options.fail = Some(arguments.value()?.into()),
             other => return Err(other.unexpected()),
         }
     }
     Ok(Command::Serve(options))
+}
+
+fn is_shared(way: String) -> Result<bool, lexopt::Error> {
+    match way.as_str() {
+        "written" => Ok(false),
+        "shared" => Ok(true),
+        _ => Err(format!("the state is written or shared, not {way:?}").into()),
+    }
 }

@@ -14,6 +14,8 @@ pub(crate) enum Wants {
     Move,
     /// The answer has [`CHART`] bytes more: too many for a socket's buffer.
     Chart,
+    /// The answer is the last thing that is said: the server ends the connection.
+    Leave,
 }
 
 /// What a player is told: at once after an input, and now and then at a tick.
@@ -41,6 +43,7 @@ impl Input {
         let wants = match self.wants {
             Wants::Move => 0u32,
             Wants::Chart => 1,
+            Wants::Leave => 2,
         };
         let mut bytes = [0; Self::LENGTH];
         bytes[0..4].copy_from_slice(&self.number.to_le_bytes());
@@ -60,6 +63,7 @@ impl Input {
         let wants = match wants {
             0 => Wants::Move,
             1 => Wants::Chart,
+            2 => Wants::Leave,
             _ => return None,
         };
         Some(Self { number, wants, velocity })

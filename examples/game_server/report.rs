@@ -1,7 +1,8 @@
 //! What the run shows: a table of all tries, and one line of figures at its end.
 
-use crate::clock::Moment;
-use crate::crowd::Tally;
+use super::clock::Moment;
+use super::crowd::Tally;
+use super::seen::{Seen, Span, lengths, quantile};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -10,14 +11,23 @@ pub(crate) struct Try {
     pub(crate) failure: Option<String>,
     pub(crate) moments: Vec<(Moment, Duration)>,
     /// What the players have seen of it.
-    pub(crate) seen: Tally,
+    pub(crate) seen: Seen,
 }
 
-pub(crate) fn print(out: &mut impl Write, players: usize, tries: &[Try], normal: &Tally, all: &Tally) -> io::Result<()> {
-    writeln!(out, "all times in milliseconds; the servers' side:                    the players' side:")?;
-    writeln!(out, "restart  collect  transfer  adopt  register  grant  in all         silence  longest wait")?;
+pub(crate) struct Run<'a> {
+    pub(crate) players: usize,
+    pub(crate) tries: &'a [Try],
+    /// What the players see without a restart.
+    pub(crate) normal: &'a Seen,
+    pub(crate) tally: &'a Tally,
+}
+
+pub(crate) fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
+    let Run { players, tries, normal, tally } = run;
+    writeln!(out, "all times in milliseconds; the servers' side:                    the players' longest wait or silence:")?;
+    writeln!(out, "restart  collect  transfer  adopt  register  grant  in all         at the pause  at any time")?;
     let mut number = 0;
-    for one in tries {
+    for one in *tries {
         number += usize::from(one.failure.is_none());
         let name = if one.failure.is_some() { "failed".into() } else { number.to_string() };
         let steps = [
@@ -26,53 +36,82 @@ pub(crate) fn print(out: &mut impl Write, players: usize, tries: &[Try], normal:
             (Moment::Received, Moment::Adopted),
             (Moment::Adopted, Moment::Registered),
             (Moment::Registered, Moment::Granted),
-            (Moment::Frozen, if one.failure.is_some() { Moment::Thawed } else { Moment::Granted }),
         ];
-        let [collect, transfer, adopt, register, grant, in_all] = steps.map(|(from, to)| one.between(from, to));
+        let [collect, transfer, adopt, register, grant] = steps.map(|(from, to)| one.step(from, to));
+        let in_all = one.pause().map_or_else(String::new, |pause| format!("{:.1}", milliseconds(pause.length())));
         writeln!(
             out,
-            "{name:>7}  {collect:>7}  {transfer:>8}  {adopt:>5}  {register:>8}  {grant:>5}  {in_all:>6}         {:7.1}  {:12.1}",
-            milliseconds(one.seen.silence),
-            milliseconds(one.seen.wait)
+            "{name:>7}  {collect:>7}  {transfer:>8}  {adopt:>5}  {register:>8}  {grant:>5}  {in_all:>6}         {:12.1}  {:11.1}",
+            milliseconds(one.seen.longest(one.pause())),
+            milliseconds(one.seen.longest(None))
         )?;
     }
-    for one in tries {
+    for one in *tries {
         if let Some(why) = &one.failure {
             writeln!(out, "failed as it was told to: {why}")?;
         }
     }
-    writeln!(
-        out,
-        "without a restart: silence {:.1}, longest wait {:.1}; {} inputs were answered in all",
-        milliseconds(normal.silence),
-        milliseconds(normal.wait),
-        all.answers
-    )?;
-    if let Some(why) = &all.why {
+    writeln!(out, "without a restart: {:.1}; {} inputs were answered in all", milliseconds(normal.longest(None)), tally.answers)?;
+    let waited = about_pauses(tries, |seen| &seen.waits);
+    writeln!(out, "waits of the {} players who waited in a pause: p50 {}", waited.len(), shown(&waited))?;
+    let left = about_pauses(tries, |seen| &seen.farewells);
+    if !left.is_empty() {
+        writeln!(out, "ends of the {} connections that ended in a pause: p50 {}", left.len(), shown(&left))?;
+    }
+    if let Some(why) = &tally.why {
         writeln!(out, "the first that was disconnected: {why}")?;
     }
 
-    // The pause is what the players saw of it, be it the silence or a wait that began in it.
-    let mut pauses: Vec<_> = tries.iter().filter(|one| one.failure.is_none()).map(|one| one.seen.wait.max(one.seen.silence)).collect();
-    pauses.sort();
-    let longest = tries.iter().map(|one| one.seen.wait.max(one.seen.silence)).max().unwrap_or_default();
-    let median = pauses.get(pauses.len().saturating_sub(1) / 2).copied().unwrap_or_default();
+    let done = || tries.iter().filter(|one| one.failure.is_none());
+    let pauses = |tries: &mut dyn Iterator<Item = &Try>| {
+        let mut pauses: Vec<_> = tries.map(|one| one.seen.longest(one.pause())).collect();
+        pauses.sort_unstable();
+        pauses
+    };
+    let mut server: Vec<_> = done().filter_map(|one| Some(one.pause()?.length())).collect();
+    server.sort_unstable();
     writeln!(
         out,
-        "\nplayers={players} restarts={} disconnected={} out_of_sequence={} pause_ms_max={:.1} pause_ms_p50={:.1}",
-        pauses.len(),
-        all.disconnected,
-        all.out_of_sequence,
-        milliseconds(longest),
-        milliseconds(median)
+        "\nplayers={players} restarts={} disconnected={} out_of_sequence={} pause_ms_max={:.1} pause_ms_p50={:.1} server_ms_max={:.2} \
+         server_ms_p50={:.2}",
+        done().count(),
+        tally.disconnected,
+        tally.out_of_sequence,
+        milliseconds(quantile(&pauses(&mut tries.iter()), 1.0)),
+        milliseconds(quantile(&pauses(&mut done()), 0.5)),
+        milliseconds(quantile(&server, 1.0)),
+        milliseconds(quantile(&server, 0.5)),
     )
 }
 
+/// Of all restarts that succeeded, the lengths of the spans that touch the pause.
+fn about_pauses(tries: &[Try], spans: impl Fn(&Seen) -> &[Span]) -> Vec<Duration> {
+    let done = tries.iter().filter(|one| one.failure.is_none());
+    let mut all: Vec<_> = done.flat_map(|one| one.pause().map_or(Vec::new(), |pause| lengths(spans(&one.seen), pause))).collect();
+    all.sort_unstable();
+    all
+}
+
+fn shown(sorted: &[Duration]) -> String {
+    let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| milliseconds(quantile(sorted, share)));
+    format!("{p50:.1}, p99 {p99:.1}, max {max:.1}")
+}
+
 impl Try {
-    fn between(&self, from: Moment, to: Moment) -> String {
-        let when = |wanted| self.moments.iter().find(|(moment, _)| *moment == wanted).map(|(_, time)| time.as_secs_f64() * 1000.0);
+    /// From the freeze until players are served again.
+    pub(crate) fn pause(&self) -> Option<Span> {
+        let end = if self.failure.is_some() { Moment::Thawed } else { Moment::Granted };
+        Some(Span { begin: self.at(Moment::Frozen)?, end: self.at(end)? })
+    }
+
+    fn at(&self, wanted: Moment) -> Option<Duration> {
+        self.moments.iter().find(|(moment, _)| *moment == wanted).map(|(_, time)| *time)
+    }
+
+    fn step(&self, from: Moment, to: Moment) -> String {
         // The new process may have received all before the old one had said that it has given all.
-        when(from).zip(when(to)).map_or_else(String::new, |(from, to)| format!("{:.1}", (to - from).max(0.0)))
+        let times = self.at(from).zip(self.at(to));
+        times.map_or_else(String::new, |(from, to)| format!("{:.1}", milliseconds(to.saturating_sub(from))))
     }
 }
 

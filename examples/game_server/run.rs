@@ -1,9 +1,10 @@
 //! One run: a server with all its players, restarts, and before every second one a try that fails.
 
-use crate::client::slow_among;
-use crate::crowd::{Crowd, Tally};
-use crate::report::{self, Try};
-use crate::service::Service;
+use super::client::slow_among;
+use super::crowd::Crowd;
+use super::report::{self, Run, Try};
+use super::seen::Seen;
+use super::service::Service;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,12 +15,16 @@ const PROOF_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Options {
     pub(crate) players: usize,
     pub(crate) restarts: usize,
+    /// Players who come and go, a second.
+    pub(crate) visitors: u32,
+    /// What the servers are told.
+    pub(crate) shared: bool,
 }
 
 /// True if nobody lost anything.
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
-    let mut service = Service::start()?;
-    let crowd = Crowd::gather(service.address, options.players)?;
+    let mut service = Service::start(options.shared)?;
+    let crowd = Crowd::gather(service.address, options.players, options.visitors)?;
     let mut tries = Vec::new();
     let went = restart_all(options, &mut service, &crowd, &mut tries);
     let tally = crowd.leave();
@@ -27,16 +32,16 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let went = went.and_then(|normal| service.stop().map(|()| normal));
     let normal = went.unwrap_or_else(|problem| {
         eprintln!("game_server: {problem}");
-        Tally::default()
+        Seen::default()
     });
     let done = tries.iter().filter(|one| one.failure.is_none()).count();
-    let printed = report::print(&mut io::stdout().lock(), options.players, &tries, &normal, &tally);
+    let printed = report::print(&mut io::stdout().lock(), &Run { players: options.players, tries: &tries, normal: &normal, tally: &tally });
     printed.map_err(|error| format!("cannot print the report: {error}"))?;
     Ok(done == options.restarts && tally.disconnected == 0 && tally.out_of_sequence == 0)
 }
 
 /// Returns what the players see without a restart.
-fn restart_all(options: &Options, service: &mut Service, crowd: &Crowd, tries: &mut Vec<Try>) -> Result<Tally, String> {
+fn restart_all(options: &Options, service: &mut Service, crowd: &Crowd, tries: &mut Vec<Try>) -> Result<Seen, String> {
     // The first round after so many connects is not a normal one.
     for _ in 0..2 {
         crowd.look();

@@ -1,12 +1,13 @@
 //! The server that is restarted with all its players: one thread, one mio loop, twenty ticks a second.
 //!
 //! From `StateRequested` to `HandedOff` or `Failed` the world is frozen: no tick, no byte read or written, for the connections may be
-//! the successor's already. If it comes to nothing, `thaw` looks at every connection: what has come meanwhile is still in the kernel.
-//! At `HandedOff` they are taken out of the poll before they are closed. Closing alone would not do that: the successor holds them too.
+//! the successor's already. If it comes to nothing, `thaw` looks at those that something has come for meanwhile: it is still in the kernel.
+//! A connection is taken out of the poll before it is closed. Closing alone does not do that while another process has it too.
 
-use crate::clock::{self, Moment};
-use crate::player::Player;
-use crate::world::World;
+use super::clock::{self, Moment};
+use super::player::Player;
+use super::states::{State, States};
+use super::world::World;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -30,6 +31,8 @@ const STATE_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
     pub(crate) socket: PathBuf,
+    /// The states are kept in a memory file, which the successor gets as it is.
+    pub(crate) shared: bool,
     /// If this file is there, a successor that has received everything fails as it says.
     pub(crate) fail: Option<PathBuf>,
 }
@@ -40,7 +43,7 @@ pub(crate) fn serve(options: &Options) -> io::Result<()> {
     setsockopt(&listener, sockopt::SndBuf, &KERNEL_BUFFER)?; // for all that are accepted from it
     let address = listener.local_addr()?;
 
-    let mut world = World::default();
+    let mut world = World::new(if options.shared { States::shared()? } else { States::InProcess(Vec::new()) });
     if let Some(predecessor) = restarter.predecessor() {
         match predecessor.receive(STATE_LIMIT) {
             Ok(inheritance) => {
@@ -67,12 +70,14 @@ struct Server {
     listener: TcpListener,
     world: World,
     frozen: bool,
+    /// For whom something has come while the world was frozen.
+    missed: Vec<usize>,
     over: bool,
 }
 
 impl Server {
     fn new(listener: TcpListener, world: World) -> io::Result<Self> {
-        let mut server = Self { poll: Poll::new()?, listener, world, frozen: false, over: false };
+        let mut server = Self { poll: Poll::new()?, listener, world, frozen: false, missed: Vec::new(), over: false };
         server.start_accepting()?;
         for (key, player) in &mut server.world.players {
             let interest = interest(player.has_more_to_say());
@@ -97,8 +102,9 @@ impl Server {
                             self.restart(event)?;
                         }
                     }
-                    _ if self.frozen => {} // looked at when it thaws
+                    LISTENER if self.frozen => {} // looked at when it thaws
                     LISTENER => self.accept(),
+                    Token(key) if self.frozen => self.missed.push(key),
                     Token(key) => self.drive(key),
                 }
             }
@@ -138,8 +144,7 @@ impl Server {
 
     fn thaw(&mut self) {
         if std::mem::take(&mut self.frozen) {
-            let keys: Vec<_> = self.world.players.iter().map(|(key, _)| key).collect();
-            keys.into_iter().for_each(|key| self.drive(key));
+            std::mem::take(&mut self.missed).into_iter().for_each(|key| self.drive(key));
             self.accept();
             clock::tell(Moment::Thawed);
         }
@@ -169,14 +174,11 @@ impl Server {
                 },
             };
             let _ = stream.set_nodelay(true);
-            let entry = self.world.players.vacant_entry();
-            let key = entry.key();
-            match self.poll.registry().register(&mut stream, Token(key), interest(false)) {
-                Ok(()) => {
-                    entry.insert(Player::new(stream));
-                    self.visit(key, |player, tick| player.tell(tick));
-                }
-                Err(error) => log::warn!("cannot watch a player: {error}"),
+            let key = self.world.players.vacant_key();
+            let watched = self.poll.registry().register(&mut stream, Token(key), interest(false));
+            match watched.and_then(|()| self.world.add(Player::new(stream))) {
+                Ok(key) => self.visit(key, Player::tell),
+                Err(error) => log::warn!("cannot take a player in: {error}"),
             }
         }
     }
@@ -188,29 +190,29 @@ impl Server {
     fn tick(&mut self) {
         self.world.tick += 1;
         let tick = self.world.tick;
-        let mut told = Vec::new();
-        for (key, player) in &mut self.world.players {
-            player.step();
-            if key as u64 % TOLD_EVERY == tick % TOLD_EVERY {
-                told.push(key);
-            }
-        }
-        for key in told {
+        // Nobody else is touched: where a player is follows from the tick.
+        let keys = (0..self.world.players.capacity()).skip((tick % TOLD_EVERY) as usize);
+        for key in keys.step_by(TOLD_EVERY as usize) {
             self.visit(key, Player::tell);
         }
     }
 
     /// Does something with a player, if it is still there and stays, and keeps watching for what it waits for.
-    fn visit(&mut self, key: usize, what: impl FnOnce(&mut Player, u64) -> io::Result<()>) {
-        let Some(player) = self.world.players.get_mut(key) else { return };
-        let waited = player.has_more_to_say();
-        let mut result = what(player, self.world.tick);
-        if result.is_ok() && player.has_more_to_say() != waited {
-            result = self.poll.registry().reregister(&mut player.stream, Token(key), interest(!waited));
-        }
-        if let Err(error) = result {
+    fn visit(&mut self, key: usize, what: impl FnOnce(&mut Player, &mut State, u64) -> io::Result<()>) {
+        let waited = self.world.players.get(key).is_some_and(Player::has_more_to_say);
+        let Some(result) = self.world.visit(key, what) else { return };
+        let player = self.world.players.get_mut(key).filter(|player| player.has_more_to_say() != waited);
+        let watched = player.map_or(Ok(()), |player| self.poll.registry().reregister(&mut player.stream, Token(key), interest(!waited)));
+        if let Err(error) = result.and(watched) {
             log::debug!("player {key} is gone: {error}");
-            self.world.players.remove(key);
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: usize) {
+        let Some(mut player) = self.world.remove(key) else { return };
+        if let Err(error) = self.poll.registry().deregister(&mut player.stream) {
+            log::warn!("player {key} is still watched: {error}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The server processes: starts the first, has it replaced, hears when what happened, and leaves none behind.
 
-use crate::clock::{self, Moment};
+use super::clock::{self, Moment};
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
@@ -32,13 +32,14 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn start() -> Result<Self, String> {
+    pub(crate) fn start(shared: bool) -> Result<Self, String> {
         // When a server ends, the one that it started becomes a child of this process, which can so wait for all of them.
         set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
         let directory = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
         let (socket, fail) = (directory.path().join("restart.sock"), directory.path().join("fail"));
         let mut command = Command::new(env::current_exe().map_err(|error| format!("which program is this? {error}"))?);
         command.args(["serve", "--listen", "127.0.0.1:0", "--socket"]).arg(&socket).arg("--fail").arg(&fail);
+        command.args(["--state", if shared { "shared" } else { "written" }]);
         let server = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut server = server.map_err(|error| format!("cannot start the server: {error}"))?;
         let pid = server.id();

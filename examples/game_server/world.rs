@@ -1,25 +1,67 @@
 //! All players, and how they go from one process to the next: the half of a restart that is this program's.
 //!
-//! Each player's connection goes as a descriptor named by its number, and all else of all players in one blob, in the order of the
-//! numbers. The connections come first: while this process writes the blob, the successor takes them in.
+//! Each player's connection goes as a descriptor named by its number. Their states go as what they are kept in, see `states.rs`. What
+//! is left goes in a blob: the tick, and the buffers of those few that have something in them.
 
-use crate::player::Player;
+use super::player::Player;
+use super::states::{RECORD, State, States};
 use mio::net::TcpStream;
 use pollflip::{Blob, Handover, Inheritance};
 use slab::Slab;
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::net;
 
-const STATE: &str = "world.v1";
+const WORLD: &str = "world.v2";
+/// Either of these two: written down, or the file that they are kept in.
+const STATES: &str = "states.v2";
+const STATES_FILE: &str = "states.v2/file";
 const PLAYER: &str = "player/";
 
-#[derive(Default)]
 pub(crate) struct World {
     pub(crate) tick: u64,
     pub(crate) players: Slab<Player>,
+    states: States,
+    /// Who has something in its buffers: nobody else need be looked at when the world is saved.
+    unfinished: BTreeSet<usize>,
 }
 
 impl World {
+    pub(crate) fn new(states: States) -> Self {
+        Self { tick: 0, players: Slab::new(), states, unfinished: BTreeSet::new() }
+    }
+
+    pub(crate) fn add(&mut self, player: Player) -> io::Result<usize> {
+        let key = self.players.vacant_key();
+        self.states.set(key, State::default())?;
+        Ok(self.players.insert(player))
+    }
+
+    pub(crate) fn remove(&mut self, key: usize) -> Option<Player> {
+        self.unfinished.remove(&key);
+        self.players.try_remove(key)
+    }
+
+    /// Does something with a player and its state, if it is still there. An error means that it is gone.
+    pub(crate) fn visit(
+        &mut self,
+        key: usize,
+        what: impl FnOnce(&mut Player, &mut State, u64) -> io::Result<()>,
+    ) -> Option<io::Result<()>> {
+        let player = self.players.get_mut(key)?;
+        let mut state = match self.states.get(key) {
+            Ok(state) => state,
+            Err(error) => return Some(Err(error)),
+        };
+        let result = what(player, &mut state, self.tick);
+        match player.has_buffers() {
+            true => self.unfinished.insert(key),
+            false => self.unfinished.remove(&key),
+        };
+        Some(result.and_then(|()| self.states.set(key, state)))
+    }
+
     /// Gives everything, and sends it. An error needs no further care: it fails the attempt, and is its reason.
     pub(crate) fn save(&self, mut handover: Handover) -> io::Result<()> {
         let mut name = String::new();
@@ -29,46 +71,60 @@ impl World {
             name.push_str(&key.to_string());
             handover.fd(&name, &player.stream)?;
         }
-        let mut blob = Blob::new()?;
-        blob.write_all(&self.tick.to_le_bytes())?;
-        blob.write_all(&(self.players.len() as u64).to_le_bytes())?;
-        for (key, player) in &self.players {
-            blob.write_all(&(key as u64).to_le_bytes())?;
-            player.save(&mut blob)?;
+        match &self.states {
+            States::Shared(file) => handover.fd(STATES_FILE, file)?,
+            States::InProcess(states) => {
+                let records: Vec<_> = states.iter().flat_map(State::encode).collect();
+                handover.bytes(STATES, &records)?;
+            }
         }
-        handover.blob(STATE, blob)?;
+        let mut blob = Blob::new()?;
+        for number in [self.tick, self.players.len() as u64, self.unfinished.len() as u64] {
+            blob.write_all(&number.to_le_bytes())?;
+        }
+        for key in &self.unfinished {
+            blob.write_all(&(*key as u64).to_le_bytes())?;
+            self.players[*key].save_buffers(&mut blob)?;
+        }
+        handover.blob(WORLD, blob)?;
         handover.send();
         Ok(())
     }
 
     pub(crate) fn load(mut from: Inheritance) -> io::Result<Self> {
-        let state = from.bytes(STATE)?.ok_or_else(|| invalid("the state is missing"))?;
+        let blob = from.bytes(WORLD)?.ok_or_else(|| invalid("the world is missing"))?;
+        let states = match from.fd::<File>(STATES_FILE) {
+            Some(file) => States::Shared(file),
+            None => {
+                let records = from.bytes(STATES)?.ok_or_else(|| invalid("the states are missing"))?;
+                States::InProcess(records.as_chunks::<RECORD>().0.iter().map(State::decode).collect())
+            }
+        };
         let mut keyed = Vec::new();
         for (name, descriptor) in from.drain() {
             let key = name.strip_prefix(PLAYER).and_then(|key| key.parse::<usize>().ok());
-            keyed.push((key.ok_or_else(|| invalid("a descriptor that is no player"))?, descriptor));
+            let key = key.ok_or_else(|| invalid("a descriptor that is no player"))?;
+            keyed.push((key, Player::new(TcpStream::from_std(net::TcpStream::from(descriptor)))));
         }
-        keyed.sort_unstable_by_key(|(key, _)| *key);
+        let mut world = Self { tick: 0, players: keyed.into_iter().collect(), states, unfinished: BTreeSet::new() };
 
-        let mut rest = state.as_slice();
-        let tick = number(&mut rest)?;
-        if number(&mut rest)? != keyed.len() as u64 {
+        let mut rest = blob.as_slice();
+        world.tick = number(&mut rest)?;
+        if number(&mut rest)? != world.players.len() as u64 {
             return Err(invalid("there are not as many connections as players"));
         }
-        let mut players = Vec::with_capacity(keyed.len());
-        for (key, descriptor) in keyed {
-            if number(&mut rest)? != key as u64 {
-                return Err(invalid("a player has no connection"));
-            }
-            let stream = TcpStream::from_std(net::TcpStream::from(descriptor));
-            players.push((key, Player::load(stream, &mut rest).ok_or_else(|| invalid("the state ends early"))?));
+        for _ in 0..number(&mut rest)? {
+            let key = number(&mut rest)? as usize;
+            let player = world.players.get_mut(key).ok_or_else(|| invalid("a player has no connection"))?;
+            player.load_buffers(&mut rest).ok_or_else(|| invalid("the world ends early"))?;
+            world.unfinished.insert(key);
         }
-        Ok(Self { tick, players: players.into_iter().collect() })
+        Ok(world)
     }
 }
 
 fn number(from: &mut &[u8]) -> io::Result<u64> {
-    let (number, rest) = from.split_first_chunk().ok_or_else(|| invalid("the state ends early"))?;
+    let (number, rest) = from.split_first_chunk().ok_or_else(|| invalid("the world ends early"))?;
     *from = rest;
     Ok(u64::from_le_bytes(*number))
 }

@@ -37,6 +37,10 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("any_executor_outlives_a_want_of_descriptors_in_tokio", || any_executor_runs_out("tokio")),
     ("any_executor_outlives_a_want_of_descriptors_in_smol", || any_executor_runs_out("smol")),
     ("promise_01_zero_downtime_survives_a_bad_release", bad_release),
+    ("game_server_keeps_every_player_with_states_written", || game_server("written")),
+    ("game_server_keeps_every_player_with_states_shared", || game_server("shared")),
+    ("game_server_says_first_that_there_are_too_few_descriptors", game_server_lacks_descriptors),
+    ("game_server_names_ports_as_what_is_missing", game_server_lacks_ports),
     ("game_loop_prints_frame_times_across_its_generations", game_loop),
     ("game_loop_plays_on_when_its_world_cannot_be_handed_over", game_loop_plays_on),
     ("promise_07_game_loop_goes_on_when_its_predecessor_dies_at_the_handover", || {
@@ -67,7 +71,7 @@ pub(crate) fn listening(group: &Group, generation: usize) -> (SocketAddr, u32) {
 }
 
 fn usage() {
-    for name in ["game_loop", "tcp_proxy", "any_executor"] {
+    for name in ["game_loop", "game_server", "tcp_proxy", "any_executor"] {
         let help = example(name).arg("--help").output().expect("it runs");
         assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("usage:"), "{name}");
         let nonsense = example(name).arg("--nonsense").stdin(Stdio::null()).output().expect("it runs");
@@ -325,6 +329,45 @@ fn bad_release() {
     {
         assert!(line.contains(part), "{line}");
     }
+}
+
+/// Players who stay, and some who come and go, over restarts and a try that fails.
+fn game_server(state: &str) {
+    let mut command = example("game_server");
+    command.args(["--players", "60", "--restarts", "3", "--visitors", "40", "--state", state]);
+    let mut group = Group::start(command, directory());
+    let status = group.exit();
+    let line = group.says("players=", 0);
+    println!("game_server under test, states {state}: players={line}");
+    assert!(
+        status.success() && line.starts_with("60 restarts=3 disconnected=0 out_of_sequence=0 "),
+        "{status}: {line}\n{}",
+        group.stderr()
+    );
+}
+
+fn game_server_lacks_descriptors() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 500; exec \"$0\" --players 100"]).arg(example("game_server").get_program());
+    let output = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("100 players need 700 descriptors") && said.contains("`ulimit -n 700`"), "{said}");
+}
+
+/// In a network of its own, whose addresses have two ports each to give.
+fn game_server_lacks_ports() {
+    let script =
+        "set -e; ip link set lo up; echo 32768 32769 >/proc/sys/net/ipv4/ip_local_port_range; echo made >&2; exec \"$0\" --players 300";
+    let mut command = Command::new("unshare");
+    command.args(["-n", "sh", "-c", script]).arg(example("game_server").get_program()).env("TMPDIR", temporary());
+    let output = command.output();
+    let said = output.as_ref().map_or_else(ToString::to_string, |output| String::from_utf8_lossy(&output.stderr).into_owned());
+    if !said.contains("made") {
+        return eprintln!("skipped: no network namespace can be had here: {said}");
+    }
+    assert_eq!(output.expect("it runs").status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot connect: no port is left at 127.0.0.") && said.contains("net.ipv4.ip_local_port_range"), "{said}");
 }
 
 fn game_loop() {
