@@ -18,7 +18,7 @@ use nix::libc;
 use crate::error::Failure;
 use crate::lifeline::{self, Incoming, Lifeline};
 use crate::sys::{self, Origin};
-use crate::wire::{self, Item, ItemKind, MAX_DESCRIPTORS, MAX_NAME, MAX_PACKET, Message};
+use crate::wire::{self, MAX_NAME, Message, OpKind, Packed};
 
 pub use blob::Blob;
 pub(crate) use inheritance::Collected;
@@ -78,10 +78,9 @@ pub struct Handover {
     lifeline: Arc<Lifeline>,
     mailbox: Arc<Mailbox>,
     names: HashSet<String>,
-    /// What goes with the next packet, and how long that will be at most.
-    items: Vec<Item>,
+    /// What goes with the next packet.
+    packet: Packed,
     descriptors: Vec<OwnedFd>,
-    length: usize,
     /// The first thing that went wrong.
     error: Option<Ending>,
     done: bool,
@@ -141,9 +140,8 @@ impl Handover {
             lifeline,
             mailbox: mailbox.clone(),
             names: HashSet::new(),
-            items: Vec::new(),
+            packet: Packed::default(),
             descriptors: Vec::new(),
-            length: 0,
             error: None,
             done: false,
         };
@@ -169,7 +167,7 @@ impl Handover {
     /// error is kept: the handover fails for that reason whatever else is done with it.
     pub fn fd(&mut self, name: &str, descriptor: impl AsFd) -> io::Result<()> {
         let result = self.check(name).and_then(|()| sys::duplicate(descriptor, 3));
-        let result = result.and_then(|descriptor| self.push(name, ItemKind::Descriptor, descriptor));
+        let result = result.and_then(|descriptor| self.push(name, OpKind::Descriptor, descriptor));
         self.keep(name, result)
     }
 
@@ -194,7 +192,7 @@ impl Handover {
     /// first error is kept, as for [`fd`](Handover::fd).
     pub fn blob(&mut self, name: &str, blob: Blob) -> io::Result<()> {
         let result = self.check(name).and_then(|()| blob.seal());
-        let result = result.and_then(|file| self.push(name, ItemKind::Blob, file.into()));
+        let result = result.and_then(|file| self.push(name, OpKind::Blob, file.into()));
         self.keep(name, result)
     }
 
@@ -215,7 +213,7 @@ impl Handover {
                 // Before the successor can answer to the end.
                 self.finish(Ending::Sent);
                 // That the successor is gone is told by its end; anything else has it wait until its time is over.
-                if let Err(error) = self.lifeline.send(&Message::End { items }, &[])
+                if let Err(error) = self.lifeline.send(&Message::End { items, precopied: 0 }, &[])
                     && error.kind() != io::ErrorKind::BrokenPipe
                 {
                     log::warn!("cannot tell the successor that it has all of the state: {error}");
@@ -282,24 +280,23 @@ impl Handover {
         Err(io::Error::new(io::ErrorKind::InvalidInput, why))
     }
 
-    fn push(&mut self, name: &str, kind: ItemKind, descriptor: OwnedFd) -> io::Result<()> {
-        if self.items.len() == MAX_DESCRIPTORS || self.length + wire::room_for(name) > MAX_PACKET {
+    fn push(&mut self, name: &str, kind: OpKind, descriptor: OwnedFd) -> io::Result<()> {
+        if !self.packet.push(kind, name) {
             self.flush()?;
+            // There is room for any name that has been checked.
+            let _ = self.packet.push(kind, name);
         }
-        self.length += wire::room_for(name);
-        self.items.push(Item { name: name.into(), kind });
         self.descriptors.push(descriptor);
         self.names.insert(name.into());
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.items.is_empty() {
+        if self.packet.is_empty() {
             return Ok(());
         }
-        self.length = EMPTY_PACKET;
-        let message = Message::Items { items: std::mem::take(&mut self.items) };
-        self.lifeline.send_owned(&message, std::mem::take(&mut self.descriptors)).map_err(|error| match error.kind() {
+        let sent = self.lifeline.send_owned(self.packet.take(), std::mem::take(&mut self.descriptors));
+        sent.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => io::Error::new(error.kind(), "the successor is gone"),
             kind => io::Error::new(kind, format!("the kernel does not take what was given before: {error}")),
         })?;
@@ -339,9 +336,6 @@ fn ending(error: &io::Error) -> Ending {
         _ => Ending::Failed(error.to_string()),
     }
 }
-
-/// What a packet of items takes without any.
-const EMPTY_PACKET: usize = 64;
 
 impl Drop for Handover {
     fn drop(&mut self) {

@@ -5,11 +5,13 @@
 //! **Lifeline.** One JSON object a packet, told apart by `"type"`; descriptors travel beside it, in the order in which the message
 //! labels them. A message of a type that this version does not know is [`Message::Unknown`], unknown fields are skipped, and the
 //! descriptors of a label that it does not know are closed: two versions of this crate can talk as long as [`serves`] says so.
+//! Names that come by the thousand are a packet of another form, [`Message::Items`]: a list of [`Op`]s, whose first byte is 0x01.
 //!
 //! **Coordination socket.** Frames of a 4-byte big-endian length and JSON, the wire of shellflip 2: a [`Frames`] cuts them out of a stream.
 
 mod coordination;
 mod message;
+mod packed;
 mod status;
 
 use std::fmt;
@@ -17,19 +19,20 @@ use std::fmt;
 use nojson::{DisplayJson, JsonFormatter, JsonParseError, RawJson, RawJsonValue};
 
 pub use coordination::{Coordination, Frames, MAX_FRAME, Request, Response};
-pub use message::{Given, Hello, Item, ItemKind, Message};
+pub use message::{Given, Hello, Message};
+pub use packed::{Op, OpKind, Packed};
 pub use status::{Outcome, ServiceState, Status};
 
 /// The version of the lifeline's protocol that this crate speaks.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The oldest version of the other side that it can still serve.
-pub const OLDEST: u32 = 1;
+pub const OLDEST: u32 = 2;
 /// The largest packet on a lifeline, in bytes.
 pub const MAX_PACKET: usize = 64 * 1024;
 /// The most descriptors that the kernel lets go with one packet.
 pub const MAX_DESCRIPTORS: usize = 253;
-/// The longest name of a socket, a descriptor or a blob, in bytes. As many long ones as a packet takes descriptors do not fit into one: see
-/// [`room_for`].
+/// The longest name of a socket, a descriptor or a blob, in bytes. As many long ones as a packet takes
+/// descriptors do not fit into one: see [`Packed::push`].
 pub const MAX_NAME: usize = 255;
 /// The longest text (a reason, a line of progress) that is sent; what is longer is cut.
 pub const MAX_TEXT: usize = 4096;
@@ -168,9 +171,10 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// At most so many bytes does a checked name take in a packet, with what tells what it names.
-pub fn room_for(name: &str) -> usize {
-    2 * name.len() + 64
+/// At most so many bytes does a text without control characters take in a JSON message, with what
+/// tells what it is.
+pub fn room_for(text: &str) -> usize {
+    2 * text.len() + 64
 }
 
 /// A text for people, in one line and not too long.
@@ -208,7 +212,7 @@ fn field<'text, 'raw, T: FromJson<'text, 'raw>>(object: RawJsonValue<'text, 'raw
     object.to_member(name)?.required()?.try_into()
 }
 
-/// The same, or the default if an older version has left it out.
+/// The same, or the default if it is left out.
 fn field_or_default<'text, 'raw, T: FromJson<'text, 'raw> + Default>(
     object: RawJsonValue<'text, 'raw>,
     name: &str,

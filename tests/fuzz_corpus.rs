@@ -15,7 +15,7 @@ use model::takeover::step::setting_to_byte;
 use model::takeover::{Setting, TAKEOVER_ROWS, TakeoverStep};
 use model::{After, ON_PROBATION, On, Operation, PLAIN, Room, bytes, machine, takeover};
 use pollflip::internals::machine::{Limits, TakeoverInput};
-use pollflip::internals::wire::{MAX_FRAME, Message};
+use pollflip::internals::wire::{MAX_DESCRIPTORS, MAX_FRAME, Message};
 
 fn seed(name: &str, limits: Limits, steps: impl IntoIterator<Item = Operation>) -> Seed {
     let steps = steps.into_iter().flat_map(Operation::to_bytes);
@@ -126,19 +126,27 @@ fn takeover_seeds() -> Vec<Seed> {
 
 fn wire_seeds() -> Vec<Seed> {
     [
-        ("hello", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":1,"probation_ms":5000,"signal":10,"given":[{"is":"predecessor"},{"is":"coordination","path":"/run/x.sock"},{"is":"socket","name":"http"}],"more":true}"#),
-        ("hello-with-history", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":4,"signal":10,"pid_file":"/run/x.pid","given":[{"is":"predecessor"},{"is":"coordination","path":"/run/x.sock","file":[25,1234],"root":[8,2]}],"more":false}"#),
-        ("hello-brief", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":1,"given":[],"more":false}"#),
-        ("hello-of-a-later-version", r#"{"type":"hello","version":9,"oldest":2,"pid":7,"generation":1,"given":[{"is":"moon","phase":[1]}],"more":false,"x":{"y":1}}"#),
+        ("hello", r#"{"type":"hello","version":2,"oldest":2,"pid":7,"generation":1,"probation_ms":5000,"signal":10,"given":[{"is":"predecessor"},{"is":"coordination","path":"/run/x.sock"}],"following":3}"#),
+        ("hello-with-history", r#"{"type":"hello","version":2,"oldest":2,"pid":7,"generation":4,"signal":10,"pid_file":"/run/x.pid","given":[{"is":"predecessor"},{"is":"coordination","path":"/run/x.sock","file":[25,1234],"root":[8,2]}],"following":0}"#),
+        ("hello-brief", r#"{"type":"hello","version":2,"oldest":2,"pid":7,"generation":1,"given":[],"following":0}"#),
+        ("hello-of-a-later-version", r#"{"type":"hello","version":9,"oldest":2,"pid":7,"generation":1,"given":[{"is":"moon","phase":[1]}],"following":0,"x":{"y":1}}"#),
+        ("hello-of-version-1", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":1,"given":[{"is":"socket","name":"http"}],"more":false}"#),
         ("hello-incomplete", r#"{"type":"hello","version":1}"#),
-        ("more", r#"{"type":"more","given":[{"is":"socket","name":"\u00fc\"\n"}],"more":false}"#),
-        ("here", r#"{"type":"here","version":1,"oldest":1,"pid":4294967295}"#),
+        ("more", r#"{"type":"more","given":[{"is":"draining","pid":9},{"is":"x","name":"\u00fc\"\n"}]}"#),
+        ("here", r#"{"type":"here","version":2,"oldest":2,"pid":4294967295}"#),
         ("here-out-of-range", r#"{"type":"here","version":-1,"oldest":1e99,"pid":4294967296}"#),
         ("challenge", r#"{"type":"challenge","number":18446744073709551615}"#),
         ("proof", r#"{"type":"proof","number":18446744073709551615}"#),
         ("pull", r#"{"type":"pull"}"#),
-        ("items", r#"{"type":"items","items":[{"name":"a","kind":"descriptor"},{"name":"b","kind":"blob"},{"name":"c","kind":"x"}]}"#),
-        ("end", r#"{"type":"end","items":18446744073709551615}"#),
+        ("precopy-pull", r#"{"type":"precopy_pull"}"#),
+        ("precopy-complete", r#"{"type":"precopy_complete","items":18446744073709551615}"#),
+        ("items", "\u{1}\u{1}\u{1}\0\0\0a\u{2}\u{2}\0\0\0ü\0\u{1}\0\0\0a"),
+        ("items-none", "\u{1}"),
+        ("items-cut-in-a-name", "\u{1}\u{1}\u{3}\0\0\0ab"),
+        ("items-cut-in-a-length", "\u{1}\u{1}\u{1}\0\0\0a\u{2}\u{3}\0"),
+        ("items-of-an-unknown-kind", "\u{1}\u{3}\u{1}\0\0\0a"),
+        ("items-too-long", "\u{1}\u{1}\0\u{1}\0\0a"),
+        ("end", r#"{"type":"end","items":18446744073709551615,"precopied":3}"#),
         ("trouble", r#"{"type":"trouble","reason":"cannot bind it"}"#),
         ("refuse", r#"{"type":"refuse","reason":"no \\ \ud83d\ude00"}"#),
         ("progress", r#" { "text" : "warming the cache,\t40%" , "type" : "progress" } "#),
@@ -157,7 +165,14 @@ fn wire_seeds() -> Vec<Seed> {
         ("not-text", "\u{0}\u{7f}\u{2028}"),
     ]
     .map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
-    .into()
+    .into_iter()
+    .chain([
+        ("items-no-text".to_owned(), b"\x01\x01\x02\0\0\0a\xff".to_vec()),
+        ("items-beyond-a-packet".to_owned(), b"\x01\x01\xff\xff\xff\xff".to_vec()),
+        ("items-as-many-as-fit".to_owned(), [&[1], &[1, 0, 0, 0, 0].repeat(MAX_DESCRIPTORS)[..]].concat()),
+        ("items-one-too-many".to_owned(), [&[1], &[1, 0, 0, 0, 0].repeat(MAX_DESCRIPTORS + 1)[..]].concat()),
+    ])
+    .collect()
 }
 
 fn coordination_seeds() -> Vec<Seed> {
@@ -241,6 +256,8 @@ fn any_packet_is_a_message_or_an_error_and_every_message_is_in_the_corpus() {
         "Here",
         "Items",
         "More",
+        "PrecopyComplete",
+        "PrecopyPull",
         "Progress",
         "Proof",
         "Pull",

@@ -159,13 +159,19 @@ impl Collected {
     /// Takes the next message in. `true`: that was the last; an error says why it cannot be used.
     pub(crate) fn take_in(&mut self, message: Message, descriptors: Vec<OwnedFd>) -> Result<bool, String> {
         match message {
-            Message::Items { items } => {
-                self.count += items.len() as u64;
-                let items = items.into_iter().zip(descriptors);
-                lock(&self.items).extend(items.map(|(item, descriptor)| (item.name, Some(descriptor))));
+            Message::Items { ops } => {
+                if let Some(gone) = ops.iter().find(|op| !op.kind.bears_descriptor()) {
+                    return Err(format!("{:?} is taken back, and had not been given", gone.name));
+                }
+                self.count += ops.len() as u64;
+                let items = ops.into_iter().zip(descriptors);
+                lock(&self.items).extend(items.map(|(op, descriptor)| (op.name, Some(descriptor))));
                 Ok(false)
             }
-            Message::End { items } if items == self.count => {
+            Message::End { precopied: precopied @ 1.., .. } => {
+                Err(format!("{precopied} items are said to have gone ahead, and none was asked for"))
+            }
+            Message::End { items, .. } if items == self.count => {
                 let mut held = lock(&self.items);
                 held.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
                 match held.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -173,7 +179,7 @@ impl Collected {
                     None => Ok(true),
                 }
             }
-            Message::End { items } => Err(format!("{items} items were handed over, and {} have come", self.count)),
+            Message::End { items, .. } => Err(format!("{items} items were handed over, and {} have come", self.count)),
             _ => Ok(false),
         }
     }

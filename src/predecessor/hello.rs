@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::lifeline::{Incoming, Lifeline};
 use crate::sys::{self, Process};
-use crate::wire::{self, Birth, FileId, Given, Hello, Message};
+use crate::wire::{self, Birth, FileId, Given, Hello, Message, OpKind};
 
 use super::Link;
 use super::provenance::Provenance;
@@ -63,44 +63,60 @@ impl Link {
 
 fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
     let deadline = Instant::now() + HELLO_LIMIT;
-    let mut gifts = Gifts::default();
-    let mut first: Option<Hello> = None;
-    let mut process = None;
-    loop {
-        let (given, more, descriptors) = match next(line, deadline)? {
-            (Message::Hello(mut hello), descriptors) if first.is_none() => {
+    let (mut hello, mut given) = loop {
+        match next(line, deadline)? {
+            (Message::Hello(mut hello), descriptors) => {
                 wire::serves(hello.version, hello.oldest).map_err(|why| unusable(format!("the predecessor cannot be served: {why}")))?;
-                let (given, more) = (mem::take(&mut hello.given), hello.more);
-                first = Some(hello);
-                (given, more, descriptors)
+                let given: Vec<_> = mem::take(&mut hello.given).into_iter().zip(descriptors).collect();
+                break (hello, given);
             }
-            (Message::More { given, more }, descriptors) if first.is_some() => (given, more, descriptors),
-            (Message::Unknown, _) => continue,
-            (Message::GivenUp, _) => return Err(unusable("the predecessor has given this process up")),
-            (message, _) => return Err(unusable(format!("the predecessor begins with {message:?}"))),
-        };
-        for (given, descriptor) in given.into_iter().zip(descriptors) {
-            match given {
-                Given::Predecessor => process = Some(descriptor),
-                Given::Coordination { path, file, root } => {
-                    let (path, listener) = (path.into(), descriptor);
-                    gifts.coordination =
-                        Some(Coordination { path, identity: FileId::from_numbers(&file), root: FileId::from_numbers(&root), listener });
-                }
-                Given::Draining { pid } => gifts.draining.push(Process::from((pid, descriptor))),
-                Given::Socket { name } => gifts.sockets.push((name, descriptor)),
-                Given::Unknown => log::debug!("the predecessor gives something that this version does not know"),
-            }
+            (Message::Unknown, _) => {}
+            (message, _) => return Err(begins_with(&message)),
         }
-        if !more {
-            break;
+    };
+    let mut gifts = Gifts::default();
+    let announced = mem::take(&mut hello.following);
+    let mut following = announced;
+    while following > 0 {
+        let (message, descriptors) = next(line, deadline)?;
+        let came = descriptors.len() as u64;
+        match message {
+            Message::More { given: more } => given.extend(more.into_iter().zip(descriptors)),
+            // A service can have thousands of them.
+            Message::Items { ops } if ops.iter().all(|op| op.kind == OpKind::Descriptor) => {
+                gifts.sockets.extend(ops.into_iter().map(|op| op.name).zip(descriptors));
+            }
+            Message::Unknown => continue,
+            message => return Err(begins_with(&message)),
+        }
+        following = following
+            .checked_sub(came)
+            .ok_or_else(|| unusable(format!("the predecessor gives more than the {announced} descriptors that it has announced")))?;
+    }
+    let mut process = None;
+    for (given, descriptor) in given {
+        match given {
+            Given::Predecessor => process = Some(descriptor),
+            Given::Coordination { path, file, root } => {
+                let (path, listener) = (path.into(), descriptor);
+                gifts.coordination =
+                    Some(Coordination { path, identity: FileId::from_numbers(&file), root: FileId::from_numbers(&root), listener });
+            }
+            Given::Draining { pid } => gifts.draining.push(Process::from((pid, descriptor))),
+            Given::Unknown => log::debug!("the predecessor gives something that this version does not know"),
         }
     }
-    let (Some(hello), Some(process)) = (first, process) else {
-        return Err(unusable("the predecessor did not give its pidfd"));
-    };
+    let Some(process) = process else { return Err(unusable("the predecessor did not give its pidfd")) };
     let process = Process::from((hello.pid, process));
     Ok((hello, process, gifts))
+}
+
+fn begins_with(message: &Message) -> Error {
+    unusable(match message {
+        Message::GivenUp => "the predecessor has given this process up".into(),
+        Message::Items { ops } => format!("the predecessor begins with a list of {} names that has no place there", ops.len()),
+        message => format!("the predecessor begins with {message:?}"),
+    })
 }
 
 /// The next message of the first ones.

@@ -9,7 +9,7 @@ use crate::exec::Job;
 use crate::lifeline::Lifeline;
 use crate::machine::Attempt;
 use crate::sys::{self, Process};
-use crate::wire::{self, Given, Hello, MAX_DESCRIPTORS, MAX_PACKET, Message};
+use crate::wire::{self, Given, Hello, MAX_DESCRIPTORS, MAX_PACKET, Message, OpKind, Packed};
 
 use super::Restarter;
 
@@ -35,9 +35,10 @@ impl Restarter {
             gifts.push((Given::Coordination { path: path.into(), file, root }, listener));
         }
         gifts.extend(self.ancestry.living().map(|process| (Given::Draining { pid: process.pid() }, process.as_fd())));
-        gifts.extend(self.sockets.given().map(|(name, socket)| (Given::Socket { name: name.into() }, socket)));
-        let mut packets = packets(gifts).into_iter().peekable();
-        let mut hello = Some(Hello {
+        let mut packets = packets(gifts).into_iter();
+        let (given, descriptors) = packets.next().unwrap_or_default();
+        let following = packets.as_slice().iter().map(|(given, _)| given.len()).sum::<usize>() + self.sockets.given().count();
+        let hello = Message::Hello(Hello {
             version: wire::VERSION,
             oldest: wire::OLDEST,
             pid: process::id(),
@@ -45,17 +46,27 @@ impl Restarter {
             probation_ms: self.driver.limits().probation.map(|time| time.as_millis() as u64),
             signal: self.requests.signal().map(|signal| signal as i32),
             pid_file: self.paths.pid_file().filter(|path| wire::room_for(path) < LONGEST_PATH).map(String::from),
-            given: Vec::new(),
-            more: false,
+            given,
+            following: following as u64,
             outcomes: self.succession.outcomes(),
         });
-        while let Some((given, descriptors)) = packets.next() {
-            let more = packets.peek().is_some();
-            let message = match hello.take() {
-                Some(hello) => Message::Hello(Hello { given, more, ..hello }),
-                None => Message::More { given, more },
-            };
-            lifeline.send(&message, &descriptors).map_err(sys::naming("sendmsg"))?;
+        let send = |bytes, descriptors: &[_]| lifeline.send_packet(bytes, descriptors).map_err(sys::naming("sendmsg"));
+        send(hello.encode(), &descriptors)?;
+        for (given, descriptors) in packets {
+            send(Message::More { given }.encode(), &descriptors)?;
+        }
+        let (mut names, mut sockets) = (Packed::default(), Vec::new());
+        for (name, socket) in self.sockets.given() {
+            if !names.push(OpKind::Descriptor, name) {
+                send(names.take(), &sockets)?;
+                sockets.clear();
+                // There is room for any name now: each has been checked.
+                let _ = names.push(OpKind::Descriptor, name);
+            }
+            sockets.push(socket);
+        }
+        if !names.is_empty() {
+            send(names.take(), &sockets)?;
         }
         Ok((lifeline, Job { attempt, lifeline: Arc::new(theirs), passed }))
     }
@@ -67,7 +78,6 @@ fn packets<'a>(gifts: Vec<(Given, BorrowedFd<'a>)>) -> Vec<(Vec<Given>, Vec<Borr
     let mut length = ROOM_FOR_HELLO;
     for (given, descriptor) in gifts {
         let room = match &given {
-            Given::Socket { name } => wire::room_for(name),
             Given::Coordination { path, .. } => wire::room_for(path) + wire::room_for(""),
             Given::Predecessor | Given::Draining { .. } | Given::Unknown => wire::room_for(""),
         };

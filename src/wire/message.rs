@@ -1,12 +1,13 @@
 //! The messages of the lifeline.
 //!
-//! Knows: what each says, and its JSON. Does not know: who says it when.
+//! Knows: what each says, and its bytes. Does not know: who says it when.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use nojson::{DisplayJson, JsonFormatter, JsonParseError, RawJsonValue};
 
+use super::packed::{self, Op, PACKED};
 use super::status::{Json, Outcome};
 use super::{MAX_PACKET, field, field_or_default, object, read, serves, written};
 
@@ -19,8 +20,6 @@ pub enum Message {
     More {
         /// What the descriptors of this packet are.
         given: Vec<Given>,
-        /// Whether still more follow.
-        more: bool,
     },
     /// Successor: who it is.
     Here {
@@ -46,15 +45,25 @@ pub enum Message {
     },
     /// Successor: freeze, and send me the state.
     Pull,
-    /// Predecessor: a part of the state, one descriptor each.
+    /// Successor: give me ahead what you can, and keep serving.
+    PrecopyPull,
+    /// Predecessor: descriptors by their names, and what is gone of those before. After the first
+    /// message these are its sockets; then what goes ahead; then the state.
     Items {
-        /// What the descriptors of this packet are.
-        items: Vec<Item>,
+        /// In the order in which it happened.
+        ops: Vec<Op>,
     },
-    /// Predecessor: that was all of it.
-    End {
-        /// How many items there were.
+    /// Predecessor: all that could go ahead has been given. More may come as it arises.
+    PrecopyComplete {
+        /// How many items there were until then.
         items: u64,
+    },
+    /// Predecessor: that was all of the state.
+    End {
+        /// How many items came after the freeze.
+        items: u64,
+        /// How many of those that went ahead belong to it.
+        precopied: u64,
     },
     /// Successor: I will not take over.
     Refuse {
@@ -102,8 +111,9 @@ pub struct Hello {
     pub pid_file: Option<String>,
     /// What the descriptors of this packet are.
     pub given: Vec<Given>,
-    /// Whether more follow.
-    pub more: bool,
+    /// How many descriptors come with the packets after this one, until it is whole: in
+    /// [`Message::More`], and the program's sockets in [`Message::Items`].
+    pub following: u64,
     /// How the last restarts have ended, the latest last.
     pub outcomes: Vec<Outcome>,
 }
@@ -127,46 +137,26 @@ pub enum Given {
         /// Its process id.
         pid: u32,
     },
-    /// A socket of the program's.
-    Socket {
-        /// Its name.
-        name: String,
-    },
     /// Something a later version gives.
-    Unknown,
-}
-
-/// One named descriptor of a handover.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// Its name.
-    pub name: String,
-    /// What it is.
-    pub kind: ItemKind,
-}
-
-/// What a descriptor of a handover is. The one who takes it knows that by its name, so nothing depends on it here; the first version
-/// demands it, and a person who reads a trace can see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ItemKind {
-    /// A connection, file or the like, for what it is.
-    Descriptor,
-    /// A memfd, for what it holds.
-    Blob,
-    /// Something a later version gives: it is kept by its name.
     Unknown,
 }
 
 impl Message {
     /// The bytes of the packet.
     pub fn encode(&self) -> Vec<u8> {
-        written(self)
+        match self {
+            Message::Items { ops } => packed::encode(ops),
+            _ => written(self),
+        }
     }
 
     /// The message in a packet; an error says what is wrong with it.
     pub fn decode(packet: &[u8]) -> Result<Message, String> {
         if packet.len() > MAX_PACKET {
             return Err(format!("a message of more than {MAX_PACKET} bytes"));
+        }
+        if packet.first() == Some(&PACKED) {
+            return packed::decode(packet).map(|ops| Message::Items { ops });
         }
         read(packet, |json| json.try_into()).map_err(|unreadable| {
             // What a version that is too new or too old says of itself is the better reason.
@@ -180,8 +170,8 @@ impl Message {
     /// How many descriptors come with it.
     pub fn descriptors(&self) -> usize {
         match self {
-            Message::Hello(Hello { given, .. }) | Message::More { given, .. } => given.len(),
-            Message::Items { items } => items.len(),
+            Message::Hello(Hello { given, .. }) | Message::More { given } => given.len(),
+            Message::Items { ops } => ops.iter().filter(|op| op.kind.bears_descriptor()).count(),
             Message::Proof { .. } => 1,
             _ => 0,
         }
@@ -192,7 +182,7 @@ impl DisplayJson for Message {
     fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
         match self {
             Message::Hello(hello) => hello.fmt(f),
-            Message::More { given, more } => object(f, &[("type", &"more"), ("given", given), ("more", more)]),
+            Message::More { given } => object(f, &[("type", &"more"), ("given", given)]),
             Message::Here { version, oldest, pid, again } => {
                 let members: &[(&str, &dyn DisplayJson)] =
                     &[("type", &"here"), ("version", version), ("oldest", oldest), ("pid", pid), ("again", again)];
@@ -201,8 +191,9 @@ impl DisplayJson for Message {
             Message::Challenge { number } => object(f, &[("type", &"challenge"), ("number", number)]),
             Message::Proof { number } => object(f, &[("type", &"proof"), ("number", number)]),
             Message::Pull => object(f, &[("type", &"pull")]),
-            Message::Items { items } => object(f, &[("type", &"items"), ("items", items)]),
-            Message::End { items } => object(f, &[("type", &"end"), ("items", items)]),
+            Message::PrecopyPull => object(f, &[("type", &"precopy_pull")]),
+            Message::PrecopyComplete { items } => object(f, &[("type", &"precopy_complete"), ("items", items)]),
+            Message::End { items, precopied } => object(f, &[("type", &"end"), ("items", items), ("precopied", precopied)]),
             Message::Refuse { reason } => object(f, &[("type", &"refuse"), ("reason", reason)]),
             Message::Trouble { reason } => object(f, &[("type", &"trouble"), ("reason", reason)]),
             Message::Progress { text } => object(f, &[("type", &"progress"), ("text", text)]),
@@ -210,7 +201,8 @@ impl DisplayJson for Message {
             Message::Granted => object(f, &[("type", &"granted")]),
             Message::Commit => object(f, &[("type", &"commit")]),
             Message::GivenUp => object(f, &[("type", &"given_up")]),
-            Message::Unknown => object(f, &[("type", &"unknown")]),
+            // A list is no JSON.
+            Message::Items { .. } | Message::Unknown => object(f, &[("type", &"unknown")]),
         }
     }
 }
@@ -222,7 +214,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Message {
         let kind: Cow<'_, str> = field(json, "type")?;
         Ok(match &*kind {
             "hello" => Message::Hello(json.try_into()?),
-            "more" => Message::More { given: field(json, "given")?, more: field(json, "more")? },
+            "more" => Message::More { given: field(json, "given")? },
             "here" => Message::Here {
                 version: field(json, "version")?,
                 oldest: field(json, "oldest")?,
@@ -232,8 +224,9 @@ impl TryFrom<RawJsonValue<'_, '_>> for Message {
             "challenge" => Message::Challenge { number: field(json, "number")? },
             "proof" => Message::Proof { number: field(json, "number")? },
             "pull" => Message::Pull,
-            "items" => Message::Items { items: field(json, "items")? },
-            "end" => Message::End { items: field(json, "items")? },
+            "precopy_pull" => Message::PrecopyPull,
+            "precopy_complete" => Message::PrecopyComplete { items: field(json, "items")? },
+            "end" => Message::End { items: field(json, "items")?, precopied: field(json, "precopied")? },
             "refuse" => Message::Refuse { reason: field(json, "reason")? },
             "trouble" => Message::Trouble { reason: field(json, "reason")? },
             "progress" => Message::Progress { text: field(json, "text")? },
@@ -258,7 +251,7 @@ impl DisplayJson for Hello {
             ("signal", &self.signal),
             ("pid_file", &self.pid_file),
             ("given", &self.given),
-            ("more", &self.more),
+            ("following", &self.following),
             ("outcomes", &Json(&self.outcomes)),
         ];
         object(f, members)
@@ -278,7 +271,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Hello {
             signal: field_or_default(json, "signal")?,
             pid_file: field_or_default(json, "pid_file")?,
             given: field(json, "given")?,
-            more: field(json, "more")?,
+            following: field(json, "following")?,
             outcomes: field_or_default::<Json<Vec<Outcome>>>(json, "outcomes")?.0,
         })
     }
@@ -292,12 +285,6 @@ impl DisplayJson for Given {
                 object(f, &[("is", &"coordination"), ("path", path), ("file", file), ("root", root)])
             }
             Given::Draining { pid } => object(f, &[("is", &"draining"), ("pid", pid)]),
-            // There can be thousands.
-            Given::Socket { name } => {
-                f.inner_mut().write_str(r#"{"is":"socket","name":"#)?;
-                f.string(name)?;
-                f.inner_mut().write_str("}")
-            }
             Given::Unknown => object(f, &[("is", &"unknown")]),
         }
     }
@@ -316,46 +303,7 @@ impl TryFrom<RawJsonValue<'_, '_>> for Given {
                 root: field_or_default(json, "root")?,
             },
             "draining" => Given::Draining { pid: field(json, "pid")? },
-            "socket" => Given::Socket { name: field(json, "name")? },
             _ => Given::Unknown,
         })
-    }
-}
-
-/// They come by the thousand, so the detours of [`object`] are saved.
-impl DisplayJson for Item {
-    fn fmt(&self, f: &mut JsonFormatter<'_, '_>) -> fmt::Result {
-        f.inner_mut().write_str(r#"{"name":"#)?;
-        f.string(&self.name)?;
-        f.inner_mut().write_str(match self.kind {
-            ItemKind::Descriptor => r#","kind":"descriptor"}"#,
-            ItemKind::Blob => r#","kind":"blob"}"#,
-            ItemKind::Unknown => r#","kind":"unknown"}"#,
-        })
-    }
-}
-
-impl TryFrom<RawJsonValue<'_, '_>> for Item {
-    type Error = JsonParseError;
-
-    fn try_from(json: RawJsonValue<'_, '_>) -> Result<Item, JsonParseError> {
-        let (mut name, mut kind) = (None, None);
-        for (key, value) in json.to_object()? {
-            match key.as_raw_str() {
-                r#""name""# => name = Some(value.try_into()?),
-                r#""kind""# => {
-                    kind = Some(match &*value.to_unquoted_string_str()? {
-                        "descriptor" => ItemKind::Descriptor,
-                        "blob" => ItemKind::Blob,
-                        _ => ItemKind::Unknown,
-                    });
-                }
-                _ => {}
-            }
-        }
-        match (name, kind) {
-            (Some(name), Some(kind)) => Ok(Item { name, kind }),
-            _ => Err(json.invalid("an item must have a name and a kind")),
-        }
     }
 }

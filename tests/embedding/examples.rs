@@ -408,7 +408,7 @@ fn goes_on_alone(command: &mut Command, says: &str) {
         signal: None,
         pid_file: None,
         given: vec![Given::Predecessor],
-        more: false,
+        following: 0,
         outcomes: Vec::new(),
     });
     let rights = [life.as_raw_fd()];

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use pollflip::internals::wire::{Message, OLDEST, VERSION};
+use pollflip::internals::wire::{Hello, Message, OLDEST, VERSION};
 
 use crate::raw::Raw;
 use crate::report::{say, wait_for_go};
@@ -23,11 +23,27 @@ fn forever() -> ! {
     }
 }
 
+/// Reads the first message, whole, and returns the oldest version that the predecessor can serve.
+fn take_hello(line: &Raw) -> u32 {
+    let Some((Message::Hello(Hello { oldest, mut following, .. }), _)) = line.hear() else { panic!("no first message") };
+    while following > 0 {
+        let (_, descriptors) = line.hear().expect("what was announced");
+        following -= descriptors as u64;
+    }
+    oldest
+}
+
 /// A successor; `how` is the setting `successor`.
 pub fn successor(how: &str) -> Result<(), String> {
     let line = Raw::adopt();
-    line.wait_for(|message| matches!(message, Message::Hello(_)));
+    let oldest = take_hello(&line);
     match how {
+        // A build of version 1 reads no more of it than that.
+        "version_1" => {
+            let why = format!("it speaks no version of the lifeline before {oldest}, and this process none after 1");
+            line.say(&Message::Refuse { reason: format!("the lifeline cannot be used: {why}") });
+            exit(2);
+        }
         "version_too_new" => line.say(&here(VERSION + 9, VERSION + 9)),
         "version_too_old" if OLDEST > 0 => line.say(&here(OLDEST - 1, OLDEST - 1)),
         "unreadable_and_too_new" => line.json(&format!(r#"{{"type":"here","version":{0},"oldest":{0},"who":"nobody"}}"#, VERSION + 9)),
@@ -60,6 +76,16 @@ pub fn successor(how: &str) -> Result<(), String> {
         "ready_too_soon" => {
             line.say(&Message::Pull);
             line.say(&Message::Ready);
+        }
+        // Nothing goes ahead: it is told so, and asks for the state then.
+        "asks_ahead" => {
+            line.say(&Message::PrecopyPull);
+            let told = line.wait_for(|message| matches!(message, Message::PrecopyComplete { .. } | Message::Items { .. }));
+            line.say(&Message::Pull);
+            let (items, ended) = take_all(&line, || {});
+            line.say(&Message::Ready);
+            line.wait_for(|message| *message == Message::Granted);
+            say(&format!("granted {told:?} {items} {ended}"));
         }
         "garbage" => line.json("{\"type\":\"ready\""),
         "never_reads" => line.say(&Message::Pull),
@@ -116,7 +142,7 @@ fn take_all(line: &Raw, between: impl Fn()) -> (usize, u64) {
     loop {
         match line.hear() {
             Some((Message::Items { .. }, descriptors)) => items += descriptors,
-            Some((Message::End { items: announced }, _)) => return (items, announced),
+            Some((Message::End { items: announced, .. }, _)) => return (items, announced),
             Some(_) => {}
             None => panic!("the other side has closed the lifeline"),
         }
@@ -128,7 +154,7 @@ fn take_all(line: &Raw, between: impl Fn()) -> (usize, u64) {
 pub fn predecessor(how: &str) -> Result<(), String> {
     wait_for_go();
     let line = start_successor(how);
-    if let "version_too_new" | "unreadable_and_too_new" = how {
+    if let "version_1" | "version_too_new" | "unreadable_and_too_new" | "more_than_announced" | "blob_for_a_socket" = how {
         let Message::Refuse { reason } = line.wait_for(|message| matches!(message, Message::Refuse { .. })) else { forever() };
         say(&format!("refused {reason}"));
         forever();
@@ -140,38 +166,40 @@ pub fn predecessor(how: &str) -> Result<(), String> {
     match how {
         "newer" => {
             line.send(br#"{"type":"weather","rain":[1,2,3]}"#, &[fd, fd]);
-            let items =
-                r#"{"type":"items","items":[{"name":"memfd","kind":"descriptor","colour":"red"},{"name":"odd","kind":"hologram"}],"of":2}"#;
-            line.send(items.as_bytes(), &[fd, fd]);
-            line.json(r#"{"type":"end","items":2,"checksum":"none"}"#);
+            line.items(&[(1, b"memfd"), (2, b"odd")], &[fd, fd]);
+            line.json(r#"{"type":"end","items":2,"precopied":0,"checksum":"none"}"#);
             line.wait_for(|message| *message == Message::Ready);
             line.json(r#"{"type":"granted","with":"pleasure"}"#);
             line.json(r#"{"type":"applause"}"#);
             line.json(r#"{"type":"commit","at":12}"#);
             say("granted");
         }
-        "non_utf8" => line.send(b"{\"type\":\"items\",\"items\":[{\"name\":\"a\xff\xfe\",\"kind\":\"blob\"}]}", &[fd]),
+        "non_utf8" => line.items(&[(2, b"a\xff\xfe")], &[fd]),
         "one_name_twice" => {
-            let items = r#"{"type":"items","items":[{"name":"a","kind":"blob"},{"name":"a","kind":"blob"}]}"#;
-            line.send(items.as_bytes(), &[fd, fd]);
-            line.json(r#"{"type":"end","items":2}"#);
+            line.items(&[(2, b"a"), (2, b"a")], &[fd, fd]);
+            line.say(&Message::End { items: 2, precopied: 0 });
         }
         "one_missing" => {
-            line.send(br#"{"type":"items","items":[{"name":"a","kind":"blob"}]}"#, &[fd]);
-            line.json(r#"{"type":"end","items":2}"#);
+            line.items(&[(2, b"a")], &[fd]);
+            line.say(&Message::End { items: 2, precopied: 0 });
         }
-        "more_names_than_descriptors" => {
-            line.send(br#"{"type":"items","items":[{"name":"a","kind":"blob"},{"name":"b","kind":"blob"}]}"#, &[fd]);
+        "more_names_than_descriptors" => line.items(&[(2, b"a"), (1, b"b")], &[fd]),
+        "kind_of_a_later_version" => line.items(&[(1, b"a"), (9, b"b")], &[fd]),
+        "name_that_is_cut_short" => line.send(&[1, 2, 4, 0, 0, 0, b'a', b'b', b'c'], &[fd]),
+        "name_that_is_too_long" => line.items(&[(1, &[b'x'; 256])], &[fd]),
+        "gone_before_it_is_given" => line.items(&[(1, b"a"), (0, b"b")], &[fd]),
+        "ahead_without_being_asked" => {
+            line.items(&[(1, b"a")], &[fd]);
+            line.say(&Message::End { items: 1, precopied: 1 });
         }
         // A message of a later version carries what this one cannot take: nothing may be lost in silence.
         "items_of_another_kind" => {
             line.send(br#"{"type":"bundle","items":[{"name":"a"}]}"#, &[fd]);
-            line.json(r#"{"type":"end","items":1}"#);
+            line.say(&Message::End { items: 1, precopied: 0 });
         }
         "odd_names" => {
-            let items = r#"{"type":"items","items":[{"name":"","kind":"blob"},{"name":"a\u0000b\n","kind":"blob"}]}"#;
-            line.send(items.as_bytes(), &[fd, fd]);
-            line.json(r#"{"type":"end","items":2}"#);
+            line.items(&[(2, b""), (2, b"a\0b\n")], &[fd, fd]);
+            line.say(&Message::End { items: 2, precopied: 0 });
             line.wait_for(|message| *message == Message::Ready);
             line.say(&Message::Granted);
             line.say(&Message::Commit);
@@ -179,7 +207,7 @@ pub fn predecessor(how: &str) -> Result<(), String> {
         }
         "dies_after_half" => {
             let (keep, give) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
-            line.send(br#"{"type":"items","items":[{"name":"pipe","kind":"descriptor"}]}"#, &[give.as_raw_fd()]);
+            line.items(&[(1, b"pipe")], &[give.as_raw_fd()]);
             drop((keep, give));
             exit(0);
         }
@@ -202,23 +230,39 @@ fn start_successor(how: &str) -> Raw {
     let given = r#"{"is":"predecessor","since":"ever"},{"is":"keepsake","of":"youth"}"#;
     let hello = match how {
         "newer" => format!(
-            r#"{{"type":"hello","version":{},"oldest":{OLDEST},"pid":{pid},"generation":3,"given":[{given}],"more":false,"flags":["a"]}}"#,
+            r#"{{"type":"hello","version":{},"oldest":{OLDEST},"pid":{pid},"generation":3,"given":[{given}],"following":0,"flags":["a"]}}"#,
             VERSION + 1
         ),
+        // As a build of that version has it.
+        "version_1" => format!(
+            r#"{{"type":"hello","version":1,"oldest":1,"pid":{pid},"generation":3,"given":[{given},{{"is":"socket","name":"web"}}],"more":false}}"#
+        ),
         "version_too_new" => format!(
-            r#"{{"type":"hello","version":{0},"oldest":{0},"pid":{pid},"generation":3,"given":[{given}],"more":false}}"#,
+            r#"{{"type":"hello","version":{0},"oldest":{0},"pid":{pid},"generation":3,"given":[{given}],"following":0}}"#,
             VERSION + 9
         ),
         "unreadable_and_too_new" => format!(r#"{{"type":"hello","version":{0},"oldest":{0},"given":"nothing"}}"#, VERSION + 9),
         _ => {
-            format!(r#"{{"type":"hello","version":{VERSION},"oldest":{OLDEST},"pid":{pid},"generation":1,"given":[{given}],"more":false}}"#)
+            let following = u64::from(matches!(how, "more_than_announced" | "blob_for_a_socket"));
+            format!(
+                r#"{{"type":"hello","version":{VERSION},"oldest":{OLDEST},"pid":{pid},"generation":1,"given":[{given}],"following":{following}}}"#
+            )
         }
     };
-    let descriptors: &[RawFd] = if how == "unreadable_and_too_new" { &[] } else { &[pidfd.as_raw_fd(), own.as_raw_fd()] };
+    let descriptors: &[RawFd] = match how {
+        "unreadable_and_too_new" => &[],
+        "version_1" => &[pidfd.as_raw_fd(), own.as_raw_fd(), own.as_raw_fd()],
+        _ => &[pidfd.as_raw_fd(), own.as_raw_fd()],
+    };
     if how == "newer" {
         ours.json(r#"{"type":"overture"}"#);
     }
     ours.send(hello.as_bytes(), descriptors);
+    match how {
+        "more_than_announced" => ours.items(&[(1, b"one"), (1, b"two")], &[own.as_raw_fd(), own.as_raw_fd()]),
+        "blob_for_a_socket" => ours.items(&[(2, b"web")], &[own.as_raw_fd()]),
+        _ => {}
+    }
     let stat = nix::sys::stat::fstat(&theirs).expect("a socket");
     let variable = format!("{}:{}:{}", theirs.as_raw_fd(), stat.st_dev, stat.st_ino);
     // This process has one thread: no other child can be born meanwhile.

@@ -9,6 +9,7 @@ trials![
     a_name_that_is_far_too_long_fails_the_attempt_for_just_that,
     a_descriptor_that_was_closed_fails_the_attempt_and_names_it,
     names_from_the_wire_that_are_no_text_fail_the_attempt,
+    a_list_that_makes_no_sense_fails_the_attempt_and_says_what_is_wrong_with_it,
     two_items_of_one_name_from_the_wire_fail_the_attempt,
     items_that_are_missing_at_the_end_fail_the_attempt,
     more_names_than_descriptors_fail_the_attempt,
@@ -63,7 +64,20 @@ fn refused(how: &str) -> String {
 
 fn names_from_the_wire_that_are_no_text_fail_the_attempt() {
     let why = refused("non_utf8");
-    assert!(why.contains("a message that cannot be read (invalid utf-8 sequence"), "{why}");
+    assert!(why.ends_with("a list with a name that is no text (invalid utf-8 sequence of 1 bytes from index 1)"), "{why}");
+}
+
+fn a_list_that_makes_no_sense_fails_the_attempt_and_says_what_is_wrong_with_it() {
+    for (how, what) in [
+        ("kind_of_a_later_version", "a list of names with an entry of the kind 9, which this version does not know"),
+        ("name_that_is_cut_short", "a list of names that is cut short after 0 of them"),
+        ("name_that_is_too_long", "a list with a name of 256 bytes, and a name has no more than 255"),
+        ("gone_before_it_is_given", "\"b\" is taken back, and had not been given"),
+        ("ahead_without_being_asked", "1 items are said to have gone ahead, and none was asked for"),
+    ] {
+        let why = refused(how);
+        assert!(why.ends_with(what), "{why}");
+    }
 }
 
 fn two_items_of_one_name_from_the_wire_fail_the_attempt() {

@@ -1,4 +1,4 @@
-//! The lifeline spoken by hand: packets of JSON with descriptors, of whatever version.
+//! The lifeline spoken by hand: packets of JSON or of names with descriptors, of whatever version.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -36,6 +36,17 @@ impl Raw {
 
     pub fn json(&self, json: &str) {
         self.send(json.as_bytes(), &[]);
+    }
+
+    /// A packed list, whatever stands in it.
+    pub fn items(&self, ops: &[(u8, &[u8])], descriptors: &[RawFd]) {
+        let mut packet = vec![1];
+        for (kind, name) in ops {
+            packet.push(*kind);
+            packet.extend((name.len() as u32).to_le_bytes());
+            packet.extend(*name);
+        }
+        self.send(&packet, descriptors);
     }
 
     pub fn send(&self, bytes: &[u8], descriptors: &[RawFd]) {

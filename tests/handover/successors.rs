@@ -13,6 +13,7 @@ trials![
     a_successor_that_talks_nonsense_is_killed,
     a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline,
     a_successor_that_challenges_without_end_costs_nothing,
+    a_successor_that_asks_for_what_can_go_ahead_is_told_that_nothing_does,
     a_successor_that_reads_late_gets_everything,
     a_successor_that_reads_slowly_gets_everything,
     a_successor_that_closes_its_end_half_way_is_killed,
@@ -103,6 +104,13 @@ fn a_successor_that_challenges_without_end_costs_nothing() {
     assert!(during < before + 20, "{before}, {during}");
     assert_eq!(old.ask("cancel"), "true");
     asked.join().expect("no panic").expect_err("called off");
+}
+
+fn a_successor_that_asks_for_what_can_go_ahead_is_told_that_nothing_does() {
+    let service = Setup::new().set("give", "many").set("count", "10").start();
+    service.plan_next("successor=asks_ahead");
+    let new = service.restart();
+    assert_eq!(new.says("granted"), "PrecopyComplete { items: 0 } 10 10");
 }
 
 fn gets_everything(how: &str) {

@@ -11,6 +11,9 @@ trials![
     a_successor_that_is_too_new_is_killed_with_the_reason,
     a_successor_that_is_too_old_is_killed_with_the_reason,
     a_successor_that_is_too_new_to_be_read_is_killed_with_the_reason,
+    a_successor_of_version_1_refuses_and_says_why,
+    a_predecessor_of_version_1_is_told_why_it_is_refused,
+    a_predecessor_whose_first_message_makes_no_sense_is_told_why,
     a_predecessor_that_is_too_new_is_told_so,
     a_predecessor_that_is_too_new_to_be_read_is_told_so,
 ];
@@ -60,17 +63,32 @@ fn a_successor_that_is_too_new_to_be_read_is_killed_with_the_reason() {
     assert_eq!(fails("unreadable_and_too_new"), format!("the successor broke the protocol and has been killed: {}", too_new()));
 }
 
-fn refuses(how: &str) {
+fn a_successor_of_version_1_refuses_and_says_why() {
+    let why =
+        "the successor refused: the lifeline cannot be used: it speaks no version of the lifeline before 2, and this process none after 1";
+    assert_eq!(fails("version_1"), why);
+}
+
+fn refuses(how: &str, for_that: &str) {
     let (_service, old, new) = with_predecessor(how);
     let why = old.says("refused");
-    assert!(why.starts_with("the lifeline cannot be used: ") && why.ends_with(&too_new()), "{why}");
-    assert!(new.says("error").ends_with(&too_new()));
+    assert!(why.starts_with("the lifeline cannot be used: ") && why.ends_with(for_that), "{why}");
+    assert!(new.says("error").ends_with(for_that));
+}
+
+fn a_predecessor_of_version_1_is_told_why_it_is_refused() {
+    refuses("version_1", "it speaks version 1 of the lifeline, and this process none before 2");
+}
+
+fn a_predecessor_whose_first_message_makes_no_sense_is_told_why() {
+    refuses("more_than_announced", "the predecessor gives more than the 1 descriptors that it has announced");
+    refuses("blob_for_a_socket", "the predecessor begins with a list of 1 names that has no place there");
 }
 
 fn a_predecessor_that_is_too_new_is_told_so() {
-    refuses("version_too_new");
+    refuses("version_too_new", &too_new());
 }
 
 fn a_predecessor_that_is_too_new_to_be_read_is_told_so() {
-    refuses("unreadable_and_too_new");
+    refuses("unreadable_and_too_new", &too_new());
 }

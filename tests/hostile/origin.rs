@@ -394,7 +394,7 @@ fn talk(arguments: &[String]) {
         signal: None,
         pid_file: Some(pid_file.into()),
         given: vec![Given::Predecessor, Given::Coordination { path: socket.into(), file, root: vec![root.dev(), root.ino()] }],
-        more: false,
+        following: 0,
         outcomes: Vec::new(),
     });
     let name = SocketAddr::from_abstract_name(format!("pollflip-forger-{maker}")).expect("a name");

@@ -1,6 +1,8 @@
 //! What must hold of the two decoders for any bytes: the bodies of the fuzz targets `wire` and `coordination`.
 
-use pollflip::internals::wire::{Coordination, Frames, MAX_FRAME, MAX_PACKET, MAX_TEXT, Message, Response, line};
+use pollflip::internals::wire::{
+    Coordination, Frames, MAX_DESCRIPTORS, MAX_FRAME, MAX_NAME, MAX_PACKET, MAX_TEXT, Message, Op, Packed, Response, line,
+};
 
 /// Any bytes as a packet on the lifeline. Hands back the message, if it is one.
 pub fn wire(data: &[u8]) -> Option<Message> {
@@ -19,12 +21,32 @@ pub fn wire(data: &[u8]) -> Option<Message> {
     }
     assert_eq!(Message::decode(&bytes).as_ref(), Ok(&message), "what is written is read again");
     let cut = data.len() % bytes.len();
+    if let Message::Items { ops } = &message {
+        list(ops, &bytes, cut);
+        return Some(message);
+    }
     assert!(Message::decode(&bytes[..cut]).is_err(), "a message that is cut short is none: {message:?}");
     let later = [br#"{"of a later version":[1,{}],"#, &bytes[1..]].concat();
     if later.len() <= MAX_PACKET {
         assert_eq!(Message::decode(&later).as_ref(), Ok(&message), "unknown fields are skipped");
     }
     Some(message)
+}
+
+/// A packed list, which can be written in one way only.
+fn list(ops: &[Op], bytes: &[u8], cut: usize) {
+    let bear_descriptors = ops.iter().filter(|op| op.kind.bears_descriptor()).count();
+    assert!(bear_descriptors <= MAX_DESCRIPTORS && ops.iter().all(|op| op.name.len() <= MAX_NAME), "{ops:?}");
+    match Message::decode(&bytes[..cut]) {
+        // Packets come whole: what is cut between two names is a shorter list.
+        Ok(Message::Items { ops: some }) => assert!(ops.starts_with(&some), "no name is made of a part of one"),
+        Ok(other) => panic!("{other:?} is no list"),
+        Err(why) => assert!(!why.is_empty(), "what is wrong is said"),
+    }
+    let mut packed = Packed::default();
+    let fitting = ops.iter().take_while(|op| packed.push(op.kind, &op.name)).count();
+    assert_eq!((fitting, packed.descriptors()), (ops.len(), bear_descriptors), "what came in one packet fits into one");
+    assert!(ops.is_empty() || packed.take() == bytes, "it is written in one way");
 }
 
 /// Any bytes as what comes over a coordination socket; the first says in what portions it comes. Hands back the messages.

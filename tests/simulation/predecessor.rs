@@ -33,7 +33,7 @@ impl Predecessor {
             probation_ms: probation.then_some(1000),
             signal,
             given: vec![Given::Predecessor],
-            more: false,
+            following: 0,
             pid_file: None,
             outcomes: Vec::new(),
         });
@@ -48,7 +48,7 @@ impl Predecessor {
         match what % 8 {
             0 => self.grants |= self.line.is_some(),
             1 => drop(self.says(&Message::Commit)),
-            2 => drop(self.says(&Message::End { items: 0 })),
+            2 => drop(self.says(&Message::End { items: 0, precopied: 0 })),
             3 => drop(self.says(&Message::Ready)),
             4 => drop(self.says(&Message::Unknown)),
             5 => self.line = None,

@@ -22,6 +22,8 @@ pub struct Successor {
     line: Option<UnixStream>,
     packet: Vec<u8>,
     pub greeted: bool,
+    /// How many descriptors its greeting still brings.
+    following: u64,
     pub granted: bool,
     pub committed: bool,
     given_up: bool,
@@ -51,7 +53,7 @@ impl Successor {
     /// It ended before anybody could look at it.
     pub fn stillborn(pid: u32) -> Successor {
         let (line, packet, said) = (None, Vec::new(), Vec::new());
-        Successor { pid, line, packet, greeted: true, granted: false, committed: false, given_up: false, served: false, said }
+        Successor { pid, line, packet, greeted: true, following: 0, granted: false, committed: false, given_up: false, served: false, said }
     }
 
     pub fn close(&mut self) {
@@ -76,7 +78,7 @@ impl Successor {
             7 => (Said::Nonsense, Message::Granted.encode()),
             8 => (Said::Other, br#"{"type":"of a later version"}"#.to_vec()),
             9 => (Said::Nonsense, here(self.pid, VERSION + 1, VERSION + 1)),
-            10 => (Said::Nonsense, Message::End { items: 0 }.encode()),
+            10 => (Said::Nonsense, Message::End { items: 0, precopied: 0 }.encode()),
             11 => (Said::Nonsense, vec![b'x'; MAX_PACKET + 1]),
             12 => (Said::Nonsense, Vec::new()),
             13 => (Said::Refuse, Message::Refuse { reason: "x\n".repeat(3000) }.encode()),
@@ -100,15 +102,23 @@ impl Successor {
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => continue,
                 _ => return,
             };
-            match Message::decode(&self.packet[..length]).expect("it is told what makes sense") {
-                Message::Hello(_) => assert!(!std::mem::replace(&mut self.greeted, true), "one greeting"),
-                Message::More { .. } => assert!(self.greeted),
+            let message = Message::decode(&self.packet[..length]).expect("it is told what makes sense");
+            let came = message.descriptors() as u64;
+            match message {
+                Message::Hello(hello) => {
+                    assert!(!std::mem::replace(&mut self.greeted, true), "one greeting");
+                    self.following = hello.following;
+                }
+                Message::More { .. } | Message::Items { .. } if self.following > 0 => {
+                    self.following = self.following.checked_sub(came).expect("no more than was announced");
+                }
                 Message::Items { .. } => assert!(self.said.contains(&Said::Pull) && !self.served, "a state that nobody wants"),
                 Message::End { .. } => {
                     assert!(self.said.contains(&Said::Pull), "a state that nobody wants");
                     assert!(!std::mem::replace(&mut self.served, true), "one state");
                 }
                 Message::Granted => {
+                    assert_eq!(self.following, 0, "a whole greeting");
                     assert!(self.said.contains(&Said::Ready), "the service for one that is not ready");
                     assert!(!std::mem::replace(&mut self.granted, true), "one grant");
                 }

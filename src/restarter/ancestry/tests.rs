@@ -57,7 +57,7 @@ fn link(probation_ms: Option<u64>) -> (Arc<Link>, Other) {
         signal: None,
         pid_file: None,
         given: vec![Given::Predecessor],
-        more: false,
+        following: 0,
         outcomes: Vec::new(),
     };
     line.send(&Message::Hello(hello), &[pidfd.as_fd()]).expect("a lifeline");

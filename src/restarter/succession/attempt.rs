@@ -256,6 +256,14 @@ impl Current {
                 }
                 return;
             }
+            Message::PrecopyPull => {
+                // Nothing goes ahead. One that asks and does not read the answers does not have them
+                // kept for it, and if it is gone, that is told by its end.
+                if self.lifeline.waiting() == 0 {
+                    let _ = self.lifeline.send(&Message::PrecopyComplete { items: 0 }, &[]);
+                }
+                return;
+            }
             Message::Pull => Said::Input(Input::StateRequested(attempt)),
             Message::Refuse { reason } => {
                 self.words.refusal.get_or_insert(wire::line(&reason));

@@ -264,7 +264,7 @@ fn how_a_handover_ends_comes_back_as_one_input_of_its_attempt() {
     // The successor may have answered by then, and that comes second.
     assert_eq!(fixture.says(&successor, &Message::Ready), [Input::HandoverSent(FIRST), Input::Ready(FIRST)]);
     assert!(!fixture.succession.is_handing_over());
-    assert_eq!(heard(&successor), Some(Message::End { items: 0 }));
+    assert_eq!(heard(&successor), Some(Message::End { items: 0, precopied: 0 }));
 
     let (_, _successor) = fixture.start(SECOND);
     fixture.succession.begin_handover(SECOND, waker).expect("an attempt").fail("the state is on fire");
