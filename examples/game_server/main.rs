@@ -15,6 +15,7 @@ mod player;
 mod protocol;
 mod report;
 mod run;
+mod seats;
 mod seen;
 mod server;
 mod service;

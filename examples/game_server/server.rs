@@ -1,7 +1,8 @@
 //! The server that is restarted with all its players: one thread, one mio loop, twenty ticks a second.
 //!
 //! From `StateRequested` to `HandedOff` or `Failed` the world is frozen: no tick, no byte read or written, for the connections may be
-//! the successor's already. If it comes to nothing, `thaw` looks at those that something has come for meanwhile: it is still in the kernel.
+//! the successor's already. A successor is frozen too, until it has been granted the service. What is told of a player meanwhile is
+//! remembered, and `thaw` looks at it: it is still in the kernel.
 //! A connection is taken out of the poll before it is closed. Closing alone does not do that while another process has it too.
 
 use super::clock::{self, Moment};
@@ -11,7 +12,7 @@ use super::world::World;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::socket::{setsockopt, sockopt};
-use pollflip::{Event, RestartConfig, Restarter};
+use pollflip::{Event, Inheritance, RestartConfig, Restarter};
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -43,25 +44,22 @@ pub(crate) fn serve(options: &Options) -> io::Result<()> {
     setsockopt(&listener, sockopt::SndBuf, &KERNEL_BUFFER)?; // for all that are accepted from it
     let address = listener.local_addr()?;
 
-    let mut world = World::new(if options.shared { States::shared()? } else { States::InProcess(Vec::new()) });
+    let states = if options.shared { States::shared()? } else { States::InProcess(Vec::new()) };
+    let mut server = Server::new(TcpListener::from_std(listener), World::new(states))?;
     if let Some(predecessor) = restarter.predecessor() {
         match predecessor.receive(STATE_LIMIT) {
-            Ok(inheritance) => {
-                clock::tell(Moment::Received);
-                world = World::load(inheritance).inspect_err(|error| predecessor.refuse(&error.to_string()))?;
-                clock::tell(Moment::Adopted);
-            }
+            Ok(inheritance) => server.take_over(inheritance).inspect_err(|error| predecessor.refuse(&error.to_string()))?,
             // It has ended, and its players with it: the listener is here, and they may come again. If it lives, `ready` says so.
             Err(error) => log::warn!("{error}"),
         }
     }
-    let mut server = Server::new(TcpListener::from_std(listener), world)?;
-    clock::tell(Moment::Registered);
     fail_if_told(options.fail.as_deref(), &restarter)?;
     server.poll.registry().register(&mut restarter, RESTARTER, Interest::READABLE)?;
     restarter.ready()?;
     clock::tell(Moment::Granted);
     let _ = writeln!(io::stdout(), "listening on {address}");
+    server.start_accepting()?;
+    server.thaw();
     server.run(&mut restarter)
 }
 
@@ -77,13 +75,7 @@ struct Server {
 
 impl Server {
     fn new(listener: TcpListener, world: World) -> io::Result<Self> {
-        let mut server = Self { poll: Poll::new()?, listener, world, frozen: false, missed: Vec::new(), over: false };
-        server.start_accepting()?;
-        for (key, player) in &mut server.world.players {
-            let interest = interest(player.has_more_to_say());
-            server.poll.registry().register(&mut player.stream, Token(key), interest)?;
-        }
-        Ok(server)
+        Ok(Self { poll: Poll::new()?, listener, world, frozen: true, missed: Vec::new(), over: false })
     }
 
     fn run(&mut self, restarter: &mut Restarter) -> io::Result<()> {
@@ -104,8 +96,8 @@ impl Server {
                     }
                     LISTENER if self.frozen => {} // looked at when it thaws
                     LISTENER => self.accept(),
-                    Token(key) if self.frozen => self.missed.push(key),
-                    Token(key) => self.drive(key),
+                    Token(number) if self.frozen => self.missed.push(number),
+                    Token(number) => self.drive(number),
                 }
             }
             if Instant::now() >= next_tick {
@@ -129,7 +121,10 @@ impl Server {
                 let _ = self.world.save(handover);
                 clock::tell(Moment::Collected);
             }
-            Event::Failed(_) => self.thaw(),
+            Event::Failed(_) if self.frozen => {
+                self.thaw();
+                clock::tell(Moment::Thawed);
+            }
             Event::HandedOff(_) => self.let_go()?,
             // On probation this server would be back without its players: they have gone with the successor.
             Event::Resumed(_) => {
@@ -143,11 +138,9 @@ impl Server {
     }
 
     fn thaw(&mut self) {
-        if std::mem::take(&mut self.frozen) {
-            std::mem::take(&mut self.missed).into_iter().for_each(|key| self.drive(key));
-            self.accept();
-            clock::tell(Moment::Thawed);
-        }
+        self.frozen = false;
+        std::mem::take(&mut self.missed).into_iter().for_each(|number| self.drive(number));
+        self.accept();
     }
 
     fn let_go(&mut self) -> io::Result<()> {
@@ -159,13 +152,29 @@ impl Server {
         Ok(())
     }
 
+    /// Makes a world of what the predecessor has handed over, and watches all connections.
+    fn take_over(&mut self, inheritance: Inheritance) -> io::Result<()> {
+        clock::tell(Moment::Received);
+        let came = self.world.complete(inheritance)?;
+        clock::tell(Moment::Adopted);
+        came.into_iter().try_for_each(|number| self.watch(number))?;
+        clock::tell(Moment::Registered);
+        Ok(())
+    }
+
+    fn watch(&mut self, number: usize) -> io::Result<()> {
+        let Some(player) = self.world.players.get_mut(number) else { return Ok(()) };
+        let interest = interest(player.has_more_to_say());
+        self.poll.registry().register(&mut player.stream, Token(number), interest)
+    }
+
     fn start_accepting(&mut self) -> io::Result<()> {
         self.poll.registry().register(&mut self.listener, LISTENER, Interest::READABLE)
     }
 
     fn accept(&mut self) {
         loop {
-            let mut stream = match self.listener.accept() {
+            let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return,
@@ -174,45 +183,49 @@ impl Server {
                 },
             };
             let _ = stream.set_nodelay(true);
-            let key = self.world.players.vacant_key();
-            let watched = self.poll.registry().register(&mut stream, Token(key), interest(false));
-            match watched.and_then(|()| self.world.add(Player::new(stream))) {
-                Ok(key) => self.visit(key, Player::tell),
-                Err(error) => log::warn!("cannot take a player in: {error}"),
+            let number = match self.world.add(Player::new(stream)) {
+                Ok(number) => number,
+                Err(error) => return log::warn!("cannot keep a player's state: {error}"),
+            };
+            match self.watch(number) {
+                Ok(()) => self.visit(number, Player::tell),
+                Err(error) => {
+                    log::warn!("cannot watch a player: {error}");
+                    self.world.remove(number);
+                }
             }
         }
     }
 
-    fn drive(&mut self, key: usize) {
-        self.visit(key, Player::drive);
+    fn drive(&mut self, number: usize) {
+        self.visit(number, Player::drive);
     }
 
     fn tick(&mut self) {
         self.world.tick += 1;
-        let tick = self.world.tick;
         // Nobody else is touched: where a player is follows from the tick.
-        let keys = (0..self.world.players.capacity()).skip((tick % TOLD_EVERY) as usize);
-        for key in keys.step_by(TOLD_EVERY as usize) {
-            self.visit(key, Player::tell);
+        let numbers = (0..self.world.players.end()).skip((self.world.tick % TOLD_EVERY) as usize);
+        for number in numbers.step_by(TOLD_EVERY as usize) {
+            self.visit(number, Player::tell);
         }
     }
 
     /// Does something with a player, if it is still there and stays, and keeps watching for what it waits for.
-    fn visit(&mut self, key: usize, what: impl FnOnce(&mut Player, &mut State, u64) -> io::Result<()>) {
-        let waited = self.world.players.get(key).is_some_and(Player::has_more_to_say);
-        let Some(result) = self.world.visit(key, what) else { return };
-        let player = self.world.players.get_mut(key).filter(|player| player.has_more_to_say() != waited);
-        let watched = player.map_or(Ok(()), |player| self.poll.registry().reregister(&mut player.stream, Token(key), interest(!waited)));
+    fn visit(&mut self, number: usize, what: impl FnOnce(&mut Player, &mut State, u64) -> io::Result<()>) {
+        let waited = self.world.players.get(number).is_some_and(Player::has_more_to_say);
+        let Some(result) = self.world.visit(number, what) else { return };
+        let player = self.world.players.get_mut(number).filter(|player| player.has_more_to_say() != waited);
+        let watched = player.map_or(Ok(()), |player| self.poll.registry().reregister(&mut player.stream, Token(number), interest(!waited)));
         if let Err(error) = result.and(watched) {
-            log::debug!("player {key} is gone: {error}");
-            self.remove(key);
+            log::debug!("player {number} is gone: {error}");
+            self.remove(number);
         }
     }
 
-    fn remove(&mut self, key: usize) {
-        let Some(mut player) = self.world.remove(key) else { return };
+    fn remove(&mut self, number: usize) {
+        let Some(mut player) = self.world.remove(number) else { return };
         if let Err(error) = self.poll.registry().deregister(&mut player.stream) {
-            log::warn!("player {key} is still watched: {error}");
+            log::warn!("player {number} is still watched: {error}");
         }
     }
 }

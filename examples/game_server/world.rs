@@ -4,14 +4,15 @@
 //! is left goes in a blob: the tick, and the buffers of those few that have something in them.
 
 use super::player::Player;
+use super::seats::Seats;
 use super::states::{RECORD, State, States};
 use mio::net::TcpStream;
 use pollflip::{Blob, Handover, Inheritance};
-use slab::Slab;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::net;
+use std::os::fd::OwnedFd;
 
 const WORLD: &str = "world.v2";
 /// Either of these two: written down, or the file that they are kept in.
@@ -21,55 +22,53 @@ const PLAYER: &str = "player/";
 
 pub(crate) struct World {
     pub(crate) tick: u64,
-    pub(crate) players: Slab<Player>,
+    pub(crate) players: Seats<Player>,
     states: States,
     /// Who has something in its buffers: nobody else need be looked at when the world is saved.
-    unfinished: BTreeSet<usize>,
+    pub(crate) unfinished: BTreeSet<usize>,
 }
 
 impl World {
     pub(crate) fn new(states: States) -> Self {
-        Self { tick: 0, players: Slab::new(), states, unfinished: BTreeSet::new() }
+        Self { tick: 0, players: Seats::new(), states, unfinished: BTreeSet::new() }
     }
 
+    /// A new player, and its number.
     pub(crate) fn add(&mut self, player: Player) -> io::Result<usize> {
-        let key = self.players.vacant_key();
-        self.states.set(key, State::default())?;
-        Ok(self.players.insert(player))
+        let number = self.players.vacant();
+        self.states.set(number, State::default())?;
+        self.players.take(number, player);
+        Ok(number)
     }
 
-    pub(crate) fn remove(&mut self, key: usize) -> Option<Player> {
-        self.unfinished.remove(&key);
-        self.players.try_remove(key)
+    pub(crate) fn remove(&mut self, number: usize) -> Option<Player> {
+        self.unfinished.remove(&number);
+        self.players.leave(number)
     }
 
     /// Does something with a player and its state, if it is still there. An error means that it is gone.
     pub(crate) fn visit(
         &mut self,
-        key: usize,
+        number: usize,
         what: impl FnOnce(&mut Player, &mut State, u64) -> io::Result<()>,
     ) -> Option<io::Result<()>> {
-        let player = self.players.get_mut(key)?;
-        let mut state = match self.states.get(key) {
+        let player = self.players.get_mut(number)?;
+        let mut state = match self.states.get(number) {
             Ok(state) => state,
             Err(error) => return Some(Err(error)),
         };
         let result = what(player, &mut state, self.tick);
         match player.has_buffers() {
-            true => self.unfinished.insert(key),
-            false => self.unfinished.remove(&key),
+            true => self.unfinished.insert(number),
+            false => self.unfinished.remove(&number),
         };
-        Some(result.and_then(|()| self.states.set(key, state)))
+        Some(result.and_then(|()| self.states.set(number, state)))
     }
 
     /// Gives everything, and sends it. An error needs no further care: it fails the attempt, and is its reason.
     pub(crate) fn save(&self, mut handover: Handover) -> io::Result<()> {
-        let mut name = String::new();
-        for (key, player) in &self.players {
-            name.clear();
-            name.push_str(PLAYER);
-            name.push_str(&key.to_string());
-            handover.fd(&name, &player.stream)?;
+        for (number, player) in self.players.iter() {
+            handover.fd(&name(number), &player.stream)?;
         }
         match &self.states {
             States::Shared(file) => handover.fd(STATES_FILE, file)?,
@@ -82,48 +81,63 @@ impl World {
         for number in [self.tick, self.players.len() as u64, self.unfinished.len() as u64] {
             blob.write_all(&number.to_le_bytes())?;
         }
-        for key in &self.unfinished {
-            blob.write_all(&(*key as u64).to_le_bytes())?;
-            self.players[*key].save_buffers(&mut blob)?;
+        for number in &self.unfinished {
+            blob.write_all(&(*number as u64).to_le_bytes())?;
+            self.players.get(*number).map_or(Ok(()), |player| player.save_buffers(&mut blob))?;
         }
         handover.blob(WORLD, blob)?;
         handover.send();
         Ok(())
     }
 
-    pub(crate) fn load(mut from: Inheritance) -> io::Result<Self> {
-        let blob = from.bytes(WORLD)?.ok_or_else(|| invalid("the world is missing"))?;
-        let states = match from.fd::<File>(STATES_FILE) {
-            Some(file) => States::Shared(file),
-            None => {
-                let records = from.bytes(STATES)?.ok_or_else(|| invalid("the states are missing"))?;
-                States::InProcess(records.as_chunks::<RECORD>().0.iter().map(State::decode).collect())
-            }
-        };
-        let mut keyed = Vec::new();
-        for (name, descriptor) in from.drain() {
-            let key = name.strip_prefix(PLAYER).and_then(|key| key.parse::<usize>().ok());
-            let key = key.ok_or_else(|| invalid("a descriptor that is no player"))?;
-            keyed.push((key, Player::new(TcpStream::from_std(net::TcpStream::from(descriptor)))));
+    /// Takes what the predecessor has given. The number of a player is returned.
+    pub(crate) fn take(&mut self, name: &str, descriptor: OwnedFd) -> io::Result<Option<usize>> {
+        if name == STATES_FILE {
+            self.states = States::Shared(File::from(descriptor));
+            return Ok(None);
         }
-        let mut world = Self { tick: 0, players: keyed.into_iter().collect(), states, unfinished: BTreeSet::new() };
+        let number = number_of(name).ok_or_else(|| invalid(&format!("{name:?} is no player")))?;
+        let stream = TcpStream::from_std(net::TcpStream::from(descriptor));
+        match self.players.take(number, Player::new(stream)) {
+            true => Ok(Some(number)),
+            false => Err(invalid(&format!("{name:?} has come twice"))),
+        }
+    }
 
+    /// Takes what is left. The numbers of the players that have come with it are returned.
+    pub(crate) fn complete(&mut self, mut from: Inheritance) -> io::Result<Vec<usize>> {
+        let blob = from.bytes(WORLD)?.ok_or_else(|| invalid("the world is missing"))?;
+        if let Some(records) = from.bytes(STATES)? {
+            self.states = States::InProcess(records.as_chunks::<RECORD>().0.iter().map(State::decode).collect());
+        }
+        let mut came = Vec::new();
+        for (name, descriptor) in from.drain() {
+            came.extend(self.take(&name, descriptor)?);
+        }
         let mut rest = blob.as_slice();
-        world.tick = number(&mut rest)?;
-        if number(&mut rest)? != world.players.len() as u64 {
+        self.tick = next(&mut rest)?;
+        if next(&mut rest)? != self.players.len() as u64 {
             return Err(invalid("there are not as many connections as players"));
         }
-        for _ in 0..number(&mut rest)? {
-            let key = number(&mut rest)? as usize;
-            let player = world.players.get_mut(key).ok_or_else(|| invalid("a player has no connection"))?;
+        for _ in 0..next(&mut rest)? {
+            let number = next(&mut rest)? as usize;
+            let player = self.players.get_mut(number).ok_or_else(|| invalid("a player has no connection"))?;
             player.load_buffers(&mut rest).ok_or_else(|| invalid("the world ends early"))?;
-            world.unfinished.insert(key);
+            self.unfinished.insert(number);
         }
-        Ok(world)
+        Ok(came)
     }
 }
 
-fn number(from: &mut &[u8]) -> io::Result<u64> {
+fn name(number: usize) -> String {
+    format!("{PLAYER}{number}")
+}
+
+fn number_of(name: &str) -> Option<usize> {
+    name.strip_prefix(PLAYER)?.parse().ok()
+}
+
+fn next(from: &mut &[u8]) -> io::Result<u64> {
     let (number, rest) = from.split_first_chunk().ok_or_else(|| invalid("the world ends early"))?;
     *from = rest;
     Ok(u64::from_le_bytes(*number))

@@ -287,7 +287,16 @@ impl Server {
             Fate::Close
         });
         if fate == Fate::Close {
-            self.connections.remove(key);
+            self.close(key);
+        }
+    }
+
+    /// Out of the poll first: a connection that another process has too is told of as long as it is
+    /// in there, though it is closed here, and can no longer be taken out.
+    fn close(&mut self, key: usize) {
+        let mut connection = self.connections.remove(key);
+        if let Err(error) = self.poll.registry().deregister(&mut connection.stream) {
+            log::warn!("a connection that is closed is still watched: {error}");
         }
     }
 
@@ -311,7 +320,7 @@ impl Server {
             // A request may have come in this very moment: it is answered, and told to close.
             self.drive(key);
             if self.connections.get(key).is_some_and(|connection| connection.last_moved < now) {
-                self.connections.remove(key);
+                self.close(key);
             }
         }
     }
