@@ -40,12 +40,15 @@ usage: game_server [OPTIONS]
   --visitors N      players who come, stay for 250 ms and go, a second (0)
   --state WAY       how the states of the players go over (written):
                     written: written down; shared: the memory file they are kept in
+  --wrong WAY       at the end a restart by a successor that touches connections
+                    before it may: read, write; the run must see it and fail
 
 usage: game_server serve [OPTIONS]
   --listen ADDRESS  players connect here (127.0.0.1:7777); port 0 is any
   --socket PATH     coordination socket (game_server.sock)
   --state WAY       written or shared (written)
-  --fail PATH       a successor that finds this file fails as it says: exit, refuse
+  --fail PATH       a successor that finds this file does as it says: exit, refuse,
+                    read, write
 
 The pause of a restart is the longest that a player has waited for an answer, or
 that nobody was told anything, while the server was frozen or about it; server_ms
@@ -124,12 +127,13 @@ fn parse_arguments(arguments: Parser) -> Result<Command, lexopt::Error> {
 }
 
 fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
-    let mut options = run::Options { players: 10_000, restarts: 5, visitors: 0, shared: false };
+    let mut options = run::Options { players: 10_000, restarts: 5, visitors: 0, wrong: None, shared: false };
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             Arg::Long("players") => options.players = arguments.value()?.parse()?,
             Arg::Long("restarts") => options.restarts = arguments.value()?.parse()?,
+            Arg::Long("wrong") => options.wrong = Some(arguments.value()?.string()?),
             Arg::Long("visitors") => options.visitors = arguments.value()?.parse()?,
             Arg::Long("state") => options.shared = is_shared(arguments.value()?.string()?)?,
             other => return Err(other.unexpected()),

@@ -11,12 +11,16 @@ use std::time::{Duration, Instant};
 
 /// How long it may take until every player has been answered.
 const PROOF_LIMIT: Duration = Duration::from_secs(30);
+/// The same where it is known that somebody waits in vain.
+const BROKEN_PROOF_LIMIT: Duration = Duration::from_secs(4);
 
 pub(crate) struct Options {
     pub(crate) players: usize,
     pub(crate) restarts: usize,
     /// Players who come and go, a second.
     pub(crate) visitors: u32,
+    /// A rule that the last server breaks: the run must notice.
+    pub(crate) wrong: Option<String>,
     /// What the servers are told.
     pub(crate) shared: bool,
 }
@@ -30,6 +34,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let tally = crowd.leave();
     // If it went wrong, the service is dropped, which kills the servers.
     let went = went.and_then(|normal| service.stop().map(|()| normal));
+    let all_went = went.is_ok();
     let normal = went.unwrap_or_else(|problem| {
         eprintln!("game_server: {problem}");
         Seen::default()
@@ -37,7 +42,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let done = tries.iter().filter(|one| one.failure.is_none()).count();
     let printed = report::print(&mut io::stdout().lock(), &Run { players: options.players, tries: &tries, normal: &normal, tally: &tally });
     printed.map_err(|error| format!("cannot print the report: {error}"))?;
-    Ok(done == options.restarts && tally.disconnected == 0 && tally.out_of_sequence == 0)
+    let wanted = options.restarts + usize::from(options.wrong.is_some());
+    Ok(all_went && done == wanted && tally.disconnected == 0 && tally.out_of_sequence == 0)
 }
 
 /// Returns what the players see without a restart.
@@ -59,12 +65,17 @@ fn restart_all(options: &Options, service: &mut Service, crowd: &Crowd, tries: &
         wait_for_proof(options, service, crowd)?;
         tries.push(Try { failure: None, moments, seen: crowd.look() });
     }
+    if let Some(how) = &options.wrong {
+        let moments = service.restart_wrongly(how)?;
+        wait_for_proof(options, service, crowd)?;
+        tries.push(Try { failure: None, moments, seen: crowd.look() });
+    }
     Ok(normal)
 }
 
 /// Until every player has been answered from now on, those who read slowly aside.
 fn wait_for_proof(options: &Options, service: &Service, crowd: &Crowd) -> Result<(), String> {
-    let limit = Instant::now() + PROOF_LIMIT;
+    let limit = Instant::now() + if options.wrong.is_some() { BROKEN_PROOF_LIMIT } else { PROOF_LIMIT };
     crowd.begin_round();
     loop {
         service.check()?;

@@ -7,13 +7,14 @@
 
 use super::clock::{self, Moment};
 use super::player::Player;
+use super::protocol::Update;
 use super::states::{State, States};
 use super::world::World;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::socket::{setsockopt, sockopt};
 use pollflip::{Event, Inheritance, RestartConfig, Restarter};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -34,7 +35,8 @@ pub(crate) struct Options {
     pub(crate) socket: PathBuf,
     /// The states are kept in a memory file, which the successor gets as it is.
     pub(crate) shared: bool,
-    /// If this file is there, a successor that has received everything fails as it says.
+    /// If this file is there, a successor that has received everything does what it says: it fails, or
+    /// breaks a rule.
     pub(crate) fail: Option<PathBuf>,
 }
 
@@ -53,7 +55,7 @@ pub(crate) fn serve(options: &Options) -> io::Result<()> {
             Err(error) => log::warn!("{error}"),
         }
     }
-    fail_if_told(options.fail.as_deref(), &restarter)?;
+    server.fail_if_told(options.fail.as_deref(), &restarter)?;
     server.poll.registry().register(&mut restarter, RESTARTER, Interest::READABLE)?;
     restarter.ready()?;
     clock::tell(Moment::Granted);
@@ -228,21 +230,26 @@ impl Server {
             log::warn!("player {number} is still watched: {error}");
         }
     }
+
+    /// For the run: a new version that turns out to be no good when it has everything, or that touches a connection before it may.
+    fn fail_if_told(&mut self, file: Option<&Path>, restarter: &Restarter) -> io::Result<()> {
+        let (Some(file), Some(predecessor)) = (file, restarter.predecessor()) else { return Ok(()) };
+        let Ok(how) = fs::read_to_string(file) else { return Ok(()) };
+        fs::remove_file(file)?;
+        match how.as_str() {
+            "refuse" => {
+                predecessor.refuse("this version was told to fail");
+                return Err(io::Error::other("this version was told to fail"));
+            }
+            "read" => while !self.world.players.iter().any(|(_, player)| (&player.stream).read(&mut [0; 16]).is_ok()) {},
+            "write" => self.world.players.iter().try_for_each(|(_, player)| (&player.stream).write_all(&[0; Update::LENGTH]))?,
+            _ => process::exit(3),
+        }
+        Ok(())
+    }
 }
 
 /// Ten thousand sockets that could be written to are no news.
 fn interest(has_more_to_say: bool) -> Interest {
     if has_more_to_say { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
-}
-
-/// For the run: a new version that turns out to be no good when it has everything.
-fn fail_if_told(file: Option<&Path>, restarter: &Restarter) -> io::Result<()> {
-    let (Some(file), Some(predecessor)) = (file, restarter.predecessor()) else { return Ok(()) };
-    let Ok(how) = fs::read_to_string(file) else { return Ok(()) };
-    fs::remove_file(file)?;
-    if how == "refuse" {
-        predecessor.refuse("this version was told to fail");
-        return Err(io::Error::other("this version was told to fail"));
-    }
-    process::exit(3);
 }

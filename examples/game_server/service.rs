@@ -58,6 +58,16 @@ impl Service {
         Ok(service)
     }
 
+    /// Has the server replaced by one that breaks a rule.
+    pub(crate) fn restart_wrongly(&mut self, how: &str) -> Result<Vec<(Moment, Duration)>, String> {
+        self.tell_the_next(how)?;
+        self.restart()
+    }
+
+    fn tell_the_next(&self, how: &str) -> Result<(), String> {
+        fs::write(&self.fail, how).map_err(|error| format!("cannot write {}: {error}", self.fail.display()))
+    }
+
     /// Has the server replaced. What was told of the moments comes back with it.
     pub(crate) fn restart(&mut self) -> Result<Vec<(Moment, Duration)>, String> {
         self.pid = request_restart(&self.socket, RESTART_LIMIT, |_| {}).map_err(|error| error.to_string())?;
@@ -66,7 +76,7 @@ impl Service {
 
     /// Has it replaced by one that fails in this way. The reason that was told comes back too.
     pub(crate) fn fail_to_restart(&mut self, how: &str) -> Result<(String, Vec<(Moment, Duration)>), String> {
-        fs::write(&self.fail, how).map_err(|error| format!("cannot write {}: {error}", self.fail.display()))?;
+        self.tell_the_next(how)?;
         match request_restart(&self.socket, RESTART_LIMIT, |_| {}) {
             Err(RequestError::Failed(why)) => Ok((why, self.moments_until(Moment::Thawed)?)),
             Err(error) => Err(error.to_string()),

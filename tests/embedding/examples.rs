@@ -39,6 +39,8 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("promise_01_zero_downtime_survives_a_bad_release", bad_release),
     ("game_server_keeps_every_player_with_states_written", || game_server("written")),
     ("game_server_keeps_every_player_with_states_shared", || game_server("shared")),
+    ("game_server_sees_a_successor_that_reads_before_the_grant", || game_server_is_wrong("read")),
+    ("game_server_sees_a_successor_that_writes_before_the_grant", || game_server_is_wrong("write")),
     ("game_server_says_first_that_there_are_too_few_descriptors", game_server_lacks_descriptors),
     ("game_server_names_ports_as_what_is_missing", game_server_lacks_ports),
     ("game_loop_prints_frame_times_across_its_generations", game_loop),
@@ -344,6 +346,22 @@ fn game_server(state: &str) {
         "{status}: {line}\n{}",
         group.stderr()
     );
+}
+
+/// What the run counts is what would go wrong: a successor that is not patient costs a player its connection or its order.
+fn game_server_is_wrong(how: &str) {
+    let mut command = example("game_server");
+    command.args(["--players", "20", "--restarts", "0", "--wrong", how]);
+    let mut group = Group::start(command, directory());
+    let status = group.exit();
+    let (line, stderr) = (group.says("players=", 0), group.stderr());
+    println!("game_server with a successor that is wrong, {how}: players={line}");
+    assert_eq!(status.code(), Some(1), "{line}\n{stderr}");
+    let seen = match how {
+        "read" => stderr.contains("players were answered"),
+        _ => line.contains(" out_of_sequence=") && !line.contains(" out_of_sequence=0 "),
+    };
+    assert!(seen, "{line}\n{stderr}");
 }
 
 fn game_server_lacks_descriptors() {
