@@ -82,15 +82,15 @@ impl Operation {
 
     pub fn of_bytes([what, when]: [u8; 2]) -> Operation {
         Operation {
-            on: On::ALL[usize::from(what & 31) % On::ALL.len()],
-            whose: WHOSE[usize::from(what >> 5 & 3)],
+            on: On::ALL[usize::from(what & 63) % On::ALL.len()],
+            whose: WHOSE[usize::from(what >> 6 & 3)],
             after: After::ALL[usize::from(when & 7)],
             drain: DRAIN[usize::from(when >> 3 & 3)],
         }
     }
 
     pub fn to_bytes(self) -> [u8; 2] {
-        let what = at(&On::ALL, self.on) | at(&WHOSE, self.whose) << 5;
+        let what = at(&On::ALL, self.on) | at(&WHOSE, self.whose) << 6;
         let when = at(&After::ALL, self.after) | at(&DRAIN, self.drain) << 3;
         [what, when]
     }

@@ -30,7 +30,7 @@ impl TakeoverStep {
 
     pub fn of_bytes([what, when]: [u8; 2]) -> TakeoverStep {
         TakeoverStep {
-            input: INPUTS[usize::from(what & 15) % INPUTS.len()],
+            input: INPUTS[usize::from(what & 31) % INPUTS.len()],
             after: After::ALL[usize::from(when & 7)],
             stale: when >> 5 & 1 == 1,
             drain: DRAIN[usize::from(when >> 3 & 3)],
