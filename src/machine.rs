@@ -32,6 +32,10 @@ pub const GRANT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const UNREAD: Duration = Duration::from_millis(20);
 /// How long the service manager may take to be sent the new main PID, and then to take it in.
 pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the program is not told to drop what it has handed over. The message that grants the service
+/// often wakes the successor on the processor of this process, where it waits for the time slice of a
+/// process that drops thousands of connections. In this time the successor has answered what had waited.
+pub const LET_GO: Duration = Duration::from_millis(2);
 
 /// The times a machine goes by.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +104,7 @@ impl Machine {
             // Only the kernel is waited for.
             State::Handoff { phase: Phase::Committing { successor: Knows::Told, manager_knows: true, .. }, .. } => None,
             State::Handoff { phase: Phase::Committing { deadline, .. }, .. } => deadline,
+            State::Handoff { phase: Phase::LettingGo { until }, .. } => Some(until),
             State::Handoff { phase: Phase::Checking { .. } | Phase::Committed, .. } => None,
             State::Killing { deadline, .. } => deadline,
         }
@@ -124,7 +129,9 @@ impl Machine {
             State::Handoff { pid, phase: Phase::Probation { .. } | Phase::Checking { .. }, .. } => {
                 Some(Refusal::OnProbation { successor: Some(pid) })
             }
-            State::Handoff { pid, phase: Phase::Committing { .. } | Phase::Committed, .. } => Some(Refusal::HandedOff { successor: pid }),
+            State::Handoff { pid, phase: Phase::Committing { .. } | Phase::LettingGo { .. } | Phase::Committed, .. } => {
+                Some(Refusal::HandedOff { successor: pid })
+            }
         }
     }
 
@@ -137,7 +144,7 @@ impl Machine {
             Input::Request(ticket) => self.request(now, ticket),
             Input::Spawned(attempt, pid) => self.spawned(attempt, pid),
             Input::SpawnFailed(attempt) => self.spawn_failed(attempt),
-            Input::Exited(attempt) => self.exited(attempt),
+            Input::Exited(attempt) => self.exited(now, attempt),
             Input::Cancel => self.cancel(now),
             Input::Stop => {
                 self.ends = true;
@@ -147,14 +154,16 @@ impl Machine {
             Input::ThreadLost => self.thread_lost(),
             Input::ManagerAsked => self.manager_asked(now),
             Input::ManagerTold => self.manager_told(now),
-            Input::BarrierPassed => self.barrier_passed(),
-            Input::GivingUp => self.give_up(),
+            Input::BarrierPassed => self.barrier_passed(now),
+            Input::GivingUp => self.give_up(now),
             Input::Timeout => {
                 if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
                     self.timeout(now);
                 }
             }
             Input::Here(attempt, _)
+            | Input::PrecopyRequested(attempt)
+            | Input::PrecopyRoom(attempt)
             | Input::StateRequested(attempt)
             | Input::HandoverSent(attempt)
             | Input::HandoverFailed(attempt)

@@ -375,7 +375,9 @@ impl Restarter {
             State::Spawning { .. } => (ServiceState::Spawning, None),
             State::AwaitingReady { pid, .. } => (ServiceState::AwaitingReady, Some(pid)),
             State::Handoff { pid, phase: Phase::Probation { .. } | Phase::Checking { .. }, .. } => (ServiceState::HandingOff, Some(pid)),
-            State::Handoff { pid, phase: Phase::Committing { .. } | Phase::Committed, .. } => (ServiceState::HandedOff, Some(pid)),
+            State::Handoff { pid, phase: Phase::Committing { .. } | Phase::LettingGo { .. } | Phase::Committed, .. } => {
+                (ServiceState::HandedOff, Some(pid))
+            }
             State::Killing { pid, .. } => (ServiceState::Killing, Some(pid)),
         };
         let mut status = Status::new(std::process::id(), self.generation(), state);
@@ -405,7 +407,7 @@ impl Restarter {
         if self.is_anothers() {
             return None;
         }
-        if let State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } = self.driver.state() {
+        if let State::Handoff { phase: Phase::Committing { .. } | Phase::LettingGo { .. }, .. } = self.driver.state() {
             self.carry_out_the_rest();
         }
         self.take_successor()

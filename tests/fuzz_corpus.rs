@@ -10,7 +10,7 @@ use std::time::Duration;
 use model::corpus::{Seed, corpus, is_seed};
 use model::operation::{Whose, limits_to_byte};
 use model::rows::{If, ROWS};
-use model::say::way_to;
+use model::say::{way_to, way_with_a_state_to};
 use model::takeover::step::setting_to_byte;
 use model::takeover::{Setting, TAKEOVER_ROWS, TakeoverStep};
 use model::{After, ON_PROBATION, On, Operation, PLAIN, Room, bytes, machine, takeover};
@@ -29,7 +29,8 @@ fn machine_seeds() -> Vec<Seed> {
     let rows = ROWS.iter().map(|row| {
         let limits = if row.only == If::NoProbation { PLAIN } else { ON_PROBATION };
         let closed: &[On] = if matches!(row.only, If::Lost | If::LostForGood) { &[On::LifelineClosed] } else { &[] };
-        seed(row.name, limits, plain(&[&way_to(row.at[0]), closed, &row.on[..1], aftermath]))
+        let way = if row.only == If::Gave { way_with_a_state_to(row.at[0]) } else { way_to(row.at[0]) };
+        seed(row.name, limits, plain(&[&way, closed, &row.on[..1], aftermath]))
     });
     let paused = |on, drain| Operation { drain, ..Operation::plain(on) };
     let timed = |on, after| Operation { after, ..Operation::plain(on) };

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::{
-    Action, Attempt, COMMIT_TIMEOUT, Cause, Closed, DYING, GRANT_TIMEOUT, Handover, Input, KILL_TIMEOUT, Knows, Machine, Notice, Output,
-    Phase, Reply, State, Ticket, UNREAD, Violation,
+    Action, Attempt, COMMIT_TIMEOUT, Cause, Closed, DYING, GRANT_TIMEOUT, Handover, Input, KILL_TIMEOUT, Knows, LET_GO, Machine, Notice,
+    Output, Phase, Reply, State, Ticket, UNREAD, Violation,
 };
 use crate::error::Refusal;
 
@@ -80,33 +80,45 @@ impl Machine {
             (State::AwaitingReady { pid, .. }, Input::Here(_, claimed)) if *pid != claimed => {
                 self.kill(now, Cause::Protocol(Violation::WrongPid));
             }
-            (State::AwaitingReady { handover, deadline, .. }, Input::StateRequested(_)) => match handover {
+            (State::AwaitingReady { handover, .. }, Input::PrecopyRequested(_)) => match handover {
                 Handover::NotAsked => {
+                    *handover = Handover::Precopy;
+                    self.tell(Notice::PrecopyRequested(attempt));
+                }
+                Handover::Precopy | Handover::Open | Handover::Sent => self.kill(now, Cause::Protocol(Violation::AskedTwice)),
+                Handover::Granting { .. } => {}
+            },
+            (State::AwaitingReady { handover: Handover::Precopy, .. }, Input::PrecopyRoom(_)) => {
+                self.tell(Notice::PrecopyRoom(attempt));
+            }
+            (State::AwaitingReady { handover, deadline, .. }, Input::StateRequested(_)) => match handover {
+                Handover::NotAsked | Handover::Precopy => {
                     *handover = Handover::Open;
                     *deadline = (*deadline).min(now.saturating_add(self.limits.freeze));
                     self.tell(Notice::StateRequested(attempt));
                 }
                 Handover::Open | Handover::Sent => self.kill(now, Cause::Protocol(Violation::AskedTwice)),
                 // What it wants now it will find out that it has not got.
-                Handover::Granting => {}
+                Handover::Granting { .. } => {}
             },
             (State::AwaitingReady { handover: handover @ Handover::Open, .. }, Input::HandoverSent(_)) => *handover = Handover::Sent,
             (State::AwaitingReady { .. }, Input::HandoverFailed(_)) => self.kill(now, Cause::HandoverFailed),
             (State::AwaitingReady { .. }, Input::Refused(_)) => self.kill(now, Cause::Refused),
             // The next thing to tell is that the service is the successor's: a line must not come in between.
-            (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Progress(_)) => {}
+            (State::AwaitingReady { handover: Handover::Granting { .. }, .. }, Input::Progress(_)) => {}
             (State::AwaitingReady { .. }, Input::Progress(_)) => self.tell(Notice::Progress(attempt)),
-            (State::AwaitingReady { handover: Handover::Open, .. }, Input::Ready(_)) => {
+            // It has connections, and not the state that belongs to them.
+            (State::AwaitingReady { handover: Handover::Precopy | Handover::Open, .. }, Input::Ready(_)) => {
                 self.kill(now, Cause::Protocol(Violation::ReadyTooSoon));
             }
-            (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Ready(_)) => {}
+            (State::AwaitingReady { handover: Handover::Granting { .. }, .. }, Input::Ready(_)) => {}
             (State::AwaitingReady { handover, deadline, .. }, Input::Ready(_)) => {
-                *handover = Handover::Granting;
+                *handover = Handover::Granting { gave: *handover == Handover::Sent };
                 *deadline = now.saturating_add(GRANT_TIMEOUT);
                 self.act(Action::Grant(attempt));
             }
-            (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Granted(_)) => self.granted(now),
-            (State::AwaitingReady { handover: Handover::Granting, .. }, Input::Dying(_)) => self.kill(now, Cause::HungUp),
+            (State::AwaitingReady { handover: Handover::Granting { .. }, .. }, Input::Granted(_)) => self.granted(now),
+            (State::AwaitingReady { handover: Handover::Granting { .. }, .. }, Input::Dying(_)) => self.kill(now, Cause::HungUp),
             (State::AwaitingReady { lost, .. } | State::Handoff { phase: Phase::Probation { lost, .. }, .. }, Input::LifelineClosed(_)) => {
                 lost.get_or_insert(now.saturating_add(DYING));
             }
@@ -116,15 +128,15 @@ impl Machine {
                 Input::Unread(_),
             ) => *deadline = (*deadline).max(now.saturating_add(UNREAD)),
             (State::AwaitingReady { .. }, Input::Garbage(_)) => self.kill(now, Cause::Protocol(Violation::Garbage)),
-            (State::Handoff { pid, phase, .. }, input) => {
-                let (pid, phase) = (*pid, *phase);
-                self.said_after_grant(now, attempt, pid, phase, input);
+            (State::Handoff { phase, .. }, input) => {
+                let phase = *phase;
+                self.said_after_grant(now, phase, input);
             }
             _ => {}
         }
     }
 
-    fn said_after_grant(&mut self, now: Duration, attempt: Attempt, pid: u32, phase: Phase, input: Input) {
+    fn said_after_grant(&mut self, now: Duration, phase: Phase, input: Input) {
         match (phase, input) {
             (Phase::Checking { .. }, Input::LifelineClosed(_)) | (Phase::Probation { .. } | Phase::Checking { .. }, Input::Dying(_)) => {
                 self.kill(now, Cause::HungUp);
@@ -132,11 +144,11 @@ impl Machine {
             (Phase::Probation { .. } | Phase::Checking { .. }, Input::Garbage(_)) => {
                 self.kill(now, Cause::Protocol(Violation::Garbage));
             }
-            (Phase::Checking { ticket, .. }, Input::Sound(_)) => self.commit(attempt, pid, ticket),
+            (Phase::Checking { ticket, .. }, Input::Sound(_)) => self.commit(ticket),
             (Phase::Committing { .. }, Input::CommitTaken(_)) => {
                 if let Some(successor @ Knows::Told) = self.committing() {
                     *successor = Knows::Taken;
-                    self.complete_if_known();
+                    self.complete_if_known(now);
                 }
             }
             _ => {}
@@ -144,14 +156,14 @@ impl Machine {
     }
 
     fn granted(&mut self, now: Duration) {
-        let State::AwaitingReady { attempt, ticket, pid, since, lost, .. } = self.state else { return };
+        let State::AwaitingReady { attempt, ticket, pid, since, lost, handover: Handover::Granting { gave }, .. } = self.state else {
+            return;
+        };
         self.put_ahead(Notice::HandedOff(pid).into());
-        match self.limits.probation {
-            None => self.commit(attempt, pid, ticket),
-            Some(probation) => {
-                let phase = Phase::Probation { ticket, since, deadline: now.saturating_add(probation), lost };
-                self.state = State::Handoff { attempt, pid, phase };
-            }
+        let deadline = now.saturating_add(self.limits.probation.unwrap_or_default());
+        self.state = State::Handoff { attempt, pid, gave, phase: Phase::Probation { ticket, since, deadline, lost } };
+        if self.limits.probation.is_none() {
+            self.commit(ticket);
         }
     }
 
@@ -168,10 +180,12 @@ impl Machine {
         }
     }
 
-    fn commit(&mut self, attempt: Attempt, pid: u32, ticket: Ticket) {
-        let phase = Phase::Committing { ticket, successor: Knows::NotTold, manager_knows: false, deadline: None };
-        self.state = State::Handoff { attempt, pid, phase };
-        self.put_ahead(Action::Commit(attempt).into());
+    fn commit(&mut self, ticket: Ticket) {
+        if let State::Handoff { attempt, phase, .. } = &mut self.state {
+            *phase = Phase::Committing { ticket, successor: Knows::NotTold, manager_knows: false, deadline: None };
+            let attempt = *attempt;
+            self.put_ahead(Action::Commit(attempt).into());
+        }
     }
 
     /// What the successor knows of the commit, while not all know.
@@ -207,48 +221,51 @@ impl Machine {
         }
     }
 
-    pub(super) fn barrier_passed(&mut self) {
+    pub(super) fn barrier_passed(&mut self, now: Duration) {
         if let State::Handoff { phase: Phase::Committing { manager_knows, deadline: Some(_), .. }, .. } = &mut self.state {
             *manager_knows = true;
-            self.complete_if_known();
+            self.complete_if_known(now);
         }
     }
 
     /// Those who wait are told when everybody else knows.
-    fn complete_if_known(&mut self) {
-        if let State::Handoff { phase: Phase::Committing { successor: Knows::Taken | Knows::Gone, manager_knows: true, .. }, .. } =
-            self.state
-        {
-            self.complete();
-        }
-    }
-
-    fn complete(&mut self) {
-        if let State::Handoff { pid, phase, .. } = &mut self.state
-            && let Phase::Committing { ticket, successor, .. } = *phase
-        {
-            *phase = Phase::Committed;
-            let pid = *pid;
-            self.act(Action::Reply(ticket, Reply::Completed(pid)));
-            self.tell(Notice::Completed(pid));
-            if successor == Knows::Gone {
-                self.tell(Notice::SuccessorGone(pid));
+    fn complete_if_known(&mut self, now: Duration) {
+        let State::Handoff { pid, gave, phase, .. } = &mut self.state else { return };
+        let pid = *pid;
+        match *phase {
+            Phase::Committing { ticket, successor: Knows::Taken, manager_knows: true, .. } if *gave => {
+                *phase = Phase::LettingGo { until: now.saturating_add(LET_GO) };
+                self.act(Action::Reply(ticket, Reply::Completed(pid)));
             }
-        }
-    }
-
-    pub(super) fn give_up(&mut self) {
-        match self.state {
-            State::Handoff { phase: Phase::Committing { .. }, .. } => {
-                self.tell_commit();
-                self.complete();
-            }
-            State::Killing { attempt, .. } => self.exited(attempt),
+            Phase::Committing { successor: Knows::Taken | Knows::Gone, manager_knows: true, .. } => self.complete(),
             _ => {}
         }
     }
 
-    pub(super) fn exited(&mut self, of: Attempt) {
+    fn complete(&mut self) {
+        let State::Handoff { pid, phase, .. } = &mut self.state else { return };
+        let (pid, before) = (*pid, std::mem::replace(phase, Phase::Committed));
+        if let Phase::Committing { ticket, .. } = before {
+            self.act(Action::Reply(ticket, Reply::Completed(pid)));
+        }
+        self.tell(Notice::Completed(pid));
+        if let Phase::Committing { successor: Knows::Gone, .. } = before {
+            self.tell(Notice::SuccessorGone(pid));
+        }
+    }
+
+    pub(super) fn give_up(&mut self, now: Duration) {
+        match self.state {
+            State::Handoff { phase: Phase::Committing { .. } | Phase::LettingGo { .. }, .. } => {
+                self.tell_commit();
+                self.complete();
+            }
+            State::Killing { attempt, .. } => self.exited(now, attempt),
+            _ => {}
+        }
+    }
+
+    pub(super) fn exited(&mut self, now: Duration, of: Attempt) {
         match self.state {
             State::AwaitingReady { attempt, ticket, .. } if attempt == of => {
                 self.take_back(Action::Grant(attempt));
@@ -265,9 +282,13 @@ impl Machine {
                     // Nobody has begun to tell the service manager, which waits for nothing then.
                     *manager_knows |= deadline.is_none();
                 }
-                self.complete_if_known();
+                self.complete_if_known(now);
             }
-            State::Handoff { attempt, pid, phase: Phase::Committed } if attempt == of => self.tell(Notice::SuccessorGone(pid)),
+            State::Handoff { attempt, pid, phase: Phase::LettingGo { .. }, .. } if attempt == of => {
+                self.complete();
+                self.tell(Notice::SuccessorGone(pid));
+            }
+            State::Handoff { attempt, pid, phase: Phase::Committed, .. } if attempt == of => self.tell(Notice::SuccessorGone(pid)),
             State::Killing { attempt, ticket, cause, granted, deadline, .. } if attempt == of => match (granted, deadline) {
                 (true, _) => self.resume(ticket, cause),
                 (false, Some(_)) => self.fail(ticket, cause),
@@ -305,6 +326,8 @@ impl Machine {
                 self.check(now);
             }
             State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } => {}
+            // The program lets go of everything anyway.
+            State::Handoff { phase: Phase::LettingGo { .. }, .. } => self.complete(),
             State::Handoff { phase: Phase::Checking { .. }, .. } | State::Killing { granted: true, .. } => self.stopping = true,
             State::Killing { granted: false, .. } => {
                 if !std::mem::replace(&mut self.stopping, true) {
@@ -317,7 +340,7 @@ impl Machine {
     pub(super) fn thread_lost(&mut self) {
         match self.state {
             State::Closed(Closed::Stopping { .. } | Closed::Broken)
-            | State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } => {}
+            | State::Handoff { phase: Phase::Committing { .. } | Phase::LettingGo { .. } | Phase::Committed, .. } => {}
             State::Idle => self.broken(),
             State::Spawning { attempt, ticket, .. } => {
                 if !self.take_back(Action::Spawn(attempt)) {
@@ -338,7 +361,7 @@ impl Machine {
         match &mut self.state {
             State::Spawning { .. } => self.abandon(Cause::TimedOut),
             State::AwaitingReady { lost: Some(lost), .. } if now >= *lost => self.kill(now, Cause::HungUp),
-            State::AwaitingReady { handover: Handover::Granting, .. } => self.kill(now, Cause::GrantNotTaken),
+            State::AwaitingReady { handover: Handover::Granting { .. }, .. } => self.kill(now, Cause::GrantNotTaken),
             State::AwaitingReady { since, deadline, .. } => {
                 // Only that of the freeze is earlier.
                 let is_of_freeze = *deadline < since.saturating_add(self.limits.ready);
@@ -347,8 +370,9 @@ impl Machine {
             State::Handoff { phase: Phase::Probation { .. }, .. } => self.check(now),
             State::Handoff { phase: Phase::Committing { .. }, .. } => {
                 self.tell_commit();
-                self.barrier_passed();
+                self.barrier_passed(now);
             }
+            State::Handoff { phase: Phase::LettingGo { .. }, .. } => self.complete(),
             State::Killing { ticket, cause, granted, deadline, .. } => {
                 let (cause, granted) = (*cause, *granted);
                 *deadline = None;
@@ -388,7 +412,7 @@ impl Machine {
     fn kill(&mut self, now: Duration, cause: Cause) {
         let (attempt, ticket, pid, since, granted) = match self.state {
             State::AwaitingReady { attempt, ticket, pid, since, .. } => (attempt, ticket, pid, since, false),
-            State::Handoff { attempt, pid, phase: Phase::Probation { ticket, since, .. } | Phase::Checking { ticket, since } } => {
+            State::Handoff { attempt, pid, phase: Phase::Probation { ticket, since, .. } | Phase::Checking { ticket, since }, .. } => {
                 (attempt, ticket, pid, since, true)
             }
             _ => return,

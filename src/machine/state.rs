@@ -42,14 +42,18 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Spawning                            | Dropped                        | Closed(Stopping)            | Abandon, Reply(Failed), Failed |
 /// | Spawning                            | ThreadLost                     | Closed(Broken)              | Abandon, Reply(RestartThreadGone), Failed, Broken |
 /// | AwaitingReady                       | Here with another pid, Garbage | Killing(Protocol)           | Kill |
-/// | AwaitingReady(NotAsked)             | StateRequested                 | AwaitingReady(Open)         | StateRequested |
+/// | AwaitingReady(NotAsked)             | PrecopyRequested               | AwaitingReady(Precopy)      | PrecopyRequested |
+/// | AwaitingReady(Precopy, Open, Sent)  | PrecopyRequested               | Killing(Protocol)           | Kill |
+/// | AwaitingReady(Precopy)              | PrecopyRoom                    | same                        | PrecopyRoom |
+/// | AwaitingReady(NotAsked, Precopy)    | StateRequested                 | AwaitingReady(Open)         | StateRequested |
 /// | AwaitingReady(Open, Sent)           | StateRequested                 | Killing(Protocol)           | Kill |
 /// | AwaitingReady(Open)                 | HandoverSent                   | AwaitingReady(Sent)         | |
 /// | AwaitingReady                       | HandoverFailed, Refused        | Killing(cause)              | Kill |
 /// | AwaitingReady                       | Cancel, Dropped, Timeout       | Killing(cause)              | Kill |
-/// | AwaitingReady(NotAsked, Open, Sent) | Progress                       | same                        | Progress |
+/// | AwaitingReady(NotAsked, Precopy)    | Progress                       | same                        | Progress |
+/// | AwaitingReady(Open, Sent)           | Progress                       | same                        | Progress |
 /// | AwaitingReady(NotAsked, Sent)       | Ready                          | AwaitingReady(Granting)     | Grant |
-/// | AwaitingReady(Open)                 | Ready                          | Killing(Protocol)           | Kill |
+/// | AwaitingReady(Precopy, Open)        | Ready                          | Killing(Protocol)           | Kill |
 /// | AwaitingReady(Granting)             | Granted (no probation)         | Committing(NotTold unasked) | HandedOff, Commit |
 /// | AwaitingReady(Granting)             | Granted (probation)            | Handoff(Probation)          | HandedOff |
 /// | AwaitingReady(open)                 | LifelineClosed                 | same, lost                  | |
@@ -67,11 +71,15 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Handoff(Checking)                   | Sound                          | Committing(NotTold unasked) | Commit |
 /// | Handoff(Probation)                  | Exited                         | Idle                        | Reply(Failed), Resumed |
 /// | Handoff(Checking)                   | Exited                         | Idle                        | Reply(Failed), Resumed |
+/// | Handoff(LettingGo)                  | Exited                         | Handoff(Committed)          | Completed, SuccessorGone |
 /// | Handoff(Committed)                  | Exited                         | same                        | SuccessorGone |
 /// | Handoff(Probation, open)            | Stop, Dropped, Timeout         | Handoff(Checking)           | Check |
 /// | Handoff(Probation, lost)            | Stop, Dropped, Timeout         | Killing(cause)              | Kill |
+/// | Handoff(LettingGo)                  | Stop, Dropped, GivingUp        | Handoff(Committed)          | Completed |
+/// | Handoff(LettingGo)                  | Timeout                        | Handoff(Committed)          | Completed |
 /// | Committing(Told awaited)            | CommitTaken                    | Committing(Taken awaited)   | |
-/// | Committing(Told)                    | CommitTaken                    | Handoff(Committed)          | Reply(Completed), Completed |
+/// | Committing(Told, no state)          | CommitTaken                    | Handoff(Committed)          | Reply(Completed), Completed |
+/// | Committing(Told, state)             | CommitTaken                    | Handoff(LettingGo)          | Reply(Completed) |
 /// | Committing(NotTold unasked)         | Exited                         | Handoff(Committed)          | TellCommit, Reply(Completed), Completed, SuccessorGone |
 /// | Committing(NotTold)                 | Exited                         | Handoff(Committed)          | TellCommit, Reply(Completed), Completed, SuccessorGone |
 /// | Committing(NotTold awaited)         | Exited                         | Committing(Gone awaited)    | TellCommit |
@@ -83,14 +91,15 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Committing(NotTold)                 | ManagerTold                    | Committing(Told)            | TellCommit |
 /// | Committing(NotTold awaited)         | BarrierPassed                  | Committing(NotTold)         | |
 /// | Committing(Told awaited)            | BarrierPassed, Timeout         | Committing(Told)            | |
-/// | Committing(Taken awaited)           | BarrierPassed, Timeout         | Handoff(Committed)          | Reply(Completed), Completed |
+/// | Committing(Taken awaited, no state) | BarrierPassed, Timeout         | Handoff(Committed)          | Reply(Completed), Completed |
+/// | Committing(Taken awaited, state)    | BarrierPassed, Timeout         | Handoff(LettingGo)          | Reply(Completed) |
 /// | Committing(Gone awaited)            | BarrierPassed, GivingUp        | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
 /// | Committing(Gone awaited)            | Timeout                        | Handoff(Committed)          | Reply(Completed), Completed, SuccessorGone |
 /// | Committing(NotTold unasked)         | GivingUp                       | Handoff(Committed)          | TellCommit, Reply(Completed), Completed |
 /// | Committing(NotTold awaited)         | GivingUp                       | Handoff(Committed)          | TellCommit, Reply(Completed), Completed |
 /// | Committing(NotTold)                 | GivingUp                       | Handoff(Committed)          | TellCommit, Reply(Completed), Completed |
-/// | Committing(Told awaited, Told)      | GivingUp                       | Handoff(Committed)          | Reply(Completed), Completed |
-/// | Committing(Taken awaited)           | GivingUp                       | Handoff(Committed)          | Reply(Completed), Completed |
+/// | Committing(Told awaited)            | GivingUp                       | Handoff(Committed)          | Reply(Completed), Completed |
+/// | Committing(Told, Taken awaited)     | GivingUp                       | Handoff(Committed)          | Reply(Completed), Completed |
 /// | Committing(NotTold awaited)         | Timeout                        | Committing(Told)            | TellCommit |
 /// | Committing(NotTold)                 | Timeout                        | Committing(Told)            | TellCommit |
 /// | Killing(ungranted)                  | Exited, GivingUp               | Idle                        | Reply(Failed), Failed |
@@ -108,7 +117,12 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Killing                             | Request                        | same                        | Reply(UnderWay) |
 /// | Handoff(Probation)                  | Request                        | same                        | Reply(OnProbation) |
 /// | Handoff(Checking)                   | Request                        | same                        | Reply(OnProbation) |
-/// | Committing, Handoff(Committed)      | Request                        | same                        | Reply(HandedOff) |
+/// | Committing(NotTold unasked)         | Request                        | same                        | Reply(HandedOff) |
+/// | Committing(NotTold awaited)         | Request                        | same                        | Reply(HandedOff) |
+/// | Committing(NotTold, Told awaited)   | Request                        | same                        | Reply(HandedOff) |
+/// | Committing(Gone awaited)            | Request                        | same                        | Reply(HandedOff) |
+/// | Committing(Told, Taken awaited)     | Request                        | same                        | Reply(HandedOff) |
+/// | Handoff(LettingGo, Committed)       | Request                        | same                        | Reply(HandedOff) |
 /// | Closed(NotReady)                    | Stop, Dropped                  | Closed(Stopping untold)     | |
 /// | Handoff(Checking)                   | Stop                           | same, remembered            | |
 /// | Killing(granted, granted overdue)   | Stop                           | same, remembered            | |
@@ -189,6 +203,8 @@ pub enum State {
         attempt: Attempt,
         /// The successor.
         pid: u32,
+        /// Whether it has a state: this process then holds what the successor has, too.
+        gave: bool,
         /// Whether it can still be taken back.
         phase: Phase,
     },
@@ -217,7 +233,9 @@ impl State {
         match *self {
             State::Spawning { since, .. } | State::AwaitingReady { since, .. } | State::Killing { since, .. } => Some(since),
             State::Handoff { phase: Phase::Probation { since, .. } | Phase::Checking { since, .. }, .. } => Some(since),
-            State::Closed(_) | State::Idle | State::Handoff { phase: Phase::Committing { .. } | Phase::Committed, .. } => None,
+            State::Closed(_)
+            | State::Idle
+            | State::Handoff { phase: Phase::Committing { .. } | Phase::LettingGo { .. } | Phase::Committed, .. } => None,
         }
     }
 }
@@ -244,12 +262,17 @@ pub enum Closed {
 pub enum Handover {
     /// The successor has not asked.
     NotAsked,
+    /// It asked for what can go ahead of the state, and the program gives that while it serves.
+    Precopy,
     /// It asked, and the program is giving.
     Open,
     /// All has been given.
     Sent,
-    /// It is ready, with or without a state, and is being granted the service. The deadline is that of the grant.
-    Granting,
+    /// It is ready and is being granted the service. The deadline is that of the grant.
+    Granting {
+        /// Whether it has a state.
+        gave: bool,
+    },
 }
 
 /// Whether a handoff can still be taken back.
@@ -283,6 +306,12 @@ pub enum Phase {
         manager_knows: bool,
         /// When the service manager is not waited for any longer; `None`: the order to tell it is not carried out yet.
         deadline: Option<Duration>,
+    },
+    /// It is final, and all know but the program of this process. That drops what it has handed over
+    /// when it is told, which takes processor time, and the successor needs the processor first.
+    LettingGo {
+        /// When the program is told.
+        until: Duration,
     },
     /// It is final, and all know.
     Committed,

@@ -112,9 +112,15 @@ impl Takeover {
     pub fn handle(&mut self, now: Duration, input: TakeoverInput) {
         match input {
             TakeoverInput::Attach => self.attach(),
+            TakeoverInput::PullPrecopy => self.pull_precopy(),
+            TakeoverInput::PrecopyComplete => {
+                if let Stage::Starting { line: Line::Open, state: state @ Inbound::Precopy } = &mut self.stage {
+                    *state = Inbound::Precopied;
+                }
+            }
             TakeoverInput::Pull => self.pull(),
-            TakeoverInput::StateComplete => self.state_came(Inbound::Arrived),
-            TakeoverInput::StateUnusable => self.state_came(Inbound::Unusable),
+            TakeoverInput::StateComplete => self.state_complete(),
+            TakeoverInput::StateUnusable => self.state_unusable(),
             TakeoverInput::StateTaken => self.state_taken(),
             TakeoverInput::SayReady => self.say_ready(),
             TakeoverInput::SayRefuse => self.say_refuse(),
@@ -161,20 +167,33 @@ impl Takeover {
         }
     }
 
-    fn pull(&mut self) {
+    fn pull_precopy(&mut self) {
         if let Stage::Starting { state: state @ Inbound::NotAsked, .. } = &mut self.stage {
+            *state = Inbound::Precopy;
+            self.prompts.push_back(Prompt::SendPrecopyPull);
+        }
+    }
+
+    fn pull(&mut self) {
+        if let Stage::Starting { state: state @ (Inbound::NotAsked | Inbound::Precopy | Inbound::Precopied), .. } = &mut self.stage {
             *state = Inbound::Asked;
             self.prompts.push_back(Prompt::SendPull);
         }
     }
 
-    fn state_came(&mut self, how: Inbound) {
+    fn state_complete(&mut self) {
         if let Stage::Starting { line: Line::Open, state: state @ Inbound::Asked } = &mut self.stage {
-            *state = how;
-            if how == Inbound::Unusable {
-                // Nothing may be lost in silence: without all of the state this process does not take over.
-                self.prompts.extend([Prompt::SendRefuse, Prompt::CloseUntaken]);
-            }
+            *state = Inbound::Arrived;
+        }
+    }
+
+    fn state_unusable(&mut self) {
+        if let Stage::Starting { line: Line::Open, state } = &mut self.stage
+            && state.is_coming()
+        {
+            *state = Inbound::Unusable;
+            // Nothing may be lost in silence: without all of the state this process does not take over.
+            self.prompts.extend([Prompt::SendRefuse, Prompt::CloseUntaken]);
         }
     }
 
@@ -234,7 +253,9 @@ impl Takeover {
         if let Some(line @ Line::Open) = self.line_mut() {
             let patience = if ungranted && !by_us { DYING } else { LOST };
             *line = Line::Lost { until: now.saturating_add(patience) };
-            if let Stage::Starting { state: Inbound::Asked, .. } = self.stage {
+            if let Stage::Starting { state, .. } = self.stage
+                && state.is_coming()
+            {
                 // The rest will not come, and the peers of what has must learn that nobody is here.
                 self.prompts.push_back(Prompt::CloseUntaken);
             }
@@ -244,7 +265,7 @@ impl Takeover {
     fn predecessor_ended(&mut self) {
         match self.stage {
             Stage::Starting { state, .. } => {
-                let state = if state == Inbound::Asked { Inbound::NotAsked } else { state };
+                let state = if state.is_coming() { Inbound::NotAsked } else { state };
                 self.stage = Stage::Alone { state, ready: false };
                 if state == Inbound::NotAsked {
                     self.prompts.push_back(Prompt::CloseUntaken);

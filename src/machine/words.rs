@@ -46,9 +46,10 @@ pub enum Cause {
 /// What the successor did against the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Violation {
-    /// It asked for the state twice.
+    /// It asked for the state, or for what can go ahead of it, twice or in the wrong order.
     AskedTwice,
-    /// It said that it is ready while the state it asked for was on its way.
+    /// It said that it is ready while the state it asked for was on its way, or without the state that
+    /// belongs to what has gone ahead.
     ReadyTooSoon,
     /// Another process than the one that was started speaks on the lifeline.
     WrongPid,
@@ -73,6 +74,10 @@ pub enum Input {
     SpawnFailed(Attempt),
     /// The successor has named itself.
     Here(Attempt, u32),
+    /// The successor asks for what can go ahead of the state.
+    PrecopyRequested(Attempt),
+    /// More can go ahead, after there was no room.
+    PrecopyRoom(Attempt),
     /// The successor asks for the state.
     StateRequested(Attempt),
     /// The program has given all of it.
@@ -163,6 +168,8 @@ pub enum Reply {
 pub enum Notice {
     Restarting,
     Spawned(u32),
+    PrecopyRequested(Attempt),
+    PrecopyRoom(Attempt),
     StateRequested(Attempt),
     Progress(Attempt),
     HandedOff(u32),

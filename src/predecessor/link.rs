@@ -178,6 +178,7 @@ impl Link {
 
     fn carry_out(&self, prompt: Prompt, reason: &str) {
         match prompt {
+            Prompt::SendPrecopyPull => {}
             Prompt::SendPull => self.say(&Message::Pull),
             Prompt::SendReady => self.say(&Message::Ready),
             Prompt::SendRefuse => self.say(&Message::Refuse { reason: wire::line(reason) }),

@@ -141,6 +141,8 @@ impl Restarter {
                 self.log(Level::Info, &format!("process {pid} is getting ready"));
                 Event::Spawned(pid)
             }
+            // Nobody feeds what leads to these.
+            Notice::PrecopyRequested(_) | Notice::PrecopyRoom(_) => return None,
             Notice::StateRequested(attempt) => {
                 self.log(Level::Info, "the successor asks for the state");
                 Event::StateRequested(self.succession.begin_handover(attempt, self.reactor.waker().clone())?)

@@ -23,8 +23,13 @@ impl Restarter {
         let mut deadline = None;
         loop {
             self.carry_out_actions();
-            if !matches!(self.driver.state(), State::Killing { .. } | State::Handoff { phase: Phase::Committing { .. }, .. }) {
-                return;
+            match self.driver.state() {
+                State::Killing { .. } | State::Handoff { phase: Phase::Committing { .. }, .. } => {}
+                State::Handoff { phase: Phase::LettingGo { .. }, .. } => {
+                    self.feed(Input::GivingUp);
+                    return self.carry_out_actions();
+                }
+                _ => return,
             }
             if now >= *deadline.get_or_insert_with(|| self.reactor.now() + END_LIMIT) {
                 if let State::Killing { pid, .. } = self.driver.state() {

@@ -67,7 +67,7 @@ impl Checked {
     /// Lets time pass, hands in one input, and carries out so many outputs.
     pub fn step(&mut self, after: Duration, input: Input, drain: usize) -> Vec<Output> {
         self.now = self.now.saturating_add(after);
-        self.laws.goes_in(input);
+        self.laws.goes_in(self.now, input);
         let (room, on) = (self.model.room(), On::of(input, self.pid()));
         self.machine.handle(self.now, input);
         let row = self.model.take(self.now, input);
@@ -162,7 +162,14 @@ impl Checked {
         let since = view.since.map(|since| self.now - since);
         let left = [view.deadline, view.lost].map(|at| at.map(|at| at.saturating_sub(self.now)));
         let probation = self.limits.probation;
-        format!("{probation:?} {:?} {since:?} {left:?} {:?} {:?} {:?}", view.room, view.cause, self.model.remembered(), self.queued())
+        format!(
+            "{probation:?} {:?} {since:?} {left:?} {:?} {:?} {:?} {:?}",
+            view.room,
+            view.gave,
+            view.cause,
+            self.model.remembered(),
+            self.queued()
+        )
     }
 
     /// What waits to be carried out; numbers matter here, so that such keys are alike only among histories of like length.

@@ -9,6 +9,22 @@ use pollflip::internals::machine::{Action, Attempt, Cause, Input, Limits, Notice
 use super::rows::{If, Out, ROWS, Row, Then};
 use super::{On, Room, View};
 
+/// The successor has been ready, with or without a state.
+const READY: [Room; 12] = [
+    Room::Granting,
+    Room::Proving,
+    Room::Checking,
+    Room::Settled,
+    Room::Untold,
+    Room::UntoldManaged,
+    Room::Telling,
+    Room::TellingManaged,
+    Room::Heard,
+    Room::Left,
+    Room::LettingGo,
+    Room::Committed,
+];
+
 /// All that is known. What has no meaning in a room is left over from an earlier one and ignored.
 #[derive(Debug)]
 pub struct Facts {
@@ -25,6 +41,8 @@ pub struct Facts {
     asker: Ticket,
     asked: Duration,
     pid: u32,
+    /// Whether the successor has a state.
+    gave: bool,
     until: Duration,
     /// When the program has stood still for long enough.
     thaws: Duration,
@@ -47,6 +65,7 @@ impl Facts {
             asker: Ticket(0),
             asked: Duration::ZERO,
             pid: 0,
+            gave: false,
             until: Duration::ZERO,
             thaws: Duration::ZERO,
             cause: Cause::Cancelled,
@@ -127,7 +146,7 @@ impl Facts {
             Room::NotReady | Room::Sole | Room::Stopping | Room::StoppingUntold | Room::Broken => None,
             Room::Idle | Room::Checking | Room::Settled | Room::TellingManaged | Room::Committed => None,
             Room::Undying | Room::UndyingGranted => None,
-            Room::Waiting | Room::Giving | Room::Given | Room::Granting | Room::Proving => {
+            Room::Waiting | Room::Copying | Room::Giving | Room::Given | Room::Granting | Room::Proving => {
                 Some(self.hung.map_or(self.deadline(), |hung| hung.min(self.deadline())))
             }
             _ => Some(self.until),
@@ -154,6 +173,7 @@ impl Facts {
             | Room::TellingManaged
             | Room::Heard
             | Room::Left
+            | Room::LettingGo
             | Room::Committed => Some(refusals::handed_off(self.pid)),
             _ => Some(refusals::under_way(since)),
         }
@@ -161,16 +181,17 @@ impl Facts {
 
     pub fn view(&self) -> View {
         let (attempt, asker, pid) = (Some(self.attempt()), Some(self.asker), Some(self.pid));
-        let bare = View::bare(self.room);
+        let bare = View { gave: READY.contains(&self.room).then_some(self.gave), ..View::bare(self.room) };
         match self.room {
             Room::NotReady | Room::Sole | Room::Stopping | Room::StoppingUntold | Room::Broken | Room::Idle => bare,
+            Room::LettingGo => View { attempt, pid, deadline: self.timeout(), ..bare },
             Room::Committed => View { attempt, pid, ..bare },
             Room::Checking => View { attempt, ticket: asker, pid, since: Some(self.asked), ..bare },
             Room::Settled | Room::Untold | Room::UntoldManaged | Room::Telling | Room::TellingManaged | Room::Heard | Room::Left => {
                 View { attempt, ticket: asker, pid, deadline: self.timeout(), ..bare }
             }
             Room::Spawning => View { attempt, ticket: asker, since: Some(self.asked), deadline: self.timeout(), ..bare },
-            Room::Waiting | Room::Giving | Room::Given | Room::Granting | Room::Proving => {
+            Room::Waiting | Room::Copying | Room::Giving | Room::Given | Room::Granting | Room::Proving => {
                 View { attempt, ticket: asker, pid, since: Some(self.asked), deadline: Some(self.deadline()), lost: self.hung, ..bare }
             }
             Room::Killing | Room::KillingGranted | Room::Undying | Room::UndyingGranted => {
@@ -189,6 +210,7 @@ impl Facts {
             If::Lost => self.hung.is_some(),
             If::LostForGood => self.hung.is_some_and(|hung| now >= hung),
             If::Heard => self.hung.is_none(),
+            If::Gave => self.gave,
         };
         set_up_for && row.at.contains(&self.room) && row.on.contains(&on)
     }
@@ -201,7 +223,8 @@ impl Facts {
                 self.asker = ticket;
                 self.asked = now;
             }
-            (Room::Spawning, Input::Spawned(_, pid)) => (self.pid, self.hung) = (pid, None),
+            (Room::Spawning, Input::Spawned(_, pid)) => (self.pid, self.hung, self.gave) = (pid, None, false),
+            (Room::Giving, Input::HandoverSent(_)) => self.gave = true,
             (Room::Killing | Room::KillingGranted | Room::Undying | Room::UndyingGranted, _) => {}
             (Room::Giving | Room::Given, Input::Timeout) if self.thaws < self.asked.saturating_add(self.limits.ready) => {
                 self.cause = Cause::FreezeTimedOut;
@@ -219,6 +242,7 @@ impl Facts {
             // One that is gone takes no time from the service manager, nor gives it any.
             Room::Left if matches!(on, On::ManagerAsked | On::ManagerTold) => Some(Duration::from_secs(5)),
             Room::Killing | Room::KillingGranted => Some(Duration::from_secs(5)),
+            Room::LettingGo => Some(Duration::from_millis(2)),
             _ => None,
         };
         if let Some(wait) = wait {
@@ -263,6 +287,8 @@ impl Facts {
             Out::ReplyBroken => Action::Reply(asker, Reply::Refused(Refusal::RestartThreadGone)).into(),
             Out::Restarting => Notice::Restarting.into(),
             Out::Spawned => Notice::Spawned(pid).into(),
+            Out::PrecopyRequested => Notice::PrecopyRequested(attempt).into(),
+            Out::PrecopyRoom => Notice::PrecopyRoom(attempt).into(),
             Out::StateRequested => Notice::StateRequested(attempt).into(),
             Out::Progress => Notice::Progress(attempt).into(),
             Out::HandedOff | Out::Commit => {
@@ -311,6 +337,8 @@ fn attempt_of(input: Input) -> Option<Attempt> {
         Input::Spawned(attempt, _)
         | Input::SpawnFailed(attempt)
         | Input::Here(attempt, _)
+        | Input::PrecopyRequested(attempt)
+        | Input::PrecopyRoom(attempt)
         | Input::StateRequested(attempt)
         | Input::HandoverSent(attempt)
         | Input::HandoverFailed(attempt)

@@ -4,6 +4,7 @@
 //! a grant that is confirmed before it was carried out little is promised.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use pollflip::Refusal;
 use pollflip::internals::machine::{Action, Closed, Handover, Input, Knows, Notice, Output, Phase, Reply, State, Ticket, refusals};
@@ -19,7 +20,10 @@ struct Try {
     born: bool,
     ended: bool,
     given: bool,
+    /// The moment of the grant.
+    granted_at: Duration,
     announced: bool,
+    precopied: bool,
     asked: bool,
     abandoned: bool,
     killed: bool,
@@ -58,6 +62,7 @@ pub struct Laws {
     thread_lost: bool,
     completed: Option<u32>,
     broken: bool,
+    now: Duration,
 }
 
 type Verdict = Result<(), &'static str>;
@@ -74,7 +79,8 @@ impl Laws {
     }
 
     /// Notes what goes in.
-    pub fn goes_in(&mut self, input: Input) {
+    pub fn goes_in(&mut self, now: Duration, input: Input) {
+        self.now = now;
         match input {
             Input::Request(ticket) => assert!(self.unanswered.insert(ticket), "the test asks twice by one ticket"),
             Input::Spawned(attempt, pid) if (1..=self.newest).contains(&attempt.0) => {
@@ -98,6 +104,7 @@ impl Laws {
                 if let Some(of) = self.tries.get_mut(&attempt.0) {
                     of.confirmed |= of.granted;
                     of.presumed |= !of.granted;
+                    of.granted_at = now;
                 }
             }
             Input::GivingUp => self.tries.values_mut().for_each(|of| of.unawaited = true),
@@ -172,9 +179,10 @@ impl Laws {
             Action::Grant(_) => {
                 law(of.named.is_some() && !of.granted && !of.killed && !of.over, "Grant is for a child that is ours, once")?;
                 law(!of.ended || of.presumed, "a dead child is granted the service")?;
-                let wanted = matches!(state, State::AwaitingReady { attempt, handover: Handover::Granting, .. } if attempt.0 == told);
+                let wanted =
+                    matches!(state, State::AwaitingReady { attempt, handover: Handover::Granting { .. }, .. } if attempt.0 == told);
                 law(wanted || of.presumed, "a child is granted the service that was given up")?;
-                law(of.given || !of.asked, "a successor is granted the service while its state is on the way")?;
+                law(of.given || !(of.asked || of.precopied), "a successor is granted the service while its state is on the way")?;
                 of.granted = true;
             }
             Action::Commit(_) => {
@@ -220,6 +228,15 @@ impl Laws {
                 law(of.named == Some(pid) && !of.announced && !of.over, "Spawned names the child of the attempt, once")?;
                 of.announced = true;
             }
+            Notice::PrecopyRequested(attempt) => {
+                let is_in_time = !of.asked && !of.granted && !of.over;
+                law(attempt.0 == told && !of.precopied && is_in_time, "PrecopyRequested comes once, before StateRequested")?;
+                of.precopied = true;
+            }
+            Notice::PrecopyRoom(attempt) => {
+                let is_in_time = of.precopied && !of.asked && !of.granted && !of.over;
+                law(attempt.0 == told && is_in_time, "PrecopyRoom comes between PrecopyRequested and StateRequested")?;
+            }
             Notice::StateRequested(attempt) => {
                 law(attempt.0 == told && !of.asked && !of.granted && !of.over, "StateRequested comes once, before the grant")?;
                 of.asked = true;
@@ -234,6 +251,9 @@ impl Laws {
             }
             Notice::Completed(pid) => {
                 law(of.informed && of.named == Some(pid) && !of.over, "Completed names the child that was told of the commitment")?;
+                let (first, is_held_up) = (of.granted_at.saturating_add(Duration::from_millis(2)), of.asked && of.confirmed);
+                let may_be_told = self.now >= first || of.ended || of.unawaited || self.stopped || self.dropped;
+                law(!is_held_up || may_be_told, "who has handed something over lets go of it a moment after the grant")?;
                 self.completed = Some(pid);
                 of.over = true;
             }
@@ -282,7 +302,7 @@ impl Laws {
                 phase: Phase::Probation { ticket, .. } | Phase::Checking { ticket, .. } | Phase::Committing { ticket, .. },
                 ..
             } => (Some(attempt), Some(ticket)),
-            State::Handoff { attempt, phase: Phase::Committed, .. } => (Some(attempt), None),
+            State::Handoff { attempt, phase: Phase::LettingGo { .. } | Phase::Committed, .. } => (Some(attempt), None),
             State::Killing { attempt, ticket, .. } => (Some(attempt), ticket),
         };
         let is_told = match state {
@@ -304,12 +324,13 @@ impl Laws {
             State::Closed(_) | State::Idle => true,
             State::Spawning { .. } => of.ordered && !of.killed && !of.granted,
             State::AwaitingReady { handover, .. } => {
-                of.ordered && of.announced && !of.killed && !of.handed_off && of.granted == (handover == Handover::Granting)
+                of.ordered && of.announced && !of.killed && !of.handed_off && of.granted == matches!(handover, Handover::Granting { .. })
             }
             State::Handoff { phase: Phase::Probation { .. } | Phase::Checking { .. }, .. } => of.handed_off && !of.killed && !of.committed,
             State::Handoff { phase: Phase::Committing { successor, .. }, .. } => {
                 of.committed && !of.over && of.informed == (successor != Knows::NotTold)
             }
+            State::Handoff { phase: Phase::LettingGo { .. }, gave, .. } => of.informed && !of.over && gave,
             State::Handoff { phase: Phase::Committed, .. } => of.informed && of.over,
             State::Killing { granted, .. } => of.killed && granted == of.handed_off,
         };

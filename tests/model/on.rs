@@ -14,6 +14,8 @@ pub enum On {
     SpawnFailed,
     HereItself,
     HereAnother,
+    PrecopyRequested,
+    PrecopyRoom,
     StateRequested,
     HandoverSent,
     HandoverFailed,
@@ -41,7 +43,7 @@ pub enum On {
 }
 
 impl On {
-    pub const ALL: [On; 31] = [
+    pub const ALL: [On; 33] = [
         On::Sole,
         On::Opened,
         On::Request,
@@ -49,6 +51,8 @@ impl On {
         On::SpawnFailed,
         On::HereItself,
         On::HereAnother,
+        On::PrecopyRequested,
+        On::PrecopyRoom,
         On::StateRequested,
         On::HandoverSent,
         On::HandoverFailed,
@@ -86,6 +90,8 @@ impl On {
             Input::SpawnFailed(_) => On::SpawnFailed,
             Input::Here(_, pid) if pid == successor => On::HereItself,
             Input::Here(..) => On::HereAnother,
+            Input::PrecopyRequested(_) => On::PrecopyRequested,
+            Input::PrecopyRoom(_) => On::PrecopyRoom,
             Input::StateRequested(_) => On::StateRequested,
             Input::HandoverSent(_) => On::HandoverSent,
             Input::HandoverFailed(_) => On::HandoverFailed,
@@ -123,6 +129,8 @@ impl On {
             On::SpawnFailed => Input::SpawnFailed(attempt),
             On::HereItself => Input::Here(attempt, pid),
             On::HereAnother => Input::Here(attempt, pid.wrapping_add(1)),
+            On::PrecopyRequested => Input::PrecopyRequested(attempt),
+            On::PrecopyRoom => Input::PrecopyRoom(attempt),
             On::StateRequested => Input::StateRequested(attempt),
             On::HandoverSent => Input::HandoverSent(attempt),
             On::HandoverFailed => Input::HandoverFailed(attempt),
@@ -165,7 +173,7 @@ impl On {
             (On::Refused, _) => Cause::Refused,
             (On::HandoverFailed, _) => Cause::HandoverFailed,
             (On::LifelineClosed | On::Dying, _) => Cause::HungUp,
-            (On::StateRequested, _) => Cause::Protocol(Violation::AskedTwice),
+            (On::StateRequested | On::PrecopyRequested, _) => Cause::Protocol(Violation::AskedTwice),
             (On::Ready, _) => Cause::Protocol(Violation::ReadyTooSoon),
             (On::HereAnother, _) => Cause::Protocol(Violation::WrongPid),
             (On::Garbage, _) => Cause::Protocol(Violation::Garbage),

@@ -20,6 +20,8 @@ pub enum Room {
     Spawning,
     /// The successor has not asked for the state,
     Waiting,
+    /// is being given what can go ahead of it,
+    Copying,
     /// is being given it,
     Giving,
     /// has been given it,
@@ -44,7 +46,9 @@ pub enum Room {
     Heard,
     /// or it is gone and the manager does not know.
     Left,
-    /// All know.
+    /// All know but the program,
+    LettingGo,
+    /// or all.
     Committed,
     /// The child was given up before it had the service,
     Killing,
@@ -56,7 +60,7 @@ pub enum Room {
 }
 
 impl Room {
-    pub const ALL: [Room; 25] = [
+    pub const ALL: [Room; 27] = [
         Room::NotReady,
         Room::Sole,
         Room::Stopping,
@@ -65,6 +69,7 @@ impl Room {
         Room::Idle,
         Room::Spawning,
         Room::Waiting,
+        Room::Copying,
         Room::Giving,
         Room::Given,
         Room::Granting,
@@ -77,6 +82,7 @@ impl Room {
         Room::TellingManaged,
         Room::Heard,
         Room::Left,
+        Room::LettingGo,
         Room::Committed,
         Room::Killing,
         Room::KillingGranted,
@@ -96,11 +102,13 @@ pub struct View {
     pub deadline: Option<Duration>,
     pub lost: Option<Duration>,
     pub cause: Option<Cause>,
+    /// Whether the successor has a state.
+    pub gave: Option<bool>,
 }
 
 impl View {
     pub const fn bare(room: Room) -> View {
-        View { room, attempt: None, ticket: None, pid: None, since: None, deadline: None, lost: None, cause: None }
+        View { room, attempt: None, ticket: None, pid: None, since: None, deadline: None, lost: None, cause: None, gave: None }
     }
 }
 
@@ -123,12 +131,15 @@ impl From<State> for View {
             State::AwaitingReady { attempt, ticket, pid, since, deadline, handover, lost } => {
                 let room = match handover {
                     Handover::NotAsked => Room::Waiting,
+                    Handover::Precopy => Room::Copying,
                     Handover::Open => Room::Giving,
                     Handover::Sent => Room::Given,
-                    Handover::Granting => Room::Granting,
+                    Handover::Granting { .. } => Room::Granting,
                 };
                 let deadline = Some(deadline);
+                let gave = if let Handover::Granting { gave } = handover { Some(gave) } else { None };
                 View {
+                    gave,
                     attempt: Some(attempt),
                     ticket: Some(ticket),
                     pid: Some(pid),
@@ -138,10 +149,11 @@ impl From<State> for View {
                     ..View::bare(room)
                 }
             }
-            State::Handoff { attempt, pid, phase } => {
-                let of_both = View { attempt: Some(attempt), pid: Some(pid), ..View::bare(Room::Committed) };
+            State::Handoff { attempt, pid, gave, phase } => {
+                let of_both = View { attempt: Some(attempt), pid: Some(pid), gave: Some(gave), ..View::bare(Room::Committed) };
                 match phase {
                     Phase::Committed => of_both,
+                    Phase::LettingGo { until } => View { room: Room::LettingGo, deadline: Some(until), ..of_both },
                     Phase::Checking { ticket, since } => View { room: Room::Checking, ticket: Some(ticket), since: Some(since), ..of_both },
                     Phase::Committing { ticket, successor, manager_knows, deadline } => {
                         let room = match (successor, manager_knows) {
@@ -169,7 +181,15 @@ impl From<State> for View {
                     (false, None) => Room::Undying,
                     (true, None) => Room::UndyingGranted,
                 };
-                View { room, attempt: Some(attempt), ticket, pid: Some(pid), since: Some(since), deadline, lost: None, cause: Some(cause) }
+                View {
+                    attempt: Some(attempt),
+                    ticket,
+                    pid: Some(pid),
+                    since: Some(since),
+                    deadline,
+                    cause: Some(cause),
+                    ..View::bare(room)
+                }
             }
         }
     }

@@ -14,6 +14,8 @@ pub enum If {
     LostForGood,
     /// or is not closed.
     Heard,
+    /// The successor has a state.
+    Gave,
 }
 
 /// Where it goes from there.
@@ -34,6 +36,8 @@ pub enum Out {
     /// Unless nobody has begun to start it: then the order is taken back.
     Abandon,
     Spawned,
+    PrecopyRequested,
+    PrecopyRoom,
     StateRequested,
     Progress,
     /// And a grant that nobody has carried out is taken back.
@@ -93,11 +97,11 @@ const fn row_if(only: If, row: Row) -> Row {
 }
 
 /// The successor runs and is getting ready.
-const AWAITING: &[Room] = &[Room::Waiting, Room::Giving, Room::Given, Room::Granting];
+const AWAITING: &[Room] = &[Room::Waiting, Room::Copying, Room::Giving, Room::Given, Room::Granting];
 /// It must be ready in time.
-const UNREADY: &[Room] = &[Room::Waiting, Room::Giving, Room::Given];
+const UNREADY: &[Room] = &[Room::Waiting, Room::Copying, Room::Giving, Room::Given];
 /// What it says, and its silence, matters.
-const LISTENED_TO: &[Room] = &[Room::Waiting, Room::Giving, Room::Given, Room::Granting, Room::Proving];
+const LISTENED_TO: &[Room] = &[Room::Waiting, Room::Copying, Room::Giving, Room::Given, Room::Granting, Room::Proving];
 const BUSY: &[Room] = &[
     Room::NotReady,
     Room::Sole,
@@ -106,6 +110,7 @@ const BUSY: &[Room] = &[
     Room::Broken,
     Room::Spawning,
     Room::Waiting,
+    Room::Copying,
     Room::Giving,
     Room::Given,
     Room::Granting,
@@ -118,6 +123,7 @@ const BUSY: &[Room] = &[
     Room::TellingManaged,
     Room::Heard,
     Room::Left,
+    Room::LettingGo,
     Room::Committed,
     Room::Killing,
     Room::KillingGranted,
@@ -128,6 +134,7 @@ const LOSS_CAN_WAIT: &[Room] = &[
     Room::NotReady,
     Room::Sole,
     Room::Waiting,
+    Room::Copying,
     Room::Giving,
     Room::Given,
     Room::Granting,
@@ -158,7 +165,11 @@ pub const ROWS: &[Row] = &[
     row("abandoned", &[Room::Spawning], &[On::Timeout, On::Cancel], Then::Rest, &[Out::Abandon, Out::ReplyFailed, Out::Failed]),
     row("stopped-spawning", &[Room::Spawning], &[On::Stop, On::Dropped], Then::To(Room::Stopping),
         &[Out::TellStopping, Out::Abandon, Out::ReplyFailed, Out::Failed]),
-    row("state-requested", &[Room::Waiting], &[On::StateRequested], Then::To(Room::Giving), &[Out::StateRequested]),
+    row("precopy-requested", &[Room::Waiting], &[On::PrecopyRequested], Then::To(Room::Copying), &[Out::PrecopyRequested]),
+    row("precopy-room", &[Room::Copying], &[On::PrecopyRoom], Then::Stay, &[Out::PrecopyRoom]),
+    row("precopy-requested-twice", &[Room::Copying, Room::Giving, Room::Given], &[On::PrecopyRequested], Then::To(Room::Killing), &[Out::Kill]),
+    row("ready-without-the-state", &[Room::Copying], &[On::Ready], Then::To(Room::Killing), &[Out::Kill]),
+    row("state-requested", &[Room::Waiting, Room::Copying], &[On::StateRequested], Then::To(Room::Giving), &[Out::StateRequested]),
     row("handover-sent", &[Room::Giving], &[On::HandoverSent], Then::To(Room::Given), &[]),
     row("asked-twice", &[Room::Giving, Room::Given], &[On::StateRequested], Then::To(Room::Killing), &[Out::Kill]),
     row("ready-too-soon", &[Room::Giving], &[On::Ready], Then::To(Room::Killing), &[Out::Kill]),
@@ -199,7 +210,13 @@ pub const ROWS: &[Row] = &[
     row("manager-knows-first", &[Room::Telling], &[On::BarrierPassed, On::Timeout], Then::To(Room::TellingManaged), &[]),
     row("manager-given-up", &[Room::Untold], &[On::Timeout], Then::To(Room::TellingManaged), &[Out::TellCommit]),
     row("successor-knows-first", &[Room::Telling], &[On::CommitTaken], Then::To(Room::Heard), &[]),
+    row_if(If::Gave, row("successor-knows-and-has-a-state", &[Room::TellingManaged], &[On::CommitTaken], Then::To(Room::LettingGo),
+        &[Out::ReplyCompleted])),
     row("successor-knows", &[Room::TellingManaged], &[On::CommitTaken], Then::To(Room::Committed), DONE),
+    row_if(If::Gave, row("all-know-and-it-has-a-state", &[Room::Heard], &[On::BarrierPassed, On::Timeout], Then::To(Room::LettingGo),
+        &[Out::ReplyCompleted])),
+    row("lets-go", &[Room::LettingGo], &[On::Timeout, On::Stop, On::Dropped, On::GivingUp], Then::To(Room::Committed), &[Out::Completed]),
+    row("gone-before-it-lets-go", &[Room::LettingGo], &[On::Exited], Then::To(Room::Committed), &[Out::Completed, Out::SuccessorGone]),
     row("all-know", &[Room::Heard], &[On::BarrierPassed, On::Timeout], Then::To(Room::Committed), DONE),
     row("gone-untold", &[Room::Untold], &[On::Exited], Then::To(Room::Left), &[Out::TellCommit]),
     row("gone-untold-at-last", &[Room::Settled, Room::UntoldManaged], &[On::Exited], Then::To(Room::Committed),

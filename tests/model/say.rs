@@ -11,6 +11,7 @@ use crate::outputs;
 pub const IDLE: &[On] = &[On::Opened];
 pub const SPAWNING: &[On] = &[On::Opened, On::Request];
 pub const WAITING: &[On] = &[On::Opened, On::Request, On::Spawned];
+pub const COPYING: &[On] = &[On::Opened, On::Request, On::Spawned, On::PrecopyRequested];
 pub const GIVING: &[On] = &[On::Opened, On::Request, On::Spawned, On::StateRequested];
 pub const GIVEN: &[On] = &[On::Opened, On::Request, On::Spawned, On::StateRequested, On::HandoverSent];
 pub const GRANTING: &[On] = &[On::Opened, On::Request, On::Spawned, On::Ready];
@@ -22,6 +23,21 @@ pub const COMMITTED: &[On] = &[
     On::Opened,
     On::Request,
     On::Spawned,
+    On::Ready,
+    On::Granted,
+    On::Stop,
+    On::Sound,
+    On::ManagerAsked,
+    On::ManagerTold,
+    On::BarrierPassed,
+    On::CommitTaken,
+];
+pub const LETTING_GO: &[On] = &[
+    On::Opened,
+    On::Request,
+    On::Spawned,
+    On::StateRequested,
+    On::HandoverSent,
     On::Ready,
     On::Granted,
     On::Stop,
@@ -45,6 +61,7 @@ pub fn way_to(room: Room) -> Vec<On> {
         Room::Idle => (IDLE, &[]),
         Room::Spawning => (SPAWNING, &[]),
         Room::Waiting => (WAITING, &[]),
+        Room::Copying => (COPYING, &[]),
         Room::Giving => (GIVING, &[]),
         Room::Given => (GIVEN, &[]),
         Room::Granting => (GRANTING, &[]),
@@ -57,6 +74,7 @@ pub fn way_to(room: Room) -> Vec<On> {
         Room::TellingManaged => (FINALLY, &[On::ManagerAsked, On::ManagerTold, On::BarrierPassed]),
         Room::Heard => (FINALLY, &[On::ManagerAsked, On::ManagerTold, On::CommitTaken]),
         Room::Left => (FINALLY, &[On::ManagerAsked, On::Exited]),
+        Room::LettingGo => (LETTING_GO, &[]),
         Room::Committed => (COMMITTED, &[]),
         Room::Killing => (KILLING, &[]),
         Room::KillingGranted => (KILLING_GRANTED, &[]),
@@ -64,6 +82,12 @@ pub fn way_to(room: Room) -> Vec<On> {
         Room::UndyingGranted => (KILLING_GRANTED, &[On::Timeout]),
     };
     [way, last].concat()
+}
+
+/// The same with a state for the successor.
+pub fn way_with_a_state_to(room: Room) -> Vec<On> {
+    let way = way_to(room).into_iter();
+    way.flat_map(|on| if on == On::Ready { vec![On::StateRequested, On::HandoverSent, On::Ready] } else { vec![on] }).collect()
 }
 
 /// The first attempt, who asked for it, and its child.

@@ -6,7 +6,7 @@ use super::automaton::{is_awaiting, is_final};
 use super::room::Room;
 use super::search::Run;
 use super::setting::{Act, Power, Step};
-use super::world::{Barrier, Handover, Life, Manager, Shortage, Thread, World};
+use super::world::{Barrier, Copying, Handover, Life, Manager, Shortage, Thread, World};
 
 /// Whether it comes without anybody doing anything new.
 pub fn is_due(world: &World, act: Act) -> bool {
@@ -84,6 +84,12 @@ impl Run<'_> {
             if current.held.handover == Handover::Open {
                 acts.extend([Act::Give, Act::FailToGive]);
             }
+            if current.held.copy != Copying::None {
+                acts.extend([Act::EndAhead, Act::FailAhead]);
+            }
+            if current.held.copy == Copying::Open && !current.sent_ahead {
+                acts.push(Act::GiveAhead);
+            }
             if setting.has(Power::Helpers) && !current.line.old_copied && current.line.old_end {
                 acts.push(Act::OldHelper);
             }
@@ -106,7 +112,7 @@ impl Run<'_> {
             if setting.has(Power::Manager) {
                 // It is told nothing before that could be late.
                 match old.manager {
-                    Manager::Attends if current.held.granted && facts.room != Room::Committed => {
+                    Manager::Attends if current.held.granted && !matches!(facts.room, Room::LettingGo | Room::Committed) => {
                         acts.extend([Act::ManagerBusy, Act::ManagerShort]);
                     }
                     Manager::Attends => {}

@@ -7,7 +7,7 @@ use super::laws::Law;
 use super::plant::Plant;
 use super::search::Run;
 use super::setting::Power;
-use super::world::{Handover, Life, Message, Messages, Shortage, Successor, Thread, Wrapper};
+use super::world::{Copying, Handover, Life, Message, Messages, Shortage, Successor, Thread, Wrapper};
 
 impl Run<'_> {
     /// `Exec::abandon`, and the word that goes with it.
@@ -200,6 +200,11 @@ impl Run<'_> {
         let (plant, shortage) = (self.pair.setting.plant, self.world.old.shortage);
         let Some(current) = &mut self.world.current else { return };
         current.look_at_handover(&mut said);
+        // `Outbox::has_room_again`.
+        if current.held.copy == Copying::Full && current.line.unsent_by_old.is_empty() {
+            current.held.copy = Copying::Open;
+            said.push(Move::PrecopyRoom);
+        }
         let (is_read, has_unread) = (shortage == Shortage::None, shortage == Shortage::Short && !current.held.closed);
         if plant == Some(Plant::CloseForgotten) && current.held.closed && !current.held.exited {
             current.held.closed = false;
@@ -214,6 +219,7 @@ impl Run<'_> {
             match message {
                 Some(Message::Here) if current.wrapper != Wrapper::None => said.push(Move::HereAnother),
                 Some(Message::Here) => said.push(Move::Here),
+                Some(Message::PrecopyPull) => said.push(Move::PrecopyRequested),
                 Some(Message::Pull) => said.push(Move::StateRequested),
                 Some(Message::Refuse) => said.push(Move::Refused),
                 Some(Message::Ready) => said.push(Move::Ready),

@@ -114,6 +114,8 @@ pub enum Move {
     SpawnFailed,
     Here,
     HereAnother,
+    PrecopyRequested,
+    PrecopyRoom,
     StateRequested,
     HandoverSent,
     HandoverFailed,
@@ -165,6 +167,8 @@ pub struct RestartFacts {
     pub waits: bool,
     /// The lifeline is closed.
     pub line_lost: bool,
+    /// The successor that is ready, or has the service, has a state.
+    gave: bool,
     /// What is remembered of the past.
     stopped: bool,
     ends: bool,
@@ -195,6 +199,8 @@ impl Restarts {
             Move::SpawnFailed => Input::SpawnFailed(attempt),
             Move::Here => Input::Here(attempt, PID),
             Move::HereAnother => Input::Here(attempt, PID + 1),
+            Move::PrecopyRequested => Input::PrecopyRequested(attempt),
+            Move::PrecopyRoom => Input::PrecopyRoom(attempt),
             Move::StateRequested => Input::StateRequested(attempt),
             Move::HandoverSent => Input::HandoverSent(attempt),
             Move::HandoverFailed => Input::HandoverFailed(attempt),
@@ -278,7 +284,9 @@ impl Subject for Restarts {
         let obstacle = (step == Move::RequestObstructed).then_some(Refusal::NotReady);
         self.machine.set_obstacle(obstacle);
         let input = self.input(step);
-        self.machine.handle(self.now, input);
+        for input in Plant::machine_inputs(self.plant, View::from(self.machine.state()).room, input) {
+            self.machine.handle(self.now, input);
+        }
         self.machine.set_obstacle(None);
         if let State::Spawning { attempt, .. } = self.machine.state() {
             self.attempts = attempt.0;
@@ -287,7 +295,7 @@ impl Subject for Restarts {
     }
 
     fn facts(mut self) -> RestartFacts {
-        let View { room, lost: line_lost, .. } = View::from(self.machine.state());
+        let View { room, lost: line_lost, gave, .. } = View::from(self.machine.state());
         let waits = self.machine.poll_timeout().is_some();
         let willing = self.machine.refusal(self.now).is_none();
         let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll_output()).collect();
@@ -296,6 +304,8 @@ impl Subject for Restarts {
             room,
             waits,
             line_lost: line_lost.is_some(),
+            // It decides how the program is told that all know.
+            gave: gave == Some(true) && !matches!(room, Room::LettingGo | Room::Committed),
             stopped: self.stopped,
             ends: self.ends,
             lost: self.lost,
@@ -307,7 +317,7 @@ impl Subject for Restarts {
 
 /// Whether the service is the successor's for good.
 pub fn is_final(room: Room) -> bool {
-    room == Room::Committed || is_committing(room)
+    matches!(room, Room::LettingGo | Room::Committed) || is_committing(room)
 }
 
 /// Whether that is so, and not all know.
@@ -318,7 +328,7 @@ pub fn is_committing(room: Room) -> bool {
 
 /// Whether a successor gets ready.
 pub fn is_awaiting(room: Room) -> bool {
-    matches!(room, Room::Waiting | Room::Giving | Room::Given | Room::Granting)
+    matches!(room, Room::Waiting | Room::Copying | Room::Giving | Room::Given | Room::Granting)
 }
 
 /// Whether its end is awaited.
@@ -330,6 +340,8 @@ pub fn is_killing(room: Room) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     Attach,
+    PullPrecopy,
+    PrecopyComplete,
     Pull,
     StateComplete,
     StateUnusable,
@@ -350,8 +362,10 @@ pub enum Turn {
 }
 
 impl Turn {
-    pub const ALL: [Turn; 16] = [
+    pub const ALL: [Turn; 18] = [
         Turn::Attach,
+        Turn::PullPrecopy,
+        Turn::PrecopyComplete,
         Turn::Pull,
         Turn::StateComplete,
         Turn::StateUnusable,
@@ -372,6 +386,8 @@ impl Turn {
     fn input(self) -> TakeoverInput {
         match self {
             Turn::Attach => TakeoverInput::Attach,
+            Turn::PullPrecopy => TakeoverInput::PullPrecopy,
+            Turn::PrecopyComplete => TakeoverInput::PrecopyComplete,
             Turn::Pull => TakeoverInput::Pull,
             Turn::StateComplete => TakeoverInput::StateComplete,
             Turn::StateUnusable => TakeoverInput::StateUnusable,

@@ -24,6 +24,8 @@ pub enum Law {
     DeadGranted,
     OnProbation,
     StateMissing,
+    AheadMissing,
+    AheadKept,
     OneAtATime,
     EndUnreported,
     Stuck,
@@ -31,7 +33,7 @@ pub enum Law {
 }
 
 impl Law {
-    pub const ALL: [Law; 15] = [
+    pub const ALL: [Law; 17] = [
         Law::TwoOwners,
         Law::NoOwner,
         Law::Ticket,
@@ -43,6 +45,8 @@ impl Law {
         Law::DeadGranted,
         Law::OnProbation,
         Law::StateMissing,
+        Law::AheadMissing,
+        Law::AheadKept,
         Law::OneAtATime,
         Law::EndUnreported,
         Law::Stuck,
@@ -64,6 +68,8 @@ impl fmt::Display for Law {
             Law::DeadGranted => "a process that has ended is granted nothing",
             Law::OnProbation => "nobody restarts while on probation",
             Law::StateMissing => "a state that was asked for is taken, or the process does not serve unless alone",
+            Law::AheadMissing => "what has gone ahead is there when its state is",
+            Law::AheadKept => "what has come ahead is closed when its state cannot come",
             Law::OneAtATime => "a successor is started only when the one before is gone or out of reach",
             Law::EndUnreported => "after the commit the end of the successor is reported",
             Law::Stuck => "nobody waits for what does not come",
@@ -100,7 +106,17 @@ impl Run<'_> {
                 self.holds(of.granted || old.life == Life::Ended, Law::Ungranted);
                 self.holds(!of.given_up, Law::GivenUpServes);
                 let is_alone = matches!(self.stage_of(&of), Some(Stage::Alone { .. }));
-                self.holds(is_alone || !of.asked || of.taken, Law::StateMissing);
+                self.holds(is_alone || !(of.asked || of.precopied) || of.taken, Law::StateMissing);
+            }
+            if let Some(stage) = self.stage_of(&of).filter(|_| of.life == Life::Alive) {
+                let may_come = match stage {
+                    Stage::Starting { line: Line::Open, state } => state.is_coming(),
+                    // It serves with its state, or `StateMissing` is broken.
+                    Stage::ReadySent { .. } | Stage::Granted { .. } | Stage::Final { .. } => true,
+                    Stage::Starting { .. } | Stage::Alone { .. } | Stage::GivenUp { .. } => false,
+                };
+                let is_here = of.taken || self.has_state(&of);
+                self.holds(!of.holds_ahead || may_come || is_here, Law::AheadKept);
             }
             if of.life == Life::Alive && of.takeover.is_some() && self.would_restart(which) {
                 let is_final = old.committed || is_final(self.pair.restarts.facts(old.machine).room);
@@ -127,6 +143,10 @@ impl Run<'_> {
         for of in all {
             self.judge_the_new_at_rest(&of);
         }
+    }
+
+    fn has_state(&self, of: &Successor) -> bool {
+        of.takeover.is_some_and(|node| self.pair.takeovers.facts(node).has_state)
     }
 
     /// Whether a new process was told to end, or ends for a reason of its own. What it makes of silence is not the word of the old one,

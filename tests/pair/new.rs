@@ -22,12 +22,20 @@ impl Run<'_> {
             Step::LookUnusable => self.look(which, true, false),
             Step::LookAtDeadline => self.look(which, false, true),
             Step::Loop => self.loops(which),
-            Step::Pull => {
+            Step::PullPrecopy => {
+                self.of(which).precopied = true;
+                self.takes_in(which, Turn::PullPrecopy);
+            }
+            Step::Pull | Step::PullTheRest => {
                 self.of(which).asked = true;
                 self.takes_in(which, Turn::Pull);
             }
             Step::TakeState => {
                 self.of(which).taken = true;
+                let of = *self.of(which);
+                if of.sent_ahead && !of.holds_ahead {
+                    self.breaks(Law::AheadMissing);
+                }
                 self.takes_in(which, Turn::StateTaken);
             }
             Step::TellProgress => {
@@ -117,13 +125,19 @@ impl Run<'_> {
         self.of(which).takeover = Some(node);
         for prompt in &effect.prompts {
             match prompt {
+                Prompt::SendPrecopyPull => self.say(which, Message::PrecopyPull),
                 Prompt::SendPull => self.say(which, Message::Pull),
                 Prompt::SendReady => self.say(which, Message::Ready),
                 Prompt::SendRefuse => {
                     self.of(which).refused = true;
                     self.say(which, Message::Refuse);
                 }
-                Prompt::CloseUntaken | Prompt::TellManager => {}
+                Prompt::CloseUntaken => {
+                    if self.pair.setting.plant != Some(Plant::KeepsWhatCameAhead) {
+                        self.of(which).holds_ahead = false;
+                    }
+                }
+                Prompt::TellManager => {}
             }
         }
     }
@@ -143,11 +157,18 @@ impl Run<'_> {
         }
         while reads(self.stage(which)) && !self.of(which).line.short {
             let is_coming = matches!(self.stage(which), Stage::Starting { state: Inbound::Asked, .. });
+            let may_come_ahead = matches!(self.stage(which), Stage::Starting { state, .. } if state.is_coming());
             let of = self.of(which);
             let turn = match of.line.to_new.pop() {
                 Some(Message::Granted) => Turn::Granted,
                 Some(Message::Commit) => Turn::Commit,
                 Some(Message::GivenUp) => Turn::GivenUp,
+                Some(Message::Ahead) if may_come_ahead && is_unusable => Turn::StateUnusable,
+                Some(Message::Ahead) => {
+                    of.holds_ahead |= may_come_ahead;
+                    continue;
+                }
+                Some(Message::PrecopyComplete) => Turn::PrecopyComplete,
                 Some(Message::State) if !is_coming => continue,
                 Some(Message::State) if is_unusable => Turn::StateUnusable,
                 Some(Message::State) => Turn::StateComplete,
@@ -261,7 +282,7 @@ impl Run<'_> {
             steps.push(Step::TakeState);
         }
         let is_early = matches!(facts.stage, Stage::Starting { .. } | Stage::Alone { ready: false, .. });
-        let is_careless = setting.plant == Some(Plant::ReadyWithoutTheState);
+        let is_careless = matches!(setting.plant, Some(Plant::ReadyWithoutTheState | Plant::ServesWithoutTheRest));
         if is_early && !of.refused && (facts.may_be_ready || is_careless) {
             steps.push(Step::SayReady);
         }
@@ -271,10 +292,17 @@ impl Run<'_> {
         if setting.has(Power::Progress) && !of.progressed && old_is_there && which == Which::Current {
             steps.push(Step::TellProgress);
         }
-        if setting.has(Power::State) && !of.asked && matches!(facts.stage, Stage::Starting { .. }) {
-            steps.push(Step::Pull);
+        if setting.has(Power::Precopy) && !of.precopied && !of.asked && matches!(facts.stage, Stage::Starting { .. }) {
+            steps.push(Step::PullPrecopy);
         }
-        if setting.has(Power::State) && !of.line.to_new.is_empty() && matches!(facts.stage, Stage::Starting { state: Inbound::Asked, .. }) {
+        if setting.has(Power::State) && !of.asked && matches!(facts.stage, Stage::Starting { .. }) {
+            let has_what_can_go_ahead = matches!(facts.stage, Stage::Starting { state: Inbound::Precopied, .. });
+            steps.push(if has_what_can_go_ahead { Step::PullTheRest } else { Step::Pull });
+        }
+        if setting.has(Power::State)
+            && !of.line.to_new.is_empty()
+            && matches!(facts.stage, Stage::Starting { state, .. } if state.is_coming())
+        {
             steps.push(Step::LookUnusable);
         }
         let is_in_reach = of.wrapper == Wrapper::None && !of.late && self.world.old.thread != Thread::Starting;

@@ -81,6 +81,7 @@ impl Successor {
             (self.machine, self.orphaned, self.asked, self.taken, self.refused) = (0, false, false, false, false);
             (self.garbled, self.progressed, self.took_service) = (false, false, false);
             (self.late, self.line.short) = (false, false);
+            (self.precopied, self.sent_ahead, self.holds_ahead) = (false, false, false);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::plant::Plant;
 use super::room::Room;
 use super::search::Run;
 use super::setting::{Act, Power};
-use super::world::{Barrier, Handover, Life, Manager, Message, Messages, Shortage, Successor, Thread, Wrapper};
+use super::world::{Barrier, Copying, Handover, Life, Manager, Message, Messages, Shortage, Successor, Thread, Wrapper};
 
 impl Run<'_> {
     pub fn old_acts(&mut self, act: Act) {
@@ -31,6 +31,12 @@ impl Run<'_> {
             Act::Drop => self.drop_restarter(),
             Act::Give => self.give(),
             Act::FailToGive => self.end_handover(Handover::Failed),
+            Act::GiveAhead => self.give_ahead(Message::Ahead, Copying::Full),
+            Act::EndAhead => self.give_ahead(Message::PrecopyComplete, Copying::None),
+            Act::FailAhead => {
+                self.end_copy();
+                self.end_handover(Handover::Failed);
+            }
             Act::Poll => self.poll(false),
             Act::PollAtDeadline => self.poll(true),
             Act::ThreadStarts | Act::ThreadStartsWrapper => {
@@ -206,7 +212,15 @@ impl Run<'_> {
     fn tell(&mut self, notice: Notice) {
         let old = &mut self.world.old;
         match notice {
+            Notice::PrecopyRequested(_) => {
+                if let Some(current) = &mut self.world.current {
+                    current.held.copy = Copying::Open;
+                }
+            }
+            Notice::PrecopyRoom(_) => {}
             Notice::StateRequested(_) => {
+                // `Succession::begin_handover`.
+                self.end_copy();
                 if let Some(current) = &mut self.world.current {
                     current.held.handover = Handover::Open;
                 }
@@ -266,7 +280,7 @@ impl Run<'_> {
         let facts = self.pair.restarts.facts(self.world.old.machine);
         let room = match facts.room {
             _ if !facts.waits => return None,
-            Room::Waiting | Room::Giving | Room::Given => Room::Spawning,
+            Room::Waiting | Room::Copying | Room::Giving | Room::Given => Room::Spawning,
             room if is_committing(room) => Room::Untold,
             room => room,
         };
@@ -277,6 +291,21 @@ impl Run<'_> {
         let is_there = self.world.current.is_some_and(|current| !current.line.mute && !current.new_end_is_closed());
         self.end_handover(if is_there { Handover::Sent } else { Handover::Gone });
         self.send(Message::State);
+    }
+
+    /// `Precopy::fd` and `Precopy::complete`.
+    fn give_ahead(&mut self, message: Message, copy: Copying) {
+        self.send(message);
+        if let Some(current) = &mut self.world.current {
+            current.held.copy = copy;
+            current.sent_ahead |= message == Message::Ahead;
+        }
+    }
+
+    fn end_copy(&mut self) {
+        if let Some(current) = &mut self.world.current {
+            current.held.copy = Copying::None;
+        }
     }
 
     fn end_handover(&mut self, ending: Handover) {
@@ -321,6 +350,10 @@ impl Run<'_> {
                 }
             }
             let waits = is_committing(self.room()) || is_killing(self.room());
+            if self.room() == Room::LettingGo {
+                self.feed(Move::GivingUp);
+                continue;
+            }
             if !waits {
                 return;
             }

@@ -3,11 +3,12 @@
 //! Knows: where each tampers. Does not know: which law finds it.
 
 use pollflip::internals::machine::{
-    Action, Cause, Inbound, Notice, Output, Reply, Stage, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput,
+    Action, Cause, Inbound, Input, Notice, Output, Reply, Stage, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput,
 };
 
 use super::automaton::Move;
 use super::laws::Law;
+use super::room::Room;
 use super::setting::Power;
 use super::world::Message;
 
@@ -28,6 +29,8 @@ pub enum Plant {
     TakesTwice,
     NeverTakes,
     PermitsOnProbation,
+    KeepsWhatCameAhead,
+    ServesWithoutTheRest,
     EndBeforeWords,
     // The restart machine.
     RepliesTwice,
@@ -59,6 +62,7 @@ pub enum Plant {
     LosesGrant,
     LosesCommit,
     CommitOvertakes,
+    StateOvertakes,
 }
 
 /// Each with what it does wrong, in which search, and the law that finds it.
@@ -79,6 +83,14 @@ pub const PLANTS: &[(Plant, &str, &[Power], bool, Law)] = {
         (TakesWithTheGrant, "takeover: the grant is the commit", &[], true, Law::OnProbation),
         (TakesTwice, "takeover: the service is taken twice", &[], false, Law::TakenTwice),
         (NeverTakes, "takeover: the service is not taken", &[], false, Law::Stuck),
+        (
+            KeepsWhatCameAhead,
+            "takeover: what has come ahead is kept when its state does not come",
+            &[Precopy, State],
+            false,
+            Law::AheadKept,
+        ),
+        (ServesWithoutTheRest, "both: ready with what has come ahead, and without its state", &[Precopy, State], false, Law::StateMissing),
         (PermitsOnProbation, "takeover: a restart is permitted on probation", &[], true, Law::OnProbation),
         (
             EndBeforeWords,
@@ -119,6 +131,7 @@ pub const PLANTS: &[(Plant, &str, &[Power], bool, Law)] = {
         (AskedUnheard, "driver: nobody hears that the service manager is being told", &[], false, Law::Ticket),
         (LosesGrant, "lifeline: the grant is lost", &[], false, Law::NoOwner),
         (LosesCommit, "lifeline: the commit is lost", &[], true, Law::Stuck),
+        (StateOvertakes, "lifeline: the state overtakes what goes ahead of it", &[Precopy, State], false, Law::AheadMissing),
         (CommitOvertakes, "lifeline: the commit overtakes the grant", &[], false, Law::Stuck),
     ]
 };
@@ -140,6 +153,11 @@ impl Plant {
                 vec![TakeoverInput::StateComplete, TakeoverInput::StateTaken, input]
             }
             (Some(Plant::ReadyWithoutTheState), TakeoverInput::SayReady) => vec![TakeoverInput::StateTaken, input],
+            (Some(Plant::ServesWithoutTheRest), TakeoverInput::SayReady)
+                if matches!(stage, Stage::Starting { state: Inbound::Precopied, .. }) =>
+            {
+                vec![TakeoverInput::Pull, TakeoverInput::StateComplete, TakeoverInput::StateTaken, input]
+            }
             (Some(Plant::UnusableIsUsed), TakeoverInput::StateUnusable) => {
                 vec![TakeoverInput::StateComplete, TakeoverInput::StateTaken]
             }
@@ -162,6 +180,13 @@ impl Plant {
     /// Whether the takeover machine has nothing against a restart.
     pub fn permits(plant: Option<Plant>, takeover: &Takeover) -> bool {
         takeover.refusal().is_none() || plant == Some(Plant::PermitsOnProbation)
+    }
+
+    pub fn machine_inputs(plant: Option<Plant>, room: Room, input: Input) -> Vec<Input> {
+        match (plant, room, input) {
+            (Some(Plant::ServesWithoutTheRest), Room::Giving, Input::Ready(attempt)) => vec![Input::HandoverSent(attempt), input],
+            _ => vec![input],
+        }
     }
 
     pub fn machine_output(plant: Option<Plant>, output: Output) -> Vec<Output> {
@@ -196,6 +221,6 @@ impl Plant {
     }
 
     pub fn overtakes(plant: Option<Plant>, message: Message) -> bool {
-        (plant, message) == (Some(Plant::CommitOvertakes), Message::Commit)
+        matches!((plant, message), (Some(Plant::CommitOvertakes), Message::Commit) | (Some(Plant::StateOvertakes), Message::State))
     }
 }

@@ -12,6 +12,8 @@ use super::world::Which;
 pub enum Power {
     /// The successor asks for the state, which may not be given, or not be usable.
     State,
+    /// It may ask for what can go ahead of it before, which the old process may give, or fail to.
+    Precopy,
     /// The successor may say how far it is, once.
     Progress,
     /// The old process has a predecessor.
@@ -75,7 +77,12 @@ pub const SETTINGS: &[(&str, &[Power])] = {
         ("a lifeline that is shut down, and a kernel that is busy", &[Breaks, Stalls]),
         ("a lifeline that is closed, and a kernel that is busy", &[Closes, Stalls]),
         ("a kernel that refuses, and a second restarter", &[State, Stalls, Refusals, Rebuilds]),
+        ("pre-copy, and a kernel that is busy", &[Precopy, State, Stalls]),
+        ("pre-copy, and slow ends", &[Precopy, State, SlowEnds, LateThread]),
+        ("pre-copy, and a broken lifeline", &[Precopy, State, Breaks, Closes]),
         ("behind a wrapper", &[Wrapper, State, LateThread]),
+        ("pre-copy, behind a wrapper", &[Precopy, State, Wrapper]),
+        ("pre-copy, and a kernel that gives out nothing", &[Precopy, State, Shortages]),
         ("behind a wrapper, with a kernel that is busy", &[Wrapper, Stalls]),
         ("behind a wrapper, and slow ends", &[Wrapper, SlowEnds, Punctual, LateThread, Rebuilds]),
         ("helpers with copies of the lifeline", &[Helpers, State, SlowEnds, Manager]),
@@ -135,6 +142,10 @@ pub enum Act {
     /// It gives the state, or fails to.
     Give,
     FailToGive,
+    /// It gives something ahead of the state, says that this is all, or fails to.
+    GiveAhead,
+    EndAhead,
+    FailAhead,
     /// The loop turns once, and what is due besides what has come.
     Poll,
     PollAtDeadline,
@@ -177,7 +188,10 @@ pub enum Step {
     LookAtDeadline,
     /// The loop does what there is to do.
     Loop,
+    PullPrecopy,
     Pull,
+    /// It has what can go ahead, and asks for the rest.
+    PullTheRest,
     TakeState,
     TellProgress,
     SayReady,
@@ -212,7 +226,7 @@ impl Act {
     pub fn is_due(self) -> bool {
         match self {
             Act::Poll | Act::PollAtDeadline => true,
-            Act::Give | Act::ThreadStarts | Act::ThreadReports | Act::OldGoesOn | Act::OldReads => true,
+            Act::Give | Act::EndAhead | Act::ThreadStarts | Act::ThreadReports | Act::OldGoesOn | Act::OldReads => true,
             Act::ManagerAttends | Act::ManagerAnswers => true,
             Act::New(_, step) => matches!(
                 step,
@@ -220,6 +234,7 @@ impl Act {
                     | Step::Look
                     | Step::LookAtDeadline
                     | Step::Loop
+                    | Step::PullTheRest
                     | Step::TakeState
                     | Step::SayReady
                     | Step::GoesOn

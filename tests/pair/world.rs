@@ -130,6 +130,8 @@ pub struct Successor {
     pub machine: Node,
     /// It found nothing on its lifeline that makes it a successor.
     pub orphaned: bool,
+    /// It asked for what can go ahead of the state,
+    pub precopied: bool,
     pub asked: bool,
     pub taken: bool,
     pub refused: bool,
@@ -139,6 +141,9 @@ pub struct Successor {
     pub given_up: bool,
     pub granted: bool,
     pub took_service: bool,
+    /// Something was given to it ahead of the state; it has come and is not closed.
+    pub sent_ahead: bool,
+    pub holds_ahead: bool,
 }
 
 /// What the old process holds of an attempt.
@@ -146,6 +151,7 @@ pub struct Successor {
 pub struct Held {
     /// It knows the process that was started.
     pub process: bool,
+    pub copy: Copying,
     pub handover: Handover,
     pub granting: bool,
     pub granted: bool,
@@ -168,6 +174,17 @@ pub enum Handover {
     Sent,
     Failed,
     Gone,
+}
+
+/// What goes ahead of the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Copying {
+    /// Nothing is given, or nothing any more.
+    None,
+    /// The program gives.
+    Open,
+    /// It waits for room.
+    Full,
 }
 
 /// What the old process has started: the successor itself, or something that has started it.
@@ -222,6 +239,7 @@ impl Hash for Successor {
             takeover,
             machine,
             orphaned,
+            precopied,
             asked,
             taken,
             refused,
@@ -230,16 +248,21 @@ impl Hash for Successor {
             given_up,
             granted,
             took_service,
+            sent_ahead,
+            holds_ahead,
         } = *self;
         (held, line, wrapper, life, takeover, machine).hash(state);
-        state.write_u16(together!(undying killed late orphaned asked taken refused progressed garbled given_up granted took_service));
+        state.write_u16(
+            together!(undying killed late orphaned precopied asked taken refused progressed garbled given_up granted took_service
+            sent_ahead holds_ahead),
+        );
     }
 }
 
 impl Hash for Held {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Held { process, handover, granting, granted, committing, closed, deaf, failed, reaped, exited } = *self;
-        handover.hash(state);
+        let Held { process, copy, handover, granting, granted, committing, closed, deaf, failed, reaped, exited } = *self;
+        (copy, handover).hash(state);
         state.write_u16(together!(process granting granted committing closed deaf failed reaped exited));
     }
 }
@@ -270,9 +293,12 @@ pub enum Message {
     GivenUp,
     Garbage,
     Progress,
+    PrecopyPull,
+    Ahead,
+    PrecopyComplete,
 }
 
-const ALL: [Message; 11] = [
+const ALL: [Message; 14] = [
     Message::Hello,
     Message::Here,
     Message::Pull,
@@ -284,6 +310,9 @@ const ALL: [Message; 11] = [
     Message::GivenUp,
     Message::Garbage,
     Message::Progress,
+    Message::PrecopyPull,
+    Message::Ahead,
+    Message::PrecopyComplete,
 ];
 
 impl Messages {
@@ -373,6 +402,7 @@ impl Successor {
         Successor {
             held: Held {
                 process: false,
+                copy: Copying::None,
                 handover: Handover::None,
                 granting: false,
                 granted: false,
@@ -405,6 +435,7 @@ impl Successor {
             takeover: None,
             machine: 0,
             orphaned: false,
+            precopied: false,
             asked: false,
             taken: false,
             refused: false,
@@ -413,6 +444,8 @@ impl Successor {
             given_up: false,
             granted: false,
             took_service: false,
+            sent_ahead: false,
+            holds_ahead: false,
         }
     }
 

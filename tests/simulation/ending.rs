@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::libc;
-use pollflip::internals::machine::{Phase, State};
+use pollflip::internals::machine::{LET_GO, Phase, State};
 use pollflip::internals::simulation::{self, Struck};
 
 use crate::model::{PROBATION, READY};
@@ -91,6 +91,9 @@ impl World {
         self.successor(|successor| successor.say(successor::READY));
         self.poll_as_told();
         self.restarter.stop();
+        self.poll_as_told();
+        // The program lets go of what it has handed over a moment later.
+        self.pass(LET_GO);
         self.poll_as_told();
         let last = self.successors.last().expect("it was started");
         assert!(self.completed && last.committed && last.served, "the next restart fails\n{}", self.judge.checked);

@@ -4,20 +4,21 @@ use pollflip::internals::machine::{Action, Cause, Limits, Notice, Output, Reply}
 
 use super::layout::{Cell, Effect, Place, table, word};
 use crate::model::checked::ALL;
-use crate::model::say::way_to;
+use crate::model::say::{way_to, way_with_a_state_to};
 use crate::model::{Checked, ON_PROBATION, On, PLAIN, Room};
 
 const REMEMBERED: &str = "same, remembered";
 
 /// What a lifeline that is closed makes a difference to.
-const LISTENED_TO: [Room; 5] = [Room::Waiting, Room::Giving, Room::Given, Room::Granting, Room::Proving];
+const LISTENED_TO: [Room; 6] = [Room::Waiting, Room::Copying, Room::Giving, Room::Given, Room::Granting, Room::Proving];
 
-const ROOMS: [(Room, &str, &str); 25] = [
+const ROOMS: [(Room, &str, &str); 27] = [
     (Room::NotReady, "Closed", "NotReady"),
     (Room::Sole, "Closed", "Sole"),
     (Room::Idle, "Idle", ""),
     (Room::Spawning, "Spawning", ""),
     (Room::Waiting, "AwaitingReady", "NotAsked"),
+    (Room::Copying, "AwaitingReady", "Precopy"),
     (Room::Giving, "AwaitingReady", "Open"),
     (Room::Given, "AwaitingReady", "Sent"),
     (Room::Granting, "AwaitingReady", "Granting"),
@@ -30,6 +31,7 @@ const ROOMS: [(Room, &str, &str); 25] = [
     (Room::TellingManaged, "Committing", "Told"),
     (Room::Heard, "Committing", "Taken awaited"),
     (Room::Left, "Committing", "Gone awaited"),
+    (Room::LettingGo, "Handoff", "LettingGo"),
     (Room::Committed, "Handoff", "Committed"),
     (Room::Killing, "Killing", "ungranted"),
     (Room::KillingGranted, "Killing", "granted"),
@@ -63,10 +65,15 @@ pub fn restart() -> String {
     let mut places = Vec::new();
     let mut cells = Vec::new();
     for (room, state, kind) in ROOMS {
-        let lines: &[&str] = if LISTENED_TO.contains(&room) { &["open", "lost"] } else { &[""] };
+        let lines: &[&str] = match room {
+            _ if LISTENED_TO.contains(&room) => &["open", "lost"],
+            Room::TellingManaged | Room::Heard => &["no state", "state"],
+            _ => &[""],
+        };
         for line in lines {
             let closed: &[On] = if *line == "lost" { &[On::LifelineClosed] } else { &[] };
-            let way = [&way_to(room)[..], closed].concat();
+            let way = if *line == "state" { way_with_a_state_to(room) } else { way_to(room) };
+            let way = [&way[..], closed].concat();
             cells_of(places.len(), &way, &mut cells);
             places.push(Place { state, kinds: [kind, line] });
         }
@@ -131,6 +138,8 @@ fn input_name(on: On) -> &'static str {
         On::Request => "Request",
         On::Spawned => "Spawned",
         On::SpawnFailed => "SpawnFailed",
+        On::PrecopyRequested => "PrecopyRequested",
+        On::PrecopyRoom => "PrecopyRoom",
         On::StateRequested => "StateRequested",
         On::HandoverSent => "HandoverSent",
         On::HandoverFailed => "HandoverFailed",

@@ -21,7 +21,9 @@ fn kinds() -> Vec<Kind> {
     let kind = |stage, marks, at| Kind { stage, marks, at, states: vec![Inbound::NotAsked], contact: Contact::Open, ended: false };
     let lines = [(Contact::Open, "open"), (Contact::Lost, "lost"), (Contact::Silent, "silent")];
     let mut kinds = Vec::new();
-    for state in [Inbound::NotAsked, Inbound::Asked, Inbound::Arrived, Inbound::Taken, Inbound::Unusable] {
+    for state in
+        [Inbound::NotAsked, Inbound::Precopy, Inbound::Precopied, Inbound::Asked, Inbound::Arrived, Inbound::Taken, Inbound::Unusable]
+    {
         for (contact, line) in &lines[..2] {
             kinds.push(Kind { states: vec![state], contact: *contact, ..kind("Starting", [state_name(state), line], At::Starting) });
         }
@@ -44,6 +46,8 @@ fn kinds() -> Vec<Kind> {
 fn state_name(state: Inbound) -> &'static str {
     match state {
         Inbound::NotAsked => "NotAsked",
+        Inbound::Precopy => "Precopy",
+        Inbound::Precopied => "Precopied",
         Inbound::Asked => "Asked",
         Inbound::Arrived => "Arrived",
         Inbound::Taken => "Taken",

@@ -23,47 +23,54 @@ use std::time::Duration;
 /// `tests/machine_table.rs`; a pair that is not in it does nothing:
 ///
 // takeover:begin
-/// | in                                | input                  | then               | out |
-/// | ---                               | ---                    | ---                | --- |
-/// | Starting(NotAsked)                | Pull                   | Starting(Asked)    | SendPull |
-/// | Starting(Asked, open)             | StateComplete          | Starting(Arrived)  | |
-/// | Starting(Asked, open)             | StateUnusable          | Starting(Unusable) | SendRefuse, CloseUntaken |
-/// | Starting(Arrived)                 | StateTaken             | Starting(Taken)    | |
-/// | Starting(NotAsked, Taken)         | SayReady               | ReadySent          | SendReady |
-/// | Starting, ReadySent               | SayRefuse              | same               | SendRefuse |
-/// | Starting                          | GivenUp                | GivenUp            | CloseUntaken, GivenUp |
-/// | Starting(NotAsked, Arrived, open) | LineClosed             | same, lost (1 s)   | |
-/// | Starting(Taken, Unusable, open)   | LineClosed             | same, lost (1 s)   | |
-/// | ReadySent(open)                   | LineClosed             | same, lost (1 s)   | |
-/// | Starting(Asked, open)             | LineClosed             | same, lost (1 s)   | CloseUntaken |
-/// | Starting(NotAsked, Arrived, open) | LineClosed by us       | same, lost (2 s)   | |
-/// | Starting(Taken, Unusable, open)   | LineClosed by us       | same, lost (2 s)   | |
-/// | ReadySent(open), Granted(open)    | LineClosed by us       | same, lost (2 s)   | |
-/// | Starting(Asked, open)             | LineClosed by us       | same, lost (2 s)   | CloseUntaken |
-/// | Starting(lost)                    | PredecessorDying       | same, due in 1 s   | |
-/// | ReadySent(lost), Granted(lost)    | PredecessorDying       | same, due in 1 s   | |
-/// | Starting(NotAsked, Asked)         | PredecessorEnded       | Alone(starting)    | CloseUntaken, Sole, Answer, PredecessorGone |
-/// | Starting(Arrived)                 | PredecessorEnded       | Alone(Arrived)     | Sole, Answer, PredecessorGone |
-/// | Starting(Taken, Unusable)         | PredecessorEnded       | Alone(starting)    | Sole, Answer, PredecessorGone |
-/// | Starting(lost)                    | Timeout                | GivenUp            | CloseUntaken, GivenUp |
-/// | ReadySent(open)                   | Granted                | Granted            | CloseUntaken, Open, Granted |
-/// | ReadySent                         | GivenUp                | GivenUp            | CloseUntaken, GivenUp |
-/// | ReadySent                         | PredecessorEnded       | Alone(ready)       | CloseUntaken, Open, TakeService(PID), Answer, PredecessorGone |
-/// | ReadySent(lost)                   | Timeout                | GivenUp            | CloseUntaken, GivenUp |
-/// | Granted(open, lost)               | Attach                 | same               | Open |
-/// | Granted(silent)                   | Attach                 | same               | Open, Answer |
-/// | Granted(open)                     | Commit                 | Final              | TakeService, Answer, Committed |
-/// | Granted(open)                     | LineClosed             | same, lost (2 s)   | |
-/// | Granted                           | PredecessorEnded       | Final(ended)       | TakeService(PID), Answer, Committed, PredecessorGone |
-/// | Granted(open)                     | Timeout                | same, due in 1 s   | |
-/// | Granted(lost)                     | Timeout (no probation) | Final              | LineLost, TakeService, Answer, Committed |
-/// | Granted(lost)                     | Timeout (probation)    | same, silent       | LineLost, Answer |
-/// | Final, Alone(ready)               | Attach                 | same               | Open, TakeService, Answer |
-/// | Final(living), GivenUp(living)    | PredecessorEnded       | same, ended        | PredecessorGone |
-/// | Alone(starting, Arrived)          | Attach                 | same               | Sole, Answer |
-/// | Alone(Arrived)                    | StateTaken             | Alone(starting)    | |
-/// | Alone(starting)                   | SayReady (first)       | Alone(ready)       | TellManager, Open, TakeService, Answer |
-/// | Alone(starting)                   | SayReady (successor)   | Alone(ready)       | CloseUntaken, Open, TakeService(PID), Answer |
+/// | in                                 | input                  | then                | out |
+/// | ---                                | ---                    | ---                 | --- |
+/// | Starting(NotAsked)                 | PullPrecopy            | Starting(Precopy)   | SendPrecopyPull |
+/// | Starting(Precopy, open)            | PrecopyComplete        | Starting(Precopied) | |
+/// | Starting(NotAsked, Precopy)        | Pull                   | Starting(Asked)     | SendPull |
+/// | Starting(Precopied)                | Pull                   | Starting(Asked)     | SendPull |
+/// | Starting(Asked, open)              | StateComplete          | Starting(Arrived)   | |
+/// | Starting(Precopy, Precopied, open) | StateUnusable          | Starting(Unusable)  | SendRefuse, CloseUntaken |
+/// | Starting(Asked, open)              | StateUnusable          | Starting(Unusable)  | SendRefuse, CloseUntaken |
+/// | Starting(Arrived)                  | StateTaken             | Starting(Taken)     | |
+/// | Starting(NotAsked, Taken)          | SayReady               | ReadySent           | SendReady |
+/// | Starting, ReadySent                | SayRefuse              | same                | SendRefuse |
+/// | Starting                           | GivenUp                | GivenUp             | CloseUntaken, GivenUp |
+/// | Starting(NotAsked, Arrived, open)  | LineClosed             | same, lost (1 s)    | |
+/// | Starting(Taken, Unusable, open)    | LineClosed             | same, lost (1 s)    | |
+/// | ReadySent(open)                    | LineClosed             | same, lost (1 s)    | |
+/// | Starting(Precopy, Precopied, open) | LineClosed             | same, lost (1 s)    | CloseUntaken |
+/// | Starting(Asked, open)              | LineClosed             | same, lost (1 s)    | CloseUntaken |
+/// | Starting(NotAsked, Arrived, open)  | LineClosed by us       | same, lost (2 s)    | |
+/// | Starting(Taken, Unusable, open)    | LineClosed by us       | same, lost (2 s)    | |
+/// | ReadySent(open), Granted(open)     | LineClosed by us       | same, lost (2 s)    | |
+/// | Starting(Precopy, Precopied, open) | LineClosed by us       | same, lost (2 s)    | CloseUntaken |
+/// | Starting(Asked, open)              | LineClosed by us       | same, lost (2 s)    | CloseUntaken |
+/// | Starting(lost)                     | PredecessorDying       | same, due in 1 s    | |
+/// | ReadySent(lost), Granted(lost)     | PredecessorDying       | same, due in 1 s    | |
+/// | Starting(NotAsked, Precopy)        | PredecessorEnded       | Alone(starting)     | CloseUntaken, Sole, Answer, PredecessorGone |
+/// | Starting(Precopied, Asked)         | PredecessorEnded       | Alone(starting)     | CloseUntaken, Sole, Answer, PredecessorGone |
+/// | Starting(Arrived)                  | PredecessorEnded       | Alone(Arrived)      | Sole, Answer, PredecessorGone |
+/// | Starting(Taken, Unusable)          | PredecessorEnded       | Alone(starting)     | Sole, Answer, PredecessorGone |
+/// | Starting(lost)                     | Timeout                | GivenUp             | CloseUntaken, GivenUp |
+/// | ReadySent(open)                    | Granted                | Granted             | CloseUntaken, Open, Granted |
+/// | ReadySent                          | GivenUp                | GivenUp             | CloseUntaken, GivenUp |
+/// | ReadySent                          | PredecessorEnded       | Alone(ready)        | CloseUntaken, Open, TakeService(PID), Answer, PredecessorGone |
+/// | ReadySent(lost)                    | Timeout                | GivenUp             | CloseUntaken, GivenUp |
+/// | Granted(open, lost)                | Attach                 | same                | Open |
+/// | Granted(silent)                    | Attach                 | same                | Open, Answer |
+/// | Granted(open)                      | Commit                 | Final               | TakeService, Answer, Committed |
+/// | Granted(open)                      | LineClosed             | same, lost (2 s)    | |
+/// | Granted                            | PredecessorEnded       | Final(ended)        | TakeService(PID), Answer, Committed, PredecessorGone |
+/// | Granted(open)                      | Timeout                | same, due in 1 s    | |
+/// | Granted(lost)                      | Timeout (no probation) | Final               | LineLost, TakeService, Answer, Committed |
+/// | Granted(lost)                      | Timeout (probation)    | same, silent        | LineLost, Answer |
+/// | Final, Alone(ready)                | Attach                 | same                | Open, TakeService, Answer |
+/// | Final(living), GivenUp(living)     | PredecessorEnded       | same, ended         | PredecessorGone |
+/// | Alone(starting, Arrived)           | Attach                 | same                | Sole, Answer |
+/// | Alone(Arrived)                     | StateTaken             | Alone(starting)     | |
+/// | Alone(starting)                    | SayReady (first)       | Alone(ready)        | TellManager, Open, TakeService, Answer |
+/// | Alone(starting)                    | SayReady (successor)   | Alone(ready)        | CloseUntaken, Open, TakeService(PID), Answer |
 // takeover:end
 ///
 /// `open`, `lost` and `silent` are the lifeline; `living` and `ended` are the predecessor.
@@ -141,6 +148,10 @@ pub enum Line {
 pub enum Inbound {
     /// It has not been asked for, or cannot come any more.
     NotAsked,
+    /// What can go ahead of it has been asked for, and comes.
+    Precopy,
+    /// What can go ahead of it is here. What changes of that still comes.
+    Precopied,
     /// It has been asked for.
     Asked,
     /// All of it is here, and the program has not taken it.
@@ -151,11 +162,25 @@ pub enum Inbound {
     Unusable,
 }
 
+impl Inbound {
+    /// Whether some of it may be here, and the rest has yet to come.
+    pub fn is_coming(self) -> bool {
+        match self {
+            Inbound::Precopy | Inbound::Precopied | Inbound::Asked => true,
+            Inbound::NotAsked | Inbound::Arrived | Inbound::Taken | Inbound::Unusable => false,
+        }
+    }
+}
+
 /// What comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakeoverInput {
     /// A restarter is built in this process: it has yet to learn what holds already.
     Attach,
+    /// The program asks for what can go ahead of the state.
+    PullPrecopy,
+    /// All that can go ahead has come.
+    PrecopyComplete,
     /// The program asks for the state.
     Pull,
     /// All of the state has come.
@@ -190,6 +215,8 @@ pub enum TakeoverInput {
 /// Carried out before anything else is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prompt {
+    /// Ask the predecessor for what can go ahead of the state.
+    SendPrecopyPull,
     /// Ask the predecessor for the state.
     SendPull,
     /// Tell the predecessor that this process can serve.

@@ -146,6 +146,7 @@ impl TakeoverFacts {
 
     fn put(&mut self, out: Out) {
         let output = match out {
+            Out::SendPrecopyPull => return self.prompts.push_back(Prompt::SendPrecopyPull),
             Out::SendPull => return self.prompts.push_back(Prompt::SendPull),
             Out::SendReady => return self.prompts.push_back(Prompt::SendReady),
             Out::SendRefuse => return self.prompts.push_back(Prompt::SendRefuse),

@@ -5,6 +5,7 @@ use std::fmt;
 /// A law, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TakeoverLaw {
+    PrecopyPullOnce,
     PullOnce,
     ReadyOnce,
     RefuseOnlyWhenDecided,
@@ -32,7 +33,8 @@ pub enum TakeoverLaw {
 }
 
 impl TakeoverLaw {
-    pub const ALL: [TakeoverLaw; 24] = [
+    pub const ALL: [TakeoverLaw; 25] = [
+        TakeoverLaw::PrecopyPullOnce,
         TakeoverLaw::PullOnce,
         TakeoverLaw::ReadyOnce,
         TakeoverLaw::RefuseOnlyWhenDecided,
@@ -63,6 +65,7 @@ impl TakeoverLaw {
 impl fmt::Display for TakeoverLaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            TakeoverLaw::PrecopyPullOnce => "SendPrecopyPull comes once, when the program asks, before it asks for the state",
             TakeoverLaw::PullOnce => "SendPull comes once, when the program asks, before this process is ready",
             TakeoverLaw::ReadyOnce => "SendReady comes once, when the program says so, and never before a state that was asked for",
             TakeoverLaw::RefuseOnlyWhenDecided => "SendRefuse comes when the program or an unusable state decides it, before the grant",

@@ -44,6 +44,7 @@ pub struct TakeoverLaws {
     setting: Setting,
     /// What the program and the predecessor have done.
     attached: bool,
+    pulled_precopy: bool,
     pulled: bool,
     ready: bool,
     complete: bool,
@@ -58,6 +59,7 @@ pub struct TakeoverLaws {
     /// When a verdict or a look is due.
     due: Duration,
     /// Prompts that this step owes.
+    owes_precopy_pull: bool,
     owes_pull: bool,
     owes_ready: bool,
     owes_refusal: bool,
@@ -78,6 +80,7 @@ impl TakeoverLaws {
         TakeoverLaws {
             setting,
             attached: false,
+            pulled_precopy: false,
             pulled: false,
             ready: false,
             complete: false,
@@ -90,6 +93,7 @@ impl TakeoverLaws {
             ended: false,
             owner: Owner::Another,
             due: Duration::ZERO,
+            owes_precopy_pull: false,
             owes_pull: false,
             owes_ready: false,
             owes_refusal: false,
@@ -124,7 +128,7 @@ impl TakeoverLaws {
     }
 
     fn is_coming(&self) -> bool {
-        self.is_ungranted() && self.pulled && !self.complete && !self.unusable
+        self.is_ungranted() && (self.pulled_precopy || self.pulled) && !self.complete && !self.unusable
     }
 
     fn waits(&self) -> bool {
@@ -151,12 +155,17 @@ impl TakeoverLaws {
                 self.attached = true;
                 (self.opened, self.took, self.answers) = (false, false, false);
             }
+            TakeoverInput::PullPrecopy => {
+                self.owes_precopy_pull = self.is_ungranted() && !self.pulled_precopy && !self.pulled && !self.ready;
+                self.pulled_precopy |= self.owes_precopy_pull;
+                self.held |= self.owes_precopy_pull && !self.closed;
+            }
             TakeoverInput::Pull => {
-                self.owes_pull = self.is_ungranted() && !self.pulled && !self.ready;
+                self.owes_pull = self.is_ungranted() && !self.pulled && !self.unusable && !self.ready;
                 self.pulled |= self.owes_pull;
                 self.held |= self.owes_pull && !self.closed;
             }
-            TakeoverInput::StateComplete => self.complete |= self.is_coming() && !self.closed,
+            TakeoverInput::StateComplete => self.complete |= self.pulled && self.is_coming() && !self.closed,
             TakeoverInput::StateUnusable => {
                 self.owes_refusal = self.is_coming() && !self.closed;
                 self.unusable |= self.owes_refusal;
@@ -188,6 +197,8 @@ impl TakeoverLaws {
                 (true, false) => self.due = now.saturating_add(DYING),
                 (false, _) => self.given_up = true,
             },
+            // What changes is only what the program is told of it.
+            TakeoverInput::PrecopyComplete => {}
             TakeoverInput::Granted | TakeoverInput::Commit | TakeoverInput::PredecessorDying | TakeoverInput::Timeout => {}
         }
         if self.owner == Owner::Another {
@@ -203,6 +214,7 @@ impl TakeoverLaws {
     /// Judges a prompt.
     pub fn prompts(&mut self, prompt: Prompt) -> Verdict {
         let (owed, otherwise) = match prompt {
+            Prompt::SendPrecopyPull => (&mut self.owes_precopy_pull, TakeoverLaw::PrecopyPullOnce),
             Prompt::SendPull => (&mut self.owes_pull, TakeoverLaw::PullOnce),
             Prompt::SendReady => (&mut self.owes_ready, TakeoverLaw::ReadyOnce),
             Prompt::SendRefuse => (&mut self.owes_refusal, TakeoverLaw::RefuseOnlyWhenDecided),
@@ -222,7 +234,7 @@ impl TakeoverLaws {
 
     /// Judges that all of that was done.
     pub fn has_prompted(&mut self) -> Verdict {
-        let owes = [&mut self.owes_pull, &mut self.owes_ready, &mut self.owes_refusal, &mut self.owes_manager];
+        let owes = [&mut self.owes_precopy_pull, &mut self.owes_pull, &mut self.owes_ready, &mut self.owes_refusal, &mut self.owes_manager];
         law(!owes.into_iter().any(std::mem::take), TakeoverLaw::SaysWhatTheProgramSays)?;
         law(!self.held || self.can_be_taken(), TakeoverLaw::ClosesWhatNobodyTakes)
     }

@@ -37,8 +37,10 @@ pub use tampered::Tamper;
 use pollflip::internals::machine::TakeoverInput;
 
 /// Every input.
-pub const INPUTS: [TakeoverInput; 15] = [
+pub const INPUTS: [TakeoverInput; 17] = [
     TakeoverInput::Attach,
+    TakeoverInput::PullPrecopy,
+    TakeoverInput::PrecopyComplete,
     TakeoverInput::Pull,
     TakeoverInput::StateComplete,
     TakeoverInput::StateUnusable,

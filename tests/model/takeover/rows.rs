@@ -35,6 +35,7 @@ pub enum Then {
 /// What goes out: prompts and outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Out {
+    SendPrecopyPull,
     SendPull,
     SendReady,
     SendRefuse,
@@ -111,6 +112,8 @@ const LOST: &[Contact] = &[Contact::Lost];
 const CLOSED: &[TakeoverInput] = &[TakeoverInput::LineClosed { by_us: false }];
 const CLOSED_BY_US: &[TakeoverInput] = &[TakeoverInput::LineClosed { by_us: true }];
 const CLOSED_BY_ANYONE: &[TakeoverInput] = &[TakeoverInput::LineClosed { by_us: false }, TakeoverInput::LineClosed { by_us: true }];
+/// Something of the state may be here, and the rest has yet to come.
+const COMING: &[Inbound] = &[Inbound::Precopy, Inbound::Precopied, Inbound::Asked];
 const ENDED: &[TakeoverInput] = &[TakeoverInput::PredecessorEnded];
 
 #[rustfmt::skip]
@@ -120,10 +123,14 @@ pub const TAKEOVER_ROWS: &[TakeoverRow] = &[
     row("attach-silent", &[TakeoverInput::Attach], GRANTED).contact(&[Contact::Silent]).out(&[Out::TakeBack, Out::Open, Out::Answer]),
     row("attach-alone", &[TakeoverInput::Attach], ALONE).out(&[Out::TakeBack, Out::Sole, Out::Answer]),
     row("attach-serving", &[TakeoverInput::Attach], &[At::Serving, At::Final]).out(&[Out::TakeBack, Out::Open, Out::TakeAgain, Out::Answer]),
-    row("pull", &[TakeoverInput::Pull], STARTING).state(&[Inbound::NotAsked]).then(&[Then::State(Inbound::Asked)]).out(&[Out::SendPull]),
+    row("pull-precopy", &[TakeoverInput::PullPrecopy], STARTING).state(&[Inbound::NotAsked])
+        .then(&[Then::State(Inbound::Precopy)]).out(&[Out::SendPrecopyPull]),
+    row("precopy-complete", &[TakeoverInput::PrecopyComplete], STARTING).state(&[Inbound::Precopy]).contact(OPEN)
+        .then(&[Then::State(Inbound::Precopied)]),
+    row("pull", &[TakeoverInput::Pull], STARTING).state(&[Inbound::NotAsked, Inbound::Precopy, Inbound::Precopied]).then(&[Then::State(Inbound::Asked)]).out(&[Out::SendPull]),
     row("state-complete", &[TakeoverInput::StateComplete], STARTING).state(&[Inbound::Asked]).contact(OPEN)
         .then(&[Then::State(Inbound::Arrived)]),
-    row("state-unusable", &[TakeoverInput::StateUnusable], STARTING).state(&[Inbound::Asked]).contact(OPEN)
+    row("state-unusable", &[TakeoverInput::StateUnusable], STARTING).state(COMING).contact(OPEN)
         .then(&[Then::State(Inbound::Unusable)]).out(&[Out::SendRefuse, Out::CloseUntaken]),
     row("state-taken", &[TakeoverInput::StateTaken], &[At::Starting, At::Alone]).state(&[Inbound::Arrived])
         .then(&[Then::State(Inbound::Taken)]),
@@ -139,15 +146,15 @@ pub const TAKEOVER_ROWS: &[TakeoverRow] = &[
     row("commit", &[TakeoverInput::Commit], GRANTED).contact(OPEN)
         .then(&[Then::To(At::Final)]).out(&[Out::Take, Out::Answer, Out::Committed]),
     row("given-up", &[TakeoverInput::GivenUp], UNGRANTED).then(&[Then::To(At::GivenUp)]).out(&[Out::CloseUntaken, Out::GivenUp]),
-    row("closed-amid-the-state", CLOSED, STARTING).state(&[Inbound::Asked]).contact(OPEN)
+    row("closed-amid-the-state", CLOSED, STARTING).state(COMING).contact(OPEN)
         .then(&[Then::Contact(Contact::Lost), Then::WaitForTheDying]).out(&[Out::CloseUntaken]),
     row("closed", CLOSED, UNGRANTED).contact(OPEN).then(&[Then::Contact(Contact::Lost), Then::WaitForTheDying]),
-    row("closed-by-us-amid-the-state", CLOSED_BY_US, STARTING).state(&[Inbound::Asked]).contact(OPEN)
+    row("closed-by-us-amid-the-state", CLOSED_BY_US, STARTING).state(COMING).contact(OPEN)
         .then(&[Then::Contact(Contact::Lost), Then::WaitForTheHeldUp]).out(&[Out::CloseUntaken]),
     row("closed-by-us", CLOSED_BY_US, UNGRANTED).contact(OPEN).then(&[Then::Contact(Contact::Lost), Then::WaitForTheHeldUp]),
     row("closed-after-the-grant", CLOSED_BY_ANYONE, GRANTED).contact(OPEN).then(&[Then::Contact(Contact::Lost), Then::WaitForTheHeldUp]),
     row("dying", &[TakeoverInput::PredecessorDying], &[At::Starting, At::ReadySent, At::Granted]).contact(LOST).then(&[Then::Postpone]),
-    row("ended-before-the-state", ENDED, STARTING).state(&[Inbound::NotAsked, Inbound::Asked])
+    row("ended-before-the-state", ENDED, STARTING).state(&[Inbound::NotAsked, Inbound::Precopy, Inbound::Precopied, Inbound::Asked])
         .then(&[Then::To(At::Alone), Then::State(Inbound::NotAsked)]).out(&[Out::CloseUntaken, Out::Sole, Out::Answer, Out::Gone]),
     row("ended-after-the-state", ENDED, STARTING).state(&[Inbound::Arrived, Inbound::Taken, Inbound::Unusable])
         .then(&[Then::To(At::Alone)]).out(&[Out::Sole, Out::Answer, Out::Gone]),

@@ -16,6 +16,8 @@ pub const PROBATIONER: Setting = Setting::Successor(Some(PROBATION));
 pub const SUCCESSORS: [Setting; 2] = [SUCCESSOR, PROBATIONER];
 
 pub const STARTING: &[TakeoverInput] = &[TakeoverInput::Attach];
+pub const COPYING: &[TakeoverInput] = &[TakeoverInput::Attach, TakeoverInput::PullPrecopy];
+pub const COPIED: &[TakeoverInput] = &[TakeoverInput::Attach, TakeoverInput::PullPrecopy, TakeoverInput::PrecopyComplete];
 pub const ASKED: &[TakeoverInput] = &[TakeoverInput::Attach, TakeoverInput::Pull];
 pub const ARRIVED: &[TakeoverInput] = &[TakeoverInput::Attach, TakeoverInput::Pull, TakeoverInput::StateComplete];
 pub const TAKEN: &[TakeoverInput] = &[TakeoverInput::Attach, TakeoverInput::Pull, TakeoverInput::StateComplete, TakeoverInput::StateTaken];
@@ -53,6 +55,8 @@ pub const TOLD_GONE: TakeoverOutput = told(TakeoverNotice::PredecessorGone);
 pub fn way_to(setting: Setting, at: At, state: Inbound, contact: Contact, ended: bool) -> Vec<TakeoverInput> {
     let starting = match state {
         Inbound::NotAsked => STARTING,
+        Inbound::Precopy => COPYING,
+        Inbound::Precopied => COPIED,
         Inbound::Asked => ASKED,
         Inbound::Arrived => ARRIVED,
         Inbound::Taken => TAKEN,
