@@ -95,7 +95,7 @@ fn promise_07_the_program_learns_of_a_late_grant_before_it_goes_on() {
     log::set_max_level(LevelFilter::Trace);
     for calls in 0..100 {
         let (simulation, mut restarter) = with_a_successor_that_is_ready(None, calls);
-        let State::AwaitingReady { handover: Handover::Granting, .. } = simulation::state(&restarter) else { continue };
+        let State::AwaitingReady { handover: Handover::Granting { .. }, .. } = simulation::state(&restarter) else { continue };
         simulation::pass(&simulation, &mut restarter, RETRY);
         SIMULATION.set(Some(simulation.clone()));
         let before = simulation.passed();
@@ -114,7 +114,7 @@ fn promise_07_the_program_learns_of_a_late_grant_before_it_learns_of_its_predece
     for calls in 0..100 {
         let (mut predecessor, lifeline) = Predecessor::new(false, None);
         let (simulation, mut restarter) = with_a_successor_that_is_ready(Some((&mut predecessor, lifeline)), calls);
-        let State::AwaitingReady { handover: Handover::Granting, .. } = simulation::state(&restarter) else { continue };
+        let State::AwaitingReady { handover: Handover::Granting { .. }, .. } = simulation::state(&restarter) else { continue };
         predecessor.does(ENDS);
         simulation::pass(&simulation, &mut restarter, RETRY);
         let events: Vec<_> = std::iter::from_fn(|| restarter.poll()).collect();

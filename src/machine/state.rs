@@ -156,6 +156,14 @@ use super::words::{Attempt, Cause, Ticket};
 /// successor turn out to have failed. *GivingUp* is the end of all waiting: what is final is told as if all knew it, and a child that was
 /// killed is taken for ended.
 ///
+/// In *Precopy* the program serves, and gives what can go ahead of the state. The deadline is that of the
+/// restart: nothing stands still. *PrecopyRoom* may come any number of times. A successor that has asked for
+/// what goes ahead must ask for the state too, before it is ready.
+///
+/// In *LettingGo* all know that the restart is final, but for the program. It is told a moment later, since
+/// it has the same connections as the successor, and dropping them takes the processor time that the
+/// successor needs at that moment. A program that has handed nothing over is told at once.
+///
 /// *TellStopping* comes out once after a `Stop`, before all that waits, as soon as no other process has a claim to the service: not
 /// before `Sole` or `Opened`, and not while a successor has it. What is heard of the predecessor (*Predecessor*, in every state) is told
 /// in the order in which it came, but after a *HandedOff* or a *Commit*: the program goes on for a while after each thing that it is
