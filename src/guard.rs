@@ -47,6 +47,10 @@
 //!   into the background: start it in the foreground.
 //! - Then the [`Policy`] says whether the guard starts the service again. It is started by the same
 //!   path, even if the file there is broken: [strikes](Guard::strikes) set a limit to that.
+//! - What the service stores (FDSTORE) the guard keeps while the service is dead, and gives it to
+//!   the next start, as systemd does: sockets from number 3 on, by name. What has hung up goes.
+//!   When the guard is told to end, or starts the service no more, the store is emptied. The next
+//!   start also learns how the service has ended before, and how many strikes there are.
 //! - The guard ends when no generation is left: with the status of the last one, or by the same
 //!   signal. PID 1 cannot die of a signal, and ends with 128 and its number.
 //! - Before Linux 6.15 only the parent of a process learns how it ended. The parent of the last
@@ -67,6 +71,7 @@ mod command;
 mod driver;
 mod family;
 mod manager;
+mod store;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -97,6 +102,7 @@ pub struct Guard {
     /// Another program than this one, with its arguments.
     command: Option<(OsString, Vec<OsString>)>,
     rules: Rules,
+    store: Option<usize>,
 }
 
 impl Guard {
@@ -104,7 +110,7 @@ impl Guard {
     pub fn new() -> Guard {
         let strikes = Strikes { count: 5, within: Duration::from_secs(60) };
         let rules = Rules { policy: Policy::No, strikes, delay: Duration::from_millis(100), ready: None };
-        Guard { active: true, command: None, rules }
+        Guard { active: true, command: None, rules, store: None }
     }
 
     /// A guard if this process is PID 1, or `POLLFLIP_GUARD` is `1` in its environment.
@@ -146,7 +152,8 @@ impl Guard {
     }
 
     /// A service that has ended so often within so long is not started again; five times in a
-    /// minute, unless this is set.
+    /// minute, unless this is set. An end by SIGKILL, SIGTERM, SIGINT or SIGHUP does not count, unless
+    /// the guard has sent that itself or the kernel ended the process for memory: somebody wanted it.
     pub fn strikes(mut self, count: u32, within: Duration) -> Guard {
         self.rules.strikes = Strikes { count, within };
         self
@@ -165,6 +172,14 @@ impl Guard {
         self
     }
 
+    /// How many descriptors the service can store here (FDSTORE of systemd's protocol), to get them
+    /// back when it is started again: 512 unless this is set, or fewer if the guard may not have so
+    /// many. A service that is never started again ([`Policy::No`]) can store none.
+    pub fn store(mut self, size: usize) -> Guard {
+        self.store = Some(size);
+        self
+    }
+
     /// Call this on the first line of `main`. In the service it returns `None` at once. In the guard
     /// it returns when the service has ended, and says how the service has ended.
     ///
@@ -175,8 +190,9 @@ impl Guard {
     /// # Errors
     ///
     /// The operating system is not Linux; the service cannot be started at all; this program has more rights than its caller; this
-    /// process has more threads; `/proc` is not there, or is that of another PID namespace; a
-    /// system call that a guard needs fails.
+    /// process has more threads; `/proc` is not there, or is that of another PID namespace; the
+    /// [store](Guard::store) is to hold more descriptors than this process may have; a system call
+    /// that a guard needs fails.
     pub fn enter(self) -> Result<Option<Ended>, Error> {
         if !self.active || self.command.is_none() && is_guarded() {
             return Ok(None);
@@ -217,7 +233,7 @@ impl Guard {
         // An ignored one would take the status of each child away.
         sys::set_to_default(libc::SIGCHLD);
         sys::take_orphans_in().map_err(Error::os("cannot become a subreaper"))?;
-        Driver::new(command, self.rules)?.run()
+        Driver::new(command, self.rules, self.store)?.run()
     }
 }
 

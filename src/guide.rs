@@ -160,6 +160,10 @@
 //! | `--strikes N/SECONDS` | a service that has ended N times within so long is not started again (5/60) |
 //! | `--delay MS` | so long after its end it is started again (100) |
 //! | `--ready SECONDS` | a service that has not said by then that it is ready is killed |
+//! | `--store N` | so many descriptors are kept for the next start (512; none with `--restart no`) |
+//!
+//! An end is no strike if somebody has wanted it: by SIGKILL, SIGTERM, SIGINT or SIGHUP, unless the
+//! guard has sent that or the kernel has ended the process for memory.
 //!
 //! A service that is started again is started by the same path. After a failed deploy that is the
 //! broken file, until strikes end it: put the old file back when a restart has failed.
@@ -176,6 +180,28 @@
 //!
 //! If the program cannot be started, the guard ends with 127 if it is not there, and with 126
 //! otherwise. If there can be no guard (no `/proc`), it ends with 125.
+//!
+//! ## What a guard keeps
+//!
+//! A service that stores descriptors (`FDSTORE=1` of systemd's notify protocol) gets them back when
+//! the guard starts it again, however it has ended: from number 3 on, named by `LISTEN_FDNAMES`,
+//! behind the sockets that a manager has passed. Any program that knows how to use the store of
+//! systemd can use this one.
+//!
+//! | | |
+//! | --- | --- |
+//! | how many | the variable `FDSTORE` says it, as with systemd from version 254 on |
+//! | which names | printable ASCII without `:`, 255 bytes at most; else the name is `stored` |
+//! | all names | 128 KiB together, or what the environment leaves: with more no program can be started; what goes beyond is left out, which the guard says |
+//! | the same open file twice | is stored once, under its first name |
+//! | what hangs up | is closed, unless it was stored with `FDPOLL=0` |
+//! | who may store | the main process and its descendants, but no earlier generation |
+//! | the guard is told to end, or starts the service no more | the store is emptied at once |
+//! | descriptors that the guard was born with, from number 3 on | only a start with an empty store gets them, besides the sockets of a manager |
+//!
+//! A start after an end also gets `POLLFLIP_LAST_END` (`exit:3`, `signal:11`, `memory`, `unknown`)
+//! and `POLLFLIP_STRIKES`, the number of strikes. A service that has found out what the one before
+//! died of, and goes on without that, sends `X_POLLFLIP_ABSOLVED=1`: the last end is no strike then.
 //!
 //! ## What a guard needs
 //!

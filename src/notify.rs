@@ -1,4 +1,5 @@
-//! The other side of sd_notify: what a service tells the process that watches over it.
+//! What a service and the process that watches over it tell each other: the messages of sd_notify,
+//! and what a guard tells in the environment of the next start.
 //!
 //! Knows: the protocol's words. Does not know: sockets, who may say what, and what comes of it.
 //! Nothing is kept of a message, and nothing is allocated for it: a message may be anything, and
@@ -6,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::error::Exit;
 use crate::machine::supervision::Notification;
 
 /// The longest message that is taken in, as with systemd.
@@ -14,7 +16,77 @@ pub const MAX_MESSAGE: usize = 4096;
 /// The words that a guard does not pass on to a manager above it. They name processes that only the
 /// guard watches, or go with a descriptor that only the guard gets. The guard says STOPPING itself,
 /// when the whole service stops.
-const OURS: [&str; 9] = ["MAINPID", "MAINPIDFD", "MAINPIDFDID", "BARRIER", "FDSTORE", "FDSTOREREMOVE", "FDNAME", "FDPOLL", "STOPPING"];
+const OURS: [&str; 10] =
+    ["MAINPID", "MAINPIDFD", "MAINPIDFDID", "BARRIER", "FDSTORE", "FDSTOREREMOVE", "FDNAME", "FDPOLL", "STOPPING", ABSOLVED];
+
+/// Says that the end of the main process before is no strike. Only a guard knows this word.
+const ABSOLVED: &str = "X_POLLFLIP_ABSOLVED";
+
+/// How many descriptors the manager stores for the service, in the environment: a guard's, and that
+/// of systemd from version 254 on.
+pub const STORE_SIZE: &str = "FDSTORE";
+/// How the main process before has ended, in the environment of the next start; as
+/// [`end_as_text`] has it.
+pub const LAST_END: &str = "POLLFLIP_LAST_END";
+/// How many strikes there are by now, the last end included; beside [`LAST_END`].
+pub const STRIKES: &str = "POLLFLIP_STRIKES";
+
+/// The name that systemd gives to a descriptor that is stored without a fit one.
+pub const UNNAMED: &str = "stored";
+/// The longest name of a stored descriptor.
+pub const MAX_FDNAME: usize = 255;
+
+/// What a message wants done with the descriptors that a manager stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish<'a> {
+    /// Those that come with the message are stored.
+    Store {
+        /// Under this name.
+        name: &'a str,
+        /// Until they hang up; otherwise for as long as the service is.
+        watched: bool,
+    },
+    /// All of this name are closed.
+    Remove {
+        /// The name.
+        name: &'a str,
+    },
+}
+
+/// Whether LISTEN_FDNAMES can have such a name in it.
+pub fn is_fit_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_FDNAME && name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':')
+}
+
+/// An end as [`LAST_END`] tells it.
+pub fn end_as_text(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exit:{code}"),
+        Exit::Signal(signal) => format!("signal:{signal}"),
+        Exit::OutOfMemory => "memory".into(),
+        Exit::Unknown => "unknown".into(),
+    }
+}
+
+/// The end that a text tells; `None`: none.
+pub fn end_of_text(text: &str) -> Option<Exit> {
+    match text {
+        "memory" => return Some(Exit::OutOfMemory),
+        "unknown" => return Some(Exit::Unknown),
+        _ => {}
+    }
+    let (how, number) = text.split_once(':')?;
+    let number = number_below(number, 256)?;
+    match how {
+        "exit" => Some(Exit::Code(number)),
+        "signal" if number > 0 => Some(Exit::Signal(number)),
+        _ => None,
+    }
+}
+
+fn number_below(text: &str, limit: u64) -> Option<i32> {
+    number(text).filter(|number| *number < limit).map(|number| number as i32)
+}
 
 /// One message, as it came.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +114,19 @@ impl<'a> Message<'a> {
             reloading: self.says("RELOADING"),
             stopping: self.says("STOPPING"),
             extend: self.value("EXTEND_TIMEOUT_USEC").and_then(number).map(Duration::from_micros),
+            absolved: self.says(ABSOLVED),
         }
+    }
+
+    /// What it wants of the store, if that is anything. As with systemd, one that removes stores
+    /// nothing.
+    pub fn wish(&self) -> Option<Wish<'a>> {
+        let name = self.value("FDNAME").filter(|name| is_fit_name(name));
+        if self.says("FDSTOREREMOVE") {
+            return name.map(|name| Wish::Remove { name });
+        }
+        let watched = self.value("FDPOLL") != Some("0");
+        self.says("FDSTORE").then_some(Wish::Store { name: name.unwrap_or(UNNAMED), watched })
     }
 
     /// Whether the sender waits until this and all before it has been taken in: the descriptor that
@@ -103,6 +187,32 @@ mod tests {
         assert_eq!(told("MAINPID=2147483647").main, Some(i32::MAX as u32));
         assert_eq!(told("MAINPID=5\nMAINPID=6").main, Some(5), "the first counts, as with systemd");
         assert_eq!(told("EXTEND_TIMEOUT_USEC=18446744073709551615").extend, Some(Duration::from_micros(u64::MAX)));
+    }
+
+    #[test]
+    fn wishes_are_those_of_systemd() {
+        let wish = |text: &'static str| Message::new(text.as_bytes()).expect("a text").wish();
+        let store = |name, watched| Some(Wish::Store { name, watched });
+        assert_eq!(wish("FDSTORE=1"), store("stored", true));
+        assert_eq!(wish("FDSTORE=1\nFDNAME=web\nFDPOLL=0"), store("web", false));
+        for unfit in ["", "a:b", "\u{e4}", "tab\t"] {
+            assert_eq!(Message::new(format!("FDNAME={unfit}\nFDSTORE=1").as_bytes()).unwrap().wish(), store("stored", true), "{unfit:?}");
+        }
+        assert!(is_fit_name(&"x".repeat(255)) && !is_fit_name(&"x".repeat(256)));
+        assert_eq!(wish("FDSTOREREMOVE=1\nFDNAME=web\nFDSTORE=1"), Some(Wish::Remove { name: "web" }));
+        for nothing in ["FDSTOREREMOVE=1", "FDSTOREREMOVE=1\nFDNAME=a:b", "FDNAME=web", "FDSTORE=2", "FDPOLL=0"] {
+            assert_eq!(wish(nothing), None, "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_read_as_it_is_written() {
+        for exit in [Exit::Code(0), Exit::Code(255), Exit::Signal(9), Exit::Signal(64), Exit::OutOfMemory, Exit::Unknown] {
+            assert_eq!(end_of_text(&end_as_text(exit)), Some(exit));
+        }
+        for nonsense in ["", "exit", "exit:", "exit:-1", "exit:256", "signal:0", "signal:999", "died:1", "memory:1"] {
+            assert_eq!(end_of_text(nonsense), None, "{nonsense:?}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(crate) use children::{end_by, ended_child, foreground_of, ignore, reap, set_
 pub(crate) use descriptors::{Descriptors, name_of, named_by};
 pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
-pub(crate) use guarding::{Datagram, exit_of_another, fork_and_execute, pass_credentials, receive_datagram};
+pub(crate) use guarding::{Datagram, exit_of_another, fork_and_execute, is_same_open_file, pass_credentials, receive_datagram};
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use oom::{OomKills, OomScore, OwnOomScore, own_oom_score};
 pub(crate) use orders::{Execution, Spawn};
@@ -61,7 +61,7 @@ pub(crate) use spawn::{may_enter, spawn};
 pub(crate) use unix::{
     adopt, duplicate, file_id, identity, identity_behind, identity_of, is_at_default, is_readable_within, may_grow_to, peek,
 };
-pub(crate) use watched::{Countdown, Flag, SignalQueue, pipe};
+pub(crate) use watched::{Countdown, Flag, HangUps, SignalQueue, pipe};
 
 /// Whether this system has what a restart needs.
 pub(crate) const CAN_RESTART: bool = true;

@@ -17,20 +17,21 @@ use nix::sys::socket::{SockaddrStorage, getpeername, getsockname, getsockopt, so
 use nix::sys::stat::{SFlag, fstat};
 
 use crate::error::Error;
+use crate::notify::{LAST_END, STRIKES};
 use crate::sys::{self, PerProcess};
 use crate::wire::{self, LIFELINE_VARIABLE, Place};
 
 pub(crate) use environment::{GUARDED, NOTIFY_SOCKET, guard, handed_down};
 pub(crate) use manager::{Barrier, EXTENSION, Notifier, begin_anew, is_there, ready};
 
-const LISTEN_PID: &str = "LISTEN_PID";
-const LISTEN_FDS: &str = "LISTEN_FDS";
-const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
+pub(crate) const LISTEN_PID: &str = "LISTEN_PID";
+pub(crate) const LISTEN_FDS: &str = "LISTEN_FDS";
+pub(crate) const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 /// What newer versions set beside [`LISTEN_PID`]: the process by its pidfd. The library of systemd takes no sockets if that is another one.
 const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 /// The variables that are about one process, and not handed down as they are: those of socket activation, and the one by which a program
 /// knows whether the watchdog is waiting for it. Without it, that is each process that reads WATCHDOG_USEC.
-pub(crate) const FOR_ONE_PROCESS: [&str; 5] = [LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS, LISTEN_FDNAMES, "WATCHDOG_PID"];
+pub(crate) const FOR_ONE_PROCESS: [&str; 7] = [LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS, LISTEN_FDNAMES, "WATCHDOG_PID", LAST_END, STRIKES];
 /// The number of the first socket that is passed.
 pub(crate) const FIRST_PASSED: RawFd = 3;
 /// What a predecessor writes into LISTEN_PID: it cannot know the number of the process it is about to start.

@@ -22,7 +22,8 @@ const EARLIER: u32 = 1;
 const MAIN: u32 = 2;
 const STRAY: u32 = 3;
 
-const NOTHING: Notification = Notification { main: None, has_heard: false, ready: false, reloading: false, stopping: false, extend: None };
+const NOTHING: Notification =
+    Notification { main: None, has_heard: false, ready: false, reloading: false, stopping: false, extend: None, absolved: false };
 
 /// Under what an effect is seen, with the word for it.
 const SETTINGS: [(&str, Policy, u32, bool); 4] = [
@@ -157,6 +158,7 @@ fn facts() -> Vec<(&'static str, Fact)> {
         ("RELOADING", from_main(Notification { reloading: true, ..NOTHING })),
         ("STOPPING", from_main(Notification { stopping: true, ..NOTHING })),
         ("EXTEND_TIMEOUT_USEC", from_main(Notification { extend: Some(1000 * SECOND), ..NOTHING })),
+        ("ABSOLVED", from_main(Notification { absolved: true, ..NOTHING })),
         ("anything of an earlier one", Fact::Notified(EARLIER, Notification { main: Some(EARLIER), ready: true, ..NOTHING })),
         ("Ended, the main one", Fact::Ended(MAIN, Exit::Signal(SIGSEGV))),
         ("Ended, the last earlier one", Fact::Ended(EARLIER, Exit::Code(0))),
@@ -181,6 +183,7 @@ fn deed(deed: Deed) -> String {
         Deed::SignalStrays(nix::libc::SIGKILL) => "SignalStrays(KILL)".into(),
         Deed::SignalStrays(_) => "SignalStrays".into(),
         Deed::TellStrays(_) => "TellStrays".into(),
+        Deed::EmptyStore => "EmptyStore".into(),
         Deed::Tell(remark) => format!("{remark:?}").split('(').next().unwrap_or_default().into(),
     }
 }

@@ -113,9 +113,11 @@ pub(crate) fn fork_and_execute(_what: &Execution<'_>) -> io::Result<u32> {
 #[derive(Debug)]
 pub(crate) struct Datagram {
     pub(crate) length: usize,
+    pub(crate) descriptors: Vec<OwnedFd>,
     pub(crate) sender: u32,
     pub(crate) process: Option<Process>,
     pub(crate) truncated: bool,
+    pub(crate) lacks_descriptors: bool,
 }
 
 pub(crate) fn pass_credentials(_socket: &impl AsFd) -> io::Result<()> {
@@ -124,6 +126,38 @@ pub(crate) fn pass_credentials(_socket: &impl AsFd) -> io::Result<()> {
 
 pub(crate) fn receive_datagram(_socket: &impl AsFd, _buffer: &mut [u8]) -> io::Result<Datagram> {
     Err(unsupported())
+}
+
+pub(crate) fn is_same_open_file(_one: &impl AsFd, _other: &impl AsFd) -> io::Result<bool> {
+    Err(unsupported())
+}
+
+/// Descriptors that are watched for their end alone.
+#[derive(Debug)]
+pub(crate) struct HangUps(Infallible);
+
+impl HangUps {
+    pub(crate) fn new() -> io::Result<HangUps> {
+        Err(unsupported())
+    }
+
+    pub(crate) fn watch(&self, _fd: &impl AsFd, _key: u64) -> io::Result<bool> {
+        match self.0 {}
+    }
+
+    pub(crate) fn unwatch(&self, _fd: &impl AsFd) {
+        match self.0 {}
+    }
+
+    pub(crate) fn next(&self) -> Option<u64> {
+        match self.0 {}
+    }
+}
+
+impl AsFd for HangUps {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.0 {}
+    }
 }
 
 pub(crate) fn exit_of_another(_process: &Process) -> Exit {

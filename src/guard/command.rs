@@ -10,20 +10,30 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::SigSet;
 use nix::unistd::{AccessFlags, access};
 
 use crate::config::RestartConfig;
-use crate::error::Error;
+use crate::error::{Error, Exit};
+use crate::notify::{LAST_END, STORE_SIZE, STRIKES, end_as_text};
 use crate::sys::{self, Execution};
-use crate::systemd::{GUARDED, NOTIFY_SOCKET};
+use crate::systemd::{FIRST_PASSED, GUARDED, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET};
 
 use super::ASKED;
+use super::store::Store;
 
 /// Variables that name the process that a manager has started: that is the service then.
-const OF_THE_PROCESS: [&str; 3] = ["SYSTEMD_EXEC_PID", "WATCHDOG_PID", "LISTEN_PID"];
+const OF_THE_PROCESS: [&str; 3] = ["SYSTEMD_EXEC_PID", "WATCHDOG_PID", LISTEN_PID];
 /// Variables that are the guard's, or name a process in another way than by its number.
-const NOT_PASSED: [&str; 5] = [NOTIFY_SOCKET, ASKED, GUARDED, "LISTEN_PIDFDID", "MAINPID"];
+const NOT_PASSED: [&str; 8] = [NOTIFY_SOCKET, ASKED, GUARDED, "LISTEN_PIDFDID", "MAINPID", STORE_SIZE, LAST_END, STRIKES];
+/// The longest text that a program is given as a variable, and all of them together if the stack
+/// may not be larger: the limits of the kernel.
+const LONGEST_VARIABLE: usize = 128 * 1024;
+/// However large the stack may become.
+const MOST_OF_ALL: usize = 6 * 1024 * 1024;
+/// What the kernel puts beside them, with room for a path that is looked up later.
+const BESIDE: usize = 16 * 1024;
 /// Where programs are when nobody says where.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -35,6 +45,8 @@ pub(super) struct Command {
     arguments: Vec<CString>,
     environment: Vec<CString>,
     pid_variables: Vec<&'static str>,
+    /// The sockets that a manager has passed: so many, and their names.
+    activation: Option<(usize, String)>,
     mask: SigSet,
     default_signals: Vec<i32>,
 }
@@ -69,7 +81,26 @@ impl Command {
         environment.push(variable(GUARDED.as_ref(), own.as_ref())?);
         // All Rust programs ignore SIGPIPE, and no program expects that.
         let default_signals = vec![libc::SIGCHLD, libc::SIGPIPE];
-        Ok(Command { program, arguments, environment, pid_variables, mask, default_signals })
+        let activation = activation(pid_variables.contains(&LISTEN_PID));
+        Ok(Command { program, arguments, environment, pid_variables, activation, mask, default_signals })
+    }
+
+    /// How many bytes of names of stored descriptors the service can be given, each with the colon
+    /// after it. With more of them no program is executed.
+    pub(super) fn room_for_names(&self) -> usize {
+        let stack = getrlimit(Resource::RLIMIT_STACK).map_or(0, |(soft, _)| soft);
+        let all = usize::try_from(stack / 4).unwrap_or(usize::MAX).clamp(LONGEST_VARIABLE, MOST_OF_ALL);
+        let each = |text: &CString| text.as_bytes_with_nul().len() + size_of::<usize>();
+        let taken: usize = self.arguments.iter().chain(&self.environment).map(each).sum();
+        let passed = self.activation.as_ref().map_or(0, |(_, names)| names.len() + 1);
+        let longest = LONGEST_VARIABLE - LISTEN_FDNAMES.len() - 2;
+        longest.min(all.saturating_sub(taken + BESIDE)).saturating_sub(passed)
+    }
+
+    /// Says that descriptors can be stored.
+    pub(super) fn set_store_size(&mut self, size: usize) -> Result<(), Error> {
+        self.environment.push(variable(STORE_SIZE.as_ref(), size.to_string().as_ref())?);
+        Ok(())
     }
 
     /// A signal that the guard ignores, and the service does not.
@@ -88,13 +119,41 @@ impl Command {
     }
 
     /// Starts it. Its path is looked up anew, so that what is there by now is what is started.
-    pub(super) fn start(&self, own_group: bool) -> io::Result<u32> {
+    /// `last`: how it has ended before, and how many strikes there are.
+    pub(super) fn start(&self, own_group: bool, store: &Store, last: Option<(Exit, usize)>) -> io::Result<u32> {
         let program = c_string(self.find().into_os_string(), "the program").map_err(io::Error::from)?;
+        let mut environment = self.environment.clone();
+        let mut pid_variables = self.pid_variables.clone();
+        let mut inherited = Vec::new();
+        if let Some((exit, strikes)) = last {
+            environment.push(text(LAST_END, &end_as_text(exit))?);
+            environment.push(text(STRIKES, &strikes.to_string())?);
+        }
+        if !store.is_empty() {
+            let (passed, mut names) = self.activation.clone().unwrap_or_default();
+            for (name, _) in store.kept() {
+                if !names.is_empty() {
+                    names.push(':');
+                }
+                names += name;
+            }
+            let is_replaced = |variable: &CString| {
+                let name = variable.as_bytes().split(|byte| *byte == b'=').next();
+                [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES].iter().any(|replaced| name == Some(replaced.as_bytes()))
+            };
+            environment.retain(|variable| !is_replaced(variable));
+            environment.push(text(LISTEN_FDS, &(passed + store.len()).to_string())?);
+            environment.push(text(LISTEN_FDNAMES, &names)?);
+            pid_variables.retain(|name| *name != LISTEN_PID);
+            pid_variables.push(LISTEN_PID);
+            inherited.extend(store.kept().map(|(_, descriptor)| descriptor).zip(FIRST_PASSED + passed as i32..));
+        }
         sys::fork_and_execute(&Execution {
             program: &program,
             arguments: &self.arguments,
-            environment: &self.environment,
-            pid_variables: &self.pid_variables,
+            environment: &environment,
+            pid_variables: &pid_variables,
+            inherited: &inherited,
             mask: &self.mask,
             default_signals: &self.default_signals,
             own_group,
@@ -131,6 +190,23 @@ impl Command {
         let missing = || Path::new("/nonexistent").join(&self.program);
         candidates.into_iter().find(is_program).unwrap_or_else(missing)
     }
+}
+
+/// What a manager has passed to this process, or to whichever process it is that starts the service:
+/// some leave LISTEN_PID away.
+fn activation(is_ours: bool) -> Option<(usize, String)> {
+    let count = env::var(LISTEN_FDS).ok()?.parse().ok().filter(|count| is_ours || *count > 0 && env::var_os(LISTEN_PID).is_none())?;
+    let is_open = |number: &usize| sys::identity(FIRST_PASSED.saturating_add(*number as i32)).is_some();
+    let count = (0..count).take_while(is_open).count();
+    let names = env::var(LISTEN_FDNAMES).unwrap_or_default();
+    // As many as there are.
+    let names = names.split(':').filter(|name| !name.is_empty()).chain(std::iter::repeat("unknown")).take(count);
+    Some((count, names.collect::<Vec<_>>().join(":")))
+}
+
+/// A variable of the guard's own.
+fn text(name: &str, value: &str) -> io::Result<CString> {
+    variable(name.as_ref(), value.as_ref()).map_err(io::Error::from)
 }
 
 fn variable(name: &OsStr, value: &OsStr) -> Result<CString, Error> {

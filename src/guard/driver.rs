@@ -17,22 +17,25 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{SockType, setsockopt, sockopt};
 use nix::unistd::{Pid, getpgid, getpgrp};
 use std::os::fd::OwnedFd;
 
 use crate::error::{Error, Exit};
 use crate::machine::supervision::{Deed, Fact, Remark, Rules, Stage, Supervision};
-use crate::notify::{MAX_MESSAGE, Message};
-use crate::sys::{self, Datagram, Process, ProcessKey, SignalQueue};
+use crate::notify::{MAX_MESSAGE, Message, Wish};
+use crate::sys::{self, Datagram, OomKills, Process, ProcessKey, SignalQueue};
 
 use super::command::Command;
 use super::manager::{Manager, RETRY};
+use super::store::{Refused, Store};
 use super::{Ended, family, watched_signals};
 
 const SIGNALS: Token = Token(0);
 const NOTIFICATIONS: Token = Token(1);
 const PROCESSES: Token = Token(2);
+const STORE: Token = Token(3);
 /// So many messages, and so many signals, are taken in before anything else is looked at.
 const TURN: usize = 64;
 /// More messages than a queue holds, where the kernel does not say how many that are.
@@ -43,6 +46,10 @@ const TOLD_OF: u32 = 10;
 const SPARES: usize = 3;
 /// How long a loop rests that cannot wait.
 const REST: Duration = Duration::from_millis(10);
+/// How many descriptors a service can store, if nothing else is said.
+pub(super) const STORE_SIZE: usize = 512;
+/// So many descriptors this process needs besides.
+const OTHERS: usize = 64;
 /// A terminal has sent a signal, and not a process.
 const BY_KERNEL: i32 = 0x80;
 
@@ -51,6 +58,11 @@ pub(super) struct Driver {
     command: Command,
     machine: Supervision,
     manager: Manager,
+    store: Store,
+    /// Whether the store is watched for what has hung up.
+    watches_store: bool,
+    /// Counts what the kernel has ended for memory since there is this main process.
+    oom_kills: Option<OomKills>,
     poll: Poll,
     signals: SignalQueue,
     socket: OwnedFd,
@@ -84,7 +96,13 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(mut command: Command, rules: Rules) -> Result<Driver, Error> {
+    /// `size`: how many descriptors the service can store, if something was said of that.
+    pub(super) fn new(mut command: Command, rules: Rules, size: Option<usize>) -> Result<Driver, Error> {
+        let machine = Supervision::new(rules);
+        let size = if machine.keeps() { store_size(size)? } else { 0 };
+        if size > 0 {
+            command.set_store_size(size)?;
+        }
         let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
         let signals = SignalQueue::new(&watched_signals()).map_err(Error::os("cannot make a signalfd"))?;
         let (socket, address) = notify_socket().map_err(Error::os("cannot make a socket for notifications"))?;
@@ -93,8 +111,11 @@ impl Driver {
         watch(signals.as_fd().as_raw_fd(), SIGNALS).map_err(Error::os("cannot watch signals"))?;
         watch(socket.as_raw_fd(), NOTIFICATIONS).map_err(Error::os("cannot watch notifications"))?;
         Ok(Driver {
+            store: Store::new(size, command.room_for_names()),
+            watches_store: false,
+            oom_kills: None,
             command,
-            machine: Supervision::new(rules),
+            machine,
             manager: Manager::new(),
             poll,
             signals,
@@ -153,6 +174,7 @@ impl Driver {
         self.take_signals();
         self.reap();
         self.look_at_others();
+        self.let_hung_up_go();
         if !self.machine.awaits_strays() {
             self.stray_signal = None;
         }
@@ -181,7 +203,10 @@ impl Driver {
         let mut buffer = [0; MAX_MESSAGE + 1];
         for _ in 0..most {
             match sys::receive_datagram(&self.socket, &mut buffer) {
-                Ok(datagram) => self.heard(&datagram, &buffer[..datagram.length.min(buffer.len())]),
+                Ok(mut datagram) => {
+                    let length = datagram.length.min(buffer.len());
+                    self.heard(&mut datagram, &buffer[..length]);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.unheard = false;
@@ -192,7 +217,7 @@ impl Driver {
         self.unheard = true;
     }
 
-    fn heard(&mut self, datagram: &Datagram, bytes: &[u8]) {
+    fn heard(&mut self, datagram: &mut Datagram, bytes: &[u8]) {
         if !self.knows(datagram) {
             let why = if datagram.sender == 0 { "the process is in another PID namespace" } else { "it is no descendant of this guard" };
             return self.leave_out(datagram.sender, why);
@@ -213,10 +238,68 @@ impl Driver {
         {
             self.forget(pid);
         }
+        if let Some(wish) = message.wish().filter(|_| concerns) {
+            self.grant(wish, datagram);
+        }
         if concerns {
             let stopping = notification.stopping && self.machine.ends_with_main();
             self.manager.pass_on(&message, stopping);
         }
+    }
+
+    /// Does what the service wants of the store.
+    fn grant(&mut self, wish: Wish<'_>, datagram: &mut Datagram) {
+        match wish {
+            Wish::Remove { name } => {
+                let count = self.store.remove(name);
+                log::debug!("process {} has {count} of name {name:?} removed from the store", datagram.sender);
+            }
+            Wish::Store { name, watched } => {
+                if datagram.lacks_descriptors {
+                    self.leave_out(datagram.sender, &format!("this guard has no room for what it stores as {name:?}: raise RLIMIT_NOFILE"));
+                }
+                for descriptor in datagram.descriptors.drain(..) {
+                    if !self.machine.keeps() {
+                        self.leave_out(datagram.sender, "it stores something, and the service is not started again");
+                        break;
+                    }
+                    let why = match self.store.put(name, descriptor, watched) {
+                        Ok(()) => continue,
+                        Err(Refused::Full) => format!("the store has {} descriptors, and no more may be (--store)", self.store.size()),
+                        Err(Refused::NamesTooLong) => {
+                            "no program could be given the names of all that is stored: store under shorter names, or less".into()
+                        }
+                        Err(Refused::Unwatchable(error)) => format!("what it stores cannot be watched: {error}"),
+                    };
+                    self.leave_out(datagram.sender, &format!("descriptor {name:?}: {why}"));
+                }
+                self.watch_store();
+            }
+        }
+    }
+
+    fn watch_store(&mut self) {
+        if let Some(hang_ups) = self.store.hang_ups().filter(|_| !self.watches_store) {
+            let watched = self.poll.registry().register(&mut SourceFd(&hang_ups.as_raw_fd()), STORE, Interest::READABLE);
+            // It is tried again with the next one, and what has hung up is seen in any turn.
+            self.watches_store = watched.is_ok();
+        }
+    }
+
+    fn let_hung_up_go(&mut self) {
+        let count = self.store.remove_hung_up();
+        if count > 0 {
+            log::debug!("{count} descriptors of the store have hung up, and are closed");
+        }
+    }
+
+    fn empty_store(&mut self) {
+        if !self.store.is_empty() {
+            log::info!("{} stored descriptors are closed: the service is not started again", self.store.len());
+        }
+        // With it goes what watches.
+        self.store.clear();
+        self.watches_store = false;
     }
 
     /// Tells of a message that means nothing here, as long as there are few.
@@ -358,6 +441,8 @@ impl Driver {
     }
 
     fn has_ended(&mut self, pid: u32, exit: Exit) {
+        let by_kernel = exit == Exit::Signal(libc::SIGKILL) && self.oom_kills.as_ref().is_some_and(OomKills::has_risen);
+        let exit = if by_kernel && self.machine.main() == Some(pid) { Exit::OutOfMemory } else { exit };
         if self.watched.iter().any(|process| process.pid() == pid) {
             match exit {
                 Exit::Unknown => log::warn!(
@@ -412,6 +497,7 @@ impl Driver {
                     self.signalled.clear();
                     self.signal_strays();
                 }
+                Deed::EmptyStore => self.empty_store(),
                 Deed::Tell(remark) => self.tell(remark),
             }
         }
@@ -433,7 +519,8 @@ impl Driver {
 
     fn start(&mut self) {
         self.told.clear();
-        let started = self.command.start(self.own_group).and_then(|pid| {
+        let last = self.machine.status().map(|exit| (exit, self.machine.strikes(self.now())));
+        let started = self.command.start(self.own_group, &self.store, last).and_then(|pid| {
             let watched = Process::open(pid).and_then(|process| self.watch(process));
             watched.map(|()| pid).inspect_err(|_| {
                 let _ = sys::kill_and_reap(pid);
@@ -454,9 +541,12 @@ impl Driver {
         self.machine.handle(self.now(), fact);
     }
 
-    fn tell(&self, remark: Remark) {
+    fn tell(&mut self, remark: Remark) {
         match remark {
-            Remark::Main(pid) => log::info!("the service is process {pid}"),
+            Remark::Main(pid) => {
+                self.oom_kills = OomKills::since_now();
+                log::info!("the service is process {pid}");
+            }
             Remark::AwaitsSuccessor => log::warn!("the main process has ended in the middle of a restart; its successor may go on"),
             Remark::NotReady(pid) => {
                 log::error!("process {pid} has not said in time that it is ready, and is killed; does it call ready()?")
@@ -472,6 +562,20 @@ impl Driver {
                 log::error!("the service has ended too often (--strikes), and is not started again; its own messages say why")
             }
         }
+    }
+}
+
+/// How many descriptors can be stored: as many as are wanted, or as this process may have.
+fn store_size(wanted: Option<usize>) -> Result<usize, Error> {
+    // While the service is started, it has each of them twice.
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    let possible = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(OTHERS) / 2;
+    match wanted {
+        Some(wanted) if wanted > possible => Err(Error::setting(format!(
+            "a store of {wanted} descriptors needs more than the {limit} that this process may have: raise that (ulimit -n, LimitNOFILE=) to {}",
+            wanted.saturating_mul(2).saturating_add(OTHERS)
+        ))),
+        wanted => Ok(wanted.unwrap_or(STORE_SIZE).min(possible)),
     }
 }
 

@@ -50,6 +50,10 @@ pub struct Supervision {
     last: Option<Exit>,
     /// When the service has ended without a successor, as far back as strikes count.
     ends: VecDeque<Duration>,
+    /// The last of them can still be absolved.
+    absolvable: bool,
+    /// The main process was killed by this guard.
+    killed: bool,
     deeds: VecDeque<Deed>,
 }
 
@@ -64,6 +68,8 @@ impl Supervision {
             closing: false,
             last: None,
             ends: VecDeque::new(),
+            absolvable: false,
+            killed: false,
             deeds: VecDeque::from([Deed::Start]),
         }
     }
@@ -89,6 +95,17 @@ impl Supervision {
     /// How the last generation has ended; `None`: none has been started yet, or none has ended.
     pub fn status(&self) -> Option<Exit> {
         self.last
+    }
+
+    /// How many ends count as strikes now.
+    pub fn strikes(&self, now: Duration) -> usize {
+        self.ends.iter().filter(|end| now.saturating_sub(**end) < self.rules.strikes.within).count()
+    }
+
+    /// Whether what the service stores is of use: it may be started again. [`Deed::EmptyStore`]
+    /// says when that ends.
+    pub fn keeps(&self) -> bool {
+        self.rules.policy != Policy::No && !self.is_told() && !self.closing && self.stage != Stage::Over
     }
 
     /// Whether the service was told to end.
@@ -176,6 +193,7 @@ impl Supervision {
         }
         self.earlier.retain(|earlier| *earlier != pid);
         self.closing = false;
+        self.killed = false;
         self.stage = Stage::Running { main: pid, ready_by, reloading: None };
         self.act(Deed::Tell(Remark::Main(pid)));
         if let Some(signal) = self.told.filter(|_| !has_heard) {
@@ -192,6 +210,9 @@ impl Supervision {
             (Stage::Over | Stage::Starting { due: None } | Stage::Clearing { killed: true, .. }, _) | (_, None) => {}
             (Stage::Running { main, .. }, Some(pid)) if pid == main => {}
             (_, Some(pid)) => self.becomes_main(pid, None, notification.has_heard),
+        }
+        if notification.absolved && self.main() == Some(from) && std::mem::take(&mut self.absolvable) {
+            self.ends.pop_back();
         }
         let longer = notification.extend.map(|by| now.saturating_add(by));
         match &mut self.stage {
@@ -218,7 +239,10 @@ impl Supervision {
         match self.stage {
             Stage::Running { main, reloading, .. } if main == pid => {
                 self.last = Some(exit);
-                self.count_end(now);
+                self.absolvable = self.killed || !is_from_outside(exit);
+                if self.absolvable {
+                    self.count_end(now);
+                }
                 match reloading {
                     Some(until) => {
                         self.stage = Stage::Between { until: until.max(now) };
@@ -257,6 +281,7 @@ impl Supervision {
             return;
         }
         self.told = Some(signal);
+        self.act(Deed::EmptyStore);
         if !heard {
             for earlier in self.earlier.clone() {
                 self.act(Deed::Signal(earlier, signal));
@@ -279,6 +304,7 @@ impl Supervision {
             Stage::Running { main, ready_by, .. } => {
                 let main = *main;
                 *ready_by = None;
+                self.killed = true;
                 self.act(Deed::Tell(Remark::NotReady(main)));
                 self.act(Deed::Signal(main, SIGKILL));
             }
@@ -306,6 +332,7 @@ impl Supervision {
 
     fn finish(&mut self) {
         self.closing = true;
+        self.act(Deed::EmptyStore);
         self.stage = if self.earlier.is_empty() { Stage::Over } else { Stage::Stopping };
     }
 
@@ -330,6 +357,12 @@ impl Supervision {
     fn act(&mut self, deed: Deed) {
         self.deeds.push_back(deed);
     }
+}
+
+/// Whether somebody has ended the process, who may do that as often as they like: such an end is no
+/// strike. When the kernel ends a process for memory, that is [`Exit::OutOfMemory`].
+fn is_from_outside(exit: Exit) -> bool {
+    matches!(exit, Exit::Signal(SIGHUP | SIGINT | SIGKILL | SIGTERM))
 }
 
 /// Whether [`Policy::OnFailure`] starts the service again after such an end. As with systemd, the

@@ -27,16 +27,20 @@ const PIDFD_INFO_EXIT: u64 = 1 << 3;
 /// Room for 253 descriptors, as many as one message can have, the credentials and a pidfd.
 const CONTROL_WORDS: usize = 160;
 
-/// A datagram, whose bytes are in the buffer. Descriptors that came with it are closed already.
+/// A datagram, whose bytes are in the buffer.
 #[derive(Debug)]
 pub(crate) struct Datagram {
     pub(crate) length: usize,
+    /// What came with it.
+    pub(crate) descriptors: Vec<OwnedFd>,
     /// The process that sent it, as the kernel says; 0: one of another PID namespace.
     pub(crate) sender: u32,
     /// The same, held by a pidfd, where the kernel has that.
     pub(crate) process: Option<Process>,
-    /// Bytes or descriptors were left out.
+    /// Bytes were left out.
     pub(crate) truncated: bool,
+    /// Descriptors were left out: this process has no room for them.
+    pub(crate) lacks_descriptors: bool,
 }
 
 /// Has the kernel say who has sent what comes.
@@ -50,7 +54,7 @@ pub(crate) fn pass_credentials(socket: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Receives one datagram, without blocking and without allocating.
+/// Receives one datagram, without blocking, and without allocating but for descriptors.
 pub(crate) fn receive_datagram(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut control = [0u64; CONTROL_WORDS];
@@ -64,8 +68,14 @@ pub(crate) fn receive_datagram(socket: &impl AsFd, buffer: &mut [u8]) -> io::Res
     // SAFETY: the message points to buffers that outlive the call, and their lengths are theirs.
     let received = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &mut message, flags) };
     let length = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-    let mut datagram =
-        Datagram { length, sender: 0, process: None, truncated: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 };
+    let mut datagram = Datagram {
+        length,
+        descriptors: Vec::new(),
+        sender: 0,
+        process: None,
+        truncated: message.msg_flags & libc::MSG_TRUNC != 0,
+        lacks_descriptors: message.msg_flags & libc::MSG_CTRUNC != 0,
+    };
     let mut pidfd = None;
     // SAFETY: the kernel has written whole headers into the buffer, and the CMSG_ functions do not
     // step beyond its end. The numbers behind a header of SCM_RIGHTS or SCM_PIDFD are descriptors
@@ -79,7 +89,7 @@ pub(crate) fn receive_datagram(socket: &impl AsFd, buffer: &mut [u8]) -> io::Res
             match ((*header).cmsg_level, (*header).cmsg_type) {
                 (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                     for index in 0..bytes / mem::size_of::<RawFd>() {
-                        drop(OwnedFd::from_raw_fd(data.cast::<RawFd>().add(index).read_unaligned()));
+                        datagram.descriptors.push(OwnedFd::from_raw_fd(data.cast::<RawFd>().add(index).read_unaligned()));
                     }
                 }
                 (libc::SOL_SOCKET, SCM_PIDFD) if bytes >= mem::size_of::<RawFd>() => {
@@ -115,6 +125,19 @@ pub(crate) fn exit_of_another(process: &Process) -> Exit {
     if result == 0 && u64::from(info[0]) & PIDFD_INFO_EXIT != 0 { Exit::of_wait_status(info[15] as i32) } else { Exit::Unknown }
 }
 
+/// What `kcmp` is asked, which `libc` does not have: whether two descriptors are one open file.
+const KCMP_FILE: libc::c_int = 0;
+
+/// Whether two descriptors of this process are of one open file: one description, and not only one
+/// file. Some kernels and filters do not tell.
+pub(crate) fn is_same_open_file(one: &impl AsFd, other: &impl AsFd) -> io::Result<bool> {
+    let own = std::process::id();
+    let (one, other) = (one.as_fd().as_raw_fd(), other.as_fd().as_raw_fd());
+    // SAFETY: the call takes numbers.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, one as libc::c_ulong, other as libc::c_ulong) };
+    if order < 0 { Err(io::Error::last_os_error()) } else { Ok(order == 0) }
+}
+
 /// Room for `=`, the digits of a process id and a NUL.
 const DIGITS: usize = 12;
 
@@ -130,6 +153,10 @@ pub(crate) fn fork_and_execute(what: &Execution<'_>) -> io::Result<u32> {
     let arguments: Vec<_> = what.arguments.iter().map(|argument| argument.as_ptr()).chain([ptr::null()]).collect();
     let parent = nix::unistd::getpid().as_raw();
     let (ours, theirs) = pipe(false)?;
+    // Above all numbers that the child is to know descriptors by.
+    let above = what.inherited.iter().map(|(_, number)| number + 1).max().unwrap_or(0);
+    let theirs = if theirs.as_raw_fd() < above { super::duplicate(theirs, above)? } else { theirs };
+    let mut placed: Vec<(RawFd, RawFd)> = what.inherited.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
 
     // SAFETY: this process has one thread, as the caller has made sure of, so that the child has a
     // whole copy of everything.
@@ -152,7 +179,7 @@ pub(crate) fn fork_and_execute(what: &Execution<'_>) -> io::Result<u32> {
                 libc::signal(*signal, libc::SIG_DFL);
             }
             libc::prctl(libc::PR_SET_PDEATHSIG, what.death_signal as libc::c_ulong);
-            if libc::getppid() == parent {
+            if place(&mut placed, above) && libc::getppid() == parent {
                 libc::pthread_sigmask(libc::SIG_SETMASK, what.mask.as_ref(), ptr::null_mut());
                 libc::execve(what.program.as_ptr(), arguments.as_ptr(), environment.as_ptr());
             }
@@ -179,6 +206,28 @@ pub(crate) fn fork_and_execute(what: &Execution<'_>) -> io::Result<u32> {
     // SAFETY: the child ends now, and nobody else reaps it; a null is allowed for the status.
     unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
     Err(io::Error::from_raw_os_error(i32::from_ne_bytes(error)))
+}
+
+/// Gives descriptors their numbers, whatever is there; those that stand where another one belongs
+/// first move up.
+///
+/// # Safety
+///
+/// Only for a forked child that executes: what was open at these numbers is closed.
+unsafe fn place(placed: &mut [(RawFd, RawFd)], above: RawFd) -> bool {
+    // SAFETY: the calls take numbers, and nobody else in this process has descriptors any more.
+    unsafe {
+        for (from, _) in placed.iter_mut() {
+            if *from < above {
+                *from = libc::fcntl(*from, libc::F_DUPFD_CLOEXEC, above);
+            }
+            if *from < 0 {
+                return false;
+            }
+        }
+        // Without CLOEXEC.
+        placed.iter().all(|(from, to)| libc::dup2(*from, *to) >= 0)
+    }
 }
 
 /// `=` and the digits, in memory that is there.

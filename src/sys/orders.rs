@@ -32,6 +32,8 @@ pub(crate) struct Execution<'a> {
     pub(crate) environment: &'a [CString],
     /// Variables whose value is the process id of the child.
     pub(crate) pid_variables: &'a [&'a str],
+    /// Descriptors and the numbers that the child knows them by.
+    pub(crate) inherited: &'a [(BorrowedFd<'a>, RawFd)],
     pub(crate) mask: &'a SigSet,
     /// Signals that do there what they do of themselves, whatever they do here.
     pub(crate) default_signals: &'a [i32],

@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -88,4 +90,46 @@ impl AsFd for SignalQueue {
 pub(crate) fn pipe(is_nonblocking: bool) -> io::Result<(OwnedFd, OwnedFd)> {
     let mode = if is_nonblocking { OFlag::O_NONBLOCK } else { OFlag::empty() };
     Ok(pipe2(OFlag::O_CLOEXEC | mode)?)
+}
+
+/// Descriptors that are watched for their end alone: what comes in on them wakes nobody. Readable
+/// when one has hung up.
+#[derive(Debug)]
+pub(crate) struct HangUps(Epoll);
+
+impl HangUps {
+    pub(crate) fn new() -> io::Result<HangUps> {
+        Ok(HangUps(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
+    }
+
+    /// `false`: it is of a kind that never hangs up.
+    pub(crate) fn watch(&self, fd: &impl AsFd, key: u64) -> io::Result<bool> {
+        match self.0.add(fd, EpollEvent::new(EpollFlags::empty(), key)) {
+            Ok(()) => Ok(true),
+            Err(Errno::EPERM) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// To be called before the descriptor is closed: others may have the same open file, and it is
+    /// watched as long as that lives.
+    pub(crate) fn unwatch(&self, fd: &impl AsFd) {
+        // It may never have been watched.
+        let _ = self.0.delete(fd);
+    }
+
+    /// The key of one that has hung up.
+    pub(crate) fn next(&self) -> Option<u64> {
+        let mut events = [EpollEvent::empty()];
+        match self.0.wait(&mut events, EpollTimeout::ZERO) {
+            Ok(1..) => Some(events[0].data()),
+            _ => None,
+        }
+    }
+}
+
+impl AsFd for HangUps {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use nix::fcntl::{OFlag, open};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
@@ -118,14 +118,17 @@ pub fn run(options: &[&str], script: &str) -> (End, String, String) {
     end_of_command(command)
 }
 
-pub fn end_of_command(mut command: Command) -> (End, String, String) {
+pub fn end_of_output(output: &Output) -> End {
     use std::os::unix::process::ExitStatusExt;
-    let output = command.stdin(Stdio::null()).output().expect("a process");
-    let end = match output.status.signal() {
+    match output.status.signal() {
         Some(number) => End::Signal(Signal::try_from(number).expect("a signal")),
         None => End::Code(output.status.code().expect("a status")),
-    };
-    (end, String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+pub fn end_of_command(mut command: Command) -> (End, String, String) {
+    let output = command.stdin(Stdio::null()).output().expect("a process");
+    (end_of_output(&output), String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// What a loop of a process has slept through: how often it gave the processor away.

@@ -3,7 +3,7 @@
 //!
 //! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the
 //! service under test (`service`), or one who tells the guard nonsense (`speaker`), one that counts
-//! signals (`counter`), or a program with a guard within (`embedded`). The service and its harness
+//! signals (`counter`), one that stores descriptors (`storer`), or a program with a guard within (`embedded`). The service and its harness
 //! are those of `tests/process`.
 //!
 //! Tests that need root, a namespace or a supervisor say so when they skip: `cargo test --test
@@ -55,6 +55,8 @@ mod figures;
 mod kit;
 mod policies;
 mod speaker;
+mod stored;
+mod storer;
 mod strangers;
 mod supervisors;
 mod surrounded;
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Ok("service") => return service::main(),
         Ok("speaker") => return speaker::main(),
         Ok("counter") => return speaker::count_signals(),
+        Ok("storer") => return storer::main(),
         Ok("embedded") => return embedded::main(),
         Ok(other) => panic!("no such role: {other}"),
         Err(_) => {}
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         surrounded::trials(),
         embedded::trials(),
         strangers::trials(),
+        stored::trials(),
         terminals::trials(),
         supervisors::trials(),
         figures::trials(),

@@ -12,6 +12,10 @@ use super::{Law, Machine};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
+    /// What was stored is closed with the main process.
+    EmptiesTheStoreAtAnEnd,
+    /// What was stored is never closed.
+    NeverEmptiesTheStore,
     /// Who becomes the service after the guard was told to end is not told.
     ForgetsTold,
     /// The ones that drain are not told to end.
@@ -41,7 +45,9 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [(Fault, Law); 13] = [
+    pub const ALL: [(Fault, Law); 15] = [
+        (Fault::EmptiesTheStoreAtAnEnd, Law::WhatIsStoredIsThereAtTheNextStart),
+        (Fault::NeverEmptiesTheStore, Law::NothingIsStoredForNobody),
         (Fault::ForgetsTold, Law::ToldIsNeverForgotten),
         (Fault::SparesEarlierOnes, Law::EarlierOnesAreToldToo),
         (Fault::StartsTooSoon, Law::OneStartAtATime),
@@ -89,6 +95,9 @@ impl Machine for Faulty {
         if let (Fault::SignalsTheDead, Fact::Ended(pid, _)) = (self.fault, fact) {
             self.more.push_back(Deed::Signal(pid, SIGTERM));
         }
+        if let (Fault::EmptiesTheStoreAtAnEnd, Fact::Ended(..)) = (self.fault, fact) {
+            self.more.push_back(Deed::EmptyStore);
+        }
         self.inner.handle(now, fact);
         if let (Fault::StartsTooSoon, Stage::Clearing { .. }) = (self.fault, self.inner.stage()) {
             self.inner.handle(now, Fact::Alone);
@@ -106,6 +115,7 @@ impl Machine for Faulty {
                 (Fault::ForgetsTold, Deed::Tell(Remark::Main(pid))) => self.main = Some(pid),
                 (Fault::ForgetsTold, Deed::Signal(pid, _)) if after_main == Some(pid) => continue,
                 (Fault::SparesEarlierOnes, Deed::Signal(pid, _)) if self.inner.earlier().contains(&pid) => continue,
+                (Fault::NeverEmptiesTheStore, Deed::EmptyStore) => continue,
                 (Fault::StartsTwice, Deed::Start) => self.more.push_back(Deed::Start),
                 (Fault::KillsSuccessors, Deed::Tell(Remark::AwaitsSuccessor)) => return Some(Deed::SignalStrays(SIGKILL)),
                 _ => {}

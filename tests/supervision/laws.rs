@@ -29,6 +29,11 @@ pub enum Law {
     NoSignalToTheDead,
     /// Who is the service for the machine is the service.
     TheMainProcessIsKnown,
+    /// What the main process has stored is there when the service is started again.
+    WhatIsStoredIsThereAtTheNextStart,
+    /// Nothing stays stored that nobody will be started for: a listener of which would take clients
+    /// in that nobody serves.
+    NothingIsStoredForNobody,
     /// From everywhere: when all processes end and the time passes, it is over.
     AnEndIsReached,
 }

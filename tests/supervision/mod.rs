@@ -13,7 +13,7 @@ pub mod world;
 use std::time::Duration;
 
 use pollflip::internals::machine::supervision::{Deed, Fact, Policy, Rules, Stage, Strikes, Supervision};
-use pollflip::internals::notify::{MAX_MESSAGE, Message};
+use pollflip::internals::notify::{MAX_MESSAGE, Message, Wish, is_fit_name};
 
 pub use laws::Law;
 pub use world::{Step, World};
@@ -93,6 +93,10 @@ pub fn notification(data: &[u8]) {
         [("READY", told.ready), ("RELOADING", told.reloading), ("STOPPING", told.stopping), ("BARRIER", message.is_barrier())]
     {
         assert!(!said || text.contains(&format!("{word}=1")), "{word} was not said");
+    }
+    if let Some(wish) = message.wish() {
+        let (Wish::Store { name, .. } | Wish::Remove { name }) = wish;
+        assert!(is_fit_name(name) && text.contains("FDSTORE"));
     }
     for line in message.lines_for_manager() {
         assert!(text.contains(line) && line.contains('=') && !line.contains('\n'));

@@ -49,10 +49,14 @@ pub enum Step {
     Deadline,
     /// So much time passes that no strike counts any more.
     Later,
+    /// Somebody kills the main process.
+    MainIsKilled,
+    /// The main process says that the end of the one before is no strike.
+    Absolve,
 }
 
 impl Step {
-    pub const ALL: [Step; 21] = [
+    pub const ALL: [Step; 23] = [
         Step::StartSucceeds,
         Step::StartFails,
         Step::Ready,
@@ -74,6 +78,8 @@ impl Step {
         Step::Signalled,
         Step::Deadline,
         Step::Later,
+        Step::MainIsKilled,
+        Step::Absolve,
     ];
 }
 
@@ -102,7 +108,13 @@ pub struct World<M> {
     starting: bool,
     reloading: bool,
     told: bool,
-    starts: Vec<Duration>,
+    started: bool,
+    /// When the service ended by itself, or could not be started.
+    strikes: Vec<Duration>,
+    /// The last end was a strike, and nobody has said yet that it is none.
+    absolvable: bool,
+    /// The service has stored something.
+    stored: bool,
     /// How the last process ended that was the service; `None` as long as that one lives.
     last: Option<Exit>,
     /// When the successor in a restart that is under way may be given up, should its predecessor
@@ -123,7 +135,10 @@ impl<M: Machine> World<M> {
             starting: false,
             reloading: false,
             told: false,
-            starts: Vec::new(),
+            started: false,
+            strikes: Vec::new(),
+            absolvable: false,
+            stored: false,
             last: None,
             patience: None,
             broken: None,
@@ -139,13 +154,17 @@ impl<M: Machine> World<M> {
 
     /// All that what comes depends on, with times as seen from now.
     pub fn key(&self) -> String {
-        let starts = self.starts.iter().filter(|start| self.now - **start < self.rules.strikes.within).count();
+        let strikes = self.strikes().min(self.rules.strikes.count as usize);
         let inside = format!("{:?}", self.machine.inner());
         let inside = inside.split_once("stage:").map_or("", |(_, rest)| rest);
         let rest = relative(&format!("{inside} {:?}", self.patience), self.now, self.rules.strikes.within);
         let killed = |p: &Process| p.killed.map(|killed| self.now - killed >= STRAYS_LIMIT);
         let processes: Vec<_> = self.processes.iter().map(|p| (p.pid, p.parent, p.generation, p.told, killed(p))).collect();
-        format!("{rest} {processes:?} {:?} {starts:?} {:?}", self.main, (self.starting, self.reloading, self.told, self.last))
+        format!(
+            "{rest} {processes:?} {:?} {strikes:?} {:?}",
+            self.main,
+            (self.starting, self.reloading, self.told, self.last, self.absolvable, self.stored)
+        )
     }
 
     /// What happens next. `false`: that makes no sense here.
@@ -163,6 +182,7 @@ impl<M: Machine> World<M> {
             }
             Step::StartFails => {
                 self.starting = false;
+                self.strikes.push(self.now);
                 self.feed(Fact::StartFailed);
             }
             // The driver answers first.
@@ -211,6 +231,16 @@ impl<M: Machine> World<M> {
             Step::MainExits | Step::MainCrashes => {
                 let Some(main) = self.main else { return false };
                 self.ends(main, if step == Step::MainExits { Exit::Code(0) } else { Exit::Signal(SIGSEGV) });
+            }
+            Step::MainIsKilled => {
+                let Some(main) = self.main else { return false };
+                self.ends(main, Exit::Signal(SIGKILL));
+            }
+            Step::Absolve => {
+                let Some(main) = self.living_main().filter(|_| self.absolvable) else { return false };
+                self.absolvable = false;
+                self.strikes.pop();
+                self.feed(says(Notification { absolved: true, ..nothing })(main));
             }
             Step::EarlierExits | Step::EarlierCrashes => {
                 let Some(pid) = self.earlier() else { return false };
@@ -296,6 +326,8 @@ impl<M: Machine> World<M> {
         self.reloading = false;
         self.last = None;
         self.patience = None;
+        // Else a driver takes nothing in.
+        self.stored = self.rules.policy != Policy::No && !self.told;
         for process in self.processes.iter_mut().filter(|process| process.pid == pid) {
             process.generation = true;
         }
@@ -311,6 +343,10 @@ impl<M: Machine> World<M> {
         if self.main == Some(pid) {
             self.main = None;
             self.last = Some(exit);
+            self.absolvable = process.killed.is_some() || exit != Exit::Signal(SIGKILL);
+            if self.absolvable {
+                self.strikes.push(self.now);
+            }
             self.reloading = false;
         }
         if process.generation {
@@ -373,6 +409,7 @@ impl<M: Machine> World<M> {
                     self.breaks(Law::ASuccessorIsWaitedFor);
                 }
             }
+            Deed::EmptyStore => self.stored = false,
             Deed::Tell(_) => {}
         }
     }
@@ -386,7 +423,7 @@ impl<M: Machine> World<M> {
         if self.told {
             self.breaks(Law::ToldIsNeverForgotten);
         }
-        let is_first = self.starts.is_empty();
+        let is_first = !std::mem::replace(&mut self.started, true);
         let wanted = match self.rules.policy {
             Policy::No => is_first,
             Policy::OnFailure => is_first || !matches!(self.last, None | Some(Exit::Code(0))),
@@ -398,14 +435,24 @@ impl<M: Machine> World<M> {
         }
         self.starting = true;
         self.patience = None;
-        self.starts.retain(|start| now - *start < self.rules.strikes.within);
-        self.starts.push(now);
-        if self.starts.len() > self.rules.strikes.count as usize {
+        if self.strikes() >= self.rules.strikes.count as usize {
             self.breaks(Law::StrikesEndALoop);
+        }
+        if !is_first && !self.stored {
+            self.breaks(Law::WhatIsStoredIsThereAtTheNextStart);
         }
     }
 
+    /// How many there are that count.
+    fn strikes(&self) -> usize {
+        self.strikes.iter().filter(|strike| self.now - **strike < self.rules.strikes.within).count()
+    }
+
     fn check(&mut self) {
+        let is_for_nobody = self.told || matches!(self.machine.stage(), Stage::Stopping | Stage::Over);
+        if self.stored && is_for_nobody {
+            self.breaks(Law::NothingIsStoredForNobody);
+        }
         if self.machine.inner().main() != self.main {
             self.breaks(Law::TheMainProcessIsKnown);
         }

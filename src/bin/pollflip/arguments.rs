@@ -10,7 +10,7 @@ pub(crate) const HELP: &str = "\
 For services that restart themselves without dropping a connection.
 
 usage: pollflip guard [--restart no|on-failure|always] [--strikes N/SECONDS] [--delay MS]
-                      [--ready SECONDS] [--] PROGRAM ARGUMENT…
+                      [--ready SECONDS] [--store N] [--] PROGRAM ARGUMENT…
        pollflip restart SOCKET [--wait SECONDS]
        pollflip status SOCKET [--json]
 
@@ -22,6 +22,7 @@ guard    Starts a service and stays as long as any generation of it lives: for c
   --strikes N/SECONDS  but not if it has ended N times within so long (5/60)
   --delay MS           so long after its end (100)
   --ready SECONDS      kill it if it has not said by then that it is ready (no limit)
+  --store N            keep so many descriptors for its next start (512; with --restart no none)
          What goes wrong is said on standard error; each step with POLLFLIP_LOG=info.
 
 restart  Asks the service for a restart, and waits for the outcome.
@@ -106,6 +107,11 @@ fn guard(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, Strin
                 let delay = value("--delay", &mut arguments)?;
                 let parsed = delay.to_str().and_then(|text| text.parse().ok()).filter(|delay| *delay <= 86_400_000);
                 guard = guard.delay(Duration::from_millis(parsed.ok_or(format!("--delay {delay:?}: milliseconds are wanted"))?));
+            }
+            Some("--store") => {
+                let size = value("--store", &mut arguments)?;
+                let parsed = size.to_str().and_then(|text| text.parse().ok());
+                guard = guard.store(parsed.ok_or(format!("--store {size:?}: a number of descriptors is wanted"))?);
             }
             Some("--ready") => guard = guard.ready_timeout(seconds(&value("--ready", &mut arguments)?)?),
             Some(text) if text.starts_with('-') => return Err(format!("{text:?} is no option of guard")),

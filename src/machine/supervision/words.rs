@@ -58,6 +58,9 @@ pub struct Notification {
     pub stopping: bool,
     /// EXTEND_TIMEOUT_USEC: what is under way may take so long from now on.
     pub extend: Option<Duration>,
+    /// The main process has found what the one before it died of, and has dropped that: the end of
+    /// that one is no strike.
+    pub absolved: bool,
 }
 
 /// What comes in.
@@ -99,6 +102,8 @@ pub enum Deed {
     /// Tell each stray to end that has not been told: one of them may be the next service, and a
     /// second signal cuts off what the first one lets end in order.
     TellStrays(i32),
+    /// Close what the service has stored: nothing is started any more that could take it.
+    EmptyStore,
     /// Tell people.
     Tell(Remark),
 }
