@@ -209,7 +209,7 @@ pub mod migrating;
 pub use crate::config::RestartConfig;
 pub use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal, RequestError};
 pub use crate::gate::{Accept, Gate};
-pub use crate::handover::{Blob, Handover, Inheritance, Map};
+pub use crate::handover::{Arrival, Blob, Handover, Inheritance, Map};
 pub use crate::position::Position;
 pub use crate::predecessor::{Predecessor, startup_complete};
 pub use crate::restart_coordination_socket::{Outcome, ServiceState, Status};

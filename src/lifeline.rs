@@ -85,7 +85,7 @@ impl Lifeline {
     ///
     /// The other side has closed its end, or something sent before is lost (`BrokenPipe`); or a descriptor cannot be duplicated.
     pub(crate) fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.send_packet(message.encode(), descriptors)
+        self.send_packet(&message.encode(), descriptors)
     }
 
     /// The same for a message that is bytes already.
@@ -93,11 +93,11 @@ impl Lifeline {
     /// # Errors
     ///
     /// As for [`Lifeline::send`].
-    pub(crate) fn send_packet(&self, bytes: Vec<u8>, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) fn send_packet(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut queue = self.queue();
-        if !send_now(&self.socket, &mut queue, &bytes, descriptors)? {
+        if !send_now(&self.socket, &mut queue, bytes, descriptors)? {
             let descriptors = descriptors.iter().map(|fd| sys::duplicate(fd, 3)).collect::<io::Result<_>>()?;
-            queue.waiting.push_back(Waiting { bytes, descriptors });
+            queue.waiting.push_back(Waiting { bytes: bytes.into(), descriptors });
         }
         Ok(())
     }
@@ -107,11 +107,11 @@ impl Lifeline {
     /// # Errors
     ///
     /// The other side has closed its end (`BrokenPipe`).
-    pub(crate) fn send_owned(&self, bytes: Vec<u8>, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+    pub(crate) fn send_owned(&self, bytes: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let mut queue = self.queue();
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        if !send_now(&self.socket, &mut queue, &bytes, &borrowed)? {
-            queue.waiting.push_back(Waiting { bytes, descriptors });
+        if !send_now(&self.socket, &mut queue, bytes, &borrowed)? {
+            queue.waiting.push_back(Waiting { bytes: bytes.into(), descriptors });
         }
         Ok(())
     }

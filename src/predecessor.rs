@@ -19,7 +19,7 @@ use mio::Waker;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
 use crate::error::Error;
-use crate::handover::Inheritance;
+use crate::handover::{Arrival, Inheritance};
 use crate::lifeline::Lifeline;
 use crate::machine::{Prompt, Takeover, TakeoverInput};
 use crate::sys::{self, Origin, PerProcess};
@@ -151,8 +151,50 @@ impl Predecessor {
     /// [`Error::TimedOut`]: the limit has passed. Anything else: what came cannot be used, for want of descriptors, say, of which the
     /// predecessor is told. This process should then [refuse](Predecessor::refuse), with the reason, or end.
     pub fn receive(&self, limit: Duration) -> Result<Inheritance, Error> {
+        self.receive_with(|link| link.wait_for_state(limit))
+    }
+
+    /// Asks for the state and hands each descriptor out as it comes. A program with thousands of
+    /// connections registers each while the predecessor still gives the others, and the freeze is
+    /// shorter for it. Blobs are in what is returned, and nothing else is.
+    ///
+    /// What is handed out is the program's, which neither reads nor writes it before the grant, as
+    /// with [`receive`](Predecessor::receive). It can be registered in a `Poll` that is not polled
+    /// before [`ready`](crate::Restarter::ready) has returned. `each` is called on the thread that
+    /// calls this, and only while this waits.
+    ///
+    /// ```no_run
+    /// # use std::{collections::HashMap, error, net::TcpStream, time::Duration};
+    /// use pollflip::{Arrival, Predecessor};
+    ///
+    /// type Players = HashMap<String, TcpStream>;
+    ///
+    /// fn load(predecessor: &Predecessor) -> Result<(Players, Vec<u8>), Box<dyn error::Error>> {
+    ///     let mut players = Players::new();
+    ///     let mut rest = predecessor.receive_each(Duration::from_secs(5), |arrival| {
+    ///         if let Arrival::Given(name, descriptor) = arrival {
+    ///             players.insert(name, TcpStream::from(descriptor)); // and register it
+    ///         }
+    ///         Ok(())
+    ///     })?;
+    ///     let world = rest.bytes("world.v1")?.ok_or("no world")?;
+    ///     Ok((players, world))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`receive`](Predecessor::receive), and [`Error::UnusableState`] with the error of
+    /// `each`, of which the predecessor is told. In all these cases the program drops what it has
+    /// been given: the predecessor still has it, or has ended, and then the other ends of these
+    /// connections must learn that nobody serves them.
+    pub fn receive_each(&self, limit: Duration, each: impl FnMut(Arrival) -> io::Result<()>) -> Result<Inheritance, Error> {
+        self.receive_with(|link| link.wait_for_each(limit, each))
+    }
+
+    fn receive_with(&self, receive: impl FnOnce(&Link) -> Result<Inheritance, Error>) -> Result<Inheritance, Error> {
         self.0.origin.check("Predecessor").map_err(Error::os("cannot receive the state"))?;
-        let result = self.0.wait_for_state(limit).inspect_err(tell_trouble);
+        let result = receive(&self.0).inspect_err(tell_trouble);
         // What else has come meanwhile is the loop's.
         wake_loop(&startup());
         result

@@ -43,6 +43,7 @@ macro_rules! pinned {
 
 fn all() -> Vec<(String, String)> {
     pinned![
+        pollflip::Arrival,
         pollflip::Blob,
         pollflip::ChildSpawnError,
         pollflip::Error,

@@ -132,7 +132,7 @@ fn pass(own: &std::os::unix::net::UnixStream, count: usize) -> io::Result<()> {
         let inheritance = Handover::rehearse(|mut handover| {
             scope.spawn(move || {
                 // What goes wrong is what the rehearsal fails with.
-                if (0..count).try_for_each(|number| handover.fd(&format!("player/{number}"), own)).is_ok() {
+                if handover.fds((0..count).map(|number| (format!("player/{number}"), own))).is_ok() {
                     handover.send();
                 }
             });

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::sys::{Mapping, Origin};
-use crate::wire::Message;
+use crate::wire::{Message, Op, OpKind};
 
 /// What the predecessor has handed over. The program takes each item once, by its name, and chooses
 /// the type that it becomes. Items that it does not take are closed when the service is granted.
@@ -53,7 +54,25 @@ pub struct Inheritance {
 }
 
 /// All that has come, by name: sorted once it is complete. What was taken leaves its name.
-type Items = Vec<(String, Option<OwnedFd>)>;
+type Items = Vec<Item>;
+
+#[derive(Debug)]
+struct Item {
+    name: String,
+    kind: OpKind,
+    descriptor: Option<OwnedFd>,
+}
+
+/// What comes of a handover, as it comes: see [`Predecessor::receive_each`](crate::Predecessor::receive_each).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Arrival {
+    /// A descriptor, with the name that the predecessor has given it.
+    Given(String, OwnedFd),
+    /// What was given under that name is taken back: the predecessor has closed it, and so does the
+    /// successor.
+    Gone(String),
+}
 
 impl Inheritance {
     /// Takes a descriptor, as whatever is made from one: an [`OwnedFd`], a `TcpStream`, a `UnixStream`, a `File`, … A blob can be
@@ -96,19 +115,19 @@ impl Inheritance {
     /// The names of what has not been taken, sorted.
     pub fn names(&self) -> Vec<String> {
         let Some(items) = self.items() else { return Vec::new() };
-        items.iter().filter(|(_, left)| left.is_some()).map(|(name, _)| name.clone()).collect()
+        items.iter().filter(|item| item.descriptor.is_some()).map(|item| item.name.clone()).collect()
     }
 
     /// Takes all that is left, sorted by name.
     pub fn drain(&mut self) -> impl Iterator<Item = (String, OwnedFd)> + use<> {
-        let left = self.items().map(|mut items| std::mem::take(&mut *items));
-        left.unwrap_or_default().into_iter().filter_map(|(name, left)| Some((name, left?)))
+        let left = self.items().map(|mut items| mem::take(&mut *items));
+        left.unwrap_or_default().into_iter().filter_map(|item| Some((item.name, item.descriptor?)))
     }
 
     fn slot<T>(&self, name: &str, with: impl FnOnce(&mut Option<OwnedFd>) -> T) -> Option<T> {
         let mut items = self.items()?;
-        let index = items.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
-        Some(with(&mut items[index].1))
+        let index = items.binary_search_by(|item| item.name.as_str().cmp(name)).ok()?;
+        Some(with(&mut items[index].descriptor))
     }
 
     /// `None`: this is a forked child, where nobody releases them.
@@ -152,6 +171,8 @@ impl Deref for Map {
 #[derive(Debug, Default)]
 pub(crate) struct Collected {
     items: Arc<Mutex<Items>>,
+    /// What is taken as it comes, while somebody does that: descriptors, and which are gone.
+    arrivals: Option<Vec<Arrival>>,
     count: u64,
 }
 
@@ -160,12 +181,26 @@ impl Collected {
     pub(crate) fn take_in(&mut self, message: Message, descriptors: Vec<OwnedFd>) -> Result<bool, String> {
         match message {
             Message::Items { ops } => {
-                if let Some(gone) = ops.iter().find(|op| !op.kind.bears_descriptor()) {
-                    return Err(format!("{:?} is taken back, and had not been given", gone.name));
+                let mut held = lock(&self.items);
+                let mut descriptors = descriptors.into_iter();
+                for Op { kind, name } in ops {
+                    match (kind, &mut self.arrivals) {
+                        (OpKind::Gone, Some(arrivals)) => arrivals.push(Arrival::Gone(name)),
+                        (OpKind::Gone, None) => {
+                            let given = held.iter().rposition(|item| item.name == name);
+                            let given = given.ok_or_else(|| format!("{name:?} is taken back, and had not been given"))?;
+                            held.swap_remove(given);
+                        }
+                        (OpKind::Descriptor, Some(arrivals)) => {
+                            arrivals.extend(descriptors.next().map(|descriptor| Arrival::Given(name, descriptor)));
+                            self.count += 1;
+                        }
+                        (OpKind::Descriptor | OpKind::Blob, _) => {
+                            held.push(Item { name, kind, descriptor: descriptors.next() });
+                            self.count += 1;
+                        }
+                    }
                 }
-                self.count += ops.len() as u64;
-                let items = ops.into_iter().zip(descriptors);
-                lock(&self.items).extend(items.map(|(op, descriptor)| (op.name, Some(descriptor))));
                 Ok(false)
             }
             Message::End { precopied: precopied @ 1.., .. } => {
@@ -173,15 +208,45 @@ impl Collected {
             }
             Message::End { items, .. } if items == self.count => {
                 let mut held = lock(&self.items);
-                held.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-                match held.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-                    Some(pair) => Err(format!("two items of the handover have the name {:?}", pair[0].0)),
+                held.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+                match held.windows(2).find(|pair| pair[0].name == pair[1].name) {
+                    Some(pair) => Err(format!("two items of the handover have the name {:?}", pair[0].name)),
                     None => Ok(true),
                 }
             }
             Message::End { items, .. } => Err(format!("{items} items were handed over, and {} have come", self.count)),
             _ => Ok(false),
         }
+    }
+
+    /// From now on descriptors are taken as they come, with those that have come already; or no
+    /// more, and what has not been taken so belongs to the whole again.
+    pub(crate) fn take_as_they_come(&mut self, are_taken: bool) {
+        let mut held = lock(&self.items);
+        let arrivals = if are_taken {
+            let (descriptors, blobs) = mem::take(&mut *held).into_iter().partition(|item| item.kind == OpKind::Descriptor);
+            *held = blobs;
+            let descriptors: Items = descriptors;
+            Some(descriptors.into_iter().filter_map(|item| Some(Arrival::Given(item.name, item.descriptor?))).collect())
+        } else {
+            None
+        };
+        for arrival in mem::replace(&mut self.arrivals, arrivals).into_iter().flatten() {
+            match arrival {
+                Arrival::Given(name, descriptor) => held.push(Item { name, kind: OpKind::Descriptor, descriptor: Some(descriptor) }),
+                Arrival::Gone(name) => held.retain(|item| item.name != name),
+            }
+        }
+    }
+
+    /// Whether something is here that is taken as it comes.
+    pub(crate) fn has_arrivals(&self) -> bool {
+        self.arrivals.as_ref().is_some_and(|arrivals| !arrivals.is_empty())
+    }
+
+    /// What has come, in its order.
+    pub(crate) fn take_arrivals(&mut self) -> Vec<Arrival> {
+        self.arrivals.as_mut().map(mem::take).unwrap_or_default()
     }
 
     /// All of it.
@@ -191,8 +256,8 @@ impl Collected {
 
     /// Closes what the program has not taken.
     pub(crate) fn close(&self) {
-        let left = std::mem::take(&mut *lock(&self.items));
-        let mut left = left.into_iter().filter_map(|(name, left)| Some((name, left?)));
+        let left = mem::take(&mut *lock(&self.items));
+        let mut left = left.into_iter().filter_map(|item| Some((item.name, item.descriptor?)));
         if let Some((first, _)) = left.next() {
             let more = left.count();
             log::warn!(target: "pollflip", "{} items of the handover were not taken and are closed: {first:?} and {more} more", more + 1);

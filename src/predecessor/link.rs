@@ -4,6 +4,7 @@
 //! machine's. The loop reads the lifeline, or a thread that waits; never both.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
-use crate::handover::{Collected, Inheritance};
+use crate::handover::{Arrival, Collected, Inheritance};
 use crate::lifeline::{Incoming, Lifeline};
 use crate::machine::{Inbound, Line, Prompt, Stage, Takeover, TakeoverInput};
 use crate::sys::{self, Origin, OwnOomScore, Process};
@@ -250,6 +251,27 @@ impl Link {
     pub(super) fn wait_for_state(&self, limit: Duration) -> Result<Inheritance, Error> {
         let deadline = Instant::now().checked_add(limit);
         let _reader = self.reader_until(deadline).ok_or(Error::TimedOut { limit })?;
+        self.received().collected.take_as_they_come(false);
+        self.read_state(limit, deadline, |_| Ok(()))
+    }
+
+    /// The same, and hands each descriptor out as it comes. An error of `each` makes the state unusable.
+    pub(super) fn wait_for_each(&self, limit: Duration, each: impl FnMut(Arrival) -> io::Result<()>) -> Result<Inheritance, Error> {
+        let deadline = Instant::now().checked_add(limit);
+        let _reader = self.reader_until(deadline).ok_or(Error::TimedOut { limit })?;
+        self.received().collected.take_as_they_come(true);
+        let result = self.read_state(limit, deadline, each);
+        self.received().collected.take_as_they_come(false);
+        result
+    }
+
+    /// The caller is the reader.
+    fn read_state(
+        &self,
+        limit: Duration,
+        deadline: Option<Instant>,
+        mut each: impl FnMut(Arrival) -> io::Result<()>,
+    ) -> Result<Inheritance, Error> {
         if !self.pull() {
             return Err(Error::TooLate("receive comes too late: this process has said that it is ready".into()));
         }
@@ -260,6 +282,14 @@ impl Link {
             // What has come by then is in time, although this process may be stopped at any point.
             let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             self.read();
+            let arrivals = self.received().collected.take_arrivals();
+            if !arrivals.is_empty() {
+                // The predecessor gives more meanwhile, and what is here by now is in time.
+                if let Err(error) = arrivals.into_iter().try_for_each(&mut each) {
+                    self.cannot_use(error.to_string());
+                }
+                continue;
+            }
             if let Some(inheritance) = self.take_state() {
                 return Ok(inheritance);
             }
@@ -325,13 +355,17 @@ impl Link {
             self.line.read_no_more();
             self.feed(TakeoverInput::LineClosed { by_us: true });
         }
+        // What is taken as it comes is taken before the next is read: it may not be wanted.
+        let mut is_more = false;
         while self.reads()
+            && !is_more
             && let Some(incoming) = self.line.receive()
         {
             self.hear(incoming);
+            is_more = self.received().collected.has_arrivals();
         }
         // What it may have said last decides whose the service is.
-        if ended && !self.line.is_short() {
+        if ended && !is_more && !self.line.is_short() {
             self.feed(TakeoverInput::PredecessorEnded);
         } else if !ended && self.was_parent && self.is_lost() && self.is_the_process() && self.process.may_have_begun_to_die() {
             self.feed(TakeoverInput::PredecessorDying);

@@ -50,15 +50,16 @@ impl Restarter {
             following: following as u64,
             outcomes: self.succession.outcomes(),
         });
-        let send = |bytes, descriptors: &[_]| lifeline.send_packet(bytes, descriptors).map_err(sys::naming("sendmsg"));
-        send(hello.encode(), &descriptors)?;
+        let send = |bytes: &[u8], descriptors: &[_]| lifeline.send_packet(bytes, descriptors).map_err(sys::naming("sendmsg"));
+        send(&hello.encode(), &descriptors)?;
         for (given, descriptors) in packets {
-            send(Message::More { given }.encode(), &descriptors)?;
+            send(&Message::More { given }.encode(), &descriptors)?;
         }
         let (mut names, mut sockets) = (Packed::default(), Vec::new());
         for (name, socket) in self.sockets.given() {
             if !names.push(OpKind::Descriptor, name) {
-                send(names.take(), &sockets)?;
+                send(names.bytes(), &sockets)?;
+                names.clear();
                 sockets.clear();
                 // There is room for any name now: each has been checked.
                 let _ = names.push(OpKind::Descriptor, name);
@@ -66,7 +67,7 @@ impl Restarter {
             sockets.push(socket);
         }
         if !names.is_empty() {
-            send(names.take(), &sockets)?;
+            send(names.bytes(), &sockets)?;
         }
         Ok((lifeline, Job { attempt, lifeline: Arc::new(theirs), passed }))
     }

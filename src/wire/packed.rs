@@ -13,8 +13,6 @@
 //! bear one. A packet has as many ops as fit, and ends with its last byte: the packets of a
 //! SEQPACKET socket come whole.
 
-use std::mem;
-
 use super::{MAX_DESCRIPTORS, MAX_NAME, MAX_PACKET};
 
 /// The first byte of a packed list.
@@ -89,10 +87,15 @@ impl Packed {
         self.descriptors
     }
 
-    /// The packet. The list is empty then.
-    pub fn take(&mut self) -> Vec<u8> {
+    /// The packet.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Empties the list, for the next packet.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
         self.descriptors = 0;
-        mem::take(&mut self.bytes)
     }
 }
 
@@ -183,9 +186,9 @@ mod tests {
             let descriptors = ops.iter().filter(|op| op.kind.bears_descriptor()).count();
             assert_eq!(packed.descriptors(), descriptors);
             assert_eq!(packed.is_empty(), ops.is_empty());
-            let bytes = packed.take();
-            assert!(bytes.len() <= MAX_PACKET && descriptors <= MAX_DESCRIPTORS && packed.is_empty());
-            assert_eq!(decode(&bytes), Ok(ops.clone()));
+            let bytes = packed.bytes();
+            assert!(bytes.len() <= MAX_PACKET && descriptors <= MAX_DESCRIPTORS);
+            assert_eq!(decode(bytes), Ok(ops.clone()));
             if !ops.is_empty() {
                 assert_eq!(encode(&ops), bytes);
             }
@@ -212,8 +215,10 @@ mod tests {
         assert!(!packed.push(OpKind::Gone, &longest));
         let left = MAX_PACKET - packed.bytes.len() - HEAD;
         assert!(packed.push(OpKind::Gone, &"y".repeat(left)));
-        let bytes = packed.take();
-        assert_eq!((bytes.len(), decode(&bytes).map(|ops| ops.len())), (MAX_PACKET, Ok(fitting + 1)));
+        let bytes = packed.bytes();
+        assert_eq!((bytes.len(), decode(bytes).map(|ops| ops.len())), (MAX_PACKET, Ok(fitting + 1)));
+        packed.clear();
+        assert_eq!((packed.is_empty(), packed.descriptors()), (true, 0));
         assert!(packed.push(OpKind::Blob, &longest), "the next packet is empty");
     }
 

@@ -35,6 +35,8 @@ fn a_child_gives_nothing_and_fails_nothing() {
             let error = handover.fd(&format!("{number}"), std::io::stdin()).expect_err("a copy");
             assert_eq!(error.kind(), ErrorKind::Unsupported);
         }
+        let error = handover.fds((0..1000).map(|number| (number.to_string(), std::io::stdin()))).expect_err("a copy");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
         handover.bytes("state", b"the child's").expect_err("a copy");
         handover.send();
     };

@@ -1,8 +1,9 @@
 //! What goes over arrives: descriptors of all kinds, blobs, many of them, by either way of taking.
 
 use crate::harness::{Service, Setup};
-use crate::player::Player;
+use crate::player::{Player, with_predecessor_and};
 use crate::procfs;
+use crate::surroundings::are_many_descriptors_allowed;
 
 trials![
     descriptors_of_all_kinds_go_on_in_the_successor,
@@ -10,6 +11,11 @@ trials![
     half_a_line_goes_over_with_its_connection,
     what_is_sent_during_the_freeze_is_answered_by_the_successor,
     a_thousand_items_go_over,
+    connections_that_are_given_at_once_and_taken_as_they_come_go_on,
+    what_the_program_takes_as_it_comes_may_have_come_before_it_waits,
+    fifteen_thousand_items_go_over_at_once,
+    a_thousand_names_of_the_greatest_length_go_over_at_once,
+    what_is_taken_back_is_not_there,
     what_is_not_taken_is_closed_at_the_grant,
     a_handover_can_be_filled_on_another_thread_while_the_loop_turns,
     a_limit_for_the_state_holds_while_another_thread_waits_for_it,
@@ -71,6 +77,74 @@ fn a_thousand_items_go_over() {
     let new = service.restart();
     assert_eq!(new.says("received"), "1000");
     assert_eq!(service.first().said("give-error"), Vec::<String>::new());
+}
+
+fn connections_that_are_given_at_once_and_taken_as_they_come_go_on() {
+    for (give, take) in [("all_at_once", "all"), ("all", "each"), ("all_at_once", "each")] {
+        let service = Setup::new().set("hold", "file pipe memfd").set("give", give).set("take", take).start();
+        let (mut tcp, mut unix) = (Player::tcp(&service), Player::unix(&service));
+        let old = service.first();
+        tcp.write("half a line");
+        unix.echo("a turn");
+        unix.echo("another turn");
+        let before = (old.ask("holds"), old.ask("inode file"), old.ask("inode memfd"));
+        for _ in 0..2 {
+            let new = service.restart();
+            assert_eq!((new.ask("holds"), new.ask("inode file"), new.ask("inode memfd")), before, "{give} {take}");
+            assert_eq!(unix.echo("unix"), new.pid);
+            if take == "each" {
+                // Blobs are no arrivals.
+                assert_eq!((new.says("each"), new.says("received")), ("6".into(), "1".into()));
+            }
+        }
+        tcp.write(" and the rest\n");
+        assert_eq!(tcp.hear().1, "half a line and the rest", "{give} {take}");
+    }
+}
+
+fn what_the_program_takes_as_it_comes_may_have_come_before_it_waits() {
+    let service = Setup::new().set("take", "each_of_what_was_pulled").start();
+    let mut player = Player::tcp(&service);
+    let asked = service.restart_meanwhile();
+    service.first().says("frozen");
+    let new = service.hub.nth(1);
+    new.says("waits");
+    new.tell("go");
+    assert_eq!((new.says("each"), new.says("received")), ("1".into(), "1".into()));
+    assert_eq!(asked.join().expect("no panic").expect("a restart"), new.pid);
+    assert_eq!(player.echo("here"), new.pid);
+}
+
+/// More than the kernel takes before the successor reads: the rest waits, and goes when it does.
+fn fifteen_thousand_items_go_over_at_once() {
+    if !are_many_descriptors_allowed("fifteen_thousand_items_go_over_at_once") {
+        return;
+    }
+    for take in ["all", "each"] {
+        let service = Setup::new().set("give", "many_at_once").set("count", "15000").set("take", take).start();
+        let new = service.restart();
+        let counts = if take == "each" { new.says("each") } else { new.says("received") };
+        assert_eq!(counts, "15000", "{take}");
+        assert_eq!(service.first().said("give-error"), Vec::<String>::new());
+    }
+}
+
+fn a_thousand_names_of_the_greatest_length_go_over_at_once() {
+    let service = Setup::new().set("give", "many_at_once").set("length", "255").start();
+    let new = service.restart();
+    assert_eq!(new.says("received"), "1000");
+}
+
+fn what_is_taken_back_is_not_there() {
+    for take in ["all", "each_aloud"] {
+        let (_service, old, new) = with_predecessor_and("takes_back", take);
+        old.says("granted");
+        let held = new.ask("holds");
+        assert_eq!(held, "one three", "{take}");
+        if take == "each_aloud" {
+            assert_eq!((new.said("arrived").len(), new.said("gone")), (4, vec!["two".to_owned(); 2]));
+        }
+    }
 }
 
 fn what_is_not_taken_is_closed_at_the_grant() {

@@ -10,18 +10,22 @@ use crate::player::{Player, with_predecessor};
 trials![
     a_predecessor_that_dies_before_it_gives_leaves_its_listeners,
     a_predecessor_that_dies_half_way_leaves_its_listeners_and_no_connection_in_limbo,
+    a_predecessor_that_dies_half_way_leaves_no_connection_that_was_taken_as_it_came,
     a_predecessor_that_dies_when_all_is_given_leaves_everything,
     items_of_a_predecessor_that_is_gone_are_closed,
 ];
 
-fn dies_at(give: &str, moment: &str) {
-    let service = Setup::new().set("give", give).start();
+fn dies_at(give: &str, moment: &str, take: &str) {
+    let service = Setup::new().set("give", give).set("take", take).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let address = service.address();
     let asked = service.restart_meanwhile();
     old.says(moment);
     let new = service.hub.nth(1);
+    if take == "each_aloud" {
+        new.says("arrived");
+    }
     old.signal(Signal::SIGKILL);
     let error = new.says("receive-error");
     assert_eq!(error, format!("no state has come: the predecessor (process {}) has ended; what it listened on is here", old.pid));
@@ -33,11 +37,15 @@ fn dies_at(give: &str, moment: &str) {
 }
 
 fn a_predecessor_that_dies_before_it_gives_leaves_its_listeners() {
-    dies_at("thread", "frozen");
+    dies_at("thread", "frozen", "all");
 }
 
 fn a_predecessor_that_dies_half_way_leaves_its_listeners_and_no_connection_in_limbo() {
-    dies_at("thread_half", "half");
+    dies_at("thread_half", "half", "all");
+}
+
+fn a_predecessor_that_dies_half_way_leaves_no_connection_that_was_taken_as_it_came() {
+    dies_at("thread_half", "half", "each_aloud");
 }
 
 fn a_predecessor_that_dies_when_all_is_given_leaves_everything() {

@@ -188,6 +188,16 @@ pub fn predecessor(how: &str) -> Result<(), String> {
         "name_that_is_cut_short" => line.send(&[1, 2, 4, 0, 0, 0, b'a', b'b', b'c'], &[fd]),
         "name_that_is_too_long" => line.items(&[(1, &[b'x'; 256])], &[fd]),
         "gone_before_it_is_given" => line.items(&[(1, b"a"), (0, b"b")], &[fd]),
+        // One of a name is taken back, and given anew, and taken back.
+        "takes_back" => {
+            line.items(&[(1, b"one"), (1, b"two"), (0, b"two"), (1, b"two")], &[fd, fd, fd]);
+            line.items(&[(1, b"three"), (0, b"two")], &[fd]);
+            line.say(&Message::End { items: 4, precopied: 0 });
+            line.wait_for(|message| *message == Message::Ready);
+            line.say(&Message::Granted);
+            line.say(&Message::Commit);
+            say("granted");
+        }
         "ahead_without_being_asked" => {
             line.items(&[(1, b"a")], &[fd]);
             line.say(&Message::End { items: 1, precopied: 1 });
@@ -213,7 +223,7 @@ pub fn predecessor(how: &str) -> Result<(), String> {
         }
         how => panic!("no such predecessor: {how}"),
     }
-    if how != "newer" && how != "odd_names" {
+    if !matches!(how, "newer" | "odd_names" | "takes_back") {
         let Message::Refuse { reason } = line.wait_for(|message| matches!(message, Message::Refuse { .. })) else { forever() };
         say(&format!("refused {reason}"));
     }

@@ -19,6 +19,7 @@ trials![
     a_successor_that_exits_with_everything_gives_everything_back,
     a_successor_that_crashes_with_everything_gives_everything_back,
     a_successor_that_refuses_gives_its_reason_to_all,
+    a_successor_that_cannot_use_what_comes_says_so_and_gives_everything_back,
     a_successor_that_hangs_is_killed_at_the_deadline,
     promise_03_a_successor_that_hangs_with_the_state_is_killed_when_the_freeze_is_over,
     a_successor_that_is_slow_before_it_asks_for_the_state_may_be,
@@ -100,11 +101,19 @@ fn a_successor_that_refuses_gives_its_reason_to_all() {
     assert_eq!(fails_with("refuse"), "the successor refused: this version likes it not");
 }
 
+fn a_successor_that_cannot_use_what_comes_says_so_and_gives_everything_back() {
+    let service = Setup::new().set("take", "each_but_the_third").start();
+    let _third = Player::tcp(&service);
+    let why = fails(&service);
+    assert_eq!(why, "the successor refused: the state cannot be taken over: the third is one too many");
+}
+
 fn a_successor_that_hangs_is_killed_at_the_deadline() {
     if !are_many_descriptors_allowed("a_successor_that_hangs_is_killed_at_the_deadline") {
         return;
     }
-    let service = Setup::new().set("take", "hang").set("ready_timeout_ms", "1000").set("give", "many").set("count", "9000").start();
+    let service =
+        Setup::new().set("take", "hang").set("ready_timeout_ms", "1000").set("give", "many_at_once").set("count", "15000").start();
     let told =
         "the successor was not ready within 1.0 s and has been given up; it has to call ready() by then; the last that was heard of it: ";
     let why = fails(&service);

@@ -15,6 +15,7 @@ pub fn give(service: &mut Service, mut handover: Handover, go: Receiver<()>) {
     let holdings = &service.holdings;
     match service.settings.get("give").unwrap_or("all") {
         "all" => tell(give_all(&mut handover, holdings).map(|()| handover.send())),
+        "all_at_once" => tell(give_all_at_once(&mut handover, holdings).map(|()| handover.send())),
         "drop" => tell(give_all(&mut handover, holdings)),
         "fail" => {
             tell(give_all(&mut handover, holdings));
@@ -38,11 +39,27 @@ pub fn give(service: &mut Service, mut handover: Handover, go: Receiver<()>) {
             tell(handover.bytes("same", b"other"));
             handover.send();
         }
+        "twice_at_once" => {
+            tell(handover.fds(["other", "same", "same", "another"].map(|name| (name, io::stdin()))));
+            handover.send();
+        }
         "names" => give_names(handover),
         "closed" => give_closed(handover),
+        "closed_at_once" => {
+            let (open, closed) = (memory(), closed_file());
+            tell(handover.fds([("open", &open), ("closed", closed), ("open too", &open), ("closed too", closed)]));
+            handover.send();
+        }
         "many" => {
             let count = service.settings.number("count").unwrap_or(1000);
             tell(give_many(&mut handover, count).map(|()| handover.send()));
+        }
+        "many_at_once" => {
+            let count = service.settings.number("count").unwrap_or(1000);
+            let length = service.settings.number("length").unwrap_or(0) as usize;
+            let stdin = io::stdin();
+            let name = |number| format!("item/{number:0>length$}", length = length.saturating_sub("item/".len()));
+            tell(handover.fds((0..count).map(|number| (name(number), &stdin))).map(|()| handover.send()));
         }
         "blob" => tell(give_blob(&mut handover, service.settings.number("size").unwrap_or(0)).map(|()| handover.send())),
         // What `?` makes of a blob that cannot be written: the handover is dropped.
@@ -101,6 +118,15 @@ fn give_all(handover: &mut Handover, holdings: &Holdings) -> io::Result<()> {
     for (name, held) in holdings {
         handover.fd(name, held.fd.as_fd())?;
     }
+    give_buffers(handover, holdings)
+}
+
+fn give_all_at_once(handover: &mut Handover, holdings: &Holdings) -> io::Result<()> {
+    handover.fds(holdings.iter().map(|(name, held)| (name, held.fd.as_fd())))?;
+    give_buffers(handover, holdings)
+}
+
+fn give_buffers(handover: &mut Handover, holdings: &Holdings) -> io::Result<()> {
     let buffers: Vec<_> = holdings.iter().map(|(name, held)| (name, &held.buffer)).collect();
     handover.bytes("buffers", &serde_json::to_vec(&buffers)?)
 }
@@ -123,11 +149,15 @@ fn give_closed(mut handover: Handover) {
     let file = memory();
     handover.fd("open", &file).expect("an open file");
     drop(file);
-    // One that was closed behind the back of its owner, who must then not close it again.
+    tell(handover.fd("closed", closed_file()));
+    handover.send();
+}
+
+/// One that was closed behind the back of its owner, who must then not close it again.
+fn closed_file() -> &'static File {
     let file: &'static File = Box::leak(Box::new(memory()));
     nix::unistd::close(file.as_raw_fd()).expect("an open file");
-    tell(handover.fd("closed", file));
-    handover.send();
+    file
 }
 
 fn give_blob(handover: &mut Handover, size: u64) -> io::Result<()> {

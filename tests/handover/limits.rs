@@ -12,23 +12,28 @@ use crate::surroundings::are_many_descriptors_allowed;
 trials![
     a_successor_that_may_not_have_so_many_descriptors_refuses_and_names_the_limit,
     an_old_process_that_cannot_duplicate_fails_the_attempt_and_names_the_item,
+    an_old_process_without_room_for_duplicates_hands_over_at_once,
+    an_old_process_without_room_for_what_must_wait_fails_the_attempt_and_names_the_item,
     too_many_descriptors_on_their_way_are_waited_for,
 ];
 
 fn a_successor_that_may_not_have_so_many_descriptors_refuses_and_names_the_limit() {
-    let service = Setup::new().set("give", "many").set("count", "1000").start();
-    let old = service.first();
-    let mut player = Player::tcp(&service);
-    let before = Snapshot::of(old.pid);
-    service.plan_next("nofile=300");
-    service.fail_to_restart();
-    service.plan_next("nofile=300");
-    let why = service.fail_to_restart();
-    assert!(why.starts_with("the successor refused: the state cannot be taken over: "), "{why}");
-    assert!(why.contains("may have no more than 300 open at a time (RLIMIT_NOFILE)"), "{why}");
-    assert_eq!(player.echo("kept"), old.pid);
-    service.expect_unchanged(&old, &before);
-    service.restart();
+    // One that closes what it takes needs room for a packet of 253.
+    for (take, limit) in [("all", 300), ("each", 200)] {
+        let service = Setup::new().set("give", "many_at_once").set("count", "1000").set("take", take).start();
+        let old = service.first();
+        let mut player = Player::tcp(&service);
+        let before = Snapshot::of(old.pid);
+        service.plan_next(&format!("nofile={limit}"));
+        service.fail_to_restart();
+        service.plan_next(&format!("nofile={limit}"));
+        let why = service.fail_to_restart();
+        assert!(why.starts_with("the successor refused: the state cannot be taken over: "), "{take}: {why}");
+        assert!(why.contains(&format!("may have no more than {limit} open at a time (RLIMIT_NOFILE)")), "{take}: {why}");
+        assert_eq!(player.echo("kept"), old.pid);
+        service.expect_unchanged(&old, &before);
+        service.restart();
+    }
 }
 
 fn an_old_process_that_cannot_duplicate_fails_the_attempt_and_names_the_item() {
@@ -44,8 +49,43 @@ fn an_old_process_that_cannot_duplicate_fails_the_attempt_and_names_the_item() {
     service.expect_unchanged(&old, &before);
 }
 
+/// It has 200, and nearly all of them are in use: there would be room for no duplicate.
+fn an_old_process_without_room_for_duplicates_hands_over_at_once() {
+    if !are_many_descriptors_allowed("an_old_process_without_room_for_duplicates_hands_over_at_once") {
+        return;
+    }
+    let service = Setup::new().plan("nofile=200\ngive=many_at_once\ncount=5000").start();
+    let old = service.first();
+    let mut player = Player::tcp(&service);
+    service.plan_next("nofile=20000");
+    service.restart();
+    assert_eq!(old.said("give-error"), Vec::<String>::new());
+    player.expect_end();
+}
+
+fn an_old_process_without_room_for_what_must_wait_fails_the_attempt_and_names_the_item() {
+    let service = Setup::new().plan("nofile=200\ngive=many_at_once\ncount=20000").start();
+    let old = service.first();
+    let mut player = Player::tcp(&service);
+    let before = Snapshot::of(old.pid);
+    for _ in 0..2 {
+        service.plan_next("successor=never_reads");
+        let why = service.fail_to_restart();
+        assert!(why.starts_with("the handover failed: cannot hand \"item/1"), "{why}");
+        assert!(why.contains("(os error 24)") && why.contains("no more than 200 open at a time (RLIMIT_NOFILE)"), "{why}");
+    }
+    assert_eq!(player.echo("kept"), old.pid);
+    service.expect_unchanged(&old, &before);
+}
+
 /// More than an unprivileged process may have in flight: what is too much waits, and goes when the successor has read.
 fn too_many_descriptors_on_their_way_are_waited_for() {
+    for give in ["many", "many_at_once"] {
+        wait_for_too_many_descriptors(give);
+    }
+}
+
+fn wait_for_too_many_descriptors(give: &str) {
     if !are_many_descriptors_allowed("too_many_descriptors_on_their_way_are_waited_for") {
         return;
     }
@@ -56,8 +96,9 @@ fn too_many_descriptors_on_their_way_are_waited_for() {
     let setup = Setup::new();
     fs::set_permissions(setup.path(""), Permissions::from_mode(0o777)).expect("permissions");
     // These tests may run more than once at a time.
-    let user = 20_000 + std::process::id() % 40_000;
-    let service = setup.set("coordination", "none").set("uid", user.to_string()).plan("nofile=1100\ngive=many\ncount=1700").launch();
+    let user = 20_000 + std::process::id() % 20_000 * 2 + u32::from(give == "many");
+    let service =
+        setup.set("coordination", "none").set("uid", user.to_string()).plan(&format!("nofile=1100\ngive={give}\ncount=1700")).launch();
     fs::set_permissions(service.path(service::HUB), Permissions::from_mode(0o777)).expect("permissions");
     let old = service.first();
     old.says("serving");

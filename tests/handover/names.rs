@@ -27,11 +27,13 @@ fn odd_names_arrive_as_they_are() {
 }
 
 fn two_items_of_one_name_fail_the_attempt() {
-    let service = Setup::new().set("give", "twice").start();
-    let mut player = Player::tcp(&service);
-    let why = service.fail_to_restart();
-    assert_eq!(why, "the handover failed: cannot hand \"same\" over: there is one of that name already");
-    assert_eq!(player.echo("here"), service.first().pid);
+    for give in ["twice", "twice_at_once"] {
+        let service = Setup::new().set("give", give).start();
+        let mut player = Player::tcp(&service);
+        let why = service.fail_to_restart();
+        assert_eq!(why, "the handover failed: cannot hand \"same\" over: there is one of that name already", "{give}");
+        assert_eq!(player.echo("here"), service.first().pid);
+    }
 }
 
 fn a_name_that_is_far_too_long_fails_the_attempt_for_just_that() {
@@ -44,12 +46,14 @@ fn a_name_that_is_far_too_long_fails_the_attempt_for_just_that() {
 }
 
 fn a_descriptor_that_was_closed_fails_the_attempt_and_names_it() {
-    let service = Setup::new().set("give", "closed").start();
-    let mut player = Player::tcp(&service);
-    let why = service.fail_to_restart();
-    // The one that was closed after it had been given is not the reason.
-    assert!(why.starts_with("the handover failed: cannot hand \"closed\" over: Bad file descriptor"), "{why}");
-    assert_eq!(player.echo("here"), service.first().pid);
+    for give in ["closed", "closed_at_once"] {
+        let service = Setup::new().set("give", give).start();
+        let mut player = Player::tcp(&service);
+        let why = service.fail_to_restart();
+        // The one that was closed after it had been given is not the reason.
+        assert!(why.starts_with("the handover failed: cannot hand \"closed\" over: Bad file descriptor"), "{give}: {why}");
+        assert_eq!(player.echo("here"), service.first().pid);
+    }
 }
 
 /// What a successor says to a predecessor that hands over in this way.

@@ -10,7 +10,12 @@ use crate::service;
 
 /// A service whose first process is a predecessor of that kind; and its successor, a real one.
 pub fn with_predecessor(how: &str) -> (Service, Process, Process) {
-    let service = Setup::new().plan(&format!("predecessor={how}")).launch();
+    with_predecessor_and(how, "all")
+}
+
+/// The same with a successor that takes the state in that way.
+pub fn with_predecessor_and(how: &str, take: &str) -> (Service, Process, Process) {
+    let service = Setup::new().set("take", take).plan(&format!("predecessor={how}")).launch();
     let old = service.first();
     old.says("waits");
     old.tell("go");

@@ -1,5 +1,8 @@
 //! Both ends in one process, for users' own tests.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -16,6 +19,7 @@ trials![
     a_rehearsal_that_fails_says_why,
     a_rehearsal_can_be_filled_on_another_thread,
     a_rehearsal_takes_more_than_the_kernel_takes_at_once,
+    whatever_is_given_in_whatever_way_arrives_once,
     a_rehearsal_of_what_the_kernel_refuses_in_the_end_says_so,
     what_was_taken_is_gone_and_what_was_not_is_listed,
     a_connection_has_no_bytes_and_stays,
@@ -87,14 +91,71 @@ fn a_rehearsal_takes_more_than_the_kernel_takes_at_once() {
         return;
     }
     let name = |number: usize| format!("{number:0>255}");
-    let inheritance = Handover::rehearse(|mut handover| {
-        for number in 0..6000 {
-            handover.fd(&name(number), std::io::stdin()).expect("a good name");
+    for at_once in [false, true] {
+        let inheritance = Handover::rehearse(|mut handover| {
+            if at_once {
+                handover.fds((0..6000).map(|number| (name(number), std::io::stdin()))).expect("good names");
+            } else {
+                (0..6000).for_each(|number| handover.fd(&name(number), std::io::stdin()).expect("a good name"));
+            }
+            handover.send();
+        });
+        let names = inheritance.expect("nothing to fail").names();
+        assert!(names.into_iter().eq((0..6000).map(name)));
+    }
+}
+
+fn whatever_is_given_in_whatever_way_arrives_once() {
+    let seed = RandomState::new().build_hasher().finish();
+    println!("seed {seed}");
+    let mut state = seed;
+    // SplitMix64.
+    let mut random = |below: u64| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % below
+    };
+    for _ in 0..30 {
+        // By name, the file that must come under it.
+        let mut given: BTreeMap<String, u64> = BTreeMap::new();
+        let files: Vec<File> = (0..4).map(|number| memory(&format!("file {number}"))).collect();
+        let mut inheritance = Handover::rehearse(|mut handover| {
+            for _ in 0..random(8) {
+                let mut names = Vec::new();
+                for _ in 0..random(600) {
+                    let (name, file) = (format!("{:0>1$}", given.len(), 1 + random(255) as usize), random(4));
+                    if given.insert(name.clone(), file).is_none() {
+                        names.push((name, file));
+                    }
+                }
+                let all = names.iter().map(|(name, file)| (name, &files[*file as usize]));
+                match random(3) {
+                    0 => handover.fds(all).expect("good names"),
+                    1 => all.for_each(|(name, file)| handover.fd(name, file).expect("a good name")),
+                    _ => names.iter().for_each(|(name, file)| {
+                        handover.bytes(name, format!("file {file}").as_bytes()).expect("a good name");
+                    }),
+                }
+            }
+            handover.send();
+        })
+        .expect("nothing to fail");
+        assert!(inheritance.names().iter().eq(given.keys()), "seed {seed}");
+        for (name, file) in given {
+            let bytes = inheritance.bytes(&name).expect("a file").expect("its name");
+            assert_eq!(bytes, format!("file {file}").as_bytes(), "seed {seed}");
         }
-        handover.send();
-    });
-    let names = inheritance.expect("nothing to fail").names();
-    assert!(names.into_iter().eq((0..6000).map(name)));
+    }
+}
+
+/// A file in memory with that in it.
+fn memory(text: &str) -> File {
+    let file = nix::sys::memfd::memfd_create("given", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).expect("memory");
+    let mut file = File::from(file);
+    file.write_all(text.as_bytes()).expect("room");
+    file
 }
 
 /// As it does a descriptor of io_uring, in a packet that had to wait.

@@ -65,8 +65,8 @@ fn a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline() {
     if !are_many_descriptors_allowed("a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline") {
         return;
     }
-    let count = 9000;
-    let give_many = || Setup::new().set("give", "many").set("count", count.to_string());
+    let count = 15_000;
+    let give_many = || Setup::new().set("give", "many_at_once").set("count", count.to_string());
     let lets_go = |old: &Process, before: usize| {
         let has_let_go = || procfs::descriptors(old.pid).len() <= before + 1;
         crate::hub::wait_until("the old process to let go of what waited", has_let_go);
@@ -79,7 +79,7 @@ fn a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline() {
     let asked = service.restart_meanwhile();
     old.says("given");
     let during = procfs::descriptors(old.pid).len();
-    assert!(during > before && during < before + count, "{before}, {during}");
+    assert!(during > before + 1000 && during < before + count / 2, "{before}, {during}");
     assert_eq!(old.ask("cancel"), "true");
     asked.join().expect("no panic").expect_err("called off");
     lets_go(&old, before);
@@ -117,17 +117,19 @@ fn gets_everything(how: &str) {
     if !are_many_descriptors_allowed(&format!("a_successor_that_{how}_gets_everything")) {
         return;
     }
-    let service = Setup::new().set("give", "many").set("count", "5000").start();
-    service.plan_next(&format!("successor={how}"));
-    let asked = service.restart_meanwhile();
-    service.first().says("given");
-    let new = service.hub.nth(1);
-    if how == "reads_late" {
-        new.says("waits");
-        new.tell("go");
+    for give in ["many", "many_at_once"] {
+        let service = Setup::new().set("give", give).set("count", "15000").start();
+        service.plan_next(&format!("successor={how}"));
+        let asked = service.restart_meanwhile();
+        service.first().says("given");
+        let new = service.hub.nth(1);
+        if how == "reads_late" {
+            new.says("waits");
+            new.tell("go");
+        }
+        assert_eq!(new.says("granted"), "15000 15000", "{give}");
+        assert_eq!(asked.join().expect("no panic").expect("a restart"), new.pid);
     }
-    assert_eq!(new.says("granted"), "5000 5000");
-    assert_eq!(asked.join().expect("no panic").expect("a restart"), new.pid);
 }
 
 fn a_successor_that_reads_late_gets_everything() {

@@ -1,10 +1,11 @@
 //! The ways in which the new process takes what it is given, by the setting `take`.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use pollflip::{Event, Inheritance};
+use pollflip::{Arrival, Error, Event, Inheritance, Predecessor};
 
 use crate::hub::wait_until;
 use crate::procfs;
@@ -47,6 +48,8 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         let error = predecessor.receive(Duration::from_millis(200)).expect_err("nothing is given yet");
         say(&format!("impatient {error}"));
         waiting.join().expect("no panic")
+    } else if how.starts_with("each") {
+        take_each(service, &predecessor, &how, limit)
     } else {
         predecessor.receive(limit)
     };
@@ -104,6 +107,43 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Holds each connection as soon as it is here. `how` says what else comes of the third.
+fn take_each(service: &mut Service, predecessor: &Predecessor, how: &str, limit: Duration) -> Result<Inheritance, Error> {
+    if how == "each_of_what_was_pulled" {
+        predecessor.pull();
+        report::wait_for_go();
+    }
+    let mut count = 0;
+    let result = predecessor.receive_each(limit, |arrival| {
+        match arrival {
+            Arrival::Given(name, descriptor) => {
+                count += 1;
+                if how == "each_but_the_third" && count == 3 {
+                    return Err(io::Error::other("the third\nis one too many"));
+                }
+                if name.starts_with("item/") {
+                    return Ok(());
+                }
+                if how == "each_aloud" {
+                    say(&format!("arrived {name}"));
+                }
+                hold(service, &name, descriptor);
+            }
+            Arrival::Gone(name) => {
+                say(&format!("gone {name}"));
+                service.holdings.remove(&name);
+            }
+            other => panic!("{other:?}"),
+        }
+        Ok(())
+    });
+    say(&format!("each {count}"));
+    if result.is_err() {
+        service.holdings.clear();
+    }
+    result
 }
 
 fn pulled(service: &mut Service) -> Inheritance {

@@ -46,7 +46,7 @@ fn list(ops: &[Op], bytes: &[u8], cut: usize) {
     let mut packed = Packed::default();
     let fitting = ops.iter().take_while(|op| packed.push(op.kind, &op.name)).count();
     assert_eq!((fitting, packed.descriptors()), (ops.len(), bear_descriptors), "what came in one packet fits into one");
-    assert!(ops.is_empty() || packed.take() == bytes, "it is written in one way");
+    assert!(ops.is_empty() || packed.bytes() == bytes, "it is written in one way");
 }
 
 /// Any bytes as what comes over a coordination socket; the first says in what portions it comes. Hands back the messages.
