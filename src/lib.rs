@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | write a program | this page, then the contract of [`Restarter`], then [`recipes`] for other shapes |
 //! | hand state and connections over | [`Handover`] |
+//! | go on after a `kill -9` where each connection was | [`ledger`] |
 //! | deploy and operate it | [`guide`] |
 //! | find out what is wrong | [`troubleshooting`] |
 //! | come from shellflip, tableflip or ecdysis | [`migrating`] |
@@ -191,6 +192,7 @@ mod systemd;
 mod lifeline;
 mod handover;
 mod position;
+pub mod ledger;
 mod predecessor;
 mod sockets;
 mod config;
@@ -210,6 +212,7 @@ pub use crate::config::RestartConfig;
 pub use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal, RequestError};
 pub use crate::gate::{Accept, Gate};
 pub use crate::handover::{Arrival, Blob, Handover, Inheritance, Map};
+pub use crate::ledger::Ledger;
 pub use crate::position::Position;
 pub use crate::predecessor::{Predecessor, startup_complete};
 pub use crate::restart_coordination_socket::{Outcome, ServiceState, Status};
@@ -230,6 +233,11 @@ pub mod internals {
     /// The messages.
     pub mod wire {
         pub use crate::wire::*;
+    }
+    /// What a ledger is made of.
+    pub mod ledger {
+        pub use crate::ledger::compare::*;
+        pub use crate::ledger::layout::Entry;
     }
     /// What a service tells its guard.
     pub mod notify {

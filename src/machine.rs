@@ -10,6 +10,7 @@
 //! is sure to hear of it; it reads a lifeline only after `Spawned`, and feeds `Exited` once for each child.
 
 mod edges;
+pub mod poison;
 mod state;
 pub mod supervision;
 mod takeover;

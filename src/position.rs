@@ -12,7 +12,7 @@ use crate::sys::{self, TcpBooks};
 /// A process that was killed cannot say how far it was. The connection, if somebody has kept it
 /// open, can: the kernel counts what was read from it and written to it by whichever process. A
 /// program that records with its state up to where it belongs can go on where it was, byte for
-/// byte.
+/// byte: a [`Ledger`](crate::Ledger) does so.
 ///
 /// ```
 /// use std::io::{Read, Write};

@@ -16,6 +16,7 @@ mod packet;
 mod probe;
 mod process;
 mod rights;
+mod shared;
 pub(crate) mod simulation;
 mod sockets;
 mod spawn;
@@ -39,7 +40,7 @@ use nix::sys::stat::fstatat;
 
 use crate::wire::FileId;
 
-pub(crate) use books::{TcpBooks, is_tcp, tcp_books, tcp_queues};
+pub(crate) use books::{TcpBooks, is_tcp, socket_cookie, tcp_books, tcp_queues};
 pub(crate) use children::{end_by, ended_child, foreground_of, ignore, reap, set_to_default, signal_child};
 pub(crate) use descriptors::{Descriptors, name_of, named_by};
 pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
@@ -52,6 +53,7 @@ pub(crate) use packet::{receive, send};
 pub(crate) use probe::{missing_call, naming};
 pub(crate) use process::{Process, kill_and_reap};
 pub(crate) use rights::{Maker, Thread, own_capabilities, threads_with};
+pub(crate) use shared::SharedMemory;
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};
 pub(crate) use sockets::{
     BACKLOG, LONGEST_PATH, bind_abstract, bind_private, has_hung_up, is_named, manager_address, name_senders, packet_sockets, peer_uid,

@@ -56,6 +56,7 @@ fn all() -> Vec<(String, String)> {
         pollflip::Map,
         pollflip::OnShutdown<'static>,
         pollflip::Outcome,
+        pollflip::Ledger,
         pollflip::Position,
         pollflip::Predecessor,
         pollflip::Refusal,
@@ -76,6 +77,14 @@ fn all() -> Vec<(String, String)> {
         pollflip::guard::Ended,
         pollflip::guard::Guard,
         pollflip::guard::Policy,
+        pollflip::ledger::Account<std::net::TcpStream>,
+        pollflip::ledger::Advance,
+        pollflip::ledger::Cause,
+        pollflip::ledger::Draft<'static>,
+        pollflip::ledger::InHand,
+        pollflip::ledger::Judgement,
+        pollflip::ledger::Keep,
+        pollflip::ledger::Recovered<std::net::TcpStream>,
         pollflip::restart_coordination_socket::RestartCoordinationSocket,
     ]
     .map(|(name, traits)| (name.split('<').next().unwrap_or_default().replace(' ', ""), traits))

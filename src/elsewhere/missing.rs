@@ -5,8 +5,10 @@ use std::convert::Infallible;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::error::Exit;
@@ -277,10 +279,36 @@ pub(crate) fn is_tcp(_socket: &impl AsFd) -> io::Result<bool> {
     Err(unsupported())
 }
 
+pub(crate) fn socket_cookie(_socket: &impl AsFd) -> io::Result<u64> {
+    Err(unsupported())
+}
+
 pub(crate) fn tcp_books(_socket: &impl AsFd) -> io::Result<TcpBooks> {
     Err(unsupported())
 }
 
 pub(crate) fn tcp_queues(_socket: &impl AsFd) -> io::Result<(u32, u32)> {
     Err(unsupported())
+}
+
+/// A memory file that several processes write to.
+#[derive(Debug)]
+pub(crate) struct SharedMemory(Infallible);
+
+impl SharedMemory {
+    pub(crate) fn new(_words: NonZeroUsize) -> io::Result<(File, SharedMemory)> {
+        Err(unsupported())
+    }
+
+    pub(crate) fn map(_file: BorrowedFd<'_>) -> io::Result<SharedMemory> {
+        Err(unsupported())
+    }
+}
+
+impl Deref for SharedMemory {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        match self.0 {}
+    }
 }

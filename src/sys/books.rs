@@ -53,6 +53,12 @@ fn is_stream(socket: &impl AsFd) -> io::Result<bool> {
     Ok(i32::from_ne_bytes(of) == libc::SOCK_STREAM)
 }
 
+/// A number that no other socket of this machine has or will have, the same in all processes.
+pub(crate) fn socket_cookie(socket: &impl AsFd) -> io::Result<u64> {
+    let (cookie, _) = socket_option::<8>(socket, libc::SOL_SOCKET, libc::SO_COOKIE)?;
+    Ok(u64::from_ne_bytes(cookie))
+}
+
 /// One look at the books of a TCP socket.
 pub(crate) fn tcp_books(socket: &impl AsFd) -> io::Result<TcpBooks> {
     let (told, length) = socket_option::<LENGTH>(socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
@@ -105,7 +111,7 @@ fn socket_option<const N: usize>(socket: &impl AsFd, level: libc::c_int, name: l
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::net::{TcpListener, UdpSocket};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -125,5 +131,16 @@ mod tests {
         assert!(!is_tcp(&UdpSocket::bind("127.0.0.1:0").expect("a socket")).expect("an answer"));
         assert!(!is_tcp(&UnixStream::pair().expect("a pair").0).expect("an answer"));
         assert!(!is_tcp(&File::open("/dev/null").expect("a file")).expect("an answer"));
+    }
+
+    #[test]
+    fn a_cookie_belongs_to_the_socket_and_not_to_the_descriptor() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let connect = || TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (one, other) = (connect(), connect());
+        let cookie = |socket: &TcpStream| socket_cookie(socket).expect("a cookie");
+        assert_eq!(cookie(&one), cookie(&one.try_clone().expect("a duplicate")));
+        assert_ne!(cookie(&one), cookie(&other));
+        assert_ne!(cookie(&one), 0);
     }
 }

@@ -1,0 +1,408 @@
+//! What a service must not lose when it is killed: the state of each connection, and how far it
+//! belongs to.
+//!
+//! A [`Ledger`] is a memory file with an account for each connection. Whoever keeps the file and
+//! the connections open while the service is dead — a guard, systemd, a parent — gives them to the
+//! next process, and each connection goes on where it was, byte for byte.
+//!
+//! # The rule
+//!
+//! *Peek, record, take; output from the record.*
+//!
+//! 1. Look at the input without taking it (MSG_PEEK).
+//! 2. Compute what comes of it: the next state, and output.
+//! 3. Record both, with how far the connection is then read and written. One store makes the record
+//!    count.
+//! 4. Write the output that is recorded, and take the input, in either order.
+//!
+//! A process can be killed between any two of these. [`Position`] tells how far the connection was
+//! read and written, and the record how far it should be:
+//!
+//! | killed | the connection, beside the record | at recovery |
+//! | --- | --- | --- |
+//! | before 3 | is at the same point | the input is still there, and is worked on |
+//! | before the input is taken | was read less far | it is taken, and not worked on again |
+//! | before the output is written | was written less far | the rest of the recorded output is written |
+//! | later | is at the same point | |
+//!
+//! A program that takes first and records then has, at times, read what nobody has recorded. That is
+//! seen at recovery ([`Recovered::Unrecorded`]), and the connection is closed rather than continued
+//! wrongly.
+//!
+//! An [`Account`] follows the rule. The program gives a function from state and input to state and
+//! output:
+//!
+//! ```
+//! use std::io::{self, Write};
+//! use std::net::{TcpListener, TcpStream};
+//! use pollflip::ledger::{Account, Advance, Draft, Ledger, Recovered};
+//!
+//! /// Answers each byte with the sum of all bytes so far.
+//! fn sum(input: &[u8], draft: &mut Draft<'_>) -> io::Result<usize> {
+//!     for byte in input {
+//!         let sum = draft.state()[0].wrapping_add(*byte);
+//!         draft.state()[0] = sum;
+//!         draft.write_all(&[sum])?;
+//!     }
+//!     Ok(input.len())
+//! }
+//!
+//! # fn main() -> io::Result<()> {
+//! # let listener = TcpListener::bind("127.0.0.1:0")?;
+//! # let mut client = TcpStream::connect(listener.local_addr()?)?;
+//! let ledger = Ledger::new("sums.v1", 1_000, 4_096)?;
+//! let (connection, _) = listener.accept()?;
+//! # let kept = (connection.try_clone()?, std::os::fd::AsFd::as_fd(&ledger).try_clone_to_owned()?);
+//! let mut account = ledger.begin(connection, &[0])?;
+//! # client.write_all(&[1, 2])?;
+//! # while account.untaken() == 0 && pollflip::Position::of(account.connection())?.unwrap().unread < 2 {}
+//! let mut buffer = [0; 2_048];
+//! while let Advance::Worked = account.advance(&mut buffer, sum)? {}
+//!
+//! // The process is killed. The next one gets the file and the connection.
+//! # drop((account, ledger));
+//! # let (connection, file) = kept;
+//! let ledger = Ledger::open("sums.v1", file)?;
+//! match ledger.recover(connection)? {
+//!     Recovered::Even(account) | Recovered::Behind(account) => {
+//!         // Goes on.
+//!         assert_eq!((account.state(), account.read(), account.written()), (&[3][..], 2, 2));
+//!     }
+//!     other => println!("{other:?}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it holds, and what not
+//!
+//! - A record holds the whole state of its connection, and the output that is not written yet. It is
+//!   written whole each time, so it should be small: some kilobytes.
+//! - What the program does elsewhere while it works — a row in a database, a message to another
+//!   connection — is not part of the record. A process that is killed before it has recorded does it
+//!   again.
+//! - A connection has a position by TCP alone: unix sockets have none, nor has what TLS makes of the
+//!   bytes.
+//! - The machine's own end takes the ledger along: it is memory.
+//! - The file can be written to by everybody who has its descriptor. Give it to nobody else.
+//!
+//! # What kills the service
+//!
+//! A connection whose input makes the process crash would do so again. The account has a mark while
+//! its connection is worked on. At the next start [`Ledger::judge`] tells who was in hand at a crash,
+//! and [`Ledger::recover`] shuts that connection down instead of going on with it.
+//!
+//! Knows: records, connections, and how they stand to each other. Does not know: who keeps them
+//! while the service is dead, or when it is started again.
+
+mod account;
+pub(crate) mod compare;
+mod book;
+mod in_hand;
+pub(crate) mod layout;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::machine::poison::{Poison, Suspects};
+use crate::position::Position;
+use crate::sys;
+
+use account::shut_down;
+use book::Book;
+use compare::Standing;
+use layout::{Entry, Record};
+
+pub use crate::machine::poison::{Cause, Keep};
+pub use account::{Account, Advance, Draft};
+pub use in_hand::InHand;
+
+/// A memory file with an account for each connection: see the [module](self).
+///
+/// A clone is the same ledger. A forked child's copy does nothing.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    book: Arc<Book>,
+}
+
+/// What a connection that outlived its process is now.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Recovered<S: AsFd> {
+    /// The record and the connection are at the same point.
+    Even(Account<S>),
+    /// The record is ahead: recorded input is still to be taken
+    /// ([`untaken`](Account::untaken)), or recorded output still to be written
+    /// ([`unwritten`](Account::unwritten)). The account does that at its next call: call
+    /// [`flush`](Account::flush).
+    Behind(Account<S>),
+    /// More was read or written than is recorded, so that the state is not that of the connection
+    /// any more. The connection was shut down, and its account closed.
+    #[non_exhaustive]
+    Unrecorded {
+        /// The connection.
+        connection: S,
+        /// So many bytes were read that are not in the record.
+        read: u64,
+        /// So many bytes were written that are not in the record.
+        written: u64,
+    },
+    /// The record is not that of this connection: it has more than ever came, or is damaged. The
+    /// connection was shut down, and its account closed.
+    Mismatched(S),
+    /// The connection was reset or has ended meanwhile. Its account was closed.
+    Over(S),
+    /// The [judgement](Ledger::judge) is that the service goes on without it. The connection was shut
+    /// down, and its account closed.
+    Dropped(S),
+    /// It has no account, and nothing was read from it or written to it: it was accepted just before
+    /// the end. [`begin`](Ledger::begin) it.
+    Untouched(S),
+    /// It has no account, and has been in use: it is none of the ledger's, or the process was killed
+    /// while it closed the account. Shut it down, unless you know better.
+    Unknown(S),
+}
+
+/// What is to be done after the last process has ended, made by [`Ledger::judge`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Judgement {
+    /// What this process goes on with.
+    pub keep: Keep,
+    /// The connections that were in hand, by their SO_COOKIE.
+    pub in_hand: Vec<u64>,
+    /// The end is counted: nobody new was to blame.
+    pub is_strike: bool,
+    /// How many ends are counted that belong together.
+    pub strikes: u32,
+}
+
+impl Ledger {
+    /// An empty ledger of so many accounts, whose records hold so many bytes of state and output
+    /// each. `name` says what the states are, and of which version, in at most 32 bytes: a program
+    /// that reads others does not open it.
+    ///
+    /// The file is twice as long as all records together. It takes up memory as records are made.
+    ///
+    /// # Errors
+    ///
+    /// The name is empty or too long; no memory is so large (`InvalidInput`). The file would be
+    /// larger than this process may make one (`FileTooLarge`). No descriptor or memory can be had.
+    /// The operating system is not Linux (`Unsupported`).
+    pub fn new(name: &str, accounts: usize, capacity: usize) -> io::Result<Ledger> {
+        Ok(Ledger { book: Arc::new(Book::new(name, accounts, capacity)?) })
+    }
+
+    /// The ledger that is in a file, by the name that it was made with.
+    ///
+    /// # Errors
+    ///
+    /// The file is no ledger, has another version, another name or another length than it says
+    /// (`InvalidData`). It is no memory file of a fixed length (`InvalidInput`).
+    pub fn open(name: &str, file: impl Into<OwnedFd>) -> io::Result<Ledger> {
+        Ok(Ledger { book: Arc::new(Book::open(name, file.into())?) })
+    }
+
+    /// How many accounts it has.
+    pub fn accounts(&self) -> usize {
+        self.book.layout().accounts
+    }
+
+    /// How many of them are free, as far as this process knows.
+    pub fn free(&self) -> usize {
+        self.book.free()
+    }
+
+    /// How many bytes of state and output a record holds.
+    pub fn capacity(&self) -> usize {
+        self.book.layout().capacity
+    }
+
+    /// Opens an account for a connection, with its first state. From here on the connection is read
+    /// and written by way of the account.
+    ///
+    /// # Errors
+    ///
+    /// No account is free, or the state is longer than a record (`StorageFull`). The connection has
+    /// an account (`AlreadyExists`), has no [`Position`] (`InvalidInput`) or is over
+    /// (`NotConnected`). What [`Position::of`] returns. This is a forked child's copy
+    /// (`Unsupported`).
+    pub fn begin<S: AsFd>(&self, connection: S, state: &[u8]) -> io::Result<Account<S>> {
+        let position = position(&connection)?;
+        if position.is_over {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the connection is over"));
+        }
+        let account = self.book.claim(cookie(&connection)?)?;
+        let entry = Entry { read: position.read, written: position.written };
+        if !self.book.words().record_next(account, entry, state, &[]) {
+            self.book.free_account(account);
+            let why = format!("a state of {} bytes is longer than a record of {} bytes", state.len(), self.capacity());
+            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+        }
+        self.book.serves();
+        let record = Record { entry, state: state.into(), output: Vec::new() };
+        Ok(Account::new(&self.book, account, connection, record, (0, 0)))
+    }
+
+    /// Finds the account of a connection that has outlived its process, or was handed over, and
+    /// compares the two. If there is somebody to blame for the end of a process, call
+    /// [`judge`](Ledger::judge) first.
+    ///
+    /// # Errors
+    ///
+    /// The connection has no [`Position`] (`InvalidInput`). Its account is in use in this process
+    /// (`ResourceBusy`). What [`Position::of`] returns. This is a forked child's copy
+    /// (`Unsupported`).
+    pub fn recover<S: AsFd>(&self, connection: S) -> io::Result<Recovered<S>> {
+        let position = position(&connection)?;
+        let cookie = cookie(&connection)?;
+        let Some(account) = self.book.take(cookie)? else {
+            let is_untouched = position.read == 0 && position.written == 0 && !position.is_over;
+            return Ok(if is_untouched { Recovered::Untouched(connection) } else { Recovered::Unknown(connection) });
+        };
+        let close = |connection: S| {
+            self.book.free_account(account);
+            shut_down(&connection);
+            connection
+        };
+        if self.book.is_dropped(cookie) {
+            return Ok(Recovered::Dropped(close(connection)));
+        }
+        if position.is_over {
+            return Ok(Recovered::Over(close(connection)));
+        }
+        let record = match self.book.words().record(account) {
+            Ok(Some(record)) => record,
+            // Killed between the two steps of `begin`.
+            Ok(None) if position.read == 0 && position.written == 0 => {
+                self.book.free_account(account);
+                return Ok(Recovered::Untouched(connection));
+            }
+            Ok(None) => {
+                let (read, written) = (position.read, position.written);
+                return Ok(Recovered::Unrecorded { connection: close(connection), read, written });
+            }
+            Err(_) => return Ok(Recovered::Mismatched(close(connection))),
+        };
+        let go_on = |connection, record, behind| Account::new(&self.book, account, connection, record, behind);
+        let at = Entry { read: position.read, written: position.written };
+        Ok(match compare::compare(record.entry, record.output.len() as u64, at, position.unread) {
+            Standing::Even => Recovered::Even(go_on(connection, record, (0, 0))),
+            Standing::Behind { untaken, unwritten } => Recovered::Behind(go_on(connection, record, (untaken, unwritten))),
+            Standing::Unrecorded { read, written } => Recovered::Unrecorded { connection: close(connection), read, written },
+            Standing::Ahead => Recovered::Mismatched(close(connection)),
+        })
+    }
+
+    /// Closes the accounts that nobody has begun or recovered in this process: those whose
+    /// connection has not outlived the last one. Returns how many. Call it when all connections that
+    /// were kept are recovered, and no other process works with the ledger.
+    ///
+    /// # Errors
+    ///
+    /// This is a forked child's copy.
+    pub fn close_unclaimed(&self) -> io::Result<usize> {
+        self.book.free_unclaimed()
+    }
+
+    /// Says that this process serves: what is kept does not keep it from that. The first
+    /// [`begin`](Ledger::begin) or [`Account::advance`] says it too.
+    pub fn serves(&self) {
+        self.book.serves();
+    }
+
+    /// Judges the end of the last process, and who was in hand then. Call it once at the start,
+    /// before [`recover`](Ledger::recover), and only if the last process has ended without a
+    /// successor. A second call in the same process returns the same.
+    ///
+    /// | end of the last process | in hand | this process goes on with |
+    /// | --- | --- | --- |
+    /// | from outside | | all |
+    /// | of its own | a connection | all but that |
+    /// | of its own | nothing | all; at the second within a minute no connection and no state; then the listeners alone |
+    /// | unknown, or memory was short | a connection | all; all but that if it was in hand at such an end before |
+    /// | unknown, after it had served | nothing | all |
+    /// | unknown, before it served | nothing | as of its own |
+    /// | memory was short | nothing, or another one each time | as of its own |
+    ///
+    /// What is not gone on with, [`recover`](Ledger::recover) shuts down. After
+    /// [`Keep::NotStreams`] and [`Keep::Listeners`] that is every connection: recover them all, and
+    /// then go on with this ledger, which remembers the strikes and is empty.
+    ///
+    /// # Errors
+    ///
+    /// This is a forked child's copy.
+    pub fn judge(&self, cause: Cause) -> io::Result<Judgement> {
+        self.book.check_here()?;
+        Ok(self.book.judged(|| self.judge_now(cause)).clone())
+    }
+
+    fn judge_now(&self, cause: Cause) -> Judgement {
+        let words = self.book.words();
+        let marked = |account: &usize| ![0, self.book.number()].contains(&words.marked_by(*account)) && words.cookie(*account) != 0;
+        let accounts: Vec<_> = (0..self.accounts()).filter(marked).collect();
+        let suspects = match accounts.iter().any(|account| words.blame(*account) > 0) {
+            _ if accounts.is_empty() => Suspects::None,
+            true => Suspects::Again,
+            false => Suspects::New,
+        };
+        let [strikes, last, ..] = words.memory();
+        let mut poison = Poison::new(u32::try_from(strikes).unwrap_or(u32::MAX), Duration::from_nanos(last));
+        let ruling = poison.judge(now(), cause, suspects, self.book.has_served_before());
+        let last = u64::try_from(poison.last().as_nanos()).unwrap_or(u64::MAX);
+        words.remember([u64::from(poison.strikes()), last, 0, 0]);
+        // Where the cause is not sure, only those who were in hand before are dropped.
+        let is_sure = cause == Cause::Own;
+        let is_dropped = |account: &&usize| is_sure || words.blame(**account) > 0;
+        let dropped: Vec<_> = accounts.iter().filter(is_dropped).map(|account| words.cookie(*account)).collect();
+        let in_hand = accounts.iter().map(|account| words.cookie(*account)).collect();
+        match ruling.keep {
+            Keep::All => {}
+            Keep::NotSuspects => self.book.drop_some(dropped),
+            Keep::NotStreams | Keep::Listeners => self.book.drop_all(),
+        }
+        for account in accounts {
+            if ruling.remember {
+                words.set_blame(account, words.blame(account).saturating_add(1));
+            }
+            words.mark(account, 0);
+        }
+        Judgement { keep: ruling.keep, in_hand, is_strike: ruling.is_strike, strikes: poison.strikes() }
+    }
+}
+
+/// The file: to be kept, or handed over.
+impl AsFd for Ledger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.book.as_fd()
+    }
+}
+
+fn position(connection: &impl AsFd) -> io::Result<Position> {
+    Position::of(connection)?.ok_or_else(|| {
+        let why = "the connection has no position: only TCP has one, and a unix socket cannot be gone on with after a kill";
+        io::Error::new(io::ErrorKind::InvalidInput, why)
+    })
+}
+
+/// The SO_COOKIE of a socket: a number that no other socket of this machine has or will have, the
+/// same in all processes. [`Judgement::in_hand`] has connections by it.
+///
+/// # Errors
+///
+/// It is no socket. The operating system is not Linux (`Unsupported`).
+pub fn cookie(socket: &impl AsFd) -> io::Result<u64> {
+    sys::socket_cookie(socket)
+}
+
+/// The same clock in all processes of this machine.
+fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
+}

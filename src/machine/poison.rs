@@ -1,0 +1,159 @@
+//! The rules by which a service that dies of what it has kept comes back without that.
+//!
+//! Knows: how the last process has ended, whether a connection was in hand then, and how often
+//! before. Does not know: processes, connections, memory, clocks. Time is a [`Duration`] since any
+//! fixed moment, handed in.
+//!
+//! It stands here, and not beside the ledger: it is policy, and the only thing that the ledger and
+//! a guard have to agree on. The ledger feeds it, since who was in hand stands there.
+
+use std::time::Duration;
+
+use nix::libc::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+
+use crate::error::Exit;
+
+/// Strikes that are further apart do not belong together. As long as the guard counts them.
+pub const WINDOW: Duration = Duration::from_secs(60);
+
+/// Whose doing the end of a process was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Its own: a fault, an abort, a panic, an exit status that says so.
+    Own,
+    /// The kernel has ended it because memory was short: its own doing, but not surely that of what
+    /// was in hand just then.
+    Memory,
+    /// It was told to end, or somebody has killed it.
+    Outside,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl From<Exit> for Cause {
+    fn from(exit: Exit) -> Cause {
+        match exit {
+            Exit::Code(0) => Cause::Outside,
+            Exit::Signal(signal) if [SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2].contains(&signal) => Cause::Outside,
+            Exit::Code(_) | Exit::Signal(_) => Cause::Own,
+            Exit::OutOfMemory => Cause::Memory,
+            Exit::Unknown => Cause::Unknown,
+        }
+    }
+}
+
+/// What was in hand when the process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspects {
+    /// Nothing.
+    None,
+    /// Connections that were in hand at no end before.
+    New,
+    /// One that was in hand at an earlier end too.
+    Again,
+}
+
+/// What of that which was kept the next process goes on with. The listeners stay in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Keep {
+    /// All of it.
+    All,
+    /// All but the connections that were in hand.
+    NotSuspects,
+    /// No connection and no state; other descriptors that were kept by name.
+    NotStreams,
+    /// The listeners alone.
+    Listeners,
+}
+
+/// What the rules say of an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ruling {
+    /// What the next process goes on with.
+    pub keep: Keep,
+    /// The end is counted.
+    pub is_strike: bool,
+    /// Who was in hand is remembered: at another such end they are dropped.
+    pub remember: bool,
+}
+
+/// The rules, with what they remember.
+///
+// table:begin
+/// | cause   | in hand | had served | strikes    | goes on with                         | remembered |
+/// | ---     | ---     | ---        | ---        | ---                                  | --- |
+/// | Own     | None    |            | one more   | All, then NotStreams, then Listeners | |
+/// | Own     | New     |            |            | NotSuspects                          | |
+/// | Own     | Again   |            |            | NotSuspects                          | |
+/// | Memory  | None    |            | one more   | All, then NotStreams, then Listeners | |
+/// | Memory  | New     |            | one more   | All, then NotStreams, then Listeners | yes |
+/// | Memory  | Again   |            |            | NotSuspects                          | |
+/// | Outside | None    |            |            | All                                  | |
+/// | Outside | New     |            |            | All                                  | |
+/// | Outside | Again   |            |            | All                                  | |
+/// | Unknown | None    | no         | one more   | All, then NotStreams, then Listeners | |
+/// | Unknown | None    | yes        | begin anew | All                                  | |
+/// | Unknown | New     |            |            | All                                  | yes |
+/// | Unknown | Again   |            |            | NotSuspects                          | |
+// table:end
+///
+/// A strike leads on: the first keeps all, since nobody is to blame; the second drops connections
+/// and state; the third leaves the listeners alone. Strikes further apart than [`WINDOW`] begin
+/// anew. A guard allows more of them than there are stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Poison {
+    strikes: u32,
+    last: Duration,
+}
+
+impl Poison {
+    /// With what was remembered before.
+    pub fn new(strikes: u32, last: Duration) -> Poison {
+        Poison { strikes, last }
+    }
+
+    /// So many strikes are counted.
+    pub fn strikes(&self) -> u32 {
+        self.strikes
+    }
+
+    /// When the last of them was.
+    pub fn last(&self) -> Duration {
+        self.last
+    }
+
+    /// Judges an end. `has_served`: the process that has ended had come so far that it served.
+    pub fn judge(&mut self, now: Duration, cause: Cause, suspects: Suspects, has_served: bool) -> Ruling {
+        let ruling = |keep, remember| Ruling { keep, is_strike: false, remember };
+        match (cause, suspects) {
+            // It says nothing about anybody.
+            (Cause::Outside, _) => ruling(Keep::All, false),
+            (Cause::Own, Suspects::New | Suspects::Again) => ruling(Keep::NotSuspects, false),
+            // Twice is no chance.
+            (Cause::Memory | Cause::Unknown, Suspects::Again) => ruling(Keep::NotSuspects, false),
+            (Cause::Unknown, Suspects::New) => ruling(Keep::All, true),
+            (Cause::Unknown, Suspects::None) if has_served => {
+                // What is kept can be served.
+                self.strikes = 0;
+                ruling(Keep::All, false)
+            }
+            (Cause::Own | Cause::Unknown, Suspects::None) => self.strike(now, false),
+            // It may be another one each time, and none of them to blame.
+            (Cause::Memory, Suspects::None | Suspects::New) => self.strike(now, suspects == Suspects::New),
+        }
+    }
+
+    fn strike(&mut self, now: Duration, remember: bool) -> Ruling {
+        let is_apart = now.saturating_sub(self.last) >= WINDOW;
+        self.strikes = if is_apart { 1 } else { self.strikes.saturating_add(1) };
+        self.last = now;
+        let keep = match self.strikes {
+            0 | 1 => Keep::All,
+            2 => Keep::NotStreams,
+            _ => Keep::Listeners,
+        };
+        Ruling { keep, is_strike: true, remember }
+    }
+}
