@@ -29,7 +29,7 @@ use crate::error::ChildSpawnError;
 use crate::lifeline;
 use crate::machine::Attempt;
 use crate::sys::{self, Origin, Process};
-use crate::wire::Birth;
+use crate::wire::{Birth, KillCounter};
 
 use condemned::Condemned;
 pub(crate) use condemned::unkillable;
@@ -57,6 +57,8 @@ struct Work {
     launch: Launch,
     signal: Option<Signal>,
     shared: Arc<Shared>,
+    /// Where its memory is counted, as far as that is known.
+    counter: Option<KillCounter>,
 }
 
 /// What one successor is given besides its [`Launch`].
@@ -120,9 +122,10 @@ struct Desk {
 impl Exec {
     /// Starts the thread. `signal` is unblocked in it, so that it can be delivered when no other thread takes it.
     pub(crate) fn start(mut launch: Launch, birth: Option<Birth>, signal: Option<Signal>, waker: Arc<Waker>) -> io::Result<Exec> {
-        launch.inherited_descriptors = birth.map_or_else(descriptors::uncloexec, |birth| birth.inherited);
+        launch.inherited_descriptors = birth.as_ref().map_or_else(descriptors::uncloexec, |birth| birth.inherited);
+        let counter = birth.and_then(|birth| birth.counter).or_else(sys::kill_counter);
         let shared = Arc::new(Shared { desk: Mutex::default(), changed: Condvar::new(), waker });
-        let work = Work { launch, signal, shared: shared.clone() };
+        let work = Work { launch, signal, shared: shared.clone(), counter };
         let origin = Origin::here();
         sys::may_fail(&[libc::EAGAIN])?;
         if sys::is_simulated() {
@@ -375,7 +378,7 @@ impl Work {
         let attempt = job.attempt;
         // The lowest number that was free: there are not many more descriptors than that.
         let descriptors = job.lifeline.as_raw_fd();
-        let result = start(&self.launch, &mask, job, &self.shared);
+        let result = start(&self.launch, &mask, job, &self.shared, self.counter.as_ref());
         let mut late = None;
         let mut desk = self.shared.desk();
         let theirs = desk.starting.take();

@@ -270,7 +270,9 @@ impl Claim {
         {
             // They may all come. An older predecessor has about as many as the number says under which it made this one.
             let birth = birth();
-            sys::enlarge_descriptor_table(birth.map_or(socket.as_raw_fd(), |birth| RawFd::try_from(birth.open).unwrap_or(RawFd::MAX)));
+            sys::enlarge_descriptor_table(
+                birth.as_ref().map_or(socket.as_raw_fd(), |birth| RawFd::try_from(birth.open).unwrap_or(RawFd::MAX)),
+            );
             let (link, given) =
                 Link::read_hello(Lifeline::from(socket), birth).inspect_err(|why| startup.unusable = Some(why.to_string()))?;
             link.introduce();

@@ -42,12 +42,12 @@ use crate::wire::FileId;
 
 pub(crate) use books::{TcpBooks, is_tcp, socket_cookie, tcp_books, tcp_queues};
 pub(crate) use children::{end_by, ended_child, foreground_of, ignore, reap, set_to_default, signal_child};
-pub(crate) use descriptors::{Descriptors, name_of, named_by};
+pub(crate) use descriptors::{Descriptors, descriptor_table_size, name_of, named_by};
 pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use guarding::{Datagram, exit_of_another, fork_and_execute, is_same_open_file, pass_credentials, receive_datagram};
 pub(crate) use memory::{Mapping, memory_file, seal};
-pub(crate) use oom::{OomKills, OomScore, OwnOomScore, own_oom_score};
+pub(crate) use oom::{OomKills, OomScore, OwnOomScore, kill_counter, own_oom_score};
 pub(crate) use orders::{Execution, Spawn};
 pub(crate) use packet::{receive, send};
 pub(crate) use probe::{missing_call, naming};
@@ -61,7 +61,8 @@ pub(crate) use sockets::{
 };
 pub(crate) use spawn::{may_enter, spawn};
 pub(crate) use unix::{
-    adopt, duplicate, file_id, identity, identity_behind, identity_of, is_at_default, is_readable_within, may_grow_to, peek,
+    adopt, duplicate, file_id, identity, identity_behind, identity_of, is_at_default, is_readable_within, may_grow_to, own_program, peek,
+    read_proc,
 };
 pub(crate) use watched::{Countdown, Flag, HangUps, SignalQueue, pipe};
 

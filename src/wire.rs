@@ -98,8 +98,8 @@ impl fmt::Display for Place {
 }
 
 /// What a successor is told of its own start in its environment, by the thread that has started it. Written `dev:ino` of the lifeline, then
-/// `,name=number` for each fact; facts of other names are skipped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `,name=value` for each fact; facts of other names are skipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Birth {
     /// The lifeline that it belongs to: an older release hands the variable down as it is.
     pub lifeline: FileId,
@@ -111,6 +111,17 @@ pub struct Birth {
     pub inherited: usize,
     /// The `oom_score_adj` of the predecessor, which the successor gets back when the restart is final.
     pub oom_score_adj: Option<i16>,
+    /// Where the predecessor has its memory counted.
+    pub counter: Option<KillCounter>,
+}
+
+/// Where the kernel counts the processes that it ends for want of memory in a control group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KillCounter {
+    /// A digest of what the kernel calls the groups of the process: in others it is another file.
+    pub groups: u64,
+    /// `None`: none of these groups counts that.
+    pub file: Option<String>,
 }
 
 impl Birth {
@@ -121,7 +132,8 @@ impl Birth {
             let (device, inode) = text.split_once(':')?;
             Some(FileId { device: device.parse().ok()?, inode: inode.parse().ok()? })
         };
-        let mut birth = Birth { lifeline: file(lifeline)?, program: None, open: 0, inherited: 0, oom_score_adj: None };
+        let mut birth = Birth { lifeline: file(lifeline)?, program: None, open: 0, inherited: 0, oom_score_adj: None, counter: None };
+        let mut file_of_counter = None;
         for fact in facts.split(',') {
             let (name, value) = fact.split_once('=')?;
             match name {
@@ -129,8 +141,13 @@ impl Birth {
                 "open" => birth.open = value.parse().ok()?,
                 "inherited" => birth.inherited = value.parse().ok()?,
                 "oom_score_adj" => birth.oom_score_adj = Some(value.parse().ok()?),
+                "groups" => birth.counter = Some(KillCounter { groups: value.parse().ok()?, file: None }),
+                "counter" => file_of_counter = Some(value.to_owned()),
                 _ => {}
             }
+        }
+        if let Some(counter) = &mut birth.counter {
+            counter.file = file_of_counter;
         }
         Some(birth)
     }
@@ -144,6 +161,12 @@ impl fmt::Display for Birth {
         }
         if let Some(score) = self.oom_score_adj {
             write!(f, ",oom_score_adj={score}")?;
+        }
+        if let Some(KillCounter { groups, file }) = &self.counter
+            && !file.as_ref().is_some_and(|file| file.contains(','))
+        {
+            write!(f, ",groups={groups}")?;
+            file.iter().try_for_each(|file| write!(f, ",counter={file}"))?;
         }
         Ok(())
     }
@@ -252,12 +275,24 @@ mod tests {
     #[test]
     fn what_a_successor_is_told_of_its_start_is_read_as_it_was_written() {
         let file = |inode| FileId { device: u64::MAX, inode };
-        let whole = Birth { lifeline: file(1), program: Some(file(2)), open: 20_000, inherited: 3, oom_score_adj: Some(-1000) };
-        for birth in [whole, Birth { program: None, oom_score_adj: None, ..whole }] {
-            assert_eq!(Birth::parse(&birth.to_string()), Some(birth));
+        let counter = |file: Option<&str>| Some(KillCounter { groups: u64::MAX, file: file.map(String::from) });
+        let whole = Birth {
+            lifeline: file(1),
+            program: Some(file(2)),
+            open: 20_000,
+            inherited: 3,
+            oom_score_adj: Some(-1000),
+            counter: counter(Some("/sys/fs/cgroup/a=b/memory.events")),
+        };
+        let none_counts = Birth { counter: counter(None), ..whole.clone() };
+        for birth in [whole.clone(), none_counts, Birth { program: None, oom_score_adj: None, counter: None, ..whole.clone() }] {
+            assert_eq!(Birth::parse(&birth.to_string()), Some(birth.clone()));
             // A later version may say more.
             assert_eq!(Birth::parse(&format!("{birth},colour=red")), Some(birth));
         }
+        // A path that cannot be written is found again.
+        let unwritten = Birth { counter: counter(Some("/a,b")), ..whole.clone() };
+        assert_eq!(Birth::parse(&unwritten.to_string()), Some(Birth { counter: None, ..whole }));
         for text in ["", "1:1", "1:1,", "1,open=1", "1:1,open", "1:1,open=-1", "1:1,oom_score_adj=40000", "1:1,program=1"] {
             assert_eq!(Birth::parse(text), None, "{text}");
         }

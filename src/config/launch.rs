@@ -68,8 +68,10 @@ impl RestartConfig {
     /// What a successor is started as, with the path, environment and directory of now. In a
     /// process that has gained rights, its caller may have chosen these, and none of them is taken.
     pub(crate) fn launch(&self) -> Result<Launch, Error> {
-        let program = match self.program_to_start()? {
-            Ok(path) => Ok(self.called(path)?),
+        let is_asked_for = self.program.is_none() && !sys::has_gained_rights();
+        let started = if is_asked_for { started_by() } else { None };
+        let program = match self.program_to_start(started.as_deref())? {
+            Ok(path) => Ok(self.called(path, started)?),
             Err(refusal) => Err(refusal),
         };
         let directory = match &self.directory {
@@ -91,24 +93,23 @@ impl RestartConfig {
 
     /// The path of the program, or why none can be believed: in a process that has gained rights
     /// not even that of the file that runs, which may be a hard link of its caller's.
-    fn program_to_start(&self) -> Result<Result<PathBuf, Refusal>, Error> {
+    fn program_to_start(&self, started: Option<&Path>) -> Result<Result<PathBuf, Refusal>, Error> {
         Ok(match &self.program {
             Some(path) if path.is_relative() && sys::has_gained_rights() => Err(Refusal::Privileged),
             Some(path) => Ok(followed(absolute(path)?, path)),
             None if sys::has_gained_rights() => Err(Refusal::Privileged),
-            None => own_path().ok_or(Refusal::UnknownProgram),
+            None => own_path(started).ok_or(Refusal::UnknownProgram),
         })
     }
 
     /// With its name and arguments.
-    fn called(&self, path: PathBuf) -> Result<Program, Error> {
+    fn called(&self, path: PathBuf, started: Option<PathBuf>) -> Result<Program, Error> {
         let mut arguments = env::args_os();
         let name = arguments.next().filter(|_| self.program.is_none()).unwrap_or_else(|| path.clone().into());
         let rest = self.arguments.clone().unwrap_or_else(|| arguments.collect());
         let is_unfollowed = |name: &PathBuf| name.is_relative() && named_directory().is_none();
-        let unfollowed = if self.program.is_none() { started_by().filter(is_unfollowed) } else { None };
         Ok(Program {
-            unfollowed,
+            unfollowed: started.filter(is_unfollowed),
             executable: c_string(path.clone().into_os_string(), "the program")?,
             arguments: [name].into_iter().chain(rest).map(|text| c_string(text, "an argument")).collect::<Result<_, _>>()?,
             path,
@@ -163,11 +164,12 @@ fn c_string(text: OsString, what: &str) -> Result<CString, Error> {
 /// The path by which this process was started, absolute. A relative one is believed only if it
 /// leads to the file that runs: the directory may be another one by now. If no path is believed,
 /// that of the file itself is taken, as long as it has one.
-fn own_path() -> Option<PathBuf> {
+fn own_path(started: Option<&Path>) -> Option<PathBuf> {
     // What is no path of the file that runs names another one by now. An absolute one may: there stands a new release.
-    let is_believed = |path: &PathBuf| (path.is_absolute() && sys::executed_path().as_ref() == Some(path)) || is_this_program(path);
+    let is_believed = |path: &&Path| (path.is_absolute() && sys::executed_path().as_deref() == Some(*path)) || is_this_program(path);
     let own_file = || env::current_exe().ok().filter(|path| is_this_program(path));
-    let path = started_by().filter(|path| !is_by_way_of_a_process(path)).filter(is_believed).or_else(own_file)?;
+    let believed = started.filter(|path| !is_by_way_of_a_process(path)).filter(is_believed);
+    let path = believed.map(Path::to_path_buf).or_else(own_file)?;
     absolute(&path).ok().map(|whole| followed(whole, &path))
 }
 
@@ -240,13 +242,13 @@ fn beside(program: &Path, here: &Path) -> Option<PathBuf> {
 
 /// Whether what is there is the very file that this process executes.
 fn is_this_program(path: &Path) -> bool {
-    sys::identity_behind(path).is_some_and(|found| Some(found) == sys::identity_behind(Path::new("/proc/self/exe")))
+    sys::identity_behind(path).is_some_and(|found| Some(found) == sys::own_program())
 }
 
 /// Whether this process was started as the interpreter of that script: the kernel gives it the path
 /// of the script as an argument. If not, the script is a new release of the program.
 fn is_interpreted(path: &Path) -> bool {
-    is_script(path) && env::args_os().skip(1).any(|argument| argument == path)
+    env::args_os().skip(1).any(|argument| argument == path) && is_script(path)
 }
 
 fn is_script(path: &Path) -> bool {

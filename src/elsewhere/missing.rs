@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::error::Exit;
+use crate::wire::KillCounter;
 
 use super::orders::{Execution, Spawn};
 use super::{is_readable_within, unsupported};
@@ -250,12 +251,17 @@ impl OwnOomScore {
     }
 }
 
+/// Nothing counts the processes that are ended for memory.
+pub(crate) fn kill_counter() -> Option<KillCounter> {
+    None
+}
+
 /// How many processes were ended for memory.
 #[derive(Debug)]
 pub(crate) struct OomKills(Infallible);
 
 impl OomKills {
-    pub(crate) fn since_now() -> Option<OomKills> {
+    pub(crate) fn since_now(_counter: Option<&KillCounter>) -> Option<OomKills> {
         None
     }
 

@@ -40,13 +40,13 @@ use nix::sys::signal::Signal;
 use crate::wire::FileId;
 
 pub(crate) use children::{end_by, ended_child, foreground_of, ignore, reap, set_to_default, signal_child};
-pub(crate) use descriptors::{Descriptors, name_of, named_by};
+pub(crate) use descriptors::{Descriptors, descriptor_table_size, name_of, named_by};
 pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use missing::{
     Datagram, HangUps, Maker, Mapping, OomKills, OomScore, OwnOomScore, Process, SharedMemory, TcpBooks, Thread, exit_of_another,
-    fork_and_execute, is_same_open_file, is_tcp, kill_and_reap, may_enter, memory_file, own_capabilities, own_oom_score, pass_credentials,
-    receive_datagram, seal, socket_cookie, spawn, tcp_books, tcp_queues, threads_with,
+    fork_and_execute, is_same_open_file, is_tcp, kill_and_reap, kill_counter, may_enter, memory_file, own_capabilities, own_oom_score,
+    pass_credentials, receive_datagram, seal, socket_cookie, spawn, tcp_books, tcp_queues, threads_with,
 };
 pub(crate) use orders::{Execution, Spawn};
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};
@@ -55,7 +55,8 @@ pub(crate) use sockets::{
     receive, send, send_part, unix_socket,
 };
 pub(crate) use unix::{
-    adopt, duplicate, file_id, identity, identity_behind, identity_of, is_at_default, is_readable_within, may_grow_to, peek,
+    adopt, duplicate, file_id, identity, identity_behind, identity_of, is_at_default, is_readable_within, may_grow_to, own_program, peek,
+    read_proc,
 };
 pub(crate) use watched::{Countdown, Flag, SignalQueue, pipe};
 

@@ -44,7 +44,8 @@ impl Fate {
     /// same number, is not known: where nothing goes along but what is needed, each number in reach
     /// is closed, open or not.
     pub(super) fn now(launch: &Launch, program: &Program, job: &Job) -> Fate {
-        let Descriptors { closing, staying, is_all, looked_at } = Descriptors::open(job.lifeline.as_raw_fd().saturating_add(BEYOND));
+        let guess = job.lifeline.as_raw_fd().saturating_add(BEYOND);
+        let Descriptors { closing, staying, is_all } = Descriptors::open(guess);
         let open = closing.len() + staying.len();
         let passed: Vec<RawFd> = job.passed.iter().map(|(.., number)| *number).collect();
         // A script is opened by its interpreter, after that was executed.
@@ -61,7 +62,7 @@ impl Fate {
         if !launch.inherit_descriptors {
             // The standard streams go along unless they are CLOEXEC.
             closed.retain(|number| *number < FIRST);
-            closed.extend(FIRST..looked_at);
+            closed.extend(FIRST..sys::descriptor_table_size().unwrap_or(guess));
         }
         closed.retain(|number| !is_needed(number));
         let staying = staying.into_iter().filter(|number| *number >= FIRST).collect();

@@ -14,7 +14,7 @@ use crate::error::{ChildSpawnError, Error, Refusal};
 use crate::machine::Attempt;
 use crate::sys::{self, OomKills, Process, Spawn};
 use crate::systemd;
-use crate::wire::{BIRTH_VARIABLE, Birth, LIFELINE_VARIABLE, Place};
+use crate::wire::{BIRTH_VARIABLE, Birth, KillCounter, LIFELINE_VARIABLE, Place};
 
 use super::descriptors::Fate;
 use super::memory::Memory;
@@ -26,7 +26,13 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 const BUSY_RETRY: Duration = Duration::from_millis(10);
 
 /// Starts it. A program that is still being written is waited for, as long as somebody wants the attempt.
-pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -> Result<Started, ChildSpawnError> {
+pub(super) fn start(
+    launch: &Launch,
+    mask: &SigSet,
+    job: Job,
+    shared: &Shared,
+    counter: Option<&KillCounter>,
+) -> Result<Started, ChildSpawnError> {
     // Such a request has been refused before it comes here.
     let nothing = |refusal: &Refusal| ChildSpawnError::new(Path::new(""), io::Error::other(refusal.to_string()), None);
     let program = launch.program.as_ref().map_err(nothing)?;
@@ -34,13 +40,12 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
         let reason = diagnosis::of(program, launch, &error);
         ChildSpawnError::new(&program.path, error, reason)
     };
-    let kills = OomKills::since_now();
     let since = sys::now();
     let (pid, fate) = loop {
         // Looked at before the try, as in every place that waits: a try that works came in time.
         let is_last = sys::now() - since >= BUSY_LIMIT;
         let fate = Fate::now(launch, program, &job);
-        let environment = environment(launch, &job, &fate).map_err(failed)?;
+        let environment = environment(launch, &job, &fate, counter).map_err(failed)?;
         let result = sys::spawn(&Spawn {
             program: &program.executable,
             arguments: &program.arguments,
@@ -62,7 +67,9 @@ pub(super) fn start(launch: &Launch, mask: &SigSet, job: Job, shared: &Shared) -
         }
     };
     let process = hold(pid, program)?;
-    let memory = Memory::of(&process, kills);
+    // After the start, which then does not wait for it, and before the successor is the first that
+    // the kernel ends.
+    let memory = Memory::of(&process, OomKills::since_now(counter));
     fate.warn_of_growth(launch);
     Ok(Started { process, memory })
 }
@@ -87,15 +94,16 @@ fn hold(pid: u32, program: &Program) -> Result<Process, ChildSpawnError> {
 }
 
 /// The environment of one successor.
-fn environment(launch: &Launch, job: &Job, fate: &Fate) -> io::Result<Vec<CString>> {
+fn environment(launch: &Launch, job: &Job, fate: &Fate, counter: Option<&KillCounter>) -> io::Result<Vec<CString>> {
     let identity = sys::identity(job.lifeline.as_raw_fd()).ok_or_else(io::Error::last_os_error)?;
     let place = Place { number: fate.lifeline, identity };
     let birth = Birth {
         lifeline: identity,
-        program: sys::identity_behind(Path::new("/proc/self/exe")),
+        program: sys::own_program(),
         open: fate.open,
         inherited: fate.staying.len(),
         oom_score_adj: sys::own_oom_score(),
+        counter: counter.cloned(),
     };
     let mut own: Vec<(&str, OsString)> = vec![(LIFELINE_VARIABLE, place.to_string().into()), (BIRTH_VARIABLE, birth.to_string().into())];
     if !job.passed.is_empty() {

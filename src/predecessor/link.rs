@@ -72,9 +72,9 @@ impl Link {
             process_identity,
             was_parent,
             hello,
+            score: Mutex::new(birth.as_ref().and_then(|birth| OwnOomScore::open(birth.oom_score_adj?))),
+            again: birth.as_ref().and_then(|birth| again(birth.program?)),
             birth,
-            score: Mutex::new(birth.and_then(|birth| OwnOomScore::open(birth.oom_score_adj?))),
-            again: birth.and_then(|birth| again(birth.program?)),
             takeover: Arc::new(SharedTakeover::new(takeover)),
             reader: Mutex::default(),
             received: Mutex::default(),
@@ -130,7 +130,7 @@ impl Link {
 
     /// What the predecessor tells of the start of this process.
     pub(crate) fn birth(&self) -> Option<Birth> {
-        self.birth
+        self.birth.clone()
     }
 
     /// The `oom_score_adj` of this process, which its predecessor should have set back by the moment at which this is called.
@@ -456,7 +456,6 @@ impl Link {
 
 /// The path of the program of this process, if it is that file.
 fn again(program: FileId) -> Option<String> {
-    let own = Path::new("/proc/self/exe");
-    let is_it = sys::identity_behind(own) == Some(program);
-    is_it.then(|| fs::read_link(own).ok()).flatten().map(|path| wire::line(&path.to_string_lossy()))
+    let is_it = sys::own_program() == Some(program);
+    is_it.then(|| fs::read_link("/proc/self/exe").ok()).flatten().map(|path| wire::line(&path.to_string_lossy()))
 }

@@ -89,8 +89,11 @@ impl RestartConfig {
         }
         // One that this version would not take for itself is left as it is.
         let blocked = link.as_ref().and_then(|link| link.blocked_signal()).and_then(|number| restart_signal(number).ok());
-        // Before there is a thread of ours: later it would hold the first restart up.
-        sys::enlarge_descriptor_table(0);
+        if link.is_none() {
+            // Before there is a thread of ours: later it would hold the first restart up. That of a
+            // successor has been enlarged.
+            sys::enlarge_descriptor_table(0);
+        }
         // Before this process opens descriptors of its own.
         let passed = systemd::passed(link.is_some());
         let is_deaf = systemd::is_deaf();

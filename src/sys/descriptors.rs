@@ -3,12 +3,16 @@
 //! Knows: the table of descriptors. Does not know: what any of them is for.
 
 use std::fs;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, open};
 use nix::libc;
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{Whence, lseek};
 
-use super::simulation;
+use super::{read_proc, simulation};
 
 /// What is open, by number, in rising order.
 #[derive(Debug, Default)]
@@ -19,8 +23,6 @@ pub(crate) struct Descriptors {
     pub(crate) staying: Vec<RawFd>,
     /// Nothing else was open. Where `/proc` does not tell the size of the table, that is unknown.
     pub(crate) is_all: bool,
-    /// So many numbers were looked at, from 0 on.
-    pub(crate) looked_at: RawFd,
 }
 
 impl Descriptors {
@@ -31,12 +33,18 @@ impl Descriptors {
         if simulation::is_simulated() {
             return open;
         }
-        let size = table_size();
+        (0..FEW).for_each(|number| open.look_at(number));
+        let few = open.closing.len() + open.staying.len();
+        // A kernel that lists others than those from that number on tells it by the sum.
+        if let Some(listed) = list(FEW, FEW).filter(|listed| few + listed.numbers.len() == listed.in_all) {
+            listed.numbers.into_iter().for_each(|number| open.look_at(number));
+            return open;
+        }
+        let size = descriptor_table_size();
         open.is_all = size.is_some();
-        open.looked_at = size.unwrap_or(guess);
-        match size.and_then(listed) {
-            Some(numbers) => numbers.into_iter().for_each(|number| open.look_at(number)),
-            None => (0..open.looked_at).for_each(|number| open.look_at(number)),
+        match size.and_then(|size| list(0, size / ENTRY)) {
+            Some(all) => all.numbers.into_iter().filter(|number| *number >= FEW).for_each(|number| open.look_at(number)),
+            None => (FEW..size.unwrap_or(guess)).for_each(|number| open.look_at(number)),
         }
         open
     }
@@ -52,26 +60,51 @@ impl Descriptors {
 }
 
 /// An entry of `/proc` costs as much as so many looks at a number.
-const ENTRY: u64 = 8;
+const ENTRY: RawFd = 8;
+/// So many numbers are looked at in any case: most processes have no others, and to look at them
+/// takes less time than to list a few.
+const FEW: RawFd = 64;
 
-/// The open numbers in rising order, as `/proc` lists them. `None`: in a table of that size it is
-/// quicker to look at each number, or `/proc` does not tell how many are open (before Linux 6.2).
-fn listed(size: RawFd) -> Option<Vec<RawFd>> {
-    let directory = Path::new("/proc/thread-self/fd");
-    let open = fs::metadata(directory).ok()?.len();
-    if open == 0 || open.saturating_mul(ENTRY) >= u64::try_from(size).ok()? {
-        return None;
-    }
-    let entries = fs::read_dir(directory).ok()?;
-    let numbers = entries.map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let mut numbers: Vec<RawFd> = numbers.collect::<Option<_>>()?;
-    numbers.sort_unstable();
-    Some(numbers)
+/// What `/proc` lists.
+struct List {
+    /// In rising order.
+    numbers: Vec<RawFd>,
+    /// How many are open, with those that are not listed.
+    in_all: usize,
 }
 
-/// How many numbers the table of this thread has room for.
-fn table_size() -> Option<RawFd> {
-    let status = fs::read_to_string("/proc/thread-self/status").ok()?;
+/// The open numbers from `first` on. `None`: more than `most` are open in all, or `/proc` does not
+/// tell how many (before Linux 6.2 it says 0).
+fn list(first: RawFd, most: RawFd) -> Option<List> {
+    let directory = open(c"/proc/thread-self/fd", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    // The directory is one of them.
+    let in_all = usize::try_from(fstat(&directory).ok()?.st_size).ok()?.checked_sub(1)?;
+    if in_all > usize::try_from(most).ok()? {
+        return None;
+    }
+    if first > 0 {
+        // The kernel takes a place in this directory for a number, after the two names that each
+        // directory has. An entry costs most when it is listed for the first time.
+        lseek(&directory, (first + 2).into(), Whence::SeekSet).ok()?;
+    }
+    let own = directory.as_raw_fd();
+    let mut numbers = Vec::new();
+    for entry in Dir::from_fd(directory).ok()?.iter() {
+        let entry = entry.ok()?;
+        match entry.file_name().to_bytes() {
+            b"." | b".." => {}
+            name => numbers.push(std::str::from_utf8(name).ok()?.parse().ok()?),
+        }
+    }
+    numbers.retain(|number| *number != own);
+    numbers.sort_unstable();
+    Some(List { numbers, in_all })
+}
+
+/// How many numbers the table of descriptors of this thread has room for. `None`: `/proc` does not
+/// tell.
+pub(crate) fn descriptor_table_size() -> Option<RawFd> {
+    let status = read_proc("/proc/thread-self/status").ok()?;
     status.lines().find_map(|line| line.strip_prefix("FDSize:"))?.trim().parse().ok()
 }
 
@@ -109,12 +142,32 @@ mod tests {
         let file = fs::File::open("/dev/null").expect("a file");
         let number = file.as_raw_fd();
         let all = Descriptors::open(0);
-        assert!(all.is_all && all.looked_at > number && all.closing.contains(&number) && !all.staying.contains(&number));
+        assert!(all.is_all && all.closing.contains(&number) && !all.staying.contains(&number));
         assert!(all.closing.is_sorted() && all.staying.is_sorted());
-        let Some(numbers) = listed(RawFd::MAX) else { return eprintln!("SKIPPED: /proc does not tell how many are open") };
-        assert!(numbers.is_sorted() && numbers.contains(&number));
-        assert_eq!(listed(1), None, "a table that is nearly full is looked through");
+        let Some(list) = list(0, RawFd::MAX) else { return eprintln!("SKIPPED: /proc does not tell how many are open") };
+        assert!(list.numbers.is_sorted() && list.numbers.contains(&number));
+        assert!(super::list(0, 1).is_none(), "a table that is nearly full is looked through");
         drop(file);
+    }
+
+    #[test]
+    fn descriptors_of_high_numbers_are_found_one_by_one_too() {
+        let file = fs::File::open("/dev/null").expect("a file");
+        // Beyond the few, on both sides of the place from which on is listed, and far beyond.
+        let high: Vec<_> = [FEW - 1, FEW, FEW + 1, 4 * FEW, 700].map(|at| super::super::duplicate(&file, at).expect("a descriptor")).into();
+        let open = Descriptors::open(0);
+        assert!(open.is_all && open.closing.is_sorted());
+        for number in high.iter().map(AsRawFd::as_raw_fd) {
+            assert!(open.closing.contains(&number), "{number} is not in {open:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_lists_from_a_number_on() {
+        let file = fs::File::open("/dev/null").expect("a file");
+        let high = super::super::duplicate(&file, 4 * FEW).expect("a descriptor");
+        let Some(list) = list(high.as_raw_fd(), RawFd::MAX) else { return eprintln!("SKIPPED: /proc does not tell how many are open") };
+        assert_eq!(list.numbers.first(), Some(&high.as_raw_fd()));
     }
 
     #[test]

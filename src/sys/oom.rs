@@ -2,12 +2,15 @@
 //!
 //! Knows: `oom_score_adj`, and what control groups count. Does not know: who should go first.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Process, rights, simulation};
+use crate::wire::KillCounter;
+
+use super::{Process, read_proc, rights, simulation};
 
 /// The value of the one that goes before all others.
 const FIRST: i16 = 1000;
@@ -104,8 +107,32 @@ fn read(file: &File) -> io::Result<i16> {
     number.ok_or_else(|| io::Error::other("/proc does not tell the oom_score_adj of a process"))
 }
 
-/// How many processes of the control group of this one the kernel has ended for memory, counted
-/// from a moment on.
+/// Where the kernel counts the processes that it ends for memory in the control group of this one.
+/// To find that takes longer than to look whether it is still there. `None`: the groups of this
+/// process cannot be seen.
+pub(crate) fn kill_counter() -> Option<KillCounter> {
+    own_groups().as_deref().map(counter_of)
+}
+
+/// The control groups of this process, as the kernel names them.
+fn own_groups() -> Option<String> {
+    if simulation::is_simulated() { None } else { read_proc("/proc/self/cgroup").ok() }
+}
+
+fn counter_of(groups: &str) -> KillCounter {
+    let mounts = read_proc("/proc/self/mountinfo").ok();
+    let path = mounts.and_then(|mounts| counter(groups, &mounts));
+    KillCounter { groups: digest(groups), file: path.and_then(|path| path.into_os_string().into_string().ok()) }
+}
+
+/// Of another build it may be another one: then the counter is found again.
+fn digest(groups: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    groups.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// How many processes the kernel has ended for memory, counted from a moment on.
 #[derive(Debug)]
 pub(crate) struct OomKills {
     file: File,
@@ -113,14 +140,16 @@ pub(crate) struct OomKills {
 }
 
 impl OomKills {
-    /// From now on. `None`: this process is in no control group that counts that, or may not read
-    /// it.
-    pub(crate) fn since_now() -> Option<OomKills> {
-        if simulation::is_simulated() {
-            return None;
-        }
-        let file =
-            File::open(counter(&fs::read_to_string("/proc/self/cgroup").ok()?, &fs::read_to_string("/proc/self/mountinfo").ok()?)?).ok()?;
+    /// From now on. `counter`: where they were counted, unless this process has been moved to
+    /// another group since. `None`: this process is in no control group that counts that, or may
+    /// not read it.
+    pub(crate) fn since_now(counter: Option<&KillCounter>) -> Option<OomKills> {
+        let groups = own_groups()?;
+        let file = match counter.filter(|counter| counter.groups == digest(&groups)) {
+            Some(counter) => counter.file.clone(),
+            None => counter_of(&groups).file,
+        };
+        let file = File::open(file?).ok()?;
         let before = count(&file)?;
         Some(OomKills { file, before })
     }
@@ -183,5 +212,15 @@ mod tests {
         // Above what is mounted here, and nothing at all.
         assert_eq!(found("4:memory:/elsewhere\n0::/\n", FIRST_VERSION), None);
         assert_eq!(found("", SECOND), None);
+    }
+
+    #[test]
+    fn a_counter_of_other_groups_is_not_believed() {
+        let Some(own) = kill_counter() else { return eprintln!("SKIPPED: /proc does not tell the control groups") };
+        let elsewhere = |groups| KillCounter { groups, file: Some("/dev/null".into()) };
+        let is_there = own.file.as_ref().is_some_and(|file| File::open(file).is_ok());
+        assert_eq!(OomKills::since_now(Some(&elsewhere(!own.groups))).is_some(), is_there);
+        assert!(OomKills::since_now(Some(&elsewhere(own.groups))).is_none(), "nothing is counted there");
+        assert_eq!(OomKills::since_now(Some(&own)).is_some(), is_there);
     }
 }

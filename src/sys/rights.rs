@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::Process;
+use super::{Process, read_proc};
 
 /// The process that has made this end of a pair of sockets.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// The thread has it, and is under a seccomp filter: one that forbids capset may end the process, as
 /// those of systemd do, so it is not tried.
 pub(super) fn without_capability<T>(number: u32, what: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let status = fs::read_to_string("/proc/thread-self/status")?;
+    let status = read_proc("/proc/thread-self/status")?;
     if set_of(&status, "CapEff:").is_some_and(|effective| effective & 1 << number == 0) {
         return what();
     }

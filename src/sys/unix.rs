@@ -1,12 +1,13 @@
 //! What any Unix has: looks at descriptors and files, and waiting for one.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ use nix::sys::stat::{FileStat, fstat};
 use crate::wire::FileId;
 
 use super::may_fail;
+
+/// Most files of `/proc` that are read here are shorter.
+const PROC_FILE: usize = 4096;
 
 /// Waits at most so long for the descriptor to become readable, which it also is at its end; says whether it is.
 pub(crate) fn is_readable_within(fd: impl AsFd, limit: Duration) -> bool {
@@ -46,18 +50,25 @@ pub(crate) fn is_readable_within(fd: impl AsFd, limit: Duration) -> bool {
 
 /// Lends the open descriptor of that number for one look; `None` if there is none.
 pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
-    if raw < 0 {
-        return None;
-    }
+    borrow(raw).filter(|fd| fstat(fd).is_ok()).map(look)
+}
+
+/// The descriptor of that number, if there can be one, for a look that fails where it is not open.
+fn borrow<'a>(raw: RawFd) -> Option<BorrowedFd<'a>> {
     // SAFETY: the number is not -1, and a look with it can only get an error from one that is not open: system calls that read
     // a descriptor's properties fail cleanly.
-    let fd = unsafe { BorrowedFd::borrow_raw(raw) };
-    fstat(fd).is_ok().then(|| look(fd))
+    (raw >= 0).then(|| unsafe { BorrowedFd::borrow_raw(raw) })
 }
 
 /// The file of an open descriptor, given by number; `None` if there is none of that number.
 pub(crate) fn identity(raw: RawFd) -> Option<FileId> {
-    peek(raw, |fd| fstat(fd).ok().map(|stat| file_id(&stat)))?
+    borrow(raw).and_then(|fd| fstat(fd).ok()).map(|stat| file_id(&stat))
+}
+
+/// The file that this process executes; `None` if that cannot be seen. It stays the same.
+pub(crate) fn own_program() -> Option<FileId> {
+    static OWN: OnceLock<FileId> = OnceLock::new();
+    OWN.get().copied().or_else(|| identity_behind(Path::new("/proc/self/exe")).map(|found| *OWN.get_or_init(|| found)))
 }
 
 /// The file of which the kernel has told this.
@@ -74,6 +85,14 @@ pub(crate) fn identity_of(path: &Path) -> Option<FileId> {
 /// The same with links followed.
 pub(crate) fn identity_behind(path: &Path) -> Option<FileId> {
     fs::metadata(path).ok().map(|found| FileId { device: found.dev(), inode: found.ino() })
+}
+
+/// Reads a file of `/proc`, whose size nothing tells: with room for most of them, so that one call
+/// brings all of it.
+pub(crate) fn read_proc(path: &str) -> io::Result<String> {
+    let mut text = String::with_capacity(PROC_FILE);
+    File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Takes over a descriptor that this process was born with, and makes it CLOEXEC again.

@@ -14,6 +14,7 @@ use crate::procfs;
 trials![
     a_successor_that_takes_too_much_memory_is_the_one_that_the_kernel_ends,
     a_successor_that_takes_too_much_memory_on_probation_gives_the_service_back,
+    a_service_that_was_moved_to_another_control_group_learns_why_its_successor_was_killed,
 ];
 
 /// A control group of our own, for the service.
@@ -106,5 +107,24 @@ fn a_successor_that_takes_too_much_memory_on_probation_gives_the_service_back() 
     connection.echo("still here");
     assert_eq!(service.connect().pid, first.pid);
     drop(connection);
+    drop(service);
+}
+
+fn a_service_that_was_moved_to_another_control_group_learns_why_its_successor_was_killed() {
+    let Some(group) = Group::of(60, "a_service_that_was_moved") else { return };
+    let service = Setup::new().start();
+    fs::write(group.path.join("cgroup.procs"), service.first().pid.to_string()).expect("a group to move to");
+    let fails_for_memory = || {
+        service.plan_next("built touch-mebibytes 80");
+        match service.try_restart() {
+            Err(RequestError::Failed(why)) => assert!(why.contains(WORDS), "{why}"),
+            other => panic!("{other:?}\n{}", service.hub.story()),
+        }
+    };
+    fails_for_memory();
+    // The next one is born there, of a process that was not.
+    let new = service.restart();
+    assert_eq!(service.connect().pid, new.pid);
+    fails_for_memory();
     drop(service);
 }
