@@ -104,7 +104,7 @@ pub enum Input {
     Sound(Attempt),
     /// The successor has been told that this is final, or takes nothing any more.
     CommitTaken(Attempt),
-    /// The successor has ended and is reaped.
+    /// The successor has ended and is reaped, and what it said before has been read.
     Exited(Attempt),
     /// The program calls the attempt off.
     Cancel,
