@@ -173,6 +173,7 @@
 //! | `zero_downtime` | an HTTP server under load |
 //! | `game_loop` | 60 Hz, polled once a frame; prints the frame times with and without restarts |
 //! | `game_server` | ten thousand live connections and their state handed over |
+//! | `kill_me` | a thousand live connections that go on after each `kill -9` |
 //! | `tcp_proxy` | a proxy that drains its connections under a time limit |
 //! | `any_executor` | the task in tokio's `select!` and in smol |
 //! | `socket_activation` | two named sockets of systemd |

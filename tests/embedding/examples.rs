@@ -43,6 +43,8 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("game_server_sees_a_successor_that_writes_before_the_grant", || game_server_is_wrong("write")),
     ("game_server_says_first_that_there_are_too_few_descriptors", game_server_lacks_descriptors),
     ("game_server_names_ports_as_what_is_missing", game_server_lacks_ports),
+    ("kill_me_counts_no_loss_over_kills_restarts_and_poison", kill_me),
+    ("kill_me_sees_a_server_that_reads_before_it_records", kill_me_is_wrong),
     ("game_loop_prints_frame_times_across_its_generations", game_loop),
     ("game_loop_plays_on_when_its_world_cannot_be_handed_over", game_loop_plays_on),
     ("promise_07_game_loop_goes_on_when_its_predecessor_dies_at_the_handover", || {
@@ -73,7 +75,7 @@ pub(crate) fn listening(group: &Group, generation: usize) -> (SocketAddr, u32) {
 }
 
 fn usage() {
-    for name in ["game_loop", "game_server", "tcp_proxy", "any_executor"] {
+    for name in ["game_loop", "game_server", "kill_me", "tcp_proxy", "any_executor"] {
         let help = example(name).arg("--help").output().expect("it runs");
         assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("usage:"), "{name}");
         let nonsense = example(name).arg("--nonsense").stdin(Stdio::null()).output().expect("it runs");
@@ -362,6 +364,28 @@ fn game_server_is_wrong(how: &str) {
         _ => line.contains(" out_of_sequence=") && !line.contains(" out_of_sequence=0 "),
     };
     assert!(seen, "{line}\n{stderr}");
+}
+
+fn kill_me() {
+    let mut command = example("kill_me");
+    command.args(["--kills", "8", "--restarts", "3", "--poison", "3", "--connections", "50"]);
+    let mut group = Group::start(command, directory());
+    let status = group.exit();
+    let line = group.says("kills=", 0);
+    println!("kill_me under test: kills={line}");
+    let wanted = "8 restarts=3 poisoned=3 connections=50 refused=0 cut=0 wrong=0 pause_ms_p50=";
+    assert!(status.success() && line.starts_with(wanted), "{status}: {line}\n{}", group.stderr());
+}
+
+/// Its connections are closed rather than continued wrongly.
+fn kill_me_is_wrong() {
+    let mut command = example("kill_me");
+    command.args(["--kills", "1", "--restarts", "0", "--connections", "20", "--wrong"]);
+    let mut group = Group::start(command, directory());
+    let status = group.exit();
+    let line = group.says("kills=", 0);
+    println!("kill_me with a server that is wrong: kills={line}");
+    assert!(status.code() == Some(1) && !line.contains(" cut=0 ") && line.contains(" wrong=0 "), "{status}: {line}\n{}", group.stderr());
 }
 
 fn game_server_lacks_descriptors() {

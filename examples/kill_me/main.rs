@@ -1,0 +1,128 @@
+//! Kills a server with SIGKILL again and again while a thousand clients talk to it, restarts it in
+//! between, and counts what they lose.
+//!
+//!     cargo run --release --example kill_me
+//!     cargo run --release --example kill_me -- --kills 200 --poison 20
+//!
+//! `server.rs` is the part to learn from. Each byte that it sends depends on all that it has got
+//! from that client before (`chain.rs`), and the clients check each of them (`clients.rs`). A guard
+//! keeps the listener, the connections and the ledger while the server is dead (`kept.rs`).
+
+mod chain;
+mod clients;
+mod kept;
+mod run;
+mod server;
+
+use lexopt::{Arg, Parser, ValueExt};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pollflip::guard::{Guard, Policy};
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::{self, ExitCode, Termination};
+use std::time::Duration;
+
+const HELP: &str = "\
+Kills a server again and again, and counts what its clients lose.
+
+usage: kill_me [OPTIONS]
+  --kills N         how often the server is killed (50)
+  --restarts N      how often it is restarted in between (10)
+  --poison N        how many clients besides send what the server dies of (0)
+  --connections N   clients that stay connected throughout (1000)
+  --seed N          of the messages and the moments; another one each time
+  --verbose         tells of each kill on standard error
+  --wrong           the server reads, and records then: the run must see it and fail
+
+usage: kill_me serve --socket PATH [--connections N] [--listen ADDRESS] [--wrong]
+  a guard, and the server below it
+
+A pause is how long a client waits for an answer that a kill has held up, from
+the kill on, or from when it has sent. The exit status is 0 if nobody was
+refused, cut off or told a wrong byte, 1 otherwise, 2 for wrong usage.";
+
+enum Command {
+    Help,
+    Run(run::Options),
+    Serve(server::Options),
+}
+
+fn parse(mut arguments: Parser) -> Result<Command, lexopt::Error> {
+    let seed = u64::from(process::id()) << 32 | 0x9e37;
+    let mut options = run::Options { kills: 50, restarts: 10, poison: 0, connections: 1_000, seed, verbose: false, is_wrong: false };
+    let mut serve = false;
+    let (mut listen, mut socket) = ("127.0.0.1:0".to_owned(), None);
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Value(word) if word == "serve" && !serve => serve = true,
+            Arg::Long("kills") => options.kills = arguments.value()?.parse()?,
+            Arg::Long("restarts") => options.restarts = arguments.value()?.parse()?,
+            Arg::Long("poison") => options.poison = arguments.value()?.parse()?,
+            Arg::Long("connections") => options.connections = arguments.value()?.parse()?,
+            Arg::Long("seed") => options.seed = arguments.value()?.parse()?,
+            Arg::Long("wrong") => options.is_wrong = true,
+            Arg::Long("verbose") => options.verbose = true,
+            Arg::Long("listen") => listen = arguments.value()?.string()?,
+            Arg::Long("socket") => socket = Some(arguments.value()?.into()),
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
+            other => return Err(other.unexpected()),
+        }
+    }
+    if !serve {
+        return Ok(Command::Run(options));
+    }
+    let socket = socket.ok_or("--socket is missing")?;
+    Ok(Command::Serve(server::Options { listen, socket, connections: options.connections, is_wrong: options.is_wrong }))
+}
+
+fn main() -> ExitCode {
+    let result = match parse(Parser::from_env()) {
+        Err(error) => {
+            eprintln!("kill_me: {error} (see --help)");
+            return ExitCode::from(2);
+        }
+        Ok(Command::Help) => {
+            let _ = writeln!(io::stdout(), "{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Run(options)) => enough_descriptors(options.connections).and_then(|()| run::run(&options)),
+        Ok(Command::Serve(options)) => match enter_guard(&options) {
+            Ok(Some(code)) => return code,
+            Ok(None) => server::serve(&options).map(|()| true),
+            Err(error) => Err(error),
+        },
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("kill_me: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `None`: this process is the server.
+fn enter_guard(options: &server::Options) -> Result<Option<ExitCode>, Box<dyn Error>> {
+    enough_descriptors(options.connections)?;
+    // Those who die of poison leave no core files behind.
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    // It is killed for the sake of it: that is no reason to give it up.
+    let guard = Guard::new().policy(Policy::Always).strikes(u32::MAX, Duration::from_secs(1)).delay(Duration::ZERO);
+    Ok(guard.store(options.connections + 1_000).enter()?.map(Termination::report))
+}
+
+/// A few besides one for each connection.
+fn enough_descriptors(connections: usize) -> Result<(), Box<dyn Error>> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = connections as u64 + 2_000;
+    if hard < wanted {
+        return Err(
+            format!("{connections} connections need {wanted} descriptors, and this process may have {hard}: raise `ulimit -Hn`").into()
+        );
+    }
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    }
+    Ok(())
+}

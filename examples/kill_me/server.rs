@@ -1,0 +1,214 @@
+//! The server: it answers each connection by the rule *peek, record, take*, and goes on with all of
+//! them after a kill.
+
+use super::chain::Chain;
+use super::kept::Kept;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Registry, Token};
+use pollflip::ledger::{Account, Advance, Draft, Ledger, Recovered};
+use pollflip::{Event, Gate, Handover, RestartConfig, Restarter};
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::PathBuf;
+use std::process;
+use std::time::{Duration, Instant};
+
+const LISTENER: Token = Token(0);
+const RESTARTER: Token = Token(1);
+const FIRST_CONNECTION: usize = 2;
+/// What is worked on at once, and what a record has room for: as much output, and the state.
+const AT_ONCE: usize = 4_096;
+const RECORD: usize = AT_ONCE + 8;
+const STATES: &str = "kill_me.v1";
+/// A server that gets this dies of it, and would again in each of its next lives.
+pub(crate) const POISON: &[u8] = b"POISON!";
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+pub(crate) struct Options {
+    pub(crate) listen: String,
+    pub(crate) socket: PathBuf,
+    pub(crate) connections: usize,
+    /// It reads, and records then: at times it is killed in between.
+    pub(crate) is_wrong: bool,
+}
+
+struct Server {
+    poll: Poll,
+    ledger: Ledger,
+    kept: Kept,
+    accounts: HashMap<Token, Account<TcpStream>>,
+    next: usize,
+    buffer: Vec<u8>,
+    is_wrong: bool,
+}
+
+/// All that comes of input. It is called again if the process was killed before this was recorded.
+fn answer(input: &[u8], draft: &mut Draft<'_>) -> io::Result<usize> {
+    if input.starts_with(POISON) {
+        process::abort();
+    }
+    let mut chain = Chain::of_bytes(draft.state()).ok_or(ErrorKind::InvalidData)?;
+    let output: Vec<u8> = input.iter().map(|byte| chain.answer(*byte)).collect();
+    draft.write_all(&output)?;
+    draft.state().copy_from_slice(&chain.to_bytes());
+    Ok(input.len())
+}
+
+/// What a program does that knows nothing of the rule. No ledger knows what it has read.
+fn advance_wrongly(account: &mut Account<TcpStream>, buffer: &mut [u8]) -> io::Result<Advance> {
+    if !account.flush()? {
+        return Ok(Advance::Blocked);
+    }
+    let length = match account.connection_mut().read(buffer) {
+        Ok(0) => return Ok(Advance::Finished),
+        Ok(length) => length,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Advance::Idle),
+        Err(error) => return Err(error),
+    };
+    account.push(|draft| answer(&buffer[..length], draft).map(drop))?;
+    Ok(Advance::Worked)
+}
+
+impl Server {
+    /// Goes on with a connection that has outlived a process, or was handed over by one.
+    fn resume(&mut self, stream: std::net::TcpStream) -> io::Result<bool> {
+        stream.set_nonblocking(true)?;
+        match self.ledger.recover(TcpStream::from_std(stream))? {
+            Recovered::Even(account) | Recovered::Behind(account) => self.add(account)?,
+            // The last process was killed just after it had accepted it.
+            Recovered::Untouched(stream) => self.begin(stream)?,
+            // Nobody may go on with it. Its peer gets the end.
+            Recovered::Unknown(stream) => return stream.shutdown(std::net::Shutdown::Both).map(|()| false).or(Ok(false)),
+            // Over, dropped because it was in hand, or read past the ledger: it is shut down.
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn begin(&mut self, stream: TcpStream) -> io::Result<()> {
+        let account = self.ledger.begin(stream, &Chain::START.to_bytes())?;
+        self.add(account)
+    }
+
+    fn add(&mut self, mut account: Account<TcpStream>) -> io::Result<()> {
+        let token = Token(self.next);
+        self.next += 1;
+        self.poll.registry().register(account.connection_mut(), token, INTEREST)?;
+        self.accounts.insert(token, account);
+        Ok(())
+    }
+
+    /// The poll is edge-triggered: all that has come is worked on.
+    fn attend(&mut self, token: Token) {
+        let Some(account) = self.accounts.get_mut(&token) else { return };
+        loop {
+            let advanced = match self.is_wrong {
+                false => account.advance(&mut self.buffer, answer),
+                true => advance_wrongly(account, &mut self.buffer),
+            };
+            match advanced {
+                Ok(Advance::Worked) => {}
+                Ok(Advance::Idle | Advance::Blocked) => return,
+                // The peer has finished, or is gone.
+                _ => break,
+            }
+        }
+        if let Some(account) = self.accounts.remove(&token) {
+            let mut stream = account.close();
+            let _ = self.poll.registry().deregister(&mut stream);
+            self.kept.forget(&stream);
+        }
+    }
+
+    /// Frozen, the connections leave the epoll, and nothing is read or written.
+    fn freeze_or_thaw(&mut self, gate: &mut Gate<TcpListener>, restarter: &Restarter) -> io::Result<()> {
+        let was_open = gate.is_open();
+        let registry: &Registry = self.poll.registry();
+        gate.follow(restarter, registry)?;
+        for (token, account) in &mut self.accounts {
+            match (was_open, gate.is_open()) {
+                (true, false) => registry.deregister(account.connection_mut())?,
+                (false, true) => registry.register(account.connection_mut(), *token, INTEREST)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A restart needs nothing but the ledger and the connections: all state is in the ledger.
+    fn hand_over(&self, mut handover: Handover) -> io::Result<()> {
+        handover.fd("ledger", &self.ledger)?;
+        handover.fds(self.accounts.iter().map(|(token, account)| (format!("connection/{}", token.0), account.connection())))?;
+        handover.send();
+        Ok(())
+    }
+}
+
+pub(crate) fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
+    let started = Instant::now();
+    let mut restarter = RestartConfig::new().coordination_socket(&options.socket).build()?;
+    let mut kept = Kept::find(&mut restarter)?;
+    let listener = restarter.sockets().tcp_listener("kill_me", &*options.listen)?;
+    let address = listener.local_addr()?;
+    kept.listener(&listener)?;
+    let mut streams = kept.streams();
+    let mut file = kept.file();
+    if let Some(old) = restarter.predecessor() {
+        let mut state = old.receive(Duration::from_secs(10))?;
+        file = state.fd("ledger");
+        streams = state.drain().filter(|(name, _)| name.starts_with("connection/")).map(|(_, fd)| fd.into()).collect();
+    }
+    let ledger = match file {
+        Some(file) => Ledger::open(STATES, file)?,
+        None => {
+            let ledger = Ledger::new(STATES, options.connections + 1_000, RECORD)?;
+            kept.ledger(&ledger)?;
+            ledger
+        }
+    };
+    if let Some(cause) = kept.cause() {
+        ledger.judge(cause)?;
+    }
+    let (accounts, buffer) = (HashMap::new(), vec![0; AT_ONCE]);
+    let mut server = Server { poll: Poll::new()?, ledger, kept, accounts, next: FIRST_CONNECTION, buffer, is_wrong: options.is_wrong };
+    let mut resumed = 0;
+    for stream in streams {
+        resumed += usize::from(server.resume(stream)?);
+    }
+    server.ledger.close_unclaimed()?;
+    let mut gate = Gate::new(TcpListener::from_std(listener), LISTENER);
+    server.poll.registry().register(&mut restarter, RESTARTER, Interest::READABLE)?;
+    restarter.ready()?;
+    server.ledger.serves();
+    gate.follow(&restarter, server.poll.registry())?;
+    println!("serving {} {address} {resumed} {}", process::id(), started.elapsed().as_micros());
+    // What a killed process has left undone.
+    for token in server.accounts.keys().copied().collect::<Vec<_>>() {
+        server.attend(token);
+    }
+    let mut events = Events::with_capacity(1_024);
+    while !gate.is_closed() {
+        match server.poll.poll(&mut events, None) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
+            _ => {}
+        }
+        while let Some(event) = restarter.poll() {
+            server.freeze_or_thaw(&mut gate, &restarter)?;
+            match event {
+                Event::StateRequested(handover) => drop(server.hand_over(handover)), // or `Failed` comes
+                // Their accounts stay in the ledger.
+                Event::HandedOff(_) => server.accounts.clear(),
+                _ => {}
+            }
+        }
+        while let Ok(Some((stream, _))) = gate.accept() {
+            server.kept.stream(&stream)?;
+            server.begin(stream)?;
+        }
+        for event in events.iter().filter(|event| event.token().0 >= FIRST_CONNECTION && gate.is_open()) {
+            server.attend(event.token());
+        }
+    }
+    Ok(())
+}
