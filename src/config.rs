@@ -50,6 +50,7 @@ pub struct RestartConfig {
     pub(crate) max_draining: usize,
     pub(crate) version: Option<String>,
     pub(crate) trusts_parent: bool,
+    pub(crate) keeps: bool,
 }
 
 impl Default for RestartConfig {
@@ -70,6 +71,7 @@ impl Default for RestartConfig {
             max_draining: 50,
             version: None,
             trusts_parent: false,
+            keeps: false,
         }
     }
 }
@@ -309,6 +311,41 @@ impl RestartConfig {
     /// a container. PID 1 is refused all the same: the kernel ends all others with it.
     pub fn trust_parent(mut self, trusts: bool) -> RestartConfig {
         self.trusts_parent = trusts;
+        self
+    }
+
+    /// With `true` what this service has outlives a kill or a crash: its listeners, and the
+    /// descriptors and connections that the program gives to its
+    /// [`Keeper`](crate::Keeper). Unless told otherwise, `false`.
+    ///
+    /// Somebody else holds them and starts the service again: a [guard](crate::guard) with
+    /// `--restart`, or systemd with `FileDescriptorStoreMax=` and `Restart=` in the unit. Where
+    /// nobody does, nothing outlives a kill, which is no error. The next start gets
+    ///
+    /// - each listener by its name, from [`Sockets`](crate::Sockets): clients that connect meanwhile
+    ///   wait for it,
+    /// - what else was kept, and how the last process has ended, from
+    ///   [`Restarter::survivors`](crate::Restarter::survivors).
+    ///
+    /// | when | what is kept |
+    /// | --- | --- |
+    /// | before [`ready`](crate::Restarter::ready) | what the process before had, unchanged |
+    /// | after the grant, on probation | the connections of both; the rest is the old process's |
+    /// | after the commit | what the new process has; an old process that drains ends with its connections |
+    /// | after [`Event::Resumed`](crate::Event::Resumed) | what the old process had; the connections of the new one are closed |
+    /// | after [`stop`](crate::Restarter::stop) | nothing |
+    ///
+    /// All sockets that a manager passes (`LISTEN_FDS`) are [`Sockets`](crate::Sockets)' alone then:
+    /// the program must not take them by their numbers. Of a program with [more rights than its
+    /// caller](crate::guide#more-rights-than-the-caller) nothing outlives a kill, since its caller
+    /// could be the keeper.
+    ///
+    /// ```
+    /// let config = pollflip::RestartConfig::new().keep(true);
+    /// # let _ = config;
+    /// ```
+    pub fn keep(mut self, keeps: bool) -> RestartConfig {
+        self.keeps = keeps;
         self
     }
 

@@ -3,6 +3,7 @@
 //! - [Under systemd](#under-systemd)
 //! - [In a container](#in-a-container)
 //! - [Under a guard](#under-a-guard)
+//! - [When the service is killed](#when-the-service-is-killed)
 //! - [By hand, or under another supervisor](#by-hand-or-under-another-supervisor)
 //! - [A deploy, step by step](#a-deploy-step-by-step)
 //! - [The `restart` subcommand and its exit statuses](#the-restart-subcommand-and-its-exit-statuses)
@@ -259,6 +260,66 @@
 //! The guard and the service are one job: Ctrl-C, Ctrl-Z, `fg` and a hang-up reach both, and the
 //! prompt comes back when the last generation has ended. In the background (`&`, or under a program
 //! that starts several) the service has a process group of its own.
+//!
+//! # When the service is killed
+//!
+//! A deploy is planned. A crash, `kill -9` and the end for want of memory are not. With
+//! [`RestartConfig::keep`](crate::RestartConfig::keep) the service comes back from those too: what it
+//! has is held by a *keeper*, which starts it again.
+//!
+//! | what | how it is kept | what becomes of it |
+//! | --- | --- | --- |
+//! | listeners of [`Sockets`](crate::Sockets) | on their own, once the service is this process's | clients that connect meanwhile wait in the backlog, and none is refused |
+//! | descriptors with a name | [`Keeper::keep`](crate::Keeper::keep) | [`Keeper::take`](crate::Keeper::take); a [`Ledger`](crate::Ledger), say |
+//! | connections | [`Keeper::keep_stream`](crate::Keeper::keep_stream), [`Keeper::forget_stream`](crate::Keeper::forget_stream) | [`Survivors::streams`](crate::Survivors::streams), each with its [`Position`](crate::Position) |
+//!
+//! A connection goes on only if the state of it outlives the process too, and is of the very point
+//! at which the kernel has the connection. That is what a [`ledger`](crate::ledger) is for. A program
+//! without one shuts down what it cannot go on with.
+//!
+//! Lost are: a connection between `accept` and `keep_stream`, which are microseconds; what the
+//! program has in its memory alone; a connection of TLS, whose keys are there; what an old process
+//! drains when that is killed. When the machine ends, all of it ends.
+//!
+//! ## By a guard
+//!
+//! `pollflip guard --restart on-failure -- PROGRAM`. The guard tells how the process has ended
+//! ([`Survivors::cause`](crate::Survivors::cause)), and starts it again after `--delay`, 100 ms
+//! unless told otherwise; clients notice the sum of both, so choose a short one.
+//!
+//! ## By systemd
+//!
+//! A drop-in for the unit of the service, which is of `Type=notify`:
+//!
+//! ```ini
+#![doc = include_str!("../examples/systemd/keep.conf")]
+//! ```
+//!
+//! systemd does not tell how the process has ended: [`Exit::Unknown`](crate::Exit::Unknown). When the
+//! start limit of the unit is reached, systemd starts it no more and closes all that it holds, the
+//! listeners included: the limit in the drop-in is high for that reason. `systemctl restart` ends the
+//! service in order: with [`Restarter::stop`](crate::Restarter::stop) the program has nothing held any
+//! more.
+//!
+//! ## Limits
+//!
+//! | limit | whose | what happens beyond |
+//! | --- | --- | --- |
+//! | entries: each listener, each name, and 4 for all connections | `--store`, `FileDescriptorStoreMax=` | [`Keeper::keep`](crate::Keeper::keep) is an error, where the keeper says how many it holds; a warning for a listener |
+//! | 100 KiB for all names | this crate's: the kernel executes nothing with 128 KiB | the same |
+//! | connections: a quarter of RLIMIT_NOFILE | the kernel's, for users without CAP_SYS_RESOURCE | [`Keeper::keep_stream`](crate::Keeper::keep_stream) is an error, and the connection goes on |
+//! | tens of thousands of connections | `net.core.wmem_max` | the same |
+//!
+//! Set `LimitNOFILE=` to four times the connections. What is kept counts against that limit while it
+//! lies in the queue, for all processes of the user together. In a restart each connection lies in
+//! two queues, and is on its way besides.
+//!
+//! ## What kills the service again and again
+//!
+//! What was kept may be what the service dies of. A ledger knows which connection was in hand, and
+//! drops that one first ([`Ledger::judge`](crate::Ledger::judge)); listeners stay throughout. After
+//! that a program calls [`Survivors::absolve`](crate::Survivors::absolve), so that the guard does not
+//! count an end whose cause is gone.
 //!
 //! # By hand, or under another supervisor
 //!

@@ -11,7 +11,8 @@
 //! | --- | --- |
 //! | write a program | this page, then the contract of [`Restarter`], then [`recipes`] for other shapes |
 //! | hand state and connections over | [`Handover`] |
-//! | go on after a `kill -9` where each connection was | [`ledger`] |
+//! | come back after a `kill -9` with all connections | [`RestartConfig::keep`] |
+//! | go on there where each connection was | [`ledger`] |
 //! | deploy and operate it | [`guide`] |
 //! | find out what is wrong | [`troubleshooting`] |
 //! | come from shellflip, tableflip or ecdysis | [`migrating`] |
@@ -149,11 +150,18 @@
 //! of the service. There the [`guard`] is the pid that stays: a part of the program, or the program
 //! `pollflip guard -- PROGRAM`.
 //!
+//! # Killed
+//!
+//! A guard or systemd starts a service again that was killed or has crashed. With
+//! [`RestartConfig::keep`] it gets its listeners back, and the connections and descriptors that the
+//! program has given to its [`Keeper`]. A [`Ledger`] has the state of each connection, so that it
+//! goes on byte for byte. The peers notice a pause. See [the guide](guide#when-the-service-is-killed).
+//!
 //! # The order of a start
 //!
 //! 1. [`fixup_systemd_env`], only if something else reads systemd's sockets
 //! 2. [`RestartConfig::build`]
-//! 3. [`Restarter::sockets`]
+//! 3. [`Restarter::sockets`], and [`Restarter::survivors`] if there is something to keep
 //! 4. give privileges up, set the affinity
 //! 5. the slow initialisation, with [`Predecessor::progress`]
 //! 6. [`Predecessor::receive`], if there is state
@@ -194,6 +202,7 @@ mod lifeline;
 mod handover;
 mod position;
 pub mod ledger;
+mod keep;
 mod predecessor;
 mod sockets;
 mod config;
@@ -213,6 +222,7 @@ pub use crate::config::RestartConfig;
 pub use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal, RequestError};
 pub use crate::gate::{Accept, Gate};
 pub use crate::handover::{Arrival, Blob, Handover, Inheritance, Map};
+pub use crate::keep::{Keeper, Survivor, Survivors};
 pub use crate::ledger::Ledger;
 pub use crate::position::Position;
 pub use crate::predecessor::{Predecessor, startup_complete};

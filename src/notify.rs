@@ -53,6 +53,21 @@ pub enum Wish<'a> {
     },
 }
 
+/// Has the descriptors that come with it stored under a fit name.
+pub fn to_store(name: &str, watched: bool) -> String {
+    format!("FDSTORE=1\nFDNAME={name}\n{}", if watched { "" } else { "FDPOLL=0\n" })
+}
+
+/// Has all that is stored under a name closed.
+pub fn to_remove(name: &str) -> String {
+    format!("FDSTOREREMOVE=1\nFDNAME={name}\n")
+}
+
+/// Says that the end of the main process before is no strike.
+pub fn to_absolve() -> String {
+    format!("{ABSOLVED}=1\n")
+}
+
 /// Whether LISTEN_FDNAMES can have such a name in it.
 pub fn is_fit_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_FDNAME && name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':')
@@ -203,6 +218,15 @@ mod tests {
         for nothing in ["FDSTOREREMOVE=1", "FDSTOREREMOVE=1\nFDNAME=a:b", "FDNAME=web", "FDSTORE=2", "FDPOLL=0"] {
             assert_eq!(wish(nothing), None, "{nothing:?}");
         }
+    }
+
+    #[test]
+    fn what_this_crate_asks_of_a_store_is_understood() {
+        let understood = |text: &str| format!("{:?}", Message::new(text.as_bytes()).expect("a text").wish());
+        assert_eq!(understood(&to_store("a", true)), "Some(Store { name: \"a\", watched: true })");
+        assert_eq!(understood(&to_store("a", false)), "Some(Store { name: \"a\", watched: false })");
+        assert_eq!(understood(&to_remove("a")), "Some(Remove { name: \"a\" })");
+        assert!(told(&to_absolve()).absolved);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | `Preconditions` | why a restart cannot be |
 //! | `OwnedPaths` | the pid file, paths of before |
 //! | `Sockets` | the named sockets |
+//! | `Keeper` | what outlives this process, if somebody holds it |
 
 mod ancestry;
 mod birth;
@@ -45,6 +46,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use crate::error::{Error, Failure, Refusal};
+use crate::keep::{Held, Keeper, Survivors};
 use crate::machine::{Action, Closed, Input, Phase, State};
 use crate::predecessor::{Claim, Predecessor, startup_complete};
 use crate::restart_coordination_socket::{ServiceState, Status};
@@ -157,6 +159,7 @@ pub struct Restarter {
     preconditions: Preconditions,
     paths: OwnedPaths,
     sockets: Sockets,
+    keeper: Keeper,
     version: Option<String>,
     claim: Claim,
 }
@@ -165,6 +168,75 @@ impl Restarter {
     /// The named sockets of the service.
     pub fn sockets(&mut self) -> &mut Sockets {
         &mut self.sockets
+    }
+
+    /// Has things held that outlive this process: see [`RestartConfig::keep`](crate::RestartConfig::keep).
+    /// Without that it does nothing.
+    pub fn keeper(&self) -> Keeper {
+        self.keeper.for_program()
+    }
+
+    /// What the process before has left that was killed or has crashed: its connections, what it kept
+    /// by name, and how it has ended. `None`: there is nothing of that kind, or it was asked for
+    /// before.
+    ///
+    /// Call it before [`ready`](Restarter::ready). What is not taken by then is closed, and kept no
+    /// more.
+    ///
+    /// In a successor there is something only if the predecessor has ended before it has handed the
+    /// service over: after [`Predecessor::receive`] or another call has failed with
+    /// [`Error::PredecessorGone`], say.
+    ///
+    /// At [`Event::Resumed`] it is what this process has kept: the connections as they are now, those
+    /// that were handed over too. What the program still has open is among them, and is known by its
+    /// [cookie](crate::ledger::cookie). From then on nothing is kept but what is taken from here or
+    /// kept anew; what was handed over and is not taken before the next call of
+    /// [`poll`](Restarter::poll) is closed.
+    ///
+    /// ```no_run
+    /// use std::net::TcpStream;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut restarter = pollflip::RestartConfig::new().keep(true).build()?;
+    /// let keeper = restarter.keeper();
+    /// if let Some(mut survivors) = restarter.survivors() {
+    ///     println!("the process before {}", survivors.cause());
+    ///     for survivor in survivors.streams() {
+    ///         let position = survivor.position()?;
+    ///         let connection = TcpStream::from(survivor);
+    ///         match position {
+    ///             // Nothing was read or written: begin as if it had just been accepted.
+    ///             Some(position) if position.read == 0 && position.written == 0 => drop(connection),
+    ///             // Or go on where it was: see `pollflip::Position`.
+    ///             _ => keeper.forget_stream(&connection),
+    ///         }
+    ///     }
+    /// }
+    /// restarter.ready()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn survivors(&mut self) -> Option<Survivors> {
+        let has_ended = self.ancestry.predecessor_pid().is_none() || self.ancestry.is_alone();
+        self.keeper.for_program().survivors(has_ended)
+    }
+
+    /// Begins to keep, or has removed what a release has kept that did.
+    fn keep(&mut self, keeps: bool, held: Held, given: Held) {
+        if keeps {
+            let is_successor = self.ancestry.predecessor_pid().is_some();
+            let mut held = held;
+            let passed = std::mem::take(&mut held.sockets);
+            self.keeper = Keeper::new(held.and(given), is_successor, self.reactor.waker().clone());
+            self.sockets.keep_by(self.keeper.clone(), passed);
+        } else {
+            self.keeper = Keeper::for_nothing(held.and(given), self.reactor.waker().clone());
+        }
+    }
+
+    /// Tells the keeper what it has to hold.
+    fn tell_keeper(&mut self) {
+        self.manager.store(self.keeper.take_orders());
     }
 
     /// The process that started this one, if one did. It is still named here when it has ended.
@@ -212,6 +284,7 @@ impl Restarter {
         if self.is_anothers() {
             return None;
         }
+        self.keeper.settle();
         let begun = sys::now();
         for _ in 0..TURNS {
             if let Some(event) = self.next_event() {
@@ -398,6 +471,7 @@ impl Restarter {
         status.last_failure = self.succession.last_failure();
         status.outcomes = self.succession.outcomes();
         status.notes = [self.ancestry.problem(), self.succession.problem()].into_iter().flatten().map(String::from).collect();
+        status.notes.extend(self.keeper.note());
         status
     }
 

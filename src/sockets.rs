@@ -11,6 +11,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::net::{TcpListener, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -20,6 +21,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{SockType, listen};
 
 use crate::error::Error;
+use crate::keep::{Keeper, Listener};
 use crate::predecessor::tell_trouble;
 use crate::sys;
 use crate::systemd::{FIRST_PASSED, Passed};
@@ -84,11 +86,15 @@ pub struct Sockets {
     /// What has first changed since a successor was given all of them.
     changed: Option<String>,
     closed: bool,
+    /// Holds them, if the program wants that.
+    keeper: Keeper,
 }
 
 #[derive(Debug)]
 struct Entry {
     socket: OwnedFd,
+    /// A manager or a keeper has given it to this process.
+    passed: bool,
     /// It came with this process: from a predecessor or from systemd.
     inherited: bool,
     claimed: bool,
@@ -99,7 +105,7 @@ impl Sockets {
     pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>, family: Family) -> Sockets {
         let mut entries: HashMap<String, Vec<Entry>> = HashMap::new();
         for (name, socket) in inherited {
-            entries.entry(name).or_default().push(Entry { socket, inherited: true, claimed: false });
+            entries.entry(name).or_default().push(Entry { socket, passed: false, inherited: true, claimed: false });
         }
         let mut untouched = Vec::new();
         let above = passed.iter().map(|passed| passed.number + 1).max().unwrap_or(0);
@@ -111,7 +117,23 @@ impl Sockets {
                 None => {}
             }
         }
-        Sockets { entries, untouched, family, changed: None, closed: false }
+        Sockets { entries, untouched, family, changed: None, closed: false, keeper: Keeper::inert() }
+    }
+
+    /// From now on a keeper holds what is here. What it or a manager has given to this process is its
+    /// own: no number of it stays open.
+    pub(crate) fn keep_by(&mut self, keeper: Keeper, given: Vec<(String, OwnedFd)>) {
+        self.keeper = keeper;
+        for (name, socket) in given {
+            self.take_over(name, socket);
+        }
+    }
+
+    /// What outlives this process, if a keeper holds it: sockets, and no other descriptors.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&str, Listener<'_>)> {
+        let all = self.entries.iter().flat_map(|(name, entries)| entries.iter().map(move |entry| (name, entry)));
+        let sockets = all.filter(|(_, entry)| !matches!(Kind::of(&entry.socket), Kind::Other(_)));
+        sockets.map(|(name, entry)| (name.as_str(), if entry.passed { Listener::Held } else { Listener::New(entry.socket.as_fd()) }))
     }
 
     /// A listening TCP socket on `address`: `"0.0.0.0:80"`, `("::", 80)`, … Port 0 stands for any port. If the address is a name with
@@ -286,6 +308,7 @@ impl Sockets {
         self.claim_of_systemd();
         let removed = self.entries.remove(name).is_some();
         if removed {
+            self.keeper.listens_no_more(name);
             self.changed.get_or_insert_with(|| format!("socket {name:?} was removed"));
         }
         removed
@@ -371,7 +394,10 @@ impl Sockets {
 
     fn insert<T: From<OwnedFd>>(&mut self, name: &str, socket: OwnedFd) -> Result<T, Error> {
         let given = duplicate(name, &socket)?;
-        self.entries.entry(name.into()).or_default().push(Entry { socket, inherited: false, claimed: true });
+        if !matches!(Kind::of(&socket), Kind::Other(_)) {
+            self.keeper.listens(name, socket.as_fd());
+        }
+        self.entries.entry(name.into()).or_default().push(Entry { socket, passed: false, inherited: false, claimed: true });
         self.changed.get_or_insert_with(|| format!("socket {name:?} was bound"));
         Ok(given)
     }
@@ -387,19 +413,24 @@ impl Sockets {
 
     /// From the first use of `Sockets` on, what systemd passed is ours.
     fn claim_of_systemd(&mut self) {
-        for (passed, socket) in self.untouched.drain(..) {
+        for (passed, socket) in mem::take(&mut self.untouched) {
             // The number stays open, in case the program has taken it by itself, but nothing inherits it any more. Compared, since the
             // program may have closed it before, and opened something of its own there.
             if sys::identity(passed.number) == sys::identity(socket.as_raw_fd()) {
                 sys::peek(passed.number, |fd| fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)));
             }
-            if self.family.predecessor.is_none()
-                && let Err(error) = set_nonblocking(&socket)
-            {
-                log::warn!("cannot make socket {:?} of systemd non-blocking: {error}", passed.name);
-            }
-            self.entries.entry(passed.name).or_default().push(Entry { socket, inherited: true, claimed: false });
+            self.take_over(passed.name, socket);
         }
+    }
+
+    /// A first generation has no predecessor that may be waiting on the socket.
+    fn take_over(&mut self, name: String, socket: OwnedFd) {
+        if self.family.predecessor.is_none()
+            && let Err(error) = set_nonblocking(&socket)
+        {
+            log::warn!("cannot make socket {name:?} of systemd non-blocking: {error}");
+        }
+        self.entries.entry(name).or_default().push(Entry { socket, passed: true, inherited: true, claimed: false });
     }
 
     /// What a successor is to get by name.

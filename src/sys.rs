@@ -49,7 +49,7 @@ pub(crate) use guarding::{Datagram, exit_of_another, fork_and_execute, is_same_o
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use oom::{OomKills, OomScore, OwnOomScore, kill_counter, own_oom_score};
 pub(crate) use orders::{Execution, Spawn};
-pub(crate) use packet::{receive, send};
+pub(crate) use packet::{peek_from, peek_packet, receive, send};
 pub(crate) use probe::{missing_call, naming};
 pub(crate) use process::{Process, kill_and_reap};
 pub(crate) use rights::{Maker, Thread, own_capabilities, threads_with};
@@ -61,8 +61,8 @@ pub(crate) use sockets::{
 };
 pub(crate) use spawn::{may_enter, spawn};
 pub(crate) use unix::{
-    adopt, duplicate, file_id, identity, identity_behind, identity_of, is_at_default, is_readable_within, may_grow_to, own_program, peek,
-    read_proc,
+    adopt, duplicate, file_id, identity, identity_behind, identity_of, is_at_default, is_over, is_readable_within, may_grow_to,
+    own_program, peek, read_proc,
 };
 pub(crate) use watched::{Countdown, Flag, HangUps, SignalQueue, pipe};
 

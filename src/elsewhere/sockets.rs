@@ -103,6 +103,14 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_
     }
 }
 
+pub(crate) fn peek_packet(_socket: impl AsFd) -> io::Result<Packet> {
+    Err(unsupported())
+}
+
+pub(crate) fn peek_from(_socket: impl AsFd, _offset: i32) -> io::Result<()> {
+    Err(unsupported())
+}
+
 /// Nothing is received: there is no lifeline.
 pub(crate) fn receive(_socket: impl AsFd) -> io::Result<Packet> {
     Err(unsupported())

@@ -35,9 +35,10 @@ impl Restarter {
             gifts.push((Given::Coordination { path: path.into(), file, root }, listener));
         }
         gifts.extend(self.ancestry.living().map(|process| (Given::Draining { pid: process.pid() }, process.as_fd())));
+        let kept = self.keeper.given();
         let mut packets = packets(gifts).into_iter();
         let (given, descriptors) = packets.next().unwrap_or_default();
-        let following = packets.as_slice().iter().map(|(given, _)| given.len()).sum::<usize>() + self.sockets.given().count();
+        let following = packets.as_slice().iter().map(|(given, _)| given.len()).sum::<usize>() + self.sockets.given().count() + kept.len();
         let hello = Message::Hello(Hello {
             version: wire::VERSION,
             oldest: wire::OLDEST,
@@ -56,7 +57,8 @@ impl Restarter {
             send(&Message::More { given }.encode(), &descriptors)?;
         }
         let (mut names, mut sockets) = (Packed::default(), Vec::new());
-        for (name, socket) in self.sockets.given() {
+        let kept = kept.iter().map(|(name, descriptor)| (name.as_str(), descriptor.as_fd()));
+        for (name, socket) in self.sockets.given().chain(kept) {
             if !names.push(OpKind::Descriptor, name) {
                 send(names.bytes(), &sockets)?;
                 names.clear();

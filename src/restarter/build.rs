@@ -1,6 +1,7 @@
 //! How a restarter is made.
 
 use std::io;
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,12 +14,13 @@ use signal_hook_mio::v1_0::Signals;
 use crate::config::{RestartConfig, restart_signal};
 use crate::error::{Error, Refusal};
 use crate::exec::Exec;
+use crate::keep::{Held, Keeper};
 use crate::machine::Limits;
 use crate::predecessor::{Claim, Coordination, Gifts, Link};
 use crate::restart_coordination_socket::Server;
 use crate::sockets::{Family, Sockets};
 use crate::sys::{self, Process};
-use crate::systemd;
+use crate::systemd::{self, Passed};
 use crate::wire;
 
 use super::Restarter;
@@ -95,7 +97,9 @@ impl RestartConfig {
             sys::enlarge_descriptor_table(0);
         }
         // Before this process opens descriptors of its own.
-        let passed = systemd::passed(link.is_some());
+        let passed = if self.keeps && claim.has_built() { Vec::new() } else { systemd::passed(link.is_some()) };
+        let (passed, held) = self.take_held(passed, claim.has_built());
+        let mut given = Held::sort(gifts.sockets);
         let is_deaf = systemd::is_deaf();
         let reactor = Reactor::new()?;
 
@@ -160,12 +164,14 @@ impl RestartConfig {
             manager: Manager::new(names_nobody),
             preconditions,
             paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
-            sockets: Sockets::new(gifts.sockets, passed, family),
+            sockets: Sockets::new(mem::take(&mut given.sockets), passed, family),
+            keeper: Keeper::inert(),
             ancestry: Ancestry::new(link, takeover, gifts.draining, guarded),
             version: self.version.as_deref().map(wire::line),
             claim,
             reactor,
         };
+        restarter.keep(self.keeps, held, given);
         // Nothing wakes a loop before the program is ready but those who ask too early.
         restarter.requests.open(&restarter.reactor);
         restarter.rearm();
@@ -174,6 +180,24 @@ impl RestartConfig {
             restarter.reactor.wake();
         }
         Ok(restarter)
+    }
+
+    /// What a keeper has given is taken by its number: a duplicate that stays open would withhold the
+    /// end of a connection from its peer. A program that keeps nothing leaves the rest as it is.
+    fn take_held(&self, passed: Vec<Passed>, is_another: bool) -> (Vec<Passed>, Held) {
+        // Of a second restarter in this process the numbers are what they are by now.
+        if is_another || sys::has_gained_rights() {
+            return (passed, Held::default());
+        }
+        let (ours, rest) = passed.into_iter().partition::<Vec<_>, _>(|passed| self.keeps || Held::has_its_form(&passed.name));
+        let adopted = ours.into_iter().filter_map(|passed| match sys::adopt(passed.number) {
+            Ok(descriptor) => Some((passed.name, descriptor)),
+            Err(error) => {
+                log::warn!(target: "pollflip", "cannot take {:?}, which was kept: {error}", passed.name);
+                None
+            }
+        });
+        (rest, Held::sort(adopted))
     }
 
     fn handle_signals(&self, registry: &Registry, handled: &[Signal]) -> Result<Option<Signals>, Error> {

@@ -85,7 +85,11 @@ impl Restarter {
                 inputs.extend(self.succession.tell_commit());
             }
             Action::Reply(ticket, reply) => self.reply(ticket, reply),
-            Action::TellStopping => self.manager.stopping(self.reactor.now()),
+            Action::TellStopping => {
+                self.manager.stopping(self.reactor.now());
+                self.keeper.stop();
+                self.tell_keeper();
+            }
         }
         self.feed_all(inputs);
     }
@@ -154,6 +158,7 @@ impl Restarter {
                 Event::Progress(text)
             }
             Notice::HandedOff(pid) => {
+                self.keeper.granted_to(pid);
                 let mut text = format!("process {pid} has taken over");
                 if let Some(time) = self.driver.limits().probation {
                     text += &format!(", on probation for {time:?}");
@@ -168,6 +173,8 @@ impl Restarter {
                 Event::HandedOff(pid)
             }
             Notice::Resumed(cause) => {
+                self.keeper.taken_back();
+                self.tell_keeper();
                 let failure = self.succession.failed(cause, self.reactor.now());
                 self.manager.still_here(&failure.to_string());
                 self.log(Level::Error, &format!("process {} serves again: {failure}", process::id()));
@@ -177,6 +184,8 @@ impl Restarter {
                 self.manager.end_commit(&self.reactor);
                 // Not before those who asked have been answered: there can be many.
                 self.sockets.close();
+                self.keeper.handed_over();
+                self.tell_keeper();
                 self.log(Level::Info, &format!("final, process {pid} serves"));
                 Event::Completed(pid)
             }
@@ -247,6 +256,8 @@ impl Restarter {
     /// The program may serve.
     fn open(&mut self) {
         self.sockets.close_unclaimed();
+        self.keeper.granted();
+        self.tell_keeper();
         if let Some(pid) = self.ancestry.predecessor_pid() {
             let end = if self.ancestry.is_alone() { ", which had ended" } else { "" };
             let again = self.ancestry.same_program().map(|path| format!("; {}", same_file(path))).unwrap_or_default();
@@ -262,6 +273,8 @@ impl Restarter {
             self.manager.name_main_pid(process::id());
         }
         self.paths.take(predecessor);
+        self.keeper.serves(predecessor, self.sockets.kept());
+        self.tell_keeper();
         self.ancestry.settle_memory();
         self.feed(Input::Opened);
     }

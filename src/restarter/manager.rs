@@ -8,6 +8,7 @@ mod tests;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use crate::keep::Order;
 use crate::machine::Input;
 use crate::systemd::{self, Barrier, EXTENSION, Notifier};
 
@@ -61,6 +62,13 @@ impl Manager {
     /// That process is the main one.
     pub(super) fn name_main_pid(&mut self, pid: u32) {
         self.notifier.handed_over(pid);
+    }
+
+    /// What this service keeps has changed.
+    pub(super) fn store(&mut self, orders: Vec<Order>) {
+        for Order { text, descriptors } in orders {
+            self.notifier.send(text, descriptors);
+        }
     }
 
     /// It has to be sent the main PID, and asked for a sign that it knows that.

@@ -58,6 +58,7 @@ impl Restarter {
     }
 
     pub(super) fn poll_manager(&mut self, moment: &Moment) {
+        self.tell_keeper();
         let mut inputs = Vec::new();
         self.manager.poll(moment, &self.reactor, &mut inputs);
         self.feed_all(inputs);

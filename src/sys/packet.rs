@@ -61,6 +61,25 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_
 
 /// Receives one packet, without blocking. The descriptors are CLOEXEC from birth.
 pub(crate) fn receive(socket: impl AsFd) -> io::Result<Packet> {
+    take(socket, 0)
+}
+
+/// The same without taking it: the next packet from where the looks have come to. The descriptors
+/// are duplicates.
+pub(crate) fn peek_packet(socket: impl AsFd) -> io::Result<Packet> {
+    take(socket, libc::MSG_PEEK)
+}
+
+/// From so many bytes on the next looks are: each goes on where the one before has ended.
+pub(crate) fn peek_from(socket: impl AsFd, offset: i32) -> io::Result<()> {
+    let length = mem::size_of_val(&offset) as libc::socklen_t;
+    let raw = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open, and the value is an int of that length.
+    let result = unsafe { libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_PEEK_OFF, (&raw const offset).cast(), length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn take(socket: impl AsFd, how: libc::c_int) -> io::Result<Packet> {
     let mut bytes = Vec::<u8>::with_capacity(MAX_PACKET + 1);
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.capacity() };
     let mut control = [0u64; CONTROL_WORDS];
@@ -70,7 +89,7 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Packet> {
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = mem::size_of_val(&control) as _;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | how;
     may_fail(&[libc::ECONNRESET, libc::ENOMEM, libc::EBADF])?;
     // SAFETY: the message points to buffers that outlive the call, and their lengths are theirs.
     let received = retry(|| unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &mut message, flags) })?;

@@ -48,6 +48,14 @@ pub(crate) fn is_readable_within(fd: impl AsFd, limit: Duration) -> bool {
     }
 }
 
+/// Whether a connection is over: reset, or ended both ways.
+pub(crate) fn is_over(socket: &impl AsFd) -> bool {
+    // These are told without being asked for.
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    let over = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    poll(&mut fds, PollTimeout::ZERO) == Ok(1) && fds[0].revents().is_some_and(|found| found.intersects(over))
+}
+
 /// Lends the open descriptor of that number for one look; `None` if there is none.
 pub(crate) fn peek<T>(raw: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
     borrow(raw).filter(|fd| fstat(fd).is_ok()).map(look)

@@ -12,7 +12,8 @@
 //! | `SYSTEMD_EXEC_PID` | a number | restarts are refused |
 //! | `INVOCATION_ID` | 32 hexadecimal digits | the same |
 //! | `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES` | that there are descriptors, if the first names this process; each must be a socket that root has made | names for sockets that root has given to the caller |
-//! | `POLLFLIP_GUARDED`, `POLLFLIP_GUARD` | nothing: there is no guard | |
+//! | `POLLFLIP_GUARDED`, `POLLFLIP_GUARD`, `POLLFLIP_LAST_END`, `POLLFLIP_STRIKES` | nothing: there is no guard | |
+//! | `FDSTORE` | nothing: there is no keeper | |
 //! | `POLLFLIP_LIFELINE` | that there is a lifeline; its other end must prove that it has the rights of this process | no more than a refused start |
 //! | `POLLFLIP_BIRTH` | nothing | |
 //!

@@ -55,7 +55,7 @@ pub(crate) fn begin_anew() {
 
 /// An error: the manager is busy.
 fn send_ready() -> io::Result<()> {
-    match send(&Waiting { text: worded(&[NotifyState::Ready]), descriptor: None }) {
+    match send(&Waiting { text: worded(&[NotifyState::Ready]), descriptors: Vec::new() }) {
         Err(error) if has_to_wait(&error) => return Err(error),
         Err(error) => unreachable_manager(&error),
         Ok(()) => {}
@@ -75,7 +75,7 @@ pub(crate) struct Notifier {
 #[derive(Debug)]
 struct Waiting {
     text: String,
-    descriptor: Option<OwnedFd>,
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Notifier {
@@ -127,7 +127,7 @@ impl Notifier {
         address()?;
         match sys::may_fail(&[libc::EMFILE, libc::ENFILE]).and_then(|()| sys::pipe(true)) {
             Ok((ours, theirs)) => {
-                self.queue(Waiting { text: "BARRIER=1".into(), descriptor: Some(theirs) });
+                self.queue(Waiting { text: "BARRIER=1".into(), descriptors: vec![theirs] });
                 Some(Barrier(ours))
             }
             Err(error) => {
@@ -138,7 +138,12 @@ impl Notifier {
     }
 
     fn tell(&mut self, state: &[NotifyState<'_>]) {
-        self.queue(Waiting { text: worded(state), descriptor: None });
+        self.queue(Waiting { text: worded(state), descriptors: Vec::new() });
+    }
+
+    /// Sends a message that goes with descriptors, or is about such.
+    pub(crate) fn send(&mut self, text: String, descriptors: Vec<OwnedFd>) {
+        self.queue(Waiting { text, descriptors });
     }
 
     fn queue(&mut self, message: Waiting) {
@@ -213,7 +218,7 @@ fn send(message: &Waiting) -> io::Result<()> {
     let socket = socket()?;
     socket.set_nonblocking(true)?;
     socket.connect_addr(&sys::manager_address(&address)?)?;
-    let descriptors: Vec<_> = message.descriptor.iter().map(AsFd::as_fd).collect();
+    let descriptors: Vec<_> = message.descriptors.iter().map(AsFd::as_fd).collect();
     sys::send(&socket, message.text.as_bytes(), &descriptors)
 }
 

@@ -3,7 +3,8 @@
 //!
 //! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the
 //! service under test (`service`), or one who tells the guard nonsense (`speaker`), one that counts
-//! signals (`counter`), one that stores descriptors (`storer`), or a program with a guard within (`embedded`). The service and its harness
+//! signals (`counter`), one that stores descriptors (`storer`), one that keeps
+//! all it has (`keeping`), or a program with a guard within (`embedded`). The service and its harness
 //! are those of `tests/process`.
 //!
 //! Tests that need root, a namespace or a supervisor say so when they skip: `cargo test --test
@@ -52,6 +53,8 @@ mod crashes;
 mod embedded;
 mod ends;
 mod figures;
+mod keeping;
+mod kept;
 mod kit;
 mod policies;
 mod speaker;
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Ok("service") => return service::main(),
         Ok("speaker") => return speaker::main(),
         Ok("counter") => return speaker::count_signals(),
+        Ok("keeping") => return keeping::main(),
         Ok("storer") => return storer::main(),
         Ok("embedded") => return embedded::main(),
         Ok(other) => panic!("no such role: {other}"),
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         embedded::trials(),
         strangers::trials(),
         stored::trials(),
+        kept::trials(),
         terminals::trials(),
         supervisors::trials(),
         figures::trials(),

@@ -23,6 +23,7 @@ trials![
     promise_10_a_program_with_more_rights_that_is_named_is_restarted,
     promise_10_the_caller_s_environment_does_not_reach_a_successor,
     promise_10_the_caller_s_sockets_are_left_alone,
+    promise_10_the_caller_of_a_program_with_more_rights_keeps_nothing_of_it,
     promise_10_sockets_without_a_number_are_not_taken,
     promise_10_the_caller_s_socket_is_not_passed_on_in_the_place_of_one_of_root,
     promise_10_a_program_with_capabilities_is_restarted_under_systemd,
@@ -208,6 +209,20 @@ fn promise_10_the_caller_s_sockets_are_left_alone() {
         assert!(!own.contains(&format!("inode {} ", passed.trim_start_matches("socket:[").trim_end_matches(']'))), "{own}");
         let warnings = first.said("log WARN");
         assert!(warnings[0].starts_with("socket \"web\" of LISTEN_FDS is left alone: "), "{warnings:?}");
+    }
+}
+
+fn promise_10_the_caller_of_a_program_with_more_rights_keeps_nothing_of_it() {
+    for rights in MORE {
+        let Some(call) = Call::new("the one of what a caller keeps", rights) else { return };
+        let program = call.program();
+        let call = call.with(|setup| {
+            let setup = setup.set("program", &program).set("listen", "tcp web 127.0.0.1:0").set("keeps", "yes");
+            setup.env("NOTIFY_SOCKET", "@nobody-is-here").env("FDSTORE", "10").env("POLLFLIP_LAST_END", "exit:1")
+        });
+        let service = call.start();
+        let warnings = service.first().said("log WARN");
+        assert!(warnings.iter().any(|warning| warning.starts_with("nothing outlives this process: ")), "{warnings:?}");
     }
 }
 

@@ -55,7 +55,7 @@ pub fn clock() -> u64 {
     now.as_nanos() as u64
 }
 
-/// `confine`, `deny`, `give_path`, `pid_file`, `max_draining`, `keep`, `chdir_first`: lines of `key=value`
+/// `confine`, `deny`, `give_path`, `pid_file`, `max_draining`, `keep`, `keeps`, `chdir_first`: lines of `key=value`
 /// that only this service knows.
 pub struct Extras(Vec<(String, String)>);
 
@@ -76,6 +76,9 @@ impl Extras {
         }
         if let Some(count) = self.get("max_draining") {
             config = config.max_draining(count.parse().expect("a number"));
+        }
+        if self.get("keeps").is_some() {
+            config = config.keep(true);
         }
         // What makes a successor this service, where it inherits nothing.
         if self.get("keep").is_some() {

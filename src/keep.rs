@@ -1,0 +1,772 @@
+//! What outlives this process: descriptors that somebody else holds, and gives to the next start.
+//!
+//! Knows: the names under which they are held, how many there may be, and the queue that connections
+//! lie in. Does not know: when the service is this process's; who sends the orders.
+//!
+//! The keeper is a [guard](crate::guard) that starts the service again, or a systemd whose unit has
+//! `FileDescriptorStoreMax=`. Both hold what they are sent as `FDSTORE=1`. Each listener is one
+//! entry there, and so is each descriptor that the program keeps by name. All connections together
+//! are four: the ends of two queues of unix sockets ([`queue`]). To keep one more connection is one
+//! system call of this process, and nobody is sent a message.
+//!
+//! Each process has queues of its own. It has them held when the service is its own, and then has
+//! those of the processes before removed. So at every moment the connections are held of that
+//! process which serves, and of no other: what an old process drains ends with it.
+
+mod queue;
+
+use std::collections::{BTreeMap, HashSet};
+use std::env;
+use std::fmt;
+use std::io;
+use std::mem;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mio::Waker;
+use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::{Shutdown, shutdown};
+
+use crate::error::Exit;
+use crate::notify::{LAST_END, STORE_SIZE, STRIKES, end_of_text, is_fit_name, to_absolve, to_remove, to_store};
+use crate::position::Position;
+use crate::sys::{self, Origin};
+use crate::systemd;
+
+use queue::Queue;
+
+/// Under such a name what the program has kept is held, and goes to successors.
+const KEPT: &str = "pollflip.kept.";
+/// Under this and the number of a process its queues are held.
+const STREAMS: &str = "pollflip.streams.";
+/// So many descriptors the queues of a process are.
+const QUEUE_ENDS: usize = 4;
+/// So many bytes all names may have together, with a colon after each: the kernel takes 128 KiB in a
+/// variable, and a systemd that was given more tries in vain to start the service.
+const ROOM_FOR_NAMES: usize = 100 * 1024;
+/// Of the descriptors that the user may have on their way, so many parts stay free: for the queues
+/// of a successor, and for what it is handed over.
+const PARTS: usize = 4;
+/// Whoever has one of them may have any number on their way.
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_SYS_RESOURCE: u32 = 24;
+
+/// A message to the keeper, with what goes along.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) text: String,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// Has descriptors held that outlive this process: see
+/// [`RestartConfig::keep`](crate::RestartConfig::keep).
+///
+/// Cheap to clone, and usable from any thread. A forked child's copy does nothing.
+///
+/// Without anybody who holds ([`is_active`](Keeper::is_active)) nothing outlives a kill, which is no
+/// error. What is kept by name goes to successors all the same.
+#[derive(Clone)]
+pub struct Keeper {
+    shared: Option<Arc<Shared>>,
+}
+
+struct Shared {
+    origin: Origin,
+    waker: Arc<Waker>,
+    sort: Sort,
+    /// How many entries it has, if it says so.
+    size: Option<usize>,
+    /// So many connections may lie in the queue of this process.
+    most_streams: usize,
+    inner: Mutex<Inner>,
+}
+
+/// What comes of all this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    /// There is a keeper.
+    Keeps,
+    /// There is none: what is kept by name goes to successors, and that is all.
+    PassesOn,
+    /// The program keeps nothing, and has removed what was kept before.
+    Removes,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    stage: Stage,
+    queue: Option<Queue>,
+    /// What the program keeps by name.
+    kept: BTreeMap<String, OwnedFd>,
+    /// What a process before has kept, and the program has not taken.
+    untaken: BTreeMap<String, OwnedFd>,
+    /// Names of what a process before has kept, under which something else is kept.
+    replaced: Vec<String>,
+    /// The successor to which the service was granted.
+    successor: Option<u32>,
+    /// The names of listeners that are held.
+    listeners: BTreeMap<String, usize>,
+    /// The queues of processes before, by the names under which they are held.
+    leftover: Vec<(String, OwnedFd)>,
+    /// How the process before has ended, and how many strikes there are, if a keeper has told it.
+    end: Option<(Exit, u32)>,
+    /// What lay in the queue of this process when the service came back to it.
+    returned: Vec<OwnedFd>,
+    /// This start has been looked at by the program.
+    is_recovered: bool,
+    orders: Vec<Order>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Another process serves, or none does yet.
+    #[default]
+    Waiting,
+    /// This process serves, and may have to give the service back.
+    Granted,
+    /// The service is this process's.
+    Serving,
+    /// Nothing is held for this process any more.
+    Over,
+}
+
+/// A listener that is to outlive this process.
+#[derive(Debug)]
+pub(crate) enum Listener<'a> {
+    /// A keeper has given it, and holds it on.
+    Held,
+    /// The keeper has yet to be sent it.
+    New(BorrowedFd<'a>),
+}
+
+/// What this process is given that a keeper has held.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// What is neither kept by the program nor a queue: listeners, and sockets of a manager.
+    pub(crate) sockets: Vec<(String, OwnedFd)>,
+    kept: BTreeMap<String, OwnedFd>,
+    leftover: Vec<(String, OwnedFd)>,
+}
+
+impl Held {
+    /// What came by a keeper and what came by a predecessor.
+    pub(crate) fn and(mut self, other: Held) -> Held {
+        self.sockets.extend(other.sockets);
+        self.kept.extend(other.kept);
+        self.leftover.extend(other.leftover);
+        self
+    }
+
+    /// Whether a keeper has given what has that name, and not the manager of a socket.
+    pub(crate) fn has_its_form(name: &str) -> bool {
+        name.starts_with(STREAMS) || name.starts_with(KEPT)
+    }
+
+    /// Told apart by their names.
+    pub(crate) fn sort(given: impl IntoIterator<Item = (String, OwnedFd)>) -> Held {
+        let mut held = Held::default();
+        for (name, descriptor) in given {
+            if name.starts_with(STREAMS) {
+                held.leftover.push((name, descriptor));
+            } else if let Some(name) = name.strip_prefix(KEPT) {
+                held.kept.insert(name.into(), descriptor);
+            } else {
+                held.sockets.push((name, descriptor));
+            }
+        }
+        held
+    }
+}
+
+impl Keeper {
+    /// One that does nothing.
+    pub(crate) fn inert() -> Keeper {
+        Keeper { shared: None }
+    }
+
+    /// One of a program that keeps nothing: what a release before it has kept is removed when the
+    /// service is its own.
+    pub(crate) fn for_nothing(held: Held, waker: Arc<Waker>) -> Keeper {
+        if held.kept.is_empty() && held.leftover.is_empty() {
+            return Keeper::inert();
+        }
+        let inner = Inner { untaken: held.kept, leftover: held.leftover, ..Inner::default() };
+        Keeper::with(inner, waker, Sort::Removes, None)
+    }
+
+    fn with(inner: Inner, waker: Arc<Waker>, sort: Sort, size: Option<usize>) -> Keeper {
+        let shared = Shared { origin: Origin::here(), waker, sort, size, most_streams: most_streams(), inner: Mutex::new(inner) };
+        Keeper { shared: Some(Arc::new(shared)) }
+    }
+
+    /// `is_successor`: a predecessor has started this process, and no keeper.
+    pub(crate) fn new(held: Held, is_successor: bool, waker: Arc<Waker>) -> Keeper {
+        let size = env::var(STORE_SIZE).ok().and_then(|text| text.parse().ok());
+        let is_there = systemd::is_there() && size != Some(0) && !(systemd::guard().is_some() && size.is_none());
+        let is_active = is_there && !sys::has_gained_rights();
+        if !is_there {
+            log::info!(
+                target: "pollflip",
+                "nobody keeps anything for this service: it needs a guard with --restart, or a unit of systemd with FileDescriptorStoreMax= \
+                 and Restart="
+            );
+        } else if !is_active {
+            log::warn!(
+                target: "pollflip",
+                "nothing outlives this process: it has rights that its caller need not have, and the caller would be the keeper"
+            );
+        }
+        let end = if is_successor { None } else { last_end() };
+        let inner = Inner { untaken: held.kept, leftover: held.leftover, end, ..Inner::default() };
+        Keeper::with(inner, waker, if is_active { Sort::Keeps } else { Sort::PassesOn }, size)
+    }
+
+    /// Whether somebody holds what is kept here: a guard that starts the service again, or systemd.
+    /// Of a systemd before version 254 it cannot be seen whether the unit has
+    /// `FileDescriptorStoreMax=`, and it is taken to have that.
+    pub fn is_active(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.sort == Sort::Keeps && shared.origin.is_here())
+    }
+
+    /// Keeps a descriptor, any but a connection, under a name: a memory file with the state, say. The
+    /// next start gets it by [`take`](Keeper::take), and so does each successor. What was kept under
+    /// that name before is kept no more.
+    ///
+    /// The keeper has it as soon as the service is this process's, and the loop has turned.
+    ///
+    /// # Errors
+    ///
+    /// The name is not fit: it has 1 to 241 printable ASCII characters, and no colon among them
+    /// (`InvalidInput`). There is no room for one more, or for the name (`StorageFull`). No
+    /// descriptor can be had.
+    pub fn keep(&self, name: &str, descriptor: &impl AsFd) -> io::Result<()> {
+        let Some(mut inner) = self.inner() else { return Ok(()) };
+        let full_name = format!("{KEPT}{name}");
+        if name.is_empty() || !is_fit_name(&full_name) {
+            let why = format!("{name:?} cannot be kept under that name: give it 1 to 241 printable ASCII characters without a colon");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        if !inner.kept.contains_key(name) {
+            self.check_room(&inner, &full_name)?;
+        }
+        let own = sys::duplicate(descriptor, 3)?;
+        if inner.stage == Stage::Serving {
+            let order = Order { text: to_store(&full_name, false), descriptors: vec![sys::duplicate(&own, 3)?] };
+            inner.remove(name);
+            inner.orders.push(order);
+            self.wake();
+        } else if inner.untaken.remove(name).is_some() {
+            inner.replaced.push(name.into());
+        }
+        inner.kept.insert(name.into(), own);
+        Ok(())
+    }
+
+    /// What a process before has kept under that name: after a kill, or of the predecessor. It is kept
+    /// on. `None`: there is nothing, or it was taken. What nobody has taken when the service is this
+    /// process's is kept no more.
+    pub fn take(&self, name: &str) -> Option<OwnedFd> {
+        let mut inner = self.inner()?;
+        let descriptor = inner.untaken.remove(name)?;
+        // It is held already, and one more duplicate goes to successors.
+        match sys::duplicate(&descriptor, 3) {
+            Ok(own) => _ = inner.kept.insert(name.into(), own),
+            Err(error) => log::warn!(target: "pollflip", "{name:?} was kept, and successors do not get it: {error}"),
+        }
+        Some(descriptor)
+    }
+
+    /// Keeps what has that name no more. Says whether there was something.
+    pub fn forget(&self, name: &str) -> bool {
+        let Some(mut inner) = self.inner() else { return false };
+        let found = inner.kept.contains_key(name) || inner.untaken.contains_key(name);
+        inner.untaken.remove(name);
+        inner.remove(name);
+        self.wake();
+        found
+    }
+
+    /// Keeps a connection: a TCP stream or another socket. If the process is killed, the connection
+    /// stays open, and its peer notices a pause; the next start gets it by
+    /// [`Survivors::streams`]. Takes some microseconds, and nobody is sent a message.
+    ///
+    /// A connection that is kept does not end when the program closes it: [forget
+    /// it](Keeper::forget_stream). A successor keeps what it is handed over anew. A connection that is
+    /// kept already stays so.
+    ///
+    /// # Errors
+    ///
+    /// It is no socket. There are as many as there may be: a user without CAP_SYS_RESOURCE may have
+    /// as many descriptors on their way as RLIMIT_NOFILE says, of which a quarter is for these
+    /// (`StorageFull`). The kernel has no memory. The connection is not kept then, and goes on.
+    pub fn keep_stream(&self, connection: &impl AsFd) -> io::Result<()> {
+        let (Some(mut inner), Some(shared)) = (self.inner(), &self.shared) else { return Ok(()) };
+        if inner.stage == Stage::Over || shared.sort != Sort::Keeps {
+            return Ok(());
+        }
+        let cookie = sys::socket_cookie(connection)?;
+        let queue = match &mut inner.queue {
+            Some(queue) => queue,
+            none => none.insert(Queue::new()?),
+        };
+        if queue.len() >= shared.most_streams && !queue.has(cookie) {
+            return Err(too_many(shared.most_streams));
+        }
+        queue.put(cookie, connection.as_fd()).map_err(|error| match error.raw_os_error() {
+            Some(libc::ETOOMANYREFS) => too_many(queue.len()),
+            Some(libc::EAGAIN) => {
+                let why = format!("{} connections are kept, and the queue has no room for more: raise net.core.wmem_max", queue.len());
+                io::Error::new(io::ErrorKind::StorageFull, why)
+            }
+            _ => error,
+        })
+    }
+
+    /// Ends a connection and keeps it no more: shuts it down both ways, so that its peer sees the end
+    /// although others have it open. Call this before the program closes it. What was not kept is
+    /// shut down all the same.
+    pub fn forget_stream(&self, connection: &impl AsFd) {
+        if let Some(mut inner) = self.inner()
+            && let Some(queue) = &mut inner.queue
+            && let Ok(cookie) = sys::socket_cookie(connection)
+        {
+            queue.forget(cookie);
+        }
+        shut_down(connection);
+    }
+
+    /// How many connections are kept.
+    pub fn streams(&self) -> usize {
+        self.inner().and_then(|inner| inner.queue.as_ref().map(Queue::len)).unwrap_or(0)
+    }
+
+    // --- for the restarter ---
+
+    /// What the process before has left, once. `has_ended`: the process before is not there any more,
+    /// be it the predecessor.
+    pub(crate) fn survivors(&self, has_ended: bool) -> Option<Survivors> {
+        let mut inner = self.inner()?;
+        if inner.stage != Stage::Serving && !has_ended {
+            return None;
+        }
+        if mem::replace(&mut inner.is_recovered, true) {
+            return None;
+        }
+        let mut streams = mem::take(&mut inner.returned);
+        if inner.stage == Stage::Serving {
+            drop(inner);
+            return Some(Survivors { keeper: self.clone(), exit: Exit::Unknown, strikes: 0, streams });
+        }
+        if inner.end.is_none() && inner.leftover.is_empty() && inner.untaken.is_empty() {
+            return None;
+        }
+        let mut known = HashSet::new();
+        for (name, end) in &inner.leftover {
+            if let Err(error) = queue::look_into(end, &mut known, &mut streams) {
+                log::error!(target: "pollflip", "some of what was kept as {name:?} cannot be had: {error}");
+            }
+        }
+        // Those that this process was handed over are its own.
+        if let Some(queue) = &inner.queue {
+            streams.retain(|stream| !sys::socket_cookie(stream).is_ok_and(|cookie| queue.has(cookie)));
+        }
+        let (exit, strikes) = inner.end.unwrap_or((Exit::Unknown, 0));
+        log::warn!(
+            target: "pollflip",
+            "the process before {exit}; strike {strikes}: {} connections and {} other descriptors were kept",
+            streams.len(),
+            inner.untaken.len()
+        );
+        drop(inner);
+        Some(Survivors { keeper: self.clone(), exit, strikes, streams })
+    }
+
+    /// What the program gets of it.
+    pub(crate) fn for_program(&self) -> Keeper {
+        let is_kept = self.shared.as_ref().is_some_and(|shared| shared.sort != Sort::Removes);
+        if is_kept { self.clone() } else { Keeper::inert() }
+    }
+
+    /// Another process may still take the service back; what comes in from now on is held.
+    pub(crate) fn granted(&self) {
+        let Some(mut inner) = self.inner() else { return };
+        if inner.stage == Stage::Waiting {
+            inner.stage = Stage::Granted;
+            if self.is_active() {
+                inner.hold_queue();
+            }
+        }
+    }
+
+    /// The service is this process's: what it has is held, and what those before it had is not.
+    pub(crate) fn serves<'a>(&self, predecessor: Option<u32>, listeners: impl Iterator<Item = (&'a str, Listener<'a>)>) {
+        self.granted();
+        let Some(mut inner) = self.inner() else { return };
+        if inner.stage != Stage::Granted {
+            return;
+        }
+        inner.stage = Stage::Serving;
+        let replaced = mem::take(&mut inner.replaced);
+        inner.orders.extend(replaced.iter().map(|name| Order { text: to_remove(&format!("{KEPT}{name}")), descriptors: Vec::new() }));
+        for (name, listener) in listeners {
+            match listener {
+                Listener::Held => *inner.listeners.entry(name.into()).or_default() += 1,
+                Listener::New(listener) => self.hold_listener(&mut inner, name, listener),
+            }
+        }
+        let kept: Vec<_> = inner.kept.iter().map(|(name, own)| (format!("{KEPT}{name}"), sys::duplicate(own, 3))).collect();
+        for (name, own) in kept {
+            match own {
+                Ok(own) => inner.orders.push(Order { text: to_store(&name, false), descriptors: vec![own] }),
+                Err(error) => log::warn!(target: "pollflip", "{name:?} is not kept: {error}"),
+            }
+        }
+        let mut names: Vec<String> = mem::take(&mut inner.leftover).into_iter().map(|(name, _)| name).collect();
+        names.extend(predecessor.map(|pid| format!("{STREAMS}{pid}")));
+        names.sort_unstable();
+        names.dedup();
+        names.extend(mem::take(&mut inner.untaken).into_keys().map(|name| format!("{KEPT}{name}")));
+        inner.orders.extend(names.iter().map(|name| Order { text: to_remove(name), descriptors: Vec::new() }));
+    }
+
+    /// A listener was bound, or came under another name.
+    pub(crate) fn listens(&self, name: &str, listener: BorrowedFd<'_>) {
+        if let Some(mut inner) = self.inner().filter(|inner| inner.stage == Stage::Serving) {
+            self.hold_listener(&mut inner, name, listener);
+            self.wake();
+        }
+    }
+
+    /// A listener is this service's no more.
+    pub(crate) fn listens_no_more(&self, name: &str) {
+        if let Some(mut inner) = self.inner()
+            && inner.listeners.remove(name).is_some()
+        {
+            inner.orders.push(Order { text: to_remove(name), descriptors: Vec::new() });
+            self.wake();
+        }
+    }
+
+    /// The service was granted to that successor.
+    pub(crate) fn granted_to(&self, successor: u32) {
+        if let Some(mut inner) = self.inner() {
+            inner.successor = Some(successor);
+        }
+    }
+
+    /// The service is this process's again: a successor to which it was granted has ended, and what it
+    /// kept ends with it. Of the connections that this process has kept, it need not have those any
+    /// more that it has handed over: the program keeps anew what it goes on with.
+    pub(crate) fn taken_back(&self) {
+        if let Some(mut inner) = self.inner()
+            && let Some(successor) = inner.successor.take()
+        {
+            inner.orders.push(Order { text: to_remove(&format!("{STREAMS}{successor}")), descriptors: Vec::new() });
+            inner.begin_anew();
+        }
+    }
+
+    /// What the program has not gone on with since then ends.
+    pub(crate) fn settle(&self) {
+        if let Some(mut inner) = self.inner() {
+            inner.returned = Vec::new();
+        }
+    }
+
+    /// The service is a successor's. The names are that one's too, but for the queues.
+    pub(crate) fn handed_over(&self) {
+        if let Some(mut inner) = self.inner() {
+            inner.close();
+        }
+    }
+
+    /// The service ends: nothing is to outlive it.
+    pub(crate) fn stop(&self) {
+        let Some(mut inner) = self.inner() else { return };
+        if inner.stage == Stage::Serving {
+            let mut names: Vec<String> = mem::take(&mut inner.listeners).into_keys().collect();
+            names.extend(inner.kept.keys().map(|name| format!("{KEPT}{name}")));
+            inner.orders.extend(names.iter().map(|name| Order { text: to_remove(name), descriptors: Vec::new() }));
+        }
+        inner.kept.clear();
+        inner.close();
+    }
+
+    /// What a successor gets by name: what is kept so, and where the connections lie, should this
+    /// process end before it hands them over.
+    pub(crate) fn given(&self) -> Vec<(String, OwnedFd)> {
+        let Some(inner) = self.inner() else { return Vec::new() };
+        let kept = inner.kept.iter().map(|(name, own)| (format!("{KEPT}{name}"), own.as_fd()));
+        let ends = inner.queue.iter().flat_map(Queue::ends).map(|end| (format!("{STREAMS}{}", process::id()), end));
+        // Without one of them the successor begins without it, as a first start does.
+        kept.chain(ends).filter_map(|(name, own)| Some((name, sys::duplicate(own, 3).ok()?))).collect()
+    }
+
+    /// What is to be told to the keeper.
+    pub(crate) fn take_orders(&self) -> Vec<Order> {
+        let orders = self.inner().map(|mut inner| mem::take(&mut inner.orders)).unwrap_or_default();
+        let is_heard = self.shared.as_ref().is_some_and(|shared| shared.sort != Sort::PassesOn);
+        if is_heard { orders } else { Vec::new() }
+    }
+
+    /// What an operator should know.
+    pub(crate) fn note(&self) -> Option<String> {
+        let (exit, strikes) = self.inner()?.end?;
+        Some(format!("the process before this one {exit}; strike {strikes}"))
+    }
+
+    fn absolve(&self) {
+        if let Some(mut inner) = self.inner() {
+            inner.orders.push(Order { text: to_absolve(), descriptors: Vec::new() });
+            self.wake();
+        }
+    }
+
+    fn hold_listener(&self, inner: &mut Inner, name: &str, listener: BorrowedFd<'_>) {
+        let why = if !is_fit_name(name) || name.starts_with("pollflip.") {
+            "its name has other characters than printable ASCII in it, a colon, or begins with \"pollflip.\": give it another one".into()
+        } else if let (None, Err(error)) = (inner.listeners.get(name), self.check_room(inner, name)) {
+            error.to_string()
+        } else {
+            match sys::duplicate(listener, 3) {
+                Ok(own) => {
+                    inner.orders.push(Order { text: to_store(name, true), descriptors: vec![own] });
+                    *inner.listeners.entry(name.into()).or_default() += 1;
+                    return;
+                }
+                Err(error) => error.to_string(),
+            }
+        };
+        log::warn!(target: "pollflip", "socket {name:?} is not kept, and ends with this process: {why}");
+    }
+
+    /// Whether one more can be held under that name.
+    fn check_room(&self, inner: &Inner, name: &str) -> io::Result<()> {
+        if !self.is_active() {
+            return Ok(());
+        }
+        let entries = inner.kept.len() + inner.listeners.values().sum::<usize>() + QUEUE_ENDS;
+        let size = self.shared.as_ref().and_then(|shared| shared.size);
+        if let Some(size) = size.filter(|size| entries >= *size) {
+            let why = format!(
+                "the keeper holds {size} descriptors, and {entries} are kept: have it hold more (pollflip guard --store, FileDescriptorStoreMax=)"
+            );
+            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+        }
+        let names = inner.kept.keys().map(|name| KEPT.len() + name.len()).chain(inner.listeners.keys().map(String::len));
+        let taken: usize = names.map(|length| length + 1).sum();
+        if taken + name.len() + 1 > ROOM_FOR_NAMES {
+            let why =
+                format!("the names of all that is kept would be longer than {ROOM_FOR_NAMES} bytes: keep less, or under shorter names");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+        }
+        Ok(())
+    }
+
+    /// `None` where nothing is to be done.
+    fn inner(&self) -> Option<MutexGuard<'_, Inner>> {
+        let shared = self.shared.as_ref().filter(|shared| shared.origin.is_here())?;
+        Some(shared.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The loop sends the orders.
+    fn wake(&self) {
+        if let Some(shared) = &self.shared
+            && let Err(error) = shared.waker.wake()
+        {
+            log::warn!("cannot wake the loop: {error}");
+        }
+    }
+}
+
+impl Inner {
+    /// Has what the program kept under that name removed.
+    fn remove(&mut self, name: &str) {
+        if self.kept.remove(name).is_some() && self.stage == Stage::Serving {
+            self.orders.push(Order { text: to_remove(&format!("{KEPT}{name}")), descriptors: Vec::new() });
+        }
+    }
+
+    /// Has the queue held, and makes it if need be.
+    fn hold_queue(&mut self) {
+        let name = format!("{STREAMS}{}", process::id());
+        // Of a process that had the same number: what is in it is in the hands of this one.
+        if self.leftover.iter().any(|(other, _)| *other == name) {
+            self.orders.push(Order { text: to_remove(&name), descriptors: Vec::new() });
+            self.leftover.retain(|(other, _)| *other != name);
+        }
+        let queue = match self.queue.take() {
+            Some(queue) => Ok(queue),
+            None => Queue::new(),
+        };
+        let held = queue.and_then(|queue| {
+            let ends = queue.ends().into_iter().map(|end| sys::duplicate(end, 3)).collect::<io::Result<_>>()?;
+            Ok((queue, ends))
+        });
+        match held {
+            Ok((queue, descriptors)) => {
+                self.queue = Some(queue);
+                self.orders.push(Order { text: to_store(&name, false), descriptors });
+            }
+            Err(error) => log::warn!(target: "pollflip", "connections are not kept, and end with this process: {error}"),
+        }
+    }
+
+    /// With an empty queue; what lay in the old one is there for the program.
+    fn begin_anew(&mut self) {
+        let Some(queue) = self.queue.take().filter(|queue| queue.len() > 0) else { return };
+        match queue.all() {
+            Ok(streams) => self.returned = streams,
+            Err(error) => log::warn!(target: "pollflip", "connections that were handed over are lost: {error}"),
+        }
+        self.is_recovered = false;
+        self.orders.push(Order { text: to_remove(&format!("{STREAMS}{}", process::id())), descriptors: Vec::new() });
+        self.hold_queue();
+    }
+
+    /// Nothing is held for this process any more.
+    fn close(&mut self) {
+        let had_queue = matches!(self.stage, Stage::Granted | Stage::Serving) && self.queue.take().is_some();
+        if had_queue {
+            self.orders.push(Order { text: to_remove(&format!("{STREAMS}{}", process::id())), descriptors: Vec::new() });
+        }
+        self.queue = None;
+        self.stage = Stage::Over;
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").field("is_active", &self.is_active()).finish_non_exhaustive()
+    }
+}
+
+/// What the process before this one has left, which was killed or has crashed: from
+/// [`Restarter::survivors`](crate::Restarter::survivors).
+///
+/// What is not taken from here is closed, and kept no more once the service is this process's. Until
+/// then all of it is still held: if this process is killed too, the next one finds the same.
+#[derive(Debug)]
+pub struct Survivors {
+    keeper: Keeper,
+    exit: Exit,
+    strikes: u32,
+    streams: Vec<OwnedFd>,
+}
+
+impl Survivors {
+    /// How the process before has ended. A guard tells it; under systemd it is [`Exit::Unknown`].
+    pub fn cause(&self) -> Exit {
+        self.exit
+    }
+
+    /// How many ends count as strikes now, the last one included; 0 under systemd.
+    pub fn strikes(&self) -> u32 {
+        self.strikes
+    }
+
+    /// What was kept under that name: as [`Keeper::take`].
+    pub fn take(&self, name: &str) -> Option<OwnedFd> {
+        self.keeper.take(name)
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// The connections that were kept and are not over, the oldest first. Each is kept on from the
+    /// moment at which it is returned: what the program does not go on with, it
+    /// [forgets](Keeper::forget_stream).
+    pub fn streams(&mut self) -> impl Iterator<Item = Survivor> + use<'_> {
+        let keeper = &self.keeper;
+        self.streams.drain(..).filter(|stream| !sys::is_over(stream)).map(move |descriptor| {
+            if let Err(error) = keeper.keep_stream(&descriptor) {
+                log::warn!(target: "pollflip", "a connection that was kept is kept no more: {error}");
+            }
+            Survivor { descriptor }
+        })
+    }
+
+    /// Says to the guard that the last end is no strike: the program has found what the process died
+    /// of, and goes on without that. systemd does not know this.
+    pub fn absolve(&self) {
+        self.keeper.absolve();
+    }
+}
+
+/// A connection that has outlived its process.
+#[derive(Debug)]
+pub struct Survivor {
+    descriptor: OwnedFd,
+}
+
+impl Survivor {
+    /// How far it was read and written; `None`: it is no TCP connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Position::of`].
+    pub fn position(&self) -> io::Result<Option<Position>> {
+        Position::of(&self.descriptor)
+    }
+}
+
+impl AsFd for Survivor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl From<Survivor> for OwnedFd {
+    fn from(survivor: Survivor) -> OwnedFd {
+        survivor.descriptor
+    }
+}
+
+impl From<Survivor> for TcpStream {
+    fn from(survivor: Survivor) -> TcpStream {
+        survivor.descriptor.into()
+    }
+}
+
+/// What a guard that is the parent of this process tells of the one before.
+fn last_end() -> Option<(Exit, u32)> {
+    if systemd::guard() != Some(std::os::unix::process::parent_id()) {
+        return None;
+    }
+    let exit = end_of_text(&env::var(LAST_END).ok()?)?;
+    let strikes = env::var(STRIKES).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    Some((exit, strikes))
+}
+
+/// How many connections may lie in a queue.
+fn most_streams() -> usize {
+    let may_have_any = sys::own_capabilities().is_ok_and(|own| own & (1 << CAP_SYS_ADMIN | 1 << CAP_SYS_RESOURCE) != 0);
+    if may_have_any {
+        return usize::MAX;
+    }
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    usize::try_from(limit).unwrap_or(usize::MAX) / PARTS
+}
+
+fn too_many(most: usize) -> io::Error {
+    let why = format!(
+        "{most} connections are kept, and this user may have no more descriptors on their way: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) \
+         to {PARTS} times as many"
+    );
+    io::Error::new(io::ErrorKind::StorageFull, why)
+}
+
+fn shut_down(connection: &impl AsFd) {
+    // It may be over, or never have been connected.
+    let _ = shutdown(connection.as_fd().as_raw_fd(), Shutdown::Both);
+}

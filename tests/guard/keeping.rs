@@ -1,0 +1,225 @@
+//! A service that keeps all it has: this test program, in that role. Each byte that it answers with
+//! depends on all bytes before; the client knows them too.
+//!
+//! A client says what it wants by its first byte: `B` to be answered byte by byte, and `!` to be told
+//! the process id, generation and how many connections there are. Of a `B` client a `P` later on is poison: the process dies
+//! of it.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use pollflip::ledger::{Account, Advance, Draft, Keep, Ledger, Recovered};
+use pollflip::{Error, Event, Inheritance, Keeper, RestartConfig, Restarter};
+
+/// Where the service listens for restarts, and puts its address and what it has to say.
+pub const DIRECTORY: &str = "POLLFLIP_TEST_DIRECTORY";
+/// `no`: it keeps nothing.
+pub const KEEPS: &str = "POLLFLIP_TEST_KEEPS";
+/// How long a successor is on probation, in milliseconds.
+pub const PROBATION: &str = "POLLFLIP_TEST_PROBATION";
+
+const LEDGER: &str = "sums.v1";
+
+/// The next state and the answer to a byte.
+pub fn step(state: u64, byte: u8) -> (u64, u8) {
+    let state = (state ^ u64::from(byte)).wrapping_mul(1_099_511_628_211).wrapping_add(12_345);
+    (state, (state >> 40) as u8)
+}
+
+struct Server {
+    ledger: Ledger,
+    keeper: Keeper,
+    accounts: BTreeMap<u64, Account<TcpStream>>,
+    buffer: Vec<u8>,
+}
+
+pub fn main() -> ExitCode {
+    serve().expect("the service");
+    ExitCode::SUCCESS
+}
+
+fn say(text: &str) {
+    let path = directory().join("said");
+    let mut file = OpenOptions::new().create(true).append(true).open(path).expect("a file");
+    writeln!(file, "{} {text}", std::process::id()).expect("room");
+}
+
+fn directory() -> PathBuf {
+    std::env::var_os(DIRECTORY).expect("a directory").into()
+}
+
+fn serve() -> Result<(), Box<dyn std::error::Error>> {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let probation = Duration::from_millis(variable(PROBATION).parse().unwrap_or(0));
+    let config = RestartConfig::new().coordination_socket(directory().join("restart.sock")).probation(probation);
+    let mut restarter = config.keep(variable(KEEPS) != "no").build()?;
+    let keeper = restarter.keeper();
+    let mut server = Server::new(&keeper)?;
+    server.recover(&mut restarter)?;
+    let listener = restarter.sockets().tcp_listener("web", "127.0.0.1:0")?;
+    if restarter.generation() == 0 {
+        std::fs::write(directory().join("address.new"), listener.local_addr()?.to_string())?;
+        std::fs::rename(directory().join("address.new"), directory().join("address"))?;
+    }
+    if let Some(predecessor) = restarter.predecessor() {
+        match predecessor.receive(Duration::from_secs(5)) {
+            Ok(inheritance) => server.inherit(inheritance)?,
+            // It was killed: what it has kept is here all the same.
+            Err(Error::PredecessorGone { .. }) => server.recover(&mut restarter)?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    restarter.ready()?;
+    say(&format!("serves {} {}", server.accounts.len(), keeper.is_active()));
+    let (mut frozen, mut over) = (false, false);
+    while !over {
+        while let Some(event) = restarter.wait(if frozen { Duration::from_secs(1) } else { Duration::from_micros(200) }) {
+            match event {
+                Event::StateRequested(mut handover) => {
+                    frozen = true;
+                    for (cookie, account) in &server.accounts {
+                        handover.fd(&cookie.to_string(), account.connection())?;
+                    }
+                    handover.send();
+                }
+                Event::HandedOff(_) => server.accounts.clear(),
+                Event::Failed(_) => frozen = false,
+                Event::Resumed(_) => {
+                    frozen = false;
+                    let mut survivors = restarter.survivors().expect("what was kept");
+                    let streams: Vec<_> = survivors.streams().map(TcpStream::from).collect();
+                    say(&format!("resumed {}", streams.len()));
+                    streams.into_iter().try_for_each(|stream| server.go_on(stream))?;
+                }
+                Event::Completed(_) => over = true,
+                _ => {}
+            }
+        }
+        if frozen || over {
+            continue;
+        }
+        for _ in 0..64 {
+            let Ok((stream, _)) = listener.accept() else { break };
+            stream.set_nonblocking(true)?;
+            keeper.keep_stream(&stream)?;
+            server.go_on(stream)?;
+        }
+        server.turn();
+        if std::fs::remove_file(directory().join("stop")).is_ok() {
+            restarter.stop();
+            drop(listener);
+            say("stops");
+            while restarter.wait(Duration::from_millis(10)).is_some() {}
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+impl Server {
+    fn new(keeper: &Keeper) -> io::Result<Server> {
+        let ledger = match keeper.take("ledger") {
+            Some(file) => Ledger::open(LEDGER, file)?,
+            None => Ledger::new(LEDGER, 4_096, 16_384)?,
+        };
+        keeper.keep("ledger", &ledger)?;
+        Ok(Server { ledger, keeper: keeper.clone(), accounts: BTreeMap::new(), buffer: vec![0; 4_096] })
+    }
+
+    /// Goes on with what the process before has left, if it was killed.
+    fn recover(&mut self, restarter: &mut Restarter) -> io::Result<()> {
+        let Some(mut survivors) = restarter.survivors() else { return Ok(()) };
+        let judgement = self.ledger.judge(survivors.cause().into())?;
+        if !judgement.is_strike && judgement.keep != Keep::All {
+            survivors.absolve();
+        }
+        say(&format!("after {:?} {}", survivors.cause(), survivors.strikes()));
+        for survivor in survivors.streams() {
+            assert!(survivor.position()?.is_some());
+            self.go_on(survivor.into())?;
+        }
+        self.ledger.close_unclaimed()?;
+        Ok(())
+    }
+
+    fn inherit(&mut self, mut inheritance: Inheritance) -> Result<(), Box<dyn std::error::Error>> {
+        for (_, descriptor) in inheritance.drain() {
+            let stream = TcpStream::from(descriptor);
+            self.keeper.keep_stream(&stream)?;
+            self.go_on(stream)?;
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self, stream: TcpStream) -> io::Result<()> {
+        let cookie = pollflip::ledger::cookie(&stream)?;
+        let account = match self.ledger.recover(stream)? {
+            Recovered::Even(account) | Recovered::Behind(account) => account,
+            Recovered::Untouched(stream) => self.ledger.begin(stream, &0u64.to_ne_bytes())?,
+            other => {
+                let stream = match other {
+                    Recovered::Unrecorded { connection, .. } => connection,
+                    Recovered::Mismatched(stream) | Recovered::Over(stream) | Recovered::Dropped(stream) | Recovered::Unknown(stream) => {
+                        stream
+                    }
+                    _ => unreachable!("another outcome"),
+                };
+                self.keeper.forget_stream(&stream);
+                return Ok(());
+            }
+        };
+        self.accounts.insert(cookie, account);
+        Ok(())
+    }
+
+    fn turn(&mut self) {
+        let (count, mut ended) = (self.accounts.len(), Vec::new());
+        for (cookie, account) in &mut self.accounts {
+            loop {
+                let work = |input: &[u8], draft: &mut Draft<'_>| work(input, draft, count);
+                match account.advance(&mut self.buffer, work) {
+                    Ok(Advance::Worked) => {}
+                    Ok(Advance::Finished) | Err(_) => {
+                        ended.push(*cookie);
+                        break;
+                    }
+                    Ok(_) => break,
+                }
+            }
+        }
+        for cookie in ended {
+            if let Some(account) = self.accounts.remove(&cookie) {
+                self.keeper.forget_stream(&account.close());
+            }
+        }
+    }
+}
+
+fn work(input: &[u8], draft: &mut Draft<'_>, count: usize) -> io::Result<usize> {
+    let mut state = u64::from_ne_bytes(draft.state()[..8].try_into().expect("eight bytes"));
+    let mut taken = 0;
+    for byte in input {
+        if *byte == b'P' {
+            std::process::abort();
+        }
+        if state == 0 && *byte == b'!' {
+            writeln!(draft, "{} {count}", std::process::id())?;
+            taken += 1;
+            continue;
+        }
+        if draft.room() == 0 {
+            break;
+        }
+        let (next, answer) = step(state, *byte);
+        draft.write_all(&[answer])?;
+        state = next;
+        taken += 1;
+    }
+    draft.state()[..8].copy_from_slice(&state.to_ne_bytes());
+    Ok(taken)
+}

@@ -1,0 +1,367 @@
+//! What a service keeps outlives it: killed at any moment, it comes back with its listeners, its
+//! connections and their state, byte for byte.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pollflip::restart_coordination_socket::request_restart;
+use tempfile::TempDir;
+
+use crate::harness::own_program;
+use crate::hub::{wait_for, wait_until};
+use crate::keeping::{DIRECTORY, KEEPS, PROBATION, step};
+use crate::kit::{POLLFLIP, own_descriptors};
+use crate::procfs;
+use crate::service::ROLE;
+use crate::surroundings::directory;
+
+trials![
+    kept_connections_go_on_after_kills_at_any_moment,
+    kept_connections_go_on_after_kills_between_and_in_restarts,
+    a_connection_that_kills_the_service_is_dropped_and_the_others_go_on,
+    a_successor_that_is_killed_on_probation_gives_the_connections_back,
+    a_stopped_service_leaves_nothing_and_refuses_clients,
+    a_release_that_keeps_nothing_ends_what_was_kept,
+    without_a_keeper_a_service_runs_as_it_does_without,
+    connections_that_come_and_go_leave_nothing_behind,
+];
+
+/// Any number, from a seed that is printed.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Random {
+        let given = std::env::var("POLLFLIP_SEED").ok().and_then(|text| text.parse().ok());
+        let seed = given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().expect("a clock").as_nanos() as u64 | 1);
+        println!("POLLFLIP_SEED={seed}");
+        Random(seed)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % limit
+    }
+}
+
+/// A guard with the service that keeps.
+struct Kept {
+    guard: Child,
+    directory: TempDir,
+}
+
+impl Kept {
+    fn start(options: &[&str], environment: &[(&str, &str)]) -> Kept {
+        Kept::start_as(&own_program(), options, environment)
+    }
+
+    fn start_as(program: &Path, options: &[&str], environment: &[(&str, &str)]) -> Kept {
+        let directory = directory();
+        let mut command = Command::new(POLLFLIP);
+        command.args(["guard", "--delay", "1"]).args(options).arg("--").arg(program);
+        command.env(ROLE, "keeping").env(DIRECTORY, directory.path()).env("POLLFLIP_LOG", "info").envs(environment.iter().copied());
+        let log = fs::File::create(directory.path().join("guard.log")).expect("a file");
+        let guard = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("a guard");
+        let kept = Kept { guard, directory };
+        kept.pid_after("");
+        kept
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
+    }
+
+    /// Who serves, once another one than that does.
+    fn pid_after(&self, before: &str) -> String {
+        wait_for(&format!("a process that serves; said:\n{}\n{}", self.read("said"), self.read("guard.log")), || {
+            let said = self.read("said");
+            let pid = said.lines().rev().find_map(|line| line.split_once(" serves ").map(|(pid, _)| pid.to_owned()))?;
+            Some(pid).filter(|pid| pid != before)
+        })
+    }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(self.read("address"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    fn kill(&self) -> String {
+        let pid = self.pid_after("");
+        let _ = kill(Pid::from_raw(pid.parse().expect("a number")), Signal::SIGKILL);
+        pid
+    }
+
+    fn restart(&self) -> Result<u32, pollflip::RequestError> {
+        request_restart(self.directory.path().join("restart.sock"), Duration::from_secs(20), |_| {})
+    }
+
+    fn stop(mut self) -> i32 {
+        fs::write(self.directory.path().join("stop"), "").expect("a file");
+        let pid = self.guard.id();
+        wait_until(&format!("the end of the guard: {}", self.read("guard.log")), || procfs::has_ended(pid));
+        self.guard.wait().expect("a child").code().expect("a status")
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Its death brings the service SIGTERM.
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
+        for line in self.read("said").lines() {
+            let pid = line.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a number");
+            if fs::read(format!("/proc/{pid}/environ"))
+                .is_ok_and(|all| String::from_utf8_lossy(&all).contains(&*self.directory.path().to_string_lossy()))
+            {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+/// One that sends bytes, and checks each answer.
+struct Player {
+    stream: TcpStream,
+    state: u64,
+    random: Random,
+}
+
+impl Player {
+    fn new(kept: &Kept, seed: u64) -> Player {
+        Player { stream: kept.connect().expect("nobody is refused"), state: 0, random: Random(seed * 2 + 1) }
+    }
+
+    fn round(&mut self) -> Result<(), String> {
+        let length = 1 + self.random.below(3_000) as usize;
+        // Neither poison nor a question.
+        let bytes: Vec<u8> = (0..length).map(|_| b'a' + self.random.below(26) as u8).collect();
+        let expected: Vec<u8> = bytes
+            .iter()
+            .map(|byte| {
+                let (state, answer) = step(self.state, *byte);
+                self.state = state;
+                answer
+            })
+            .collect();
+        self.stream.write_all(&bytes).map_err(|error| format!("cut: {error}"))?;
+        let mut answer = vec![0; length];
+        self.stream.read_exact(&mut answer).map_err(|error| format!("cut: {error}"))?;
+        if answer == expected { Ok(()) } else { Err("wrong".into()) }
+    }
+}
+
+/// Players that play until they are told to stop, and one that connects anew each time.
+struct Load {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<u64, String>>>,
+    worst: Arc<AtomicU64>,
+}
+
+impl Load {
+    fn new(kept: &Kept, players: u64) -> Load {
+        let (over, worst) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut threads: Vec<JoinHandle<Result<u64, String>>> = Vec::new();
+        for number in 0..players {
+            let (mut player, over, worst) = (Player::new(kept, number + 1), Arc::clone(&over), Arc::clone(&worst));
+            threads.push(thread::spawn(move || {
+                let mut rounds = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    player.round()?;
+                    worst.fetch_max(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+                    rounds += 1;
+                }
+                Ok(rounds)
+            }));
+        }
+        let (address, stop) = (kept.read("address"), Arc::clone(&over));
+        threads.push(thread::spawn(move || {
+            let mut rounds = 0;
+            while !stop.load(Ordering::Relaxed) {
+                TcpStream::connect(&address).map_err(|error| format!("refused: {error}"))?;
+                rounds += 1;
+                thread::sleep(Duration::from_micros(500));
+            }
+            Ok(rounds)
+        }));
+        Load { over, threads, worst }
+    }
+
+    fn ends_well(self, what: &str) {
+        self.over.store(true, Ordering::Relaxed);
+        let results: Vec<_> = self.threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
+        let bad: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+        let rounds: u64 = results.iter().flatten().sum();
+        println!(
+            "{what}: {rounds} rounds, longest {:.1} ms, refused, cut or wrong: {bad:?}",
+            self.worst.load(Ordering::Relaxed) as f64 / 1e3
+        );
+        assert!(bad.is_empty(), "{bad:?}");
+        assert!(results.iter().all(|result| result.as_ref().is_ok_and(|rounds| *rounds > 0)));
+    }
+}
+
+fn kept_connections_go_on_after_kills_at_any_moment() {
+    let mut random = Random::new();
+    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let load = Load::new(&kept, 20);
+    for _ in 0..30 {
+        // The last one may be recovering still.
+        thread::sleep(Duration::from_micros(random.below(60_000)));
+        kept.kill();
+    }
+    let last = kept.kill();
+    kept.pid_after(&last);
+    load.ends_well("31 kills");
+    assert_eq!(kept.stop(), 0);
+}
+
+fn kept_connections_go_on_after_kills_between_and_in_restarts() {
+    let mut random = Random::new();
+    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let load = Load::new(&kept, 10);
+    let mut restarts = 0;
+    let mut killed = String::new();
+    for round in 0..20 {
+        kept.pid_after(&killed);
+        let socket = kept.directory.path().join("restart.sock");
+        let asking = thread::spawn(move || request_restart(socket, Duration::from_secs(20), |_| {}).is_ok());
+        if round % 2 == 0 {
+            restarts += u32::from(asking.join().expect("no panic"));
+            thread::sleep(Duration::from_micros(random.below(20_000)));
+            killed = kept.kill();
+        } else {
+            thread::sleep(Duration::from_micros(random.below(60_000)));
+            killed = kept.kill();
+            restarts += u32::from(asking.join().expect("no panic"));
+        }
+    }
+    let last = kept.kill();
+    kept.pid_after(&last);
+    load.ends_well(&format!("21 kills, {restarts} restarts"));
+    assert!(restarts >= 5, "{}\n{}", kept.read("said"), kept.read("guard.log"));
+    assert_eq!(kept.stop(), 0);
+}
+
+fn a_connection_that_kills_the_service_is_dropped_and_the_others_go_on() {
+    let kept = Kept::start(&["--restart", "on-failure", "--strikes", "3/60"], &[]);
+    let load = Load::new(&kept, 10);
+    for _ in 0..10 {
+        let mut poison = kept.connect().expect("nobody is refused");
+        poison.write_all(b"poisonP").expect("a connection");
+        let mut rest = Vec::new();
+        // It is shut down, or reset for what it has sent and nobody has read.
+        match poison.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+    }
+    load.ends_well("10 poisonous clients");
+    assert_eq!(kept.read("said").matches("after Signal(6) 1").count(), 10, "no strike remains: {}", kept.read("said"));
+    assert_eq!(kept.stop(), 0);
+}
+
+fn a_successor_that_is_killed_on_probation_gives_the_connections_back() {
+    let kept = Kept::start(&["--restart", "on-failure"], &[(PROBATION, "20000")]);
+    let mut players: Vec<_> = (1..=5).map(|seed| Player::new(&kept, seed)).collect();
+    players.iter_mut().try_for_each(Player::round).expect("an answer");
+    let old = kept.pid_after("");
+    let socket = kept.directory.path().join("restart.sock");
+    let asking = thread::spawn(move || request_restart(socket, Duration::from_secs(20), |_| {}).map_err(|error| error.to_string()));
+    let new = kept.pid_after(&old);
+    // Both of before and of the time of the successor.
+    players.push(Player::new(&kept, 9));
+    players.iter_mut().try_for_each(Player::round).expect("an answer");
+    kill(Pid::from_raw(new.parse().expect("a number")), Signal::SIGKILL).expect("it is there");
+    assert!(asking.join().expect("no panic").is_err());
+    wait_until("the old one to resume", || kept.read("said").contains(&format!("{old} resumed 5")));
+    let mut late = players.pop().expect("a player");
+    players.iter_mut().try_for_each(Player::round).expect("it goes on");
+    assert!(late.round().is_err(), "what the successor had accepted ends with it");
+    // What is kept now is what it has.
+    kept.kill();
+    kept.pid_after(&old);
+    players.iter_mut().try_for_each(Player::round).expect("it goes on");
+    assert_eq!(kept.stop(), 0);
+}
+
+fn a_stopped_service_leaves_nothing_and_refuses_clients() {
+    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let mut player = Player::new(&kept, 1);
+    player.round().expect("an answer");
+    let old = kept.kill();
+    kept.pid_after(&old);
+    player.round().expect("it goes on");
+    let address = kept.read("address");
+    assert_eq!(kept.stop(), 0);
+    assert!(player.round().is_err(), "it has ended");
+    assert_eq!(TcpStream::connect(address).expect_err("nobody listens").kind(), io::ErrorKind::ConnectionRefused);
+}
+
+fn a_release_that_keeps_nothing_ends_what_was_kept() {
+    let program = own_program();
+    // The next start has other settings, as a former release has.
+    let script = format!("#!/bin/sh\n{KEEPS}=no exec '{}'\n", program.display());
+    let scripts = directory();
+    let path = scripts.path().join("service");
+    crate::harness::install(&path, format!("#!/bin/sh\nexec '{}'\n", program.display()).as_bytes());
+    let kept = Kept::start_as(&path, &["--restart", "on-failure"], &[]);
+    let mut player = Player::new(&kept, 1);
+    player.round().expect("an answer");
+    crate::harness::install(&path, script.as_bytes());
+    let old = kept.kill();
+    kept.pid_after(&old);
+    assert!(player.round().is_err(), "its end is seen");
+    let said = kept.read("said");
+    assert!(said.trim_end().ends_with("serves 0 false"), "{said}");
+    // The listener stays.
+    Player::new(&kept, 2).round().expect("an answer");
+}
+
+fn without_a_keeper_a_service_runs_as_it_does_without() {
+    let kept = Kept::start(&["--restart", "no"], &[]);
+    let mut player = Player::new(&kept, 1);
+    player.round().expect("an answer");
+    let said = kept.read("said");
+    assert!(said.trim_end().ends_with("serves 0 false"), "{said}");
+    kept.restart().expect("a restart");
+    player.round().expect("it was handed over");
+    assert_eq!(kept.stop(), 0);
+}
+
+fn connections_that_come_and_go_leave_nothing_behind() {
+    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let open = |kept: &Kept| (own_descriptors(kept.guard.id()), procfs::descriptors(kept.pid_after("").parse().expect("a number")).len());
+    let mut seen = Vec::new();
+    let mut stays = Player::new(&kept, 7);
+    for round in 0..6 {
+        for seed in 1..=200 {
+            let mut player = Player::new(&kept, seed);
+            player.round().expect("an answer");
+            player.stream.shutdown(std::net::Shutdown::Write).expect("a connection");
+            assert_eq!(player.stream.read(&mut [0; 8]).expect("the end"), 0, "whoever else has it open");
+        }
+        stays.round().expect("an answer");
+        seen.push(open(&kept));
+        if round % 2 == 1 {
+            let old = kept.kill();
+            kept.pid_after(&old);
+            stays.round().expect("it goes on");
+        }
+    }
+    println!("descriptors of the guard and of the service: {seen:?}");
+    assert!(seen[2..].iter().all(|open| *open == seen[2]), "{seen:?}");
+    assert_eq!(kept.stop(), 0);
+}
