@@ -103,7 +103,7 @@ struct Entry {
 impl Sockets {
     /// A first generation has no predecessor that may be waiting on a socket of systemd.
     pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>, family: Family) -> Sockets {
-        let mut entries: HashMap<String, Vec<Entry>> = HashMap::new();
+        let mut entries: HashMap<String, Vec<Entry>> = HashMap::with_capacity(inherited.len());
         for (name, socket) in inherited {
             entries.entry(name).or_default().push(Entry { socket, passed: false, inherited: true, claimed: false });
         }
@@ -151,8 +151,8 @@ impl Sockets {
             Err(error) => return self.unresolved(name, |kind| matches!(kind, Kind::Tcp(_)), error).inspect_err(tell_trouble),
             Ok(addresses) => addresses,
         };
-        self.named(name, &Kind::Tcp(addresses.clone()), || {
-            let listener = TcpListener::bind(&addresses[..])?;
+        self.named(name, &Kind::Tcp(addresses), |wanted| {
+            let listener = TcpListener::bind(wanted.addresses())?;
             listener.set_nonblocking(true)?;
             // std's own is short for a service under load.
             listen(&listener, sys::BACKLOG)?;
@@ -187,8 +187,8 @@ impl Sockets {
             Err(error) => return self.unresolved(name, |kind| matches!(kind, Kind::Udp(_)), error).inspect_err(tell_trouble),
             Ok(addresses) => addresses,
         };
-        self.named(name, &Kind::Udp(addresses.clone()), || {
-            let socket = UdpSocket::bind(&addresses[..])?;
+        self.named(name, &Kind::Udp(addresses), |wanted| {
+            let socket = UdpSocket::bind(wanted.addresses())?;
             socket.set_nonblocking(true)?;
             Ok(socket.into())
         })
@@ -202,7 +202,7 @@ impl Sockets {
     ///
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_listener(&mut self, name: &str, path: impl AsRef<Path>) -> Result<UnixListener, Error> {
-        self.named(name, &Kind::UnixStream(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Stream)).inspect_err(tell_trouble)
+        self.named(name, &Kind::UnixStream(path.as_ref().into()), |_| bind_unix(path.as_ref(), SockType::Stream)).inspect_err(tell_trouble)
     }
 
     /// A unix datagram socket at `path`, as for [`unix_listener`](Sockets::unix_listener).
@@ -211,7 +211,7 @@ impl Sockets {
     ///
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_datagram(&mut self, name: &str, path: impl AsRef<Path>) -> Result<UnixDatagram, Error> {
-        self.named(name, &Kind::UnixDatagram(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::Datagram))
+        self.named(name, &Kind::UnixDatagram(path.as_ref().into()), |_| bind_unix(path.as_ref(), SockType::Datagram))
             .inspect_err(tell_trouble)
     }
 
@@ -221,7 +221,7 @@ impl Sockets {
     ///
     /// The path cannot be bound, or the socket of that name is of another kind or at another path.
     pub fn unix_seqpacket(&mut self, name: &str, path: impl AsRef<Path>) -> Result<OwnedFd, Error> {
-        self.named(name, &Kind::UnixSeqpacket(path.as_ref().into()), || bind_unix(path.as_ref(), SockType::SeqPacket))
+        self.named(name, &Kind::UnixSeqpacket(path.as_ref().into()), |_| bind_unix(path.as_ref(), SockType::SeqPacket))
             .inspect_err(tell_trouble)
     }
 
@@ -323,7 +323,7 @@ impl Sockets {
         names
     }
 
-    fn named<T: From<OwnedFd>>(&mut self, name: &str, wanted: &Kind, bind: impl FnOnce() -> io::Result<OwnedFd>) -> Result<T, Error> {
+    fn named<T: From<OwnedFd>>(&mut self, name: &str, wanted: &Kind, bind: impl FnOnce(&Kind) -> io::Result<OwnedFd>) -> Result<T, Error> {
         self.check(name)?;
         self.claim_of_systemd();
         let mut other = None;
@@ -342,7 +342,7 @@ impl Sockets {
                 .into(),
             ));
         }
-        let socket = bind().map_err(|error| {
+        let socket = bind(wanted).map_err(|error| {
             let advice = match error.kind() {
                 io::ErrorKind::AddrInUse => self.holder_of(wanted),
                 kind => wanted.advice(kind).into(),
@@ -491,7 +491,7 @@ impl Entry {
 }
 
 fn duplicate<T: From<OwnedFd>>(name: &str, socket: &OwnedFd) -> Result<T, Error> {
-    sys::duplicate(socket, 3).map(T::from).map_err(Error::os(format!("cannot duplicate socket {name:?}")))
+    sys::duplicate(socket, 3).map(T::from).map_err(|error| Error::os(format!("cannot duplicate socket {name:?}"))(error))
 }
 
 /// Makes a socket non-blocking, for all who have it.

@@ -54,6 +54,14 @@ impl Kind {
         }
     }
 
+    /// Where an internet socket is, or may be.
+    pub(super) fn addresses(&self) -> &[SocketAddr] {
+        match self {
+            Kind::Tcp(addresses) | Kind::Udp(addresses) => addresses,
+            Kind::UnixStream(_) | Kind::UnixDatagram(_) | Kind::UnixSeqpacket(_) | Kind::Other(_) => &[],
+        }
+    }
+
     /// Why the kernel may refuse to bind it, beyond what its error says.
     pub(super) fn advice(&self, error: io::ErrorKind) -> &'static str {
         match (self, error) {
@@ -119,11 +127,9 @@ impl fmt::Display for Listed<'_> {
 
 /// The addresses that a name stands for, at least one.
 pub(crate) fn resolve(name: &str, address: impl ToSocketAddrs) -> Result<Vec<SocketAddr>, Error> {
-    let addresses: Vec<_> = address.to_socket_addrs().map_err(Error::os(format!("cannot resolve the address of {name:?}")))?.collect();
-    if addresses.is_empty() {
-        return Err(Error::os(format!("cannot resolve the address of {name:?}"))(io::ErrorKind::NotFound.into()));
-    }
-    Ok(addresses)
+    let found = address.to_socket_addrs().map(|found| found.collect::<Vec<_>>());
+    let found = found.and_then(|found| if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) });
+    found.map_err(|error| Error::os(format!("cannot resolve the address of {name:?}"))(error))
 }
 
 fn internet(address: &SockaddrStorage) -> Vec<SocketAddr> {

@@ -3,7 +3,7 @@
 //! Knows: the table of descriptors. Does not know: what any of them is for.
 
 use std::fs;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
@@ -44,9 +44,26 @@ impl Descriptors {
         open.is_all = size.is_some();
         match size.and_then(|size| list(0, size / ENTRY)) {
             Some(all) => all.numbers.into_iter().filter(|number| *number >= FEW).for_each(|number| open.look_at(number)),
-            None => (FEW..size.unwrap_or(guess)).for_each(|number| open.look_at(number)),
+            None => open.look_through(size.unwrap_or(guess)),
         }
         open
+    }
+
+    /// Looks at each number from the first [`FEW`] on, and ends with the last that is open: a table
+    /// has up to twice as many places.
+    fn look_through(&mut self, size: RawFd) {
+        let mut table = directory();
+        let own = table.as_ref().map(|(directory, _)| directory.as_raw_fd());
+        for number in (FEW..size).filter(|number| Some(*number) != own) {
+            self.look_at(number);
+            let found = self.closing.len() + self.staying.len();
+            // Others may have been opened and closed meanwhile: the sum alone does not tell.
+            if let Some((directory, _)) = table.take_if(|(_, in_all)| found == *in_all)
+                && lists_nothing(directory, number + 1)
+            {
+                return;
+            }
+        }
     }
 
     fn look_at(&mut self, number: RawFd) {
@@ -76,16 +93,13 @@ struct List {
 /// The open numbers from `first` on. `None`: more than `most` are open in all, or `/proc` does not
 /// tell how many (before Linux 6.2 it says 0).
 fn list(first: RawFd, most: RawFd) -> Option<List> {
-    let directory = open(c"/proc/thread-self/fd", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-    // The directory is one of them.
-    let in_all = usize::try_from(fstat(&directory).ok()?.st_size).ok()?.checked_sub(1)?;
+    let (directory, in_all) = directory()?;
     if in_all > usize::try_from(most).ok()? {
         return None;
     }
     if first > 0 {
-        // The kernel takes a place in this directory for a number, after the two names that each
-        // directory has. An entry costs most when it is listed for the first time.
-        lseek(&directory, (first + 2).into(), Whence::SeekSet).ok()?;
+        // An entry costs most when it is listed for the first time.
+        seek(&directory, first)?;
     }
     let own = directory.as_raw_fd();
     let mut numbers = Vec::new();
@@ -99,6 +113,26 @@ fn list(first: RawFd, most: RawFd) -> Option<List> {
     numbers.retain(|number| *number != own);
     numbers.sort_unstable();
     Some(List { numbers, in_all })
+}
+
+/// The directory that lists what is open, and how many that are besides itself.
+fn directory() -> Option<(OwnedFd, usize)> {
+    let directory = open(c"/proc/thread-self/fd", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let in_all = usize::try_from(fstat(&directory).ok()?.st_size).ok()?.checked_sub(1)?;
+    Some((directory, in_all))
+}
+
+/// Has the directory list from that number on. The kernel takes a place in it for a number, after
+/// the two names that each directory has.
+fn seek(directory: &OwnedFd, first: RawFd) -> Option<()> {
+    lseek(directory, (first + 2).into(), Whence::SeekSet).ok().map(drop)
+}
+
+/// Whether nothing is open from that number on but, maybe, the directory itself.
+fn lists_nothing(directory: OwnedFd, first: RawFd) -> bool {
+    let own = directory.as_raw_fd().to_string();
+    let is_own = |entry: nix::Result<nix::dir::Entry>| entry.is_ok_and(|entry| entry.file_name().to_bytes() == own.as_bytes());
+    seek(&directory, first).is_some() && Dir::from_fd(directory).is_ok_and(|mut directory| directory.iter().all(is_own))
 }
 
 /// How many numbers the table of descriptors of this thread has room for. `None`: `/proc` does not
@@ -168,6 +202,25 @@ mod tests {
         let high = super::super::duplicate(&file, 4 * FEW).expect("a descriptor");
         let Some(list) = list(high.as_raw_fd(), RawFd::MAX) else { return eprintln!("SKIPPED: /proc does not tell how many are open") };
         assert_eq!(list.numbers.first(), Some(&high.as_raw_fd()));
+    }
+
+    #[test]
+    fn a_table_that_is_nearly_full_is_looked_through_up_to_the_last_that_is_open() {
+        let file = fs::File::open("/dev/null").expect("a file");
+        // With a gap, and one far beyond all others.
+        let all: Vec<_> = (100..700).chain([900]).filter_map(|at| super::super::duplicate(&file, at).ok()).collect();
+        let Some(last) = all.last().map(AsRawFd::as_raw_fd).filter(|last| *last >= 900) else {
+            return eprintln!("SKIPPED: too few allowed");
+        };
+        let open = Descriptors::open(0);
+        assert!(open.is_all && open.closing.is_sorted());
+        for number in all.iter().map(AsRawFd::as_raw_fd) {
+            assert!(open.closing.contains(&number), "{number} of {last} is not in {open:?}");
+        }
+        let (directory, _) = directory().expect("a table");
+        assert!(lists_nothing(directory, RawFd::MAX / 2));
+        let (directory, _) = super::directory().expect("a table");
+        assert!(!lists_nothing(directory, last));
     }
 
     #[test]
