@@ -20,11 +20,12 @@ use crate::lifeline::{Incoming, Lifeline};
 use crate::sys::{self, Origin};
 use crate::wire::{self, Message, OpKind};
 
-use outgoing::{Outgoing, named, wake};
+use outgoing::{named, wake};
 
 pub use blob::Blob;
 pub(crate) use inheritance::Collected;
 pub use inheritance::{Arrival, Inheritance, Map};
+pub(crate) use outgoing::Outgoing;
 
 /// What the old process gives to the new one: it comes with [`Event::StateRequested`](crate::Event::StateRequested), and the program fills
 /// it with named descriptors and blobs and [sends](Handover::send) it, on this thread or another.
@@ -40,8 +41,12 @@ pub use inheritance::{Arrival, Inheritance, Map};
 /// | [`StateRequested`](crate::Event::StateRequested): freeze | deregister the listener and all connections, then save, then `send`. Events of the same batch may still name them: nothing is read or written until thawed. What was read and not answered, or answered and not written, is state too |
 /// | an error of any method here | must not leave the loop: drop the `Handover`, and wait for `Failed`, which says why. This process keeps serving |
 /// | [`Failed`](crate::Event::Failed): thaw | register them again: an edge that came meanwhile is told anew |
-/// | [`HandedOff`](crate::Event::HandedOff): give up | drop the connections that were handed over; if `StateRequested` never came, all of them are still this process's, which finishes them. Deregistered first, or epoll goes on reporting them as long as the successor has them |
-/// | [`Resumed`](crate::Event::Resumed) | register the listener again; the connections died with the successor |
+/// | [`HandedOff`](crate::Event::HandedOff): give up | touch nothing that was handed over; if `StateRequested` never came, all connections are still this process's, which finishes them |
+/// | [`Completed`](crate::Event::Completed): let go | drop the connections that were handed over. Deregistered first, or epoll goes on reporting them as long as the successor has them. Not before: the successor needs the processor at the grant, and in a probation they may come back |
+/// | [`Resumed`](crate::Event::Resumed) | register the listener again. The connections that were handed over are still there; the successor may have read and written them, so close them unless their protocol can go on from anywhere |
+///
+/// Until the predecessor has let go, a connection that the successor only closes stays open for its peer: close it with
+/// [`hang_up`](crate::hang_up). Where there are thousands, most of them can go [ahead](crate::Precopy) of the freeze.
 ///
 /// A release that handles `StateRequested` can be replaced by one that asks for state. From a release
 /// that does not, the first restart into one that asks fails. So a program that may have state one
@@ -101,6 +106,16 @@ pub(crate) enum Ending {
     Gone,
 }
 
+impl Ending {
+    /// What an error means for the handover.
+    pub(crate) fn of(error: &io::Error) -> Ending {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Ending::Gone,
+            _ => Ending::Failed(error.to_string()),
+        }
+    }
+}
+
 /// How a handover ended, for the loop.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
@@ -125,12 +140,24 @@ impl Mailbox {
 }
 
 impl Handover {
-    /// A handover over that lifeline; how it ends will be in the second.
-    pub(crate) fn new(lifeline: Arc<Lifeline>, waker: Option<Arc<Waker>>) -> (Handover, Arc<Mailbox>) {
+    /// A handover over that lifeline, after what went ahead; how it ends will be in the second.
+    pub(crate) fn new(
+        lifeline: Arc<Lifeline>,
+        waker: Option<Arc<Waker>>,
+        ahead: Option<Result<Outgoing, Ending>>,
+    ) -> (Handover, Arc<Mailbox>) {
         blob::forget_lost();
-        let items = Outgoing::new(lifeline.clone(), waker.clone());
+        let anew = || Outgoing::new(lifeline.clone(), waker.clone());
+        let (items, error) = match ahead {
+            Some(Ok(mut items)) => {
+                let error = items.freeze().err();
+                (items, error.map(|error| Ending::of(&error)))
+            }
+            Some(Err(ending)) => (anew(), Some(ending)),
+            None => (anew(), None),
+        };
         let mailbox = Arc::new(Mailbox { ending: Mutex::default(), waker });
-        let handover = Handover { origin: Origin::here(), lifeline, mailbox: mailbox.clone(), items, error: None, done: false };
+        let handover = Handover { origin: Origin::here(), lifeline, mailbox: mailbox.clone(), items, error, done: false };
         (handover, mailbox)
     }
 
@@ -207,6 +234,16 @@ impl Handover {
         self.give(name, OpKind::Blob, || blob.seal().map(OwnedFd::from))
     }
 
+    /// What went [ahead](crate::Precopy) under that name is gone: a connection that has closed. The successor drops its own. Does nothing if
+    /// that name did not go ahead.
+    pub fn gone(&mut self, name: &str) {
+        if self.origin.is_here()
+            && let Err(error) = self.items.gone(name)
+        {
+            self.error.get_or_insert_with(|| Ending::of(&error));
+        }
+    }
+
     /// That was all of it: the successor has the state as soon as it reads it.
     pub fn send(mut self) {
         if !self.origin.is_here() {
@@ -215,16 +252,16 @@ impl Handover {
         if self.error.is_none()
             && let Err(error) = self.items.flush()
         {
-            self.error = Some(ending(&error));
+            self.error = Some(Ending::of(&error));
         }
         match self.error.take() {
             Some(error) => self.finish(error),
             None => {
-                let items = self.items.count();
+                let (items, precopied) = (self.items.count(), self.items.ahead());
                 // Before the successor can answer to the end.
                 self.finish(Ending::Sent);
                 // That the successor is gone is told by its end; anything else has it wait until its time is over.
-                if let Err(error) = self.lifeline.send(&Message::End { items, precopied: 0 }, &[])
+                if let Err(error) = self.lifeline.send(&Message::End { items, precopied }, &[])
                     && error.kind() != io::ErrorKind::BrokenPipe
                 {
                     log::warn!("cannot tell the successor that it has all of the state: {error}");
@@ -253,32 +290,9 @@ impl Handover {
         let failed = |error: io::Error| Failure::Handover(error.to_string());
         let (ours, theirs) = Lifeline::pair().map_err(failed)?;
         let (ours, theirs) = (Arc::new(ours), Lifeline::from(theirs));
-        let (handover, mailbox) = Handover::new(ours.clone(), None);
+        let (handover, mailbox) = Handover::new(ours.clone(), None, None);
         save(handover);
-        let mut collected = Collected::default();
-        loop {
-            ours.flush();
-            if let Some(error) = ours.take_failure() {
-                return Err(Failure::Handover(format!("the kernel does not take what was given: {error}")));
-            }
-            while let Some(incoming) = theirs.receive() {
-                let complete = match incoming {
-                    Incoming::Message(message, descriptors) => collected.take_in(message, descriptors),
-                    Incoming::Garbage(why) => Err(why),
-                    Incoming::Closed => Err("the lifeline was closed".into()),
-                };
-                if complete.map_err(Failure::Handover)? {
-                    return Ok(collected.finish());
-                }
-            }
-            match mailbox.take() {
-                Some(Ending::Failed(reason)) => return Err(Failure::Handover(reason)),
-                Some(Ending::Gone) => return Err(Failure::HungUp),
-                Some(Ending::Sent) | None => {}
-            }
-            // It may have been moved to another thread, which is still filling it.
-            theirs.wait(Duration::from_millis(10));
-        }
+        receive_all(&ours, &theirs, &mailbox, Collected::default())
     }
 
     fn give(&mut self, name: &str, kind: OpKind, descriptor: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<()> {
@@ -290,7 +304,7 @@ impl Handover {
     /// Keeps the first error as the reason.
     fn keep(&mut self, result: io::Result<()>) -> io::Result<()> {
         result.inspect_err(|error| {
-            self.error.get_or_insert_with(|| ending(error));
+            self.error.get_or_insert_with(|| Ending::of(error));
         })
     }
 
@@ -301,11 +315,30 @@ impl Handover {
     }
 }
 
-/// What an error means for the handover.
-fn ending(error: &io::Error) -> Ending {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => Ending::Gone,
-        _ => Ending::Failed(error.to_string()),
+/// What is handed over, as a successor gets it that sits in the same process.
+pub(crate) fn receive_all(ours: &Lifeline, theirs: &Lifeline, mailbox: &Mailbox, mut collected: Collected) -> Result<Inheritance, Failure> {
+    loop {
+        ours.flush();
+        if let Some(error) = ours.take_failure() {
+            return Err(Failure::Handover(format!("the kernel does not take what was given: {error}")));
+        }
+        while let Some(incoming) = theirs.receive() {
+            let complete = match incoming {
+                Incoming::Message(message, descriptors) => collected.take_in(message, descriptors),
+                Incoming::Garbage(why) => Err(why),
+                Incoming::Closed => Err("the lifeline was closed".into()),
+            };
+            if complete.map_err(Failure::Handover)? {
+                return Ok(collected.finish());
+            }
+        }
+        match mailbox.take() {
+            Some(Ending::Failed(reason)) => return Err(Failure::Handover(reason)),
+            Some(Ending::Gone) => return Err(Failure::HungUp),
+            Some(Ending::Sent) | None => {}
+        }
+        // It may have been moved to another thread, which is still filling it.
+        theirs.wait(Duration::from_millis(10));
     }
 }
 

@@ -164,7 +164,8 @@
 //! 3. [`Restarter::sockets`], and [`Restarter::survivors`] if there is something to keep
 //! 4. give privileges up, set the affinity
 //! 5. the slow initialisation, with [`Predecessor::progress`]
-//! 6. [`Predecessor::receive`], if there is state
+//! 6. [`Predecessor::receive`], if there is state; before it [`Predecessor::receive_precopy`], if
+//!    there are many connections
 //! 7. [`Restarter::ready`]
 //! 8. serve
 //!
@@ -200,6 +201,7 @@ mod notify;
 mod systemd;
 mod lifeline;
 mod handover;
+mod precopy;
 mod position;
 pub mod ledger;
 mod keep;
@@ -225,6 +227,7 @@ pub use crate::handover::{Arrival, Blob, Handover, Inheritance, Map};
 pub use crate::keep::{Keeper, Survivor, Survivors};
 pub use crate::ledger::Ledger;
 pub use crate::position::Position;
+pub use crate::precopy::{Precopy, Sweep, hang_up};
 pub use crate::predecessor::{Predecessor, startup_complete};
 pub use crate::restart_coordination_socket::{Outcome, ServiceState, Status};
 pub use crate::restarter::{Event, Restarter, Successor};

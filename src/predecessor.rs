@@ -27,7 +27,7 @@ use crate::systemd;
 use crate::wire::{self, BIRTH_VARIABLE, Birth, LIFELINE_VARIABLE, Message, Place};
 
 pub(crate) use hello::{Coordination, Gifts};
-pub(crate) use link::Link;
+pub(crate) use link::{Ahead, Link};
 pub(crate) use takeover::SharedTakeover;
 
 /// Tells systemd and the predecessor that this process can serve: the same as [`Restarter::ready`](crate::Restarter::ready), from
@@ -54,8 +54,11 @@ pub fn startup_complete() -> Result<(), Error> {
         }
     };
     if !say_ready(&takeover, link.as_deref()) {
-        let why =
-            "the state that was asked for has not been taken yet: wait for Event::Inherited, or receive it, before this process is ready";
+        let why = if link.is_some_and(|link| link.comes_ahead()) {
+            "what has gone ahead is of no use without its state: receive that before this process is ready"
+        } else {
+            "the state that was asked for has not been taken yet: wait for Event::Inherited, or receive it, before this process is ready"
+        };
         let error = Error::TooEarly(why.into());
         tell_trouble(&error);
         return Err(error);
@@ -130,6 +133,60 @@ impl Predecessor {
         }
     }
 
+    /// Asks for what can go [ahead](crate::Precopy) of the state, hands it out as it comes, and returns when all of it is here. The
+    /// predecessor **serves meanwhile**. Called again before the state is asked for, hands out what has changed since.
+    ///
+    /// What is handed out is the program's: it registers a connection with its own `Poll`, and polls that only as a
+    /// [`Sweep`](crate::Sweep) before [`ready`](crate::Restarter::ready) has returned. It neither reads nor writes it, and does not change
+    /// its flags: the predecessor serves it. `false`: the predecessor gives nothing ahead. In both cases the program then asks for the
+    /// state: it is not ready without.
+    ///
+    /// ```no_run
+    /// # use std::{collections::BTreeMap, net::TcpStream, time::Duration};
+    /// use pollflip::{Arrival, Error, Predecessor};
+    ///
+    /// fn load(predecessor: &Predecessor, players: &mut BTreeMap<String, TcpStream>) -> Result<(), Error> {
+    ///     predecessor.receive_precopy(Duration::from_secs(30), |arrival| {
+    ///         match arrival {
+    ///             Arrival::Given(name, descriptor) => drop(players.insert(name, descriptor.into())),
+    ///             Arrival::Gone(name) => drop(players.remove(&name)),
+    ///             _ => {}
+    ///         }
+    ///         Ok(())
+    ///     })?;
+    ///     // The predecessor stands still from here on.
+    ///     let mut state = predecessor.receive(Duration::from_secs(1))?;
+    ///     for name in state.gone() {
+    ///         players.remove(name);
+    ///     }
+    ///     players.extend(state.drain().map(|(name, descriptor)| (name, descriptor.into())));
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`receive_each`](Predecessor::receive_each), [`Error::TooLate`] after the state has been asked for. The program drops what
+    /// it has been given, whatever it does then: of a predecessor that has ended, the other ends of these connections learn so.
+    pub fn receive_precopy(&self, limit: Duration, each: impl FnMut(Arrival) -> io::Result<()>) -> Result<bool, Error> {
+        self.receive_with(|link| link.wait_for_precopy(limit, each))
+    }
+
+    /// Asks for what can go [ahead](crate::Precopy) of the state without waiting for it, for programs with a loop: it comes as
+    /// [`Event::Arrived`](crate::Event::Arrived), and [`Event::ArrivedAll`](crate::Event::ArrivedAll) when all of it is here. Some thousand
+    /// arrivals wait here at most, and the rest in the predecessor. The program then asks for the state by
+    /// [`pull`](Predecessor::pull).
+    pub fn pull_precopy(&self) {
+        if !self.is_here() {
+            return;
+        }
+        self.0.tell_arrivals();
+        if !self.0.pull_precopy() {
+            log::warn!(target: "pollflip", "pull_precopy comes too late: the state has been asked for");
+        }
+        wake_loop(&startup());
+    }
+
     /// Asks for the state without waiting for it, for programs with a loop: it comes as
     /// [`Event::Inherited`](crate::Event::Inherited). The predecessor is frozen until this process is
     /// ready, so do the slow initialisation first. With a [`RestartTask`](crate::RestartTask) this is
@@ -192,7 +249,7 @@ impl Predecessor {
         self.receive_with(|link| link.wait_for_each(limit, each))
     }
 
-    fn receive_with(&self, receive: impl FnOnce(&Link) -> Result<Inheritance, Error>) -> Result<Inheritance, Error> {
+    fn receive_with<T>(&self, receive: impl FnOnce(&Link) -> Result<T, Error>) -> Result<T, Error> {
         self.0.origin.check("Predecessor").map_err(Error::os("cannot receive the state"))?;
         let result = receive(&self.0).inspect_err(tell_trouble);
         // What else has come meanwhile is the loop's.

@@ -21,7 +21,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::config::RestartConfig;
 use crate::error::{Error, Refusal};
-use crate::handover::Inheritance;
+use crate::handover::{Arrival, Inheritance};
 use crate::predecessor::startup_complete;
 use crate::restarter::{Event, Restarter, Successor};
 
@@ -100,6 +100,7 @@ pub struct RestartTask {
     /// What has been begun and not yet taken, whatever became of the futures.
     getting_ready: Option<Errand<Result<(), Error>>>,
     receiving: Option<Errand<Result<Inheritance, Error>>>,
+    copying: Option<Errand<Result<Option<Vec<Arrival>>, Error>>>,
 }
 
 impl From<Restarter> for RestartTask {
@@ -112,6 +113,7 @@ impl From<Restarter> for RestartTask {
             is_blind: false,
             getting_ready: None,
             receiving: None,
+            copying: None,
         }
     }
 }
@@ -137,6 +139,10 @@ impl RestartTask {
         while let Some(event) = self.restarter.poll() {
             let event = match self.hooks.run(&mut self.restarter, event) {
                 // Nobody else gives the state.
+                Some(Event::PrecopyRequested(precopy)) => {
+                    drop(precopy);
+                    continue;
+                }
                 Some(Event::StateRequested(handover)) => {
                     handover.send();
                     continue;
@@ -146,8 +152,9 @@ impl RestartTask {
             };
             match event {
                 // Nobody takes it, and with the grant it would be closed.
-                Event::Inherited(_) => {
-                    let why = "the state was asked for with pull(), and comes to nobody in a task that is polled: receive() it";
+                Event::Inherited(_) | Event::Arrived(_) => {
+                    let why = "the state was asked for with pull() or pull_precopy(), and comes to nobody in a task that is polled: \
+                               receive() it, or receive_precopy()";
                     if let Some(predecessor) = self.restarter.predecessor() {
                         predecessor.refuse(why);
                     }
@@ -256,6 +263,41 @@ impl RestartTask {
             let Some(Poll::Ready(result)) = self.receiving.as_ref().map(|errand| errand.poll(context)) else { return Poll::Pending };
             self.receiving = None;
             Poll::Ready(result.map(Some))
+        })
+    }
+
+    /// Asks for what can go ahead of the state, and resolves with all of it, in its order: as
+    /// [`Predecessor::receive_precopy`](crate::Predecessor::receive_precopy) does, but without blocking the thread. `None`: this process has
+    /// no predecessor, or that gives nothing ahead. What changes later comes with the state, see [`Inheritance::gone`].
+    ///
+    /// A thread waits, as for [`receive`](Self::receive).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Predecessor::receive_precopy`](crate::Predecessor::receive_precopy); and the thread cannot be started.
+    pub fn receive_precopy(&mut self, limit: Duration) -> impl Future<Output = Result<Option<Vec<Arrival>>, Error>> + Send + Unpin {
+        poll_fn(move |context| {
+            let Some(predecessor) = self.restarter.predecessor() else { return Poll::Ready(Ok(None)) };
+            let receive = move || {
+                let mut arrivals = Vec::new();
+                let is_any = predecessor.receive_precopy(limit, |arrival| {
+                    arrivals.push(arrival);
+                    Ok(())
+                })?;
+                Ok(is_any.then_some(arrivals))
+            };
+            if self.restarter.is_anothers() {
+                return Poll::Ready(receive());
+            }
+            if self.copying.is_none() {
+                match Errand::start(receive) {
+                    Ok(errand) => self.copying = Some(errand),
+                    Err(error) => return Poll::Ready(Err(Error::os("cannot start the thread that waits for the state")(error))),
+                }
+            }
+            let Some(Poll::Ready(result)) = self.copying.as_ref().map(|errand| errand.poll(context)) else { return Poll::Pending };
+            self.copying = None;
+            Poll::Ready(result)
         })
     }
 

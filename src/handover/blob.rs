@@ -76,7 +76,7 @@ impl Blob {
     }
 
     /// The file with all that was written, which nobody changes any more.
-    pub(super) fn seal(mut self) -> io::Result<File> {
+    pub(crate) fn seal(mut self) -> io::Result<File> {
         self.writer.get_ref().check_here()?;
         // What is wrong is kept.
         let _ = self.flush();

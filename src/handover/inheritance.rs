@@ -1,5 +1,6 @@
 //! What the new process has got.
 
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::mem;
@@ -49,6 +50,8 @@ use crate::wire::{Message, Op, OpKind};
 #[derive(Debug)]
 pub struct Inheritance {
     items: Arc<Mutex<Items>>,
+    /// What had come ahead and is gone.
+    gone: Vec<String>,
     /// The process in which it has come.
     origin: Origin,
 }
@@ -112,6 +115,12 @@ impl Inheritance {
         result.map(Some)
     }
 
+    /// The names of what had come [ahead](crate::Precopy) and is gone: drop these first. One of them may have been given again, and is
+    /// among the [names](Inheritance::names).
+    pub fn gone(&self) -> &[String] {
+        &self.gone
+    }
+
     /// The names of what has not been taken, sorted.
     pub fn names(&self) -> Vec<String> {
         let Some(items) = self.items() else { return Vec::new() };
@@ -173,7 +182,46 @@ pub(crate) struct Collected {
     items: Arc<Mutex<Items>>,
     /// What is taken as it comes, while somebody does that: descriptors, and which are gone.
     arrivals: Option<Vec<Arrival>>,
+    /// What comes ahead of it, once that has been asked for.
+    ahead: Option<Ahead>,
+    /// What of that the program has taken and is gone.
+    gone: Vec<String>,
+    /// How many have come and are not gone.
     count: u64,
+}
+
+/// What comes ahead.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// What is here and not gone, taken or not.
+    names: HashSet<String>,
+    /// What the program has yet to take, each with its kind.
+    waiting: VecDeque<(OpKind, Arrival)>,
+    /// The state has been asked for: what comes now is of that.
+    is_over: bool,
+    /// Something has come.
+    is_any: bool,
+}
+
+impl Ahead {
+    fn take_in(&mut self, kind: OpKind, name: String, descriptor: Option<OwnedFd>) -> Result<(), String> {
+        self.is_any = true;
+        match descriptor {
+            Some(descriptor) if kind.bears_descriptor() => {
+                if !self.names.insert(name.clone()) {
+                    return Err(format!("two items have come ahead under the name {name:?}"));
+                }
+                self.waiting.push_back((kind, Arrival::Given(name, descriptor)));
+            }
+            _ => {
+                if !self.names.remove(&name) {
+                    return Err(format!("{name:?} is taken back, and had not been given"));
+                }
+                self.waiting.push_back((kind, Arrival::Gone(name)));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Collected {
@@ -181,32 +229,21 @@ impl Collected {
     pub(crate) fn take_in(&mut self, message: Message, descriptors: Vec<OwnedFd>) -> Result<bool, String> {
         match message {
             Message::Items { ops } => {
-                let mut held = lock(&self.items);
                 let mut descriptors = descriptors.into_iter();
                 for Op { kind, name } in ops {
-                    match (kind, &mut self.arrivals) {
-                        (OpKind::Gone, Some(arrivals)) => arrivals.push(Arrival::Gone(name)),
-                        (OpKind::Gone, None) => {
-                            let given = held.iter().rposition(|item| item.name == name);
-                            let given = given.ok_or_else(|| format!("{name:?} is taken back, and had not been given"))?;
-                            held.swap_remove(given);
-                        }
-                        (OpKind::Descriptor, Some(arrivals)) => {
-                            arrivals.extend(descriptors.next().map(|descriptor| Arrival::Given(name, descriptor)));
-                            self.count += 1;
-                        }
-                        (OpKind::Descriptor | OpKind::Blob, _) => {
-                            held.push(Item { name, kind, descriptor: descriptors.next() });
-                            self.count += 1;
-                        }
+                    let descriptor = if kind.bears_descriptor() { descriptors.next() } else { None };
+                    self.count = if kind.bears_descriptor() { self.count + 1 } else { self.count.saturating_sub(1) };
+                    match &mut self.ahead {
+                        Some(ahead) if !ahead.is_over => ahead.take_in(kind, name, descriptor)?,
+                        _ => self.settle(kind, name, descriptor)?,
                     }
                 }
                 Ok(false)
             }
-            Message::End { precopied: precopied @ 1.., .. } => {
+            Message::End { precopied: precopied @ 1.., .. } if self.ahead.is_none() => {
                 Err(format!("{precopied} items are said to have gone ahead, and none was asked for"))
             }
-            Message::End { items, .. } if items == self.count => {
+            Message::End { items, precopied } if items.saturating_add(precopied) == self.count => {
                 let mut held = lock(&self.items);
                 held.sort_unstable_by(|one, other| one.name.cmp(&other.name));
                 match held.windows(2).find(|pair| pair[0].name == pair[1].name) {
@@ -214,8 +251,83 @@ impl Collected {
                     None => Ok(true),
                 }
             }
-            Message::End { items, .. } => Err(format!("{items} items were handed over, and {} have come", self.count)),
+            Message::End { items, precopied } => {
+                Err(format!("{} items were handed over, and {} have come", items.saturating_add(precopied), self.count))
+            }
             _ => Ok(false),
+        }
+    }
+
+    /// What has come of the state, or ahead of it and was not taken then.
+    fn settle(&mut self, kind: OpKind, name: String, descriptor: Option<OwnedFd>) -> Result<(), String> {
+        match (kind, &mut self.arrivals) {
+            (OpKind::Gone, Some(arrivals)) => arrivals.push(Arrival::Gone(name)),
+            (OpKind::Gone, None) => {
+                let mut held = lock(&self.items);
+                // Mostly one of the last.
+                match held.iter().rposition(|item| item.name == name) {
+                    Some(given) => drop(held.swap_remove(given)),
+                    None if self.ahead.as_mut().is_some_and(|ahead| ahead.names.remove(&name)) => self.gone.push(name),
+                    None => return Err(format!("{name:?} is taken back, and had not been given")),
+                }
+            }
+            (OpKind::Descriptor, Some(arrivals)) => arrivals.extend(descriptor.map(|descriptor| Arrival::Given(name, descriptor))),
+            (OpKind::Descriptor | OpKind::Blob, _) => lock(&self.items).push(Item { name, kind, descriptor }),
+        }
+        Ok(())
+    }
+
+    /// What comes from now on comes ahead, until [`Collected::ask`].
+    pub(crate) fn expect_ahead(&mut self) {
+        self.ahead.get_or_insert_default();
+    }
+
+    /// Checks that all has come that is said to have gone ahead.
+    pub(crate) fn ahead_complete(&self, items: u64) -> Result<(), String> {
+        if items == self.count { Ok(()) } else { Err(format!("{items} items have gone ahead, and {} have come", self.count)) }
+    }
+
+    /// Whether something has come ahead.
+    pub(crate) fn is_any_ahead(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| ahead.is_any)
+    }
+
+    /// How much waits to be taken of what has come ahead.
+    pub(crate) fn waiting_ahead(&self) -> usize {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.waiting.len())
+    }
+
+    /// The next that has come ahead.
+    pub(crate) fn next_ahead(&mut self) -> Option<Arrival> {
+        self.ahead.as_mut()?.waiting.pop_front().map(|(_, arrival)| arrival)
+    }
+
+    /// The state is asked for. What has come ahead and was not taken belongs to it.
+    pub(crate) fn ask(&mut self) {
+        let Some(ahead) = &mut self.ahead else { return };
+        ahead.is_over = true;
+        let waiting = mem::take(&mut ahead.waiting);
+        for (_, arrival) in &waiting {
+            if let Arrival::Given(name, _) = arrival {
+                ahead.names.remove(name);
+            }
+        }
+        for (kind, arrival) in waiting {
+            match (arrival, &mut self.arrivals) {
+                (Arrival::Given(name, descriptor), Some(arrivals)) if kind == OpKind::Descriptor => {
+                    arrivals.push(Arrival::Given(name, descriptor));
+                }
+                (Arrival::Given(name, descriptor), _) => lock(&self.items).push(Item { name, kind, descriptor: Some(descriptor) }),
+                (gone @ Arrival::Gone(_), Some(arrivals)) => arrivals.push(gone),
+                (Arrival::Gone(name), None) => {
+                    let mut held = lock(&self.items);
+                    match held.iter().rposition(|item| item.name == name) {
+                        Some(given) => drop(held.swap_remove(given)),
+                        // The program has taken it.
+                        None => self.gone.push(name),
+                    }
+                }
+            }
         }
     }
 
@@ -251,13 +363,21 @@ impl Collected {
 
     /// All of it.
     pub(crate) fn finish(&self) -> Inheritance {
-        Inheritance { items: self.items.clone(), origin: Origin::here() }
+        Inheritance { items: self.items.clone(), gone: self.gone.clone(), origin: Origin::here() }
     }
 
     /// Closes what the program has not taken.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&mut self) {
+        let arrivals = self.arrivals.as_mut().map(mem::take).unwrap_or_default();
+        let ahead = self.ahead.as_mut().map(|ahead| mem::take(&mut ahead.waiting)).unwrap_or_default();
+        let ahead = ahead.into_iter().map(|(_, arrival)| arrival);
+        let arrived = arrivals.into_iter().chain(ahead).filter_map(|arrival| match arrival {
+            Arrival::Given(name, descriptor) => Some((name, descriptor)),
+            Arrival::Gone(_) => None,
+        });
         let left = mem::take(&mut *lock(&self.items));
-        let mut left = left.into_iter().filter_map(|item| Some((item.name, item.descriptor?)));
+        let left = left.into_iter().filter_map(|item| Some((item.name, item.descriptor?)));
+        let mut left = left.chain(arrived);
         if let Some((first, _)) = left.next() {
             let more = left.count();
             log::warn!(target: "pollflip", "{} items of the handover were not taken and are closed: {first:?} and {more} more", more + 1);

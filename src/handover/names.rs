@@ -34,6 +34,24 @@ impl<S: BuildHasher> Names<S> {
         }
     }
 
+    /// Takes a name back; `false`: it was not there.
+    pub(super) fn remove(&mut self, name: &str) -> bool {
+        match self.places.entry(self.hasher.hash_one(name)) {
+            Entry::Occupied(place) if self.text.get(place.get().0..place.get().1) == Some(name) => {
+                place.remove();
+                true
+            }
+            Entry::Vacant(_) | Entry::Occupied(_) => self.others.remove(name),
+        }
+    }
+
+    /// Whether a name is there.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        let Names { hasher, text, places, others } = self;
+        let is_here = |place: &(usize, usize)| text.get(place.0..place.1) == Some(name);
+        !places.is_empty() && places.get(&hasher.hash_one(name)).is_some_and(is_here) || !others.is_empty() && others.contains(name)
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.places.len() + self.others.len()

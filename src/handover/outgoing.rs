@@ -18,24 +18,63 @@ use super::names::Names;
 
 /// Items on their way out over one lifeline, in the order in which they are given.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     lifeline: Arc<Lifeline>,
     /// Of the loop, which sends what must wait as soon as it can be sent.
     waker: Option<Arc<Waker>>,
     names: Names,
+    /// Those that went ahead of the state, once that has been asked for.
+    ahead: Option<Box<Names>>,
     /// What goes next, with descriptors that are this process's twice until it has gone.
     packet: Packed,
     duplicates: Vec<OwnedFd>,
 }
 
 impl Outgoing {
-    pub(super) fn new(lifeline: Arc<Lifeline>, waker: Option<Arc<Waker>>) -> Outgoing {
-        Outgoing { lifeline, waker, names: Names::default(), packet: Packed::default(), duplicates: Vec::new() }
+    pub(crate) fn new(lifeline: Arc<Lifeline>, waker: Option<Arc<Waker>>) -> Outgoing {
+        Outgoing { lifeline, waker, names: Names::default(), ahead: None, packet: Packed::default(), duplicates: Vec::new() }
     }
 
-    /// How many have been given.
-    pub(super) fn count(&self) -> u64 {
+    /// How many have been given and are not gone; of those that went ahead, none.
+    pub(crate) fn count(&self) -> u64 {
         self.names.len() as u64
+    }
+
+    /// Where they go.
+    pub(crate) fn lifeline(&self) -> &Lifeline {
+        &self.lifeline
+    }
+
+    /// How many went ahead and are not gone.
+    pub(crate) fn ahead(&self) -> u64 {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.len() as u64)
+    }
+
+    /// What has been given by now went ahead.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Outgoing::flush`].
+    pub(super) fn freeze(&mut self) -> io::Result<()> {
+        self.ahead = Some(Box::new(mem::take(&mut self.names)));
+        self.flush()
+    }
+
+    /// Takes one back. Nothing of that name has been given: nothing is said.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Outgoing::flush`].
+    pub(crate) fn gone(&mut self, name: &str) -> io::Result<()> {
+        if !self.names.remove(name) && !self.ahead.as_mut().is_some_and(|ahead| ahead.remove(name)) {
+            return Ok(());
+        }
+        if !self.packet.push(OpKind::Gone, name) {
+            self.flush()?;
+            // A name that was given fits into an empty packet.
+            let _ = self.packet.push(OpKind::Gone, name);
+        }
+        Ok(())
     }
 
     /// Gives one, which is had by `descriptor` once its name is found to be good. It goes with the
@@ -44,7 +83,7 @@ impl Outgoing {
     /// # Errors
     ///
     /// The name is not fit or was given before; `descriptor` cannot be had; nothing can be sent.
-    pub(super) fn give(&mut self, name: &str, kind: OpKind, descriptor: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<()> {
+    pub(crate) fn give(&mut self, name: &str, kind: OpKind, descriptor: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<()> {
         let result = self.admit(name).and_then(|()| descriptor()).and_then(|descriptor| {
             if !self.packet.push(kind, name) {
                 self.flush()?;
@@ -63,7 +102,7 @@ impl Outgoing {
     /// # Errors
     ///
     /// As for [`Outgoing::give`].
-    pub(super) fn give_all(&mut self, descriptors: impl IntoIterator<Item = (impl AsRef<str>, impl AsFd)>) -> io::Result<()> {
+    pub(crate) fn give_all(&mut self, descriptors: impl IntoIterator<Item = (impl AsRef<str>, impl AsFd)>) -> io::Result<()> {
         self.flush()?;
         let result = self.send_all(descriptors);
         // The rest of a list that has failed must not go with something else.
@@ -89,7 +128,7 @@ impl Outgoing {
     /// # Errors
     ///
     /// The other side is gone (`BrokenPipe`), or the kernel does not take it.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         if self.packet.is_empty() {
             return Ok(());
         }
@@ -108,7 +147,7 @@ impl Outgoing {
     fn admit(&mut self, name: &str) -> io::Result<()> {
         let why = match wire::check_name(name) {
             Err(why) => why,
-            Ok(()) if self.names.insert(name) => return Ok(()),
+            Ok(()) if self.ahead.as_ref().is_none_or(|ahead| !ahead.contains(name)) && self.names.insert(name) => return Ok(()),
             Ok(()) => "there is one of that name already".into(),
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, why))
@@ -149,7 +188,7 @@ pub(super) fn wake(waker: Option<&Arc<Waker>>) {
 }
 
 /// The error of one item, with its name.
-pub(super) fn named(name: &str, error: &io::Error) -> io::Error {
+pub(crate) fn named(name: &str, error: &io::Error) -> io::Error {
     // What is wrong may be its length, and must still fit in behind it.
     let name: String = name.chars().take(MAX_NAME).collect();
     let limit = match error.raw_os_error() {

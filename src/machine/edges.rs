@@ -85,7 +85,7 @@ impl Machine {
                     *handover = Handover::Precopy;
                     self.tell(Notice::PrecopyRequested(attempt));
                 }
-                Handover::Precopy | Handover::Open | Handover::Sent => self.kill(now, Cause::Protocol(Violation::AskedTwice)),
+                Handover::Precopy | Handover::Open | Handover::Sent => self.kill(now, Cause::Protocol(Violation::PrecopyOutOfTurn)),
                 Handover::Granting { .. } => {}
             },
             (State::AwaitingReady { handover: Handover::Precopy, .. }, Input::PrecopyRoom(_)) => {
@@ -107,8 +107,10 @@ impl Machine {
             // The next thing to tell is that the service is the successor's: a line must not come in between.
             (State::AwaitingReady { handover: Handover::Granting { .. }, .. }, Input::Progress(_)) => {}
             (State::AwaitingReady { .. }, Input::Progress(_)) => self.tell(Notice::Progress(attempt)),
-            // It has connections, and not the state that belongs to them.
-            (State::AwaitingReady { handover: Handover::Precopy | Handover::Open, .. }, Input::Ready(_)) => {
+            (State::AwaitingReady { handover: Handover::Precopy, .. }, Input::Ready(_)) => {
+                self.kill(now, Cause::Protocol(Violation::ReadyWithoutState));
+            }
+            (State::AwaitingReady { handover: Handover::Open, .. }, Input::Ready(_)) => {
                 self.kill(now, Cause::Protocol(Violation::ReadyTooSoon));
             }
             (State::AwaitingReady { handover: Handover::Granting { .. }, .. }, Input::Ready(_)) => {}

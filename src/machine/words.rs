@@ -46,11 +46,14 @@ pub enum Cause {
 /// What the successor did against the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Violation {
-    /// It asked for the state, or for what can go ahead of it, twice or in the wrong order.
+    /// It asked for the state twice.
     AskedTwice,
-    /// It said that it is ready while the state it asked for was on its way, or without the state that
-    /// belongs to what has gone ahead.
+    /// It asked for what can go ahead of the state twice, or after it had asked for the state.
+    PrecopyOutOfTurn,
+    /// It said that it is ready while the state it asked for was on its way.
     ReadyTooSoon,
+    /// It said that it is ready and has not asked for the state that belongs to what has gone ahead.
+    ReadyWithoutState,
     /// Another process than the one that was started speaks on the lifeline.
     WrongPid,
     /// It sent what cannot be read.

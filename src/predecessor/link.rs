@@ -22,6 +22,8 @@ use crate::wire::{self, Birth, FileId, Hello, Message, Outcome};
 
 use super::takeover::SharedTakeover;
 
+/// How many items that have come ahead may wait for the program.
+const AHEAD_LIMIT: usize = 1024;
 /// How soon a thread looks again for what another one has.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -57,6 +59,16 @@ struct Received {
     collected: Collected,
     /// Why it cannot be used.
     unusable: Option<String>,
+    /// The loop tells what comes ahead of it, and has told that this was all.
+    tells_arrivals: bool,
+    has_told_all: bool,
+}
+
+/// What the loop has to tell of what comes ahead.
+#[derive(Debug)]
+pub(crate) enum Ahead {
+    Arrived(Arrival),
+    All,
 }
 
 impl Link {
@@ -168,6 +180,22 @@ impl Link {
         self.takeover.feed_if(is_early, TakeoverInput::Pull, |prompt| self.carry_out(prompt, ""))
     }
 
+    /// Asks for what can go ahead of the state, once; `false`: too late, the state has been asked for.
+    pub(super) fn pull_precopy(&self) -> bool {
+        let is_early = |takeover: &Takeover| match takeover.stage() {
+            Stage::Starting { state, .. } => matches!(state, Inbound::NotAsked | Inbound::Precopy | Inbound::Precopied),
+            Stage::Alone { ready, .. } => !ready,
+            Stage::GivenUp { .. } => true,
+            Stage::ReadySent { .. } | Stage::Granted { .. } | Stage::Final { .. } => false,
+        };
+        self.takeover.feed_if(is_early, TakeoverInput::PullPrecopy, |prompt| self.carry_out(prompt, ""))
+    }
+
+    /// From now on the loop tells what comes ahead.
+    pub(super) fn tell_arrivals(&self) {
+        self.received().tells_arrivals = true;
+    }
+
     fn feed(&self, input: TakeoverInput) {
         self.feed_because(input, "");
     }
@@ -179,8 +207,14 @@ impl Link {
 
     fn carry_out(&self, prompt: Prompt, reason: &str) {
         match prompt {
-            Prompt::SendPrecopyPull => {}
-            Prompt::SendPull => self.say(&Message::Pull),
+            Prompt::SendPrecopyPull => {
+                self.received().collected.expect_ahead();
+                self.say(&Message::PrecopyPull);
+            }
+            Prompt::SendPull => {
+                self.received().collected.ask();
+                self.say(&Message::Pull);
+            }
             Prompt::SendReady => self.say(&Message::Ready),
             Prompt::SendRefuse => self.say(&Message::Refuse { reason: wire::line(reason) }),
             Prompt::CloseUntaken => self.received().collected.close(),
@@ -295,8 +329,7 @@ impl Link {
             }
             match self.takeover.stage() {
                 Stage::Starting { state: Inbound::Unusable, .. } | Stage::Alone { state: Inbound::Unusable, .. } => {
-                    let why = self.received().unusable.clone().unwrap_or_default();
-                    return Err(Error::UnusableState(format!("the state of the predecessor cannot be used: {why}").into()));
+                    return Err(self.unusable_state());
                 }
                 Stage::GivenUp { .. } => return Err(Error::GivenUp { pid: self.pid() }),
                 Stage::Alone { .. } => {
@@ -308,6 +341,77 @@ impl Link {
                 _ => self.wait_for_news(deadline),
             }
         }
+    }
+
+    /// Asks for what can go ahead, and hands it out until all of it is here. Asked again, hands out what has come since. `false`: nothing
+    /// has gone ahead.
+    pub(super) fn wait_for_precopy(&self, limit: Duration, mut each: impl FnMut(Arrival) -> io::Result<()>) -> Result<bool, Error> {
+        let deadline = Instant::now().checked_add(limit);
+        let _reader = self.reader_until(deadline).ok_or(Error::TimedOut { limit })?;
+        if !self.pull_precopy() {
+            return Err(Error::TooLate("receive_precopy comes too late: the state has been asked for already".into()));
+        }
+        loop {
+            // What has come by then is in time, although this process may be stopped at any point.
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            self.read();
+            let mut is_any = false;
+            while let Some(arrival) = self.take_ahead() {
+                is_any = true;
+                if let Err(error) = each(arrival) {
+                    self.cannot_use(error.to_string());
+                }
+            }
+            match self.takeover.stage() {
+                Stage::Starting { state: Inbound::Precopied, .. } if !is_any => return Ok(self.received().collected.is_any_ahead()),
+                Stage::Starting { state: Inbound::Unusable, .. } | Stage::Alone { state: Inbound::Unusable, .. } => {
+                    return Err(self.unusable_state());
+                }
+                Stage::GivenUp { .. } => return Err(Error::GivenUp { pid: self.pid() }),
+                Stage::Alone { .. } => return Err(Error::PredecessorGone { pid: self.pid() }),
+                _ if is_any => {}
+                _ if is_over && !self.line.may_have_unread() => return Err(Error::TimedOut { limit }),
+                _ => self.wait_for_news(deadline),
+            }
+        }
+    }
+
+    /// The next that has come ahead, while that is of use.
+    fn take_ahead(&self) -> Option<Arrival> {
+        if self.comes_ahead() { self.received().collected.next_ahead() } else { None }
+    }
+
+    /// What the loop has to tell next of what comes ahead; nothing while another thread waits for it.
+    pub(crate) fn next_arrival(&self) -> Option<Ahead> {
+        if !self.comes_ahead() || !self.received().tells_arrivals {
+            return None;
+        }
+        let _reader = self.try_reader()?;
+        if let Some(arrival) = self.take_ahead() {
+            return Some(Ahead::Arrived(arrival));
+        }
+        let is_complete = matches!(self.takeover.stage(), Stage::Starting { state: Inbound::Precopied, .. });
+        (is_complete && !std::mem::replace(&mut self.received().has_told_all, true)).then_some(Ahead::All)
+    }
+
+    /// Whether what comes now comes ahead of the state.
+    pub(super) fn comes_ahead(&self) -> bool {
+        matches!(self.takeover.stage(), Stage::Starting { state: Inbound::Precopy | Inbound::Precopied, .. })
+    }
+
+    /// Whether so much has come ahead and waits to be taken that the rest waits in the kernel: the predecessor goes on when it has room. A
+    /// thread that takes it takes each packet before the next.
+    fn is_full(&self) -> bool {
+        let received = self.received();
+        let limit = if received.tells_arrivals { AHEAD_LIMIT } else { 1 };
+        let waiting = received.collected.waiting_ahead();
+        drop(received);
+        waiting >= limit && self.comes_ahead()
+    }
+
+    fn unusable_state(&self) -> Error {
+        let why = self.received().unusable.clone().unwrap_or_default();
+        Error::UnusableState(format!("the state of the predecessor cannot be used: {why}").into())
     }
 
     /// The state for the loop, when it has come; `None` while another thread waits for it. A process that has it may be ready.
@@ -359,6 +463,7 @@ impl Link {
         let mut is_more = false;
         while self.reads()
             && !is_more
+            && (ended || !self.is_full())
             && let Some(incoming) = self.line.receive()
         {
             self.hear(incoming);
@@ -378,7 +483,14 @@ impl Link {
             Incoming::Message(Message::Granted, _) => self.feed(TakeoverInput::Granted),
             Incoming::Message(Message::Commit, _) => self.feed(TakeoverInput::Commit),
             Incoming::Message(Message::GivenUp, _) => self.feed(TakeoverInput::GivenUp),
-            Incoming::Message(message @ (Message::Items { .. } | Message::End { .. }), _) if !self.is_coming() => {
+            Incoming::Message(Message::PrecopyComplete { items }, _) if self.comes_ahead() => {
+                let result = self.received().collected.ahead_complete(items);
+                match result {
+                    Ok(()) => self.feed(TakeoverInput::PrecopyComplete),
+                    Err(why) => self.cannot_use(why),
+                }
+            }
+            Incoming::Message(message @ (Message::Items { .. } | Message::End { .. }), _) if !self.is_wanted(&message) => {
                 log::debug!("the predecessor hands over what was not asked for: {message:?}");
             }
             Incoming::Message(message @ (Message::Items { .. } | Message::End { .. }), descriptors) => {
@@ -421,9 +533,14 @@ impl Link {
         }
     }
 
-    /// Whether the state has been asked for, and not all of it has come.
+    /// Whether the state, or what goes ahead of it, has been asked for, and not all of it has come.
     fn is_coming(&self) -> bool {
-        matches!(self.takeover.stage(), Stage::Starting { state: Inbound::Asked, .. })
+        matches!(self.takeover.stage(), Stage::Starting { state, .. } if state.is_coming())
+    }
+
+    /// Whether such a message is what has been asked for.
+    fn is_wanted(&self, message: &Message) -> bool {
+        self.is_coming() && !(self.comes_ahead() && matches!(message, Message::End { .. }))
     }
 
     /// The right to read, if no other thread has it.

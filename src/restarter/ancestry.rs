@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::error::{Error, Refusal};
 use crate::handover::Inheritance;
 use crate::machine::{Input, Stage, TakeoverNotice, TakeoverOutput};
-use crate::predecessor::{Link, Predecessor, SharedTakeover, say_ready};
+use crate::predecessor::{Ahead, Link, Predecessor, SharedTakeover, say_ready};
 use crate::sys::Process;
 use crate::wire::Outcome;
 
@@ -56,6 +56,11 @@ impl Ancestry {
     /// This has not been told, and the restarter is dropped.
     pub(super) fn put_back(&self, notice: TakeoverNotice) {
         self.takeover.put_back(notice);
+    }
+
+    /// What has come ahead of the state, if the loop is to tell it.
+    pub(super) fn next_arrival(&self) -> Option<Ahead> {
+        self.link.as_ref()?.next_arrival()
     }
 
     /// The state, when it has come.

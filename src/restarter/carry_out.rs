@@ -9,6 +9,7 @@ use log::Level;
 
 use crate::error::{Error, Exit, Refusal};
 use crate::machine::{Action, Attempt, Cause, Input, Notice, Output, Reply, State, TakeoverNotice, TakeoverOutput, Ticket};
+use crate::predecessor::Ahead;
 use crate::systemd;
 use crate::wire::Response;
 
@@ -20,6 +21,11 @@ impl Restarter {
     /// Carries out what the machine has, up to the next thing to tell.
     pub(super) fn next_event(&mut self) -> Option<Event> {
         loop {
+            match self.ancestry.next_arrival() {
+                Some(Ahead::Arrived(arrival)) => return Some(Event::Arrived(arrival)),
+                Some(Ahead::All) => return Some(Event::ArrivedAll),
+                None => {}
+            }
             // Not before it goes to the program: with the state taken, that may be ready.
             if let Some(inheritance) = self.ancestry.inherited() {
                 return Some(Event::Inherited(inheritance));
@@ -145,8 +151,11 @@ impl Restarter {
                 self.log(Level::Info, &format!("process {pid} is getting ready"));
                 Event::Spawned(pid)
             }
-            // Nobody feeds what leads to these.
-            Notice::PrecopyRequested(_) | Notice::PrecopyRoom(_) => return None,
+            Notice::PrecopyRequested(attempt) => {
+                self.log(Level::Info, "the successor asks for what can go ahead of the state");
+                Event::PrecopyRequested(self.succession.begin_precopy(attempt, self.reactor.waker().clone())?)
+            }
+            Notice::PrecopyRoom(_) => Event::PrecopyRoom,
             Notice::StateRequested(attempt) => {
                 self.log(Level::Info, "the successor asks for the state");
                 Event::StateRequested(self.succession.begin_handover(attempt, self.reactor.waker().clone())?)

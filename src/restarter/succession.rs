@@ -24,6 +24,7 @@ use crate::exec::{Exec, Job, Started, unkillable};
 use crate::handover::Handover;
 use crate::lifeline::{self, Lifeline};
 use crate::machine::{Attempt, Cause, Input, Limits};
+use crate::precopy::{Copying, Precopy};
 use crate::sys::Process;
 use crate::wire::Outcome;
 
@@ -191,10 +192,19 @@ impl Succession {
         }
     }
 
+    /// What can go ahead in an attempt begins to.
+    pub(super) fn begin_precopy(&mut self, attempt: Attempt, waker: Arc<Waker>) -> Option<Precopy> {
+        let current = self.current.as_mut().filter(|current| current.attempt == attempt)?;
+        let (precopy, copying) = Copying::new(current.lifeline.clone(), Some(waker));
+        current.copying = Some(copying);
+        Some(precopy)
+    }
+
     /// The handover of an attempt begins.
     pub(super) fn begin_handover(&mut self, attempt: Attempt, waker: Arc<Waker>) -> Option<Handover> {
         let current = self.current.as_mut().filter(|current| current.attempt == attempt)?;
-        let (handover, mailbox) = Handover::new(current.lifeline.clone(), Some(waker));
+        let ahead = current.copying.take().map(Copying::freeze);
+        let (handover, mailbox) = Handover::new(current.lifeline.clone(), Some(waker), ahead);
         current.handover = Some(mailbox);
         current.is_frozen = true;
         Some(handover)

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::Failure;
 use crate::handover::Handover;
+use crate::precopy::Precopy;
 use crate::restarter::{Event, Restarter};
 use crate::wire;
 
@@ -36,6 +37,18 @@ pub trait LifecycleHandler: Send + 'static {
     ///
     /// None is started.
     fn pre_new_process(&mut self) -> HookResult {
+        Ok(())
+    }
+
+    /// The successor asks for what can go ahead of the state, while this process serves; and again each time when there is room for more.
+    /// The task keeps the [`Precopy`] until the state is asked for. What has closed in between is kept by the program, and told at the next
+    /// call or by [`Handover::gone`]. Unless this is provided, nothing goes ahead.
+    ///
+    /// # Errors
+    ///
+    /// The successor is killed.
+    fn precopy(&mut self, precopy: &mut Precopy) -> HookResult {
+        precopy.complete();
         Ok(())
     }
 
@@ -74,6 +87,10 @@ impl<T: LifecycleHandler + ?Sized> LifecycleHandler for Box<T> {
         (**self).pre_new_process()
     }
 
+    fn precopy(&mut self, precopy: &mut Precopy) -> HookResult {
+        (**self).precopy(precopy)
+    }
+
     fn send_to_new_process(&mut self, handover: Handover) -> HookResult {
         (**self).send_to_new_process(handover)
     }
@@ -93,24 +110,43 @@ impl<T: LifecycleHandler + ?Sized> LifecycleHandler for Box<T> {
 
 /// The handler of a task, if it has one.
 #[derive(Default)]
-pub(super) struct Hooks(Option<Box<dyn LifecycleHandler>>);
+pub(super) struct Hooks {
+    handler: Option<Box<dyn LifecycleHandler>>,
+    /// What goes ahead, until the state is asked for.
+    precopy: Option<Precopy>,
+}
 
 impl Hooks {
     pub(super) fn new(handler: impl LifecycleHandler) -> Hooks {
-        Hooks(Some(Box::new(handler)))
+        Hooks { handler: Some(Box::new(handler)), precopy: None }
     }
 
     /// Calls the hook for an event. Returns the event, unless the hook has used it up.
     pub(super) fn run(&mut self, restarter: &mut Restarter, event: Event) -> Option<Event> {
-        let Some(handler) = &mut self.0 else { return Some(event) };
+        let Some(handler) = &mut self.handler else { return Some(event) };
         match event {
+            Event::PrecopyRequested(precopy) => {
+                let precopy = self.precopy.insert(precopy);
+                call_off(restarter, caught(|| handler.precopy(precopy)));
+                return None;
+            }
+            Event::PrecopyRoom => {
+                if let Some(precopy) = &mut self.precopy {
+                    call_off(restarter, caught(|| handler.precopy(precopy)));
+                }
+                return None;
+            }
             Event::StateRequested(handover) => {
+                self.precopy = None;
                 call_off(restarter, caught(|| handler.send_to_new_process(handover)));
                 return None;
             }
             Event::Restarting => call_off(restarter, caught(|| handler.pre_new_process())),
             Event::HandedOff(pid) => log_panic(|| handler.new_process_granted(pid)),
-            Event::Failed(ref why) | Event::Resumed(ref why) => log_panic(|| handler.new_process_failed(why)),
+            Event::Failed(ref why) | Event::Resumed(ref why) => {
+                self.precopy = None;
+                log_panic(|| handler.new_process_failed(why));
+            }
             Event::Completed(pid) => log_panic(|| handler.new_process_ready(pid)),
             _ => {}
         }
@@ -120,7 +156,7 @@ impl Hooks {
 
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "a handler" } else { "none" })
+        f.write_str(if self.handler.is_some() { "a handler" } else { "none" })
     }
 }
 

@@ -60,7 +60,7 @@ pub enum Message {
     },
     /// Predecessor: that was all of the state.
     End {
-        /// How many items came after the freeze.
+        /// How many items were given after the freeze and are not gone.
         items: u64,
         /// How many of those that went ahead belong to it.
         precopied: u64,

@@ -87,6 +87,19 @@ pub fn successor(how: &str) -> Result<(), String> {
             line.wait_for(|message| *message == Message::Granted);
             say(&format!("granted {told:?} {items} {ended}"));
         }
+        "asks_ahead_twice" => {
+            line.say(&Message::PrecopyPull);
+            line.say(&Message::PrecopyPull);
+        }
+        "asks_ahead_after_the_state" => {
+            line.say(&Message::Pull);
+            line.say(&Message::PrecopyPull);
+        }
+        "ready_without_the_state" => {
+            line.say(&Message::PrecopyPull);
+            line.wait_for(|message| matches!(message, Message::PrecopyComplete { .. }));
+            line.say(&Message::Ready);
+        }
         "garbage" => line.json("{\"type\":\"ready\""),
         "never_reads" => line.say(&Message::Pull),
         // It has no use for the answers, and reads none of them.
@@ -160,9 +173,29 @@ pub fn predecessor(how: &str) -> Result<(), String> {
         forever();
     }
     line.wait_for(|message| matches!(message, Message::Here { .. }));
-    line.wait_for(|message| *message == Message::Pull);
     let file = memory();
     let fd = file.as_raw_fd();
+    if let Some(how) = how.strip_prefix("ahead_").filter(|how| *how != "without_being_asked") {
+        line.wait_for(|message| *message == Message::PrecopyPull);
+        match how {
+            "gone_before_given" => line.items(&[(1, b"a"), (0, b"b")], &[fd]),
+            "twice" => line.items(&[(1, b"a"), (2, b"a")], &[fd, fd]),
+            "miscounted" => {
+                line.items(&[(1, b"a"), (1, b"b"), (0, b"b")], &[fd, fd]);
+                line.say(&Message::PrecopyComplete { items: 3 });
+            }
+            _ => {
+                line.items(&[(1, b"a")], &[fd]);
+                line.say(&Message::PrecopyComplete { items: 1 });
+                line.wait_for(|message| *message == Message::Pull);
+                line.say(&Message::End { items: 1, precopied: 1 });
+            }
+        }
+        let Message::Refuse { reason } = line.wait_for(|message| matches!(message, Message::Refuse { .. })) else { forever() };
+        say(&format!("refused {reason}"));
+        forever();
+    }
+    line.wait_for(|message| *message == Message::Pull);
     match how {
         "newer" => {
             line.send(br#"{"type":"weather","rain":[1,2,3]}"#, &[fd, fd]);
@@ -192,7 +225,7 @@ pub fn predecessor(how: &str) -> Result<(), String> {
         "takes_back" => {
             line.items(&[(1, b"one"), (1, b"two"), (0, b"two"), (1, b"two")], &[fd, fd, fd]);
             line.items(&[(1, b"three"), (0, b"two")], &[fd]);
-            line.say(&Message::End { items: 4, precopied: 0 });
+            line.say(&Message::End { items: 2, precopied: 0 });
             line.wait_for(|message| *message == Message::Ready);
             line.say(&Message::Granted);
             line.say(&Message::Commit);

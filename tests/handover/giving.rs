@@ -8,12 +8,20 @@ use std::thread;
 
 use pollflip::{Blob, Handover};
 
+use crate::copying;
 use crate::report::say;
 use crate::service::{Holdings, Service, memory};
 
 pub fn give(service: &mut Service, mut handover: Handover, go: Receiver<()>) {
     let holdings = &service.holdings;
     match service.settings.get("give").unwrap_or("all") {
+        // What has not gone ahead.
+        "all" if service.copy.is_some() => {
+            let ahead = copying::given(service);
+            let rest = holdings.iter().filter(|(name, _)| !ahead.contains(*name));
+            let given = handover.fds(rest.map(|(name, held)| (name, held.fd.as_fd())));
+            tell(given.and_then(|()| give_buffers(&mut handover, holdings)).map(|()| handover.send()));
+        }
         "all" => tell(give_all(&mut handover, holdings).map(|()| handover.send())),
         "all_at_once" => tell(give_all_at_once(&mut handover, holdings).map(|()| handover.send())),
         "drop" => tell(give_all(&mut handover, holdings)),

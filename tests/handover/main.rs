@@ -37,7 +37,9 @@ mod surroundings;
 #[path = "../process/service/report.rs"]
 mod report;
 
+mod ahead;
 mod blobs;
+mod copying;
 mod crossing;
 mod deaths;
 mod dialects;
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         crossing::trials(),
         failing::trials(),
         names::trials(),
+        ahead::trials(),
         blobs::trials(),
         successors::trials(),
         limits::trials(),

@@ -1,7 +1,7 @@
 //! A client of the service that never connects again.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 
 use crate::harness::{Service, Setup};
@@ -73,6 +73,15 @@ impl Player {
         let (pid, echoed) = self.hear();
         assert_eq!(echoed, text);
         pid
+    }
+
+    /// Says that it will say nothing more.
+    pub fn finish(&mut self) {
+        match self {
+            Player::Tcp(stream) => stream.get_ref().shutdown(Shutdown::Write),
+            Player::Unix(stream) => stream.get_ref().shutdown(Shutdown::Write),
+        }
+        .expect("a connection");
     }
 
     /// Waits until the other side has closed it.

@@ -18,7 +18,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use pollflip::{Event, RestartConfig, Restarter};
 
 use crate::report::{self, say};
-use crate::{dialects, giving, taking};
+use crate::{copying, dialects, giving, taking};
 
 /// Set: this process is no test runner.
 pub const ROLE: &str = "POLLFLIP_TEST_ROLE";
@@ -157,6 +157,8 @@ pub struct Service {
     listener: TcpListener,
     unix: UnixListener,
     pub holdings: Holdings,
+    /// What goes ahead of the state.
+    pub copy: Option<copying::Copy>,
     accepted: usize,
     /// Nothing is touched that may be another's.
     frozen: bool,
@@ -184,8 +186,18 @@ impl Service {
         say(&format!("built generation {}", restarter.generation()));
         let listener = restarter.sockets().tcp_listener("tcp", "127.0.0.1:0").map_err(text)?;
         let unix = restarter.sockets().unix_listener("unix", directory.join(UNIX)).map_err(text)?;
-        let mut service =
-            Service { holdings: Holdings::new(), accepted: 0, frozen: false, over: false, go: None, settings, restarter, listener, unix };
+        let mut service = Service {
+            holdings: Holdings::new(),
+            copy: None,
+            accepted: 0,
+            frozen: false,
+            over: false,
+            go: None,
+            settings,
+            restarter,
+            listener,
+            unix,
+        };
         if service.restarter.generation() == 0 {
             service.hold_files(directory);
         } else {
@@ -245,6 +257,8 @@ impl Service {
     fn happened(&mut self, event: Event) {
         report::event(&event);
         match event {
+            Event::PrecopyRequested(precopy) => copying::begin(self, precopy),
+            Event::PrecopyRoom => copying::go_on(self),
             Event::StateRequested(handover) => {
                 self.frozen = true;
                 let (sender, go) = channel();
@@ -252,12 +266,12 @@ impl Service {
                 giving::give(self, handover, go);
                 say("frozen");
             }
-            Event::Failed(_) | Event::Resumed(_) => self.frozen = false,
-            Event::HandedOff(_) => {
-                self.frozen = true;
+            Event::Failed(_) | Event::Resumed(_) => (self.frozen, self.copy) = (false, None),
+            Event::HandedOff(_) => self.frozen = true,
+            Event::Completed(_) => {
                 self.holdings.clear();
+                self.over = self.settings.get("lingers").is_none();
             }
-            Event::Completed(_) => self.over = self.settings.get("lingers").is_none(),
             _ => {}
         }
     }
@@ -275,7 +289,13 @@ impl Service {
             "inode" => self.file(rest, |file| Ok(std::os::unix::fs::MetadataExt::ino(&file.metadata()?).to_string())),
             // What is written into the pipe comes out of it.
             "pipe" => self.file("pipe/write", |mut file| file.write_all(b"through").map(|()| String::new())) + &self.pipe(),
-            _ => format!("unknown: {command}"),
+            // The only one that is held, with a word for the other side.
+            "close" => {
+                let held = self.holdings.remove(rest).expect("it is held");
+                copying::closed(self, rest, &held.fd);
+                "closed".into()
+            }
+            _ => copying::obey(self, word, rest).unwrap_or_else(|| format!("unknown: {command}")),
         }
     }
 
@@ -303,11 +323,22 @@ impl Service {
     }
 
     fn echo(&mut self) {
-        self.holdings.retain(|_, held| match &mut held.fd {
-            Kind::Tcp(stream) => echo(stream, &mut held.buffer),
-            Kind::Unix(stream) => echo(stream, &mut held.buffer),
-            Kind::Other(_) => true,
-        });
+        let mut over = Vec::new();
+        for (name, held) in &mut self.holdings {
+            let goes_on = match &mut held.fd {
+                Kind::Tcp(stream) => echo(stream, &mut held.buffer),
+                Kind::Unix(stream) => echo(stream, &mut held.buffer),
+                Kind::Other(_) => true,
+            };
+            if !goes_on {
+                over.push(name.clone());
+            }
+        }
+        for name in over {
+            if let Some(held) = self.holdings.remove(&name) {
+                copying::closed(self, &name, &held.fd);
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pollflip::{Arrival, Error, Event, Inheritance, Predecessor};
 
+use crate::copying;
 use crate::hub::wait_until;
 use crate::procfs;
 use crate::report::{self, say};
@@ -29,6 +30,9 @@ pub fn take(service: &mut Service) -> Result<(), String> {
     if how == "late" {
         // It has much to do before it wants the state.
         std::thread::sleep(service.settings.number("late_ms").map_or(Duration::ZERO, Duration::from_millis));
+    }
+    if service.settings.get("ahead").is_some() && !copying::take(service, &predecessor)? {
+        return Ok(());
     }
     let limit = service.settings.number("limit_ms").map_or(LIMIT, Duration::from_millis);
     let inheritance = if how == "pull" {
@@ -57,6 +61,8 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         Ok(inheritance) => inheritance,
         Err(error) => {
             say(&format!("receive-error {error}"));
+            // Of what has come ahead nobody has the state.
+            service.holdings.clear();
             // What a careless program does.
             return Ok(());
         }
@@ -93,6 +99,10 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         "blob" => look_at_blob(&mut inheritance),
         "memfd" => look_at_memfd(&mut inheritance),
         _ => {}
+    }
+    for name in inheritance.gone() {
+        say(&format!("gone {name}"));
+        service.holdings.remove(name);
     }
     let buffers = inheritance.bytes("buffers").map_err(|error| error.to_string())?;
     for (name, descriptor) in inheritance.drain() {
@@ -159,7 +169,7 @@ fn pulled(service: &mut Service) -> Inheritance {
     }
 }
 
-fn hold(service: &mut Service, name: &str, descriptor: OwnedFd) {
+pub fn hold(service: &mut Service, name: &str, descriptor: OwnedFd) {
     let kind = match name.split('/').next() {
         Some("tcp") => Kind::Tcp(descriptor.into()),
         Some("unix") => Kind::Unix(descriptor.into()),

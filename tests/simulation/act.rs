@@ -36,6 +36,8 @@ pub enum Kind {
     Sends,
     Fails,
     Drops,
+    /// The program, with what can go ahead:
+    Copies,
     /// Time passes.
     Pass,
     /// Soon a call fails.
@@ -55,7 +57,7 @@ pub enum Kind {
     Manager,
 }
 
-const KINDS: [Kind; 26] = [
+const KINDS: [Kind; 27] = [
     Kind::Poll,
     Kind::Ready,
     Kind::Request,
@@ -82,6 +84,7 @@ const KINDS: [Kind; 26] = [
     Kind::Pulls,
     Kind::Signal,
     Kind::Manager,
+    Kind::Copies,
 ];
 
 /// One act.

@@ -25,15 +25,29 @@ impl World {
         let any = event.is_some();
         self.at_it = any;
         if self.completed {
-            assert!(matches!(event, None | Some(Event::SuccessorGone(_) | Event::PredecessorGone | Event::Inherited(_))), "{event:?}");
+            assert!(
+                matches!(
+                    event,
+                    None | Some(
+                        Event::SuccessorGone(_) | Event::PredecessorGone | Event::Inherited(_) | Event::Arrived(_) | Event::ArrivedAll
+                    )
+                ),
+                "{event:?}"
+            );
         }
         let now = self.now();
         match event {
-            Some(Event::StateRequested(handover)) => (self.handover, self.incomplete) = (Some(handover), false),
+            Some(Event::PrecopyRequested(precopy)) => self.precopy = Some(precopy),
+            Some(Event::StateRequested(handover)) => {
+                (self.handover, self.incomplete, self.frozen) = (Some(handover), self.incomplete_ahead, true);
+            }
             Some(Event::Failed(Failure::Spawn(error))) if error.raw_os_error() == Some(libc::ETXTBSY) => {
                 assert!(now - self.began >= BUSY, "it is not tried again: {error}\n{}", self.judge.checked);
             }
-            Some(Event::Restarting) => self.began = now,
+            Some(Event::Restarting) => {
+                self.began = now;
+                (self.precopy, self.incomplete_ahead, self.frozen) = (None, false, false);
+            }
             Some(Event::Completed(pid)) => {
                 self.completed = true;
                 self.is_known_to_all(pid);

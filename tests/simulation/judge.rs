@@ -79,6 +79,7 @@ impl Judge {
                 children.last().is_some_and(|child| child.pid == pid)
             }
             Input::Exited(attempt) => child(attempt).is_some_and(|child| child.ended && child.reaped || child.killed),
+            Input::PrecopyRequested(attempt) | Input::PrecopyRoom(attempt) => said(attempt, Said::PrecopyPull),
             Input::StateRequested(attempt) => said(attempt, Said::Pull),
             Input::Ready(attempt) => said(attempt, Said::Ready),
             // It has it, or would if it had stayed.
@@ -128,7 +129,7 @@ impl Judge {
         let is_line = |notice: &Notice| matches!(notice, Notice::Progress(_) | Notice::Predecessor(TakeoverNotice::LineLost));
         let notices = std::mem::take(&mut self.notices);
         let told = match (event, notices.as_slice()) {
-            (None | Some(Event::Inherited(_)), []) => true,
+            (None | Some(Event::Inherited(_) | Event::Arrived(_) | Event::ArrivedAll), []) => true,
             // Lines that a later one has overtaken.
             (None, overtaken) => overtaken.iter().all(is_line),
             (Some(event), [overtaken @ .., notice]) => overtaken.iter().all(is_line) && self.means(event, *notice),
@@ -140,6 +141,8 @@ impl Judge {
     fn means(&self, event: &Event, notice: Notice) -> bool {
         match (event, notice) {
             (Event::Restarting, Notice::Restarting)
+            | (Event::PrecopyRequested(_), Notice::PrecopyRequested(_))
+            | (Event::PrecopyRoom, Notice::PrecopyRoom(_))
             | (Event::StateRequested(_), Notice::StateRequested(_))
             | (Event::Progress(_), Notice::Progress(_))
             | (Event::NoMoreRestarts(_), Notice::Broken)

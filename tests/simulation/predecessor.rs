@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use nix::unistd::pipe2;
-use pollflip::internals::wire::{Given, Hello, Message, OLDEST, VERSION};
+use pollflip::internals::wire::{Given, Hello, Message, OLDEST, Op, OpKind, VERSION};
 
 #[derive(Debug)]
 pub struct Predecessor {
@@ -45,13 +45,16 @@ impl Predecessor {
     }
 
     pub fn does(&mut self, what: u8) {
-        match what % 8 {
+        match what % 11 {
             0 => self.grants |= self.line.is_some(),
             1 => drop(self.says(&Message::Commit)),
             2 => drop(self.says(&Message::End { items: 0, precopied: 0 })),
             3 => drop(self.says(&Message::Ready)),
             4 => drop(self.says(&Message::Unknown)),
             5 => self.line = None,
+            8 => drop(self.says(&Message::PrecopyComplete { items: 0 })),
+            9 => drop(self.says(&Message::Items { ops: vec![Op { kind: OpKind::Gone, name: "a".into() }] })),
+            10 => self.gives(&Message::Items { ops: vec![Op { kind: OpKind::Descriptor, name: "a".into() }] }),
             _ => (self.line, self.life) = (None, None),
         }
     }
@@ -93,6 +96,14 @@ impl Predecessor {
 
     pub fn is_gone(&self) -> bool {
         self.life.is_none()
+    }
+
+    fn gives(&mut self, message: &Message) {
+        let Some(line) = &self.line else { return };
+        let (bytes, descriptors) = (message.encode(), [0]);
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        // It may have no room, or nobody may be there.
+        let _ = sendmsg::<()>(line.as_raw_fd(), &[IoSlice::new(&bytes)], &control, MsgFlags::MSG_NOSIGNAL, None);
     }
 
     fn says(&mut self, message: &Message) -> bool {

@@ -14,6 +14,7 @@ pub const REFUSE: u8 = 3;
 pub const PROGRESS: u8 = 4;
 pub const GARBAGE: u8 = 5;
 pub const ANOTHER: u8 = 6;
+pub const COPY: u8 = 16;
 
 /// It holds its end open as a process would, and writes what it is told to.
 pub struct Successor {
@@ -29,6 +30,10 @@ pub struct Successor {
     given_up: bool,
     /// It has all that it was given.
     pub served: bool,
+    /// It has all that could go ahead.
+    copied: bool,
+    /// How many items of the state it has.
+    items: u64,
     /// What it has said, by kind.
     pub said: Vec<Said>,
 }
@@ -36,6 +41,7 @@ pub struct Successor {
 /// What it has said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
+    PrecopyPull,
     Pull,
     Ready,
     Refuse,
@@ -53,7 +59,20 @@ impl Successor {
     /// It ended before anybody could look at it.
     pub fn stillborn(pid: u32) -> Successor {
         let (line, packet, said) = (None, Vec::new(), Vec::new());
-        Successor { pid, line, packet, greeted: true, following: 0, granted: false, committed: false, given_up: false, served: false, said }
+        Successor {
+            pid,
+            line,
+            packet,
+            greeted: true,
+            following: 0,
+            granted: false,
+            committed: false,
+            given_up: false,
+            served: false,
+            copied: false,
+            items: 0,
+            said,
+        }
     }
 
     pub fn close(&mut self) {
@@ -67,9 +86,10 @@ impl Successor {
     /// Writes one packet, if somebody takes it.
     pub fn say(&mut self, what: u8) {
         let here = |pid, version, oldest| Message::Here { version, oldest, pid, again: None }.encode();
-        let (said, packet) = match what % 16 {
+        let (said, packet) = match what % 17 {
             HERE => (Said::Other, here(self.pid, VERSION, OLDEST)),
             PULL => (Said::Pull, Message::Pull.encode()),
+            COPY => (Said::PrecopyPull, Message::PrecopyPull.encode()),
             READY => (Said::Ready, Message::Ready.encode()),
             REFUSE => (Said::Refuse, Message::Refuse { reason: "not today".into() }.encode()),
             PROGRESS => (Said::Other, Message::Progress { text: format!("{what}%") }.encode()),
@@ -112,9 +132,21 @@ impl Successor {
                 Message::More { .. } | Message::Items { .. } if self.following > 0 => {
                     self.following = self.following.checked_sub(came).expect("no more than was announced");
                 }
-                Message::Items { .. } => assert!(self.said.contains(&Said::Pull) && !self.served, "a state that nobody wants"),
-                Message::End { .. } => {
+                Message::Items { ops } => {
+                    let is_wanted = self.said.contains(&Said::Pull) || self.said.contains(&Said::PrecopyPull);
+                    assert!(is_wanted && !self.served, "a state that nobody wants");
+                    for op in ops {
+                        self.items = if op.kind.bears_descriptor() { self.items + 1 } else { self.items - 1 };
+                    }
+                }
+                Message::PrecopyComplete { items } => {
+                    assert!(self.said.contains(&Said::PrecopyPull) && !self.served, "nobody has asked");
+                    assert!(!std::mem::replace(&mut self.copied, true), "all of it once");
+                    assert_eq!(items, self.items, "what went ahead is here");
+                }
+                Message::End { items, precopied } => {
                     assert!(self.said.contains(&Said::Pull), "a state that nobody wants");
+                    assert_eq!(items + precopied, self.items, "what was given is here");
                     assert!(!std::mem::replace(&mut self.served, true), "one state");
                 }
                 Message::Granted => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::libc;
 use pollflip::internals::machine::{Action, Input, Output, State};
 use pollflip::internals::simulation::{self, Step, Struck};
-use pollflip::{Blob, Error, Event, Exit, Failure, Handover, Refusal, Restarter};
+use pollflip::{Blob, Error, Event, Exit, Failure, Handover, Precopy, Refusal, Restarter};
 
 use crate::model::Checked;
 
@@ -39,6 +39,11 @@ pub(super) struct World {
     pub(super) judge: Judge,
     pub(super) successors: Vec<Successor>,
     pub(super) clients: VecDeque<Client>,
+    pub(super) precopy: Option<Precopy>,
+    /// Something that was to go ahead has not.
+    pub(super) incomplete_ahead: bool,
+    /// The state has been asked for.
+    pub(super) frozen: bool,
     pub(super) handover: Option<Handover>,
     /// Something that was to be given has not been.
     pub(super) incomplete: bool,
@@ -113,6 +118,9 @@ impl World {
             judge: Judge::new(setting),
             successors: Vec::new(),
             clients: VecDeque::new(),
+            precopy: None,
+            incomplete_ahead: false,
+            frozen: false,
             handover: None,
             incomplete: false,
             began: Duration::ZERO,
@@ -190,6 +198,7 @@ impl World {
                 }
             }
             Kind::Gives => self.give(what),
+            Kind::Copies => self.copy(what),
             Kind::Sends => self.handover.take().into_iter().for_each(Handover::send),
             Kind::Fails => self.handover.take().into_iter().for_each(|handover| handover.fail("no")),
             Kind::Drops => self.handover = None,
@@ -225,7 +234,9 @@ impl World {
             Kind::Predecessor => self.around.predecessor.iter_mut().for_each(|predecessor| predecessor.does(what)),
             Kind::Pulls => {
                 self.pulled |= self.around.predecessor.is_some();
-                self.restarter.predecessor().iter().for_each(|predecessor| predecessor.pull());
+                if let Some(predecessor) = self.restarter.predecessor() {
+                    if what & 1 == 0 { predecessor.pull() } else { predecessor.pull_precopy() }
+                }
             }
             Kind::Signal if !self.setting.has(Setting::SIGNAL) => {}
             Kind::Signal if what & 8 != 0 => {
@@ -265,6 +276,35 @@ impl World {
     fn client<T>(&mut self, which: u8, what: impl FnOnce(&mut Client) -> T) -> Option<T> {
         let count = self.clients.len().max(1);
         self.clients.get_mut(usize::from(which) % count).map(what)
+    }
+
+    fn copy(&mut self, what: u8) {
+        let Some(precopy) = &mut self.precopy else { return };
+        let result = match what & 7 {
+            0 => precopy.bytes(&format!("ahead/{what}"), &[what; 100]),
+            1 => precopy.fd(&format!("ahead/{what}"), std::io::stdin()),
+            2 => {
+                // One that may have been given.
+                precopy.gone(&format!("ahead/{}", what - 1));
+                Ok(())
+            }
+            3 => {
+                precopy.complete();
+                Ok(())
+            }
+            4 => {
+                self.precopy = None;
+                return;
+            }
+            5 => (0..300).try_for_each(|number| precopy.fd(&format!("ahead/{what}/{number}"), std::io::stdin())),
+            6 => precopy.fds((0..precopy.room()).map(|number| (format!("ahead/{what}/{number}"), std::io::stdin()))),
+            _ => {
+                (0..300).for_each(|number| precopy.gone(&format!("ahead/{}/{number}", what - 1)));
+                Ok(())
+            }
+        };
+        // What goes wrong fails the attempt, unless nothing can be given any more.
+        self.incomplete_ahead |= !self.frozen && result.is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe);
     }
 
     fn give(&mut self, what: u8) {

@@ -10,6 +10,7 @@ use crate::exec::Memory;
 use crate::handover::{Ending, Mailbox};
 use crate::lifeline::{Incoming, Lifeline};
 use crate::machine::{Attempt, Cause, GRANT_TIMEOUT, Input, Limits, Violation};
+use crate::precopy::{Copying, CopyingNews};
 use crate::sys::Process;
 use crate::wire::{self, Message};
 
@@ -24,6 +25,8 @@ const TURN: usize = 64;
 pub(super) struct Current {
     pub(super) attempt: Attempt,
     pub(super) lifeline: Arc<Lifeline>,
+    /// What goes ahead of the state, until that is asked for.
+    pub(super) copying: Option<Copying>,
     /// How the handover ends, while it is open.
     pub(super) handover: Option<Arc<Mailbox>>,
     /// The program has been asked for the state.
@@ -82,6 +85,7 @@ impl Current {
         Current {
             attempt,
             lifeline: Arc::new(lifeline),
+            copying: None,
             handover: None,
             is_frozen: false,
             process: None,
@@ -128,6 +132,7 @@ impl Current {
             said.push(Said::Input(Input::Granted(self.attempt)));
         }
         said.extend(self.has_taken_the_commit().map(Said::Input));
+        self.look_at_copying(&mut said);
         self.look_at_handover(&mut said);
         let was_closed = self.closed;
         let mut more = true;
@@ -213,6 +218,19 @@ impl Current {
         Some(if self.killed { exit } else { self.memory.explain(exit) })
     }
 
+    fn look_at_copying(&mut self, said: &mut Vec<Said>) {
+        match self.copying.as_ref().and_then(|copying| copying.poll()) {
+            Some(CopyingNews::Room) => said.push(Said::Input(Input::PrecopyRoom(self.attempt))),
+            Some(CopyingNews::Failed(reason)) => {
+                self.words.handover.get_or_insert(reason);
+                said.push(Said::Input(Input::HandoverFailed(self.attempt)));
+            }
+            // It may have refused before, and ends in a moment: both say more.
+            Some(CopyingNews::Gone) => self.deaf = true,
+            None => {}
+        }
+    }
+
     fn look_at_handover(&mut self, said: &mut Vec<Said>) {
         let Some(ending) = self.handover.as_ref().and_then(|mailbox| mailbox.take()) else { return };
         self.handover = None;
@@ -256,14 +274,7 @@ impl Current {
                 }
                 return;
             }
-            Message::PrecopyPull => {
-                // Nothing goes ahead. One that asks and does not read the answers does not have them
-                // kept for it, and if it is gone, that is told by its end.
-                if self.lifeline.waiting() == 0 {
-                    let _ = self.lifeline.send(&Message::PrecopyComplete { items: 0 }, &[]);
-                }
-                return;
-            }
+            Message::PrecopyPull => Said::Input(Input::PrecopyRequested(attempt)),
             Message::Pull => Said::Input(Input::StateRequested(attempt)),
             Message::Refuse { reason } => {
                 self.words.refusal.get_or_insert(wire::line(&reason));
@@ -357,7 +368,11 @@ impl Current {
             Cause::HungUp => self.life.own_end().map_or(Failure::HungUp, |exit| self.ended_by(exit)),
             Cause::Protocol(violation) => Failure::Protocol(match (violation, &words.violation) {
                 (Violation::AskedTwice, _) => "it asked for the state twice".into(),
+                (Violation::PrecopyOutOfTurn, _) => "it asked for what can go ahead of the state twice, or after the state".into(),
                 (Violation::ReadyTooSoon, _) => "it said that it is ready before it had all of the state it had asked for".into(),
+                (Violation::ReadyWithoutState, _) => {
+                    "it said that it is ready and had not asked for the state that belongs to what has gone ahead".into()
+                }
                 (Violation::WrongPid | Violation::Garbage, Some(why)) => why.clone(),
                 (Violation::WrongPid | Violation::Garbage, None) => "what it said makes no sense".into(),
             }),
