@@ -11,9 +11,13 @@
 //!
 //! Each process has queues of its own. It has them held when the service is its own, and then has
 //! those of the processes before removed. So at every moment the connections are held of that
-//! process which serves, and of no other: what an old process drains ends with it.
+//! process which serves, and of no other: what an old process drains ends with it. A guard listens to
+//! a successor from the grant on; systemd listens to the main process alone, which a successor is
+//! from the commit on.
 
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::env;
@@ -77,6 +81,8 @@ struct Shared {
     origin: Origin,
     waker: Arc<Waker>,
     sort: Sort,
+    /// The keeper listens to processes that are not the main one.
+    is_guarded: bool,
     /// How many entries it has, if it says so.
     size: Option<usize>,
     /// So many connections may lie in the queue of this process.
@@ -99,6 +105,12 @@ enum Sort {
 struct Inner {
     stage: Stage,
     queue: Option<Queue>,
+    /// The queue of before the service was a successor's.
+    handed_over: Option<Queue>,
+    /// The keeper was told of the queue.
+    is_queue_held: bool,
+    /// In the restart that is under way, the connections are handed over.
+    hands_over: bool,
     /// What the program keeps by name.
     kept: BTreeMap<String, OwnedFd>,
     /// What a process before has kept, and the program has not taken.
@@ -198,7 +210,9 @@ impl Keeper {
     }
 
     fn with(inner: Inner, waker: Arc<Waker>, sort: Sort, size: Option<usize>) -> Keeper {
-        let shared = Shared { origin: Origin::here(), waker, sort, size, most_streams: most_streams(), inner: Mutex::new(inner) };
+        let is_guarded = systemd::guard().is_some();
+        let shared =
+            Shared { origin: Origin::here(), waker, sort, is_guarded, size, most_streams: most_streams(), inner: Mutex::new(inner) };
         Keeper { shared: Some(Arc::new(shared)) }
     }
 
@@ -395,8 +409,8 @@ impl Keeper {
         let Some(mut inner) = self.inner() else { return };
         if inner.stage == Stage::Waiting {
             inner.stage = Stage::Granted;
-            if self.is_active() {
-                inner.hold_queue();
+            if self.shared.as_ref().is_some_and(|shared| shared.is_guarded) {
+                self.hold_queue(&mut inner);
             }
         }
     }
@@ -409,6 +423,7 @@ impl Keeper {
             return;
         }
         inner.stage = Stage::Serving;
+        self.hold_queue(&mut inner);
         let replaced = mem::take(&mut inner.replaced);
         inner.orders.extend(replaced.iter().map(|name| Order { text: to_remove(&format!("{KEPT}{name}")), descriptors: Vec::new() }));
         for (name, listener) in listeners {
@@ -450,6 +465,13 @@ impl Keeper {
         }
     }
 
+    /// A restart has begun, or its successor is given the connections.
+    pub(crate) fn hands_over(&self, hands_over: bool) {
+        if let Some(mut inner) = self.inner() {
+            inner.hands_over = hands_over;
+        }
+    }
+
     /// The service was granted to that successor.
     pub(crate) fn granted_to(&self, successor: u32) {
         if let Some(mut inner) = self.inner() {
@@ -476,10 +498,25 @@ impl Keeper {
         }
     }
 
-    /// The service is a successor's. The names are that one's too, but for the queues.
+    /// The service is a successor's, which has this process's queues removed as soon as its own are
+    /// held. If it was handed over no connection, all of them are drained here, and it is to find
+    /// none, should it end before that.
     pub(crate) fn handed_over(&self) {
-        if let Some(mut inner) = self.inner() {
-            inner.close();
+        let Some(mut inner) = self.inner() else { return };
+        let hands_over = inner.hands_over;
+        if let Some(queue) = inner.queue.as_mut().filter(|_| !hands_over) {
+            queue.clear();
+        }
+        inner.is_queue_held = false;
+        inner.handed_over = inner.queue.take();
+        inner.close();
+    }
+
+    /// This process ends in order. A successor of a release that knows nothing of queues has not had
+    /// the one of this process removed, and would never see the end of what lies there.
+    pub(crate) fn end(&self) {
+        if let Some(mut queue) = self.inner().and_then(|mut inner| inner.handed_over.take()) {
+            queue.clear();
         }
     }
 
@@ -516,6 +553,13 @@ impl Keeper {
     pub(crate) fn note(&self) -> Option<String> {
         let (exit, strikes) = self.inner()?.end?;
         Some(format!("the process before this one {exit}; strike {strikes}"))
+    }
+
+    /// Has the queue held, and makes it if need be.
+    fn hold_queue(&self, inner: &mut Inner) {
+        if self.is_active() && !inner.is_queue_held {
+            inner.hold_queue();
+        }
     }
 
     fn absolve(&self) {
@@ -590,7 +634,6 @@ impl Inner {
         }
     }
 
-    /// Has the queue held, and makes it if need be.
     fn hold_queue(&mut self) {
         let name = format!("{STREAMS}{}", process::id());
         // Of a process that had the same number: what is in it is in the hands of this one.
@@ -609,6 +652,7 @@ impl Inner {
         match held {
             Ok((queue, descriptors)) => {
                 self.queue = Some(queue);
+                self.is_queue_held = true;
                 self.orders.push(Order { text: to_store(&name, false), descriptors });
             }
             Err(error) => log::warn!(target: "pollflip", "connections are not kept, and end with this process: {error}"),
@@ -629,8 +673,7 @@ impl Inner {
 
     /// Nothing is held for this process any more.
     fn close(&mut self) {
-        let had_queue = matches!(self.stage, Stage::Granted | Stage::Serving) && self.queue.take().is_some();
-        if had_queue {
+        if mem::take(&mut self.is_queue_held) {
             self.orders.push(Order { text: to_remove(&format!("{STREAMS}{}", process::id())), descriptors: Vec::new() });
         }
         self.queue = None;

@@ -178,6 +178,7 @@
 //! | --- | --- |
 //! | `hello` | the smallest server; it prints what becomes of each restart |
 //! | `live_connections` | connections handed over with their state, in one file, with a rehearsal as its test |
+//! | `comes_back` | the smallest server that comes back from `kill -9` with its connections |
 //! | `restarter` | an echo server with `restart` and `status` subcommands |
 //! | `zero_downtime` | an HTTP server under load |
 //! | `game_loop` | 60 Hz, polled once a frame; prints the frame times with and without restarts |

@@ -100,12 +100,18 @@ impl Queue {
         let was_meant = self.live.remove(&cookie);
         if was_meant && self.live.is_empty() {
             // What is left is nobody's.
-            self.single.clear();
-            self.packed.clear();
+            self.clear();
         } else if was_meant && self.live.len().is_multiple_of(MAX_DESCRIPTORS) {
             self.tidy();
         }
         was_meant
+    }
+
+    /// Nothing is meant any more, nor found by others.
+    pub(super) fn clear(&mut self) {
+        self.live.clear();
+        self.single.clear();
+        self.packed.clear();
     }
 
     /// The single ones become one packet.

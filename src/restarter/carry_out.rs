@@ -142,6 +142,7 @@ impl Restarter {
                     State::Spawning { attempt, since, .. } => self.succession.begin(attempt, since),
                     _ => self.succession.begin_next(self.reactor.now()),
                 }
+                self.keeper.hands_over(false);
                 self.log(Level::Info, &format!("starting {}", self.succession.program().display()));
                 let limits = self.driver.limits();
                 self.manager.reloading(limits.ready.saturating_add(limits.probation.unwrap_or_default()));
@@ -158,6 +159,7 @@ impl Restarter {
             Notice::PrecopyRoom(_) => Event::PrecopyRoom,
             Notice::StateRequested(attempt) => {
                 self.log(Level::Info, "the successor asks for the state");
+                self.keeper.hands_over(true);
                 Event::StateRequested(self.succession.begin_handover(attempt, self.reactor.waker().clone())?)
             }
             Notice::Progress(_) => {

@@ -92,6 +92,7 @@ impl Drop for Restarter {
         self.poll_ancestry(&Moment::default());
         self.end();
         if let State::Handoff { .. } = self.driver.state() {
+            self.keeper.end();
             return self.claim.hand_over();
         }
         if self.ancestry.is_sole() {
