@@ -252,11 +252,13 @@ impl<S: AsFd> Account<S> {
 
     /// Closes the account, and shuts the connection down in both directions: its peer gets the end
     /// whoever else keeps it open. What is written is still sent. Returns the connection, to be
-    /// taken out of a poll and dropped.
+    /// taken out of a poll and dropped. A forked child's copy closes nothing.
     pub fn close(mut self) -> S {
-        self.line.is_closed = true;
-        self.line.book.free_account(self.line.account);
-        shut_down(&self.connection);
+        if self.line.book.is_here() {
+            self.line.is_closed = true;
+            self.line.book.free_account(self.line.account);
+            shut_down(&self.connection);
+        }
         self.connection
     }
 }

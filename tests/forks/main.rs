@@ -18,6 +18,7 @@ mod handover;
 #[path = "../embedding/harness.rs"]
 mod harness;
 mod kernels;
+mod ledger;
 mod locks;
 mod numbers;
 mod restarter;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ("handover", handover::CASES),
         ("numbers", numbers::CASES),
         ("kernels", kernels::CASES),
+        ("ledger", ledger::CASES),
     ];
     let cases: Vec<_> =
         modules.iter().flat_map(|(module, cases)| cases.iter().map(move |(name, run)| (format!("{module}::{name}"), *run))).collect();
