@@ -9,7 +9,7 @@
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
-use pollflip::ledger::{Account, Advance, Draft, Keep, Ledger, Recovered};
+use pollflip::ledger::{Account, Advance, Draft, Ledger, Recovered, Scope};
 use pollflip::{Event, Gate, Handover, Keeper, RestartConfig};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -119,8 +119,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     if let Some(mut survivors) = restarter.survivors() {
-        let judgement = server.ledger.judge(survivors.cause().into())?;
-        if judgement.keep != Keep::All && !judgement.is_strike {
+        let judgement = server.ledger.judge(survivors.cause())?;
+        if judgement.scope != Scope::All && !judgement.is_strike {
             survivors.absolve();
         }
         for survivor in survivors.streams() {

@@ -1,9 +1,9 @@
 //! What a service must not lose when it is killed: the state of each connection, and how far it
 //! belongs to.
 //!
-//! A [`Ledger`] is a memory file with an account for each connection. Whoever keeps the file and
-//! the connections open while the service is dead — a guard, systemd, a parent — gives them to the
-//! next process, and each connection goes on where it was, byte for byte.
+//! A [`Ledger`] is a memory file with an account for each connection. A keeper — a guard, systemd, a
+//! parent — has the file and the connections open while the service is dead, and gives them to the
+//! next process. Each connection goes on where it was, byte for byte.
 //!
 //! # The rule
 //!
@@ -111,7 +111,8 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::machine::poison::{Poison, Suspects};
+use crate::error::Exit;
+use crate::machine::poison::{Doing, Poison, Suspects};
 use crate::position::Position;
 use crate::sys;
 
@@ -120,7 +121,7 @@ use book::Book;
 use compare::Standing;
 use layout::{Entry, Record};
 
-pub use crate::machine::poison::{Cause, Keep};
+pub use crate::machine::poison::Scope;
 pub use account::{Account, Advance, Draft};
 pub use in_hand::InHand;
 
@@ -170,18 +171,33 @@ pub enum Recovered<S: AsFd> {
     Unknown(S),
 }
 
-/// What is to be done after the last process has ended, made by [`Ledger::judge`].
+/// With what a process goes on after the last one has ended, made by [`Ledger::judge`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Judgement {
-    /// What this process goes on with.
-    pub keep: Keep,
+    /// With what this process goes on.
+    pub scope: Scope,
     /// The connections that were in hand, by their SO_COOKIE.
     pub in_hand: Vec<u64>,
     /// The end is counted: nobody new was to blame.
     pub is_strike: bool,
     /// How many ends are counted that belong together.
     pub strikes: u32,
+}
+
+impl<S: AsFd> Recovered<S> {
+    /// The connection, whatever it is now. An account stays in the ledger.
+    pub fn into_connection(self) -> S {
+        match self {
+            Recovered::Even(account) | Recovered::Behind(account) => account.into_connection(),
+            Recovered::Unrecorded { connection, .. }
+            | Recovered::Mismatched(connection)
+            | Recovered::Over(connection)
+            | Recovered::Dropped(connection)
+            | Recovered::Untouched(connection)
+            | Recovered::Unknown(connection) => connection,
+        }
+    }
 }
 
 impl Ledger {
@@ -239,16 +255,17 @@ impl Ledger {
         if position.is_over {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the connection is over"));
         }
-        let account = self.book.claim(cookie(&connection)?)?;
+        let cookie = cookie(&connection)?;
+        let account = self.book.claim(cookie)?;
         let entry = Entry { read: position.read, written: position.written };
-        if !self.book.words().record_next(account, entry, state, &[]) {
-            self.book.free_account(account);
+        if self.book.words().record_next(account, cookie, entry, state, &[]).is_err() {
+            self.book.free_account(account, cookie);
             let why = format!("a state of {} bytes is longer than a record of {} bytes", state.len(), self.capacity());
             return Err(io::Error::new(io::ErrorKind::StorageFull, why));
         }
         self.book.serves();
         let record = Record { entry, state: state.into(), output: Vec::new() };
-        Ok(Account::new(&self.book, account, connection, record, (0, 0)))
+        Ok(Account::new(&self.book, (account, cookie), connection, record, (0, 0)))
     }
 
     /// Finds the account of a connection that has outlived its process, or was handed over, and
@@ -268,7 +285,7 @@ impl Ledger {
             return Ok(if is_untouched { Recovered::Untouched(connection) } else { Recovered::Unknown(connection) });
         };
         let close = |connection: S| {
-            self.book.free_account(account);
+            self.book.free_account(account, cookie);
             shut_down(&connection);
             connection
         };
@@ -282,7 +299,7 @@ impl Ledger {
             Ok(Some(record)) => record,
             // Killed between the two steps of `begin`.
             Ok(None) if position.read == 0 && position.written == 0 => {
-                self.book.free_account(account);
+                self.book.free_account(account, cookie);
                 return Ok(Recovered::Untouched(connection));
             }
             Ok(None) => {
@@ -291,7 +308,7 @@ impl Ledger {
             }
             Err(_) => return Ok(Recovered::Mismatched(close(connection))),
         };
-        let go_on = |connection, record, behind| Account::new(&self.book, account, connection, record, behind);
+        let go_on = |connection, record, behind| Account::new(&self.book, (account, cookie), connection, record, behind);
         let at = Entry { read: position.read, written: position.written };
         Ok(match compare::compare(record.entry, record.output.len() as u64, at, position.unread) {
             Standing::Even => Recovered::Even(go_on(connection, record, (0, 0))),
@@ -320,31 +337,35 @@ impl Ledger {
 
     /// Judges the end of the last process, and who was in hand then. Call it once at the start,
     /// before [`recover`](Ledger::recover), and only if the last process has ended without a
-    /// successor. A second call in the same process returns the same.
+    /// successor. [`Exit::Unknown`] where nobody tells how, as under systemd. A second call in the
+    /// same process returns the same.
+    ///
+    /// An end is from outside if it was status 0, or a signal that people send: HUP, INT, KILL,
+    /// QUIT, TERM, USR1, USR2. All others are the process's own doing.
     ///
     /// | end of the last process | in hand | this process goes on with |
     /// | --- | --- | --- |
     /// | from outside | | all |
-    /// | of its own | a connection | all but that |
-    /// | of its own | nothing | all; at the second within a minute no connection and no state; then the listeners alone |
+    /// | its own doing | a connection | all but that |
+    /// | its own doing | nothing | all; at the second within a minute no connection and no state; then the listeners alone |
     /// | unknown, or memory was short | a connection | all; all but that if it was in hand at such an end before |
     /// | unknown, after it had served | nothing | all |
-    /// | unknown, before it served | nothing | as of its own |
-    /// | memory was short | nothing, or another one each time | as of its own |
+    /// | unknown, before it served | nothing | as if it was its own doing |
+    /// | memory was short | nothing, or another one each time | as if it was its own doing |
     ///
     /// What is not gone on with, [`recover`](Ledger::recover) shuts down. After
-    /// [`Keep::NotStreams`] and [`Keep::Listeners`] that is every connection: recover them all, and
+    /// [`Scope::NotStreams`] and [`Scope::Listeners`] that is every connection: recover them all, and
     /// then go on with this ledger, which remembers the strikes and is empty.
     ///
     /// # Errors
     ///
     /// This is a forked child's copy.
-    pub fn judge(&self, cause: Cause) -> io::Result<Judgement> {
+    pub fn judge(&self, end: Exit) -> io::Result<Judgement> {
         self.book.check_here()?;
-        Ok(self.book.judged(|| self.judge_now(cause)).clone())
+        Ok(self.book.judged(|| self.judge_now(end.into())).clone())
     }
 
-    fn judge_now(&self, cause: Cause) -> Judgement {
+    fn judge_now(&self, doing: Doing) -> Judgement {
         let words = self.book.words();
         let marked = |account: &usize| ![0, self.book.number()].contains(&words.marked_by(*account)) && words.cookie(*account) != 0;
         let accounts: Vec<_> = (0..self.accounts()).filter(marked).collect();
@@ -355,18 +376,18 @@ impl Ledger {
         };
         let [strikes, last, ..] = words.memory();
         let mut poison = Poison::new(u32::try_from(strikes).unwrap_or(u32::MAX), Duration::from_nanos(last));
-        let ruling = poison.judge(now(), cause, suspects, self.book.has_served_before());
+        let ruling = poison.judge(now(), doing, suspects, self.book.has_served_before());
         let last = u64::try_from(poison.last().as_nanos()).unwrap_or(u64::MAX);
         words.remember([u64::from(poison.strikes()), last, 0, 0]);
-        // Where the cause is not sure, only those who were in hand before are dropped.
-        let is_sure = cause == Cause::Own;
+        // Where it is not sure whose doing it was, only those who were in hand before are dropped.
+        let is_sure = doing == Doing::Own;
         let is_dropped = |account: &&usize| is_sure || words.blame(**account) > 0;
         let dropped: Vec<_> = accounts.iter().filter(is_dropped).map(|account| words.cookie(*account)).collect();
         let in_hand = accounts.iter().map(|account| words.cookie(*account)).collect();
-        match ruling.keep {
-            Keep::All => {}
-            Keep::NotSuspects => self.book.drop_some(dropped),
-            Keep::NotStreams | Keep::Listeners => self.book.drop_all(),
+        match ruling.scope {
+            Scope::All => {}
+            Scope::NotSuspects => self.book.drop_some(dropped),
+            Scope::NotStreams | Scope::Listeners => self.book.drop_all(),
         }
         for account in accounts {
             if ruling.remember {
@@ -374,7 +395,7 @@ impl Ledger {
             }
             words.mark(account, 0);
         }
-        Judgement { keep: ruling.keep, in_hand, is_strike: ruling.is_strike, strikes: poison.strikes() }
+        Judgement { scope: ruling.scope, in_hand, is_strike: ruling.is_strike, strikes: poison.strikes() }
     }
 }
 

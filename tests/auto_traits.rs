@@ -84,12 +84,11 @@ fn all() -> Vec<(String, String)> {
         pollflip::guard::Policy,
         pollflip::ledger::Account<std::net::TcpStream>,
         pollflip::ledger::Advance,
-        pollflip::ledger::Cause,
         pollflip::ledger::Draft<'static>,
         pollflip::ledger::InHand,
         pollflip::ledger::Judgement,
-        pollflip::ledger::Keep,
         pollflip::ledger::Recovered<std::net::TcpStream>,
+        pollflip::ledger::Scope,
         pollflip::restart_coordination_socket::RestartCoordinationSocket,
     ]
     .map(|(name, traits)| (name.split('<').next().unwrap_or_default().replace(' ', ""), traits))

@@ -10,26 +10,26 @@ use std::time::Duration;
 
 use nix::libc::{SIGABRT, SIGBUS, SIGKILL, SIGSEGV, SIGTERM};
 use pollflip::Exit;
-use pollflip::internals::machine::poison::{Cause, Keep, Poison, Ruling, Suspects, WINDOW};
+use pollflip::internals::machine::poison::{Doing, Poison, Ruling, Scope, Suspects, WINDOW};
 
 const BEGIN: &str = "// table:begin\n";
 const END: &str = "// table:end\n";
 
-const CAUSES: [Cause; 4] = [Cause::Own, Cause::Memory, Cause::Outside, Cause::Unknown];
+const DOINGS: [Doing; 4] = [Doing::Own, Doing::Memory, Doing::Outside, Doing::Unknown];
 const SUSPECTS: [Suspects; 3] = [Suspects::None, Suspects::New, Suspects::Again];
 const NOW: Duration = Duration::from_secs(1_000);
 
-fn ruling(strikes: u32, cause: Cause, suspects: Suspects, served: bool) -> (Ruling, u32) {
+fn ruling(strikes: u32, doing: Doing, suspects: Suspects, served: bool) -> (Ruling, u32) {
     let mut poison = Poison::new(strikes, NOW);
-    let ruling = poison.judge(NOW, cause, suspects, served);
+    let ruling = poison.judge(NOW, doing, suspects, served);
     (ruling, poison.strikes())
 }
 
 /// What an end comes to: the strike, what is kept at the first, second and later ones, and whether
 /// suspects are remembered.
-fn effect(cause: Cause, suspects: Suspects, served: bool) -> [String; 3] {
-    let ruled = [0, 1, 2, 3].map(|strikes| ruling(strikes, cause, suspects, served));
-    let mut kept: Vec<_> = ruled.iter().map(|(ruling, _)| format!("{:?}", ruling.keep)).collect();
+fn effect(doing: Doing, suspects: Suspects, served: bool) -> [String; 3] {
+    let ruled = [0, 1, 2, 3].map(|strikes| ruling(strikes, doing, suspects, served));
+    let mut kept: Vec<_> = ruled.iter().map(|(ruling, _)| format!("{:?}", ruling.scope)).collect();
     kept.dedup();
     let strike = match ruled[0].0.is_strike {
         true => "one more",
@@ -41,12 +41,12 @@ fn effect(cause: Cause, suspects: Suspects, served: bool) -> [String; 3] {
 }
 
 fn table() -> String {
-    let head = ["cause", "in hand", "had served", "strikes", "goes on with", "remembered"].map(str::to_owned);
+    let head = ["whose doing", "in hand", "had served", "strikes", "goes on with", "remembered"].map(str::to_owned);
     let mut lines = vec![head, ["---"; 6].map(str::to_owned)];
-    for cause in CAUSES {
+    for doing in DOINGS {
         for suspects in SUSPECTS {
-            let [not, served] = [false, true].map(|served| effect(cause, suspects, served));
-            let of = [format!("{cause:?}"), format!("{suspects:?}")];
+            let [not, served] = [false, true].map(|served| effect(doing, suspects, served));
+            let of = [format!("{doing:?}"), format!("{suspects:?}")];
             let mut line = |word: &str, [a, b, c]: [String; 3]| lines.push([of[0].clone(), of[1].clone(), word.into(), a, b, c]);
             if not == served {
                 line("", not);
@@ -85,20 +85,20 @@ fn what_holds_for_every_end_in_every_state() {
     let mut seen = BTreeSet::from([0]);
     let mut new = vec![0];
     while let Some(strikes) = new.pop() {
-        for cause in CAUSES {
+        for doing in DOINGS {
             for suspects in SUSPECTS {
                 for served in [false, true] {
-                    let (ruling, then) = ruling(strikes, cause, suspects, served);
-                    let what = format!("{strikes} strikes, {cause:?}, {suspects:?}, served {served}: {ruling:?}, {then} strikes");
-                    assert!(cause != Cause::Outside || (ruling.keep, then) == (Keep::All, strikes), "outside strikes nobody: {what}");
+                    let (ruling, then) = ruling(strikes, doing, suspects, served);
+                    let what = format!("{strikes} strikes, {doing:?}, {suspects:?}, served {served}: {ruling:?}, {then} strikes");
+                    assert!(doing != Doing::Outside || (ruling.scope, then) == (Scope::All, strikes), "outside strikes nobody: {what}");
                     assert!(
-                        suspects == Suspects::None || cause != Cause::Own || ruling.keep == Keep::NotSuspects,
+                        suspects == Suspects::None || doing != Doing::Own || ruling.scope == Scope::NotSuspects,
                         "suspects first: {what}"
                     );
-                    assert!(ruling.keep != Keep::NotSuspects || suspects != Suspects::None, "nobody to drop: {what}");
-                    assert!(ruling.keep != Keep::NotSuspects || !ruling.is_strike, "one who is blamed is no strike: {what}");
+                    assert!(ruling.scope != Scope::NotSuspects || suspects != Suspects::None, "nobody to drop: {what}");
+                    assert!(ruling.scope != Scope::NotSuspects || !ruling.is_strike, "one who is blamed is no strike: {what}");
                     assert!(ruling.is_strike == (then > strikes), "a strike is counted: {what}");
-                    assert!(ruling.is_strike || matches!(ruling.keep, Keep::All | Keep::NotSuspects), "strikes lead on: {what}");
+                    assert!(ruling.is_strike || matches!(ruling.scope, Scope::All | Scope::NotSuspects), "strikes lead on: {what}");
                     assert!(!ruling.remember || suspects == Suspects::New, "{what}");
                     // More strikes than there are stages are all alike.
                     let then = then.min(4);
@@ -114,12 +114,12 @@ fn what_holds_for_every_end_in_every_state() {
 
 #[test]
 fn a_service_that_dies_of_what_it_keeps_comes_to_a_clean_start_before_a_guard_gives_it_up() {
-    for cause in [Cause::Own, Cause::Memory, Cause::Unknown] {
+    for doing in [Doing::Own, Doing::Memory, Doing::Unknown] {
         let mut poison = Poison::default();
-        let keeps: Vec<_> =
-            (1..=5).map(|second| poison.judge(NOW + Duration::from_secs(second), cause, Suspects::None, false).keep).collect();
+        let scopes: Vec<_> =
+            (1..=5).map(|second| poison.judge(NOW + Duration::from_secs(second), doing, Suspects::None, false).scope).collect();
         // The guard's default: the fifth is the last.
-        assert_eq!(keeps, [Keep::All, Keep::NotStreams, Keep::Listeners, Keep::Listeners, Keep::Listeners], "{cause:?}");
+        assert_eq!(scopes, [Scope::All, Scope::NotStreams, Scope::Listeners, Scope::Listeners, Scope::Listeners], "{doing:?}");
     }
 }
 
@@ -127,8 +127,8 @@ fn a_service_that_dies_of_what_it_keeps_comes_to_a_clean_start_before_a_guard_gi
 fn a_hundred_poisonous_connections_are_dropped_one_by_one_and_count_for_nothing() {
     let mut poison = Poison::default();
     for second in 0..100 {
-        let ruling = poison.judge(NOW + Duration::from_secs(second), Cause::Own, Suspects::New, true);
-        assert_eq!((ruling.keep, ruling.is_strike, poison.strikes()), (Keep::NotSuspects, false, 0));
+        let ruling = poison.judge(NOW + Duration::from_secs(second), Doing::Own, Suspects::New, true);
+        assert_eq!((ruling.scope, ruling.is_strike, poison.strikes()), (Scope::NotSuspects, false, 0));
     }
 }
 
@@ -136,20 +136,20 @@ fn a_hundred_poisonous_connections_are_dropped_one_by_one_and_count_for_nothing(
 fn strikes_far_apart_begin_anew() {
     let mut poison = Poison::default();
     for n in 1..10 {
-        assert_eq!(poison.judge(NOW + WINDOW * n, Cause::Own, Suspects::None, true).keep, Keep::All);
+        assert_eq!(poison.judge(NOW + WINDOW * n, Doing::Own, Suspects::None, true).scope, Scope::All);
         assert_eq!(poison.strikes(), 1);
     }
     // Nor does a clock that goes back do harm.
-    assert_eq!(poison.judge(Duration::ZERO, Cause::Own, Suspects::None, true).keep, Keep::NotStreams);
+    assert_eq!(poison.judge(Duration::ZERO, Doing::Own, Suspects::None, true).scope, Scope::NotStreams);
 }
 
 #[test]
 fn whose_doing_an_end_was_is_told_by_how_it_came() {
     for exit in [Exit::Signal(SIGSEGV), Exit::Signal(SIGABRT), Exit::Signal(SIGBUS), Exit::Code(101), Exit::Code(1)] {
-        assert_eq!(Cause::from(exit), Cause::Own, "{exit:?}");
+        assert_eq!(Doing::from(exit), Doing::Own, "{exit:?}");
     }
     for exit in [Exit::Signal(SIGKILL), Exit::Signal(SIGTERM), Exit::Code(0)] {
-        assert_eq!(Cause::from(exit), Cause::Outside, "{exit:?}");
+        assert_eq!(Doing::from(exit), Doing::Outside, "{exit:?}");
     }
-    assert_eq!([Exit::OutOfMemory, Exit::Unknown].map(Cause::from), [Cause::Memory, Cause::Unknown]);
+    assert_eq!([Exit::OutOfMemory, Exit::Unknown].map(Doing::from), [Doing::Memory, Doing::Unknown]);
 }

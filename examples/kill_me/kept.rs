@@ -2,8 +2,8 @@
 //! messages of systemd's descriptor store.
 
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket};
-use pollflip::Restarter;
-use pollflip::ledger::{Cause, Ledger, cookie};
+use pollflip::ledger::{Ledger, cookie};
+use pollflip::{Exit, Restarter};
 use std::io::{self, IoSlice};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,7 +13,7 @@ pub(crate) struct Kept {
     file: Option<OwnedFd>,
     streams: Vec<TcpStream>,
     has_listener: bool,
-    cause: Option<Cause>,
+    end: Option<Exit>,
 }
 
 impl Kept {
@@ -30,7 +30,7 @@ impl Kept {
             Err(_) => None,
         };
         let is_successor = restarter.predecessor().is_some();
-        let mut kept = Kept { manager, file: None, streams: Vec::new(), has_listener: is_successor, cause: None };
+        let mut kept = Kept { manager, file: None, streams: Vec::new(), has_listener: is_successor, end: None };
         for name in restarter.sockets().unclaimed() {
             if name == "kill_me" {
                 kept.has_listener = true;
@@ -45,11 +45,10 @@ impl Kept {
             }
         }
         if let (Ok(end), false) = (std::env::var("POLLFLIP_LAST_END"), is_successor) {
-            kept.cause = Some(match &*end {
-                "signal:9" | "signal:15" => Cause::Outside,
-                "memory" => Cause::Memory,
-                "unknown" => Cause::Unknown,
-                _ => Cause::Own,
+            kept.end = Some(match &*end {
+                "unknown" => Exit::Unknown,
+                "memory" => Exit::OutOfMemory,
+                end => end.strip_prefix("signal:").and_then(|number| number.parse().ok()).map_or(Exit::Code(1), Exit::Signal),
             });
         }
         Ok(kept)
@@ -63,8 +62,8 @@ impl Kept {
         self.file.take()
     }
 
-    pub(crate) fn cause(&self) -> Option<Cause> {
-        self.cause
+    pub(crate) fn end(&self) -> Option<Exit> {
+        self.end
     }
 
     pub(crate) fn listener(&mut self, listener: &TcpListener) -> io::Result<()> {

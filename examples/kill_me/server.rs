@@ -167,8 +167,8 @@ pub(crate) fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
             ledger
         }
     };
-    if let Some(cause) = kept.cause() {
-        ledger.judge(cause)?;
+    if let Some(end) = kept.end() {
+        ledger.judge(end)?;
     }
     let (accounts, buffer) = (HashMap::new(), vec![0; AT_ONCE]);
     let mut server = Server { poll: Poll::new()?, ledger, kept, accounts, next: FIRST_CONNECTION, buffer, is_wrong: options.is_wrong };

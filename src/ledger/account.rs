@@ -12,7 +12,7 @@ use nix::sys::socket::{self, MsgFlags, Shutdown};
 
 use super::book::Book;
 use super::in_hand::InHand;
-use super::layout::{Entry, Record};
+use super::layout::{Entry, NotRecorded, Record};
 use super::steps;
 
 /// A connection with its account in a [`Ledger`](super::Ledger).
@@ -33,6 +33,7 @@ pub struct Account<S: AsFd> {
 struct Line {
     book: Arc<Book>,
     account: usize,
+    cookie: u64,
     /// The record that counts.
     entry: Entry,
     state: Vec<u8>,
@@ -113,11 +114,12 @@ fn full(state: usize, output: usize, capacity: usize) -> io::Error {
 }
 
 impl<S: AsFd> Account<S> {
-    pub(super) fn new(book: &Arc<Book>, account: usize, connection: S, record: Record, behind: (u64, u64)) -> Account<S> {
+    pub(super) fn new(book: &Arc<Book>, (account, cookie): (usize, u64), connection: S, record: Record, behind: (u64, u64)) -> Account<S> {
         let Record { entry, state, output } = record;
         let (untaken, unwritten) = behind;
         let unwritten = usize::try_from(unwritten).unwrap_or(usize::MAX).min(output.len());
-        let line = Line { book: Arc::clone(book), account, entry, state, output, unwritten, untaken, is_draft: false, is_closed: false };
+        let line =
+            Line { book: Arc::clone(book), account, cookie, entry, state, output, unwritten, untaken, is_draft: false, is_closed: false };
         Account { connection, line }
     }
 
@@ -251,12 +253,12 @@ impl<S: AsFd> Account<S> {
     }
 
     /// Closes the account, and shuts the connection down in both directions: its peer gets the end
-    /// whoever else keeps it open. What is written is still sent. Returns the connection, to be
+    /// even if another process keeps it open. What is written is still sent. Returns the connection, to be
     /// taken out of a poll and dropped. A forked child's copy closes nothing.
     pub fn close(mut self) -> S {
         if self.line.book.is_here() {
             self.line.is_closed = true;
-            self.line.book.free_account(self.line.account);
+            self.line.book.free_account(self.line.account, self.line.cookie);
             shut_down(&self.connection);
         }
         self.connection
@@ -311,10 +313,14 @@ impl Line {
         };
         let more = self.output.len().saturating_sub(self.unwritten);
         let entry = Entry { read: self.entry.read.saturating_add(used as u64), written: self.entry.written.saturating_add(more as u64) };
-        if !self.book.words().record_next(self.account, entry, &self.state, &self.output) {
-            let error = full(self.state.len(), self.output.len(), capacity);
-            self.restore()?;
-            return Err(error);
+        match self.book.words().record_next(self.account, self.cookie, entry, &self.state, &self.output) {
+            Ok(()) => {}
+            Err(NotRecorded::Closed) => return Err(closed()),
+            Err(NotRecorded::Full) => {
+                let error = full(self.state.len(), self.output.len(), capacity);
+                self.restore()?;
+                return Err(error);
+            }
         }
         self.is_draft = false;
         self.entry = entry;
@@ -327,10 +333,7 @@ impl Line {
     fn restore(&mut self) -> io::Result<()> {
         let record = self.book.words().record(self.account);
         let record = record.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let Some(record) = record else {
-            let why = "the account was closed by another process: close the connection";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        };
+        let record = record.filter(|_| self.book.words().cookie(self.account) == self.cookie).ok_or_else(closed)?;
         (self.state, self.output) = (record.state, record.output);
         self.is_draft = false;
         Ok(())
@@ -347,6 +350,11 @@ impl Drop for Line {
 
 /// So much of what a killed process has left is taken at once.
 const TAKEN_AT_ONCE: usize = 4_096;
+
+/// After a roll-back an account may be one that the successor has closed.
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the account was closed by another process: drop it, and recover the connection")
+}
 
 fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)

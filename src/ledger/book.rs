@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::sys::{Origin, SharedMemory};
@@ -24,9 +24,10 @@ pub(super) struct Book {
     number: u64,
     origin: Origin,
     index: Mutex<Index>,
-    /// The last process that has opened it had come so far as to serve.
+    /// A process was seen to serve since the last one before this has opened it.
     has_served_before: bool,
-    serves: AtomicBool,
+    /// How many had opened it when this process was last seen to serve.
+    served_as_of: AtomicU64,
     judgement: OnceLock<Judgement>,
     dropped: OnceLock<Dropped>,
 }
@@ -109,7 +110,7 @@ impl Book {
             origin: Origin::here(),
             index,
             has_served_before,
-            serves: AtomicBool::new(false),
+            served_as_of: AtomicU64::new(0),
             judgement: OnceLock::new(),
             dropped: OnceLock::new(),
         }
@@ -136,11 +137,13 @@ impl Book {
         self.origin.check("Ledger")
     }
 
-    /// This process has come so far as to serve.
+    /// This process serves. Said again when another has opened the ledger since: that one may be a
+    /// successor that fails.
     pub(super) fn serves(&self) {
-        if !self.serves.load(Ordering::Relaxed) && self.is_here() {
-            self.serves.store(true, Ordering::Relaxed);
-            self.words().set_last_that_served(self.number);
+        let opened = self.words().opened();
+        if self.served_as_of.load(Ordering::Relaxed) != opened && self.is_here() {
+            self.served_as_of.store(opened, Ordering::Relaxed);
+            self.words().set_last_that_served(opened);
         }
     }
 
@@ -233,12 +236,12 @@ impl Book {
         }
     }
 
-    /// Closes an account.
-    pub(super) fn free_account(&self, account: usize) {
+    /// Closes the account of a connection.
+    pub(super) fn free_account(&self, account: usize, cookie: u64) {
         if self.is_here() {
             let mut index = self.lock();
-            index.by_cookie.remove(&self.words().cookie(account));
-            self.words().free(account);
+            index.by_cookie.remove(&cookie);
+            self.words().free(account, cookie);
             index.held.remove(&account);
             index.free.push(account);
         }
@@ -250,7 +253,7 @@ impl Book {
         let (mut index, words) = (self.lock(), self.words());
         let unclaimed = |account: &usize| words.cookie(*account) != 0 && !index.held.contains(account);
         let unclaimed: Vec<_> = (0..self.layout.accounts).filter(unclaimed).collect();
-        unclaimed.iter().for_each(|account| words.free(*account));
+        unclaimed.iter().for_each(|account| words.free(*account, words.cookie(*account)));
         index.refresh(words);
         Ok(unclaimed.len())
     }

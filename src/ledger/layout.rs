@@ -12,7 +12,7 @@
 //! 8                how many processes have opened it
 //! 9                how many accounts were ever begun
 //! 10 … 13          what the poison rules remember
-//! 14               which of the processes that have opened it has come so far as to serve last
+//! 14               how many had opened it when a process was last seen to serve
 //! 64 …             a cookie for each account; 0: it is free
 //! then             a mark for each account: who has its connection in hand
 //! then             for each account: at how many ends it was in hand that may not have been its doing
@@ -103,6 +103,15 @@ pub(crate) struct Damaged {
     capacity: usize,
 }
 
+/// Why nothing was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotRecorded {
+    /// There is no room for so many bytes.
+    Full,
+    /// The account is not that of the connection any more.
+    Closed,
+}
+
 /// What stands in a record, but for the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Entry {
@@ -191,6 +200,11 @@ impl<'a> Words<'a> {
         (10..).zip(memory).for_each(|(at, word)| self.set(at, word));
     }
 
+    /// How many have opened it.
+    pub(crate) fn opened(&self) -> u64 {
+        self.get(8)
+    }
+
     pub(crate) fn last_that_served(&self) -> u64 {
         self.get(14)
     }
@@ -215,8 +229,12 @@ impl<'a> Words<'a> {
         is_ours
     }
 
-    /// The account is free. What stands in it belongs to a cookie that never comes again.
-    pub(crate) fn free(&self, account: usize) {
+    /// The account is free, if it is that of the connection still. What stands in it belongs to a
+    /// cookie that never comes again.
+    pub(crate) fn free(&self, account: usize, cookie: u64) {
+        if self.cookie(account) != cookie {
+            return;
+        }
         self.mark(account, 0);
         self.set_last(self.cookie_at(account), 0);
     }
@@ -255,15 +273,17 @@ impl<'a> Words<'a> {
         Ok(Some(Record { entry: Entry { read, written }, state: state_and_output, output }))
     }
 
-    /// Records, by one store. `false`: there is no room for so many bytes, and nothing was
-    /// recorded. `output` is in pieces that follow each other.
-    pub(crate) fn record_next(&self, account: usize, entry: Entry, state: &[u8], output: &[u8]) -> bool {
+    /// Records, by one store, what belongs to that connection.
+    pub(crate) fn record_next(&self, account: usize, cookie: u64, entry: Entry, state: &[u8], output: &[u8]) -> Result<(), NotRecorded> {
         if state.len().saturating_add(output.len()) > self.layout.capacity {
-            return false;
+            return Err(NotRecorded::Full);
+        }
+        if self.cookie(account) != cookie {
+            return Err(NotRecorded::Closed);
         }
         let number = self.get(self.account_at(account)).wrapping_add(1);
         let place = self.place(account, number);
-        let head = [self.cookie(account), entry.read, entry.written, state.len() as u64, output.len() as u64];
+        let head = [cookie, entry.read, entry.written, state.len() as u64, output.len() as u64];
         place.iter().zip(head).for_each(|(word, value)| store(word, value));
         let bytes = place.get(RECORD_HEAD..).unwrap_or_default();
         // The word that has the end of one and the beginning of the other.
@@ -282,7 +302,7 @@ impl<'a> Words<'a> {
         }
         // From here on it counts.
         self.set_last(self.account_at(account), number);
-        true
+        Ok(())
     }
 
     /// One of the two places for records.
@@ -383,13 +403,14 @@ mod tests {
         for state in 0..=40 {
             for output in 0..=(40 - state) {
                 let entry = Entry { read: state as u64, written: output as u64 };
-                assert!(words.record_next(1, entry, &bytes[..state], &bytes[state..state + output]));
+                assert_eq!(words.record_next(1, 77, entry, &bytes[..state], &bytes[state..state + output]), Ok(()));
                 let record = words.record(1).expect("no damage").expect("a record");
                 assert_eq!(record, Record { entry, state: bytes[..state].into(), output: bytes[state..state + output].into() });
             }
         }
         let before = words.record(1);
-        assert!(!words.record_next(1, Entry::default(), &bytes, &[1]), "a byte too many");
+        assert_eq!(words.record_next(1, 77, Entry::default(), &bytes, &[1]), Err(NotRecorded::Full));
+        assert_eq!(words.record_next(1, 78, Entry::default(), &bytes, &[]), Err(NotRecorded::Closed));
         assert_eq!(words.record(1), before);
         assert_eq!(words.cookie(0), 0, "the neighbour is another one");
     }
@@ -400,10 +421,12 @@ mod tests {
         let memory = words(layout);
         let words = Words::make(&memory, layout, "any");
         assert!(words.claim(0, 1) && !words.claim(0, 2));
-        words.record_next(0, Entry { read: 3, written: 4 }, b"state", b"");
+        words.record_next(0, 1, Entry { read: 3, written: 4 }, b"state", b"").expect("room");
         words.mark(0, 9);
         words.set_blame(0, 2);
-        words.free(0);
+        words.free(0, 2);
+        assert_eq!(words.cookie(0), 1, "it is another one's");
+        words.free(0, 1);
         assert!(words.claim(0, 2));
         assert_eq!((words.record(0), words.marked_by(0), words.blame(0)), (Ok(None), 0, 0));
     }

@@ -234,12 +234,13 @@ fn a_record_of_another_connection_is_none_of_this_one() {
     drop(kept.begin());
     let ledger = kept.ledger();
     let words = ledger.book.words();
+    let cookie = cookie(&kept.connection).expect("a cookie");
     for (read, written) in [(1, 0), (0, 9)] {
         // A byte that never came, or an output whose beginning was never written.
-        assert!(words.record_next(0, Entry { read, written }, b"", b""));
+        assert_eq!(words.record_next(0, cookie, Entry { read, written }, b"", b""), Ok(()));
         let again = kept.ledger();
         assert!(matches!(again.recover(kept.connection()), Ok(Recovered::Mismatched(_))), "{read} {written}");
-        assert!(words.claim(0, sys::socket_cookie(&kept.connection).expect("a cookie")));
+        assert!(words.claim(0, cookie));
     }
 }
 
@@ -333,6 +334,37 @@ fn an_account_that_another_process_has_begun_is_found_though_this_one_has_begun_
     assert!(matches!(ledger.recover(&theirs), Ok(Recovered::Even(account)) if account.state() == b"b"));
 }
 
+/// After a roll-back the predecessor has accounts whose place the successor has given to others.
+#[test]
+fn an_account_that_another_process_has_closed_writes_into_no_other() {
+    let [mut kept, mut other] = two();
+    let mut account = kept.begin();
+    kept.peer.write_all(b"first").expect("a write");
+    kept.arrives(5);
+    let successor = kept.ledger();
+    let Ok(Recovered::Even(theirs)) = successor.recover(kept.connection.try_clone().expect("a duplicate")) else { panic!("not even") };
+    successor.book.free_account(0, cookie(&theirs.into_connection()).expect("a cookie"));
+    drop(successor.begin(other.connection(), b"other").expect("an account"));
+    for result in [account.advance(&mut [0; 8], work).map(drop), account.push(|_| Ok(())).map(drop), account.flush().map(drop)] {
+        let error = result.expect_err("it is closed");
+        assert!(error.to_string().contains("closed by another process"), "{error}");
+    }
+    drop(account.close());
+    assert!(matches!(kept.ledger().recover(other.connection()), Ok(Recovered::Even(account)) if account.state() == b"other"));
+    other.peer.write_all(b"x").expect("a write");
+}
+
+#[test]
+fn a_process_that_serves_on_after_a_failed_successor_is_one_that_has_served() {
+    let kept = two();
+    let serving = kept[0].ledger();
+    serving.serves();
+    drop(kept[0].ledger());
+    assert!(!kept[0].ledger().book.has_served_before());
+    serving.serves();
+    assert!(kept[0].ledger().book.has_served_before());
+}
+
 #[test]
 fn what_is_no_ledger_or_has_no_position_is_refused_with_a_reason() {
     for name in ["", "a name that is longer than thirty-two", "a\0b"] {
@@ -379,10 +411,10 @@ fn two() -> [Kept; 2] {
 }
 
 /// The judgement, and whether each of the two goes on.
-fn judged(kept: &[Kept; 2], cause: Cause) -> (Judgement, [bool; 2]) {
+fn judged(kept: &[Kept; 2], end: Exit) -> (Judgement, [bool; 2]) {
     let ledger = kept[0].ledger();
-    let judgement = ledger.judge(cause).expect("a judgement");
-    assert_eq!(ledger.judge(Cause::Own).expect("the same"), judgement);
+    let judgement = ledger.judge(end).expect("a judgement");
+    assert_eq!(ledger.judge(Exit::Signal(libc::SIGSEGV)).expect("the same"), judgement);
     let goes_on = kept.each_ref().map(|kept| matches!(ledger.recover(kept.connection()), Ok(Recovered::Even(_))));
     (judgement, goes_on)
 }
@@ -391,15 +423,15 @@ fn judged(kept: &[Kept; 2], cause: Cause) -> (Judgement, [bool; 2]) {
 fn who_was_in_hand_at_a_crash_is_dropped_and_nobody_else() {
     let kept = two();
     ended_with(&kept, [false, true], true);
-    let (judgement, goes_on) = judged(&kept, Cause::Own);
-    assert_eq!((judgement.keep, judgement.is_strike, judgement.strikes), (Keep::NotSuspects, false, 0));
+    let (judgement, goes_on) = judged(&kept, Exit::Signal(libc::SIGSEGV));
+    assert_eq!((judgement.scope, judgement.is_strike, judgement.strikes), (Scope::NotSuspects, false, 0));
     assert_eq!(judgement.in_hand, [sys::socket_cookie(&kept[1].connection).expect("a cookie")]);
     assert_eq!(goes_on, [true, false]);
     let mut end = &kept[1].peer;
     assert_eq!(end.read(&mut [0]).expect("an end"), 0, "its peer is told");
     ended_with(&kept, [false, false], true);
-    let (judgement, goes_on) = judged(&kept, Cause::Own);
-    assert_eq!((judgement.keep, judgement.is_strike, goes_on[0]), (Keep::All, true, true), "the mark is gone");
+    let (judgement, goes_on) = judged(&kept, Exit::Signal(libc::SIGSEGV));
+    assert_eq!((judgement.scope, judgement.is_strike, goes_on[0]), (Scope::All, true, true), "the mark is gone");
 }
 
 #[test]
@@ -407,8 +439,8 @@ fn ends_from_outside_drop_nobody() {
     let kept = two();
     for _ in 0..10 {
         ended_with(&kept, [true, true], false);
-        let (judgement, goes_on) = judged(&kept, Cause::Outside);
-        assert_eq!((judgement.keep, judgement.strikes, goes_on), (Keep::All, 0, [true, true]));
+        let (judgement, goes_on) = judged(&kept, Exit::Signal(libc::SIGKILL));
+        assert_eq!((judgement.scope, judgement.strikes, goes_on), (Scope::All, 0, [true, true]));
         assert_eq!(judgement.in_hand.len(), 2);
     }
 }
@@ -417,21 +449,21 @@ fn ends_from_outside_drop_nobody() {
 fn where_nobody_knows_the_cause_two_ends_drop_the_one_that_was_in_hand_at_both() {
     let kept = two();
     ended_with(&kept, [true, false], true);
-    assert_eq!(judged(&kept, Cause::Unknown).1, [true, true]);
+    assert_eq!(judged(&kept, Exit::Unknown).1, [true, true]);
     ended_with(&kept, [true, true], true);
-    let (judgement, goes_on) = judged(&kept, Cause::Unknown);
-    assert_eq!((judgement.keep, goes_on), (Keep::NotSuspects, [false, true]));
+    let (judgement, goes_on) = judged(&kept, Exit::Unknown);
+    assert_eq!((judgement.scope, goes_on), (Scope::NotSuspects, [false, true]));
 }
 
 #[test]
 fn crashes_with_nobody_in_hand_drop_the_connections_at_the_second_and_all_state() {
     let kept = two();
-    for (keep, goes_on, strikes) in
-        [(Keep::All, [true, true], 1), (Keep::NotStreams, [false, false], 2), (Keep::Listeners, [false, false], 3)]
+    for (scope, goes_on, strikes) in
+        [(Scope::All, [true, true], 1), (Scope::NotStreams, [false, false], 2), (Scope::Listeners, [false, false], 3)]
     {
         ended_with(&kept, [false, false], true);
-        let (judgement, found) = judged(&kept, Cause::Own);
-        assert_eq!((judgement.keep, found, judgement.strikes), (keep, goes_on, strikes));
+        let (judgement, found) = judged(&kept, Exit::Signal(libc::SIGSEGV));
+        assert_eq!((judgement.scope, found, judgement.strikes), (scope, goes_on, strikes));
     }
     assert_eq!(kept[0].ledger().free(), 3, "it is empty");
 }

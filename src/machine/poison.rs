@@ -18,8 +18,7 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 
 /// Whose doing the end of a process was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Cause {
+pub enum Doing {
     /// Its own: a fault, an abort, a panic, an exit status that says so.
     Own,
     /// The kernel has ended it because memory was short: its own doing, but not surely that of what
@@ -31,14 +30,14 @@ pub enum Cause {
     Unknown,
 }
 
-impl From<Exit> for Cause {
-    fn from(exit: Exit) -> Cause {
+impl From<Exit> for Doing {
+    fn from(exit: Exit) -> Doing {
         match exit {
-            Exit::Code(0) => Cause::Outside,
-            Exit::Signal(signal) if [SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2].contains(&signal) => Cause::Outside,
-            Exit::Code(_) | Exit::Signal(_) => Cause::Own,
-            Exit::OutOfMemory => Cause::Memory,
-            Exit::Unknown => Cause::Unknown,
+            Exit::Code(0) => Doing::Outside,
+            Exit::Signal(signal) if [SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2].contains(&signal) => Doing::Outside,
+            Exit::Code(_) | Exit::Signal(_) => Doing::Own,
+            Exit::OutOfMemory => Doing::Memory,
+            Exit::Unknown => Doing::Unknown,
         }
     }
 }
@@ -54,10 +53,10 @@ pub enum Suspects {
     Again,
 }
 
-/// What of that which was kept the next process goes on with. The listeners stay in any case.
+/// With what of that which was kept the next process goes on. The listeners stay in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Keep {
+pub enum Scope {
     /// All of it.
     All,
     /// All but the connections that were in hand.
@@ -71,8 +70,8 @@ pub enum Keep {
 /// What the rules say of an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ruling {
-    /// What the next process goes on with.
-    pub keep: Keep,
+    /// With what the next process goes on.
+    pub scope: Scope,
     /// The end is counted.
     pub is_strike: bool,
     /// Who was in hand is remembered: at another such end they are dropped.
@@ -82,21 +81,21 @@ pub struct Ruling {
 /// The rules, with what they remember.
 ///
 // table:begin
-/// | cause   | in hand | had served | strikes    | goes on with                         | remembered |
-/// | ---     | ---     | ---        | ---        | ---                                  | --- |
-/// | Own     | None    |            | one more   | All, then NotStreams, then Listeners | |
-/// | Own     | New     |            |            | NotSuspects                          | |
-/// | Own     | Again   |            |            | NotSuspects                          | |
-/// | Memory  | None    |            | one more   | All, then NotStreams, then Listeners | |
-/// | Memory  | New     |            | one more   | All, then NotStreams, then Listeners | yes |
-/// | Memory  | Again   |            |            | NotSuspects                          | |
-/// | Outside | None    |            |            | All                                  | |
-/// | Outside | New     |            |            | All                                  | |
-/// | Outside | Again   |            |            | All                                  | |
-/// | Unknown | None    | no         | one more   | All, then NotStreams, then Listeners | |
-/// | Unknown | None    | yes        | begin anew | All                                  | |
-/// | Unknown | New     |            |            | All                                  | yes |
-/// | Unknown | Again   |            |            | NotSuspects                          | |
+/// | whose doing | in hand | had served | strikes    | goes on with                         | remembered |
+/// | ---         | ---     | ---        | ---        | ---                                  | --- |
+/// | Own         | None    |            | one more   | All, then NotStreams, then Listeners | |
+/// | Own         | New     |            |            | NotSuspects                          | |
+/// | Own         | Again   |            |            | NotSuspects                          | |
+/// | Memory      | None    |            | one more   | All, then NotStreams, then Listeners | |
+/// | Memory      | New     |            | one more   | All, then NotStreams, then Listeners | yes |
+/// | Memory      | Again   |            |            | NotSuspects                          | |
+/// | Outside     | None    |            |            | All                                  | |
+/// | Outside     | New     |            |            | All                                  | |
+/// | Outside     | Again   |            |            | All                                  | |
+/// | Unknown     | None    | no         | one more   | All, then NotStreams, then Listeners | |
+/// | Unknown     | None    | yes        | begin anew | All                                  | |
+/// | Unknown     | New     |            |            | All                                  | yes |
+/// | Unknown     | Again   |            |            | NotSuspects                          | |
 // table:end
 ///
 /// A strike leads on: the first keeps all, since nobody is to blame; the second drops connections
@@ -125,23 +124,23 @@ impl Poison {
     }
 
     /// Judges an end. `has_served`: the process that has ended had come so far that it served.
-    pub fn judge(&mut self, now: Duration, cause: Cause, suspects: Suspects, has_served: bool) -> Ruling {
-        let ruling = |keep, remember| Ruling { keep, is_strike: false, remember };
-        match (cause, suspects) {
+    pub fn judge(&mut self, now: Duration, doing: Doing, suspects: Suspects, has_served: bool) -> Ruling {
+        let ruling = |scope, remember| Ruling { scope, is_strike: false, remember };
+        match (doing, suspects) {
             // It says nothing about anybody.
-            (Cause::Outside, _) => ruling(Keep::All, false),
-            (Cause::Own, Suspects::New | Suspects::Again) => ruling(Keep::NotSuspects, false),
+            (Doing::Outside, _) => ruling(Scope::All, false),
+            (Doing::Own, Suspects::New | Suspects::Again) => ruling(Scope::NotSuspects, false),
             // Twice is no chance.
-            (Cause::Memory | Cause::Unknown, Suspects::Again) => ruling(Keep::NotSuspects, false),
-            (Cause::Unknown, Suspects::New) => ruling(Keep::All, true),
-            (Cause::Unknown, Suspects::None) if has_served => {
+            (Doing::Memory | Doing::Unknown, Suspects::Again) => ruling(Scope::NotSuspects, false),
+            (Doing::Unknown, Suspects::New) => ruling(Scope::All, true),
+            (Doing::Unknown, Suspects::None) if has_served => {
                 // What is kept can be served.
                 self.strikes = 0;
-                ruling(Keep::All, false)
+                ruling(Scope::All, false)
             }
-            (Cause::Own | Cause::Unknown, Suspects::None) => self.strike(now, false),
+            (Doing::Own | Doing::Unknown, Suspects::None) => self.strike(now, false),
             // It may be another one each time, and none of them to blame.
-            (Cause::Memory, Suspects::None | Suspects::New) => self.strike(now, suspects == Suspects::New),
+            (Doing::Memory, Suspects::None | Suspects::New) => self.strike(now, suspects == Suspects::New),
         }
     }
 
@@ -149,11 +148,11 @@ impl Poison {
         let is_apart = now.saturating_sub(self.last) >= WINDOW;
         self.strikes = if is_apart { 1 } else { self.strikes.saturating_add(1) };
         self.last = now;
-        let keep = match self.strikes {
-            0 | 1 => Keep::All,
-            2 => Keep::NotStreams,
-            _ => Keep::Listeners,
+        let scope = match self.strikes {
+            0 | 1 => Scope::All,
+            2 => Scope::NotStreams,
+            _ => Scope::Listeners,
         };
-        Ruling { keep, is_strike: true, remember }
+        Ruling { scope, is_strike: true, remember }
     }
 }

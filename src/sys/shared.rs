@@ -70,7 +70,7 @@ impl Deref for SharedMemory {
 
     fn deref(&self) -> &[AtomicU64] {
         // SAFETY: the mapping begins at a page, has so many words and is ours until it is dropped. The seals promise that the file behind
-        // it does not become shorter. Whoever else writes to it does so through the kernel or a mapping of its own: an atomic word may
+        // it does not become shorter. Others write to it through the kernel or a mapping of its own: an atomic word may
         // change at any time.
         unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.words.get()) }
     }

@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
-use pollflip::Ledger;
-use pollflip::ledger::{Account, Advance, Cause, Recovered};
+use pollflip::ledger::{Account, Advance, Recovered};
+use pollflip::{Exit, Ledger};
 
 use crate::child::{BOTH, Verdict, claim, in_child};
 
@@ -28,7 +28,7 @@ fn tries_all(ledger: &Ledger, mut account: Account<TcpStream>, other: &TcpStream
     is_refused(ledger.begin(other, b""), "it begins")?;
     is_refused(ledger.recover(account.connection()), "it recovers")?;
     is_refused(ledger.close_unclaimed(), "it closes the unclaimed")?;
-    is_refused(ledger.judge(Cause::Own), "it judges")?;
+    is_refused(ledger.judge(Exit::Unknown), "it judges")?;
     ledger.serves();
     std::mem::forget(account.in_hand());
     // Shut down, it would be so for its parent too.

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use pollflip::ledger::{Account, Advance, Draft, Keep, Ledger, Recovered};
+use pollflip::ledger::{Account, Advance, Draft, Ledger, Recovered, Scope};
 use pollflip::{Error, Event, Inheritance, Keeper, RestartConfig, Restarter};
 
 /// Where the service listens for restarts, and puts its address and what it has to say.
@@ -134,8 +134,8 @@ impl Server {
     /// Goes on with what the process before has left, if it was killed.
     fn recover(&mut self, restarter: &mut Restarter) -> io::Result<()> {
         let Some(mut survivors) = restarter.survivors() else { return Ok(()) };
-        let judgement = self.ledger.judge(survivors.cause().into())?;
-        if !judgement.is_strike && judgement.keep != Keep::All {
+        let judgement = self.ledger.judge(survivors.cause())?;
+        if !judgement.is_strike && judgement.scope != Scope::All {
             survivors.absolve();
         }
         say(&format!("after {:?} {}", survivors.cause(), survivors.strikes()));
@@ -162,14 +162,7 @@ impl Server {
             Recovered::Even(account) | Recovered::Behind(account) => account,
             Recovered::Untouched(stream) => self.ledger.begin(stream, &0u64.to_ne_bytes())?,
             other => {
-                let stream = match other {
-                    Recovered::Unrecorded { connection, .. } => connection,
-                    Recovered::Mismatched(stream) | Recovered::Over(stream) | Recovered::Dropped(stream) | Recovered::Unknown(stream) => {
-                        stream
-                    }
-                    _ => unreachable!("another outcome"),
-                };
-                self.keeper.forget_stream(&stream);
+                self.keeper.forget_stream(&other.into_connection());
                 return Ok(());
             }
         };

@@ -7,8 +7,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::libc::{SIGKILL, SIGSEGV};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use pollflip::ledger::{Cause, Ledger, Recovered, cookie};
+use pollflip::Exit;
+use pollflip::ledger::{Ledger, Recovered, cookie};
 
 pub(crate) const NAME: &str = "fuzz";
 /// Where the table of cookies begins, by the layout of version 1.
@@ -30,11 +32,11 @@ pub(crate) fn connection() -> (TcpStream, TcpStream) {
     (peer, listener.accept().expect("a connection").0)
 }
 
-/// The first byte says which cause the end has; the rest is the file. If it opens, all accounts that
+/// The first byte says how the last process has ended; the rest is the file. If it opens, all accounts that
 /// there can be are made those of a connection, and that is recovered and used.
 pub(crate) fn any_bytes(data: &[u8]) {
-    let Some((cause, bytes)) = data.split_first() else { return };
-    let cause = [Cause::Own, Cause::Memory, Cause::Outside, Cause::Unknown][usize::from(cause % 4)];
+    let Some((end, bytes)) = data.split_first() else { return };
+    let end = [Exit::Signal(SIGSEGV), Exit::OutOfMemory, Exit::Signal(SIGKILL), Exit::Unknown][usize::from(end % 4)];
     let file = memory_file(bytes);
     let write = File::from(file.try_clone().expect("a duplicate"));
     let (peer, socket) = connection();
@@ -56,7 +58,7 @@ pub(crate) fn any_bytes(data: &[u8]) {
         }
     }
     let Ok(ledger) = Ledger::open(NAME, file) else { return };
-    let judgement = ledger.judge(cause).expect("a judgement");
+    let judgement = ledger.judge(end).expect("a judgement");
     assert!(judgement.in_hand.len() <= ledger.accounts());
     let again = || ledger.recover(socket.try_clone().expect("a duplicate"));
     if let Ok(Recovered::Even(mut account) | Recovered::Behind(mut account)) = again() {
