@@ -435,7 +435,7 @@
 //! | --- | --- |
 //! | memory | the successor needs its own, from nothing: it shares none with its predecessor. State that is handed over in blobs is there once, as memory files, and once more where the successor copies it |
 //! | `MemoryMax=`, a container's limit | the memory of one process twice, the state, and what the page cache needs |
-//! | descriptors of the predecessor (`LimitNOFILE=`) | each named socket twice, once for the program and once to pass it on; the six or so of the restarter; and some hundred more while state goes over |
+//! | descriptors of the predecessor (`LimitNOFILE=`) | each named socket twice, once for the program and once to pass it on; the six or so of the restarter; while state goes over some hundred more, and with [`Handover::fds`](crate::Handover::fds) none unless the successor is slow to read |
 //! | descriptors of the successor | the named sockets twice, and all connections that it is given |
 //! | processes (`TasksMax=`, `LimitNPROC=`) | those of one process twice, and once more for each generation that still drains |
 //! | connections to databases and the like | both processes hold theirs until the predecessor has ended |

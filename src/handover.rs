@@ -287,12 +287,40 @@ impl Handover {
     ///
     /// What the attempt would have failed with.
     pub fn rehearse(save: impl FnOnce(Handover)) -> Result<Inheritance, Failure> {
-        let failed = |error: io::Error| Failure::Handover(error.to_string());
-        let (ours, theirs) = Lifeline::pair().map_err(failed)?;
-        let (ours, theirs) = (Arc::new(ours), Lifeline::from(theirs));
-        let (handover, mailbox) = Handover::new(ours.clone(), None, None);
-        save(handover);
-        receive_all(&ours, &theirs, &mailbox, Collected::default())
+        rehearse_with(save, Collected::default(), |_| Ok(()))
+    }
+
+    /// The same for a program that takes each descriptor as it comes: what `save` gives goes to `each` as
+    /// [`receive_each`](crate::Predecessor::receive_each) hands it out, and the blobs are returned.
+    ///
+    /// ```
+    /// use pollflip::{Arrival, Handover};
+    /// # let player = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    /// let mut names = Vec::new();
+    /// let mut rest = Handover::rehearse_each(
+    ///     |mut handover| {
+    ///         handover.bytes("world.v1", b"12 34").expect("it is taken");
+    ///         handover.fds([("player/7", &player)]).expect("it is taken");
+    ///         handover.send();
+    ///     },
+    ///     |arrival| {
+    ///         if let Arrival::Given(name, _descriptor) = arrival {
+    ///             names.push(name);
+    ///         }
+    ///         Ok(())
+    ///     },
+    /// ).expect("a handover");
+    /// assert_eq!(names, ["player/7"]);
+    /// assert_eq!(rest.bytes("world.v1").unwrap().unwrap(), b"12 34");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the attempt would have failed with.
+    pub fn rehearse_each(save: impl FnOnce(Handover), each: impl FnMut(Arrival) -> io::Result<()>) -> Result<Inheritance, Failure> {
+        let mut collected = Collected::default();
+        collected.take_as_they_come(true);
+        rehearse_with(save, collected, each)
     }
 
     fn give(&mut self, name: &str, kind: OpKind, descriptor: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<()> {
@@ -315,8 +343,26 @@ impl Handover {
     }
 }
 
+fn rehearse_with(
+    save: impl FnOnce(Handover),
+    collected: Collected,
+    each: impl FnMut(Arrival) -> io::Result<()>,
+) -> Result<Inheritance, Failure> {
+    let (ours, theirs) = Lifeline::pair().map_err(|error| Failure::Handover(error.to_string()))?;
+    let (ours, theirs) = (Arc::new(ours), Lifeline::from(theirs));
+    let (handover, mailbox) = Handover::new(ours.clone(), None, None);
+    save(handover);
+    receive_all(&ours, &theirs, &mailbox, collected, each)
+}
+
 /// What is handed over, as a successor gets it that sits in the same process.
-pub(crate) fn receive_all(ours: &Lifeline, theirs: &Lifeline, mailbox: &Mailbox, mut collected: Collected) -> Result<Inheritance, Failure> {
+pub(crate) fn receive_all(
+    ours: &Lifeline,
+    theirs: &Lifeline,
+    mailbox: &Mailbox,
+    mut collected: Collected,
+    mut each: impl FnMut(Arrival) -> io::Result<()>,
+) -> Result<Inheritance, Failure> {
     loop {
         ours.flush();
         if let Some(error) = ours.take_failure() {
@@ -328,7 +374,10 @@ pub(crate) fn receive_all(ours: &Lifeline, theirs: &Lifeline, mailbox: &Mailbox,
                 Incoming::Garbage(why) => Err(why),
                 Incoming::Closed => Err("the lifeline was closed".into()),
             };
-            if complete.map_err(Failure::Handover)? {
+            let is_complete = complete.map_err(Failure::Handover)?;
+            let taken = collected.take_arrivals().into_iter().try_for_each(&mut each);
+            taken.map_err(|error| Failure::Refused(wire::line(&format!("the state cannot be taken over: {error}"))))?;
+            if is_complete {
                 return Ok(collected.finish());
             }
         }

@@ -452,7 +452,7 @@ impl Handover {
         collected.ask();
         let (handover, mailbox) = Handover::new(ours.clone(), None, Some(copying.freeze()));
         save(handover);
-        let inheritance = receive_all(&ours, &theirs, &mailbox, collected)?;
+        let inheritance = receive_all(&ours, &theirs, &mailbox, collected, |_| Ok(()))?;
         drop(precopy);
         Ok((arrivals, inheritance))
     }

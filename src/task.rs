@@ -245,6 +245,9 @@ impl RestartTask {
     /// A thread waits until the state is there. If the future is dropped before, that thread waits on:
     /// the next call resolves with what the thread gets, and the limit of that call does not count.
     ///
+    /// A program that takes each connection as it comes calls [`receive_each`](crate::Predecessor::receive_each) on a
+    /// thread of its own.
+    ///
     /// # Errors
     ///
     /// Those of [`Predecessor::receive`](crate::Predecessor::receive); and the thread cannot be started.

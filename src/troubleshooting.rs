@@ -81,6 +81,7 @@
 //! | bytes are lost or come twice | the program went on reading or writing after [`StateRequested`](crate::Event::StateRequested) | freeze: nothing is read, written or accepted until `Failed` or `Resumed` |
 //! | answers are cut off | what was read and not answered, or answered and not written, was not saved | it is state: save it with the connection |
 //! | "Too many open files" | there is no room for the descriptors that are under way | [memory and descriptors](crate::guide#memory-and-descriptors-for-two-processes) |
+//! | "what is handed over is held twice for a moment" | the predecessor is near its limit of descriptors | [`Handover::fds`](crate::Handover::fds) duplicates only what must wait; most can go [ahead](crate::Precopy); or raise the limit |
 //! | "dropped the Handover without sending it" | the release that serves does not handle [`StateRequested`](crate::Event::StateRequested), or saving has failed halfway | handle it from the first release on, if only to [`send`](crate::Handover::send) nothing; out of a release that does not, stop and start the service once |
 //! | "after the successor had been given the sockets" | a socket was bound or removed while the successor started | ask for the restart again |
 //! | the successor cannot read the state | the format has changed | a version in the name of the blob; [`Handover::rehearse`](crate::Handover::rehearse) in the program's tests |

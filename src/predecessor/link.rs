@@ -319,10 +319,14 @@ impl Link {
             let arrivals = self.received().collected.take_arrivals();
             if !arrivals.is_empty() {
                 // The predecessor gives more meanwhile, and what is here by now is in time.
-                if let Err(error) = arrivals.into_iter().try_for_each(&mut each) {
-                    self.cannot_use(error.to_string());
+                let Err(error) = arrivals.into_iter().try_for_each(&mut each) else { continue };
+                let is_here = self.takeover.has_state();
+                self.cannot_use(error.to_string());
+                if is_here {
+                    // All of it had come before: that it cannot be used is no news of what comes.
+                    self.refuse(&format!("the state cannot be taken over: {error}"));
                 }
-                continue;
+                return Err(self.unusable_state());
             }
             if let Some(inheritance) = self.take_state() {
                 return Ok(inheritance);

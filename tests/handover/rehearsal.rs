@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-use pollflip::{Blob, Failure, Handover};
+use pollflip::{Arrival, Blob, Failure, Handover};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::hub::wait_until;
@@ -20,6 +20,8 @@ trials![
     a_rehearsal_can_be_filled_on_another_thread,
     a_rehearsal_takes_more_than_the_kernel_takes_at_once,
     whatever_is_given_in_whatever_way_arrives_once,
+    a_rehearsal_hands_each_descriptor_out_and_keeps_the_blobs,
+    a_rehearsal_of_a_program_that_cannot_use_what_comes_fails_as_the_attempt_would,
     a_rehearsal_of_what_the_kernel_refuses_in_the_end_says_so,
     what_was_taken_is_gone_and_what_was_not_is_listed,
     a_connection_has_no_bytes_and_stays,
@@ -147,6 +149,40 @@ fn whatever_is_given_in_whatever_way_arrives_once() {
             let bytes = inheritance.bytes(&name).expect("a file").expect("its name");
             assert_eq!(bytes, format!("file {file}").as_bytes(), "seed {seed}");
         }
+    }
+}
+
+fn a_rehearsal_hands_each_descriptor_out_and_keeps_the_blobs() {
+    let file = memory("here");
+    let mut arrived = Vec::new();
+    let save = |mut handover: Handover| {
+        handover.fd("first", &file).expect("a good name");
+        handover.bytes("blob", b"there").expect("a good name");
+        handover.fds((0..1000).map(|number| (number.to_string(), &file))).expect("good names");
+        handover.fd("last", &file).expect("a good name");
+        handover.send();
+    };
+    let inheritance = Handover::rehearse_each(save, |arrival| {
+        let Arrival::Given(name, descriptor) = arrival else { panic!("{arrival:?}") };
+        assert!(File::from(descriptor).metadata().expect("a file").len() == 4);
+        arrived.push(name);
+        Ok(())
+    });
+    let mut inheritance = inheritance.expect("nothing to fail");
+    let all = ["first".into()].into_iter().chain((0..1000).map(|number| number.to_string())).chain(["last".into()]);
+    assert!(arrived.into_iter().eq(all), "in the order in which they were given");
+    assert_eq!(inheritance.names(), ["blob"]);
+    assert_eq!(inheritance.bytes("blob").expect("a blob").as_deref(), Some(&b"there"[..]));
+}
+
+fn a_rehearsal_of_a_program_that_cannot_use_what_comes_fails_as_the_attempt_would() {
+    let save = |mut handover: Handover| {
+        handover.fds(["a", "b"].map(|name| (name, std::io::stdin()))).expect("good names");
+        handover.send();
+    };
+    match Handover::rehearse_each(save, |_| Err(std::io::Error::other("no\nroom"))) {
+        Err(Failure::Refused(why)) => assert_eq!(why, "the state cannot be taken over: no room"),
+        other => panic!("{other:?}"),
     }
 }
 
