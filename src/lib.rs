@@ -177,12 +177,12 @@
 //! | example | shows |
 //! | --- | --- |
 //! | `hello` | the smallest server; it prints what becomes of each restart |
-//! | `live_connections` | connections handed over with their state, in one file, with a rehearsal as its test |
+//! | `live_connections` | connections that go ahead of the freeze, and their state, in one file, with a rehearsal as its test |
 //! | `comes_back` | the smallest server that comes back from `kill -9` with its connections |
 //! | `restarter` | an echo server with `restart` and `status` subcommands |
 //! | `zero_downtime` | an HTTP server under load |
 //! | `game_loop` | 60 Hz, polled once a frame; prints the frame times with and without restarts |
-//! | `game_server` | ten thousand live connections and their state handed over |
+//! | `game_server` | ten thousand live connections and their state: how long the pause is, with pre-copy and without |
 //! | `kill_me` | a thousand live connections that go on after each `kill -9` |
 //! | `tcp_proxy` | a proxy that drains its connections under a time limit |
 //! | `any_executor` | the task in tokio's `select!` and in smol |

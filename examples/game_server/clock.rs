@@ -8,6 +8,11 @@ use std::time::Duration;
 /// The steps of a restart, in their order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Moment {
+    /// The old process begins to give players ahead of the freeze.
+    Copying,
+    /// It has given all that there were: a figure for the players, and one for each piece, which is
+    /// how many nanoseconds it has held the loop.
+    Copied,
     /// The old process: the state was asked for, and nothing moves any more.
     Frozen,
     /// The old process has given everything.
@@ -24,7 +29,9 @@ pub(crate) enum Moment {
     Thawed,
 }
 
-const NAMES: [(Moment, &str); 7] = [
+const NAMES: [(Moment, &str); 9] = [
+    (Moment::Copying, "copying"),
+    (Moment::Copied, "copied"),
     (Moment::Frozen, "frozen"),
     (Moment::Collected, "collected"),
     (Moment::Received, "received"),
@@ -38,18 +45,36 @@ pub(crate) fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
 }
 
-/// Prints `MOMENT PID NANOSECONDS`.
-pub(crate) fn tell(moment: Moment) {
-    let name = NAMES.iter().find(|(known, _)| *known == moment).map_or("", |(_, name)| name);
-    // The reader of this may be gone.
-    let _ = writeln!(io::stdout(), "{name} {} {}", process::id(), now().as_nanos());
+/// A moment that was told of.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) moment: Moment,
+    pub(crate) at: Duration,
+    pub(crate) figures: Vec<u64>,
 }
 
-/// What [`tell`] has printed.
-pub(crate) fn read(line: &str) -> Option<(Moment, Duration)> {
+pub(crate) fn tell(moment: Moment) {
+    tell_with(moment, &[]);
+}
+
+/// Prints `MOMENT PID NANOSECONDS FIGURES`.
+pub(crate) fn tell_with(moment: Moment, figures: &[u64]) {
+    let name = NAMES.iter().find(|(known, _)| *known == moment).map_or("", |(_, name)| name);
+    let mut line = format!("{name} {} {}", process::id(), now().as_nanos());
+    for figure in figures {
+        line.push(' ');
+        line.push_str(&figure.to_string());
+    }
+    // The reader of this may be gone.
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// What [`tell_with`] has printed.
+pub(crate) fn read(line: &str) -> Option<Told> {
     let mut words = line.split(' ');
     let name = words.next()?;
     let (moment, _) = NAMES.iter().find(|(_, known)| *known == name)?;
-    let nanoseconds = words.nth(1)?;
-    Some((*moment, Duration::from_nanos(nanoseconds.parse().ok()?)))
+    let mut numbers = words.skip(1).map_while(|word| word.parse().ok());
+    let at = Duration::from_nanos(numbers.next()?);
+    Some(Told { moment: *moment, at, figures: numbers.collect() })
 }

@@ -9,6 +9,7 @@
 
 mod client;
 mod clock;
+mod copying;
 mod crowd;
 mod loopback;
 mod player;
@@ -40,6 +41,8 @@ usage: game_server [OPTIONS]
   --visitors N      players who come, stay for 250 ms and go, a second (0)
   --state WAY       how the states of the players go over (written):
                     written: written down; shared: the memory file they are kept in
+  --precopy WAY     connections go ahead, while the server serves them (yes), or all
+                    at the freeze (no)
   --wrong WAY       at the end a restart by a successor that touches connections
                     before it may: read, write; the run must see it and fail
 
@@ -47,12 +50,13 @@ usage: game_server serve [OPTIONS]
   --listen ADDRESS  players connect here (127.0.0.1:7777); port 0 is any
   --socket PATH     coordination socket (game_server.sock)
   --state WAY       written or shared (written)
+  --precopy WAY     yes or no (yes)
   --fail PATH       a successor that finds this file does as it says: exit, refuse,
                     read, write
 
 The pause of a restart is the longest that a player has waited for an answer, or
-that nobody was told anything, while the server was frozen or about it; server_ms
-is from the freeze to the grant. The maximum is over the tries that fail as well.
+that nobody was told anything, of those times that touch the freeze; server_ms is
+from the freeze to the grant. A try that fails lasts until its successor has ended.
 The exit status is 0 if nothing was lost, 1 if something was, 2 for wrong usage.
 RUST_LOG=info shows what the servers log.";
 
@@ -103,14 +107,14 @@ fn check_limit(options: &run::Options) -> Result<(), String> {
              is {limit}: raise it (as root `ulimit -n {needed}`, for a service `LimitNOFILE={needed}`), or take fewer --players",
         ));
     }
-    if limit < 2 * players {
+    // What goes ahead waits for room with its connection; at the freeze all goes, and what waits then is held twice.
+    if !options.precopy && limit < 2 * players {
         eprintln!("game_server: with a limit of {limit} descriptors a restart fails if the successor is slow to take the players");
     }
     Ok(())
 }
 
-/// Takes as many descriptors as this process may have. While a handover is under way that can be more than there are players: what the
-/// successor has not read yet is held twice.
+/// Takes as many descriptors as this process may have.
 fn raise_limit() -> Result<u64, String> {
     let raise = || {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -127,7 +131,7 @@ fn parse_arguments(arguments: Parser) -> Result<Command, lexopt::Error> {
 }
 
 fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
-    let mut options = run::Options { players: 10_000, restarts: 5, visitors: 0, wrong: None, shared: false };
+    let mut options = run::Options { players: 10_000, restarts: 5, visitors: 0, wrong: None, shared: false, precopy: true };
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
@@ -136,6 +140,7 @@ fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             Arg::Long("wrong") => options.wrong = Some(arguments.value()?.string()?),
             Arg::Long("visitors") => options.visitors = arguments.value()?.parse()?,
             Arg::Long("state") => options.shared = is_shared(arguments.value()?.string()?)?,
+            Arg::Long("precopy") => options.precopy = is_yes(arguments.value()?.string()?)?,
             other => return Err(other.unexpected()),
         }
     }
@@ -150,6 +155,7 @@ fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7777)),
         socket: PathBuf::from("game_server.sock"),
         shared: false,
+        precopy: true,
         fail: None,
     };
     arguments.next()?; // the word "serve"
@@ -159,6 +165,7 @@ fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             Arg::Long("listen") => options.listen = arguments.value()?.parse()?,
             Arg::Long("socket") => options.socket = arguments.value()?.into(),
             Arg::Long("state") => options.shared = is_shared(arguments.value()?.string()?)?,
+            Arg::Long("precopy") => options.precopy = is_yes(arguments.value()?.string()?)?,
             Arg::Long("fail") => options.fail = Some(arguments.value()?.into()),
             other => return Err(other.unexpected()),
         }
@@ -171,5 +178,13 @@ fn is_shared(way: String) -> Result<bool, lexopt::Error> {
         "written" => Ok(false),
         "shared" => Ok(true),
         _ => Err(format!("the state is written or shared, not {way:?}").into()),
+    }
+}
+
+fn is_yes(way: String) -> Result<bool, lexopt::Error> {
+    match way.as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("connections go ahead, yes or no, not {way:?}").into()),
     }
 }

@@ -1,6 +1,6 @@
 //! What the run shows: a table of all tries, and one line of figures at its end.
 
-use super::clock::Moment;
+use super::clock::{Moment, Told};
 use super::crowd::Tally;
 use super::seen::{Seen, Span, lengths, quantile};
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// One restart, or one that was made to fail.
 pub(crate) struct Try {
     pub(crate) failure: Option<String>,
-    pub(crate) moments: Vec<(Moment, Duration)>,
+    pub(crate) moments: Vec<Told>,
     /// What the players have seen of it.
     pub(crate) seen: Seen,
 }
@@ -24,8 +24,8 @@ pub(crate) struct Run<'a> {
 
 pub(crate) fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
     let Run { players, tries, normal, tally } = run;
-    writeln!(out, "all times in milliseconds; the servers' side:                    the players' longest wait or silence:")?;
-    writeln!(out, "restart  collect  transfer  adopt  register  grant  in all         at the pause  at any time")?;
+    writeln!(out, "all times in milliseconds; the servers' side:                           the players' longest wait or silence:")?;
+    writeln!(out, "restart  copy  | collect  transfer  adopt  register  grant  in all  |  in the copy  at the pause  at any time")?;
     let mut number = 0;
     for one in *tries {
         number += usize::from(one.failure.is_none());
@@ -38,10 +38,12 @@ pub(crate) fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
             (Moment::Registered, Moment::Granted),
         ];
         let [collect, transfer, adopt, register, grant] = steps.map(|(from, to)| one.step(from, to));
+        let copy = one.step(Moment::Copying, Moment::Copied);
+        let in_copy = one.copy().map_or_else(String::new, |copy| format!("{:.1}", milliseconds(one.seen.longest(Some(copy)))));
         let in_all = one.pause().map_or_else(String::new, |pause| format!("{:.1}", milliseconds(pause.length())));
         writeln!(
             out,
-            "{name:>7}  {collect:>7}  {transfer:>8}  {adopt:>5}  {register:>8}  {grant:>5}  {in_all:>6}         {:12.1}  {:11.1}",
+            "{name:>7}  {copy:>5} | {collect:>7}  {transfer:>8}  {adopt:>5}  {register:>8}  {grant:>5}  {in_all:>6}  |  {in_copy:>11}  {:12.1}  {:11.1}",
             milliseconds(one.seen.longest(one.pause())),
             milliseconds(one.seen.longest(None))
         )?;
@@ -52,11 +54,39 @@ pub(crate) fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
         }
     }
     writeln!(out, "without a restart: {:.1}; {} inputs were answered in all", milliseconds(normal.longest(None)), tally.answers)?;
-    let waited = about_pauses(tries, |seen| &seen.waits);
+    let waited = about(tries, Try::pause, |seen| &seen.waits);
     writeln!(out, "waits of the {} players who waited in a pause: p50 {}", waited.len(), shown(&waited))?;
-    let left = about_pauses(tries, |seen| &seen.farewells);
+    let left = about(tries, Try::pause, |seen| &seen.farewells);
     if !left.is_empty() {
-        writeln!(out, "ends of the {} connections that ended in a pause: p50 {}", left.len(), shown(&left))?;
+        writeln!(out, "{} left in a pause; from the last answer to the end of the connection: p50 {}", left.len(), shown(&left))?;
+    }
+    let left = about(tries, Try::copy, |seen| &seen.farewells);
+    if !left.is_empty() {
+        writeln!(out, "{} left in a copy; from the last answer to the end of the connection: p50 {}", left.len(), shown(&left))?;
+    }
+    let copies: Vec<_> =
+        tries.iter().filter_map(|one| Some((one.copy()?.length(), one.told(Moment::Copied)?.figures.as_slice()))).collect();
+    if !copies.is_empty() {
+        let mut pieces: Vec<_> =
+            copies.iter().flat_map(|(_, figures)| figures.iter().skip(1)).map(|one| Duration::from_nanos(*one)).collect();
+        pieces.sort_unstable();
+        let mut each: Vec<_> = copies.iter().filter_map(|(length, figures)| length.checked_div(*figures.first()? as u32)).collect();
+        each.sort_unstable();
+        let mut worst: Vec<_> =
+            copies.iter().filter_map(|(_, figures)| figures.iter().skip(1).max().copied()).map(Duration::from_nanos).collect();
+        worst.sort_unstable();
+        let each = milliseconds(quantile(&each, 0.5)) * 1000.0;
+        writeln!(
+            out,
+            "{} copies, {each:.2} µs a player; so long each of the {} pieces has held the old loop: p50 {:.2}, p99 {:.2}; the longest of a \
+             copy: p50 {:.2}, max {:.2}",
+            copies.len(),
+            pieces.len(),
+            milliseconds(quantile(&pieces, 0.5)),
+            milliseconds(quantile(&pieces, 0.99)),
+            milliseconds(quantile(&worst, 0.5)),
+            milliseconds(quantile(&worst, 1.0)),
+        )?;
     }
     if let Some(why) = &tally.why {
         writeln!(out, "the first that was disconnected: {why}")?;
@@ -73,21 +103,22 @@ pub(crate) fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
     writeln!(
         out,
         "\nplayers={players} restarts={} disconnected={} out_of_sequence={} pause_ms_max={:.1} pause_ms_p50={:.1} server_ms_max={:.2} \
-         server_ms_p50={:.2}",
+         server_ms_p50={:.2} failed_pause_ms_max={:.1}",
         done().count(),
         tally.disconnected,
         tally.out_of_sequence,
-        milliseconds(quantile(&pauses(&mut tries.iter()), 1.0)),
+        milliseconds(quantile(&pauses(&mut done()), 1.0)),
         milliseconds(quantile(&pauses(&mut done()), 0.5)),
         milliseconds(quantile(&server, 1.0)),
         milliseconds(quantile(&server, 0.5)),
+        milliseconds(quantile(&pauses(&mut tries.iter().filter(|one| one.failure.is_some())), 1.0)),
     )
 }
 
-/// Of all restarts that succeeded, the lengths of the spans that touch the pause.
-fn about_pauses(tries: &[Try], spans: impl Fn(&Seen) -> &[Span]) -> Vec<Duration> {
+/// Of all restarts that succeeded, the lengths of the spans that touch a part of them.
+fn about(tries: &[Try], part: impl Fn(&Try) -> Option<Span>, spans: impl Fn(&Seen) -> &[Span]) -> Vec<Duration> {
     let done = tries.iter().filter(|one| one.failure.is_none());
-    let mut all: Vec<_> = done.flat_map(|one| one.pause().map_or(Vec::new(), |pause| lengths(spans(&one.seen), pause))).collect();
+    let mut all: Vec<_> = done.flat_map(|one| part(one).map_or(Vec::new(), |part| lengths(spans(&one.seen), part))).collect();
     all.sort_unstable();
     all
 }
@@ -104,8 +135,17 @@ impl Try {
         Some(Span { begin: self.at(Moment::Frozen)?, end: self.at(end)? })
     }
 
+    fn told(&self, wanted: Moment) -> Option<&Told> {
+        self.moments.iter().find(|told| told.moment == wanted)
+    }
+
+    /// While players were given ahead.
+    fn copy(&self) -> Option<Span> {
+        Some(Span { begin: self.at(Moment::Copying)?, end: self.at(Moment::Copied)? })
+    }
+
     fn at(&self, wanted: Moment) -> Option<Duration> {
-        self.moments.iter().find(|(moment, _)| *moment == wanted).map(|(_, time)| *time)
+        self.told(wanted).map(|told| told.at)
     }
 
     fn step(&self, from: Moment, to: Moment) -> String {

@@ -23,11 +23,12 @@ pub(crate) struct Options {
     pub(crate) wrong: Option<String>,
     /// What the servers are told.
     pub(crate) shared: bool,
+    pub(crate) precopy: bool,
 }
 
 /// True if nobody lost anything.
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
-    let mut service = Service::start(options.shared)?;
+    let mut service = Service::start(options.shared, options.precopy)?;
     let crowd = Crowd::gather(service.address, options.players, options.visitors)?;
     let mut tries = Vec::new();
     let went = restart_all(options, &mut service, &crowd, &mut tries);

@@ -58,9 +58,4 @@ impl<T> Seats<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.seats.iter().enumerate().filter_map(|(number, who)| Some((number, who.as_ref()?)))
     }
-
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
-        self.free.clear();
-        self.seats.drain(..).flatten()
-    }
 }

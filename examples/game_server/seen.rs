@@ -25,7 +25,7 @@ pub(crate) struct Seen {
     pub(crate) waits: Vec<Span>,
     /// In each of these nobody was told anything.
     pub(crate) silences: Vec<Span>,
-    /// Each from a visitor's goodbye to the end of its connection.
+    /// Each from the last that a visitor was told to the end of its connection.
     pub(crate) farewells: Vec<Span>,
 }
 

@@ -1,11 +1,14 @@
 //! The server that is restarted with all its players: one thread, one mio loop, twenty ticks a second.
 //!
-//! From `StateRequested` to `HandedOff` or `Failed` the world is frozen: no tick, no byte read or written, for the connections may be
-//! the successor's already. A successor is frozen too, until it has been granted the service. What is told of a player meanwhile is
-//! remembered, and `thaw` looks at it: it is still in the kernel.
-//! A connection is taken out of the poll before it is closed. Closing alone does not do that while another process has it too.
+//! The connections go ahead, while the server serves them: see `copying.rs`. The successor registers each as it comes, and neither reads
+//! nor writes it. So what is left for the freeze does not grow with the number of players.
+//! From `StateRequested` to `Failed` the world is frozen: no tick, no byte read or written, for the connections may be the successor's
+//! already, and nothing but the restart wakes this process. What comes for players meanwhile waits in the poll.
+//! A connection is taken out of the poll before it is closed, and shut down: closing alone does neither while another process has it too.
+//! The old process drops the players at `Completed`, when it ends. At `HandedOff` the successor needs the processor.
 
 use super::clock::{self, Moment};
+use super::copying::Copying;
 use super::player::Player;
 use super::protocol::Update;
 use super::states::{State, States};
@@ -13,7 +16,7 @@ use super::world::World;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::socket::{setsockopt, sockopt};
-use pollflip::{Event, Inheritance, RestartConfig, Restarter};
+use pollflip::{Arrival, Event, Inheritance, Predecessor, RestartConfig, Restarter, Sweep, hang_up};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,6 +31,8 @@ const TICK: Duration = Duration::from_millis(50);
 const TOLD_EVERY: u64 = 20;
 /// What waits for a slow client waits in this process: ten thousand buffers of the kernel's own choice would be too much.
 const KERNEL_BUFFER: usize = 16 * 1024;
+/// How long the predecessor may take to give its players ahead, and to freeze and give the rest.
+const COPY_LIMIT: Duration = Duration::from_secs(30);
 const STATE_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Options {
@@ -35,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) socket: PathBuf,
     /// The states are kept in a memory file, which the successor gets as it is.
     pub(crate) shared: bool,
+    /// Players are given ahead of the freeze, if the successor asks for them.
+    pub(crate) precopy: bool,
     /// If this file is there, a successor that has received everything does what it says: it fails, or
     /// breaks a rule.
     pub(crate) fail: Option<PathBuf>,
@@ -46,13 +53,17 @@ pub(crate) fn serve(options: &Options) -> io::Result<()> {
     setsockopt(&listener, sockopt::SndBuf, &KERNEL_BUFFER)?; // for all that are accepted from it
     let address = listener.local_addr()?;
 
-    let states = if options.shared { States::shared()? } else { States::InProcess(Vec::new()) };
-    let mut server = Server::new(TcpListener::from_std(listener), World::new(states))?;
+    let empty = || io::Result::Ok(World::new(if options.shared { States::shared()? } else { States::InProcess(Vec::new()) }));
+    let mut server = Server::new(TcpListener::from_std(listener), empty()?, options.precopy)?;
     if let Some(predecessor) = restarter.predecessor() {
-        match predecessor.receive(STATE_LIMIT) {
+        match server.receive(&predecessor) {
             Ok(inheritance) => server.take_over(inheritance).inspect_err(|error| predecessor.refuse(&error.to_string()))?,
-            // It has ended, and its players with it: the listener is here, and they may come again. If it lives, `ready` says so.
-            Err(error) => log::warn!("{error}"),
+            Err(error) => {
+                // It has ended: the listener is here, and its players learn of the end when what came of them is dropped. They may
+                // come again. If it lives, `ready` says so.
+                log::warn!("{error}");
+                server.world = empty()?;
+            }
         }
     }
     server.fail_if_told(options.fail.as_deref(), &restarter)?;
@@ -61,7 +72,7 @@ pub(crate) fn serve(options: &Options) -> io::Result<()> {
     clock::tell(Moment::Granted);
     let _ = writeln!(io::stdout(), "listening on {address}");
     server.start_accepting()?;
-    server.thaw();
+    server.frozen = false;
     server.run(&mut restarter)
 }
 
@@ -69,15 +80,16 @@ struct Server {
     poll: Poll,
     listener: TcpListener,
     world: World,
+    /// While players go ahead.
+    copying: Option<Copying>,
+    precopy: bool,
     frozen: bool,
-    /// For whom something has come while the world was frozen.
-    missed: Vec<usize>,
     over: bool,
 }
 
 impl Server {
-    fn new(listener: TcpListener, world: World) -> io::Result<Self> {
-        Ok(Self { poll: Poll::new()?, listener, world, frozen: true, missed: Vec::new(), over: false })
+    fn new(listener: TcpListener, world: World, precopy: bool) -> io::Result<Self> {
+        Ok(Self { poll: Poll::new()?, listener, world, copying: None, precopy, frozen: true, over: false })
     }
 
     fn run(&mut self, restarter: &mut Restarter) -> io::Result<()> {
@@ -91,23 +103,24 @@ impl Server {
             }
             for event in &events {
                 match event.token() {
-                    RESTARTER => {
-                        while let Some(event) = restarter.poll() {
-                            self.restart(event)?;
-                        }
-                    }
-                    LISTENER if self.frozen => {} // looked at when it thaws
+                    RESTARTER => {} // when all that was told of players has been looked at
                     LISTENER => self.accept(),
-                    Token(number) if self.frozen => self.missed.push(number),
                     Token(number) => self.drive(number),
                 }
             }
-            if Instant::now() >= next_tick {
+            while let Some(event) = restarter.poll() {
+                self.restart(event)?;
+            }
+            // Only the restart wakes this process then. What comes for players waits in the poll.
+            while self.frozen && !self.over {
+                if let Some(event) = restarter.wait(Duration::MAX) {
+                    self.restart(event)?;
+                }
+            }
+            if !self.over && Instant::now() >= next_tick {
                 // Ticks that were missed are not made up for.
                 next_tick = (next_tick + TICK).max(Instant::now());
-                if !self.frozen {
-                    self.tick();
-                }
+                self.tick();
             }
         }
         Ok(())
@@ -116,22 +129,24 @@ impl Server {
     /// What a restart means for this server.
     fn restart(&mut self, event: Event) -> io::Result<()> {
         match event {
+            // What goes wrong in one of these three comes back as `Failed`.
+            Event::PrecopyRequested(precopy) if self.precopy => {
+                self.copying = Copying::begin(precopy, &self.world).ok();
+                self.go_on_copying();
+            }
+            Event::PrecopyRoom => self.go_on_copying(),
             Event::StateRequested(handover) => {
                 clock::tell(Moment::Frozen);
                 self.frozen = true;
-                // What goes wrong comes back as `Failed`.
-                let _ = self.world.save(handover);
+                let _ = self.world.save(handover, self.copying.take());
                 clock::tell(Moment::Collected);
             }
-            Event::Failed(_) if self.frozen => {
-                self.thaw();
-                clock::tell(Moment::Thawed);
-            }
-            Event::HandedOff(_) => self.let_go()?,
-            // On probation this server would be back without its players: they have gone with the successor.
-            Event::Resumed(_) => {
-                self.start_accepting()?;
-                self.thaw();
+            Event::Failed(_) => {
+                self.copying = None;
+                if self.frozen {
+                    self.frozen = false;
+                    clock::tell(Moment::Thawed);
+                }
             }
             Event::Completed(_) => self.over = true,
             _ => {}
@@ -139,35 +154,60 @@ impl Server {
         Ok(())
     }
 
-    fn thaw(&mut self) {
-        self.frozen = false;
-        std::mem::take(&mut self.missed).into_iter().for_each(|number| self.drive(number));
-        self.accept();
-    }
-
-    fn let_go(&mut self) -> io::Result<()> {
-        let registry = self.poll.registry();
-        registry.deregister(&mut self.listener)?;
-        for mut player in self.world.players.drain() {
-            registry.deregister(&mut player.stream)?;
+    fn go_on_copying(&mut self) {
+        if let Some(copying) = &mut self.copying {
+            let _ = copying.go_on(&self.world);
         }
-        Ok(())
     }
 
-    /// Makes a world of what the predecessor has handed over, and watches all connections.
+    /// Takes the players ahead, and what is left when the predecessor has frozen.
+    fn receive(&mut self, predecessor: &Predecessor) -> io::Result<Inheritance> {
+        if predecessor.receive_precopy(COPY_LIMIT, |arrival| self.arrive(arrival))? {
+            self.sweep()?;
+        }
+        Ok(predecessor.receive_each(STATE_LIMIT, |arrival| self.arrive(arrival))?)
+    }
+
+    /// The poll has told of what came while players went ahead; the first poll after the grant need not
+    /// go through all that. The predecessor has dealt with most of it: what is still there is told
+    /// again of a player that is registered anew.
+    fn sweep(&mut self) -> io::Result<()> {
+        let mut sweep = Sweep::default();
+        sweep.look(&mut self.poll)?;
+        sweep.into_iter().try_for_each(|event| self.watch_again(event.token().0))
+    }
+
+    fn arrive(&mut self, arrival: Arrival) -> io::Result<()> {
+        match arrival {
+            Arrival::Given(name, descriptor) => self.world.take(&name, descriptor)?.map_or(Ok(()), |number| self.watch(number)),
+            Arrival::Gone(name) => {
+                World::number_of(&name).into_iter().for_each(|number| self.remove(number));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a world of what the predecessor has handed over: the connections are here.
     fn take_over(&mut self, inheritance: Inheritance) -> io::Result<()> {
         clock::tell(Moment::Received);
-        let came = self.world.complete(inheritance)?;
+        self.world.complete(inheritance)?;
         clock::tell(Moment::Adopted);
-        came.into_iter().try_for_each(|number| self.watch(number))?;
+        let unfinished: Vec<_> = self.world.unfinished.iter().copied().collect();
+        unfinished.into_iter().try_for_each(|number| self.watch_again(number))?;
         clock::tell(Moment::Registered);
         Ok(())
     }
 
     fn watch(&mut self, number: usize) -> io::Result<()> {
         let Some(player) = self.world.players.get_mut(number) else { return Ok(()) };
+        self.poll.registry().register(&mut player.stream, Token(number), interest(false))
+    }
+
+    fn watch_again(&mut self, number: usize) -> io::Result<()> {
+        let Some(player) = self.world.players.get_mut(number) else { return Ok(()) };
         let interest = interest(player.has_more_to_say());
-        self.poll.registry().register(&mut player.stream, Token(number), interest)
+        self.poll.registry().reregister(&mut player.stream, Token(number), interest)
     }
 
     fn start_accepting(&mut self) -> io::Result<()> {
@@ -190,7 +230,12 @@ impl Server {
                 Err(error) => return log::warn!("cannot keep a player's state: {error}"),
             };
             match self.watch(number) {
-                Ok(()) => self.visit(number, Player::tell),
+                Ok(()) => {
+                    if let Some(copying) = &mut self.copying {
+                        let _ = copying.came(number, &self.world);
+                    }
+                    self.visit(number, Player::tell);
+                }
                 Err(error) => {
                     log::warn!("cannot watch a player: {error}");
                     self.world.remove(number);
@@ -228,6 +273,10 @@ impl Server {
         let Some(mut player) = self.world.remove(number) else { return };
         if let Err(error) = self.poll.registry().deregister(&mut player.stream) {
             log::warn!("player {number} is still watched: {error}");
+        }
+        hang_up(&player.stream);
+        if let Some(copying) = &mut self.copying {
+            copying.gone(number);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The server processes: starts the first, has it replaced, hears when what happened, and leaves none behind.
 
-use super::clock::{self, Moment};
+use super::clock::{self, Moment, Told};
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
@@ -27,12 +27,12 @@ pub(crate) struct Service {
     pub(crate) pid: u32,
     socket: PathBuf,
     fail: PathBuf,
-    moments: Receiver<(Moment, Duration)>,
+    moments: Receiver<Told>,
     _directory: TempDir,
 }
 
 impl Service {
-    pub(crate) fn start(shared: bool) -> Result<Self, String> {
+    pub(crate) fn start(shared: bool, precopy: bool) -> Result<Self, String> {
         // When a server ends, the one that it started becomes a child of this process, which can so wait for all of them.
         set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
         let directory = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
@@ -40,6 +40,7 @@ impl Service {
         let mut command = Command::new(env::current_exe().map_err(|error| format!("which program is this? {error}"))?);
         command.args(["serve", "--listen", "127.0.0.1:0", "--socket"]).arg(&socket).arg("--fail").arg(&fail);
         command.args(["--state", if shared { "shared" } else { "written" }]);
+        command.args(["--precopy", if precopy { "yes" } else { "no" }]);
         let server = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut server = server.map_err(|error| format!("cannot start the server: {error}"))?;
         let pid = server.id();
@@ -49,7 +50,7 @@ impl Service {
         thread::spawn(move || {
             read_all(output, |line| match line.strip_prefix("listening on ") {
                 Some(address) => drop(address.parse().map(|address| first.send(address))),
-                None => drop(clock::read(line).map(|moment| sender.send(moment))),
+                None => drop(clock::read(line).map(|told| sender.send(told))),
             });
         });
         let address = addresses.recv_timeout(START_LIMIT).map_err(|_| "the server did not start")?;
@@ -59,7 +60,7 @@ impl Service {
     }
 
     /// Has the server replaced by one that breaks a rule.
-    pub(crate) fn restart_wrongly(&mut self, how: &str) -> Result<Vec<(Moment, Duration)>, String> {
+    pub(crate) fn restart_wrongly(&mut self, how: &str) -> Result<Vec<Told>, String> {
         self.tell_the_next(how)?;
         self.restart()
     }
@@ -69,13 +70,13 @@ impl Service {
     }
 
     /// Has the server replaced. What was told of the moments comes back with it.
-    pub(crate) fn restart(&mut self) -> Result<Vec<(Moment, Duration)>, String> {
+    pub(crate) fn restart(&mut self) -> Result<Vec<Told>, String> {
         self.pid = request_restart(&self.socket, RESTART_LIMIT, |_| {}).map_err(|error| error.to_string())?;
         self.moments_until(Moment::Granted)
     }
 
     /// Has it replaced by one that fails in this way. The reason that was told comes back too.
-    pub(crate) fn fail_to_restart(&mut self, how: &str) -> Result<(String, Vec<(Moment, Duration)>), String> {
+    pub(crate) fn fail_to_restart(&mut self, how: &str) -> Result<(String, Vec<Told>), String> {
         self.tell_the_next(how)?;
         match request_restart(&self.socket, RESTART_LIMIT, |_| {}) {
             Err(RequestError::Failed(why)) => Ok((why, self.moments_until(Moment::Thawed)?)),
@@ -84,9 +85,9 @@ impl Service {
         }
     }
 
-    fn moments_until(&self, last: Moment) -> Result<Vec<(Moment, Duration)>, String> {
+    fn moments_until(&self, last: Moment) -> Result<Vec<Told>, String> {
         let mut moments = Vec::new();
-        while moments.last().is_none_or(|(moment, _)| *moment != last) {
+        while moments.last().is_none_or(|told: &Told| told.moment != last) {
             moments.push(self.moments.recv_timeout(START_LIMIT).map_err(|_| format!("nobody has told of the moment {last:?}"))?);
         }
         Ok(moments)

@@ -1,5 +1,5 @@
-//! Players who come and go: each stays for a moment, says goodbye, and sees how long it takes until
-//! its connection has ended.
+//! Players who come and go: each stays for a moment, says goodbye, and sees how long it takes from the
+//! answer until its connection has ended.
 
 use super::clock;
 use super::loopback::Loopback;
@@ -29,7 +29,8 @@ pub(crate) struct Visitors {
 
 struct Visitor {
     stream: TcpStream,
-    said_goodbye: Option<Duration>,
+    said_goodbye: bool,
+    heard_at: Duration,
     received: usize,
 }
 
@@ -54,7 +55,7 @@ impl Visitors {
             self.leaving.pop_front();
             let goodbye = Input { number: 1, wants: Wants::Leave, velocity: 0 }.encode();
             if let Some(visitor) = self.visitors.get_mut(key) {
-                visitor.said_goodbye = Some(now);
+                visitor.said_goodbye = true;
                 visitor.stream.write_all(&goodbye).map_err(|error| format!("it cannot say goodbye: {error}"))?;
             }
         }
@@ -67,7 +68,7 @@ impl Visitors {
         let entry = self.visitors.vacant_entry();
         let key = entry.key();
         registry.register(&mut stream, Token(self.first_token + key), Interest::READABLE)?;
-        entry.insert(Visitor { stream, said_goodbye: None, received: 0 });
+        entry.insert(Visitor { stream, said_goodbye: false, heard_at: now, received: 0 });
         self.leaving.push_back((now + STAY, key));
         Ok(())
     }
@@ -80,18 +81,23 @@ impl Visitors {
         loop {
             match visitor.stream.read(&mut chunk) {
                 Ok(0) => break,
-                Ok(length) => visitor.received += length,
+                Ok(length) => {
+                    visitor.received += length;
+                    visitor.heard_at = clock::now();
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.to_string()),
             }
         }
         let visitor = self.visitors.remove(key);
-        let begin = visitor.said_goodbye.ok_or("its connection ended before it said goodbye")?;
+        if !visitor.said_goodbye {
+            return Err("its connection ended before it said goodbye".into());
+        }
         // The greeting, the answer, and whatever it was told in between: all of it whole.
         if visitor.received < 2 * Update::LENGTH || !visitor.received.is_multiple_of(Update::LENGTH) {
             return Err(format!("its connection ended after {} bytes", visitor.received));
         }
-        Ok(Some(Span { begin, end: clock::now() }))
+        Ok(Some(Span { begin: visitor.heard_at, end: clock::now() }))
     }
 }

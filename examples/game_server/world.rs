@@ -3,11 +3,12 @@
 //! Each player's connection goes as a descriptor named by its number. Their states go as what they are kept in, see `states.rs`. What
 //! is left goes in a blob: the tick, and the buffers of those few that have something in them.
 
+use super::copying::Copying;
 use super::player::Player;
 use super::seats::Seats;
 use super::states::{RECORD, State, States};
 use mio::net::TcpStream;
-use pollflip::{Blob, Handover, Inheritance};
+use pollflip::{Blob, Handover, Inheritance, Precopy};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -65,12 +66,32 @@ impl World {
         Some(result.and_then(|()| self.states.set(number, state)))
     }
 
-    /// Gives everything, and sends it. An error needs no further care: it fails the attempt, and is its reason.
-    pub(crate) fn save(&self, mut handover: Handover) -> io::Result<()> {
-        for (number, player) in self.players.iter() {
-            handover.fd(&name(number), &player.stream)?;
-        }
+    /// Gives the file of the states ahead, which this process goes on writing until it freezes.
+    pub(crate) fn give_states(&self, precopy: &mut Precopy) -> io::Result<()> {
         match &self.states {
+            States::Shared(file) => precopy.fd(STATES_FILE, file),
+            States::InProcess(_) => Ok(()),
+        }
+    }
+
+    /// Those players with their names, as they are handed over.
+    pub(crate) fn named(&self, numbers: &[usize]) -> impl Iterator<Item = (String, &TcpStream)> {
+        numbers.iter().filter_map(|number| Some((Self::name(*number), &self.players.get(*number)?.stream)))
+    }
+
+    pub(crate) fn name(number: usize) -> String {
+        format!("{PLAYER}{number}")
+    }
+
+    /// Gives what has not gone ahead, and sends all. An error needs no further care: it fails the attempt, and is its reason.
+    pub(crate) fn save(&self, mut handover: Handover, ahead: Option<Copying>) -> io::Result<()> {
+        let (left, went_ahead) = match ahead {
+            Some(copying) => (copying.left(self), true),
+            None => ((0..self.players.end()).collect(), false),
+        };
+        handover.fds(self.named(&left))?;
+        match &self.states {
+            States::Shared(_) if went_ahead => {}
             States::Shared(file) => handover.fd(STATES_FILE, file)?,
             States::InProcess(states) => {
                 let records: Vec<_> = states.iter().flat_map(State::encode).collect();
@@ -96,7 +117,7 @@ impl World {
             self.states = States::Shared(File::from(descriptor));
             return Ok(None);
         }
-        let number = number_of(name).ok_or_else(|| invalid(&format!("{name:?} is no player")))?;
+        let number = Self::number_of(name).ok_or_else(|| invalid(&format!("{name:?} is no player")))?;
         let stream = TcpStream::from_std(net::TcpStream::from(descriptor));
         match self.players.take(number, Player::new(stream)) {
             true => Ok(Some(number)),
@@ -104,15 +125,16 @@ impl World {
         }
     }
 
-    /// Takes what is left. The numbers of the players that have come with it are returned.
-    pub(crate) fn complete(&mut self, mut from: Inheritance) -> io::Result<Vec<usize>> {
+    /// The number of a player that has gone since it was given.
+    pub(crate) fn number_of(name: &str) -> Option<usize> {
+        name.strip_prefix(PLAYER)?.parse().ok()
+    }
+
+    /// Makes it whole: the connections are here.
+    pub(crate) fn complete(&mut self, mut from: Inheritance) -> io::Result<()> {
         let blob = from.bytes(WORLD)?.ok_or_else(|| invalid("the world is missing"))?;
         if let Some(records) = from.bytes(STATES)? {
             self.states = States::InProcess(records.as_chunks::<RECORD>().0.iter().map(State::decode).collect());
-        }
-        let mut came = Vec::new();
-        for (name, descriptor) in from.drain() {
-            came.extend(self.take(&name, descriptor)?);
         }
         let mut rest = blob.as_slice();
         self.tick = next(&mut rest)?;
@@ -125,16 +147,8 @@ impl World {
             player.load_buffers(&mut rest).ok_or_else(|| invalid("the world ends early"))?;
             self.unfinished.insert(number);
         }
-        Ok(came)
+        Ok(())
     }
-}
-
-fn name(number: usize) -> String {
-    format!("{PLAYER}{number}")
-}
-
-fn number_of(name: &str) -> Option<usize> {
-    name.strip_prefix(PLAYER)?.parse().ok()
 }
 
 fn next(from: &mut &[u8]) -> io::Result<u64> {

@@ -75,20 +75,16 @@ impl Connection {
         Some(saved)
     }
 
-    /// One that a predecessor has saved; an error if it did not write that.
-    pub(crate) fn load(stream: TcpStream, saved: Option<&[u8]>) -> io::Result<Self> {
-        let mut connection = Self::new(stream);
-        let read = |saved: &[u8]| -> Option<(Phase, bool, Vec<u8>, Vec<u8>)> {
+    /// Makes it what a predecessor has saved; an error if it did not write that.
+    pub(crate) fn load(&mut self, saved: &[u8]) -> io::Result<()> {
+        let read = || -> Option<(Phase, bool, Vec<u8>, Vec<u8>)> {
             let (head, rest) = saved.split_first_chunk::<6>()?;
             let length = u32::from_le_bytes([head[2], head[3], head[4], head[5]]);
             let (input, output) = rest.split_at_checked(length as usize)?;
             Some((*PHASES.get(usize::from(head[0]))?, head[1] != 0, input.into(), output.into()))
         };
-        if let Some(saved) = saved {
-            let parts = read(saved).ok_or(io::ErrorKind::InvalidData)?;
-            (connection.phase, connection.continue_sent, connection.input, connection.output) = parts;
-        }
-        Ok(connection)
+        (self.phase, self.continue_sent, self.input, self.output) = read().ok_or(io::ErrorKind::InvalidData)?;
+        Ok(())
     }
 
     pub(crate) fn is_lingering(&self) -> bool {

@@ -37,8 +37,9 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("any_executor_outlives_a_want_of_descriptors_in_tokio", || any_executor_runs_out("tokio")),
     ("any_executor_outlives_a_want_of_descriptors_in_smol", || any_executor_runs_out("smol")),
     ("promise_01_zero_downtime_survives_a_bad_release", bad_release),
-    ("game_server_keeps_every_player_with_states_written", || game_server("written")),
-    ("game_server_keeps_every_player_with_states_shared", || game_server("shared")),
+    ("game_server_keeps_every_player_with_states_written", || game_server("written", "yes")),
+    ("game_server_keeps_every_player_with_states_shared", || game_server("shared", "yes")),
+    ("game_server_keeps_every_player_when_all_go_at_the_freeze", || game_server("written", "no")),
     ("game_server_sees_a_successor_that_reads_before_the_grant", || game_server_is_wrong("read")),
     ("game_server_sees_a_successor_that_writes_before_the_grant", || game_server_is_wrong("write")),
     ("game_server_says_first_that_there_are_too_few_descriptors", game_server_lacks_descriptors),
@@ -336,15 +337,15 @@ fn bad_release() {
 }
 
 /// Players who stay, and some who come and go, over restarts and a try that fails.
-fn game_server(state: &str) {
+fn game_server(state: &str, precopy: &str) {
     let mut command = example("game_server");
-    command.args(["--players", "60", "--restarts", "3", "--visitors", "40", "--state", state]);
+    command.args(["--players", "600", "--restarts", "3", "--visitors", "100", "--state", state, "--precopy", precopy]);
     let mut group = Group::start(command, directory());
     let status = group.exit();
     let line = group.says("players=", 0);
-    println!("game_server under test, states {state}: players={line}");
+    println!("game_server under test, states {state}, pre-copy {precopy}: players={line}");
     assert!(
-        status.success() && line.starts_with("60 restarts=3 disconnected=0 out_of_sequence=0 "),
+        status.success() && line.starts_with("600 restarts=3 disconnected=0 out_of_sequence=0 "),
         "{status}: {line}\n{}",
         group.stderr()
     );
