@@ -10,6 +10,7 @@ pub fn judge(report: &Report) -> Vec<String> {
         let (over, under) = (get(over.0, over.1)?, get(under.0, under.1)?);
         (under > 0.0).then_some(over / under)
     };
+    let pause = |key: &str| get(key, Ours).map(|seconds| seconds * 1e3);
     let (latency, stall, state) = ("latency 8", "stall 8", "state mapped 1073741824");
     let bars = [
         ("a restart at 8 GiB, times as fast as shellflip's", ratio((latency, Shellflip), (latency, Ours)), AtLeast(100.0)),
@@ -18,6 +19,16 @@ pub fn judge(report: &Report) -> Vec<String> {
         ("a restart at 8 GiB, to the limit", ratio((latency, Ours), (latency, Limit)), AtMost(1.5)),
         ("the longest stall at 8 GiB, to that at 0", ratio((stall, Ours), ("stall 0", Ours)), AtMost(2.0)),
         ("1 GiB of state, times as fast as shellflip's", ratio((state, Shellflip), (state, Ours)), AtLeast(3.0)),
+        ("the pause at 10,000 connections, state written, in ms", pause("pause written 10000"), AtMost(2.0)),
+        ("the pause at 10,000 connections, state in a shared file, in ms", pause("pause shared 10000"), AtMost(1.0)),
+        ("the pause at 19,000 connections, state written, in ms", pause("pause written 19000"), AtMost(3.0)),
+        ("the pause at 19,000 connections, state in a shared file, in ms", pause("pause shared 19000"), AtMost(1.0)),
+        ("the pause that each connection adds, state written, in µs", pause("pause slope written").map(|each| each * 1e3), AtMost(0.15)),
+        (
+            "the pause that each connection adds, state in a shared file, in µs",
+            pause("pause slope shared").map(|each| each * 1e3),
+            AtMost(0.05),
+        ),
         ("an inherited listener, to a bare descriptor passed", ratio(("listener each", Ours), ("listener each", Limit)), AtMost(2.0)),
         ("a restart under a guard, to one without", ratio(("guard restart", Ours), ("guard restart", Limit)), AtMost(1.1)),
         ("crates in the normal tree", get("cost crates", Ours), AtMost(28.0)),

@@ -18,6 +18,7 @@ mod connections;
 mod cost;
 mod crowd;
 mod frames;
+mod game;
 mod guard;
 mod handover;
 #[allow(dead_code, reason = "the example's, of which the server is used")]
@@ -28,6 +29,7 @@ mod latency;
 mod listeners;
 mod load;
 mod memory;
+mod pause;
 mod pictures;
 mod plan;
 mod proc;
@@ -67,7 +69,7 @@ struct Measurement {
     run: fn(&Plan, &mut Report) -> Result<(), String>,
 }
 
-const MEASUREMENTS: [Measurement; 12] = [
+const MEASUREMENTS: [Measurement; 13] = [
     Measurement {
         name: "latency",
         about: "from the request to the answer, by the memory of the old process",
@@ -82,6 +84,12 @@ const MEASUREMENTS: [Measurement; 12] = [
         about: "connections and memory handed over, beside the bare system calls",
         takes: (3, 60),
         run: connections::run,
+    },
+    Measurement {
+        name: "pause",
+        about: "how long a server with many connections stands still, with and without pre-copy",
+        takes: (20, 220),
+        run: pause::run,
     },
     Measurement { name: "listeners", about: "inherited listeners", takes: (5, 50), run: listeners::run },
     Measurement { name: "guard", about: "a restart under a guard", takes: (1, 2), run: guard::run },

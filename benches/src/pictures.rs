@@ -22,7 +22,8 @@ pub fn draw(report: &Report, directory: &Path) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot draw into {}: {error}", directory.display());
     fs::create_dir_all(directory).map_err(|error| failed(&error))?;
     latency(report, &directory.join("latency.svg")).map_err(|error| failed(&error))?;
-    frames(report, &directory.join("frames.svg")).map_err(|error| failed(&error))
+    frames(report, &directory.join("frames.svg")).map_err(|error| failed(&error))?;
+    pause(report, &directory.join("pause.svg")).map_err(|error| failed(&error))
 }
 
 fn series<'a>(report: &'a Report, kind: &str, peer: &str) -> Option<&'a Series> {
@@ -57,6 +58,50 @@ fn latency(report: &Report, path: &Path) -> Result<(), Box<dyn Error>> {
         chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
     }
     chart.configure_series_labels().position(SeriesLabelPosition::MiddleRight).background_style(WHITE).label_font((FONT, 13)).draw()?;
+    root.present()?;
+    Ok(())
+}
+
+/// How long a server stands still, by its connections, with pre-copy and without.
+fn pause(report: &Report, path: &Path) -> Result<(), Box<dyn Error>> {
+    let [grey, blue] = [LINES[0].1, LINES[1].1];
+    // What is named, how it is drawn, and whether its dots are filled.
+    let lines =
+        [("written, no pre-copy", grey, true), ("shared, no pre-copy", grey, false), ("written", blue, true), ("shared", blue, false)];
+    let lines: Vec<_> =
+        lines.into_iter().filter_map(|(name, colour, full)| Some((name, colour, full, series(report, "pause", name)?))).collect();
+    let Some(most) = lines.iter().flat_map(|(_, _, _, (_, points))| points).map(|point| point.0).reduce(f64::max) else { return Ok(()) };
+    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption("How long a server stands still in a restart", (FONT, 18))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d(0.0..most, (0.05..500.0).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc("connections that are handed over")
+        .y_desc("ms from the freeze to the grant")
+        .x_label_formatter(&|value| format!("{value}"))
+        .y_label_formatter(&|value| format!("{value}"))
+        .light_line_style(WHITE)
+        .draw()?;
+    for (name, colour, full, (_, points)) in lines {
+        let points: Vec<_> = points.iter().map(|(count, seconds)| (*count, seconds * 1000.0)).collect();
+        let style = if full { colour.filled() } else { colour.stroke_width(1) };
+        chart
+            .draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?
+            .label(match name {
+                "written, no pre-copy" => "all at the freeze, state written",
+                "shared, no pre-copy" => "all at the freeze, state in a shared file",
+                "written" => "pre-copy, state written",
+                _ => "pre-copy, state in a shared file",
+            })
+            .legend(move |(x, y)| Circle::new((x + 9, y), 4, style));
+        chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, style)))?;
+    }
+    chart.configure_series_labels().position(SeriesLabelPosition::LowerRight).background_style(WHITE).label_font((FONT, 13)).draw()?;
     root.present()?;
     Ok(())
 }
