@@ -33,37 +33,38 @@ impl Descriptors {
         if simulation::is_simulated() {
             return open;
         }
-        (0..FEW).for_each(|number| open.look_at(number));
-        let few = open.closing.len() + open.staying.len();
-        // A kernel that lists others than those from that number on tells it by the sum.
-        if let Some(listed) = list(FEW, FEW).filter(|listed| few + listed.numbers.len() == listed.in_all) {
-            listed.numbers.into_iter().for_each(|number| open.look_at(number));
-            return open;
+        let mut next = 0;
+        if let Some(table) = Table::open() {
+            // The lowest number is given out first: most processes have these and no others.
+            while open.len() < table.in_all && next < 2 * table.in_all + FEW {
+                if next as RawFd != table.directory.as_raw_fd() {
+                    open.look_at(next as RawFd);
+                }
+                next += 1;
+            }
+            let beyond = table.in_all - open.len();
+            if beyond <= FEW
+                && let Some(numbers) = table.list_from(next)
+                && numbers.len() == beyond
+            {
+                numbers.into_iter().for_each(|number| open.look_at(number));
+                return open;
+            }
         }
+        // Others are opened and closed just now, or there are many of high numbers.
         let size = descriptor_table_size();
         open.is_all = size.is_some();
-        match size.and_then(|size| list(0, size / ENTRY)) {
-            Some(all) => all.numbers.into_iter().filter(|number| *number >= FEW).for_each(|number| open.look_at(number)),
-            None => open.look_through(size.unwrap_or(guess)),
+        let table = Table::open().filter(|table| size.is_some_and(|size| table.in_all * ENTRY < size as usize));
+        let next = next as RawFd;
+        match table.and_then(|table| table.list_from(0)) {
+            Some(all) => all.into_iter().filter(|number| *number >= next).for_each(|number| open.look_at(number)),
+            None => (next..size.unwrap_or(guess)).for_each(|number| open.look_at(number)),
         }
         open
     }
 
-    /// Looks at each number from the first [`FEW`] on, and ends with the last that is open: a table
-    /// has up to twice as many places.
-    fn look_through(&mut self, size: RawFd) {
-        let mut table = directory();
-        let own = table.as_ref().map(|(directory, _)| directory.as_raw_fd());
-        for number in (FEW..size).filter(|number| Some(*number) != own) {
-            self.look_at(number);
-            let found = self.closing.len() + self.staying.len();
-            // Others may have been opened and closed meanwhile: the sum alone does not tell.
-            if let Some((directory, _)) = table.take_if(|(_, in_all)| found == *in_all)
-                && lists_nothing(directory, number + 1)
-            {
-                return;
-            }
-        }
+    fn len(&self) -> usize {
+        self.closing.len() + self.staying.len()
     }
 
     fn look_at(&mut self, number: RawFd) {
@@ -77,62 +78,48 @@ impl Descriptors {
 }
 
 /// An entry of `/proc` costs as much as so many looks at a number.
-const ENTRY: RawFd = 8;
-/// So many numbers are looked at in any case: most processes have no others, and to look at them
-/// takes less time than to list a few.
-const FEW: RawFd = 64;
+const ENTRY: usize = 8;
+/// So many numbers more than it has to are looked at in a table with gaps, and so many entries are
+/// listed before it is asked how large the table is.
+const FEW: usize = 64;
 
-/// What `/proc` lists.
-struct List {
-    /// In rising order.
-    numbers: Vec<RawFd>,
-    /// How many are open, with those that are not listed.
+/// The table of this thread, as `/proc` shows it.
+struct Table {
+    directory: OwnedFd,
+    /// How many are open, without this directory.
     in_all: usize,
 }
 
-/// The open numbers from `first` on. `None`: more than `most` are open in all, or `/proc` does not
-/// tell how many (before Linux 6.2 it says 0).
-fn list(first: RawFd, most: RawFd) -> Option<List> {
-    let (directory, in_all) = directory()?;
-    if in_all > usize::try_from(most).ok()? {
-        return None;
+impl Table {
+    /// `None`: `/proc` does not tell how many are open (before Linux 6.2 it says 0).
+    fn open() -> Option<Table> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = open(c"/proc/thread-self/fd", flags, Mode::empty()).ok()?;
+        let in_all = usize::try_from(fstat(&directory).ok()?.st_size).ok()?.checked_sub(1)?;
+        Some(Table { directory, in_all })
     }
-    if first > 0 {
-        // An entry costs most when it is listed for the first time.
-        seek(&directory, first)?;
-    }
-    let own = directory.as_raw_fd();
-    let mut numbers = Vec::new();
-    for entry in Dir::from_fd(directory).ok()?.iter() {
-        let entry = entry.ok()?;
-        match entry.file_name().to_bytes() {
-            b"." | b".." => {}
-            name => numbers.push(std::str::from_utf8(name).ok()?.parse().ok()?),
+
+    /// The open numbers from `first` on, in rising order. An entry costs most when it is listed for
+    /// the first time.
+    fn list_from(self, first: usize) -> Option<Vec<RawFd>> {
+        if first > 0 {
+            // The kernel takes a place in this directory for a number, after the two names that each
+            // directory has. If it took it for anything else, their number would tell.
+            lseek(&self.directory, (first + 2).try_into().ok()?, Whence::SeekSet).ok()?;
         }
+        let own = self.directory.as_raw_fd();
+        let mut numbers = Vec::new();
+        for entry in Dir::from_fd(self.directory).ok()?.iter() {
+            let entry = entry.ok()?;
+            match entry.file_name().to_bytes() {
+                b"." | b".." => {}
+                name => numbers.push(std::str::from_utf8(name).ok()?.parse().ok()?),
+            }
+        }
+        numbers.retain(|number| *number != own);
+        numbers.sort_unstable();
+        Some(numbers)
     }
-    numbers.retain(|number| *number != own);
-    numbers.sort_unstable();
-    Some(List { numbers, in_all })
-}
-
-/// The directory that lists what is open, and how many that are besides itself.
-fn directory() -> Option<(OwnedFd, usize)> {
-    let directory = open(c"/proc/thread-self/fd", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-    let in_all = usize::try_from(fstat(&directory).ok()?.st_size).ok()?.checked_sub(1)?;
-    Some((directory, in_all))
-}
-
-/// Has the directory list from that number on. The kernel takes a place in it for a number, after
-/// the two names that each directory has.
-fn seek(directory: &OwnedFd, first: RawFd) -> Option<()> {
-    lseek(directory, (first + 2).into(), Whence::SeekSet).ok().map(drop)
-}
-
-/// Whether nothing is open from that number on but, maybe, the directory itself.
-fn lists_nothing(directory: OwnedFd, first: RawFd) -> bool {
-    let own = directory.as_raw_fd().to_string();
-    let is_own = |entry: nix::Result<nix::dir::Entry>| entry.is_ok_and(|entry| entry.file_name().to_bytes() == own.as_bytes());
-    seek(&directory, first).is_some() && Dir::from_fd(directory).is_ok_and(|mut directory| directory.iter().all(is_own))
 }
 
 /// How many numbers the table of descriptors of this thread has room for. `None`: `/proc` does not
@@ -166,8 +153,7 @@ fn is_own_table(directory: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
-
+    use super::super::duplicate;
     use super::*;
 
     #[test]
@@ -178,17 +164,16 @@ mod tests {
         let all = Descriptors::open(0);
         assert!(all.is_all && all.closing.contains(&number) && !all.staying.contains(&number));
         assert!(all.closing.is_sorted() && all.staying.is_sorted());
-        let Some(list) = list(0, RawFd::MAX) else { return eprintln!("SKIPPED: /proc does not tell how many are open") };
-        assert!(list.numbers.is_sorted() && list.numbers.contains(&number));
-        assert!(super::list(0, 1).is_none(), "a table that is nearly full is looked through");
+        let Some(table) = Table::open() else { return eprintln!("SKIPPED: /proc does not tell how many are open") };
+        let listed = table.list_from(0).expect("a list");
+        assert!(listed.is_sorted() && listed.contains(&number));
         drop(file);
     }
 
     #[test]
-    fn descriptors_of_high_numbers_are_found_one_by_one_too() {
+    fn descriptors_of_high_numbers_are_found_too() {
         let file = fs::File::open("/dev/null").expect("a file");
-        // Beyond the few, on both sides of the place from which on is listed, and far beyond.
-        let high: Vec<_> = [FEW - 1, FEW, FEW + 1, 4 * FEW, 700].map(|at| super::super::duplicate(&file, at).expect("a descriptor")).into();
+        let high: Vec<_> = [100, 101, 300, 1000].map(|at| duplicate(&file, at).expect("a descriptor")).into();
         let open = Descriptors::open(0);
         assert!(open.is_all && open.closing.is_sorted());
         for number in high.iter().map(AsRawFd::as_raw_fd) {
@@ -199,28 +184,10 @@ mod tests {
     #[test]
     fn the_kernel_lists_from_a_number_on() {
         let file = fs::File::open("/dev/null").expect("a file");
-        let high = super::super::duplicate(&file, 4 * FEW).expect("a descriptor");
-        let Some(list) = list(high.as_raw_fd(), RawFd::MAX) else { return eprintln!("SKIPPED: /proc does not tell how many are open") };
-        assert_eq!(list.numbers.first(), Some(&high.as_raw_fd()));
-    }
-
-    #[test]
-    fn a_table_that_is_nearly_full_is_looked_through_up_to_the_last_that_is_open() {
-        let file = fs::File::open("/dev/null").expect("a file");
-        // With a gap, and one far beyond all others.
-        let all: Vec<_> = (100..700).chain([900]).filter_map(|at| super::super::duplicate(&file, at).ok()).collect();
-        let Some(last) = all.last().map(AsRawFd::as_raw_fd).filter(|last| *last >= 900) else {
-            return eprintln!("SKIPPED: too few allowed");
-        };
-        let open = Descriptors::open(0);
-        assert!(open.is_all && open.closing.is_sorted());
-        for number in all.iter().map(AsRawFd::as_raw_fd) {
-            assert!(open.closing.contains(&number), "{number} of {last} is not in {open:?}");
-        }
-        let (directory, _) = directory().expect("a table");
-        assert!(lists_nothing(directory, RawFd::MAX / 2));
-        let (directory, _) = super::directory().expect("a table");
-        assert!(!lists_nothing(directory, last));
+        let held = duplicate(&file, 300).expect("a descriptor");
+        let high = held.as_raw_fd();
+        let Some(table) = Table::open() else { return eprintln!("SKIPPED: /proc does not tell how many are open") };
+        assert_eq!(table.list_from(high as usize).expect("a list").first(), Some(&high));
     }
 
     #[test]
