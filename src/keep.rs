@@ -343,6 +343,9 @@ impl Keeper {
     /// although others have it open. Call this before the program closes it. What was not kept is
     /// shut down all the same.
     pub fn forget_stream(&self, connection: &impl AsFd) {
+        if self.shared.as_ref().is_some_and(|shared| !shared.origin.is_here()) {
+            return;
+        }
         if let Some(mut inner) = self.inner()
             && let Some(queue) = &mut inner.queue
             && let Ok(cookie) = sys::socket_cookie(connection)

@@ -14,9 +14,10 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
 use crate::sys;
 use crate::wire::MAX_DESCRIPTORS;
@@ -88,8 +89,8 @@ impl Queue {
             pushed => pushed?,
         }
         self.live.insert(cookie);
-        if self.single.packets >= MAX_DESCRIPTORS {
-            self.pack()?;
+        // Where there are no descriptors to look with, it is tried again with the next one.
+        if self.single.packets >= MAX_DESCRIPTORS && self.pack().is_ok() {
             self.tidy();
         }
         Ok(())
@@ -114,12 +115,13 @@ impl Queue {
         self.packed.clear();
     }
 
-    /// The single ones become one packet.
+    /// The first single ones become one packet.
     fn pack(&mut self) -> io::Result<()> {
         let (live, mut found) = (&self.live, Found::default());
-        self.single.look(self.single.packets, |cookie, descriptor| found.add(live, cookie, descriptor))?;
+        let count = self.single.packets.min(MAX_DESCRIPTORS);
+        self.single.look(count, |cookie, descriptor| found.add(live, cookie, descriptor))?;
         self.packed.push(&found.borrowed())?;
-        self.single.clear();
+        (0..count).for_each(|_| self.single.drop_first(1));
         Ok(())
     }
 
@@ -198,15 +200,25 @@ impl Pair {
 
     /// Takes the first packet off, in which so many descriptors lie.
     fn drop_first(&mut self, descriptors: usize) {
-        if sys::receive(&self.read).is_ok() {
+        if drop_one(&self.read) {
             self.packets = self.packets.saturating_sub(1);
             self.descriptors = self.descriptors.saturating_sub(descriptors);
         }
     }
 
     fn clear(&mut self) {
-        while sys::receive(&self.read).is_ok() {}
+        while drop_one(&self.read) {}
         (self.packets, self.descriptors) = (0, 0);
+    }
+}
+
+/// Takes the first packet off. Without room for what lies in it, the kernel closes that.
+fn drop_one(end: &OwnedFd) -> bool {
+    loop {
+        match recv(end.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EINTR) => {}
+            taken => return taken.is_ok_and(|length| length > 0),
+        }
     }
 }
 
@@ -250,7 +262,10 @@ pub(super) fn look_into(end: &OwnedFd, known: &mut HashSet<u64>, found: &mut Vec
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
-    use std::os::unix::net::UnixDatagram;
+    use std::time::{Duration, Instant};
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    use nix::time::{ClockId, clock_gettime};
 
     use super::*;
 
@@ -302,7 +317,7 @@ mod tests {
             } else {
                 queue.put(*cookie, server.as_fd()).expect("room");
             }
-            assert!(queue.single.descriptors < MAX_DESCRIPTORS, "they are packed");
+            assert!(queue.single.packets < MAX_DESCRIPTORS, "they are packed");
             assert!(queue.packed.packets <= 16, "{} packets for {} connections", queue.packed.packets, queue.len());
             if round % 1000 == 0 {
                 let lying = found(&queue);
@@ -310,6 +325,10 @@ mod tests {
                 assert_eq!(lying, found(&queue), "a look takes nothing away");
             }
         }
+    }
+
+    fn processor_time() -> Duration {
+        clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock").into()
     }
 
     /// More are on their way than an ordinary user may have there.
@@ -328,12 +347,16 @@ mod tests {
         }
         let mut queue = Queue::new().expect("sockets");
         let put = |queue: &mut Queue| {
-            let socket = UnixDatagram::unbound().expect("a socket");
+            let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
             let cookie = sys::socket_cookie(&socket).expect("a socket");
             queue.put(cookie, socket.as_fd()).expect("room");
             cookie
         };
+        let began = Instant::now();
+        let before = processor_time();
         let cookies: Vec<u64> = (0..10_000).map(|_| put(&mut queue)).collect();
+        let each = (processor_time() - before) / 10_000;
+        println!("10000 sockets are made, kept and closed: {each:?} of processor time each, {:?} in all", began.elapsed());
         assert_eq!((queue.len(), queue.packed.descriptors + queue.single.descriptors), (10_000, 10_000));
         assert_eq!(found(&queue), cookies.iter().copied().collect());
         cookies[1..].iter().for_each(|cookie| assert!(queue.forget(*cookie)));

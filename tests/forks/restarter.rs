@@ -30,6 +30,7 @@ cases![
     a_child_restarts_by_itself,
     a_child_restarts_by_itself_beside_its_copy,
     a_successor_is_not_spoken_for_by_its_children,
+    a_copy_of_a_keeper_does_nothing_to_a_connection,
 ];
 
 fn built() -> Restarter {
@@ -288,4 +289,25 @@ fn a_successor_is_not_spoken_for_by_its_children() {
     let mut restarter = built();
     restarter.request().expect("nothing is in the way");
     ends_well(&mut restarter);
+}
+
+fn a_copy_of_a_keeper_does_nothing_to_a_connection() {
+    use std::io::{Read, Write};
+    let mut restarter = RestartConfig::new().keep(true).build().expect("a restarter");
+    restarter.ready().expect("no predecessor");
+    let keeper = restarter.keeper();
+    let (mut near, mut far) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    keeper.keep("state", &near).expect("room");
+    for how in BOTH {
+        in_child(how, || {
+            claim(!keeper.is_active(), "nobody keeps for a child")?;
+            claim(keeper.keep_stream(&near).is_ok() && keeper.keep("more", &near).is_ok(), "no error")?;
+            claim(!keeper.forget("state") && keeper.take("state").is_none(), "nothing is there")?;
+            keeper.forget_stream(&near);
+            claim(restarter.survivors().is_none(), "nothing survives")
+        });
+    }
+    near.write_all(b"on").expect("it is not shut down");
+    far.read_exact(&mut [0; 2]).expect("the bytes");
+    assert!(keeper.forget("state"));
 }

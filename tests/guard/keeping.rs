@@ -106,7 +106,7 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
         for _ in 0..64 {
             let Ok((stream, _)) = listener.accept() else { break };
             stream.set_nonblocking(true)?;
-            keeper.keep_stream(&stream)?;
+            server.keep(&stream);
             server.go_on(stream)?;
         }
         server.turn();
@@ -150,10 +150,16 @@ impl Server {
     fn inherit(&mut self, mut inheritance: Inheritance) -> Result<(), Box<dyn std::error::Error>> {
         for (_, descriptor) in inheritance.drain() {
             let stream = TcpStream::from(descriptor);
-            self.keeper.keep_stream(&stream)?;
+            self.keep(&stream);
             self.go_on(stream)?;
         }
         Ok(())
+    }
+
+    fn keep(&self, stream: &TcpStream) {
+        if let Err(error) = self.keeper.keep_stream(stream) {
+            say(&format!("not kept: {error}"));
+        }
     }
 
     fn go_on(&mut self, stream: TcpStream) -> io::Result<()> {

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::harness::own_program;
 use crate::hub::{wait_for, wait_until};
 use crate::keeping::{DIRECTORY, KEEPS, PROBATION, step};
-use crate::kit::{POLLFLIP, own_descriptors};
+use crate::kit::{End, POLLFLIP, end_of_command, has_program, own_descriptors};
 use crate::procfs;
 use crate::service::ROLE;
 use crate::surroundings::directory;
@@ -33,6 +33,8 @@ trials![
     a_release_that_keeps_nothing_ends_what_was_kept,
     without_a_keeper_a_service_runs_as_it_does_without,
     connections_that_come_and_go_leave_nothing_behind,
+    a_user_keeps_as_many_connections_as_its_limit_allows_and_can_restart,
+    a_keeper_that_is_too_small_is_an_error_that_says_so,
 ];
 
 /// Any number, from a seed that is printed.
@@ -66,9 +68,13 @@ impl Kept {
     }
 
     fn start_as(program: &Path, options: &[&str], environment: &[(&str, &str)]) -> Kept {
-        let directory = directory();
-        let mut command = Command::new(POLLFLIP);
-        command.args(["guard", "--delay", "1"]).args(options).arg("--").arg(program);
+        Kept::start_by("exec \"$0\" \"$@\"", Path::new(POLLFLIP), program, directory(), options, environment)
+    }
+
+    /// With a script that starts the guard.
+    fn start_by(script: &str, guard: &Path, program: &Path, directory: TempDir, options: &[&str], environment: &[(&str, &str)]) -> Kept {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).arg(guard).args(["guard", "--delay", "1"]).args(options).arg("--").arg(program);
         command.env(ROLE, "keeping").env(DIRECTORY, directory.path()).env("POLLFLIP_LOG", "info").envs(environment.iter().copied());
         let log = fs::File::create(directory.path().join("guard.log")).expect("a file");
         let guard = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("a guard");
@@ -88,6 +94,11 @@ impl Kept {
             let pid = said.lines().rev().find_map(|line| line.split_once(" serves ").map(|(pid, _)| pid.to_owned()))?;
             Some(pid).filter(|pid| pid != before)
         })
+    }
+
+    /// How many descriptors the service has open.
+    fn open(&self) -> usize {
+        procfs::descriptors(self.pid_after("").parse().expect("a number")).len()
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -217,14 +228,17 @@ fn kept_connections_go_on_after_kills_at_any_moment() {
     let mut random = Random::new();
     let kept = Kept::start(&["--restart", "on-failure"], &[]);
     let load = Load::new(&kept, 20);
-    for _ in 0..30 {
+    // The long form: a thousand.
+    let kills = std::env::var("POLLFLIP_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
+    for _ in 0..kills {
         // The last one may be recovering still.
         thread::sleep(Duration::from_micros(random.below(60_000)));
         kept.kill();
     }
     let last = kept.kill();
     kept.pid_after(&last);
-    load.ends_well("31 kills");
+    load.ends_well(&format!("{} kills", kills + 1));
+    println!("descriptors of the guard: {}, of the service: {}", own_descriptors(kept.guard.id()), kept.open());
     assert_eq!(kept.stop(), 0);
 }
 
@@ -343,7 +357,7 @@ fn without_a_keeper_a_service_runs_as_it_does_without() {
 
 fn connections_that_come_and_go_leave_nothing_behind() {
     let kept = Kept::start(&["--restart", "on-failure"], &[]);
-    let open = |kept: &Kept| (own_descriptors(kept.guard.id()), procfs::descriptors(kept.pid_after("").parse().expect("a number")).len());
+    let open = |kept: &Kept| (own_descriptors(kept.guard.id()), kept.open());
     let mut seen = Vec::new();
     let mut stays = Player::new(&kept, 7);
     for round in 0..6 {
@@ -364,4 +378,46 @@ fn connections_that_come_and_go_leave_nothing_behind() {
     println!("descriptors of the guard and of the service: {seen:?}");
     assert!(seen[2..].iter().all(|open| *open == seen[2]), "{seen:?}");
     assert_eq!(kept.stop(), 0);
+}
+
+/// The kernel counts what lies in queues and what is on its way to a successor alike.
+fn a_user_keeps_as_many_connections_as_its_limit_allows_and_can_restart() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    if !nix::unistd::geteuid().is_root() || !has_program("setpriv") {
+        return eprintln!("skipped: it needs root and setpriv");
+    }
+    let directory = directory();
+    let [guard, program] = ["pollflip", "service"].map(|name| directory.path().join(name));
+    for (from, to) in [(Path::new(POLLFLIP), &guard), (&own_program(), &program)] {
+        fs::copy(from, to).expect("a copy");
+        fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("a file");
+    }
+    // A user of whom nothing else runs here.
+    let user = 61_734;
+    chown(directory.path(), Some(user), Some(user)).expect("a directory");
+    let script = format!("ulimit -n 1024; exec setpriv --reuid={user} --regid={user} --clear-groups \"$0\" \"$@\"");
+    let kept = Kept::start_by(&script, &guard, &program, directory, &["--restart", "on-failure"], &[]);
+    let mut players: Vec<_> = (1..=300).map(|seed| Player::new(&kept, seed)).collect();
+    players.iter_mut().try_for_each(Player::round).expect("an answer");
+    let said = kept.read("said");
+    assert_eq!(said.matches("not kept: 256 connections are kept, and this user may have no more").count(), 44, "{said}");
+    let old = kept.pid_after("");
+    kept.restart().expect("a restart");
+    kept.pid_after(&old);
+    players.iter_mut().try_for_each(Player::round).expect("it was handed over");
+    let old = kept.kill();
+    kept.pid_after(&old);
+    let living = players.iter_mut().filter_map(|player| player.round().ok()).count();
+    assert_eq!(living, 256, "{}", kept.read("guard.log"));
+    assert_eq!(kept.stop(), 0);
+}
+
+fn a_keeper_that_is_too_small_is_an_error_that_says_so() {
+    let directory = directory();
+    let mut command = Command::new(POLLFLIP);
+    command.args(["guard", "--restart", "on-failure", "--strikes", "1/60", "--store", "4", "--"]).arg(own_program());
+    command.env(ROLE, "keeping").env(DIRECTORY, directory.path());
+    let (end, _, said) = end_of_command(command);
+    assert_eq!(end, End::Code(101), "{said}");
+    assert!(said.contains("the keeper holds 4 descriptors, and 4 are kept: have it hold more (pollflip guard --store"), "{said}");
 }
