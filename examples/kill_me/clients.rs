@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 
 /// The longest message.
 const LONGEST: u64 = 2_000;
-/// How long a client thinks at the most before it sends again.
+/// How long one of a thousand clients thinks at the most before it sends again. More of them think
+/// longer: the load is that of some ten thousand messages a second, and no more.
 const THOUGHT_MS: u64 = 200;
+/// So often at least it is looked whether the clients are to stop.
+const TURN: Duration = Duration::from_millis(20);
 /// An answer that takes longer does not come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -92,6 +95,7 @@ struct Crowd {
     clients: Vec<Option<Client>>,
     due: BinaryHeap<Reverse<(Instant, usize)>>,
     dice: Dice,
+    thought_ms: u64,
     tally: Tally,
     answered: Arc<AtomicUsize>,
 }
@@ -100,7 +104,8 @@ impl Crowd {
     fn connect(address: SocketAddr, count: usize, seed: u64) -> io::Result<Crowd> {
         let poll = Poll::new()?;
         let (clients, due, dice, answered) = (Vec::new(), BinaryHeap::new(), Dice(seed | 1), Arc::default());
-        let mut crowd = Crowd { poll, clients, due, dice, tally: Tally::default(), answered };
+        let thought_ms = THOUGHT_MS.max(THOUGHT_MS * count as u64 / 1_000);
+        let mut crowd = Crowd { poll, clients, due, dice, thought_ms, tally: Tally::default(), answered };
         for number in 0..count {
             let Ok(stream) = std::net::TcpStream::connect(address) else {
                 crowd.tally.refused += 1;
@@ -121,7 +126,7 @@ impl Crowd {
     }
 
     fn think(&mut self, number: usize) {
-        let thought = Duration::from_millis(self.dice.below(THOUGHT_MS));
+        let thought = Duration::from_millis(self.dice.below(self.thought_ms));
         self.due.push(Reverse((Instant::now() + thought, number)));
     }
 
@@ -131,7 +136,6 @@ impl Crowd {
         loop {
             if stopped.is_none() && stop.load(Ordering::Relaxed) {
                 stopped = Some(Instant::now());
-                self.due.clear();
             }
             let waiting = |client: &&Client| !client.expected.is_empty();
             if let Some(since) = stopped {
@@ -146,14 +150,15 @@ impl Crowd {
                 }
             }
             let now = Instant::now();
-            while let Some(Reverse((due, number))) = self.due.peek().copied()
+            // Who is told to stop says no more.
+            while let Some(Reverse((due, number))) = self.due.peek().copied().filter(|_| stopped.is_none())
                 && due <= now
             {
                 self.due.pop();
                 self.speak(number);
             }
-            let next = self.due.peek().map_or(Duration::from_millis(20), |Reverse((due, _))| due.saturating_duration_since(now));
-            match self.poll.poll(&mut events, Some(next.min(Duration::from_millis(20)))) {
+            let next = self.due.peek().filter(|_| stopped.is_none()).map_or(TURN, |Reverse((due, _))| due.saturating_duration_since(now));
+            match self.poll.poll(&mut events, Some(next.min(TURN))) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }

@@ -5,12 +5,11 @@
 //!     cargo run --release --example kill_me -- --kills 200 --poison 20
 //!
 //! `server.rs` is the part to learn from. Each byte that it sends depends on all that it has got
-//! from that client before (`chain.rs`), and the clients check each of them (`clients.rs`). A guard
-//! keeps the listener, the connections and the ledger while the server is dead (`kept.rs`).
+//! from that client before (`chain.rs`), and the clients check each of them (`clients.rs`). `run.rs`
+//! kills. A guard keeps the listener, the connections and the ledger while the server is dead.
 
 mod chain;
 mod clients;
-mod kept;
 mod run;
 mod server;
 
@@ -109,18 +108,19 @@ fn enter_guard(options: &server::Options) -> Result<Option<ExitCode>, Box<dyn Er
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     // It is killed for the sake of it: that is no reason to give it up.
     let guard = Guard::new().policy(Policy::Always).strikes(u32::MAX, Duration::from_secs(1)).delay(Duration::ZERO);
-    Ok(guard.store(options.connections + 1_000).enter()?.map(Termination::report))
+    Ok(guard.enter()?.map(Termination::report))
 }
 
-/// A few besides one for each connection.
+/// A few besides one for each connection. What is kept is on its way in a queue, and a user without
+/// privileges may have only so many descriptors on their way: four times as many are enough.
 fn enough_descriptors(connections: usize) -> Result<(), Box<dyn Error>> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = connections as u64 + 2_000;
-    if hard < wanted {
-        return Err(
-            format!("{connections} connections need {wanted} descriptors, and this process may have {hard}: raise `ulimit -Hn`").into()
-        );
+    let needed = connections as u64 + 2_000;
+    if hard < needed {
+        let why = format!("{connections} connections need {needed} descriptors, and this process may have {hard}: raise `ulimit -Hn`");
+        return Err(why.into());
     }
+    let wanted = hard.min(4 * connections as u64 + 2_000);
     if soft < wanted {
         setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
     }

@@ -2,11 +2,10 @@
 //! them after a kill.
 
 use super::chain::Chain;
-use super::kept::Kept;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
-use pollflip::ledger::{Account, Advance, Draft, Ledger, Recovered};
-use pollflip::{Event, Gate, Handover, RestartConfig, Restarter};
+use pollflip::ledger::{Account, Advance, Draft, Ledger, Recovered, Scope};
+use pollflip::{Event, Gate, Handover, Keeper, RestartConfig, Restarter};
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
@@ -36,7 +35,7 @@ pub(crate) struct Options {
 struct Server {
     poll: Poll,
     ledger: Ledger,
-    kept: Kept,
+    keeper: Keeper,
     accounts: HashMap<Token, Account<TcpStream>>,
     next: usize,
     buffer: Vec<u8>,
@@ -71,32 +70,32 @@ fn advance_wrongly(account: &mut Account<TcpStream>, buffer: &mut [u8]) -> io::R
 }
 
 impl Server {
-    /// Goes on with a connection that has outlived a process, or was handed over by one.
-    fn resume(&mut self, stream: std::net::TcpStream) -> io::Result<bool> {
-        stream.set_nonblocking(true)?;
+    /// Goes on with a connection that has outlived a process, or was handed over by one. `None`: it
+    /// does not.
+    fn resume(&mut self, stream: std::net::TcpStream) -> io::Result<Option<Token>> {
         match self.ledger.recover(TcpStream::from_std(stream))? {
-            Recovered::Even(account) | Recovered::Behind(account) => self.add(account)?,
+            Recovered::Even(account) | Recovered::Behind(account) => self.add(account).map(Some),
             // The last process was killed just after it had accepted it.
-            Recovered::Untouched(stream) => self.begin(stream)?,
-            // Nobody may go on with it. Its peer gets the end.
-            Recovered::Unknown(stream) => return stream.shutdown(std::net::Shutdown::Both).map(|()| false).or(Ok(false)),
-            // Over, dropped because it was in hand, or read past the ledger: it is shut down.
-            _ => return Ok(false),
+            Recovered::Untouched(stream) => self.begin(stream).map(Some),
+            // Over, dropped because it was in hand, or read past the ledger.
+            other => {
+                self.keeper.forget_stream(&other.into_connection());
+                Ok(None)
+            }
         }
-        Ok(true)
     }
 
-    fn begin(&mut self, stream: TcpStream) -> io::Result<()> {
+    fn begin(&mut self, stream: TcpStream) -> io::Result<Token> {
         let account = self.ledger.begin(stream, &Chain::START.to_bytes())?;
         self.add(account)
     }
 
-    fn add(&mut self, mut account: Account<TcpStream>) -> io::Result<()> {
+    fn add(&mut self, mut account: Account<TcpStream>) -> io::Result<Token> {
         let token = Token(self.next);
         self.next += 1;
         self.poll.registry().register(account.connection_mut(), token, INTEREST)?;
         self.accounts.insert(token, account);
-        Ok(())
+        Ok(token)
     }
 
     /// The poll is edge-triggered: all that has come is worked on.
@@ -117,7 +116,7 @@ impl Server {
         if let Some(account) = self.accounts.remove(&token) {
             let mut stream = account.close();
             let _ = self.poll.registry().deregister(&mut stream);
-            self.kept.forget(&stream);
+            self.keeper.forget_stream(&stream);
         }
     }
 
@@ -136,9 +135,9 @@ impl Server {
         Ok(())
     }
 
-    /// A restart needs nothing but the ledger and the connections: all state is in the ledger.
+    /// A restart needs nothing but the connections: all state is in the ledger, which goes along as
+    /// everything does that is kept by name.
     fn hand_over(&self, mut handover: Handover) -> io::Result<()> {
-        handover.fd("ledger", &self.ledger)?;
         handover.fds(self.accounts.iter().map(|(token, account)| (format!("connection/{}", token.0), account.connection())))?;
         handover.send();
         Ok(())
@@ -147,36 +146,43 @@ impl Server {
 
 pub(crate) fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
-    let mut restarter = RestartConfig::new().coordination_socket(&options.socket).build()?;
-    let mut kept = Kept::find(&mut restarter)?;
+    let mut restarter = RestartConfig::new().coordination_socket(&options.socket).keep(true).build()?;
+    let keeper = restarter.keeper();
+    let ledger = match keeper.take("ledger") {
+        Some(file) => Ledger::open(STATES, file)?,
+        None => Ledger::new(STATES, options.connections + 1_000, RECORD)?,
+    };
+    keeper.keep("ledger", &ledger)?;
     let listener = restarter.sockets().tcp_listener("kill_me", &*options.listen)?;
     let address = listener.local_addr()?;
-    kept.listener(&listener)?;
-    let mut streams = kept.streams();
-    let mut file = kept.file();
-    if let Some(old) = restarter.predecessor() {
-        let mut state = old.receive(Duration::from_secs(10))?;
-        file = state.fd("ledger");
-        streams = state.drain().filter(|(name, _)| name.starts_with("connection/")).map(|(_, fd)| fd.into()).collect();
-    }
-    let ledger = match file {
-        Some(file) => Ledger::open(STATES, file)?,
-        None => {
-            let ledger = Ledger::new(STATES, options.connections + 1_000, RECORD)?;
-            kept.ledger(&ledger)?;
-            ledger
-        }
-    };
-    if let Some(end) = kept.end() {
-        ledger.judge(end)?;
-    }
     let (accounts, buffer) = (HashMap::new(), vec![0; AT_ONCE]);
-    let mut server = Server { poll: Poll::new()?, ledger, kept, accounts, next: FIRST_CONNECTION, buffer, is_wrong: options.is_wrong };
+    let mut server = Server { poll: Poll::new()?, ledger, keeper, accounts, next: FIRST_CONNECTION, buffer, is_wrong: options.is_wrong };
     let mut resumed = 0;
-    for stream in streams {
-        resumed += usize::from(server.resume(stream)?);
+    match restarter.predecessor().map(|old| old.receive(Duration::from_secs(10))) {
+        // Of one that was killed in the middle of a restart there are survivors.
+        None | Some(Err(pollflip::Error::PredecessorGone { .. })) => {}
+        Some(state) => {
+            for (_, descriptor) in state?.drain() {
+                let stream = descriptor.into();
+                server.keeper.keep_stream(&stream)?;
+                resumed += usize::from(server.resume(stream)?.is_some());
+            }
+        }
     }
-    server.ledger.close_unclaimed()?;
+    if let Some(mut survivors) = restarter.survivors() {
+        let judgement = server.ledger.judge(survivors.cause())?;
+        if judgement.scope != Scope::All && !judgement.is_strike {
+            survivors.absolve();
+        }
+        for survivor in survivors.streams() {
+            if let Some(token) = server.resume(survivor.into())? {
+                resumed += 1;
+                // Nobody else serves: it need not wait for the others.
+                server.attend(token);
+            }
+        }
+        server.ledger.close_unclaimed()?;
+    }
     let mut gate = Gate::new(TcpListener::from_std(listener), LISTENER);
     server.poll.registry().register(&mut restarter, RESTARTER, Interest::READABLE)?;
     restarter.ready()?;
@@ -203,7 +209,7 @@ pub(crate) fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
             }
         }
         while let Ok(Some((stream, _))) = gate.accept() {
-            server.kept.stream(&stream)?;
+            server.keeper.keep_stream(&stream)?;
             server.begin(stream)?;
         }
         for event in events.iter().filter(|event| event.token().0 >= FIRST_CONNECTION && gate.is_open()) {
