@@ -103,8 +103,8 @@ impl Table {
     /// the first time.
     fn list_from(self, first: usize) -> Option<Vec<RawFd>> {
         if first > 0 {
-            // The kernel takes a place in this directory for a number, after the two names that each
-            // directory has. If it took it for anything else, their number would tell.
+            // The kernel takes a place in this directory for a number, after the two names that
+            // each directory has. If it took it for anything else, their number would tell.
             lseek(&self.directory, (first + 2).try_into().ok()?, Whence::SeekSet).ok()?;
         }
         let own = self.directory.as_raw_fd();
