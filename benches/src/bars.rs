@@ -30,6 +30,7 @@ pub fn judge(report: &Report) -> Vec<String> {
             AtMost(0.05),
         ),
         ("an inherited listener, to a bare descriptor passed", ratio(("listener each", Ours), ("listener each", Limit)), AtMost(2.0)),
+        ("one of 10,000 connections, to the bare calls", ratio(("connection of 10000", Ours), ("connection of 10000", Limit)), AtMost(2.5)),
         ("a restart under a guard, to one without", ratio(("guard restart", Ours), ("guard restart", Limit)), AtMost(1.1)),
         ("crates in the normal tree", get("cost crates", Ours), AtMost(28.0)),
         ("a cold build, to shellflip's", ratio(("cost build", Ours), ("cost build", Shellflip)), AtMost(0.5)),

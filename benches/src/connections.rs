@@ -52,9 +52,9 @@ fn measure(plan: &Plan, report: &mut Report) -> Result<(), Box<dyn std::error::E
     report.add(own_files(large, plan.rounds(20, 200, 10))?);
     report.add(blobs(large, plan.rounds(3, 7, 20))?);
     report.note(
-        "connections: one descriptor by that many names, over a lifeline within this process, the two ends on threads of their own; the limit \
-         is sendmsg and recvmsg of 253 at a time. Own memory file: the limit is one of 1 KiB. Blob: written in pieces of 256 KiB, handed over, \
-         and read into fresh memory; the limit is a plain memfd, written and read in the same way",
+        "connections: one descriptor by that many names, given by Handover::fds over a lifeline within this process, the two ends on threads \
+         of their own; the limit is sendmsg and recvmsg of 253 at a time. Own memory file: the limit is one of 1 KiB. Blob: written in pieces \
+         of 256 KiB, handed over, and read into fresh memory; the limit is a plain memfd, written and read in the same way",
     );
     Ok(())
 }
