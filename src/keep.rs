@@ -115,8 +115,9 @@ struct Inner {
     kept: BTreeMap<String, OwnedFd>,
     /// What a process before has kept, and the program has not taken.
     untaken: BTreeMap<String, OwnedFd>,
-    /// Names of what a process before has kept, under which something else is kept.
-    replaced: Vec<String>,
+    /// Names of what a process before has kept, and this one keeps no more: forgotten, or with
+    /// something else under the name.
+    unkept: Vec<String>,
     /// The successor to which the service was granted.
     successor: Option<u32>,
     /// The names of listeners that are held.
@@ -266,14 +267,18 @@ impl Keeper {
         if !inner.kept.contains_key(name) {
             self.check_room(&inner, &full_name)?;
         }
+        if inner.kept.get(name).is_some_and(|kept| is_same(kept, descriptor)) {
+            // Between a removal and what is stored anew, a kill would lose it.
+            return Ok(());
+        }
         let own = sys::duplicate(descriptor, 3)?;
         if inner.stage == Stage::Serving {
             let order = Order { text: to_store(&full_name, false), descriptors: vec![sys::duplicate(&own, 3)?] };
             inner.remove(name);
             inner.orders.push(order);
             self.wake();
-        } else if inner.untaken.remove(name).is_some() {
-            inner.replaced.push(name.into());
+        } else {
+            inner.remove(name);
         }
         inner.kept.insert(name.into(), own);
         Ok(())
@@ -296,9 +301,7 @@ impl Keeper {
     /// Keeps what has that name no more. Says whether there was something.
     pub fn forget(&self, name: &str) -> bool {
         let Some(mut inner) = self.inner() else { return false };
-        let found = inner.kept.contains_key(name) || inner.untaken.contains_key(name);
-        inner.untaken.remove(name);
-        inner.remove(name);
+        let found = inner.remove(name);
         self.wake();
         found
     }
@@ -427,8 +430,8 @@ impl Keeper {
         }
         inner.stage = Stage::Serving;
         self.hold_queue(&mut inner);
-        let replaced = mem::take(&mut inner.replaced);
-        inner.orders.extend(replaced.iter().map(|name| Order { text: to_remove(&format!("{KEPT}{name}")), descriptors: Vec::new() }));
+        let unkept = mem::take(&mut inner.unkept);
+        inner.orders.extend(unkept.iter().map(|name| Order { text: to_remove(&format!("{KEPT}{name}")), descriptors: Vec::new() }));
         for (name, listener) in listeners {
             match listener {
                 Listener::Held => *inner.listeners.entry(name.into()).or_default() += 1,
@@ -597,9 +600,11 @@ impl Keeper {
         }
         let entries = inner.kept.len() + inner.listeners.values().sum::<usize>() + QUEUE_ENDS;
         let size = self.shared.as_ref().and_then(|shared| shared.size);
-        if let Some(size) = size.filter(|size| entries >= *size) {
+        // For a moment, the queues of the process before are held too.
+        if let Some(size) = size.filter(|size| entries + QUEUE_ENDS >= *size) {
             let why = format!(
-                "the keeper holds {size} descriptors, and {entries} are kept: have it hold more (pollflip guard --store, FileDescriptorStoreMax=)"
+                "the keeper holds {size} descriptors, and {entries} are kept: have it hold more (pollflip guard --store, \
+                 FileDescriptorStoreMax=); {QUEUE_ENDS} stay free for the next process"
             );
             return Err(io::Error::new(io::ErrorKind::StorageFull, why));
         }
@@ -630,11 +635,19 @@ impl Keeper {
 }
 
 impl Inner {
-    /// Has what the program kept under that name removed.
-    fn remove(&mut self, name: &str) {
-        if self.kept.remove(name).is_some() && self.stage == Stage::Serving {
-            self.orders.push(Order { text: to_remove(&format!("{KEPT}{name}")), descriptors: Vec::new() });
+    /// Has what is kept under that name removed, as soon as the service is this process's. Says
+    /// whether there is something.
+    fn remove(&mut self, name: &str) -> bool {
+        let (is_kept, is_untaken) = (self.kept.remove(name).is_some(), self.untaken.remove(name).is_some());
+        if is_kept || is_untaken {
+            match self.stage {
+                Stage::Serving => self.orders.push(Order { text: to_remove(&format!("{KEPT}{name}")), descriptors: Vec::new() }),
+                // What this process has taken is held as well.
+                Stage::Waiting | Stage::Granted => self.unkept.push(name.into()),
+                Stage::Over => {}
+            }
         }
+        is_kept || is_untaken
     }
 
     fn hold_queue(&mut self) {
@@ -664,7 +677,8 @@ impl Inner {
 
     /// With an empty queue; what lay in the old one is there for the program.
     fn begin_anew(&mut self) {
-        let Some(queue) = self.queue.take().filter(|queue| queue.len() > 0) else { return };
+        // An empty one stays, since the keeper holds its ends.
+        let Some(queue) = self.queue.take_if(|queue| queue.len() > 0) else { return };
         match queue.all() {
             Ok(streams) => self.returned = streams,
             Err(error) => log::warn!(target: "pollflip", "connections that were handed over are lost: {error}"),
@@ -792,6 +806,11 @@ fn last_end() -> Option<(Exit, u32)> {
     let exit = end_of_text(&env::var(LAST_END).ok()?)?;
     let strikes = env::var(STRIKES).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     Some((exit, strikes))
+}
+
+/// Whether the two are one open file. Where the kernel does not tell, they are not.
+fn is_same(one: &OwnedFd, other: &impl AsFd) -> bool {
+    sys::identity(one.as_raw_fd()) == sys::identity(other.as_fd().as_raw_fd()) && sys::is_same_open_file(one, other).unwrap_or(false)
 }
 
 /// How many connections may lie in a queue.

@@ -16,7 +16,7 @@ fn keeper_of(sort: Sort, held: Held, is_guarded: bool) -> Keeper {
     let poll = Poll::new().expect("a poll");
     let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
     let inner = Inner { untaken: held.kept, leftover: held.leftover, ..Inner::default() };
-    let mut keeper = Keeper::with(inner, Arc::new(waker), sort, Some(12));
+    let mut keeper = Keeper::with(inner, Arc::new(waker), sort, Some(16));
     let shared = keeper.shared.as_mut().and_then(Arc::get_mut).expect("it is new");
     shared.is_guarded = is_guarded;
     keeper
@@ -130,6 +130,41 @@ fn what_a_process_before_kept_and_nobody_took_is_removed_at_the_commit() {
 }
 
 #[test]
+fn what_is_forgotten_or_replaced_before_the_commit_is_removed_then() {
+    let names = ["taken", "untaken", "replaced", "same"];
+    let held = Held::sort(names.map(|name| (format!("pollflip.kept.{name}"), file())));
+    let keeper = keeper(Sort::Keeps, held);
+    let [_taken, _replaced, same] = ["taken", "replaced", "same"].map(|name| keeper.take(name).expect("it was kept"));
+    assert!(keeper.forget("taken") && keeper.forget("untaken") && !keeper.forget("untaken"));
+    assert!(keeper.take("taken").is_none() && keeper.take("untaken").is_none());
+    keeper.keep("replaced", &file()).expect("room");
+    // As each start does with the state that it has found.
+    keeper.keep("same", &same).expect("room");
+    keeper.serves(None, [].into_iter());
+    let expected =
+        ["-pollflip.kept.taken", "-pollflip.kept.untaken", "-pollflip.kept.replaced", "+pollflip.kept.replaced 1", "+pollflip.kept.same 1"];
+    assert_eq!(orders(&keeper)[1..], expected);
+    keeper.keep("same", &same).expect("room");
+    assert_eq!(orders(&keeper), [""; 0], "it is held all the while");
+}
+
+#[test]
+fn what_is_kept_after_a_roll_back_lies_where_the_keeper_looks() {
+    let (keeper, listener) = (keeper(Sort::Keeps, Held::default()), listener());
+    keeper.serves(None, [].into_iter());
+    let held = keeper.take_orders().remove(0).descriptors;
+    // There was no connection.
+    keeper.granted_to(8);
+    keeper.taken_back();
+    assert_eq!(orders(&keeper), ["-pollflip.streams.8"]);
+    let (server, _client) = connection(&listener);
+    keeper.keep_stream(&server).expect("room");
+    let held = held.into_iter().map(|end| (format!("pollflip.streams.{}", process::id()), end));
+    let next = keeper_of(Sort::Keeps, Held::sort(held), true);
+    assert_eq!(next.survivors(true).expect("what was kept").len(), 1);
+}
+
+#[test]
 fn a_successor_gets_what_is_kept_by_name_and_looks_into_the_queue() {
     let (old, listener) = (keeper(Sort::Keeps, Held::default()), listener());
     old.keep("state", &file()).expect("room");
@@ -197,7 +232,7 @@ fn limits_are_said_before_they_bite() {
     for number in 1..8 {
         keeper.keep(&number.to_string(), &file()).expect("room");
     }
-    let error = keeper.keep("one more", &file()).expect_err("12, of which 4 are the queue's");
+    let error = keeper.keep("one more", &file()).expect_err("16, of which 4 are the queue's, and 4 the next one's");
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert!(error.to_string().contains("--store"), "{error}");
     assert!(keeper.keep("7", &file()).is_ok(), "that name has its place");
