@@ -149,6 +149,8 @@ impl Precopy {
     ///
     /// As for [`fd`](Precopy::fd); what came before the one that is to blame may have been sent.
     pub fn fds(&mut self, descriptors: impl IntoIterator<Item = (impl AsRef<str>, impl AsFd)>) -> io::Result<()> {
+        // The program's own code runs before, and not while the loop may wait for this.
+        let descriptors: Vec<_> = descriptors.into_iter().collect();
         self.give(|items| items.give_all(descriptors))
     }
 

@@ -6,9 +6,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-use pollflip::{Arrival, Blob, Failure, Handover};
+use pollflip::{Arrival, Blob, Failure, Handover, Precopy};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::hub::wait_until;
@@ -25,6 +26,7 @@ trials![
     a_rehearsal_of_what_the_kernel_refuses_in_the_end_says_so,
     what_was_taken_is_gone_and_what_was_not_is_listed,
     a_connection_has_no_bytes_and_stays,
+    a_list_that_breaks_off_has_nothing_of_it_go_ahead,
 ];
 
 fn a_rehearsal_returns_what_was_given() {
@@ -256,4 +258,19 @@ fn a_connection_has_no_bytes_and_stays() {
         assert!(error.to_string().contains("take it as a descriptor"), "{error}");
         assert!(inheritance.fd::<OwnedFd>(name).is_some());
     }
+}
+
+/// What makes the list is the program's own code.
+fn a_list_that_breaks_off_has_nothing_of_it_go_ahead() {
+    let stdin = std::io::stdin();
+    let ahead = |precopy: &mut Precopy| {
+        let list = (0..3).map(|number| match number {
+            2 => panic!("as it should"),
+            _ => (number.to_string(), &stdin),
+        });
+        assert!(catch_unwind(AssertUnwindSafe(|| precopy.fds(list))).is_err());
+        precopy.fds((1..4).map(|number| (number.to_string(), &stdin))).expect("none of these has gone");
+    };
+    let (arrivals, _) = Handover::rehearse_precopy(ahead, Handover::send).expect("a handover");
+    assert_eq!(arrivals.len(), 3);
 }
