@@ -220,6 +220,7 @@ impl Driver {
     fn heard(&mut self, datagram: &mut Datagram, bytes: &[u8]) {
         if !self.knows(datagram) {
             let why = if datagram.sender == 0 { "the process is in another PID namespace" } else { "it is no descendant of this guard" };
+            datagram.descriptors.iter().for_each(end_lingering);
             return self.leave_out(datagram.sender, why);
         }
         let message = if datagram.truncated { None } else { Message::new(bytes) };
@@ -563,6 +564,12 @@ impl Driver {
             }
         }
     }
+}
+
+/// A socket that lingers has whoever closes it last wait, for as long as a stranger likes.
+fn end_lingering(descriptor: &OwnedFd) {
+    // Most are no sockets.
+    let _ = setsockopt(descriptor, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 });
 }
 
 /// How many descriptors can be stored: as many as are wanted, or as this process may have.

@@ -1,9 +1,12 @@
 //! Notifications of those who mean no good, and of those who make mistakes.
 
+use std::io::{IoSlice, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::{self, Command, Stdio};
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
 
 use crate::harness::{Service, Setup, own_program};
 use crate::hub::wait_until;
@@ -15,6 +18,7 @@ use crate::speaker::{self, WORDS};
 trials![
     what_a_stranger_says_is_left_out,
     what_another_pid_namespace_says_is_left_out,
+    a_socket_of_a_stranger_that_lingers_does_not_hold_the_guard_up,
     a_flood_of_a_stranger_does_not_keep_a_restart_from_its_end,
     garbage_and_descriptors_of_a_helper_do_nothing,
     a_helper_cannot_make_a_stranger_the_service,
@@ -76,6 +80,28 @@ fn what_another_pid_namespace_says_is_left_out() {
     wait_until("the guard to hear", || log(&service).contains("process 0 is left out: the process is in another PID namespace"));
     service.restart().tell("exit 12");
     assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
+}
+
+/// Whoever closes such a socket last waits until its peer has taken all that was sent.
+fn a_socket_of_a_stranger_that_lingers_does_not_hold_the_guard_up() {
+    let service = guarded(Setup::new(), "").start();
+    let address = address(service.first().pid);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+    let (_peer, _) = listener.accept().expect("a connection");
+    client.set_nonblocking(true).expect("a socket");
+    while (&client).write(&[0; 65_536]).is_ok() {}
+    setsockopt(&client, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 1_000 }).expect("a socket");
+    signal(service.launched(), Signal::SIGSTOP);
+    wait_until("it to stop", || procfs::state(service.launched()) == Some('T'));
+    let part = [IoSlice::new(b"FDSTORE=1\nFDNAME=x")];
+    let numbers = [client.as_raw_fd()];
+    let socket = speaker::connected(&address);
+    sendmsg::<()>(socket.as_raw_fd(), &part, &[ControlMessage::ScmRights(&numbers)], MsgFlags::empty(), None).expect("room");
+    drop(client);
+    signal(service.launched(), Signal::SIGCONT);
+    wait_until("the guard to hear", || log(&service).contains("is no descendant of this guard"));
+    all_is_well(&service);
 }
 
 fn a_flood_of_a_stranger_does_not_keep_a_restart_from_its_end() {
