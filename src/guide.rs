@@ -38,6 +38,7 @@
 //! | the restart has failed | `READY`, `STATUS` | active, the same main PID, the reason |
 //! | a signal asks for one that cannot be | `RELOADING`, `READY`, `STATUS` | the same |
 //! | the service ends | `STOPPING`, `EXTEND_TIMEOUT_USEC` again and again | deactivating |
+//! | the first process is ready, a restart is final, or what is [kept](#when-the-service-is-killed) changes | `FDSTORE`, `FDSTOREREMOVE` with `FDNAME`, `FDPOLL` | the number of stored descriptors |
 //!
 //! The predecessor ends only after systemd has taken the new main PID in, or 5 s have passed. With
 //! a probation the unit stays reloading until the probation is over.
@@ -669,6 +670,9 @@
 //! | `futex`, `sched_yield` | what is shared with the restart thread and with handles in other threads |
 //! | `brk`, `mmap`, `munmap`, `mremap`, `mprotect`, `madvise`, `getrandom` | memory, and the seeds of hash maps |
 //! | `rt_sigprocmask`, `rt_sigreturn`, `restart_syscall` | the handler of the restart signal; going on after a signal, or after the process was stopped |
+//!
+//! With [`RestartConfig::keep`](crate::RestartConfig::keep) come `setsockopt` and `shutdown`, in each
+//! thread that keeps connections.
 //!
 //! A filter that has a call fail (`SystemCallErrorNumber=`) is noticed too: calls that every
 //! restart needs are tried in [`build`](crate::RestartConfig::build), which logs a warning, and

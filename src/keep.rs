@@ -68,10 +68,31 @@ pub(crate) struct Order {
 /// Has descriptors held that outlive this process: see
 /// [`RestartConfig::keep`](crate::RestartConfig::keep).
 ///
-/// Cheap to clone, and usable from any thread. A forked child's copy does nothing.
+/// Cheap to clone, and usable from any thread. A forked child's copy does nothing, but has what is
+/// kept open as long as the child keeps it: drop it there, or execute another program.
 ///
 /// Without anybody who holds ([`is_active`](Keeper::is_active)) nothing outlives a kill, which is no
 /// error. What is kept by name goes to successors all the same.
+///
+/// ```no_run
+/// use std::fs::File;
+///
+/// # fn scratch() -> File { unimplemented!() }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut restarter = pollflip::RestartConfig::new().keep(true).build()?;
+/// let keeper = restarter.keeper();
+/// // What the process before has kept, be it the predecessor or one that was killed; or a new one.
+/// let counters = keeper.take("counters").map_or_else(scratch, File::from);
+/// keeper.keep("counters", &counters)?;
+/// let listener = restarter.sockets().tcp_listener("web", "127.0.0.1:8080")?;
+/// restarter.ready()?;
+/// let (connection, _) = listener.accept()?;
+/// keeper.keep_stream(&connection)?;
+/// // … served …
+/// keeper.forget_stream(&connection);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Keeper {
     shared: Option<Arc<Shared>>,

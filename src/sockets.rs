@@ -394,7 +394,7 @@ impl Sockets {
 
     fn insert<T: From<OwnedFd>>(&mut self, name: &str, socket: OwnedFd) -> Result<T, Error> {
         let given = duplicate(name, &socket)?;
-        if !matches!(Kind::of(&socket), Kind::Other(_)) {
+        if self.keeper.is_active() && !matches!(Kind::of(&socket), Kind::Other(_)) {
             self.keeper.listens(name, socket.as_fd());
         }
         self.entries.entry(name.into()).or_default().push(Entry { socket, passed: false, inherited: false, claimed: true });

@@ -53,6 +53,7 @@ case_keep_comes_back_from_reloads_and_aborts() {
     is "what a client sees" "$(sums 2 'kill -KILL')" "all is well"
     await 20 "it serves" property_is ActiveState active
   done
+  [[ $(warnings) != *"reception only permitted"* ]] || die "somebody says something to whom systemd does not listen: $(warnings)"
   # A listener, a name, and the ends of the queues of one process.
   await 20 "nothing is left of the processes before" property_is NFileDescriptorStore 6
 }
