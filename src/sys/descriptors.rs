@@ -182,6 +182,23 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_is_nearly_full_is_looked_through_up_to_the_last_that_is_open() {
+        let file = fs::File::open("/dev/null").expect("a file");
+        // With a gap, and one far beyond all others.
+        let all: Vec<_> = (100..700).chain([900]).filter_map(|at| duplicate(&file, at).ok()).collect();
+        let Some(last) = all.last().map(AsRawFd::as_raw_fd).filter(|last| *last >= 900) else {
+            return eprintln!("SKIPPED: too few allowed");
+        };
+        let open = Descriptors::open(0);
+        assert!(open.is_all && open.closing.is_sorted());
+        for number in all.iter().map(AsRawFd::as_raw_fd) {
+            assert!(open.closing.contains(&number), "{number} of {last} is not in {open:?}");
+        }
+        let Some(table) = Table::open() else { return eprintln!("SKIPPED: /proc does not tell how many are open") };
+        assert_eq!(table.list_from(RawFd::MAX as usize / 2), Some(Vec::new()));
+    }
+
+    #[test]
     fn the_kernel_lists_from_a_number_on() {
         let file = fs::File::open("/dev/null").expect("a file");
         let held = duplicate(&file, 300).expect("a descriptor");
