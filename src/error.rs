@@ -113,7 +113,8 @@ pub enum Refusal {
          unit, or PIDFile= there and a pid file here; under `pollflip guard`: run it in the network namespace of the guard"
     )]
     NoNotifyAccess,
-    /// More earlier generations than [`RestartConfig::max_draining`](crate::RestartConfig::max_draining) allows still finish their work.
+    /// More earlier generations than [`RestartConfig::max_draining`](crate::RestartConfig::max_draining) allows still finish their work, or
+    /// those that do have all other sockets of a [UDP group](crate::Sockets::udp_group).
     #[error(
         "{count} earlier {}, the oldest as process {oldest}: wait for them, or end them",
         if *count == 1 { "generation still finishes its work" } else { "generations still finish their work" }
@@ -276,6 +277,9 @@ pub enum Failure {
     /// The state of this process could not be handed over.
     #[error("the handover failed: {0}")]
     Handover(String),
+    /// The kernel did not take it that new flows of a [UDP group](crate::Sockets::udp_group) are the successor's.
+    #[error("new UDP flows could not be given to the successor, which has been killed: {0}")]
+    Steering(String),
     /// The successor closed its lifeline (the socket on which it gets sockets and state, and says that it is ready) but lived on, and has
     /// been killed.
     #[error("the successor closed its lifeline and has been killed; does something in it close descriptors it does not know?")]

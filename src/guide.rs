@@ -665,6 +665,7 @@
 //! | `pidfd_open`, `pidfd_send_signal`, `waitid`, `getpid` | watching, killing and reaping the successor |
 //! | `accept4`, `getsockopt`, `geteuid`, `recvfrom`, `sendto` | clients of the coordination socket, and who they are; the handler of the restart signal |
 //! | `open`, `openat`, `stat`, `lstat`, `statx`, `unlink`, `unlinkat`, `rename`, `renameat`, `renameat2` | the coordination socket's path, the pid file, what `/proc` tells of a successor or a predecessor |
+//! | `setsockopt` | telling the kernel whose a datagram of a [UDP group](crate::Sockets::udp_group) is |
 //! | `getdents64` | the threads of one whose first one has ended |
 //! | `socket`, `connect`, `ioctl`, `pipe2` | telling systemd, and waiting until it has understood; `ioctl` also before a line of progress |
 //! | `futex`, `sched_yield` | what is shared with the restart thread and with handles in other threads |

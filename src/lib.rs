@@ -185,6 +185,7 @@
 //! | `game_server` | ten thousand live connections and their state: how long the pause is, with pre-copy and without |
 //! | `kill_me` | a thousand live connections that go on after each `kill -9` |
 //! | `tcp_proxy` | a proxy that drains its connections under a time limit |
+//! | `udp_flows` | UDP flows that stay with the process that began them, by a mark |
 //! | `any_executor` | the task in tokio's `select!` and in smol |
 //! | `socket_activation` | two named sockets of systemd |
 //! | `deploy`, `guard`, `systemd` | scripts, and files for supervisors, to copy |
@@ -196,6 +197,7 @@
 mod error;
 mod machine;
 mod wire;
+mod steering;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere/mod.rs")]
 mod sys;
 mod notify;
@@ -233,7 +235,8 @@ pub use crate::predecessor::{Predecessor, startup_complete};
 pub use crate::restart_coordination_socket::{Outcome, ServiceState, Status};
 pub use crate::restarter::{Event, Restarter, Successor};
 pub use crate::shutdown::{OnShutdown, Shutdown, ShutdownCoordinator, ShutdownHandle, ShutdownMoment, ShutdownSignal, WeakShutdownHandle};
-pub use crate::sockets::Sockets;
+pub use crate::sockets::{Owner, Sockets, UdpGroup};
+pub use crate::steering::Mark;
 pub use crate::systemd::fixup_systemd_env;
 pub use crate::task::{HookResult, LifecycleHandler, RestartTask, spawn_restart_task};
 
@@ -257,6 +260,10 @@ pub mod internals {
     /// What a service tells its guard.
     pub mod notify {
         pub use crate::notify::*;
+    }
+    /// Marks in datagrams.
+    pub mod steering {
+        pub use crate::steering::*;
     }
     /// A restarter on a simulated system.
     pub mod simulation {

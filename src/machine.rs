@@ -23,7 +23,7 @@ use crate::error::Refusal;
 
 pub use state::{Closed, Handover, Knows, Phase, State};
 pub use takeover::{DYING, Inbound, LOST, Line, Prompt, Stage, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput};
-pub use words::{Action, Attempt, Cause, Input, Notice, Output, Reply, Ticket, Violation};
+pub use words::{Action, Attempt, Cause, Input, Notice, Output, Reply, Side, Ticket, Violation};
 
 /// How long a killed successor may take to die before its asker is told.
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -142,6 +142,7 @@ impl Machine {
             Input::Sole => self.sole(),
             Input::Opened => self.opened(),
             Input::Predecessor(notice) => self.tell(Notice::Predecessor(notice)),
+            Input::MarksFreed => self.marks_freed(),
             Input::Request(ticket) => self.request(now, ticket),
             Input::Spawned(attempt, pid) => self.spawned(attempt, pid),
             Input::SpawnFailed(attempt) => self.spawn_failed(attempt),
@@ -171,6 +172,7 @@ impl Machine {
             | Input::Refused(attempt)
             | Input::Progress(attempt)
             | Input::Ready(attempt)
+            | Input::SteeringFailed(attempt)
             | Input::Granted(attempt)
             | Input::Dying(attempt)
             | Input::Sound(attempt)

@@ -4,6 +4,7 @@
 //! what follows from what comes over it. Does not know: sockets, restarts, the loop. The loop reads the lifeline, or a thread that waits,
 //! which then wakes the loop.
 
+mod group;
 mod hello;
 mod link;
 mod provenance;
@@ -26,6 +27,7 @@ use crate::sys::{self, Origin, PerProcess};
 use crate::systemd;
 use crate::wire::{self, BIRTH_VARIABLE, Birth, LIFELINE_VARIABLE, Message, Place};
 
+pub(crate) use group::GroupGift;
 pub(crate) use hello::{Coordination, Gifts};
 pub(crate) use link::{Ahead, Link};
 pub(crate) use takeover::SharedTakeover;

@@ -4,6 +4,7 @@
 //! - [Several threads](#several-threads)
 //! - [A listener for each thread](#a-listener-for-each-thread)
 //! - [Another address](#another-address)
+//! - [UDP: which of three](#udp-which-of-three)
 //! - [A multicast group](#a-multicast-group)
 //! - [A library that blocks in accept](#a-library-that-blocks-in-accept)
 //! - [io_uring](#io_uring)
@@ -214,6 +215,31 @@
 //! The old listener stays: connections wait in it. Where an address must not be served any more,
 //! the listener is [removed](crate::Sockets::remove) and closed when nothing has come on it for a
 //! while.
+//!
+//! # UDP: which of three
+//!
+//! One UDP socket serves all flows. Two processes that read it take each other's datagrams, so a
+//! predecessor that shares it stops reading at [`HandedOff`](crate::Event::HandedOff), and its flows
+//! end unless something is done for them:
+//!
+//! | | the state is handed over | marks | a relay |
+//! | --- | --- | --- | --- |
+//! | with | [`udp_socket`](crate::Sockets::udp_socket), [`Handover`](crate::Handover) | [`udp_group`](crate::Sockets::udp_group) | `udp_socket`, and a pair of sockets between both processes |
+//! | the protocol needs | a state that can be written down | four bits that clients send back, or connection IDs of the server | a way to tell "not mine" |
+//! | an old flow, per datagram | nothing | a few 10 ns more for all | a copy, and both processes awake |
+//! | the old process | ends at once | goes on until its flows have ended | the same |
+//! | the new process is stopped | all flows stop | old flows go on | all flows stop |
+//! | the old process is killed | – | what it has not read is read, its flows are told | the same, but for what is in the relay |
+//! | for | games, DNS, everything short | QUIC, long flows | protocols without a mark, sandboxes without classic BPF |
+//! | example | | `udp_flows` | |
+//!
+//! With marks the program goes on reading after `HandedOff`, and ends when its last flow has. Whatever
+//! comes for a flow that it does not know it answers with "begin anew": a reset, a version negotiation,
+//! or whatever makes a client start over. That is what the clients of a generation that was killed get,
+//! at once. [`UdpGroup`](crate::UdpGroup) lists what does not go with it, connected sockets above all.
+//!
+//! A service that had a plain socket can become one with a group by a restart, where the user that
+//! bound the socket still may; the other way is a release that asks for a `udp_socket` of the same name.
 //!
 //! # A multicast group
 //!

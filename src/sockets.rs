@@ -3,6 +3,9 @@
 //! Knows: names, kinds and addresses of sockets. Does not know: when they are passed on, or by what means.
 
 mod directory;
+mod group;
+mod grouped;
+mod groups;
 mod holder;
 mod kind;
 mod path;
@@ -22,16 +25,18 @@ use nix::sys::socket::{SockType, listen};
 
 use crate::error::Error;
 use crate::keep::{Keeper, Listener};
-use crate::predecessor::tell_trouble;
+use crate::predecessor::{GroupGift, tell_trouble};
 use crate::sys;
 use crate::systemd::{FIRST_PASSED, Passed};
 use crate::wire;
 
 pub(crate) use directory::{Directory, Found};
+pub use group::{Owner, UdpGroup};
 pub(crate) use holder::Family;
 pub(crate) use kind::Kind;
 pub(crate) use path::{PathLock, TEMPORARY, beside, find_stale, lock_name, named, temporary_name, unix_client, unix_socket};
 
+use groups::Groups;
 use holder::Holder;
 use path::bind_unix;
 
@@ -79,6 +84,7 @@ use path::bind_unix;
 pub struct Sockets {
     /// By name; systemd may pass several of one: an IPv4 and an IPv6 one, say.
     entries: HashMap<String, Vec<Entry>>,
+    groups: Groups,
     /// What systemd passed, as long as the program has not used `Sockets`: it may take them by itself.
     untouched: Vec<(Passed, OwnedFd)>,
     /// Who may still have an address that this process wants.
@@ -102,7 +108,7 @@ struct Entry {
 
 impl Sockets {
     /// A first generation has no predecessor that may be waiting on a socket of systemd.
-    pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, passed: Vec<Passed>, family: Family) -> Sockets {
+    pub(crate) fn new(inherited: Vec<(String, OwnedFd)>, groups: Vec<GroupGift>, passed: Vec<Passed>, family: Family) -> Sockets {
         let mut entries: HashMap<String, Vec<Entry>> = HashMap::with_capacity(inherited.len());
         for (name, socket) in inherited {
             entries.entry(name).or_default().push(Entry { socket, passed: false, inherited: true, claimed: false });
@@ -117,7 +123,7 @@ impl Sockets {
                 None => {}
             }
         }
-        Sockets { entries, untouched, family, changed: None, closed: false, keeper: Keeper::inert() }
+        Sockets { entries, groups: Groups::inherited(groups), untouched, family, changed: None, closed: false, keeper: Keeper::inert() }
     }
 
     /// From now on a keeper holds what is here. What it or a manager has given to this process is its
@@ -246,6 +252,9 @@ impl Sockets {
     {
         self.check(name)?;
         self.claim_of_systemd();
+        if let Some(socket) = self.of_group(name, |_| true) {
+            return socket;
+        }
         if let Some(entry) = self.entries.get_mut(name).and_then(|entries| entries.first_mut()) {
             entry.claimed = true;
             return duplicate(name, &entry.socket);
@@ -282,6 +291,9 @@ impl Sockets {
     fn existing(&mut self, name: &str) -> Result<Option<OwnedFd>, Error> {
         self.check(name)?;
         self.claim_of_systemd();
+        if let Some(socket) = self.of_group(name, |_| true) {
+            return socket.map(Some);
+        }
         let Some(entries) = self.entries.get_mut(name) else { return Ok(None) };
         let next = entries.iter().position(|entry| !entry.claimed).unwrap_or(0);
         let Some(entry) = entries.get_mut(next) else { return Ok(None) };
@@ -299,14 +311,16 @@ impl Sockets {
     /// systemd. `false`: it was bound here, or there is nothing of that name.
     pub fn is_inherited(&self, name: &str) -> bool {
         let untouched = self.untouched.iter().any(|(passed, _)| passed.name == name);
-        untouched || self.entries.get(name).is_some_and(|entries| entries.iter().any(|entry| entry.inherited))
+        untouched
+            || self.groups.is_inherited(name)
+            || self.entries.get(name).is_some_and(|entries| entries.iter().any(|entry| entry.inherited))
     }
 
     /// Closes what is kept under that name, so that it is not passed on any more; says whether there was something. The duplicate that
     /// the program was given is not touched.
     pub fn remove(&mut self, name: &str) -> bool {
         self.claim_of_systemd();
-        let removed = self.entries.remove(name).is_some();
+        let removed = self.entries.remove(name).is_some() || self.groups.remove(name);
         if removed {
             self.keeper.listens_no_more(name);
             self.changed.get_or_insert_with(|| format!("socket {name:?} was removed"));
@@ -319,6 +333,7 @@ impl Sockets {
         self.claim_of_systemd();
         let unclaimed = self.entries.iter().filter(|(_, entries)| entries.iter().any(|entry| !entry.claimed));
         let mut names: Vec<_> = unclaimed.map(|(name, _)| name.clone()).collect();
+        names.extend(self.groups.unclaimed().map(String::from));
         names.sort_unstable();
         names
     }
@@ -326,7 +341,10 @@ impl Sockets {
     fn named<T: From<OwnedFd>>(&mut self, name: &str, wanted: &Kind, bind: impl FnOnce(&Kind) -> io::Result<OwnedFd>) -> Result<T, Error> {
         self.check(name)?;
         self.claim_of_systemd();
-        let mut other = None;
+        if let Some(socket) = self.of_group(name, |kind| kind.serves_as(wanted)) {
+            return socket;
+        }
+        let mut other = self.groups.get(name).map(|group| group.kind());
         for entry in self.entries.get_mut(name).into_iter().flatten() {
             let found = Kind::of(&entry.socket);
             if found.serves_as(wanted) {
@@ -335,27 +353,25 @@ impl Sockets {
             other = other.or(Some(found));
         }
         if let Some(found) = other {
-            return Err(Error::WrongSocket(
-                format!(
-                    "socket {name:?} is {found}, and {wanted} was asked for: call remove({name:?}) first, or give the new one another name"
-                )
-                .into(),
-            ));
+            return Err(another(name, &found, wanted));
         }
-        let socket = bind(wanted).map_err(|error| {
-            let advice = match error.kind() {
-                io::ErrorKind::AddrInUse => self.holder_of(wanted),
-                kind => wanted.advice(kind).into(),
-            };
-            Error::os_with(format!("cannot bind {name:?} as {wanted}"), error, advice)
-        })?;
+        let socket = bind(wanted).map_err(|error| self.why_unbound(name, wanted, error))?;
         self.insert(name, socket)
+    }
+
+    fn why_unbound(&self, name: &str, wanted: &Kind, error: io::Error) -> Error {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => self.holder_of(wanted),
+            kind => wanted.advice(kind).into(),
+        };
+        Error::os_with(format!("cannot bind {name:?} as {wanted}"), error, advice)
     }
 
     /// Who has an address that is in use.
     fn holder_of(&self, wanted: &Kind) -> String {
         let is_there = |entry: &Entry| Kind::of(&entry.socket).serves_as(wanted);
-        if let Some((name, _)) = self.entries.iter().find(|(_, entries)| entries.iter().any(is_there)) {
+        let plain = self.entries.iter().find(|(_, entries)| entries.iter().any(is_there)).map(|(name, _)| name.as_str());
+        if let Some(name) = plain.or_else(|| self.groups.name_of(wanted)) {
             return format!("; this process has it already, under the name {name:?}: ask for it by that name");
         }
         let is_socket = |entry: &Entry, inode| sys::identity(entry.socket.as_raw_fd()).is_some_and(|file| file.inode == inode);
@@ -376,9 +392,12 @@ impl Sockets {
     fn unresolved<T: From<OwnedFd>>(&mut self, name: &str, fits: impl Fn(&Kind) -> bool, error: Error) -> Result<T, Error> {
         self.check(name)?;
         self.claim_of_systemd();
-        // An address that is none is the program's mistake, and will be wrong the next time too.
-        if matches!(&error, Error::Os { error, .. } if error.kind() == io::ErrorKind::InvalidInput) {
+        if !is_passing(&error) {
             return Err(error);
+        }
+        if let Some(socket) = self.of_group(name, &fits) {
+            log::warn!(target: "pollflip", "{error}; the inherited UDP group of that name is taken as it is");
+            return socket;
         }
         let candidates = self.entries.get_mut(name).into_iter().flatten().filter(|entry| entry.inherited);
         let mut candidates = candidates.filter(|entry| fits(&Kind::of(&entry.socket)));
@@ -465,9 +484,16 @@ impl Sockets {
             });
             !entries.is_empty()
         });
+        self.groups.close_unclaimed();
     }
 
-    /// The successor has them, or there will be none.
+    /// There will be no successor.
+    pub(crate) fn close_all(&mut self) {
+        self.close();
+        self.groups.let_go();
+    }
+
+    /// The successor has them. All sockets of a UDP group stay open as long as this process reads one: the kernel knows them by their number.
     pub(crate) fn close(&mut self) {
         self.entries.clear();
         self.untouched.clear();
@@ -490,7 +516,18 @@ impl Entry {
     }
 }
 
-fn duplicate<T: From<OwnedFd>>(name: &str, socket: &OwnedFd) -> Result<T, Error> {
+/// Whether an address may be resolved another time. One that is none is the program's mistake.
+fn is_passing(error: &Error) -> bool {
+    !matches!(error, Error::Os { error, .. } if error.kind() == io::ErrorKind::InvalidInput)
+}
+
+fn another(name: &str, found: &Kind, wanted: &Kind) -> Error {
+    let why =
+        format!("socket {name:?} is {found}, and {wanted} was asked for: call remove({name:?}) first, or give the new one another name");
+    Error::WrongSocket(why.into())
+}
+
+fn duplicate<T: From<OwnedFd>>(name: &str, socket: impl AsFd) -> Result<T, Error> {
     sys::duplicate(socket, 3).map(T::from).map_err(|error| Error::os(format!("cannot duplicate socket {name:?}"))(error))
 }
 

@@ -56,8 +56,8 @@ pub(crate) use rights::{Maker, Thread, own_capabilities, threads_with};
 pub(crate) use shared::SharedMemory;
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};
 pub(crate) use sockets::{
-    BACKLOG, LONGEST_PATH, bind_abstract, bind_private, has_hung_up, is_named, manager_address, name_senders, packet_sockets, peer_uid,
-    send_part, unix_socket,
+    BACKLOG, LONGEST_PATH, bind, bind_abstract, bind_private, has_hung_up, is_named, manager_address, name_senders, packet_sockets,
+    peer_uid, send_part, steer, udp_socket, unix_socket,
 };
 pub(crate) use spawn::{may_enter, spawn};
 pub(crate) use unix::{

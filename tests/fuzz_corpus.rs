@@ -125,10 +125,33 @@ fn takeover_seeds() -> Vec<Seed> {
     rows.chain(between).collect()
 }
 
+/// Marks of both kinds in datagrams of both kinds.
+fn steering_seeds() -> Vec<Seed> {
+    let seed = |name: &str, mark: [u8; 6], live: u32, datagram: &[u8]| -> Seed {
+        (name.into(), [&mark[..], &live.to_le_bytes(), datagram].concat())
+    };
+    let cid = [3, 3 ^ 0xa5, 7, 7, 7, 7, 7, 7, 7];
+    [
+        seed("byte", [0, 2, 0, 0xf0, 0, 1], 0b1010, &[0, 0, 0x40, 9]),
+        seed("byte-unmarked", [0, 2, 0, 0xf0, 8, 1], u32::MAX, &[0, 0, 0x0f]),
+        seed("byte-of-nobody", [0, 0, 0, 0x03, 3, 2], 0, &[0xff]),
+        seed("byte-too-short", [0, 40, 0, 0xff, 32, 0], u32::MAX, &[1; 40]),
+        seed("byte-out-of-range", [0, 0xff, 0xff, 0xff, 0, 0], 0, &[]),
+        seed("bits-apart", [0, 0, 0, 0x05, 0, 0], 0, &[5]),
+        seed("quic-short-header", [1, 9, 0, 0, 0, 2], 0b1000, &[&[0x40][..], &cid].concat()),
+        seed("quic-long-header", [1, 9, 0, 0, 4, 2], 0b1000, &[&[0xc0, 0, 0, 0, 1, 9][..], &cid].concat()),
+        seed("quic-other-length", [1, 9, 0, 0, 4, 2], 0b1000, &[&[0xc0, 0, 0, 0, 1, 8][..], &cid].concat()),
+        seed("quic-cut-short", [1, 9, 0, 0, 4, 2], 0b1000, &[0x40, 3, 3 ^ 0xa5]),
+        seed("quic-too-long", [1, 21, 0, 0, 0, 0], 0, &[]),
+    ]
+    .into()
+}
+
 fn wire_seeds() -> Vec<Seed> {
     [
         ("hello", r#"{"type":"hello","version":2,"oldest":2,"pid":7,"generation":1,"probation_ms":5000,"signal":10,"given":[{"is":"predecessor"},{"is":"coordination","path":"/run/x.sock"}],"following":3}"#),
         ("hello-with-history", r#"{"type":"hello","version":2,"oldest":2,"pid":7,"generation":4,"signal":10,"pid_file":"/run/x.pid","given":[{"is":"predecessor"},{"is":"coordination","path":"/run/x.sock","file":[25,1234],"root":[8,2]}],"following":0}"#),
+        ("hello-with-a-group", r#"{"type":"hello","version":2,"oldest":2,"pid":7,"generation":1,"given":[{"is":"member","name":"game","slot":0,"of":2,"mark":"byte:0:240/2","owner":7,"yours":false},{"is":"member","name":"game","slot":1,"of":2,"mark":"byte:0:240/2","owner":null,"yours":true}],"following":0}"#),
         ("hello-brief", r#"{"type":"hello","version":2,"oldest":2,"pid":7,"generation":1,"given":[],"following":0}"#),
         ("hello-of-a-later-version", r#"{"type":"hello","version":9,"oldest":2,"pid":7,"generation":1,"given":[{"is":"moon","phase":[1]}],"following":0,"x":{"y":1}}"#),
         ("hello-of-version-1", r#"{"type":"hello","version":1,"oldest":1,"pid":7,"generation":1,"given":[{"is":"socket","name":"http"}],"more":false}"#),
@@ -268,6 +291,13 @@ fn any_packet_is_a_message_or_an_error_and_every_message_is_in_the_corpus() {
         "Unknown",
     ];
     assert!(kinds.iter().eq(all), "{kinds:?}");
+}
+
+#[test]
+fn any_mark_is_read_alike_by_the_program_and_by_the_model_or_is_told_to_be_none() {
+    let files = corpus("steering", &steering_seeds());
+    let layouts = files.iter().filter(|(_, bytes)| model::steering::steering(bytes).is_some()).count();
+    assert!(layouts >= 8, "{layouts} of {}", files.len());
 }
 
 #[test]

@@ -66,7 +66,18 @@ fn rows() -> Vec<Seed> {
     // The kernel does not take the commit at once.
     let untaken: &[(Kind, u8)] = &[(Kind::Fault, (2 << 2) + 1), DEADLINE, POLL];
     let proving = |name, acts: &[(Kind, u8)]| seed(name, Setting::PROBATION, &[OPEN, BEGUN, STARTED, SAYS_READY, acts, &[POLL]]);
+    // Which of the calls of that poll it is that tells the kernel where new flows go.
+    let not_steered = |call: u8| {
+        let fault: &[(Kind, u8)] = &[(Kind::Fault, call << 2)];
+        seed("not-steered", Setting::NAMED, &[OPEN, BEGUN, STARTED, fault, SAYS_READY])
+    };
+    let is_it = |(_, bytes): &Seed| simulation::life(bytes).checked.cells().iter().any(|(row, ..)| ROWS[*row].name == "not-steered");
+    let ended: &[(Kind, u8)] = &[(Kind::Predecessor, 6), POLL];
+    let committed: &[(Kind, u8)] = &[(Kind::Predecessor, 1), POLL];
     vec![
+        (0..32).map(not_steered).find(is_it).expect("a call that fails"),
+        seed("marks-freed", Setting::SUCCESSOR, &[&[GRANTS], OPEN, committed, ended]),
+        seed("marks-freed-by-another", Setting::SUCCESSOR, &[&[GRANTS], OPEN, committed, BEGUN, STARTED, SAYS_READY, ended]),
         plain("opened", &[]),
         plain("request", BEGUN),
         seed("refusal", Setting::SOCKET, &[&[POLL, (Connects, 0), (Asks, 0), POLL]]),

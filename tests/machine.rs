@@ -9,7 +9,7 @@ use model::say::*;
 use model::{Checked, FREEZE, ON_PROBATION, On, PLAIN, PROBATION, READY, Room};
 use pollflip::Refusal;
 use pollflip::internals::machine::{
-    Action, Attempt, COMMIT_TIMEOUT, Cause, DYING, GRANT_TIMEOUT, Input, Limits, Notice, Output, TakeoverNotice, UNREAD, Violation,
+    Action, Attempt, COMMIT_TIMEOUT, Cause, DYING, GRANT_TIMEOUT, Input, Limits, Notice, Output, Side, TakeoverNotice, UNREAD, Violation,
     refusals,
 };
 
@@ -152,7 +152,7 @@ mod awaiting_ready {
         for path in [WAITING, GIVING, GIVEN, GRANTING] {
             for (on, cause) in WRONG {
                 let mut process = after(path);
-                assert_eq!(process.meets(on), outputs![Action::Kill(A)]);
+                assert_eq!(process.meets(on), [here_again(path), outputs![Action::Kill(A)]].concat());
                 assert_eq!(meets(process, On::Exited), (failed(cause), Room::Idle));
             }
         }
@@ -167,9 +167,9 @@ mod awaiting_ready {
             // It is closed once.
             process.step(INSTANT, Input::LifelineClosed(A), ALL);
             assert_eq!(process.to_deadline(), DYING - INSTANT);
-            assert_eq!(meets(process, On::Exited), (failed(Cause::Exited), Room::Idle));
+            assert_eq!(meets(process, On::Exited), ([here_again(path), failed(Cause::Exited)].concat(), Room::Idle));
             let mut process = after(&[path, &[On::LifelineClosed]].concat());
-            assert_eq!(process.meets(On::Timeout), outputs![Action::Kill(A)]);
+            assert_eq!(process.meets(On::Timeout), [here_again(path), outputs![Action::Kill(A)]].concat());
             assert_eq!(meets(process, On::Exited), (failed(Cause::HungUp), Room::Idle));
         }
         let mut process = after(WAITING);
@@ -188,7 +188,8 @@ mod awaiting_ready {
             process.step(UNREAD - INSTANT, Input::Unread(A), ALL);
             assert_eq!(process.step(INSTANT, Input::Timeout, ALL), vec![]);
             assert_eq!(process.to_deadline(), UNREAD - INSTANT);
-            assert_eq!(process.meets(On::Timeout).len(), 1);
+            let outputs = if path == GRANTING { 2 } else { 1 };
+            assert_eq!(process.meets(On::Timeout).len(), outputs);
         }
     }
 
@@ -218,7 +219,7 @@ mod awaiting_ready {
     #[test]
     fn a_child_that_is_ready_is_granted_the_service() {
         for path in [WAITING, GIVEN] {
-            assert_eq!(meets(after(path), On::Ready), (outputs![Action::Grant(A)], Room::Granting));
+            assert_eq!(meets(after(path), On::Ready), (outputs![Action::Steer(Side::Successor), Action::Grant(A)], Room::Granting));
         }
     }
 
@@ -305,7 +306,7 @@ mod granting {
     fn a_successor_that_dies_before_it_is_granted_leaves_the_service_here() {
         for limits in [PLAIN, ON_PROBATION] {
             let mut process = Checked::after(limits, GRANTING);
-            assert_eq!(process.meets(On::Exited), failed(Cause::Exited));
+            assert_eq!(process.meets(On::Exited), [here_again(GRANTING), failed(Cause::Exited)].concat());
             assert_eq!(process.meets(On::Granted), vec![]);
             let outputs = outputs![Notice::Restarting, Action::Spawn(Attempt(2))];
             assert_eq!(meets(process, On::Request), (outputs, Room::Spawning));
@@ -325,28 +326,57 @@ mod granting {
     #[test]
     fn a_grant_that_was_carried_out_is_not_told_of_when_it_comes_to_nothing() {
         for (on, cause) in WRONG.into_iter().chain([(On::Stop, Cause::Stopping)]) {
-            let mut process = granting(1);
-            assert_eq!(process.meets(on), [stopping(on), outputs![Action::Kill(A)]].concat(), "{on:?}");
-            assert_eq!(process.meets(On::Granted), vec![]);
-            assert_eq!(process.meets(On::Exited), failed(cause));
+            for carried_out in [1, 2] {
+                let mut process = granting(carried_out);
+                assert_eq!(process.meets(on), [stopping(on), here_again(GRANTING), outputs![Action::Kill(A)]].concat(), "{on:?}");
+                assert_eq!(process.meets(On::Granted), vec![]);
+                assert_eq!(process.meets(On::Exited), failed(cause));
+            }
+        }
+    }
+
+    #[test]
+    fn new_flows_go_to_the_successor_first_and_come_back_if_that_fails() {
+        // What nobody has carried out cannot have failed.
+        let mut process = granting(0);
+        assert_eq!(process.step(Duration::ZERO, Input::SteeringFailed(A), 0), vec![]);
+        assert_eq!(process.room(), Room::Granting);
+        let mut process = granting(1);
+        assert_eq!(process.meets(On::SteeringFailed), outputs![Action::Steer(Side::This), Action::Kill(A)]);
+        assert_eq!(process.meets(On::SteeringFailed), vec![]);
+        assert_eq!(meets(process, On::Exited), (failed(Cause::Steering), Room::Idle));
+        for path in [WAITING, GIVEN] {
+            assert_eq!(after(path).meets(On::SteeringFailed), vec![], "{path:?}");
+        }
+    }
+
+    #[test]
+    fn the_marks_of_the_ended_are_freed_by_the_one_that_serves() {
+        let ended = outputs![Notice::GenerationEnded];
+        for path in [IDLE, SPAWNING, WAITING, GIVEN, KILLING] {
+            let freed = [outputs![Action::Steer(Side::This)], ended.clone()].concat();
+            assert_eq!(after(path).meets(On::MarksFreed), freed, "{path:?}");
+        }
+        for path in [GRANTING, GRANTED, COMMITTED, KILLING_GRANTED] {
+            assert_eq!(Checked::after(ON_PROBATION, path).meets(On::MarksFreed), ended, "{path:?}");
         }
     }
 
     #[test]
     fn it_was_ready_in_time_and_the_grant_has_a_time_of_its_own() {
         let mut process = after(WAITING);
-        process.step(READY - INSTANT, Input::Ready(A), 1);
+        process.step(READY - INSTANT, Input::Ready(A), 2);
         assert_eq!(process.to_deadline(), GRANT_TIMEOUT);
         assert_eq!(process.step(GRANT_TIMEOUT - INSTANT, Input::Timeout, 0), vec![]);
         assert_eq!(process.room(), Room::Granting);
-        assert_eq!(process.meets(On::Timeout), outputs![Action::Kill(A)]);
+        assert_eq!(process.meets(On::Timeout), [here_again(GRANTING), outputs![Action::Kill(A)]].concat());
         assert_eq!(meets(process, On::Exited), (failed(Cause::GrantNotTaken), Room::Idle));
     }
 
     #[test]
     fn a_successor_whose_end_has_begun_is_not_waited_for() {
         let mut process = after(GRANTING);
-        assert_eq!(process.meets(On::Dying), outputs![Action::Kill(A)]);
+        assert_eq!(process.meets(On::Dying), [here_again(GRANTING), outputs![Action::Kill(A)]].concat());
         assert_eq!(meets(process, On::Exited), (failed(Cause::HungUp), Room::Idle));
         // It may be ready before its end has begun, and is heard of until it is over.
         assert_eq!(meets(after(WAITING), On::Dying), (vec![], Room::Waiting));
@@ -378,7 +408,7 @@ mod probation {
     fn it_begins_with_the_grant_and_ends_with_the_commit() {
         for path in [WAITING, GIVEN] {
             let mut process = Checked::after(ON_PROBATION, path);
-            assert_eq!(process.meets(On::Ready), outputs![Action::Grant(A)]);
+            assert_eq!(process.meets(On::Ready), outputs![Action::Steer(Side::Successor), Action::Grant(A)]);
             assert_eq!(process.meets(On::Granted), outputs![Notice::HandedOff(PID)]);
             assert_eq!(process.machine().poll_timeout(), Some(PROBATION));
             assert_eq!(process.meets(On::Timeout), outputs![Action::Check(A)]);

@@ -9,7 +9,7 @@ use model::checked::ALL;
 use model::say::*;
 use model::{Checked, ON_PROBATION, On, PLAIN, Room};
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Cause, Input, KILL_TIMEOUT, Notice, Output, Reply, State, Ticket, refusals};
+use pollflip::internals::machine::{Action, Cause, Input, KILL_TIMEOUT, Notice, Output, Reply, Side, State, Ticket, refusals};
 
 mod killing {
     use super::*;
@@ -48,7 +48,7 @@ mod killing {
         let mut process = Checked::after(ON_PROBATION, KILLING_GRANTED);
         // It may still be at it: that the program goes on would make two.
         assert_eq!(process.meets(On::Timeout), outputs![Action::Reply(T, Reply::Failed(Cause::HungUp))]);
-        assert_eq!(meets(process, On::Exited), (outputs![Notice::Resumed(Cause::HungUp)], Room::Idle));
+        assert_eq!(meets(process, On::Exited), (outputs![Action::Steer(Side::This), Notice::Resumed(Cause::HungUp)], Room::Idle));
     }
 }
 
@@ -155,7 +155,8 @@ mod stopping {
     fn a_child_that_gets_ready_is_killed_first() {
         for path in [WAITING, GIVING, GIVEN, GRANTING] {
             let mut process = after(path);
-            assert_eq!(process.meets(On::Stop), outputs![Action::TellStopping, Action::Kill(A)]);
+            let outputs = [outputs![Action::TellStopping], here_again(path), outputs![Action::Kill(A)]].concat();
+            assert_eq!(process.meets(On::Stop), outputs);
             assert_eq!(meets(process, On::Exited), (failed(Cause::Stopping), Room::Stopping));
         }
     }
@@ -198,7 +199,11 @@ mod broken {
     #[test]
     fn a_child_that_fails_is_the_last() {
         let broken = |outputs: Vec<Output>| [outputs, outputs![Notice::Broken]].concat();
-        for (path, outputs) in [(WAITING, failed(Cause::Exited)), (GRANTING, failed(Cause::Exited)), (KILLING, failed(Cause::Cancelled))] {
+        for (path, outputs) in [
+            (WAITING, failed(Cause::Exited)),
+            (GRANTING, [here_again(GRANTING), failed(Cause::Exited)].concat()),
+            (KILLING, failed(Cause::Cancelled)),
+        ] {
             let mut process = after(path);
             process.meets(On::ThreadLost);
             assert_eq!(meets(process, On::Exited), (broken(outputs), Room::Broken));

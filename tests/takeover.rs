@@ -11,7 +11,7 @@ use model::{PLAIN, PROBATION};
 use pollflip::Refusal;
 use pollflip::internals::machine::Prompt::{CloseUntaken, SendPull, SendReady, SendRefuse, TellManager};
 use pollflip::internals::machine::TakeoverInput::*;
-use pollflip::internals::machine::TakeoverOutput::{Answer, Open, Sole};
+use pollflip::internals::machine::TakeoverOutput::{Answer, MarksFreed, Open, Sole};
 use pollflip::internals::machine::{Closed, DYING, Inbound, Line, Stage, TakeoverInput, refusals};
 
 const ON_PROBATION: Refusal = refusals::on_probation(None);
@@ -40,7 +40,7 @@ mod first_generation {
     #[test]
     fn it_has_no_predecessor_to_ask_refuse_or_hear_of() {
         for path in [STARTING, READY_SENT] {
-            for input in INPUTS.into_iter().filter(|input| !matches!(input, Attach | SayReady)) {
+            for input in INPUTS.into_iter().filter(|input| !matches!(input, Attach | SayReady | GenerationEnded)) {
                 let mut process = after(FIRST, path);
                 let stage = process.stage();
                 assert_eq!((process.meets(input), process.stage()), (NOTHING, stage), "{input:?}");
@@ -224,17 +224,17 @@ mod commit {
     fn a_predecessor_that_dies_uncommitted_has_committed_and_the_manager_is_told_the_main_pid() {
         for setting in SUCCESSORS {
             let mut process = after(setting, GRANTED);
-            assert_eq!(process.meets(PredecessorEnded), (vec![], vec![TAKE_AND_NAME, Answer, TOLD_COMMITTED, TOLD_GONE]));
+            assert_eq!(process.meets(PredecessorEnded), (vec![], vec![TAKE_AND_NAME, Answer, TOLD_COMMITTED, MarksFreed, TOLD_GONE]));
             assert_eq!(process.machine().refusal(), None);
         }
     }
 
     #[test]
     fn it_comes_once_and_nothing_is_heard_after_it_but_the_end_of_the_predecessor() {
-        for input in INPUTS.into_iter().filter(|input| !matches!(input, Attach | PredecessorEnded)) {
+        for input in INPUTS.into_iter().filter(|input| !matches!(input, Attach | GenerationEnded | PredecessorEnded)) {
             let mut process = after(PROBATIONER, FINAL);
             assert_eq!(process.meets(input), NOTHING, "{input:?}");
-            assert_eq!(process.meets(PredecessorEnded), (vec![], vec![TOLD_GONE]));
+            assert_eq!(process.meets(PredecessorEnded), (vec![], vec![MarksFreed, TOLD_GONE]));
             assert_eq!(process.meets(PredecessorEnded), NOTHING);
         }
     }

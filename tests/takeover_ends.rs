@@ -11,7 +11,7 @@ use model::takeover::{CheckedTakeover, INPUTS};
 use pollflip::Refusal;
 use pollflip::internals::machine::Prompt::{CloseUntaken, SendReady};
 use pollflip::internals::machine::TakeoverInput::*;
-use pollflip::internals::machine::TakeoverOutput::{Answer, Open, Sole};
+use pollflip::internals::machine::TakeoverOutput::{Answer, MarksFreed, Open, Sole};
 use pollflip::internals::machine::{DYING, Inbound, LOST, Line, Stage, TakeoverInput, refusals};
 
 /// A lifeline that was closed so long ago.
@@ -142,7 +142,7 @@ mod lost {
             let mut process = closed_for(SUCCESSOR, GRANTED, closed, LOST);
             assert_eq!(looks(&mut process), (vec![], vec![TOLD_LOST, TAKE, Answer, TOLD_COMMITTED]));
             assert_eq!(process.stage(), Stage::Final { predecessor_ended: false });
-            assert_eq!(process.meets(PredecessorEnded), (vec![], vec![TOLD_GONE]));
+            assert_eq!(process.meets(PredecessorEnded), (vec![], vec![MarksFreed, TOLD_GONE]));
         }
     }
 
@@ -157,7 +157,7 @@ mod lost {
                 assert_eq!(process.meets(unheard), NOTHING, "{unheard:?}");
             }
             assert_eq!(process.machine().refusal(), Some(refusals::on_probation(None)));
-            assert_eq!(process.meets(PredecessorEnded), (vec![], vec![TAKE_AND_NAME, Answer, TOLD_COMMITTED, TOLD_GONE]));
+            assert_eq!(process.meets(PredecessorEnded), (vec![], vec![TAKE_AND_NAME, Answer, TOLD_COMMITTED, MarksFreed, TOLD_GONE]));
         }
     }
 
@@ -266,7 +266,7 @@ mod alone {
     fn nothing_is_heard_of_a_predecessor_that_has_ended() {
         for path in [STARTING, READY_SENT, GRANTED] {
             let path = [path, &[PredecessorEnded]].concat();
-            for input in INPUTS.into_iter().filter(|input| !matches!(input, Attach | SayReady)) {
+            for input in INPUTS.into_iter().filter(|input| !matches!(input, Attach | SayReady | GenerationEnded)) {
                 let mut process = after(PROBATIONER, &path);
                 let stage = process.stage();
                 assert_eq!((process.meets(input), process.stage()), (NOTHING, stage), "{input:?}");

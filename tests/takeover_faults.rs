@@ -9,7 +9,7 @@ use std::time::Duration;
 use model::checked::ALL;
 use model::takeover::say::*;
 use model::takeover::{CheckedTakeover, INPUTS, Judges, Setting, TakeoverLaw, Tamper, Wrong};
-use pollflip::internals::machine::TakeoverOutput::{Answer, Notice, Open, Sole};
+use pollflip::internals::machine::TakeoverOutput::{Answer, MarksFreed, Notice, Open, Sole};
 use pollflip::internals::machine::{DYING, Inbound, Line, Prompt, Stage, TakeoverInput, TakeoverNotice};
 
 struct Fault {
@@ -111,6 +111,11 @@ const FAULTS: &[Fault] = &[
         })),
     fault("the end of the predecessor is told before its commit", TakeoverLaw::GoneIsLast,
         makes!(Output, TOLD_COMMITTED, Stage::Final { predecessor_ended: true } => TOLD_GONE, TOLD_COMMITTED)),
+    fault("a mark is freed before the grant", TakeoverLaw::FreesMarksOnlyWhenItMay,
+        makes!(Output, Answer, Stage::Alone { ready: false, .. } => MarksFreed, Answer)),
+    fault("the marks of the predecessor stay its own", TakeoverLaw::FreesMarks,
+        makes!(Output, MarksFreed, Stage::Final { predecessor_ended: true } => )),
+    fault("the end of an earlier generation is not heard", TakeoverLaw::FreesMarks, deaf!(TakeoverInput::GenerationEnded, _)),
     fault("the grant is not told", TakeoverLaw::TellsWhatHappened, makes!(Output, TOLD_GRANTED, _ => )),
     fault("the end of a predecessor is not seen by one that was given up", TakeoverLaw::TellsWhatHappened,
         deaf!(TakeoverInput::PredecessorEnded, Stage::GivenUp { .. })),

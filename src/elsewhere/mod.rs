@@ -51,8 +51,8 @@ pub(crate) use missing::{
 pub(crate) use orders::{Execution, Spawn};
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};
 pub(crate) use sockets::{
-    BACKLOG, LONGEST_PATH, bind_abstract, bind_private, has_hung_up, is_named, manager_address, name_senders, packet_sockets, peek_from,
-    peek_packet, peer_uid, receive, send, send_part, unix_socket,
+    BACKLOG, LONGEST_PATH, bind, bind_abstract, bind_private, has_hung_up, is_named, manager_address, name_senders, packet_sockets,
+    peek_from, peek_packet, peer_uid, receive, send, send_part, steer, udp_socket, unix_socket,
 };
 pub(crate) use unix::{
     adopt, duplicate, file_id, identity, identity_behind, identity_of, is_at_default, is_over, is_readable_within, may_grow_to,

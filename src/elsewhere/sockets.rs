@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::net::SocketAddr as InternetAddress;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr;
@@ -9,9 +10,11 @@ use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
-use nix::sys::socket::{self, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr};
+use nix::sys::socket::{self, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::getpeereid;
+
+use crate::steering::Instruction;
 
 use super::unsupported;
 
@@ -38,6 +41,25 @@ pub(crate) fn unix_socket(of: SockType) -> io::Result<OwnedFd> {
     fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(socket)
+}
+
+/// A UDP socket for that kind of address, CLOEXEC and non-blocking, not bound.
+pub(crate) fn udp_socket(address: InternetAddress) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket::socket(family, SockType::Datagram, SockFlag::empty(), None)?;
+    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(socket)
+}
+
+/// Binds a socket to an internet address.
+pub(crate) fn bind(socket: &OwnedFd, address: InternetAddress) -> io::Result<()> {
+    Ok(socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?)
+}
+
+/// The kernel runs no program for a group of sockets.
+pub(crate) fn steer(_socket: &impl AsFd, _program: &[Instruction]) -> io::Result<()> {
+    Err(unsupported())
 }
 
 /// Not all of these systems have packets on unix sockets.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Action, Attempt, COMMIT_TIMEOUT, Cause, Closed, DYING, GRANT_TIMEOUT, Handover, Input, KILL_TIMEOUT, Knows, LET_GO, Machine, Notice,
-    Output, Phase, Reply, State, Ticket, UNREAD, Violation,
+    Output, Phase, Reply, Side, State, Ticket, UNREAD, Violation,
 };
 use crate::error::Refusal;
 
@@ -69,6 +69,7 @@ impl Machine {
     /// Whatever the current successor says or does short of ending.
     pub(super) fn said_by_successor(&mut self, now: Duration, attempt: Attempt, input: Input) {
         let is_answered_too_soon = match input {
+            Input::SteeringFailed(_) => self.is_on_order(Action::Steer(Side::Successor)),
             Input::Granted(_) => self.is_on_order(Action::Grant(attempt)),
             Input::Sound(_) => self.is_on_order(Action::Check(attempt)),
             _ => false,
@@ -117,8 +118,10 @@ impl Machine {
             (State::AwaitingReady { handover, deadline, .. }, Input::Ready(_)) => {
                 *handover = Handover::Granting { gave: *handover == Handover::Sent };
                 *deadline = now.saturating_add(GRANT_TIMEOUT);
+                self.act(Action::Steer(Side::Successor));
                 self.act(Action::Grant(attempt));
             }
+            (State::AwaitingReady { handover: Handover::Granting { .. }, .. }, Input::SteeringFailed(_)) => self.kill(now, Cause::Steering),
             (State::AwaitingReady { handover: Handover::Granting { .. }, .. }, Input::Granted(_)) => self.granted(now),
             (State::AwaitingReady { handover: Handover::Granting { .. }, .. }, Input::Dying(_)) => self.kill(now, Cause::HungUp),
             (State::AwaitingReady { lost, .. } | State::Handoff { phase: Phase::Probation { lost, .. }, .. }, Input::LifelineClosed(_)) => {
@@ -270,7 +273,7 @@ impl Machine {
     pub(super) fn exited(&mut self, now: Duration, of: Attempt) {
         match self.state {
             State::AwaitingReady { attempt, ticket, .. } if attempt == of => {
-                self.take_back(Action::Grant(attempt));
+                self.take_back_grant(attempt);
                 self.fail(Some(ticket), Cause::Exited);
             }
             State::Handoff { attempt, phase: Phase::Probation { ticket, .. } | Phase::Checking { ticket, .. }, .. } if attempt == of => {
@@ -420,10 +423,35 @@ impl Machine {
             _ => return,
         };
         let deadline = Some(now.saturating_add(KILL_TIMEOUT));
+        self.take_back_grant(attempt);
         self.state = State::Killing { attempt, ticket: Some(ticket), pid, since, cause, granted, deadline };
-        self.take_back(Action::Grant(attempt));
         self.take_back(Action::Check(attempt));
         self.act(Action::Kill(attempt));
+    }
+
+    fn is_granting(&self) -> bool {
+        matches!(self.state, State::AwaitingReady { handover: Handover::Granting { .. }, .. })
+    }
+
+    /// The successor will not have the service: new flows are this process's again, if they were about to be that one's.
+    fn take_back_grant(&mut self, attempt: Attempt) {
+        self.take_back(Action::Grant(attempt));
+        if self.is_granting() && !self.take_back(Action::Steer(Side::Successor)) {
+            self.act(Action::Steer(Side::This));
+        }
+    }
+
+    /// It is the process that serves which tells the kernel so.
+    pub(super) fn marks_freed(&mut self) {
+        let serves = match self.state {
+            State::Closed(_) | State::Idle | State::Spawning { .. } | State::Killing { granted: false, .. } => true,
+            State::AwaitingReady { .. } => !self.is_granting(),
+            State::Handoff { .. } | State::Killing { granted: true, .. } => false,
+        };
+        if serves {
+            self.act(Action::Steer(Side::This));
+        }
+        self.tell(Notice::GenerationEnded);
     }
 
     fn fail(&mut self, ticket: Option<Ticket>, cause: Cause) {
@@ -431,6 +459,7 @@ impl Machine {
     }
 
     fn resume(&mut self, ticket: Option<Ticket>, cause: Cause) {
+        self.act(Action::Steer(Side::This));
         self.end(ticket, cause, Notice::Resumed(cause));
         if self.ends {
             // It would have been the successor's to tell, had the service stayed there.
@@ -477,7 +506,7 @@ impl Machine {
 
     /// The program goes on for a while after each thing that it is told: what is heard of the predecessor waits.
     fn put_ahead(&mut self, output: Output) {
-        let is_later = |queued: &Output| matches!(queued, Output::Notice(Notice::Predecessor(_)));
+        let is_later = |queued: &Output| matches!(queued, Output::Notice(Notice::Predecessor(_) | Notice::GenerationEnded));
         let place = self.outputs.iter().position(is_later).unwrap_or(self.outputs.len());
         self.outputs.insert(place, output);
     }

@@ -32,6 +32,11 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Closed(Stopping untold)             | Sole, Opened                   | Closed(Stopping)            | TellStopping |
 /// | Closed(NotReady, Sole)              | Opened                         | Idle                        | |
 /// | Closed(Sole, Broken)                | Stop                           | Closed(Stopping)            | TellStopping |
+/// | Closed, Idle, Spawning              | MarksFreed                     | same                        | Steer(This), GenerationEnded |
+/// | AwaitingReady(NotAsked, Precopy)    | MarksFreed                     | same                        | Steer(This), GenerationEnded |
+/// | AwaitingReady(Open, Sent)           | MarksFreed                     | same                        | Steer(This), GenerationEnded |
+/// | Killing(ungranted)                  | MarksFreed                     | same                        | Steer(This), GenerationEnded |
+/// | Killing(ungranted overdue)          | MarksFreed                     | same                        | Steer(This), GenerationEnded |
 /// | Idle                                | Request                        | Spawning                    | Restarting, Spawn |
 /// | Idle                                | Stop                           | Closed(Stopping)            | TellStopping |
 /// | Idle                                | ThreadLost                     | Closed(Broken)              | Broken |
@@ -41,18 +46,25 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Spawning                            | Stop                           | Closed(Stopping)            | TellStopping, Abandon, Reply(Failed), Failed |
 /// | Spawning                            | Dropped                        | Closed(Stopping)            | Abandon, Reply(Failed), Failed |
 /// | Spawning                            | ThreadLost                     | Closed(Broken)              | Abandon, Reply(RestartThreadGone), Failed, Broken |
-/// | AwaitingReady                       | Here with another pid, Garbage | Killing(Protocol)           | Kill |
+/// | AwaitingReady(NotAsked, Precopy)    | Here with another pid, Garbage | Killing(Protocol)           | Kill |
+/// | AwaitingReady(Open, Sent)           | Here with another pid, Garbage | Killing(Protocol)           | Kill |
+/// | AwaitingReady(Granting)             | Here with another pid, Garbage | Killing(Protocol)           | Steer(This), Kill |
 /// | AwaitingReady(NotAsked)             | PrecopyRequested               | AwaitingReady(Precopy)      | PrecopyRequested |
 /// | AwaitingReady(Precopy, Open, Sent)  | PrecopyRequested               | Killing(Protocol)           | Kill |
 /// | AwaitingReady(Precopy)              | PrecopyRoom                    | same                        | PrecopyRoom |
 /// | AwaitingReady(NotAsked, Precopy)    | StateRequested                 | AwaitingReady(Open)         | StateRequested |
 /// | AwaitingReady(Open, Sent)           | StateRequested                 | Killing(Protocol)           | Kill |
 /// | AwaitingReady(Open)                 | HandoverSent                   | AwaitingReady(Sent)         | |
-/// | AwaitingReady                       | HandoverFailed, Refused        | Killing(cause)              | Kill |
-/// | AwaitingReady                       | Cancel, Dropped, Timeout       | Killing(cause)              | Kill |
+/// | AwaitingReady(NotAsked, Precopy)    | HandoverFailed, Refused        | Killing(cause)              | Kill |
+/// | AwaitingReady(NotAsked, Precopy)    | Cancel, Dropped, Timeout       | Killing(cause)              | Kill |
+/// | AwaitingReady(Open, Sent)           | HandoverFailed, Refused        | Killing(cause)              | Kill |
+/// | AwaitingReady(Open, Sent)           | Cancel, Dropped, Timeout       | Killing(cause)              | Kill |
+/// | AwaitingReady(Granting)             | HandoverFailed, Refused, Dying | Killing(cause)              | Steer(This), Kill |
+/// | AwaitingReady(Granting)             | Cancel, Dropped, Timeout       | Killing(cause)              | Steer(This), Kill |
+/// | AwaitingReady(Granting)             | SteeringFailed                 | Killing(cause)              | Steer(This), Kill |
 /// | AwaitingReady(NotAsked, Precopy)    | Progress                       | same                        | Progress |
 /// | AwaitingReady(Open, Sent)           | Progress                       | same                        | Progress |
-/// | AwaitingReady(NotAsked, Sent)       | Ready                          | AwaitingReady(Granting)     | Grant |
+/// | AwaitingReady(NotAsked, Sent)       | Ready                          | AwaitingReady(Granting)     | Steer(Successor), Grant |
 /// | AwaitingReady(Precopy, Open)        | Ready                          | Killing(Protocol)           | Kill |
 /// | AwaitingReady(Granting)             | Granted (no probation)         | Committing(NotTold unasked) | HandedOff, Commit |
 /// | AwaitingReady(Granting)             | Granted (probation)            | Handoff(Probation)          | HandedOff |
@@ -60,17 +72,30 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Handoff(Probation, open)            | LifelineClosed                 | same, lost                  | |
 /// | AwaitingReady(open)                 | Unread                         | same, put off               | |
 /// | Handoff(Probation, open)            | Unread                         | same, put off               | |
-/// | AwaitingReady(Granting)             | Dying                          | Killing(cause)              | Kill |
-/// | AwaitingReady                       | Exited                         | Idle                        | Reply(Failed), Failed |
-/// | AwaitingReady                       | Stop                           | Killing(cause)              | TellStopping, Kill |
+/// | AwaitingReady(NotAsked, Precopy)    | Exited                         | Idle                        | Reply(Failed), Failed |
+/// | AwaitingReady(Open, Sent)           | Exited                         | Idle                        | Reply(Failed), Failed |
+/// | AwaitingReady(Granting)             | Exited                         | Idle                        | Steer(This), Reply(Failed), Failed |
+/// | AwaitingReady(NotAsked, Precopy)    | Stop                           | Killing(cause)              | TellStopping, Kill |
+/// | AwaitingReady(Open, Sent)           | Stop                           | Killing(cause)              | TellStopping, Kill |
+/// | AwaitingReady(Granting)             | Stop                           | Killing(cause)              | TellStopping, Steer(This), Kill |
+/// | AwaitingReady(Granting)             | MarksFreed                     | same                        | GenerationEnded |
+/// | Handoff(Probation)                  | MarksFreed                     | same                        | GenerationEnded |
+/// | Handoff(Checking, LettingGo)        | MarksFreed                     | same                        | GenerationEnded |
+/// | Handoff(Committed)                  | MarksFreed                     | same                        | GenerationEnded |
+/// | Committing(NotTold unasked)         | MarksFreed                     | same                        | GenerationEnded |
+/// | Committing(NotTold awaited)         | MarksFreed                     | same                        | GenerationEnded |
+/// | Committing(NotTold, Told awaited)   | MarksFreed                     | same                        | GenerationEnded |
+/// | Committing(Gone awaited)            | MarksFreed                     | same                        | GenerationEnded |
+/// | Committing(Told, Taken awaited)     | MarksFreed                     | same                        | GenerationEnded |
+/// | Killing(granted, granted overdue)   | MarksFreed                     | same                        | GenerationEnded |
 /// | Handoff(Checking)                   | LifelineClosed                 | Killing(cause)              | Kill |
 /// | Handoff(Probation)                  | Garbage                        | Killing(Protocol)           | Kill |
 /// | Handoff(Checking)                   | Garbage                        | Killing(Protocol)           | Kill |
 /// | Handoff(Probation)                  | Dying                          | Killing(cause)              | Kill |
 /// | Handoff(Checking)                   | Dying                          | Killing(cause)              | Kill |
 /// | Handoff(Checking)                   | Sound                          | Committing(NotTold unasked) | Commit |
-/// | Handoff(Probation)                  | Exited                         | Idle                        | Reply(Failed), Resumed |
-/// | Handoff(Checking)                   | Exited                         | Idle                        | Reply(Failed), Resumed |
+/// | Handoff(Probation)                  | Exited                         | Idle                        | Steer(This), Reply(Failed), Resumed |
+/// | Handoff(Checking)                   | Exited                         | Idle                        | Steer(This), Reply(Failed), Resumed |
 /// | Handoff(LettingGo)                  | Exited                         | Handoff(Committed)          | Completed, SuccessorGone |
 /// | Handoff(Committed)                  | Exited                         | same                        | SuccessorGone |
 /// | Handoff(Probation, open)            | Stop, Dropped, Timeout         | Handoff(Checking)           | Check |
@@ -103,9 +128,9 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Committing(NotTold awaited)         | Timeout                        | Committing(Told)            | TellCommit |
 /// | Committing(NotTold)                 | Timeout                        | Committing(Told)            | TellCommit |
 /// | Killing(ungranted)                  | Exited, GivingUp               | Idle                        | Reply(Failed), Failed |
-/// | Killing(granted)                    | Exited, GivingUp               | Idle                        | Reply(Failed), Resumed |
+/// | Killing(granted)                    | Exited, GivingUp               | Idle                        | Steer(This), Reply(Failed), Resumed |
 /// | Killing(ungranted overdue)          | Exited, GivingUp               | Idle                        | |
-/// | Killing(granted overdue)            | Exited, GivingUp               | Idle                        | Resumed |
+/// | Killing(granted overdue)            | Exited, GivingUp               | Idle                        | Steer(This), Resumed |
 /// | Killing(ungranted)                  | Stop                           | same                        | TellStopping |
 /// | Killing(ungranted overdue)          | Stop                           | same                        | TellStopping |
 /// | Killing(ungranted)                  | Timeout                        | same, overdue               | Reply(Failed), Failed |
@@ -163,6 +188,11 @@ use super::words::{Attempt, Cause, Ticket};
 /// In *LettingGo* all know that the restart is final, but for the program. It is told a moment later, since
 /// it has the same connections as the successor, and dropping them takes the processor time that the
 /// successor needs at that moment. A program that has handed nothing over is told at once.
+///
+/// *Steer* says where the kernel sends UDP datagrams that bear nobody's mark: to the successor before the grant, so that what comes
+/// between the two waits for it, and to this process again where the grant comes to nothing, or a successor that had the service has
+/// ended. If the kernel does not take it (*SteeringFailed*), that is the cause of the failure. *MarksFreed* is the end of an earlier
+/// generation: whoever serves tells the kernel so.
 ///
 /// *TellStopping* comes out once after a `Stop`, before all that waits, as soon as no other process has a claim to the service: not
 /// before `Sole` or `Opened`, and not while a successor has it. What is heard of the predecessor (*Predecessor*, in every state) is told

@@ -132,6 +132,7 @@ impl Takeover {
             }
             TakeoverInput::GivenUp => self.given_up(),
             TakeoverInput::LineClosed { by_us } => self.line_closed(now, by_us),
+            TakeoverInput::GenerationEnded => self.generation_ended(),
             TakeoverInput::PredecessorDying => {
                 if let Some(Line::Lost { until }) = self.line_mut() {
                     *until = (*until).max(now.saturating_add(DYING));
@@ -262,6 +263,21 @@ impl Takeover {
         }
     }
 
+    /// Before the service is granted it is the predecessor that frees marks, and `Open` makes up for what it may have missed.
+    fn generation_ended(&mut self) {
+        match self.stage {
+            Stage::Granted { .. } | Stage::Final { .. } | Stage::Alone { ready: true, .. } => self.free_marks(),
+            Stage::Starting { .. } | Stage::ReadySent { .. } | Stage::Alone { ready: false, .. } | Stage::GivenUp { .. } => {}
+        }
+    }
+
+    /// One that waits is for all.
+    fn free_marks(&mut self) {
+        if !self.outputs.contains(&TakeoverOutput::MarksFreed) {
+            self.outputs.push_back(TakeoverOutput::MarksFreed);
+        }
+    }
+
     fn predecessor_ended(&mut self) {
         match self.stage {
             Stage::Starting { state, .. } => {
@@ -283,6 +299,7 @@ impl Takeover {
             }
             Stage::Final { predecessor_ended: false } => {
                 self.stage = Stage::Final { predecessor_ended: true };
+                self.free_marks();
                 self.tell(TakeoverNotice::PredecessorGone);
             }
             Stage::GivenUp { predecessor_ended: false } => {

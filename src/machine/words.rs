@@ -33,6 +33,8 @@ pub enum Cause {
     HandoverFailed,
     /// The kernel did not take the grant in time.
     GrantNotTaken,
+    /// The kernel did not take it that new flows are the successor's.
+    Steering,
     /// It closed its lifeline, or its end has begun.
     HungUp,
     /// It said something that makes no sense.
@@ -60,6 +62,15 @@ pub enum Violation {
     Garbage,
 }
 
+/// Which of two processes gets what bears nobody's mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// This one.
+    This,
+    /// The successor.
+    Successor,
+}
+
 /// What comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
@@ -69,6 +80,8 @@ pub enum Input {
     Opened,
     /// The other machine has something to tell the user.
     Predecessor(TakeoverNotice),
+    /// An earlier generation has ended, and what bears its mark has nobody who reads it.
+    MarksFreed,
     /// Somebody asks for a restart.
     Request(Ticket),
     /// The restart thread has started the successor.
@@ -93,6 +106,8 @@ pub enum Input {
     Progress(Attempt),
     /// The successor can serve.
     Ready(Attempt),
+    /// [`Action::Steer`] to the successor cannot be carried out, or not whole.
+    SteeringFailed(Attempt),
     /// The successor has been told that the service is its own.
     Granted(Attempt),
     /// The lifeline is closed at the other end: nothing more is heard of the successor but its end.
@@ -138,6 +153,9 @@ pub enum Action {
     Abandon(Attempt),
     /// Kill it; its end is awaited.
     Kill(Attempt),
+    /// Have the kernel send what bears nobody's mark to that side, and what bears a mark to the generation whose it is. Of one to the
+    /// successor it is told if it fails, by `SteeringFailed`.
+    Steer(Side),
     /// Tell it that the service is its own, unless it is ending. The answer is `Granted`, or `Dying` or `Exited`.
     Grant(Attempt),
     /// Look whether its end has begun. The answer is `Dying` if it has, and `Sound` if not.
@@ -181,6 +199,7 @@ pub enum Notice {
     Failed(Cause),
     SuccessorGone(u32),
     Broken,
+    GenerationEnded,
     Predecessor(TakeoverNotice),
 }
 

@@ -13,6 +13,7 @@ use crate::sys::{self, Process};
 use crate::wire::{self, Birth, FileId, Given, Hello, Message, OpKind};
 
 use super::Link;
+use super::group::{GroupGift, Parts};
 use super::provenance::Provenance;
 
 /// How long the first message may take to come whole. It was written before this process was started, but for a great many sockets.
@@ -22,6 +23,7 @@ pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Gifts {
     pub(crate) sockets: Vec<(String, OwnedFd)>,
+    pub(crate) groups: Vec<GroupGift>,
     pub(crate) coordination: Option<Coordination>,
     /// Earlier processes that still finish their work, the oldest first.
     pub(crate) draining: Vec<Process>,
@@ -94,6 +96,7 @@ fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
             .ok_or_else(|| unusable(format!("the predecessor gives more than the {announced} descriptors that it has announced")))?;
     }
     let mut process = None;
+    let mut groups = Parts::default();
     for (given, descriptor) in given {
         match given {
             Given::Predecessor => process = Some(descriptor),
@@ -103,10 +106,12 @@ fn first_messages(line: &Lifeline) -> Result<(Hello, Process, Gifts), Error> {
                     Some(Coordination { path, identity: FileId::from_numbers(&file), root: FileId::from_numbers(&root), listener });
             }
             Given::Draining { pid } => gifts.draining.push(Process::from((pid, descriptor))),
+            Given::Member { .. } => groups.take(given, descriptor).map_err(unusable)?,
             Given::Unknown => log::debug!("the predecessor gives something that this version does not know"),
         }
     }
     let Some(process) = process else { return Err(unusable("the predecessor did not give its pidfd")) };
+    gifts.groups = groups.whole().map_err(unusable)?;
     let process = Process::from((hello.pid, process));
     Ok((hello, process, gifts))
 }

@@ -31,6 +31,11 @@ impl SharedTakeover {
         feed(&mut self.machine(), now, input, carry_out);
     }
 
+    /// The same now, where nothing can be prompted.
+    pub(crate) fn feed_now(&self, input: TakeoverInput) {
+        self.feed(self.now(), input, |_| {});
+    }
+
     /// The same, if the machine says so.
     pub(super) fn feed_if(&self, holds: impl FnOnce(&Takeover) -> bool, input: TakeoverInput, carry_out: impl FnMut(Prompt)) -> bool {
         let now = self.now();

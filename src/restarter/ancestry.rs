@@ -6,13 +6,14 @@ mod guarded;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Refusal};
 use crate::handover::Inheritance;
-use crate::machine::{Input, Stage, TakeoverNotice, TakeoverOutput};
+use crate::machine::{Input, Stage, TakeoverInput, TakeoverNotice, TakeoverOutput};
 use crate::predecessor::{Ahead, Link, Predecessor, SharedTakeover, say_ready};
 use crate::sys::Process;
 use crate::wire::Outcome;
@@ -29,6 +30,8 @@ pub(super) struct Ancestry {
     takeover: Arc<SharedTakeover>,
     /// Processes before the predecessor that still finish their work, the oldest first.
     draining: Vec<Process>,
+    /// Those of them that have ended, and the program has not been told of.
+    ended: VecDeque<u32>,
     guarded: Guarded,
     /// What the predecessor has left undone, and this process cannot do.
     problem: Option<String>,
@@ -36,7 +39,7 @@ pub(super) struct Ancestry {
 
 impl Ancestry {
     pub(super) fn new(link: Option<Arc<Link>>, takeover: Arc<SharedTakeover>, draining: Vec<Process>, guarded: Guarded) -> Ancestry {
-        Ancestry { link, takeover, draining, guarded, problem: None }
+        Ancestry { link, takeover, draining, ended: VecDeque::new(), guarded, problem: None }
     }
 
     /// Has the reactor watch all of them.
@@ -82,13 +85,31 @@ impl Ancestry {
     /// Lets go of earlier generations that have ended. No longer watched first: a successor may have their descriptors too.
     pub(super) fn forget_the_ended(&mut self, reactor: &Reactor) {
         self.guarded.look(reactor);
+        // The process that serves is told.
+        let is_granted = self.is_granted();
         self.draining.retain(|process| {
             let lives = !process.has_ended();
             if !lives {
                 reactor.unwatch(process.as_fd());
+                self.takeover.feed_now(TakeoverInput::GenerationEnded);
+                if is_granted {
+                    self.ended.push_back(process.pid());
+                    // What comes of it is taken up by the next turn.
+                    reactor.wake();
+                }
             }
             lives
         });
+    }
+
+    /// The generation of which the program is told that it has ended. One notice may be for several: then there is another one.
+    pub(super) fn next_ended(&mut self, reactor: &Reactor) -> Option<u32> {
+        let ended = self.ended.pop_front();
+        if !self.ended.is_empty() {
+            self.takeover.feed_now(TakeoverInput::GenerationEnded);
+            reactor.wake();
+        }
+        ended
     }
 
     /// How many earlier generations still finish their work, and the oldest of them.
@@ -101,6 +122,11 @@ impl Ancestry {
     /// Those of them that live, the oldest first.
     pub(super) fn living(&self) -> impl Iterator<Item = &Process> {
         self.draining.iter().filter(|process| !process.has_ended()).chain(self.predecessor_process())
+    }
+
+    /// The process ids of those, and no others.
+    pub(super) fn living_pids(&self) -> Vec<u32> {
+        self.living().map(Process::pid).collect()
     }
 
     fn predecessor_process(&self) -> Option<&Process> {

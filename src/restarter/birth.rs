@@ -26,6 +26,8 @@ impl Restarter {
             .map(|(name, socket, number)| Ok((name.to_owned(), sys::duplicate(socket, above)?, number)))
             .collect::<io::Result<_>>()?;
 
+        let living = self.ancestry.living_pids();
+        self.sockets.reserve(|pid| living.contains(&pid));
         let own = Process::open(process::id()).map_err(sys::naming("pidfd_open"))?;
         let mut gifts = vec![(Given::Predecessor, own.as_fd())];
         if let Some((path, identities, listener)) = self.requests.listener()
@@ -35,6 +37,11 @@ impl Restarter {
             gifts.push((Given::Coordination { path: path.into(), file, root }, listener));
         }
         gifts.extend(self.ancestry.living().map(|process| (Given::Draining { pid: process.pid() }, process.as_fd())));
+        gifts.extend(self.sockets.members().map(|member| {
+            let (slot, of) = (member.slot, member.layout.generations());
+            let (name, mark) = (member.name.into(), member.layout.to_string());
+            (Given::Member { name, slot, of, mark, owner: member.owner, yours: member.is_successors }, member.socket)
+        }));
         let kept = self.keeper.given();
         let mut packets = packets(gifts).into_iter();
         let (given, descriptors) = packets.next().unwrap_or_default();
@@ -81,6 +88,7 @@ fn packets<'a>(gifts: Vec<(Given, BorrowedFd<'a>)>) -> Vec<(Vec<Given>, Vec<Borr
     let mut length = ROOM_FOR_HELLO;
     for (given, descriptor) in gifts {
         let room = match &given {
+            Given::Member { name, mark, .. } => wire::room_for(name) + wire::room_for(mark),
             Given::Coordination { path, .. } => wire::room_for(path) + wire::room_for(""),
             Given::Predecessor | Given::Draining { .. } | Given::Unknown => wire::room_for(""),
         };

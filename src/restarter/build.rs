@@ -164,7 +164,7 @@ impl RestartConfig {
             manager: Manager::new(names_nobody),
             preconditions,
             paths: OwnedPaths::new(pid_file.as_deref(), link.as_ref().and_then(|link| link.pid_file()), retired),
-            sockets: Sockets::new(mem::take(&mut given.sockets), passed, family),
+            sockets: Sockets::new(mem::take(&mut given.sockets), gifts.groups, passed, family),
             keeper: Keeper::inert(),
             ancestry: Ancestry::new(link, takeover, gifts.draining, guarded),
             version: self.version.as_deref().map(wire::line),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::error::{Error, Exit, Refusal};
-use crate::machine::{Action, Attempt, Cause, Input, Notice, Output, Reply, State, TakeoverNotice, TakeoverOutput, Ticket};
+use crate::machine::{Action, Attempt, Cause, Input, Notice, Output, Reply, Side, State, TakeoverNotice, TakeoverOutput, Ticket};
 use crate::predecessor::Ahead;
 use crate::systemd;
 use crate::wire::Response;
@@ -53,7 +53,7 @@ impl Restarter {
         self.succession.reap(&self.reactor);
         if self.is_stopped() {
             // Nobody comes to whom they could be passed on.
-            self.sockets.close();
+            self.sockets.close_all();
         }
         self.requests.open(&self.reactor);
         self.rearm();
@@ -70,6 +70,8 @@ impl Restarter {
             }
             Action::Abandon(attempt) => self.succession.abandon(attempt),
             Action::Kill(_) => self.succession.kill(),
+            Action::Steer(Side::Successor) => inputs.extend(self.steer_to_successor()),
+            Action::Steer(Side::This) => self.steer_to_this(),
             Action::Grant(attempt) => match self.lacks_sockets(attempt) {
                 Some(failed) => inputs.push(failed),
                 None => self.succession.grant(attempt, &self.reactor, &mut inputs),
@@ -106,6 +108,21 @@ impl Restarter {
         let why = format!("{changed} after the successor had been given the sockets; ask for the restart again");
         self.succession.cannot_hand_over(&why);
         Some(Input::HandoverFailed(attempt))
+    }
+
+    /// What is unmarked goes to the successor; or why it cannot.
+    fn steer_to_successor(&mut self) -> Option<Input> {
+        let living = self.ancestry.living_pids();
+        let why = self.sockets.steer_to_successor(|pid| living.contains(&pid)).err()?;
+        self.succession.cannot_steer(why)
+    }
+
+    /// What is unmarked goes to this process, and so does what bears the mark of a generation that has ended.
+    fn steer_to_this(&mut self) {
+        let living = self.ancestry.living_pids();
+        if let Err(why) = self.sockets.steer_to_this(|pid| living.contains(&pid)) {
+            log::error!(target: "pollflip", "what of the UDP datagrams was another generation's does not come to this process: {why}");
+        }
     }
 
     fn reply(&mut self, ticket: Ticket, reply: Reply) {
@@ -225,6 +242,7 @@ impl Restarter {
             Notice::Predecessor(TakeoverNotice::Granted) => Event::Granted,
             Notice::Predecessor(TakeoverNotice::Committed) => Event::Committed,
             Notice::Predecessor(TakeoverNotice::GivenUp) => Event::GivenUp(self.ancestry.predecessor_pid()?),
+            Notice::GenerationEnded => Event::GenerationEnded(self.ancestry.next_ended(&self.reactor)?),
             Notice::Predecessor(TakeoverNotice::PredecessorGone) => Event::PredecessorGone,
             Notice::Predecessor(TakeoverNotice::LineLost) => return None,
         })
@@ -240,6 +258,7 @@ impl Restarter {
         match output {
             TakeoverOutput::Sole => self.feed(Input::Sole),
             TakeoverOutput::Open => self.open(),
+            TakeoverOutput::MarksFreed => self.feed(Input::MarksFreed),
             TakeoverOutput::Answer => self.requests.answer_alone(),
             TakeoverOutput::TakeService { name_main_pid } => self.take_service(name_main_pid),
             TakeoverOutput::Notice(notice) => {
@@ -267,6 +286,8 @@ impl Restarter {
     /// The program may serve.
     fn open(&mut self) {
         self.sockets.close_unclaimed();
+        // The predecessor has done so, unless it has ended, or a generation has since.
+        self.steer_to_this();
         self.keeper.granted();
         self.tell_keeper();
         if let Some(pid) = self.ancestry.predecessor_pid() {

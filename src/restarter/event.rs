@@ -108,8 +108,12 @@ pub enum Event {
     /// The grant is final: the predecessor has said so, or has hung up and cannot take the service back.
     /// From now on this process can be restarted.
     Committed,
-    /// The predecessor has ended.
+    /// The predecessor has ended. What it has left unread of a UDP group is this process's: see
+    /// [`UdpGroup::recv_orphaned`](crate::UdpGroup::recv_orphaned).
     PredecessorGone,
+    /// An earlier generation than the predecessor, of this process id, has ended, as for
+    /// [`PredecessorGone`](Event::PredecessorGone). The process that serves is told.
+    GenerationEnded(u32),
     /// The predecessor, of this process id, has given this process up. The predecessor serves, or another
     /// process that it has started since: this process should end.
     GivenUp(u32),

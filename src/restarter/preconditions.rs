@@ -42,11 +42,12 @@ impl Preconditions {
         Preconditions { forbidden, leads_terminal, max_draining: config.max_draining, told: None }
     }
 
-    /// Why no restart may begin, where so many earlier generations still finish their work.
-    pub(super) fn refusal(&self, draining: usize, oldest: u32) -> Option<Refusal> {
+    /// Why no restart may begin, where so many earlier generations still finish their work. `full`: they leave none of the sockets of a UDP
+    /// group.
+    pub(super) fn refusal(&self, draining: usize, oldest: u32, full: bool) -> Option<Refusal> {
         // A successor is born with a signal ignored that this process ignores, and if this one handles it, so will that one.
         let terminal = || (self.leads_terminal && sys::is_at_default(Signal::SIGHUP)).then_some(Refusal::SessionLeader);
-        let draining = || (draining > self.max_draining).then_some(Refusal::Draining { count: draining as u32, oldest });
+        let draining = || (draining > self.max_draining || full).then_some(Refusal::Draining { count: draining as u32, oldest });
         self.forbidden.or_else(terminal).or_else(draining)
     }
 

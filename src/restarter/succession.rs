@@ -227,6 +227,13 @@ impl Succession {
         }
     }
 
+    /// New flows cannot become the successor's, and why.
+    pub(super) fn cannot_steer(&mut self, why: String) -> Option<Input> {
+        let current = self.current.as_mut()?;
+        current.words.steering.get_or_insert(why);
+        Some(Input::SteeringFailed(current.attempt))
+    }
+
     /// The successor becomes the main process, and a service manager that is there learns how it ends.
     pub(super) fn successor_becomes_main(&mut self, is_supervised: bool) -> Option<u32> {
         let current = self.current.as_mut()?;

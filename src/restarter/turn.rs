@@ -88,7 +88,9 @@ impl Restarter {
     pub(super) fn look_for_obstacles(&mut self) {
         self.ancestry.forget_the_ended(&self.reactor);
         let (draining, oldest) = self.ancestry.draining();
-        let obstacle = self.ancestry.refusal().or_else(|| self.preconditions.refusal(draining, oldest));
+        let living = self.ancestry.living_pids();
+        let full = !self.sockets.have_room(|pid| living.contains(&pid));
+        let obstacle = self.ancestry.refusal().or_else(|| self.preconditions.refusal(draining, oldest, full));
         self.driver.set_obstacle(obstacle);
     }
 

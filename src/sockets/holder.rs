@@ -108,7 +108,7 @@ impl fmt::Display for Holder {
 }
 
 /// The sockets at that address or at one that overlaps it, by the numbers of their inodes.
-fn sockets_at(wanted: &Kind) -> Vec<(u64, SocketAddr)> {
+pub(super) fn sockets_at(wanted: &Kind) -> Vec<(u64, SocketAddr)> {
     // Of a stream it is the listener that is in the way.
     const LISTENS: &str = "0A";
     let (wanted, protocol, state) = match wanted {

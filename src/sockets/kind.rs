@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -28,22 +28,23 @@ const SHUT_DOWN: &str = "a socket that does not listen: if it was a listener, so
                          processes that have it; a process that stops accepting takes it out of its loop and closes it";
 
 impl Kind {
-    pub(crate) fn of(socket: &OwnedFd) -> Kind {
+    pub(crate) fn of(socket: impl AsFd) -> Kind {
+        let socket = socket.as_fd();
         let address = match getsockname::<SockaddrStorage>(socket.as_raw_fd()) {
             Ok(address) => address,
             Err(Errno::ENOTSOCK) => return Kind::Other("no socket"),
             Err(_) => return Kind::Other("a socket without an address"),
         };
         let is_internet = matches!(address.family(), Some(AddressFamily::Inet | AddressFamily::Inet6));
-        let listens = getsockopt(socket, sockopt::AcceptConn).unwrap_or(false);
+        let listens = getsockopt(&socket, sockopt::AcceptConn).unwrap_or(false);
         // A service can have ten thousand of these, and what listens there is a stream.
         if is_internet && listens {
             return Kind::Tcp(internet(&address));
         }
-        let Ok(kind) = getsockopt(socket, sockopt::SockType) else { return Kind::Other("a socket of no type") };
+        let Ok(kind) = getsockopt(&socket, sockopt::SockType) else { return Kind::Other("a socket of no type") };
         match (address.family(), kind, listens) {
             (_, SockType::Datagram, _) if is_internet => Kind::Udp(internet(&address)),
-            (Some(AddressFamily::Unix), SockType::Stream | SockType::SeqPacket, true) if sys::is_shut_down(socket) => {
+            (Some(AddressFamily::Unix), SockType::Stream | SockType::SeqPacket, true) if sys::is_shut_down(&socket) => {
                 Kind::Other(SHUT_DOWN)
             }
             (Some(AddressFamily::Unix), SockType::Stream, true) => Kind::UnixStream(path(&address)),
@@ -60,6 +61,11 @@ impl Kind {
             Kind::Tcp(addresses) | Kind::Udp(addresses) => addresses,
             Kind::UnixStream(_) | Kind::UnixDatagram(_) | Kind::UnixSeqpacket(_) | Kind::Other(_) => &[],
         }
+    }
+
+    /// Whether it is bound to that address, and not to one that overlaps it.
+    pub(super) fn is_exactly(&self, address: SocketAddr) -> bool {
+        self.addresses().iter().any(|own| own.ip().to_canonical() == address.ip() && own.port() == address.port())
     }
 
     /// Why the kernel may refuse to bind it, beyond what its error says.

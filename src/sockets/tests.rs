@@ -2,13 +2,18 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
+
+use crate::steering::Mark;
 
 use super::*;
 
 /// Nothing was inherited or passed.
 fn empty() -> Sockets {
-    Sockets::new(Vec::new(), Vec::new(), Family::default())
+    Sockets::new(Vec::new(), Vec::new(), Vec::new(), Family::default())
 }
 
 /// That of a process that has a predecessor.
@@ -74,7 +79,8 @@ fn a_name_of_another_kind_or_address_is_an_error_until_it_is_removed() {
 fn of_several_that_came_by_one_name_each_is_found_by_its_address() {
     let (one, other) = (listener(), listener());
     let addresses = [&one, &other].map(|listener| listener.local_addr().expect("an address"));
-    let mut sockets = Sockets::new(vec![("web".into(), one.into()), ("web".into(), other.into())], Vec::new(), of_predecessor());
+    let mut sockets =
+        Sockets::new(vec![("web".into(), one.into()), ("web".into(), other.into())], Vec::new(), Vec::new(), of_predecessor());
     assert_eq!(sockets.unclaimed(), ["web"]);
     for address in addresses {
         let found = sockets.tcp_listener("web", address).expect("the one of before");
@@ -92,7 +98,7 @@ fn what_was_inherited_and_not_asked_for_is_closed() {
     let [kept_at, unused_at] = ["kept", "unused"].map(|name| directory.path().join(name));
     let [kept, unused] = [&kept_at, &unused_at].map(|path| UnixListener::bind(path).expect("a listener"));
     let inherited = vec![("pair".into(), ours.into()), ("kept".into(), kept.into()), ("unused".into(), unused.into())];
-    let mut sockets = Sockets::new(inherited, Vec::new(), of_predecessor());
+    let mut sockets = Sockets::new(inherited, Vec::new(), Vec::new(), of_predecessor());
     drop(sockets.unix_listener("kept", &kept_at).expect("the one of before"));
     assert_eq!(sockets.unclaimed(), ["pair", "unused"]);
     sockets.close_unclaimed();
@@ -124,7 +130,7 @@ fn what_systemd_passed_is_left_to_the_program_until_it_asks_for_any_socket() {
     let passed = listener();
     fcntl(&passed, FcntlArg::F_SETFD(FdFlag::empty())).expect("a descriptor");
     let number = passed.as_raw_fd();
-    let mut sockets = Sockets::new(Vec::new(), vec![Passed { name: "web".into(), number }], Family::default());
+    let mut sockets = Sockets::new(Vec::new(), Vec::new(), vec![Passed { name: "web".into(), number }], Family::default());
     // Whatever its number is here, a successor finds the first of them at the first number that systemd gives.
     let untouched: Vec<_> = sockets.untouched().map(|(name, socket, number)| (name, same(&socket, &passed), number)).collect();
     assert_eq!(untouched, [("web", true, 3)]);
@@ -144,7 +150,7 @@ fn the_flags_of_what_another_process_may_wait_on_are_left_as_they_are() {
     let (inherited, passed) = (listener(), listener());
     let addresses = [&inherited, &passed].map(|listener| listener.local_addr().expect("an address"));
     let given = vec![("inherited".into(), inherited.try_clone().expect("a duplicate").into())];
-    let mut sockets = Sockets::new(given, vec![Passed { name: "passed".into(), number: passed.as_raw_fd() }], of_predecessor());
+    let mut sockets = Sockets::new(given, Vec::new(), vec![Passed { name: "passed".into(), number: passed.as_raw_fd() }], of_predecessor());
     for (name, address) in [("inherited", addresses[0]), ("passed", addresses[1])] {
         let found = sockets.tcp_listener(name, address).expect("the one of before");
         assert!(!both_flags(&found).1.contains(OFlag::O_NONBLOCK), "{name}");
@@ -169,7 +175,7 @@ fn an_inherited_socket_is_taken_although_its_address_does_not_resolve() {
     let address = tcp.local_addr().expect("an address");
     let two = [listener(), listener()].map(|listener| ("two".to_string(), OwnedFd::from(listener)));
     let given = [("tcp".into(), tcp.into()), ("udp".into(), udp.into())];
-    let mut sockets = Sockets::new(given.into_iter().chain(two).collect(), Vec::new(), of_predecessor());
+    let mut sockets = Sockets::new(given.into_iter().chain(two).collect(), Vec::new(), Vec::new(), of_predecessor());
     assert_eq!(sockets.tcp_listener("tcp", away()).expect("the one of before").local_addr().expect("an address"), address);
     drop(sockets.udp_socket("udp", away()).expect("the one of before"));
     // Another kind, none, several, and an address that is none.
@@ -190,7 +196,8 @@ fn get_returns_what_is_there_and_binds_nothing() {
     let addresses = several.each_ref().map(|listener| listener.local_addr().expect("an address"));
     let given = several.into_iter().map(|listener| ("several".to_string(), OwnedFd::from(listener))).collect();
     let passed = listener();
-    let mut sockets = Sockets::new(given, vec![Passed { name: "passed".into(), number: passed.as_raw_fd() }], Family::default());
+    let mut sockets =
+        Sockets::new(given, Vec::new(), vec![Passed { name: "passed".into(), number: passed.as_raw_fd() }], Family::default());
     assert!(sockets.is_inherited("passed") && sockets.is_inherited("several"), "although nothing has been asked for");
     assert!(!sockets.is_inherited("nothing"));
     assert!(sockets.get("nothing").expect("no error").is_none());
@@ -228,6 +235,103 @@ fn a_path_is_bound_over_a_socket_that_nobody_serves_and_over_nothing_else() {
     assert!(empty().unix_datagram("one", &path).is_err());
     assert_eq!(fs::read_to_string(&path).expect("a file"), "a file");
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1, "nothing is left beside it");
+}
+
+/// A mark for these tests.
+const MARK: Mark = Mark::byte(0, 0xf0);
+
+#[test]
+fn promise_14_no_datagram_goes_astray_while_the_group_is_bound() {
+    let flooded = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr()).expect("an address");
+    let stop = Arc::new(AtomicBool::new(false));
+    let flood = thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a client");
+            // Nobody is there at first.
+            while !stop.load(Ordering::Relaxed) {
+                let _ = client.send_to(&[0xff; 8], flooded);
+            }
+        }
+    });
+    for _ in 0..50 {
+        let mut sockets = empty();
+        let group = sockets.udp_group("game", flooded, MARK).expect("a group");
+        let own = group.socket().expect("a socket");
+        own.set_nonblocking(false).expect("a flag");
+        own.recv(&mut [0; 8]).expect("a datagram");
+        let others =
+            sockets.members().filter(|member| member.slot != 0).map(|member| sys::duplicate(member.socket, 3).expect("a duplicate"));
+        for (slot, other) in others.map(UdpSocket::from).enumerate() {
+            let found = other.recv(&mut [0; 8]).expect_err("nothing").kind();
+            assert_eq!(found, ErrorKind::WouldBlock, "socket {}", slot + 1);
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    flood.join().expect("a thread");
+}
+
+#[test]
+fn a_group_is_found_by_its_name_and_is_a_udp_socket_to_who_knows_none() {
+    let mut sockets = empty();
+    let group = sockets.udp_group("game", (Ipv4Addr::LOCALHOST, 0), MARK).expect("a group");
+    let own = group.socket().expect("a socket");
+    let address = own.local_addr().expect("an address");
+    assert!(both_flags(&own).0.contains(FdFlag::FD_CLOEXEC) && both_flags(&own).1.contains(OFlag::O_NONBLOCK));
+    let again = sockets.udp_group("game", address, MARK).expect("the same").socket().expect("a socket");
+    assert!(same(&own, &again) && same(&own, &sockets.udp_socket("game", address).expect("the same")));
+    assert!(same(&own, &sockets.get("game").expect("no error").expect("the same")));
+    assert_eq!(sockets.members().count(), 8);
+    for error in [
+        sockets.udp_group("game", address, Mark::byte(0, 0x0f)).expect_err("another mark"),
+        sockets.udp_group("game", (Ipv4Addr::new(127, 0, 0, 2), address.port()), MARK).expect_err("another address"),
+        sockets.tcp_listener("game", address).expect_err("another kind"),
+    ] {
+        assert!(matches!(error, Error::WrongSocket(_)), "{error}");
+    }
+    let plain = sockets.udp_socket("plain", (Ipv4Addr::LOCALHOST, 0)).expect("a socket").local_addr().expect("an address");
+    let error = sockets.udp_group("plain", plain, MARK).expect_err("it is there already");
+    assert!(error.to_string().contains("cannot become a UDP group: this process has bound it"), "{error}");
+    let held = sockets.udp_socket("other", address).expect_err("it is bound here");
+    assert!(held.to_string().contains("under the name \"game\""), "{held}");
+    assert_eq!(
+        (group.mark(), group.owner(&[0x10]), group.owner(&[0x20]), group.owner(&[])),
+        (0x10, Owner::This, Owner::Unmarked, Owner::Unmarked)
+    );
+    assert_eq!(group.recv_orphaned(&mut [0; 8]).expect_err("nothing").kind(), ErrorKind::WouldBlock);
+    assert!(!group.stamp(&mut [0; 9]));
+    // A process that stops passes nothing on; what the program has stays.
+    sockets.close_all();
+    assert_eq!(sockets.members().count(), 0);
+    assert!(UdpSocket::bind(address).is_err());
+    drop((group, own, again));
+    UdpSocket::bind(address).expect("it is free");
+}
+
+#[test]
+fn slots_are_given_in_turn_to_those_that_come_and_kept_by_those_that_live() {
+    let mut sockets = empty();
+    let group = sockets.udp_group("game", (Ipv4Addr::LOCALHOST, 0), MARK.generations(3)).expect("a group");
+    let own = std::process::id();
+    let lives = |pid| pid == own;
+    let given = |sockets: &Sockets| {
+        let all: Vec<_> = sockets.members().map(|member| (member.owner, member.is_successors)).collect();
+        all
+    };
+    assert!(sockets.have_room(lives));
+    sockets.reserve(lives);
+    assert_eq!(given(&sockets), [(Some(own), false), (None, true), (None, false)]);
+    // What is sent before the switch comes here, and after it to the successor's socket.
+    let to = group.socket().expect("a socket").local_addr().expect("an address");
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a client");
+    sockets.steer_to_successor(lives).expect("a switch");
+    client.send_to(b"hello", to).expect("room");
+    assert_eq!(group.socket().expect("a socket").recv(&mut [0; 8]).expect_err("not here").kind(), ErrorKind::WouldBlock);
+    assert_eq!(group.recv_orphaned(&mut [0; 8]).expect_err("not mine").kind(), ErrorKind::WouldBlock);
+    sockets.steer_to_this(lives).expect("a switch back");
+    assert_eq!(group.recv_orphaned(&mut [0; 8]).expect("what was on its way").0, 5);
+    client.send_to(b"again", to).expect("room");
+    assert_eq!(group.socket().expect("a socket").recv(&mut [0; 8]).expect("it is here"), 5);
 }
 
 #[test]

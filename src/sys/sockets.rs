@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::net::SocketAddr as InternetAddress;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -11,8 +12,14 @@ use std::path::Path;
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{self, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, getsockopt, setsockopt, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, getsockopt, setsockopt, sockopt,
+};
 use nix::sys::stat::{Mode, fchmod};
+
+use crate::steering::Instruction;
+
+use super::may_fail;
 
 /// The longest queue of connections that nobody has accepted.
 pub(crate) const BACKLOG: Backlog = Backlog::MAXALLOWABLE;
@@ -25,6 +32,27 @@ const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
 /// A unix socket, CLOEXEC from birth and non-blocking.
 pub(crate) fn unix_socket(of: SockType) -> io::Result<OwnedFd> {
     Ok(socket::socket(AddressFamily::Unix, of, FLAGS, None)?)
+}
+
+/// A UDP socket for that kind of address, CLOEXEC from birth and non-blocking, not bound.
+pub(crate) fn udp_socket(address: InternetAddress) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    Ok(socket::socket(family, SockType::Datagram, FLAGS, None)?)
+}
+
+/// Binds a socket to an internet address.
+pub(crate) fn bind(socket: &OwnedFd, address: InternetAddress) -> io::Result<()> {
+    Ok(socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?)
+}
+
+/// Has the kernel run that program for each datagram to the group of sockets that this one is in by SO_REUSEPORT. It takes effect at once,
+/// and stays for all processes. A socket that is not bound brings it along; one of no instructions is an error (EINVAL).
+pub(crate) fn steer(socket: &impl AsFd, program: &[Instruction]) -> io::Result<()> {
+    may_fail(&[libc::EPERM, libc::EINVAL, libc::ENOMEM])?;
+    let instruction = |&Instruction { code, then, otherwise, k }| libc::sock_filter { code, jt: then, jf: otherwise, k };
+    let mut filter: Vec<_> = program.iter().map(instruction).collect();
+    let filter = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    Ok(setsockopt(socket, sockopt::AttachReusePortCbpf, &filter)?)
 }
 
 /// Two unix sockets for packets, connected to each other.

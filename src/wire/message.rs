@@ -137,6 +137,21 @@ pub enum Given {
         /// Its process id.
         pid: u32,
     },
+    /// A socket of a UDP group of the program's.
+    Member {
+        /// The name of the group.
+        name: String,
+        /// Which of its sockets that is, counted from 0,
+        slot: u8,
+        /// and of how many.
+        of: u8,
+        /// Where the group's datagrams bear their marks.
+        mark: String,
+        /// The process that reads this socket, if one does.
+        owner: Option<u32>,
+        /// The successor does.
+        yours: bool,
+    },
     /// Something a later version gives.
     Unknown,
 }
@@ -285,6 +300,10 @@ impl DisplayJson for Given {
                 object(f, &[("is", &"coordination"), ("path", path), ("file", file), ("root", root)])
             }
             Given::Draining { pid } => object(f, &[("is", &"draining"), ("pid", pid)]),
+            Given::Member { name, slot, of, mark, owner, yours } => object(
+                f,
+                &[("is", &"member"), ("name", name), ("slot", slot), ("of", of), ("mark", mark), ("owner", owner), ("yours", yours)],
+            ),
             Given::Unknown => object(f, &[("is", &"unknown")]),
         }
     }
@@ -303,6 +322,14 @@ impl TryFrom<RawJsonValue<'_, '_>> for Given {
                 root: field_or_default(json, "root")?,
             },
             "draining" => Given::Draining { pid: field(json, "pid")? },
+            "member" => Given::Member {
+                name: field(json, "name")?,
+                slot: field(json, "slot")?,
+                of: field(json, "of")?,
+                mark: field(json, "mark")?,
+                owner: field_or_default(json, "owner")?,
+                yours: field_or_default(json, "yours")?,
+            },
             _ => Given::Unknown,
         })
     }

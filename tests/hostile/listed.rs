@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use pollflip::{Blob, Event, Handover, RestartConfig, Restarter};
+use pollflip::{Blob, Event, Handover, Mark, RestartConfig, Restarter};
 use seccompiler::{SeccompAction, apply_filter};
 
 use crate::confine;
@@ -130,6 +130,7 @@ fn restarter(extras: &Extras, directory: &Path) -> Restarter {
     }
     let mut restarter = config.build().expect("a restarter");
     drop(restarter.sockets().tcp_listener("echo", "127.0.0.1:0").expect("a socket"));
+    drop(restarter.sockets().udp_group("flows", "127.0.0.1:0", Mark::byte(0, 0xf0)).expect("a group"));
     restarter
 }
 

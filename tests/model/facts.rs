@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Attempt, Cause, Input, Limits, Notice, Output, Reply, Ticket, refusals};
+use pollflip::internals::machine::{Action, Attempt, Cause, Input, Limits, Notice, Output, Reply, Side, Ticket, refusals};
 
 use super::rows::{If, Out, ROWS, Row, Then};
 use super::{On, Room, View};
@@ -102,7 +102,8 @@ impl Facts {
         let foreign = attempt_of(input).is_some_and(|attempt| attempt != self.attempt());
         let early = on == On::Timeout && self.timeout().is_none_or(|until| now < until);
         let is_on_order = |order: Action| self.queue.contains(&order.into());
-        let unasked = on == On::Granted && is_on_order(Action::Grant(self.attempt()))
+        let unasked = on == On::SteeringFailed && is_on_order(Action::Steer(Side::Successor))
+            || on == On::Granted && is_on_order(Action::Grant(self.attempt()))
             || on == On::Sound && is_on_order(Action::Check(self.attempt()));
         if foreign || early || unasked {
             return None;
@@ -260,7 +261,7 @@ impl Facts {
             Out::Abandon if self.takes_back(Action::Spawn(attempt)) => return,
             Out::Abandon => Action::Abandon(attempt).into(),
             Out::Ungrant => {
-                self.takes_back(Action::Grant(attempt));
+                self.ungrants();
                 return;
             }
             Out::Refuse => {
@@ -271,10 +272,12 @@ impl Facts {
             }
             Out::Spawn => Action::Spawn(attempt).into(),
             Out::Kill => {
-                self.takes_back(Action::Grant(attempt));
+                self.ungrants();
                 self.takes_back(Action::Check(attempt));
                 Action::Kill(attempt).into()
             }
+            Out::SteerThere => Action::Steer(Side::Successor).into(),
+            Out::SteerHere => Action::Steer(Side::This).into(),
             Out::Grant => Action::Grant(attempt).into(),
             Out::Check => Action::Check(attempt).into(),
             Out::Uncheck => {
@@ -293,7 +296,11 @@ impl Facts {
             Out::Progress => Notice::Progress(attempt).into(),
             Out::HandedOff | Out::Commit => {
                 let output = if out == Out::Commit { Action::Commit(attempt).into() } else { Notice::HandedOff(pid).into() };
-                let before = self.queue.iter().take_while(|queued| !matches!(queued, Output::Notice(Notice::Predecessor(_)))).count();
+                let before = self
+                    .queue
+                    .iter()
+                    .take_while(|queued| !matches!(queued, Output::Notice(Notice::Predecessor(_) | Notice::GenerationEnded)))
+                    .count();
                 self.queue.insert(before, output);
                 return;
             }
@@ -321,8 +328,17 @@ impl Facts {
             Out::Resumed => Notice::Resumed(cause).into(),
             Out::SuccessorGone => Notice::SuccessorGone(pid).into(),
             Out::Broken => Notice::Broken.into(),
+            Out::GenerationEnded => Notice::GenerationEnded.into(),
         };
         self.queue.push_back(output);
+    }
+
+    /// What waits of a grant is taken back; if it has been carried out that new flows go there, they come here again.
+    fn ungrants(&mut self) {
+        self.takes_back(Action::Grant(self.attempt()));
+        if self.room == Room::Granting && !self.takes_back(Action::Steer(Side::Successor)) {
+            self.queue.push_back(Action::Steer(Side::This).into());
+        }
     }
 
     /// Whether there was such an order that nobody has carried out; now there is none.
@@ -345,6 +361,7 @@ fn attempt_of(input: Input) -> Option<Attempt> {
         | Input::Refused(attempt)
         | Input::Progress(attempt)
         | Input::Ready(attempt)
+        | Input::SteeringFailed(attempt)
         | Input::Granted(attempt)
         | Input::LifelineClosed(attempt)
         | Input::Unread(attempt)
@@ -353,7 +370,7 @@ fn attempt_of(input: Input) -> Option<Attempt> {
         | Input::Sound(attempt)
         | Input::CommitTaken(attempt)
         | Input::Exited(attempt) => Some(attempt),
-        Input::Sole | Input::Opened | Input::Predecessor(_) | Input::Request(_) => None,
+        Input::Sole | Input::Opened | Input::Predecessor(_) | Input::MarksFreed | Input::Request(_) => None,
         Input::Cancel | Input::Stop | Input::ThreadLost | Input::ManagerAsked | Input::ManagerTold | Input::BarrierPassed => None,
         Input::Dropped | Input::GivingUp | Input::Timeout => None,
     }

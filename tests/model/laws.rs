@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Closed, Handover, Input, Knows, Notice, Output, Phase, Reply, State, Ticket, refusals};
+use pollflip::internals::machine::{Action, Closed, Handover, Input, Knows, Notice, Output, Phase, Reply, Side, State, Ticket, refusals};
 
 /// One attempt, as seen from outside.
 #[derive(Debug, Default)]
@@ -61,6 +61,8 @@ pub struct Laws {
     dropped: bool,
     thread_lost: bool,
     completed: Option<u32>,
+    /// New flows go to the successor.
+    steered: bool,
     broken: bool,
     now: Duration,
 }
@@ -125,7 +127,7 @@ impl Laws {
             let in_order = match output {
                 Output::Action(Action::Reply(_, Reply::Refused(refusal))) => refusal == refusals::handed_off(pid),
                 Output::Notice(Notice::SuccessorGone(gone)) => gone == pid,
-                Output::Notice(Notice::Predecessor(_)) => true,
+                Output::Notice(Notice::Predecessor(_) | Notice::GenerationEnded) => true,
                 _ => false,
             };
             law(in_order, "after Completed come only refusals, SuccessorGone and what is heard of the predecessor")?;
@@ -134,8 +136,9 @@ impl Laws {
             let in_order = match output {
                 Output::Action(Action::Reply(_, Reply::Forbidden(Refusal::RestartThreadGone))) => true,
                 Output::Action(Action::TellStopping) => self.stopped,
+                Output::Action(Action::Steer(Side::This)) => true,
                 Output::Action(Action::Reply(_, Reply::Refused(Refusal::Stopping))) => self.stopped || self.dropped,
-                Output::Notice(Notice::Predecessor(_)) => true,
+                Output::Notice(Notice::Predecessor(_) | Notice::GenerationEnded) => true,
                 _ => false,
             };
             law(in_order, "after Broken come only refusals, the end and what is heard of the predecessor")?;
@@ -176,7 +179,21 @@ impl Laws {
                 law(of.named.is_some() && !of.killed && !of.committed && !of.over, "Kill is for a child that is ours, once")?;
                 of.killed = true;
             }
+            Action::Steer(Side::Successor) => {
+                law(
+                    of.named.is_some() && !of.granted && !of.killed && !of.over,
+                    "new flows go to a child that is not about to be granted",
+                )?;
+                law(!self.steered, "new flows go to a child twice")?;
+                self.steered = true;
+            }
+            Action::Steer(Side::This) => {
+                let has_service = of.handed_off && !of.over;
+                law(!has_service || of.ended || of.unawaited, "new flows are taken from a child that has the service and lives")?;
+                self.steered = false;
+            }
             Action::Grant(_) => {
+                law(self.steered, "a child is granted the service before new flows go there")?;
                 law(of.named.is_some() && !of.granted && !of.killed && !of.over, "Grant is for a child that is ours, once")?;
                 law(!of.ended || of.presumed, "a dead child is granted the service")?;
                 let wanted =
@@ -245,6 +262,7 @@ impl Laws {
                 law(attempt.0 == told && !of.granted && !of.over, "Progress is of the current attempt, and not told after the grant")?;
             }
             Notice::HandedOff(pid) => {
+                law(self.steered, "HandedOff is told while new flows come here")?;
                 law(of.granted && of.confirmed || of.presumed, "HandedOff is told of a child that has not been granted the service")?;
                 law(of.named == Some(pid) && !of.handed_off && !of.killed && !of.over, "HandedOff names the child of the attempt, once")?;
                 of.handed_off = true;
@@ -258,17 +276,19 @@ impl Laws {
                 of.over = true;
             }
             Notice::Failed(_) => {
+                law(!self.steered, "a failure is told while new flows go to the child")?;
                 law(!of.over && !of.handed_off, "an attempt fails once, and not while its child may have the service")?;
                 of.over = true;
             }
             Notice::Resumed(_) => {
+                law(!self.steered, "a failure is told while new flows go to the child")?;
                 law(of.handed_off && !of.over && !of.committed, "Resumed takes back what was handed off")?;
                 of.over = true;
             }
             Notice::SuccessorGone(pid) => {
                 law(self.completed == Some(pid) && of.ended, "SuccessorGone is of the one that has taken over, when it has ended")?;
             }
-            Notice::Predecessor(_) => {
+            Notice::Predecessor(_) | Notice::GenerationEnded => {
                 let is_known = !matches!(state, State::Handoff { .. }) || of.handed_off;
                 law(is_known, "something is told between the grant and HandedOff")?;
             }
@@ -310,6 +330,12 @@ impl Laws {
             State::Handoff { .. } | State::Killing { granted: true, .. } => true,
             _ => self.told_stopping == self.stopped,
         };
+        let is_there = match state {
+            State::AwaitingReady { handover: Handover::Granting { .. }, .. } | State::Handoff { .. } => true,
+            State::Killing { granted, .. } => granted,
+            State::Closed(_) | State::Idle | State::Spawning { .. } | State::AwaitingReady { .. } => false,
+        };
+        law(self.steered == is_there, "new flows go to the one that has the service, or is about to be granted it")?;
         law(is_told || self.dropped, "the service manager is told of the end as soon as the service is nobody else's, and not before")?;
         law(self.unanswered.iter().eq(asker.iter()), "a ticket is neither answered nor in flight")?;
         for (number, of) in &self.tries {

@@ -14,6 +14,7 @@
 //! | `corpus` | the committed files that fuzzing starts from |
 //! | `takeover` | the same for the machine of the process that takes over |
 //! | `bytes` | what must hold of the two decoders for any bytes |
+//! | `steering` | what must hold of marks in datagrams, and an interpreter of their programs |
 //!
 //! Knows: what the machine promises. Does not know: how it keeps it.
 
@@ -36,6 +37,7 @@ pub mod random;
 pub mod room;
 pub mod rows;
 pub mod say;
+pub mod steering;
 pub mod takeover;
 
 pub use checked::Checked;

@@ -22,6 +22,7 @@ pub enum On {
     Refused,
     Progress,
     Ready,
+    SteeringFailed,
     Granted,
     LifelineClosed,
     Unread,
@@ -35,6 +36,7 @@ pub enum On {
     Dropped,
     ThreadLost,
     Predecessor,
+    MarksFreed,
     ManagerAsked,
     ManagerTold,
     BarrierPassed,
@@ -43,7 +45,8 @@ pub enum On {
 }
 
 impl On {
-    pub const ALL: [On; 33] = [
+    /// Their numbers in a corpus: what is added comes last.
+    pub const ALL: [On; 35] = [
         On::Sole,
         On::Opened,
         On::Request,
@@ -77,6 +80,8 @@ impl On {
         On::BarrierPassed,
         On::GivingUp,
         On::Timeout,
+        On::SteeringFailed,
+        On::MarksFreed,
     ];
 
     /// Which kind an input is to somebody who knows the successor by this pid.
@@ -98,6 +103,8 @@ impl On {
             Input::Refused(_) => On::Refused,
             Input::Progress(_) => On::Progress,
             Input::Ready(_) => On::Ready,
+            Input::SteeringFailed(_) => On::SteeringFailed,
+            Input::MarksFreed => On::MarksFreed,
             Input::Granted(_) => On::Granted,
             Input::LifelineClosed(_) => On::LifelineClosed,
             Input::Unread(_) => On::Unread,
@@ -137,6 +144,8 @@ impl On {
             On::Refused => Input::Refused(attempt),
             On::Progress => Input::Progress(attempt),
             On::Ready => Input::Ready(attempt),
+            On::SteeringFailed => Input::SteeringFailed(attempt),
+            On::MarksFreed => Input::MarksFreed,
             On::Granted => Input::Granted(attempt),
             On::LifelineClosed => Input::LifelineClosed(attempt),
             On::Unread => Input::Unread(attempt),
@@ -172,6 +181,7 @@ impl On {
             (On::Timeout, _) => Cause::TimedOut,
             (On::Refused, _) => Cause::Refused,
             (On::HandoverFailed, _) => Cause::HandoverFailed,
+            (On::SteeringFailed, _) => Cause::Steering,
             (On::LifelineClosed | On::Dying, _) => Cause::HungUp,
             (On::StateRequested, _) => Cause::Protocol(Violation::AskedTwice),
             (On::PrecopyRequested, _) => Cause::Protocol(Violation::PrecopyOutOfTurn),

@@ -42,8 +42,12 @@ pub enum Out {
     Progress,
     /// And a grant that nobody has carried out is taken back.
     Kill,
+    /// New flows go to the successor,
+    SteerThere,
+    /// or to this process.
+    SteerHere,
     Grant,
-    /// Nothing; but a grant that nobody has carried out is taken back.
+    /// Nothing; but a grant that nobody has carried out is taken back, or else new flows.
     Ungrant,
     HandedOff,
     Check,
@@ -56,6 +60,7 @@ pub enum Out {
     Resumed,
     SuccessorGone,
     Broken,
+    GenerationEnded,
     /// Something of the predecessor, as it came in.
     Predecessor,
     /// To the service manager, before all that waits,
@@ -149,6 +154,39 @@ const LOSS_CAN_WAIT: &[Room] = &[
 const SORRY: &[Out] = &[Out::ReplyFailed, Out::Failed];
 const DONE: &[Out] = &[Out::ReplyCompleted, Out::Completed];
 const GONE: &[Out] = &[Out::ReplyCompleted, Out::Completed, Out::SuccessorGone];
+/// This process gets new flows.
+const SERVING: &[Room] = &[
+    Room::NotReady,
+    Room::Sole,
+    Room::Stopping,
+    Room::StoppingUntold,
+    Room::Broken,
+    Room::Idle,
+    Room::Spawning,
+    Room::Waiting,
+    Room::Copying,
+    Room::Giving,
+    Room::Given,
+    Room::Killing,
+    Room::Undying,
+];
+/// The successor gets them, or is about to.
+const SERVED_BY_ANOTHER: &[Room] = &[
+    Room::Granting,
+    Room::Proving,
+    Room::Checking,
+    Room::Settled,
+    Room::Untold,
+    Room::UntoldManaged,
+    Room::Telling,
+    Room::TellingManaged,
+    Room::Heard,
+    Room::Left,
+    Room::LettingGo,
+    Room::Committed,
+    Room::KillingGranted,
+    Room::UndyingGranted,
+];
 /// The successor has the service and can lose it.
 const ON_TRIAL: &[Room] = &[Room::Proving, Room::Checking];
 
@@ -186,7 +224,10 @@ pub const ROWS: &[Row] = &[
     row("progress", UNREADY, &[On::Progress], Then::Stay, &[Out::Progress]),
     row("exited-early", UNREADY, &[On::Exited], Then::Rest, SORRY),
     row("exited-ungranted", &[Room::Granting], &[On::Exited], Then::Rest, &[Out::Ungrant, Out::ReplyFailed, Out::Failed]),
-    row("ready", &[Room::Waiting, Room::Given], &[On::Ready], Then::To(Room::Granting), &[Out::Grant]),
+    row("ready", &[Room::Waiting, Room::Given], &[On::Ready], Then::To(Room::Granting), &[Out::SteerThere, Out::Grant]),
+    row("not-steered", &[Room::Granting], &[On::SteeringFailed], Then::To(Room::Killing), &[Out::Kill]),
+    row("marks-freed", SERVING, &[On::MarksFreed], Then::Stay, &[Out::SteerHere, Out::GenerationEnded]),
+    row("marks-freed-by-another", SERVED_BY_ANOTHER, &[On::MarksFreed], Then::Stay, &[Out::GenerationEnded]),
     row_if(If::ProbationIsSet, row("granted", &[Room::Granting], &[On::Granted], Then::To(Room::Proving), &[Out::HandedOff])),
     row_if(If::NoProbation, row("granted-for-good", &[Room::Granting], &[On::Granted], Then::To(Room::Settled),
         &[Out::HandedOff, Out::Commit])),
@@ -194,7 +235,7 @@ pub const ROWS: &[Row] = &[
     row("proved", &[Room::Proving], &[On::Timeout, On::Stop, On::Dropped], Then::To(Room::Checking), &[Out::Check]),
     row("sound", &[Room::Checking], &[On::Sound], Then::To(Room::Settled), &[Out::Commit]),
     row("died-on-probation", ON_TRIAL, &[On::Exited], Then::Rest,
-        &[Out::Uncheck, Out::ReplyFailed, Out::Resumed, Out::TellStoppingLast]),
+        &[Out::Uncheck, Out::SteerHere, Out::ReplyFailed, Out::Resumed, Out::TellStoppingLast]),
     row("dying-on-probation", ON_TRIAL, &[On::Dying], Then::To(Room::KillingGranted), &[Out::Kill]),
     row("closed-when-looked-at", &[Room::Checking], &[On::LifelineClosed], Then::To(Room::KillingGranted), &[Out::Kill]),
     row("garbage-on-probation", ON_TRIAL, &[On::Garbage], Then::To(Room::KillingGranted), &[Out::Kill]),
@@ -226,11 +267,12 @@ pub const ROWS: &[Row] = &[
     row("gone-and-all-know", &[Room::Left], &[On::BarrierPassed, On::Timeout], Then::To(Room::Committed), GONE),
     row("killed", &[Room::Killing], &[On::Exited, On::GivingUp], Then::Rest, SORRY),
     row("killed-after-grant", &[Room::KillingGranted], &[On::Exited, On::GivingUp], Then::Rest,
-        &[Out::ReplyFailed, Out::Resumed, Out::TellStoppingLast]),
+        &[Out::SteerHere, Out::ReplyFailed, Out::Resumed, Out::TellStoppingLast]),
     row("will-not-die", &[Room::Killing], &[On::Timeout], Then::To(Room::Undying), SORRY),
     row("will-not-die-after-grant", &[Room::KillingGranted], &[On::Timeout], Then::To(Room::UndyingGranted), &[Out::ReplyFailed]),
     row("died-at-last", &[Room::Undying], &[On::Exited, On::GivingUp], Then::Rest, &[]),
-    row("died-at-last-after-grant", &[Room::UndyingGranted], &[On::Exited, On::GivingUp], Then::Rest, &[Out::Resumed, Out::TellStoppingLast]),
+    row("died-at-last-after-grant", &[Room::UndyingGranted], &[On::Exited, On::GivingUp], Then::Rest,
+        &[Out::SteerHere, Out::Resumed, Out::TellStoppingLast]),
     row("successor-gone", &[Room::Committed], &[On::Exited], Then::Stay, &[Out::SuccessorGone]),
     row("stopped", &[Room::Sole, Room::Idle, Room::Broken], &[On::Stop, On::Dropped], Then::To(Room::Stopping), &[Out::TellStopping]),
     row("stopped-too-early", &[Room::NotReady], &[On::Stop, On::Dropped], Then::To(Room::StoppingUntold), &[]),

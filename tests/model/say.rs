@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Attempt, Cause, Notice, Output, Reply, Ticket};
+use pollflip::internals::machine::{Action, Attempt, Cause, Notice, Output, Reply, Side, Ticket};
 
 use super::{Checked, On, PLAIN, Room};
 use crate::outputs;
@@ -107,9 +107,14 @@ pub fn failed(cause: Cause) -> Vec<Output> {
     outputs![Action::Reply(T, Reply::Failed(cause)), Notice::Failed(cause)]
 }
 
+/// where new flows went to the child already, after this,
+pub fn here_again(path: &[On]) -> Vec<Output> {
+    if path.contains(&On::Ready) { outputs![Action::Steer(Side::This)] } else { vec![] }
+}
+
 /// one that gave the service back,
 pub fn resumed(cause: Cause) -> Vec<Output> {
-    outputs![Action::Reply(T, Reply::Failed(cause)), Notice::Resumed(cause)]
+    outputs![Action::Steer(Side::This), Action::Reply(T, Reply::Failed(cause)), Notice::Resumed(cause)]
 }
 
 /// and one that is final.

@@ -66,6 +66,9 @@ impl Run<'_> {
         if facts.queue.iter().any(|output| output == "Spawn(0)") && !old.lineless {
             acts.push(Act::NoLifeline);
         }
+        if setting.has(Power::Steering) && is_awaiting(facts.room) && !old.unsteerable {
+            acts.push(Act::Unsteerable);
+        }
         let is_busy = earlier.is_some_and(|earlier| earlier.late) || current.is_some_and(|current| current.late);
         match old.thread {
             Thread::Ordered if !is_busy => {

@@ -122,6 +122,7 @@ pub enum Move {
     Refused,
     Progress,
     Ready,
+    SteeringFailed,
     Granted,
     LifelineClosed,
     Unread,
@@ -207,6 +208,7 @@ impl Restarts {
             Move::Refused => Input::Refused(attempt),
             Move::Progress => Input::Progress(attempt),
             Move::Ready => Input::Ready(attempt),
+            Move::SteeringFailed => Input::SteeringFailed(attempt),
             Move::Granted => Input::Granted(attempt),
             Move::LifelineClosed => Input::LifelineClosed(attempt),
             Move::Unread => Input::Unread(attempt),
@@ -247,6 +249,7 @@ impl Restarts {
                 };
                 format!("Reply({}, {reply})", self.tickets - ticket.0)
             }
+            Output::Action(Action::Steer(side)) => format!("Steer({side:?})"),
             Output::Action(Action::TellStopping) => "TellStopping".into(),
             Output::Notice(notice) => format!("{notice:?}").split('(').next().unwrap_or_default().into(),
         }

@@ -28,12 +28,13 @@ pub enum Law {
     AheadKept,
     OneAtATime,
     EndUnreported,
+    FlowsAstray,
     Stuck,
     Endless,
 }
 
 impl Law {
-    pub const ALL: [Law; 17] = [
+    pub const ALL: [Law; 18] = [
         Law::TwoOwners,
         Law::NoOwner,
         Law::Ticket,
@@ -49,6 +50,7 @@ impl Law {
         Law::AheadKept,
         Law::OneAtATime,
         Law::EndUnreported,
+        Law::FlowsAstray,
         Law::Stuck,
         Law::Endless,
     ];
@@ -72,6 +74,7 @@ impl fmt::Display for Law {
             Law::AheadKept => "what has come ahead is closed when its state cannot come",
             Law::OneAtATime => "a successor is started only when the one before is gone or out of reach",
             Law::EndUnreported => "after the commit the end of the successor is reported",
+            Law::FlowsAstray => "new flows go to the one that serves, or is about to be granted the service",
             Law::Stuck => "nobody waits for what does not come",
             Law::Endless => "what is on its way arrives",
         })
@@ -102,6 +105,8 @@ impl Run<'_> {
         self.holds(!(old.life == Life::Alive && old.serves && old.committed), Law::AfterCommit);
         for which in [Which::Current, Which::Earlier] {
             let Some(of) = self.world.get(which).copied() else { continue };
+            let has_grant = of.granted && of.life == Life::Alive && !of.killed && !of.given_up;
+            self.holds(!has_grant || of.steered || old.life == Life::Ended, Law::FlowsAstray);
             if self.serves(&of) {
                 self.holds(of.granted || old.life == Life::Ended, Law::Ungranted);
                 self.holds(!of.given_up, Law::GivenUpServes);
@@ -137,6 +142,11 @@ impl Run<'_> {
         let is_owned = (old_lives && old.serves) || all.iter().any(owns);
         self.holds(is_owned || !(old_goes_on || new_goes_on), Law::NoOwner);
         self.holds(!old_lives || old.owed == 0, Law::Ticket);
+        self.holds(!(old_lives && old.serves && old.astray), Law::FlowsAstray);
+        for of in &all {
+            let is_right = if self.serves(of) { of.steered } else { !(of.steered && old_lives && old.serves) };
+            self.holds(is_right, Law::FlowsAstray);
+        }
         if old_lives && !old.dropped {
             self.judge_the_old_at_rest();
         }

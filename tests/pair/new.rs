@@ -204,7 +204,15 @@ impl Run<'_> {
             let step = match output {
                 TakeoverOutput::Sole => Move::Sole,
                 TakeoverOutput::TakeService { .. } => Move::Opened,
-                TakeoverOutput::Open | TakeoverOutput::Answer | TakeoverOutput::Notice(_) => continue,
+                TakeoverOutput::Open => {
+                    for of in [&mut self.world.current, &mut self.world.earlier].into_iter().flatten() {
+                        of.steered = false;
+                    }
+                    self.of(which).steered = true;
+                    continue;
+                }
+                // What is free is nobody's here.
+                TakeoverOutput::MarksFreed | TakeoverOutput::Answer | TakeoverOutput::Notice(_) => continue,
             };
             if step == Move::Opened && std::mem::replace(&mut self.of(which).took_service, true) {
                 self.breaks(Law::TakenTwice);

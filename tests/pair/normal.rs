@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 
 use pollflip::internals::machine::Stage;
 
-use super::automaton::is_final;
+use super::automaton::{is_awaiting, is_final};
 use super::room::Room;
 use super::search::Run;
 use super::world::{Held, Life, Manager, Messages, Old, Shortage, Successor, Which, World, Wrapper};
@@ -34,6 +34,7 @@ impl Run<'_> {
         if self.room() != Room::Spawning {
             self.world.old.lineless = false;
         }
+        self.world.old.unsteerable &= is_awaiting(self.room());
         if self.world.current.is_none_or(|current| current.held.closed) {
             self.world.old.shortage = Shortage::None;
         }

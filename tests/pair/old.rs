@@ -2,7 +2,7 @@
 //!
 //! Knows: `turn.rs`, `carry_out.rs`, `manager.rs`, `end.rs` and `exec.rs`, with ideal means. Does not know: clients, systemd's protocol, words.
 
-use pollflip::internals::machine::{Action, Notice, Output, Reply};
+use pollflip::internals::machine::{Action, Notice, Output, Reply, Side};
 
 use super::automaton::{Move, is_committing, is_killing};
 use super::laws::Law;
@@ -56,6 +56,7 @@ impl Run<'_> {
                 }
             }
             Act::NoLifeline => self.world.old.lineless = true,
+            Act::Unsteerable => self.world.old.unsteerable = true,
             Act::OldEnds => self.old_ends(),
             Act::OldStalls => self.world.old.stalled = true,
             Act::KernelRefuses => {
@@ -144,6 +145,7 @@ impl Run<'_> {
         let Some(mut left) = self.world.current.take() else { return };
         left.line.old_end = false;
         left.line.unsent_by_old = Messages::NONE;
+        self.world.old.astray |= left.steered;
         let lives = left.life != Life::Unborn && left.life != Life::Ended;
         let is_out_of_reach = left.wrapper != Wrapper::None || left.late || !left.killed;
         if lives && is_out_of_reach {
@@ -180,6 +182,22 @@ impl Run<'_> {
                 self.tell_the_end();
                 if self.pair.setting.plant == Some(Plant::KilledIsEnded) {
                     self.feed(Move::Exited);
+                }
+            }
+            Action::Steer(Side::Successor) => {
+                let failed = std::mem::take(&mut self.world.old.unsteerable);
+                if let Some(current) = &mut self.world.current {
+                    // It may have been taken by some of the sockets.
+                    current.steered = true;
+                }
+                if failed {
+                    self.feed(Move::SteeringFailed);
+                }
+            }
+            Action::Steer(Side::This) => {
+                self.world.old.astray = false;
+                for left in [&mut self.world.current, &mut self.world.earlier].into_iter().flatten() {
+                    left.steered = false;
                 }
             }
             Action::Grant(_) => self.grant(),
@@ -233,7 +251,7 @@ impl Run<'_> {
                 (old.naming, old.barrier) = (false, Barrier::None);
             }
             Notice::SuccessorGone(_) => old.told_gone = true,
-            Notice::Predecessor(_) => {}
+            Notice::Predecessor(_) | Notice::GenerationEnded => {}
             Notice::Restarting | Notice::Spawned(_) | Notice::Progress(_) | Notice::Failed(_) | Notice::Broken => {}
         }
     }

@@ -3,7 +3,7 @@
 //! Knows: where each tampers. Does not know: which law finds it.
 
 use pollflip::internals::machine::{
-    Action, Cause, Inbound, Input, Notice, Output, Reply, Stage, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput,
+    Action, Cause, Inbound, Input, Notice, Output, Reply, Side, Stage, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput,
 };
 
 use super::automaton::Move;
@@ -43,6 +43,8 @@ pub enum Plant {
     NeverCommits,
     NeverTellsCommit,
     GoneUntold,
+    GrantsBeforeFlows,
+    KeepsFlowsThere,
     RefusesTwice,
     // The driver of the old process.
     KilledIsEnded,
@@ -109,6 +111,8 @@ pub const PLANTS: &[(Plant, &str, &[Power], bool, Law)] = {
         (NeverAbandons, "restart: what is being started is not given up", &[], false, Law::OneAtATime),
         (NeverCommits, "restart: nobody is told that it is final", &[], true, Law::Ticket),
         (NeverTellsCommit, "restart: the successor is not told that it is final", &[], true, Law::Ticket),
+        (GrantsBeforeFlows, "restart: the service is granted, and new flows stay here", &[], false, Law::FlowsAstray),
+        (KeepsFlowsThere, "restart: new flows stay with a successor that has failed", &[Wrapper], false, Law::FlowsAstray),
         (GoneUntold, "restart: the end of the successor is not told", &[], false, Law::EndUnreported),
         (KilledIsEnded, "driver: what is killed is taken for ended", &[], false, Law::OneAtATime),
         (GrantsTheDead, "driver: nobody looks whether the successor lives that is granted the service", &[], false, Law::DeadGranted),
@@ -200,6 +204,8 @@ impl Plant {
             (Some(Plant::NeverAbandons), Output::Action(Action::Abandon(_))) => vec![],
             (Some(Plant::NeverCommits), Output::Action(Action::Commit(_))) => vec![],
             (Some(Plant::NeverTellsCommit), Output::Action(Action::TellCommit(_))) => vec![],
+            (Some(Plant::GrantsBeforeFlows), Output::Action(Action::Steer(Side::Successor))) => vec![],
+            (Some(Plant::KeepsFlowsThere), Output::Action(Action::Steer(Side::This))) => vec![],
             (Some(Plant::GoneUntold), Output::Notice(Notice::SuccessorGone(_))) => vec![],
             (Some(Plant::ResumesAfterCommit), Output::Notice(Notice::SuccessorGone(_))) => {
                 vec![output, Notice::Resumed(Cause::Exited).into()]

@@ -25,6 +25,8 @@ pub enum Power {
     /// An assumption about real time: a process has ended within a second after its descriptors are closed, and a loop that turns has done
     /// within a second after a lifeline is closed what follows from that. The other side waits at least so long.
     Punctual,
+    /// The kernel may not take it that new flows are the successor's.
+    Steering,
     /// What is started may be a wrapper: a kill reaches it, and not the successor. One such successor lives on at a time.
     Wrapper,
     /// The kernel may take nothing for a while, of either.
@@ -87,6 +89,7 @@ pub const SETTINGS: &[(&str, &[Power])] = {
         ("behind a wrapper, and slow ends", &[Wrapper, SlowEnds, Punctual, LateThread, Rebuilds]),
         ("helpers with copies of the lifeline", &[Helpers, State, SlowEnds, Manager]),
         ("helpers, behind a wrapper", &[Helpers, Wrapper]),
+        ("new flows that cannot be given away", &[Steering, State, SlowEnds]),
         ("a line of progress", &[Progress, State, Stalls]),
         ("a line of progress, and slow ends", &[Progress, SlowEnds, LateThread]),
         ("a predecessor, and a kernel that is busy", &[Predecessor, Stalls]),
@@ -105,9 +108,13 @@ pub const ASSUMPTIONS: &[(&str, &[Power], &[Law])] = {
         (
             "the kernel takes the last word to a process that no kill reaches",
             &[Wrapper, Stalls, LastWordLost],
-            &[Law::GivenUpServes, Law::TwoOwners],
+            &[Law::GivenUpServes, Law::TwoOwners, Law::FlowsAstray],
         ),
-        ("the lifeline of a process that no kill reaches is whole", &[Wrapper, Closes, Unreachable], &[Law::GivenUpServes, Law::TwoOwners]),
+        (
+            "the lifeline of a process that no kill reaches is whole",
+            &[Wrapper, Closes, Unreachable],
+            &[Law::GivenUpServes, Law::TwoOwners, Law::FlowsAstray],
+        ),
         ("a program does not close a lifeline with a grant in it that nobody has read", &[Closes, WordUnread], &[Law::NoOwner]),
         ("nor one of which a helper has a copy", &[Closes, Helpers], &[Law::NoOwner]),
         (
@@ -156,6 +163,8 @@ pub enum Act {
     ThreadLost,
     /// No lifeline can be made for the successor that is about to be started.
     NoLifeline,
+    /// It will not be taken that new flows are the successor's.
+    Unsteerable,
     /// The end of the old process begins, or goes on.
     OldEnds,
     OldHelper,

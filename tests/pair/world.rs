@@ -60,6 +60,10 @@ pub struct Old {
     pub thread_lost: bool,
     /// No lifeline can be made.
     pub lineless: bool,
+    /// It will not be taken that new flows are the successor's.
+    pub unsteerable: bool,
+    /// New flows go to a successor that is forgotten.
+    pub astray: bool,
     /// The kernel takes nothing of what it sends.
     pub stalled: bool,
     pub shortage: Shortage,
@@ -141,6 +145,8 @@ pub struct Successor {
     pub given_up: bool,
     pub granted: bool,
     pub took_service: bool,
+    /// New flows go to it.
+    pub steered: bool,
     /// Something was given to it ahead of the state; it has come and is not closed.
     pub sent_ahead: bool,
     pub holds_ahead: bool,
@@ -248,13 +254,14 @@ impl Hash for Successor {
             given_up,
             granted,
             took_service,
+            steered,
             sent_ahead,
             holds_ahead,
         } = *self;
         (held, line, wrapper, life, takeover, machine).hash(state);
         state.write_u16(
             together!(undying killed late orphaned precopied asked taken refused progressed garbled given_up granted took_service
-            sent_ahead holds_ahead),
+            steered sent_ahead holds_ahead),
         );
     }
 }
@@ -373,6 +380,8 @@ impl World {
             thread: Thread::Idle,
             thread_lost: false,
             lineless: false,
+            unsteerable: false,
+            astray: false,
             stalled: false,
             shortage: Shortage::None,
             manager: Manager::Attends,
@@ -444,6 +453,7 @@ impl Successor {
             given_up: false,
             granted: false,
             took_service: false,
+            steered: false,
             sent_ahead: false,
             holds_ahead: false,
         }

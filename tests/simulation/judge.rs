@@ -126,7 +126,9 @@ impl Judge {
 
     /// What the program is told is what the machine had to tell, and true.
     pub fn hears(&mut self, event: Option<&Event>) {
-        let is_line = |notice: &Notice| matches!(notice, Notice::Progress(_) | Notice::Predecessor(TakeoverNotice::LineLost));
+        let is_line = |notice: &Notice| {
+            matches!(notice, Notice::Progress(_) | Notice::GenerationEnded | Notice::Predecessor(TakeoverNotice::LineLost))
+        };
         let notices = std::mem::take(&mut self.notices);
         let told = match (event, notices.as_slice()) {
             (None | Some(Event::Inherited(_) | Event::Arrived(_) | Event::ArrivedAll), []) => true,
@@ -149,6 +151,7 @@ impl Judge {
             | (Event::Granted, Notice::Predecessor(TakeoverNotice::Granted))
             | (Event::Committed, Notice::Predecessor(TakeoverNotice::Committed))
             | (Event::GivenUp(_), Notice::Predecessor(TakeoverNotice::GivenUp))
+            | (Event::GenerationEnded(_), Notice::GenerationEnded)
             | (Event::PredecessorGone, Notice::Predecessor(TakeoverNotice::PredecessorGone)) => true,
             (Event::Spawned(pid), Notice::Spawned(of))
             | (Event::HandedOff(pid), Notice::HandedOff(of))
@@ -170,6 +173,7 @@ impl Judge {
             | (Failure::Stopping, Cause::Stopping) => true,
             (Failure::Refused(reason), Cause::Refused) | (Failure::Cancelled(reason), Cause::Cancelled) => !reason.is_empty(),
             (Failure::Handover(reason), Cause::HandoverFailed | Cause::GrantNotTaken) => !reason.is_empty(),
+            (Failure::Steering(reason), Cause::Steering) => !reason.is_empty(),
             (Failure::Exited { exit, .. }, Cause::Exited | Cause::HungUp)
             | (Failure::DiedOnProbation(exit), Cause::DiedOnProbation | Cause::HungUp) => Some(exit) == last,
             _ => false,

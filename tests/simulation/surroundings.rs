@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, raise};
-use pollflip::Restarter;
 use pollflip::internals::simulation::{self, Simulation};
+use pollflip::{Mark, Restarter};
 
 use super::act::{Setting, THEIRS};
 use super::manager::Manager;
@@ -85,6 +86,12 @@ impl Surroundings {
                 predecessor.refuse(&error.to_string());
             }
             result?;
+            let mark = Mark::byte(0, 0xf0).generations(2);
+            let group = restarter.sockets().udp_group("flows", (Ipv4Addr::LOCALHOST, 0), mark);
+            if let (Err(error), Some(predecessor)) = (&group, restarter.predecessor()) {
+                predecessor.refuse(&error.to_string());
+            }
+            group?;
         }
         Ok(restarter)
     }

@@ -61,16 +61,18 @@ use std::time::Duration;
 /// | Granted(silent)                    | Attach                 | same                | Open, Answer |
 /// | Granted(open)                      | Commit                 | Final               | TakeService, Answer, Committed |
 /// | Granted(open)                      | LineClosed             | same, lost (2 s)    | |
-/// | Granted                            | PredecessorEnded       | Final(ended)        | TakeService(PID), Answer, Committed, PredecessorGone |
+/// | Granted                            | PredecessorEnded       | Final(ended)        | TakeService(PID), Answer, Committed, MarksFreed, PredecessorGone |
 /// | Granted(open)                      | Timeout                | same, due in 1 s    | |
 /// | Granted(lost)                      | Timeout (no probation) | Final               | LineLost, TakeService, Answer, Committed |
 /// | Granted(lost)                      | Timeout (probation)    | same, silent        | LineLost, Answer |
+/// | Granted, Final, Alone(ready)       | GenerationEnded        | same                | MarksFreed |
 /// | Final, Alone(ready)                | Attach                 | same                | Open, TakeService, Answer |
-/// | Final(living), GivenUp(living)     | PredecessorEnded       | same, ended         | PredecessorGone |
+/// | Final(living)                      | PredecessorEnded       | same, ended         | MarksFreed, PredecessorGone |
 /// | Alone(starting, Arrived)           | Attach                 | same                | Sole, Answer |
 /// | Alone(Arrived)                     | StateTaken             | Alone(starting)     | |
 /// | Alone(starting)                    | SayReady (first)       | Alone(ready)        | TellManager, Open, TakeService, Answer |
 /// | Alone(starting)                    | SayReady (successor)   | Alone(ready)        | CloseUntaken, Open, TakeService(PID), Answer |
+/// | GivenUp(living)                    | PredecessorEnded       | same, ended         | PredecessorGone |
 // takeover:end
 ///
 /// `open`, `lost` and `silent` are the lifeline; `living` and `ended` are the predecessor.
@@ -85,6 +87,9 @@ use std::time::Duration;
 /// lost after such a grant counts as the commit. With a probation nothing more is heard until the
 /// predecessor ends (`silent`); this process then answers on the coordination socket, since nobody
 /// knows whether the predecessor still does.
+///
+/// *MarksFreed* is the end of an earlier generation, seen by the process that serves: UDP datagrams that bear its mark have nobody who
+/// reads them. Before the grant the predecessor sees to that, and `Open` makes up for what it may have missed.
 ///
 /// What the predecessor grants or commits before it was asked to is not heard. `SayReady` is refused
 /// while a state that was asked for has not been taken: see [`Takeover::may_be_ready`](super::Takeover::may_be_ready).
@@ -204,6 +209,8 @@ pub enum TakeoverInput {
         /// By this process.
         by_us: bool,
     },
+    /// A generation before the predecessor has ended.
+    GenerationEnded,
     /// The end of the predecessor has begun and is not over.
     PredecessorDying,
     /// The predecessor has ended.
@@ -236,6 +243,8 @@ pub enum TakeoverOutput {
     Sole,
     /// The program may serve.
     Open,
+    /// An earlier generation has ended whose marks are this process's to free.
+    MarksFreed,
     /// Answer on the coordination socket that the predecessor had.
     Answer,
     /// The service is this process's: its pid file, the paths that have had their day.

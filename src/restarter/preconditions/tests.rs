@@ -20,7 +20,7 @@ fn from_the_start(config: &RestartConfig, unstartable: Option<Refusal>, is_deaf:
     let mask = SigSet::from_iter([Signal::SIGHUP]);
     let preconditions = Preconditions::new(config, unstartable, &World::default(), is_deaf, &mask);
     assert!(!preconditions.leads_terminal);
-    preconditions.refusal(0, 0)
+    preconditions.refusal(0, 0, false)
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_system_that_has_no_restarts_refuses_each_before_anything_else_is_looked_at(
     assert_eq!(forbidden(unsupported, Some(Refusal::ContainerInit), true), unsupported);
     let mask = SigSet::from_iter([Signal::SIGHUP]);
     let preconditions = Preconditions::new(&config(), unsupported, &World::default(), false, &mask);
-    assert_eq!((preconditions.refusal(0, 0), preconditions.permanent()), (unsupported, unsupported));
+    assert_eq!((preconditions.refusal(0, 0, false), preconditions.permanent()), (unsupported, unsupported));
 }
 
 #[test]
@@ -53,10 +53,10 @@ fn a_deaf_manager_forbids_restarts_unless_a_pid_file_tells_it() {
 #[test]
 fn more_generations_than_may_drain_are_refused_and_as_many_are_not() {
     let preconditions = Preconditions::new(&config().max_draining(2), None, &World::default(), false, &SigSet::from_iter([Signal::SIGHUP]));
-    assert_eq!(preconditions.refusal(2, 7), None);
-    assert_eq!(preconditions.refusal(3, 7), Some(Refusal::Draining { count: 3, oldest: 7 }));
+    assert_eq!(preconditions.refusal(2, 7, false), None);
+    assert_eq!(preconditions.refusal(3, 7, false), Some(Refusal::Draining { count: 3, oldest: 7 }));
     let none = Preconditions { max_draining: 0, ..free() };
-    assert_eq!((none.refusal(0, 0), none.refusal(1, 8)), (None, Some(Refusal::Draining { count: 1, oldest: 8 })));
+    assert_eq!((none.refusal(0, 0, false), none.refusal(1, 8, false)), (None, Some(Refusal::Draining { count: 1, oldest: 8 })));
 }
 
 /// The one test that looks at SIGHUP, which is the whole process's.
@@ -67,15 +67,15 @@ fn a_terminal_forbids_restarts_as_long_as_nothing_is_done_about_a_hang_up() {
     let draining = Some(Refusal::Draining { count: 1, oldest: 7 });
     // It may have been started by nohup.
     if sys::is_at_default(Signal::SIGHUP) {
-        assert_eq!(leads().refusal(0, 0), Some(Refusal::SessionLeader));
-        assert_eq!(leads().refusal(1, 7), Some(Refusal::SessionLeader), "before those that drain");
-        assert_eq!(forbidden.refusal(1, 7), Some(Refusal::NoNotifyAccess), "and after what holds from the start");
+        assert_eq!(leads().refusal(0, 0, false), Some(Refusal::SessionLeader));
+        assert_eq!(leads().refusal(1, 7, false), Some(Refusal::SessionLeader), "before those that drain");
+        assert_eq!(forbidden.refusal(1, 7, false), Some(Refusal::NoNotifyAccess), "and after what holds from the start");
         // A handler that does what the kernel does.
         register_conditional_default(Signal::SIGHUP as i32, Arc::new(AtomicBool::new(true))).expect("a handler");
     }
-    assert_eq!(leads().refusal(0, 0), None);
-    assert_eq!(leads().refusal(1, 7), draining);
-    assert_eq!(forbidden.refusal(1, 7), Some(Refusal::NoNotifyAccess));
+    assert_eq!(leads().refusal(0, 0, false), None);
+    assert_eq!(leads().refusal(1, 7, false), draining);
+    assert_eq!(forbidden.refusal(1, 7, false), Some(Refusal::NoNotifyAccess));
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub(super) struct Words {
     pub(super) spawn: Option<ChildSpawnError>,
     pub(super) refusal: Option<String>,
     pub(super) handover: Option<String>,
+    pub(super) steering: Option<String>,
     /// The last line that it said of itself: until somebody is told, from then on, and until the program has been told.
     pub(super) heard: Option<String>,
     pub(super) progress: Option<String>,
@@ -364,6 +365,7 @@ impl Current {
             Cause::Refused => Failure::Refused(words.refusal.clone().unwrap_or_default()),
             Cause::GrantNotTaken => Failure::Handover(format!("the kernel has not taken the grant for {GRANT_TIMEOUT:?}")),
             Cause::HandoverFailed => Failure::Handover(words.handover.clone().unwrap_or_default()),
+            Cause::Steering => Failure::Steering(words.steering.clone().unwrap_or_default()),
             // It was on its way out when it was killed: then the way it ended says more, or how it was about to.
             Cause::HungUp => self.life.own_end().map_or(Failure::HungUp, |exit| self.ended_by(exit)),
             Cause::Protocol(violation) => Failure::Protocol(match (violation, &words.violation) {

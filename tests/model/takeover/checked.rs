@@ -258,6 +258,7 @@ fn number(output: TakeoverOutput) -> u8 {
         TakeoverOutput::Answer => 1,
         TakeoverOutput::TakeService { name_main_pid } => 2 + u8::from(name_main_pid),
         TakeoverOutput::Sole => 4,
-        TakeoverOutput::Notice(notice) => 5 + notice as u8,
+        TakeoverOutput::MarksFreed => 5,
+        TakeoverOutput::Notice(notice) => 6 + notice as u8,
     }
 }

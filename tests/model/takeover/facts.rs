@@ -166,8 +166,11 @@ impl TakeoverFacts {
             Out::Committed => TakeoverOutput::Notice(TakeoverNotice::Committed),
             Out::GivenUp => TakeoverOutput::Notice(TakeoverNotice::GivenUp),
             Out::LineLost => TakeoverOutput::Notice(TakeoverNotice::LineLost),
+            Out::MarksFreed => TakeoverOutput::MarksFreed,
             Out::Gone => TakeoverOutput::Notice(TakeoverNotice::PredecessorGone),
         };
-        self.outputs.push_back(output);
+        if out != Out::MarksFreed || !self.outputs.contains(&output) {
+            self.outputs.push_back(output);
+        }
     }
 }

@@ -30,10 +30,12 @@ pub enum TakeoverLaw {
     RefusesWithTheReason,
     ReadyWaitsForTheState,
     WakesInTime,
+    FreesMarks,
+    FreesMarksOnlyWhenItMay,
 }
 
 impl TakeoverLaw {
-    pub const ALL: [TakeoverLaw; 25] = [
+    pub const ALL: [TakeoverLaw; 27] = [
         TakeoverLaw::PrecopyPullOnce,
         TakeoverLaw::PullOnce,
         TakeoverLaw::ReadyOnce,
@@ -59,6 +61,8 @@ impl TakeoverLaw {
         TakeoverLaw::RefusesWithTheReason,
         TakeoverLaw::ReadyWaitsForTheState,
         TakeoverLaw::WakesInTime,
+        TakeoverLaw::FreesMarks,
+        TakeoverLaw::FreesMarksOnlyWhenItMay,
     ];
 }
 
@@ -86,7 +90,9 @@ impl fmt::Display for TakeoverLaw {
             TakeoverLaw::NoticeOnce => "each notice comes once",
             TakeoverLaw::NoticesAreTrue => "a notice tells what has happened",
             TakeoverLaw::NoVerdictTooSoon => "a predecessor that is dying or held up gets its time",
-            TakeoverLaw::GoneIsLast => "PredecessorGone is the last notice",
+            TakeoverLaw::FreesMarks => "the marks of a generation that has ended are freed",
+            TakeoverLaw::FreesMarksOnlyWhenItMay => "marks are freed by a process that serves",
+            TakeoverLaw::GoneIsLast => "PredecessorGone is the last notice of the predecessor",
             TakeoverLaw::TellsWhatHappened => "what has happened is told",
             TakeoverLaw::TellsWhatHolds => "each restarter is told what holds",
             TakeoverLaw::RefusesWithTheReason => "the reason of a refusal says whose the service is",

@@ -69,6 +69,8 @@ pub struct TakeoverLaws {
     /// The notices that were told, and whether the main PID was named.
     told: [bool; 5],
     named: bool,
+    /// An earlier generation has ended, and its marks have yet to be freed.
+    owes_marks: bool,
     /// What the restarter of now has been told.
     opened: bool,
     took: bool,
@@ -101,6 +103,7 @@ impl TakeoverLaws {
             held: false,
             told: [false; 5],
             named: false,
+            owes_marks: false,
             opened: false,
             took: false,
             answers: false,
@@ -154,6 +157,8 @@ impl TakeoverLaws {
             TakeoverInput::Attach => {
                 self.attached = true;
                 (self.opened, self.took, self.answers) = (false, false, false);
+                // With Open it is done.
+                self.owes_marks = false;
             }
             TakeoverInput::PullPrecopy => {
                 self.owes_precopy_pull = self.is_ungranted() && !self.pulled_precopy && !self.pulled && !self.ready;
@@ -191,7 +196,11 @@ impl TakeoverLaws {
                 }
             }
             TakeoverInput::PredecessorDying if self.closed => self.due = self.due.max(now.saturating_add(DYING)),
-            TakeoverInput::PredecessorEnded => self.ended |= self.setting.has_predecessor(),
+            TakeoverInput::PredecessorEnded => {
+                self.owes_marks |= self.setting.has_predecessor() && self.granted && !self.ended;
+                self.ended |= self.setting.has_predecessor();
+            }
+            TakeoverInput::GenerationEnded => self.owes_marks |= self.may_serve(),
             TakeoverInput::Timeout if self.deadline().is_some_and(|due| now >= due) => match (self.granted, self.closed) {
                 (true, true) => self.lost = true,
                 (true, false) => self.due = now.saturating_add(DYING),
@@ -247,6 +256,10 @@ impl TakeoverLaws {
             TakeoverOutput::Open => {
                 law(self.may_serve(), TakeoverLaw::OpenOnlyWhenItMay)?;
                 law(!std::mem::replace(&mut self.opened, true), TakeoverLaw::OpenOnce)
+            }
+            TakeoverOutput::MarksFreed => {
+                self.owes_marks = false;
+                law(self.may_serve(), TakeoverLaw::FreesMarksOnlyWhenItMay)
             }
             TakeoverOutput::Sole => law(self.is_alone(), TakeoverLaw::AnswersOnlyAlone),
             TakeoverOutput::Answer => {
@@ -305,6 +318,7 @@ impl TakeoverLaws {
         for (happened, notice) in happened {
             law(!happened || self.told[notice as usize], TakeoverLaw::TellsWhatHappened)?;
         }
+        law(!self.attached || !self.owes_marks, TakeoverLaw::FreesMarks)?;
         let holds = [
             (self.may_serve(), self.opened),
             (self.owner != Owner::Another, self.took),

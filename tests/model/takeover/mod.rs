@@ -36,8 +36,8 @@ pub use tampered::Tamper;
 
 use pollflip::internals::machine::TakeoverInput;
 
-/// Every input.
-pub const INPUTS: [TakeoverInput; 17] = [
+/// Every input. Their numbers in a corpus: what is added comes last.
+pub const INPUTS: [TakeoverInput; 18] = [
     TakeoverInput::Attach,
     TakeoverInput::PullPrecopy,
     TakeoverInput::PrecopyComplete,
@@ -55,4 +55,5 @@ pub const INPUTS: [TakeoverInput; 17] = [
     TakeoverInput::PredecessorDying,
     TakeoverInput::PredecessorEnded,
     TakeoverInput::Timeout,
+    TakeoverInput::GenerationEnded,
 ];

@@ -56,6 +56,8 @@ pub enum Out {
     Committed,
     GivenUp,
     LineLost,
+    /// Once for several that wait.
+    MarksFreed,
     Gone,
 }
 
@@ -161,8 +163,10 @@ pub const TAKEOVER_ROWS: &[TakeoverRow] = &[
     row("ended-before-the-grant", ENDED, &[At::ReadySent])
         .then(&[Then::To(At::Serving)]).out(&[Out::CloseUntaken, Out::Open, Out::TakeAndName, Out::Answer, Out::Gone]),
     row("ended-before-the-commit", ENDED, GRANTED)
-        .then(&[Then::To(At::Final), Then::Ended]).out(&[Out::TakeAndName, Out::Answer, Out::Committed, Out::Gone]),
-    row("ended-at-last", ENDED, &[At::Final, At::GivenUp]).living().then(&[Then::Ended]).out(&[Out::Gone]),
+        .then(&[Then::To(At::Final), Then::Ended]).out(&[Out::TakeAndName, Out::Answer, Out::Committed, Out::MarksFreed, Out::Gone]),
+    row("ended-at-last", ENDED, &[At::Final]).living().then(&[Then::Ended]).out(&[Out::MarksFreed, Out::Gone]),
+    row("ended-at-last-given-up", ENDED, &[At::GivenUp]).living().then(&[Then::Ended]).out(&[Out::Gone]),
+    row("earlier-ended", &[TakeoverInput::GenerationEnded], &[At::Granted, At::Final, At::Serving]).out(&[Out::MarksFreed]),
     row("lost-before-the-grant", &[TakeoverInput::Timeout], UNGRANTED).contact(LOST)
         .then(&[Then::To(At::GivenUp)]).out(&[Out::CloseUntaken, Out::GivenUp]),
     row("looked", &[TakeoverInput::Timeout], GRANTED).contact(OPEN).then(&[Then::WaitForTheDying]),

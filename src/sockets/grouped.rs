@@ -1,0 +1,170 @@
+//! UDP groups as sockets by name: bound, inherited, or made of a socket that a predecessor had.
+//!
+//! Knows: what of the other sockets a group has to do with. Does not know: how a group works.
+
+use std::net::ToSocketAddrs;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::predecessor::tell_trouble;
+use crate::steering::{self, Layout, Mark};
+
+use super::group::{self, Group, Member};
+use super::holder::sockets_at;
+use super::{Kind, Sockets, UdpGroup, another, duplicate, is_passing, kind};
+
+impl Sockets {
+    /// UDP sockets on `address`, one for each generation that can be alive. The kernel sends each
+    /// datagram to the generation whose mark it bears, and all others to the one that serves: so a
+    /// process that has been replaced finishes its flows, and new ones begin with its successor.
+    ///
+    /// A server puts [`UdpGroup::mark`] into what clients send back, or into the connection IDs that it
+    /// gives out ([`UdpGroup::stamp`]). Where the protocol has no room for a mark, hand the state over
+    /// with a [`udp_socket`](Sockets::udp_socket): "Which of three" in the [recipes](crate::recipes).
+    ///
+    /// | when | what the program does |
+    /// | --- | --- |
+    /// | a datagram of an unknown flow comes | begins a flow, or says "begin anew" |
+    /// | [`HandedOff`](crate::Event::HandedOff) | goes on reading: its flows go on, and a few new ones may be queued |
+    /// | [`Completed`](crate::Event::Completed) | ends when its flows have, or after a time |
+    /// | an earlier generation, or a successor, has ended | [`recv_orphaned`](UdpGroup::recv_orphaned) |
+    ///
+    /// Restarts are refused ([`Refusal::Draining`](crate::Refusal::Draining)) while each socket of the
+    /// group has a generation that still reads it. Where the predecessor had a plain `udp_socket` of
+    /// that name, it becomes the first socket of the group, if this process is of the user that has
+    /// bound it and may bind the port. A release that asks for a `udp_socket` under the name of a
+    /// group gets its own socket of the group, which goes on for the others.
+    ///
+    /// ```no_run
+    /// use pollflip::Mark;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut restarter = pollflip::RestartConfig::new().build()?;
+    /// // Clients copy the first byte of what they get into what they send. Its high half is the mark.
+    /// let group = restarter.sockets().udp_group("game", "0.0.0.0:7777", Mark::byte(0, 0xf0))?;
+    /// let socket = group.socket()?;
+    /// let mut buffer = [0; 1500];
+    /// restarter.ready()?;
+    /// # socket.set_nonblocking(false)?;
+    /// let (length, client) = socket.recv_from(&mut buffer)?;
+    /// buffer[0] = buffer[0] & 0x0f | group.mark();
+    /// socket.send_to(&buffer[..length], client)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The mark makes no sense, or is another than the predecessor's; the address cannot be bound, or
+    /// the socket of that name is of another kind or at another address; the kernel or a sandbox does
+    /// not let this process say whose a datagram is.
+    pub fn udp_group(&mut self, name: &str, address: impl ToSocketAddrs, mark: Mark) -> Result<UdpGroup, Error> {
+        let layout = steering::layout(mark).map_err(|why| Error::setting(format!("UDP group {name:?}: {why}")));
+        layout.and_then(|layout| self.group(name, address, layout)).map(UdpGroup::new).inspect_err(tell_trouble)
+    }
+
+    fn group(&mut self, name: &str, address: impl ToSocketAddrs, layout: Layout) -> Result<Arc<Group>, Error> {
+        self.check(name)?;
+        self.claim_of_systemd();
+        let wanted = match kind::resolve(name, address) {
+            Ok(addresses) => addresses,
+            Err(error) if self.groups.is_inherited(name) && is_passing(&error) => {
+                log::warn!(target: "pollflip", "{error}; the inherited UDP group of that name is taken as it is");
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        let kind = Kind::Udp(wanted.clone());
+        if let Some(group) = self.groups.get(name) {
+            let found = group.kind();
+            if !wanted.is_empty() && !found.serves_as(&kind) {
+                return Err(another(name, &found, &kind));
+            }
+            if group.layout() != layout {
+                let (found, wanted) = (group.layout().in_words(), layout.in_words());
+                let why = format!(
+                    "UDP group {name:?} is marked by {found}, and {wanted} were asked for: each release has to use the same mark; for another \
+                     one, stop and start the service"
+                );
+                return Err(Error::WrongSocket(why.into()));
+            }
+        }
+        if let Some(claimed) = self.groups.claim(name) {
+            return claimed;
+        }
+        let group = match self.entries.get(name) {
+            Some(_) => self.group_of_one(name, &kind, layout)?,
+            None => {
+                group::check_any(name, &wanted)?;
+                Group::bind(name, layout, &wanted).map_err(|error| self.why_unbound(name, &kind, error))?
+            }
+        };
+        self.changed.get_or_insert_with(|| format!("UDP group {name:?} was bound"));
+        Ok(self.groups.insert(name, group))
+    }
+
+    /// A group whose first socket is the one that the predecessor had under that name.
+    fn group_of_one(&mut self, name: &str, wanted: &Kind, layout: Layout) -> Result<Group, Error> {
+        let no_group = |why: &str| {
+            let told = format!("socket {name:?} cannot become a UDP group: {why}; stop and start the service, which binds the group then");
+            Error::WrongSocket(told.into())
+        };
+        let [entry] = self.entries.get(name).map_or(&[][..], |entries| &entries[..]) else {
+            return Err(no_group("there are several of that name"));
+        };
+        let found = Kind::of(&entry.socket);
+        if !found.serves_as(wanted) {
+            return Err(another(name, &found, wanted));
+        }
+        if !entry.inherited {
+            return Err(no_group("this process has bound it as a socket of its own"));
+        }
+        if self.family.predecessor.is_none() {
+            return Err(no_group("systemd has bound it; take it out of the unit of its sockets"));
+        }
+        if sockets_at(&found).iter().filter(|(_, address)| found.is_exactly(*address)).count() > 1 {
+            return Err(no_group("other sockets are bound beside it (SO_REUSEPORT)"));
+        }
+        group::check(name, &entry.socket)?;
+        let group = Group::of(name, layout, duplicate(name, &entry.socket)?).map_err(|error| {
+            let why = "others cannot be bound beside it, which takes the user that has bound it and, below port 1024, CAP_NET_BIND_SERVICE";
+            no_group(&format!("{error}; {why}"))
+        })?;
+        self.entries.remove(name);
+        Ok(group)
+    }
+
+    /// This process's socket of the group of that name, if there is one and it fits.
+    pub(super) fn of_group<T: From<OwnedFd>>(&mut self, name: &str, fits: impl FnOnce(&Kind) -> bool) -> Option<Result<T, Error>> {
+        if !fits(&self.groups.get(name)?.kind()) {
+            return None;
+        }
+        Some(self.groups.claim(name)?.and_then(|group| duplicate(name, group.own_socket())))
+    }
+
+    /// Chooses the socket of each UDP group that the next successor reads.
+    pub(crate) fn reserve(&self, lives: impl Fn(u32) -> bool) {
+        self.groups.reserve(lives);
+    }
+
+    /// Whether each UDP group has a socket for one more generation beside those that live.
+    pub(crate) fn have_room(&self, lives: impl Fn(u32) -> bool) -> bool {
+        self.groups.have_room(lives)
+    }
+
+    /// The sockets of UDP groups, for a successor.
+    pub(crate) fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        self.groups.members()
+    }
+
+    /// From now on what is unmarked goes to the successor. An error says why not.
+    pub(crate) fn steer_to_successor(&self, lives: impl Fn(u32) -> bool) -> Result<(), String> {
+        self.groups.steer_to_successor(lives)
+    }
+
+    /// From now on what is unmarked goes to this process, and what bears the mark of one that has ended. An error says why not.
+    pub(crate) fn steer_to_this(&self, lives: impl Fn(u32) -> bool) -> Result<(), String> {
+        self.groups.steer_to_this(lives)
+    }
+}

@@ -1,0 +1,127 @@
+//! What cannot be steered: the attempt or the start fails with a reason, and who serves goes on.
+
+use crate::flows::address;
+use crate::harness::{Service, Setup};
+use crate::peer::Peer;
+
+trials!(
+    a_second_instance_is_told_that_the_address_is_in_use,
+    promise_14_a_connected_member_fails_the_restart_and_not_the_service,
+    a_sandbox_that_forbids_it_at_the_first_start_is_named,
+    promise_14_a_sandbox_that_forbids_it_to_the_successor_fails_the_attempt,
+    promise_14_a_sandbox_that_forbids_it_at_the_grant_fails_the_attempt,
+    another_mark_than_the_predecessor_s_is_refused_before_ready,
+    a_mark_that_makes_no_sense_is_an_error,
+    a_restart_is_refused_while_each_socket_has_a_reader,
+    a_stop_closes_what_is_passed_on_and_flows_go_on,
+);
+
+/// The service goes on with its flows, and takes new ones.
+fn goes_on(service: &Service, peer: &mut Peer, flow: crate::peer::Flow) {
+    peer.stays(flow);
+    assert_eq!(peer.begins().pid, service.first().own);
+}
+
+fn a_second_instance_is_told_that_the_address_is_in_use() {
+    let service = Setup::new().start();
+    let at = address(&service).to_string();
+    for kind in ["group", "plain"] {
+        let second = Setup::new().set("address", &at).set("kind", kind).launch();
+        let error = second.first().says("error socket");
+        assert!(error.contains("cannot bind \"flows\"") && error.contains("(os error 98)"), "{error}");
+        assert!(error.contains(&format!("process {} has", service.first().pid)), "{error}");
+    }
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    goes_on(&service, &mut peer, flow);
+}
+
+fn promise_14_a_connected_member_fails_the_restart_and_not_the_service() {
+    let service = Setup::new().start();
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    assert_eq!(service.first().ask("connect"), "connected");
+    for _ in 0..2 {
+        let why = service.fail_to_restart();
+        assert!(why.contains("new UDP flows could not be given") && why.contains("connect()"), "{why}");
+        goes_on(&service, &mut peer, flow);
+    }
+    assert!(service.first().said("event Failed").iter().all(|failed| failed.starts_with("Steering")));
+}
+
+fn a_sandbox_that_forbids_it_at_the_first_start_is_named() {
+    let service = Setup::new().set("deny", "born").launch();
+    let error = service.first().says("error socket");
+    assert!(error.contains("SO_ATTACH_REUSEPORT_CBPF") && error.contains("option 51 of SOL_SOCKET"), "{error}");
+}
+
+fn promise_14_a_sandbox_that_forbids_it_to_the_successor_fails_the_attempt() {
+    let service = Setup::new().start();
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    service.plan_next("deny=born");
+    let why = service.fail_to_restart();
+    assert!(why.contains("SO_ATTACH_REUSEPORT_CBPF"), "{why}");
+    goes_on(&service, &mut peer, flow);
+    assert_eq!(peer.begins().pid, service.first().own);
+    let new = service.restart();
+    peer.stays(flow);
+    assert_eq!(peer.begins().pid, new.own);
+}
+
+fn promise_14_a_sandbox_that_forbids_it_at_the_grant_fails_the_attempt() {
+    let service = Setup::new().plan("deny=serving").start();
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    // The filter is handed down: of the successor it is what forbids it, which that finds out first.
+    let why = service.fail_to_restart();
+    assert!(why.contains("SO_ATTACH_REUSEPORT_CBPF"), "{why}");
+    goes_on(&service, &mut peer, flow);
+}
+
+fn another_mark_than_the_predecessor_s_is_refused_before_ready() {
+    let service = Setup::new().start();
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    for (other, told) in [("bits=15", "bits 0x0f of byte 0"), ("generations=4", "4 generations")] {
+        service.plan_next(other);
+        let why = service.fail_to_restart();
+        assert!(why.contains("each release has to use the same mark") && why.contains(told), "{why}");
+        goes_on(&service, &mut peer, flow);
+    }
+}
+
+fn a_mark_that_makes_no_sense_is_an_error() {
+    for (wrong, told) in [("5", "side by side"), ("16", "take more bits")] {
+        let error = Setup::new().set("bits", wrong).launch().first().says("error socket");
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+fn a_restart_is_refused_while_each_socket_has_a_reader() {
+    let service = Setup::new().set("generations", "2").start();
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    let new = service.restart();
+    new.says("serving");
+    let why = service.try_restart().expect_err("both are taken").to_string();
+    assert!(why.contains("1 earlier generation still finishes its work"), "{why}");
+    peer.stays(flow);
+    peer.send(flow.mark, crate::protocol::END, flow.number);
+    assert_eq!(peer.hears().kind, crate::protocol::END);
+    service.first().ends();
+    let last = service.restart();
+    assert_eq!(peer.begins().pid, last.own);
+}
+
+fn a_stop_closes_what_is_passed_on_and_flows_go_on() {
+    let service = Setup::new().start();
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    assert_eq!(service.first().ask("stop"), "stops");
+    goes_on(&service, &mut peer, flow);
+    service.first().tell("end");
+    service.first().ends();
+    let again = Setup::new().set("address", address(&service).to_string()).start();
+    assert!(again.first().lives());
+}

@@ -1,0 +1,238 @@
+//! Flows that stay where they are, and datagrams that find their way.
+
+use std::net::SocketAddr;
+
+use nix::sys::signal::Signal;
+
+use crate::clients::Clients;
+use crate::harness::{Service, Setup};
+use crate::hub::{Process, wait_for, wait_until};
+use crate::peer::Peer;
+use crate::procfs;
+use crate::protocol::{BEGIN, DATA, END, UNKNOWN};
+
+trials!(
+    promise_14_a_flow_stays_with_its_generation_over_twenty_restarts,
+    promise_14_so_it_does_for_another_user_by_ipv6_and_by_both_at_once,
+    promise_14_a_drainer_killed_loses_nothing_that_was_queued,
+    promise_14_a_successor_killed_on_probation_gives_its_hellos_back,
+    promise_14_a_stopped_drainer_costs_the_new_one_nothing,
+    promise_14_the_serving_one_killed_leaves_the_flows_of_two_drainers,
+    promise_14_an_old_process_does_not_read_what_is_a_later_one_s,
+    a_release_without_groups_gets_its_slot_and_passes_the_group_on,
+    the_plain_socket_of_a_predecessor_becomes_the_first_of_a_group,
+    an_empty_datagram_and_the_longest_one_go_to_the_one_that_serves,
+    descriptors_are_as_many_as_slots_after_a_hundred_restarts,
+);
+
+pub fn address(service: &Service) -> SocketAddr {
+    service.first().says("serving").parse().expect("an address")
+}
+
+fn under_load(service: &Service, restarts: usize, flows: usize) {
+    let mut to = address(service);
+    if to.ip().is_unspecified() {
+        to.set_ip(if to.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+    }
+    let load = Clients::start(to, flows).expect("clients");
+    let mut alive = 1;
+    for _ in 0..restarts {
+        load.wait_for_flows(8).expect("a server");
+        let mut refused = 0;
+        while let Err(why) = service.try_restart() {
+            // All sockets are somebody's.
+            assert!(why.to_string().contains("still finish"), "{why}");
+            refused += 1;
+            assert!(refused < 1000, "{why}");
+            load.wait_for_flows(1).expect("a server");
+        }
+        alive = alive.max(1 + service.status().draining.len());
+    }
+    load.wait_for_flows(8).expect("a server");
+    let tally = load.stop();
+    assert_eq!((tally.lost, tally.misrouted, tally.begun_anew), (0, 0, 0), "of {} datagrams\n{}", tally.answered, service.hub.story());
+    assert!(alive >= 3, "{alive} generations at a time");
+}
+
+fn promise_14_a_flow_stays_with_its_generation_over_twenty_restarts() {
+    under_load(&Setup::new().start(), 20, 60);
+}
+
+fn promise_14_so_it_does_for_another_user_by_ipv6_and_by_both_at_once() {
+    let nobody = Setup::new().set("uid", "12345").set("address", "127.0.0.1:0").start();
+    under_load(&nobody, 8, 40);
+    drop(nobody);
+    for address in ["[::1]:0", "[::]:0", "0.0.0.0:0"] {
+        under_load(&Setup::new().set("address", address).start(), 4, 40);
+    }
+}
+
+/// A drainer with a flow, and the one that serves.
+fn two_generations(setup: Setup) -> (Service, Peer, crate::peer::Flow, Process) {
+    let service = setup.start();
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    let new = service.restart();
+    new.says("serving");
+    peer.stays(flow);
+    (service, peer, flow, new)
+}
+
+fn promise_14_a_drainer_killed_loses_nothing_that_was_queued() {
+    let (service, peer, flow, new) = two_generations(Setup::new());
+    service.first().signal(Signal::SIGSTOP);
+    wait_until("the stop", || procfs::status(service.first().pid, "State").is_some_and(|state| state.starts_with('T')));
+    for _ in 0..20 {
+        peer.send(flow.mark, DATA, flow.number);
+    }
+    service.first().signal(Signal::SIGKILL);
+    for _ in 0..20 {
+        let answer = peer.hears();
+        assert_eq!((answer.pid, answer.kind), (new.own, UNKNOWN), "the client is told");
+    }
+    new.says_again("orphan", 19);
+    // From then on they come to it at once.
+    assert_eq!(peer.goes_on(flow), (new.own, UNKNOWN));
+}
+
+fn promise_14_a_successor_killed_on_probation_gives_its_hellos_back() {
+    let service = Setup::new().set("probation_ms", "60000").start();
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("serving");
+    service.first().says("event HandedOff");
+    new.signal(Signal::SIGSTOP);
+    wait_until("the stop", || procfs::status(new.pid, "State").is_some_and(|state| state.starts_with('T')));
+    for number in 100..120 {
+        peer.send(0, BEGIN, number);
+    }
+    new.signal(Signal::SIGKILL);
+    asker.join().expect("a thread").expect_err("it has failed");
+    for _ in 0..20 {
+        let answer = peer.hears();
+        assert_eq!((answer.pid, answer.kind), (service.first().own, BEGIN));
+    }
+    peer.stays(flow);
+    assert_eq!(peer.begins().pid, service.first().own);
+}
+
+fn promise_14_a_stopped_drainer_costs_the_new_one_nothing() {
+    let (service, mut peer, flow, new) = two_generations(Setup::new());
+    service.first().signal(Signal::SIGSTOP);
+    wait_until("the stop", || procfs::status(service.first().pid, "State").is_some_and(|state| state.starts_with('T')));
+    peer.send(flow.mark, DATA, flow.number);
+    for _ in 0..50 {
+        assert_eq!(peer.begins().pid, new.own);
+    }
+    // A restart goes on as well.
+    let newer = service.restart();
+    assert_eq!(peer.begins().pid, newer.own);
+    service.first().signal(Signal::SIGCONT);
+    let answer = peer.hears();
+    assert_eq!((answer.pid, answer.kind), (service.first().own, DATA), "it has waited");
+}
+
+fn promise_14_the_serving_one_killed_leaves_the_flows_of_two_drainers() {
+    let (service, mut peer, flow, _) = two_generations(Setup::new());
+    let other = peer.begins();
+    let serving = service.restart();
+    serving.says("serving");
+    serving.signal(Signal::SIGKILL);
+    serving.ends();
+    for _ in 0..100 {
+        peer.stays(flow);
+        peer.stays(other);
+    }
+    // New ones have nobody: they are nobody else's.
+    peer.send(0, BEGIN, 999);
+    peer.stays(flow);
+    assert!(service.first().said("orphan").is_empty());
+}
+
+fn promise_14_an_old_process_does_not_read_what_is_a_later_one_s() {
+    // Two slots of three are used in turn: what the first process has found free is a later one's soon.
+    let service = Setup::new().set("generations", "3").start();
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    for _ in 0..10 {
+        // Refused until the one before the last has ended.
+        let pid = wait_for("a restart", || service.try_restart().ok());
+        let new = service.hub.process(pid);
+        new.says("serving");
+        let flows: Vec<_> = (0..5).map(|_| peer.begins()).collect();
+        assert!(flows.iter().all(|begun| begun.pid == new.own), "{flows:?} of {}", new.own);
+        peer.stays(flow);
+        for flow in flows {
+            peer.stays(flow);
+            assert_eq!((peer.send(flow.mark, END, flow.number), peer.hears().kind), ((), END));
+        }
+    }
+}
+
+fn a_release_without_groups_gets_its_slot_and_passes_the_group_on() {
+    let (service, mut peer, flow, _) = two_generations(Setup::new().set("linger", "yes"));
+    service.plan_next("kind=plain");
+    let plain = service.restart();
+    plain.says("serving");
+    let unmarked = peer.begins();
+    assert_eq!((unmarked.pid, unmarked.mark), (plain.own, 0));
+    peer.stays(flow);
+    let last = service.restart();
+    last.says("serving");
+    let marked = peer.begins();
+    assert!(marked.pid == last.own && marked.mark != 0);
+    peer.stays(flow);
+    peer.stays(marked);
+    assert_eq!(peer.goes_on(unmarked), (last.own, UNKNOWN), "it bears no mark");
+}
+
+fn the_plain_socket_of_a_predecessor_becomes_the_first_of_a_group() {
+    for (uid, works) in [("0", true), ("12345", true)] {
+        let service = Setup::new().set("uid", uid).plan("kind=plain").start();
+        let mut peer = Peer::new(address(&service));
+        assert_eq!(peer.begins().mark, 0);
+        let new = service.restart();
+        new.says("serving");
+        let flow = peer.begins();
+        assert!((flow.pid == new.own) == works && flow.mark != 0);
+        let last = service.restart();
+        last.says("serving");
+        peer.stays(flow);
+        assert_eq!(peer.begins().pid, last.own);
+    }
+}
+
+fn an_empty_datagram_and_the_longest_one_go_to_the_one_that_serves() {
+    let (service, peer, _, new) = two_generations(Setup::new());
+    peer.socket.send(&[]).expect("room");
+    new.says("datagram of 0 bytes");
+    // It is no datagram of the protocol that is cut short, and bears nobody's mark.
+    let mut longest = vec![0; 65_507];
+    longest[0] = 0xff;
+    peer.socket.send(&longest).expect("room");
+    wait_until("an answer", || service.hub.story().contains("65507") || peer.hears_within(std::time::Duration::from_millis(20)).is_none());
+    assert!(service.first().said("datagram").is_empty());
+}
+
+fn descriptors_are_as_many_as_slots_after_a_hundred_restarts() {
+    let service = Setup::new().start();
+    let sockets = |process: &Process| {
+        let all = procfs::descriptors(process.pid).into_iter();
+        let mut all: Vec<_> = all.map(|(_, what)| what).filter(|what| what.starts_with("socket:")).collect();
+        all.sort();
+        all.dedup();
+        all.len()
+    };
+    let first = service.restart();
+    first.says("event Committed");
+    service.first().ends();
+    let before = sockets(&first);
+    for _ in 0..100 {
+        service.restart();
+    }
+    let last = service.hub.nth(service.hub.pids().len() - 1);
+    last.says("event PredecessorGone");
+    wait_until("as many sockets", || sockets(&last) == before);
+}

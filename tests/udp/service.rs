@@ -1,0 +1,279 @@
+//! A server of UDP flows: it echoes what belongs to a flow that it knows, and says of all else that it knows no such flow. Whether it was
+//! orphaned is told by the hub.
+//!
+//! Settings, lines of `key=value`: `address`, `bits`, `generations`, `kind` (`group` or `plain`), `probation_ms`, `uid`, `deny` (at `born`,
+//! `claimed` or `serving`: no program for the group any more), `linger`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitCode};
+use std::time::Duration;
+
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{SockaddrStorage, connect, getsockname};
+use pollflip::{Event, Mark, Owner, RestartConfig, Restarter, UdpGroup};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, apply_filter_all_threads,
+};
+
+use crate::procfs;
+use crate::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
+use crate::report::{self, say};
+
+/// Set: this process is no test runner.
+pub const ROLE: &str = "POLLFLIP_TEST_ROLE";
+/// Where all files of a test are.
+pub const DIRECTORY: &str = "POLLFLIP_TEST_DIRECTORY";
+/// Lines of `key=value`, for all generations.
+pub const SETTINGS: &str = "POLLFLIP_TEST_SETTINGS";
+/// The name of the hub's socket in that directory.
+pub const HUB: &str = "hub";
+/// The name of the settings of the next process alone.
+pub const NEXT: &str = "next";
+/// The name of the coordination socket.
+pub const COORDINATION: &str = "restart.sock";
+
+pub fn main() -> ExitCode {
+    let birth = report::Birth::observe();
+    let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory"));
+    report::open(&directory.join(HUB));
+    birth.report();
+    let settings = Settings::read(&directory);
+    match Service::start(settings, &directory).and_then(Service::serve) {
+        Ok(()) => {
+            say("ends");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(&format!("error {error}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+struct Settings(BTreeMap<String, String>);
+
+impl Settings {
+    fn read(directory: &Path) -> Settings {
+        let all = std::env::var(SETTINGS).unwrap_or_default();
+        let next = directory.join(NEXT);
+        let own = fs::read_to_string(&next).unwrap_or_default();
+        if !own.is_empty() {
+            fs::remove_file(next).expect("the settings are this process's");
+        }
+        let pairs = all.lines().chain(own.lines()).filter_map(|line| line.trim().split_once('='));
+        Settings(pairs.map(|(key, value)| (key.into(), value.into())).collect())
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
+        self.get(key).map(|value| value.parse().expect("a number"))
+    }
+
+    fn mark(&self) -> Mark {
+        let mark = Mark::byte(0, self.number("bits").unwrap_or(0xf0) as u8);
+        self.number("generations").map_or(mark, |generations| mark.generations(generations as u8))
+    }
+
+    fn deny_at(&self, step: &str) {
+        if self.get("deny") == Some(step) {
+            deny();
+        }
+    }
+}
+
+/// From now on the kernel takes no program for sockets that share an address.
+fn deny() {
+    let is = |argument, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).expect("a condition");
+    let rule = SeccompRule::new(vec![is(1, libc::SOL_SOCKET as u64), is(2, libc::SO_ATTACH_REUSEPORT_CBPF as u64)]).expect("a rule");
+    let machine = std::env::consts::ARCH.try_into().expect("a machine that has filters");
+    let rules = [(libc::SYS_setsockopt, vec![rule])].into_iter().collect();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), machine).expect("a filter");
+    let program: BpfProgram = filter.try_into().expect("a program");
+    apply_filter_all_threads(&program).expect("a filter for all threads");
+}
+
+/// What the program has of the address.
+enum Flows {
+    Group(UdpGroup),
+    Plain,
+}
+
+struct Service {
+    settings: Settings,
+    restarter: Option<Restarter>,
+    flows: Flows,
+    socket: UdpSocket,
+    known: HashSet<(SocketAddr, u32)>,
+    completed: bool,
+    is_silent: bool,
+    told_to_end: bool,
+}
+
+impl Service {
+    fn start(settings: Settings, directory: &Path) -> Result<Service, String> {
+        if let Some(uid) = settings.number("uid") {
+            let uid = nix::unistd::Uid::from_raw(uid as u32);
+            // A successor is that user from birth, and has it already.
+            for path in [directory.to_owned(), directory.join(HUB)] {
+                let _ = nix::unistd::chown(&path, Some(uid), None);
+            }
+            nix::unistd::setresuid(uid, uid, uid).expect("another user");
+        }
+        settings.deny_at("born");
+        let mut config = RestartConfig::new().coordination_socket(directory.join(COORDINATION)).ready_timeout(Duration::from_secs(120));
+        if let Some(probation) = settings.number("probation_ms") {
+            config = config.probation(Duration::from_millis(probation));
+        }
+        let mut restarter = config.build().map_err(|error| format!("build {error}"))?;
+        let address = settings.get("address").unwrap_or("127.0.0.1:0");
+        let text = |error: pollflip::Error| format!("socket {error}");
+        let (flows, socket) = if settings.get("kind") == Some("plain") {
+            (Flows::Plain, restarter.sockets().udp_socket("flows", address).map_err(text)?)
+        } else {
+            let group = restarter.sockets().udp_group("flows", address, settings.mark()).map_err(text)?;
+            let socket = group.socket().map_err(text)?;
+            (Flows::Group(group), socket)
+        };
+        settings.deny_at("claimed");
+        say("claimed");
+        restarter.ready().map_err(|error| format!("ready {error}"))?;
+        settings.deny_at("serving");
+        let at = socket.local_addr().map_err(|error| error.to_string())?;
+        say(&format!("serving {at}"));
+        Ok(Service {
+            settings,
+            restarter: Some(restarter),
+            flows,
+            socket,
+            known: HashSet::new(),
+            completed: false,
+            is_silent: false,
+            told_to_end: false,
+        })
+    }
+
+    fn serve(mut self) -> Result<(), String> {
+        while !self.told_to_end && (!self.completed || self.settings.get("linger").is_some() || !self.known.is_empty()) {
+            let hub = report::descriptor();
+            #[allow(unsafe_code, reason = "the hub has a number alone")]
+            // SAFETY: it stays open for the life of the process.
+            let hub = unsafe { BorrowedFd::borrow_raw(hub) };
+            let mut fds = vec![PollFd::new(self.socket.as_fd(), PollFlags::POLLIN), PollFd::new(hub, PollFlags::POLLIN)];
+            fds.extend(self.restarter.as_ref().map(|restarter| PollFd::new(restarter.as_fd(), PollFlags::POLLIN)));
+            let _ = poll(&mut fds, PollTimeout::from(50_u8));
+            while let Some(event) = self.restarter.as_mut().and_then(Restarter::poll) {
+                report::event(&event);
+                self.completed |= matches!(event, Event::Completed(_));
+                // Who has no group shares the socket, and leaves it to the other.
+                self.is_silent = matches!((&event, &self.flows), (Event::HandedOff(_) | Event::Completed(_), Flows::Plain));
+                if self.is_silent {
+                    self.known.clear();
+                }
+            }
+            self.answer_all().map_err(|error| format!("receive {error}"))?;
+            for command in report::commands() {
+                let answer = self.obey(&command);
+                say(&format!("answer {answer}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_all(&mut self) -> io::Result<()> {
+        if self.is_silent {
+            return Ok(());
+        }
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let mut is_orphaned = false;
+            let received = match (self.socket.recv_from(&mut buffer), &self.flows) {
+                (Err(error), Flows::Group(group)) if error.kind() == ErrorKind::WouldBlock => {
+                    is_orphaned = true;
+                    group.recv_orphaned(&mut buffer)
+                }
+                (received, _) => received,
+            };
+            match received {
+                Ok((length, client)) => {
+                    if is_orphaned {
+                        say("orphan");
+                    }
+                    self.answer(&buffer[..length], client);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn answer(&mut self, bytes: &[u8], client: SocketAddr) {
+        let Some(asked) = Datagram::decode(bytes) else {
+            say(&format!("datagram of {} bytes", bytes.len()));
+            return;
+        };
+        if let Flows::Group(group) = &self.flows {
+            // What is read is this process's, or nobody's.
+            assert!(!matches!(group.owner(bytes), Owner::Earlier { .. }), "{:?}", group.owner(bytes));
+        }
+        let flow = (client, asked.flow);
+        let is_known = match asked.kind {
+            BEGIN => {
+                self.known.insert(flow);
+                true
+            }
+            DATA => self.known.contains(&flow),
+            END => self.known.remove(&flow),
+            _ => return,
+        };
+        let mark = match &self.flows {
+            Flows::Group(group) => group.mark(),
+            Flows::Plain => 0,
+        };
+        let kind = if is_known { asked.kind } else { UNKNOWN };
+        let answer = Datagram { mark, kind, pid: process::id(), ..asked };
+        let _ = self.socket.send_to(&answer.encode(), client);
+    }
+
+    fn obey(&mut self, command: &str) -> String {
+        match command {
+            "end" => {
+                self.told_to_end = true;
+                "ends".into()
+            }
+            "stop" => {
+                if let Some(restarter) = &mut self.restarter {
+                    restarter.stop();
+                }
+                "stops".into()
+            }
+            "connect" => connect_another(&self.socket).map_or_else(|error| error.to_string(), |()| "connected".into()),
+            _ => format!("no such command: {command}"),
+        }
+    }
+}
+
+/// Connects the last socket at the address that is not this process's own.
+fn connect_another(own: &UdpSocket) -> io::Result<()> {
+    let identity = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).map(|stat| stat.st_ino);
+    let (inode, address) = (identity(own.as_fd())?, own.local_addr()?);
+    let numbers = procfs::descriptors(process::id()).into_iter().filter(|(_, what)| what.starts_with("socket:"));
+    let mut others: Vec<_> = numbers
+        .filter(|(number, what)| {
+            let at = getsockname::<SockaddrStorage>(*number).ok().and_then(|at| at.as_sockaddr_in().map(|at| at.port()));
+            at == Some(address.port()) && !what.contains(&inode.to_string())
+        })
+        .map(|(number, _)| number)
+        .collect();
+    others.sort_unstable();
+    let last = others.last().copied().ok_or(ErrorKind::NotFound)?;
+    Ok(connect(last, &SockaddrStorage::from(SocketAddr::from(([127, 0, 0, 1], 9))))?)
+}
