@@ -49,12 +49,12 @@ const STREAMS: &str = "pollflip.streams.";
 /// So many descriptors the queues of a process are.
 const QUEUE_ENDS: usize = 4;
 /// So many bytes all names may have together, with a colon after each: the kernel takes 128 KiB in a
-/// variable, and a systemd that was given more tries in vain to start the service.
+/// variable, and a systemd that was given more never starts the service again.
 const ROOM_FOR_NAMES: usize = 100 * 1024;
 /// Of the descriptors that the user may have on their way, so many parts stay free: for the queues
 /// of a successor, and for what it is handed over.
 const PARTS: usize = 4;
-/// Whoever has one of them may have any number on their way.
+/// A process with one of them may have any number on their way.
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_SYS_RESOURCE: u32 = 24;
 
@@ -569,7 +569,7 @@ impl Keeper {
         kept.chain(ends).filter_map(|(name, own)| Some((name, sys::duplicate(own, 3).ok()?))).collect()
     }
 
-    /// What is to be told to the keeper.
+    /// The orders that were made since.
     pub(crate) fn take_orders(&self) -> Vec<Order> {
         let orders = self.inner().map(|mut inner| mem::take(&mut inner.orders)).unwrap_or_default();
         let is_heard = self.shared.as_ref().is_some_and(|shared| shared.sort != Sort::PassesOn);
@@ -639,7 +639,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// `None` where nothing is to be done.
+    /// `None`: nothing is kept, or this is a forked child's copy.
     fn inner(&self) -> Option<MutexGuard<'_, Inner>> {
         let shared = self.shared.as_ref().filter(|shared| shared.origin.is_here())?;
         Some(shared.inner.lock().unwrap_or_else(PoisonError::into_inner))

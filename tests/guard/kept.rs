@@ -365,7 +365,7 @@ fn connections_that_come_and_go_leave_nothing_behind() {
             let mut player = Player::new(&kept, seed);
             player.round().expect("an answer");
             player.stream.shutdown(std::net::Shutdown::Write).expect("a connection");
-            assert_eq!(player.stream.read(&mut [0; 8]).expect("the end"), 0, "whoever else has it open");
+            assert_eq!(player.stream.read(&mut [0; 8]).expect("the end"), 0, "others have it open");
         }
         stays.round().expect("an answer");
         seen.push(open(&kept));
