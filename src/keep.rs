@@ -33,6 +33,7 @@ use mio::Waker;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::stat::fstat;
 
 use crate::error::Exit;
 use crate::notify::{LAST_END, STORE_SIZE, STRIKES, end_of_text, is_fit_name, to_absolve, to_remove, to_store};
@@ -829,9 +830,12 @@ fn last_end() -> Option<(Exit, u32)> {
     Some((exit, strikes))
 }
 
-/// Whether the two are one open file. Where the kernel does not tell, they are not.
+/// Whether the two are one open file. Where the kernel does not tell, they are if they are one file:
+/// eventfds and the like are none, and have one number all together.
 fn is_same(one: &OwnedFd, other: &impl AsFd) -> bool {
-    sys::identity(one.as_raw_fd()) == sys::identity(other.as_fd().as_raw_fd()) && sys::is_same_open_file(one, other).unwrap_or(false)
+    let is_file = || fstat(one).is_ok_and(|found| found.st_mode & libc::S_IFMT != 0);
+    sys::identity(one.as_raw_fd()) == sys::identity(other.as_fd().as_raw_fd())
+        && sys::is_same_open_file(one, other).unwrap_or_else(|_| is_file())
 }
 
 /// How many connections may lie in a queue.

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::thread;
 
 use crate::sys::{self, HangUps};
 use crate::wire::FileId;
@@ -110,16 +111,13 @@ impl Store {
     }
 
     fn close(&mut self, is_meant: impl Fn(&Entry) -> bool) -> usize {
-        let before = self.entries.len();
-        let hang_ups = self.hang_ups.as_ref();
-        self.entries.retain(|entry| {
-            let stays = !is_meant(entry);
-            if let (false, Some(hang_ups)) = (stays, hang_ups) {
-                hang_ups.unwatch(&entry.descriptor);
-            }
-            stays
-        });
-        before - self.entries.len()
+        let gone: Vec<_> = self.entries.extract_if(.., |entry| is_meant(entry)).map(|entry| entry.descriptor).collect();
+        if let Some(hang_ups) = &self.hang_ups {
+            gone.iter().for_each(|descriptor| hang_ups.unwatch(descriptor));
+        }
+        let count = gone.len();
+        close_aside(gone);
+        count
     }
 
     /// Readable when something has hung up, once there is something to watch.
@@ -141,10 +139,19 @@ impl Entry {
     }
 }
 
+/// What closes a connection last can have to wait until its peer has taken all that was sent
+/// (SO_LINGER), and so can what closes a socket in whose queue such a connection lies.
+fn close_aside(descriptors: Vec<OwnedFd>) {
+    if !descriptors.is_empty() {
+        // Without a thread they are closed here.
+        let _ = thread::Builder::new().name("pollflip-close".into()).spawn(move || drop(descriptors));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::{Read, pipe};
+    use std::io::{Read, Write, pipe};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
 
@@ -244,10 +251,33 @@ mod tests {
         let mut store = store();
         let (read, write) = pipe().expect("a pipe");
         store.put("p", copy(&read), true).expect("room");
-        std::io::Write::write_all(&mut &write, b"much").expect("room");
+        (&write).write_all(b"much").expect("room");
         let watched = store.hang_ups().expect("something is watched");
         assert!(!sys::is_readable_within(watched, std::time::Duration::ZERO));
         drop(write);
         assert_eq!(store.remove_hung_up(), 1);
+    }
+
+    #[test]
+    fn a_connection_that_lingers_is_closed_aside() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (peer, _) = listener.accept().expect("a connection");
+        client.set_nonblocking(true).expect("a socket");
+        while Write::write(&mut &client, &[0; 65_536]).is_ok() {}
+        let lingers = nix::libc::linger { l_onoff: 1, l_linger: 1_000 };
+        nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::Linger, &lingers).expect("a socket");
+        let (told, hears) = std::sync::mpsc::channel();
+        let removing = thread::spawn(move || {
+            let mut store = store();
+            store.put("c", client.into(), true).expect("room");
+            assert_eq!(store.remove("c"), 1);
+            told.send(()).expect("somebody hears");
+        });
+        let result = hears.recv_timeout(std::time::Duration::from_secs(60));
+        // Whoever waits does so no more.
+        drop(peer);
+        removing.join().expect("no panic");
+        result.expect("nobody waits for the peer");
     }
 }

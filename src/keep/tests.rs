@@ -1,6 +1,5 @@
 //! What the keeper is told at which moment, without one.
 
-use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
@@ -23,7 +22,7 @@ fn keeper_of(sort: Sort, held: Held, is_guarded: bool) -> Keeper {
 }
 
 fn file() -> OwnedFd {
-    File::open("/dev/null").expect("a file").into()
+    sys::memory_file().expect("memory").into()
 }
 
 /// What was ordered since, each as `+name` or `-name`, with how many descriptors go along.
