@@ -354,8 +354,9 @@ impl Ledger {
     /// | memory was short | nothing, or another one each time | as if it was its own doing |
     ///
     /// What is not gone on with, [`recover`](Ledger::recover) shuts down. After
-    /// [`Scope::NotStreams`] and [`Scope::Listeners`] that is every connection: recover them all, and
-    /// then go on with this ledger, which remembers the strikes and is empty.
+    /// [`Scope::NotStreams`] and [`Scope::Listeners`] that is every connection that has an account:
+    /// recover them all, and shut down the others, which are [untouched](Recovered::Untouched). Then
+    /// go on with this ledger, which remembers the strikes and is empty.
     ///
     /// # Errors
     ///
@@ -387,7 +388,11 @@ impl Ledger {
         match ruling.scope {
             Scope::All => {}
             Scope::NotSuspects => self.book.drop_some(dropped),
-            Scope::NotStreams | Scope::Listeners => self.book.drop_all(),
+            Scope::NotStreams | Scope::Listeners => {
+                // Those of this moment, and none that is begun from here on.
+                let all = (0..self.accounts()).map(|account| words.cookie(account)).filter(|cookie| *cookie != 0);
+                self.book.drop_some(all.collect());
+            }
         }
         for account in accounts {
             if ruling.remember {

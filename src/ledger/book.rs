@@ -29,14 +29,8 @@ pub(super) struct Book {
     /// How many had opened it when this process was last seen to serve.
     served_as_of: AtomicU64,
     judgement: OnceLock<Judgement>,
-    dropped: OnceLock<Dropped>,
-}
-
-/// With what this process does not go on.
-#[derive(Debug)]
-enum Dropped {
-    Some(BTreeSet<u64>),
-    All,
+    /// The connections without which this process goes on.
+    dropped: OnceLock<BTreeSet<u64>>,
 }
 
 /// What is found quickly in this process, of what stands in the memory.
@@ -158,20 +152,12 @@ impl Book {
 
     pub(super) fn drop_some(&self, cookies: Vec<u64>) {
         // There is one judgement.
-        let _ = self.dropped.set(Dropped::Some(cookies.into_iter().collect()));
-    }
-
-    pub(super) fn drop_all(&self) {
-        let _ = self.dropped.set(Dropped::All);
+        let _ = self.dropped.set(cookies.into_iter().collect());
     }
 
     /// Whether this process goes on without that connection.
     pub(super) fn is_dropped(&self, cookie: u64) -> bool {
-        match self.dropped.get() {
-            None => false,
-            Some(Dropped::Some(cookies)) => cookies.contains(&cookie),
-            Some(Dropped::All) => true,
-        }
+        self.dropped.get().is_some_and(|cookies| cookies.contains(&cookie))
     }
 
     /// How many accounts are free, as far as this process knows.

@@ -469,6 +469,21 @@ fn crashes_with_nobody_in_hand_drop_the_connections_at_the_second_and_all_state(
 }
 
 #[test]
+fn what_is_begun_after_all_connections_were_dropped_goes_on() {
+    let kept = two();
+    ended_with(&kept, [false, false], true);
+    judged(&kept, Exit::Signal(libc::SIGSEGV));
+    ended_with(&kept, [false, false], true);
+    let ledger = kept[0].ledger();
+    assert_eq!(ledger.judge(Exit::Signal(libc::SIGSEGV)).expect("a judgement").scope, Scope::NotStreams);
+    let (_peer, connection) = connect();
+    // It is handed over, and comes back after a roll-back.
+    drop(ledger.begin(connection.try_clone().expect("a duplicate"), b"").expect("an account"));
+    assert!(matches!(ledger.recover(connection), Ok(Recovered::Even(_))));
+    assert!(matches!(ledger.recover(kept[0].connection()), Ok(Recovered::Dropped(_))));
+}
+
+#[test]
 fn a_mark_is_gone_when_the_work_is_done_and_stays_after_a_panic() {
     let mut kept = keep();
     let mut account = kept.begin();
