@@ -131,6 +131,10 @@ struct Inner {
     handed_over: Option<Queue>,
     /// The keeper was told of the queue.
     is_queue_held: bool,
+    /// How often the service came back with connections: so many queues this process had before.
+    queues_before: u32,
+    /// The name of the queue before, until the program has had its chance to go on with what lay there.
+    unsettled: Option<String>,
     /// In the restart that is under way, the connections are handed over.
     hands_over: bool,
     /// What the program keeps by name.
@@ -523,6 +527,9 @@ impl Keeper {
     pub(crate) fn settle(&self) {
         if let Some(mut inner) = self.inner() {
             inner.returned = Vec::new();
+            if let Some(name) = inner.unsettled.take() {
+                inner.orders.push(Order { text: to_remove(&name), descriptors: Vec::new() });
+            }
         }
     }
 
@@ -565,7 +572,7 @@ impl Keeper {
     pub(crate) fn given(&self) -> Vec<(String, OwnedFd)> {
         let Some(inner) = self.inner() else { return Vec::new() };
         let kept = inner.kept.iter().map(|(name, own)| (format!("{KEPT}{name}"), own.as_fd()));
-        let ends = inner.queue.iter().flat_map(Queue::ends).map(|end| (format!("{STREAMS}{}", process::id()), end));
+        let ends = inner.queue.iter().flat_map(Queue::ends).map(|end| (inner.queue_name(), end));
         // Without one of them the successor begins without it, as a first start does.
         kept.chain(ends).filter_map(|(name, own)| Some((name, sys::duplicate(own, 3).ok()?))).collect()
     }
@@ -672,8 +679,16 @@ impl Inner {
         is_kept || is_untaken
     }
 
+    /// Under which the queue of this process is held.
+    fn queue_name(&self) -> String {
+        match self.queues_before {
+            0 => format!("{STREAMS}{}", process::id()),
+            number => format!("{STREAMS}{}.{number}", process::id()),
+        }
+    }
+
     fn hold_queue(&mut self) {
-        let name = format!("{STREAMS}{}", process::id());
+        let name = self.queue_name();
         // Of a process that had the same number: what is in it is in the hands of this one.
         if self.leftover.iter().any(|(other, _)| *other == name) {
             self.orders.push(Order { text: to_remove(&name), descriptors: Vec::new() });
@@ -706,14 +721,19 @@ impl Inner {
             Err(error) => log::warn!(target: "pollflip", "connections that were handed over are lost: {error}"),
         }
         self.is_recovered = false;
-        self.orders.push(Order { text: to_remove(&format!("{STREAMS}{}", process::id())), descriptors: Vec::new() });
+        // The old one stays until the program keeps anew what it goes on with: a kill loses nothing.
+        self.unsettled = Some(self.queue_name());
+        self.queues_before += 1;
         self.hold_queue();
     }
 
     /// Nothing is held for this process any more.
     fn close(&mut self) {
         if mem::take(&mut self.is_queue_held) {
-            self.orders.push(Order { text: to_remove(&format!("{STREAMS}{}", process::id())), descriptors: Vec::new() });
+            self.orders.push(Order { text: to_remove(&self.queue_name()), descriptors: Vec::new() });
+        }
+        if let Some(name) = self.unsettled.take() {
+            self.orders.push(Order { text: to_remove(&name), descriptors: Vec::new() });
         }
         self.queue = None;
         self.stage = Stage::Over;

@@ -192,14 +192,19 @@ fn what_comes_back_with_the_service_is_the_programs_to_go_on_with() {
     orders(&keeper);
     keeper.granted_to(8);
     keeper.taken_back();
-    let queue = [format!("-{STREAMS_OF_THIS}"), format!("+{STREAMS_OF_THIS} 4")];
-    assert_eq!(orders(&keeper), [&["-pollflip.streams.8".to_owned()][..], &queue].concat());
+    assert_eq!(orders(&keeper), ["-pollflip.streams.8".to_owned(), format!("+{STREAMS_OF_THIS}.1 4")], "a kill loses nothing");
     assert_eq!(keeper.streams(), 0);
     assert_eq!(keeper.survivors(false).expect("what was kept").streams().count(), 2);
     assert_eq!(keeper.streams(), 2);
+    assert_eq!(orders(&keeper), [""; 0]);
     keeper.settle();
+    keeper.settle();
+    assert_eq!(orders(&keeper), [format!("-{STREAMS_OF_THIS}")]);
     keeper.taken_back();
     assert_eq!(orders(&keeper), [""; 0], "it was granted to nobody since");
+    assert!(keeper.given().iter().all(|(name, _)| *name == format!("pollflip.streams.{}.1", process::id())));
+    keeper.stop();
+    assert_eq!(orders(&keeper), [format!("-{STREAMS_OF_THIS}.1")]);
 }
 
 #[test]
