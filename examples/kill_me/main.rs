@@ -27,6 +27,7 @@ Kills a server again and again, and counts what its clients lose.
 usage: kill_me [OPTIONS]
   --kills N         how often the server is killed (50)
   --restarts N      how often it is restarted in between (10)
+  --during N        how often one of the two processes of a restart is killed (0)
   --poison N        how many clients besides send what the server dies of (0)
   --connections N   clients that stay connected throughout (1000)
   --seed N          of the messages and the moments; another one each time
@@ -48,7 +49,8 @@ enum Command {
 
 fn parse(mut arguments: Parser) -> Result<Command, lexopt::Error> {
     let seed = u64::from(process::id()) << 32 | 0x9e37;
-    let mut options = run::Options { kills: 50, restarts: 10, poison: 0, connections: 1_000, seed, verbose: false, is_wrong: false };
+    let mut options =
+        run::Options { kills: 50, restarts: 10, poison: 0, during: 0, connections: 1_000, seed, verbose: false, is_wrong: false };
     let mut serve = false;
     let (mut listen, mut socket) = ("127.0.0.1:0".to_owned(), None);
     while let Some(argument) = arguments.next()? {
@@ -56,6 +58,7 @@ fn parse(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             Arg::Value(word) if word == "serve" && !serve => serve = true,
             Arg::Long("kills") => options.kills = arguments.value()?.parse()?,
             Arg::Long("restarts") => options.restarts = arguments.value()?.parse()?,
+            Arg::Long("during") => options.during = arguments.value()?.parse()?,
             Arg::Long("poison") => options.poison = arguments.value()?.parse()?,
             Arg::Long("connections") => options.connections = arguments.value()?.parse()?,
             Arg::Long("seed") => options.seed = arguments.value()?.parse()?,

@@ -3,22 +3,24 @@
 use super::clients::{Clients, Dice, Tally, newcomer, poison};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pollflip::restart_coordination_socket::request_restart;
-use std::env;
+use pollflip::ServiceState;
+use pollflip::restart_coordination_socket::{request_restart, request_status};
 use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 use tempfile::TempDir;
 
 pub(crate) struct Options {
     pub(crate) kills: u32,
     pub(crate) restarts: u32,
     pub(crate) poison: u32,
+    pub(crate) during: u32,
     pub(crate) connections: usize,
     pub(crate) seed: u64,
     pub(crate) verbose: bool,
@@ -27,6 +29,8 @@ pub(crate) struct Options {
 
 /// How long a server may take to come back.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Hardly a restart takes longer.
+const LONGEST_RESTART_US: u64 = 40_000;
 /// Between two deeds there is some load.
 const LOAD_MS: (u64, u64) = (30, 150);
 
@@ -76,18 +80,55 @@ impl Service {
         Ok(Service { guard, serving, socket, _directory: directory })
     }
 
-    fn next(&self) -> Result<Serving, Box<dyn Error>> {
-        self.serving.recv_timeout(LIMIT).map_err(|_| "no server serves".into())
+    /// The one that serves after that process was killed at that moment.
+    fn next(&self, killed: u32, at: Instant) -> Result<Serving, Box<dyn Error>> {
+        loop {
+            let serving = self.serving.recv_timeout(LIMIT).map_err(|_| "no server serves")?;
+            // What others have said before is read late.
+            if serving.pid != killed && serving.at >= at {
+                return Ok(serving);
+            }
+        }
     }
 
     fn restart(&self) -> Result<Serving, Box<dyn Error>> {
-        restart(&self.socket)?;
-        self.next()
+        let pid = request_restart(&self.socket, LIMIT, |_| {})?;
+        loop {
+            let serving = self.serving.recv_timeout(LIMIT).map_err(|_| "no server serves")?;
+            if serving.pid == pid {
+                return Ok(serving);
+            }
+        }
+    }
+
+    /// Kills one of the two processes of a restart, at any moment of it.
+    fn kill_in_restart(&self, before: Serving, dice: &mut Dice) -> Result<Serving, Box<dyn Error>> {
+        let socket = self.socket.clone();
+        let asked = thread::spawn(move || request_restart(socket, LIMIT, |_| {}).is_ok());
+        thread::sleep(Duration::from_micros(dice.below(LONGEST_RESTART_US)));
+        let successor = children_of(before.pid).last().copied().filter(|_| dice.below(2) == 0);
+        // It may have ended in order already.
+        let _ = kill(Pid::from_raw(successor.unwrap_or(before.pid) as i32), Signal::SIGKILL);
+        // Whoever asks is told the truth, or nothing by a process that is dead.
+        let _ = asked.join();
+        let started = Instant::now();
+        while started.elapsed() < LIMIT {
+            if let Ok(status) = request_status(&self.socket, Duration::from_secs(1))
+                && status.state == ServiceState::Serving
+            {
+                return Ok(Serving { pid: status.pid, at: Instant::now(), ..before });
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Err("no server serves".into())
     }
 }
 
-fn restart(socket: &Path) -> Result<u32, Box<dyn Error>> {
-    Ok(request_restart(socket, LIMIT, |_| {})?)
+/// Those that a process has started, and who have not ended.
+fn children_of(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 impl Drop for Service {
@@ -99,52 +140,69 @@ impl Drop for Service {
 
 /// Runs, prints the line, and says whether nobody has lost anything.
 pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
+    let started = Instant::now();
     let service = Service::start(options.connections, options.is_wrong)?;
-    let mut serving = service.next()?;
+    let mut serving = service.next(0, started)?;
     let clients = Clients::start(serving.address, options.connections, options.seed)?;
     clients.wait_for(options.connections)?;
     let mut dice = Dice(options.seed.rotate_left(17) | 1);
     let mut come = Tally::default();
     // When the server was killed, and when the next one served.
     let mut dead = Vec::new();
-    let (mut kills, mut restarts, mut poisoned) = (0, 0, 0);
+    let (mut kills, mut restarts, mut poisoned, mut during) = (0, 0, 0, 0);
     loop {
-        let left = [options.kills - kills, options.restarts - restarts, options.poison - poisoned];
-        let [may_kill, may_restart, _] = left;
+        let left = [options.kills - kills, options.restarts - restarts, options.poison - poisoned, options.during - during];
         let all: u32 = left.iter().sum();
         if all == 0 {
             break;
         }
         thread::sleep(Duration::from_millis(LOAD_MS.0 + dice.below(LOAD_MS.1 - LOAD_MS.0)));
-        let chosen = dice.below(all.into()) as u32;
+        let mut chosen = dice.below(all.into()) as u32;
+        let deed = left.iter().position(|left| chosen.checked_sub(*left).map(|rest| chosen = rest).is_none());
         let began = Instant::now();
-        if chosen < may_kill {
-            kill(Pid::from_raw(serving.pid as i32), Signal::SIGKILL)?;
-            kills += 1;
-            newcomer(serving.address, &mut come);
-            serving = service.next()?;
-            dead.push((began, serving.at));
-        } else if chosen < may_kill + may_restart {
-            serving = service.restart()?;
-            restarts += 1;
-        } else {
-            poison(serving.address)?;
-            poisoned += 1;
-            serving = service.next()?;
+        let killed = serving.pid;
+        match deed {
+            Some(0) => {
+                kill(Pid::from_raw(killed as i32), Signal::SIGKILL)?;
+                kills += 1;
+                newcomer(serving.address, &mut come);
+                serving = service.next(killed, began)?;
+            }
+            Some(1) => {
+                serving = service.restart()?;
+                restarts += 1;
+            }
+            Some(2) => {
+                poison(serving.address)?;
+                poisoned += 1;
+                serving = service.next(killed, began)?;
+            }
+            _ => {
+                serving = service.kill_in_restart(serving, &mut dice)?;
+                during += 1;
+            }
+        }
+        if deed != Some(1) {
             dead.push((began, serving.at));
         }
         if options.verbose {
             let Serving { pid, resumed, took, .. } = serving;
-            eprintln!("kill_me: kills={kills} restarts={restarts} poisoned={poisoned}: pid={pid} resumed={resumed} took={took:?}");
+            let deeds = format!("kills={kills} restarts={restarts} poisoned={poisoned} during={during}");
+            eprintln!("kill_me: {deeds}: pid={pid} resumed={resumed} took={took:?}");
         }
     }
     let tally = clients.stop()?;
     let pauses = pauses(&dead, &tally.answers);
     let [refused, cut, wrong] = [tally.refused + come.refused, tally.cut + come.cut, tally.wrong + come.wrong];
     let at = |part: usize| pauses.get((pauses.len() * part / 100).min(pauses.len().saturating_sub(1))).copied().unwrap_or(0.0);
-    let poisoned = if options.poison > 0 { format!(" poisoned={poisoned}") } else { String::new() };
+    let mut others = String::new();
+    for (name, count) in [("poisoned", poisoned), ("killed_in_restart", during)] {
+        if count > 0 {
+            others += &format!(" {name}={count}");
+        }
+    }
     println!(
-        "kills={kills} restarts={restarts}{poisoned} connections={} refused={refused} cut={cut} wrong={wrong} pause_ms_p50={:.1} \
+        "kills={kills} restarts={restarts}{others} connections={} refused={refused} cut={cut} wrong={wrong} pause_ms_p50={:.1} \
          pause_ms_max={:.1}",
         options.connections,
         at(50),
