@@ -92,7 +92,10 @@ impl Drop for Restarter {
         self.poll_ancestry(&Moment::default());
         self.end();
         if let State::Handoff { .. } = self.driver.state() {
-            self.keeper.end();
+            // One that was killed may not have had its own held yet: then what lies here is all there is.
+            if !self.succession.has_lost_successor() {
+                self.keeper.end();
+            }
             return self.claim.hand_over();
         }
         if self.ancestry.is_sole() {

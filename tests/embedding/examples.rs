@@ -45,6 +45,7 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("game_server_says_first_that_there_are_too_few_descriptors", game_server_lacks_descriptors),
     ("game_server_names_ports_as_what_is_missing", game_server_lacks_ports),
     ("kill_me_counts_no_loss_over_kills_restarts_and_poison", kill_me),
+    ("kill_me_counts_no_loss_where_a_process_of_a_restart_is_killed", kill_me_in_restarts),
     ("kill_me_sees_a_server_that_reads_before_it_records", kill_me_is_wrong),
     ("game_loop_prints_frame_times_across_its_generations", game_loop),
     ("game_loop_plays_on_when_its_world_cannot_be_handed_over", game_loop_plays_on),
@@ -375,6 +376,18 @@ fn kill_me() {
     let line = group.says("kills=", 0);
     println!("kill_me under test: kills={line}");
     let wanted = "8 restarts=3 poisoned=3 connections=50 refused=0 cut=0 wrong=0 pause_ms_p50=";
+    assert!(status.success() && line.starts_with(wanted), "{status}: {line}\n{}", group.stderr());
+}
+
+/// Either of the two may be killed, at any moment.
+fn kill_me_in_restarts() {
+    let mut command = example("kill_me");
+    command.args(["--kills", "0", "--restarts", "0", "--during", "25", "--connections", "20"]);
+    let mut group = Group::start(command, directory());
+    let status = group.exit();
+    let line = group.says("kills=", 0);
+    println!("kill_me in restarts: kills={line}");
+    let wanted = "0 restarts=0 killed_in_restart=25 connections=20 refused=0 cut=0 wrong=0 ";
     assert!(status.success() && line.starts_with(wanted), "{status}: {line}\n{}", group.stderr());
 }
 

@@ -318,7 +318,7 @@ impl Current {
     }
 
     /// Whether it has ended, reaped or not.
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.has_ended())
     }
 
