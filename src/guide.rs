@@ -322,6 +322,7 @@
 //! drops that one first ([`Ledger::judge`](crate::Ledger::judge)); listeners stay throughout. After
 //! that a program calls [`Survivors::absolve`](crate::Survivors::absolve), so that the guard does not
 //! count an end whose cause is gone.
+//!
 //! # Many connections
 //!
 //! A program that hands its connections over stands still from

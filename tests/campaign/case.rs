@@ -13,6 +13,12 @@ pub enum Step {
     Hello,
     /// It has said who it is.
     Here,
+    /// It has asked for what can go ahead of the state, and the old one has yet to give it.
+    Precopy,
+    /// The first part of that is there.
+    HalfAhead,
+    /// All of that is there, and it has yet to ask for the state.
+    Ahead,
     /// It has asked for the state, and the old one has yet to give it.
     Pull,
     /// The first part of the state is there.
@@ -33,7 +39,8 @@ pub enum Step {
 
 use Step::*;
 
-pub const STEPS: [Step; 12] = [BeforeSpawn, AfterSpawn, Hello, Here, Pull, Half, End, Ready, Granted, Probation, Commit, Drain];
+pub const STEPS: [Step; 15] =
+    [BeforeSpawn, AfterSpawn, Hello, Here, Precopy, HalfAhead, Ahead, Pull, Half, End, Ready, Granted, Probation, Commit, Drain];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -101,7 +108,9 @@ impl Case {
         match fault {
             Kill | Exit0 | Exit1 | Abort => true,
             // One that turns would stop in order at the first.
-            Terminate if victim == Victim::Old => matches!(step, BeforeSpawn | AfterSpawn | Pull | Half | Ready | Granted | Commit),
+            Terminate if victim == Victim::Old => {
+                matches!(step, BeforeSpawn | AfterSpawn | Precopy | HalfAhead | Pull | Half | Ready | Granted | Commit)
+            }
             Terminate => true,
             // There is no lifeline before.
             Close | Garbage | Helper => step != BeforeSpawn,
@@ -113,7 +122,7 @@ impl Case {
             // Of one that is on probation nothing is expected but that it lives.
             Suspend | Sleep => (before_ready && step != Hello) || step == Probation,
             // The old one has no deadline to keep, and one that is ready has kept it.
-            Slow => victim == Victim::New && matches!(step, AfterSpawn | Hello | Here | End),
+            Slow => victim == Victim::New && matches!(step, AfterSpawn | Hello | Here | Ahead | End),
         }
     }
 
@@ -129,12 +138,24 @@ impl Case {
 
     /// A state is handed over.
     pub fn has_state(self) -> bool {
-        matches!(self.step, Pull | Half | End)
+        self.goes_ahead() || matches!(self.step, Pull | Half | End)
+    }
+
+    /// Something goes ahead of it.
+    pub fn goes_ahead(self) -> bool {
+        self.step.goes_ahead()
     }
 
     pub fn name(self) -> String {
         let promise = if self.victim == Victim::New && self.step < Granted { "promise_03" } else { "promise_07" };
         format!("{promise}_{self}")
+    }
+}
+
+impl Step {
+    /// Something goes ahead of the state.
+    pub fn goes_ahead(self) -> bool {
+        matches!(self, Precopy | HalfAhead | Ahead)
     }
 }
 
@@ -145,6 +166,9 @@ impl fmt::Display for Step {
             AfterSpawn => "after_the_spawn",
             Hello => "at_hello",
             Here => "at_here",
+            Precopy => "at_precopy",
+            HalfAhead => "half_way_through_what_goes_ahead",
+            Ahead => "with_all_that_goes_ahead",
             Pull => "at_pull",
             Half => "half_way_through_the_items",
             End => "at_end",

@@ -46,29 +46,31 @@ pub fn outcomes(case: Case) -> Vec<(Serves, Told)> {
             _ => (NobodyAndReported, Told::Complete),
         },
         // The new one finds itself given up, and ends; the old one finds that nobody takes the state, and ends it: whoever is first.
-        (Close, Victim::Old) if matches!(step, Pull | Half) => {
+        (Close, Victim::Old) if matches!(step, Precopy | HalfAhead | Pull | Half) => {
             return vec![failed(&["exited with status 2"]), failed(&["closed its lifeline"])];
         }
         // The new one finds itself given up, and ends.
         (Close, Victim::Old) if step < Granted => failed(&["exited with status 2"]),
         // One without a lifeline gives up by itself after a while: whoever is first.
-        (Close, Victim::New) if matches!(step, Here | End | Ready) => {
+        (Close, Victim::New) if matches!(step, Here | Ahead | End | Ready) => {
             return vec![failed(&["closed its lifeline"]), failed(&["exited with status 2"])];
         }
         (Close, Victim::New) if step < Granted || step == Probation => failed(&["closed its lifeline"]),
         // It was asked for, and may be a part of the state.
-        (Garbage, Victim::Old) if matches!(step, Pull | Half) => failed(&["refused", "the state cannot be taken over"]),
+        (Garbage, Victim::Old) if step.goes_ahead() || matches!(step, Pull | Half) => {
+            failed(&["refused", "the state cannot be taken over"])
+        }
         (Garbage, Victim::New) if step < Granted || step == Probation => failed(&["broke the protocol", "cannot be read"]),
         (Full, Victim::Old) => match step {
             BeforeSpawn => failed(&["its lifeline cannot be made", "(os error 24)"]),
-            Pull | Half => failed(&["the handover failed", "(os error 24)"]),
+            Precopy | HalfAhead | Ahead | Pull | Half => failed(&["the handover failed", "(os error 24)"]),
             _ => succeeded,
         },
         (Full, Victim::New) => match step {
             AfterSpawn => failed(&["RLIMIT_NOFILE"]),
             // The listener that it asks for needs a duplicate.
             Here => failed(&["exited with status 2"]),
-            Pull | Half => failed(&["refused", "the state cannot be taken over", "RLIMIT_NOFILE"]),
+            Precopy | HalfAhead | Ahead | Pull | Half => failed(&["refused", "the state cannot be taken over", "RLIMIT_NOFILE"]),
             _ => succeeded,
         },
         (Crowded, Victim::Old) if step == BeforeSpawn => failed(&["could not start", "Resource temporarily unavailable"]),
@@ -78,7 +80,7 @@ pub fn outcomes(case: Case) -> Vec<(Serves, Told)> {
         // Either may look first.
         (Sleep, _) if step < Ready => return vec![too_late, succeeded],
         // What the new one said in time counts, however late it is read; here it waits for the state itself.
-        (Suspend, Victim::Old) if matches!(step, Pull | Half) => return vec![too_late, succeeded],
+        (Suspend, Victim::Old) if step.goes_ahead() || matches!(step, Pull | Half) => return vec![too_late, succeeded],
         _ => succeeded,
     };
     vec![one]

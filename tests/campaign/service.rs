@@ -1,6 +1,6 @@
 //! The service of the campaign: it greets and echoes, restarts itself, gives a state that does not fit into one message, and waits
-//! wherever it is told to. Steps at which it can wait: `Restarting`, `Spawned`, `StateRequested`, `half`, `HandedOff`, `Completed` in the
-//! old process; `born`, `built`, `claimed`, `Inherited` in the new one.
+//! wherever it is told to. Steps at which it can wait: `Restarting`, `Spawned`, `PrecopyRequested`, `half-ahead`, `StateRequested`,
+//! `half`, `HandedOff`, `Completed` in the old process; `born`, `built`, `claimed`, `ArrivedAll`, `Inherited` in the new one.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -16,7 +16,7 @@ use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use pollflip::internals::wire::MAX_DESCRIPTORS;
-use pollflip::{Event, Handover, Restarter};
+use pollflip::{Arrival, Event, Handover, Precopy, Restarter};
 
 use crate::listeners::Listeners;
 use crate::plan::{self, Plan};
@@ -68,7 +68,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The settings that only this service has: `pulls` (a successor asks for the state), `raw` (it speaks by hand), `stop-on` (a signal that
+/// The settings that only this service has: `pulls` (a successor asks for the state), `copies` (and for what
+/// can go ahead of it before), `raw` (it speaks by hand), `stop-on` (a signal that
 /// ends it in order, the second at once), `own-handler` (for the restart signal too), `ignore-children`, `reap-any`, `ballast`.
 struct Options(Vec<String>);
 
@@ -93,6 +94,12 @@ struct Running {
     plan: Plan,
     /// A state was asked for and has not come.
     waits_for_state: bool,
+    /// What is given, which costs no descriptor.
+    null: File,
+    /// What goes ahead of the state, and how much of it has gone.
+    precopy: Option<(Precopy, usize)>,
+    /// What has come ahead.
+    arrived: Vec<Arrival>,
     completed: bool,
     /// How often it was told to stop.
     told_to_stop: Arc<AtomicUsize>,
@@ -104,6 +111,7 @@ struct Running {
 
 impl Running {
     fn start(settings: Settings, options: Options, mut plan: Plan) -> Result<Running, String> {
+        let null = File::open("/dev/null").map_err(|error| error.to_string())?;
         plan.carry_out("born", &mut None);
         settings.give_up_rights();
         let told_to_stop = Arc::new(AtomicUsize::new(0));
@@ -128,14 +136,33 @@ impl Running {
         plan.carry_out("claimed", &mut restarter);
         let mut waits_for_state = false;
         if let Some(predecessor) = predecessor.filter(|_| options.has("pulls")) {
-            predecessor.pull();
+            if options.has("copies") {
+                predecessor.pull_precopy()
+            } else {
+                predecessor.pull()
+            }
             waits_for_state = true;
             say("pulls");
         }
         // Written to, so that it is there.
         let _ballast = vec![1; if options.has("ballast") { BALLAST } else { 0 }];
         let (completed, stopping, begun) = (false, false, Instant::now());
-        Ok(Running { poll, restarter, listeners, plan, waits_for_state, completed, told_to_stop, stopping, begun, _ballast })
+        let (precopy, arrived) = (None, Vec::new());
+        Ok(Running {
+            poll,
+            restarter,
+            listeners,
+            plan,
+            waits_for_state,
+            null,
+            precopy,
+            arrived,
+            completed,
+            told_to_stop,
+            stopping,
+            begun,
+            _ballast,
+        })
     }
 
     fn serve(mut self) -> Result<(), String> {
@@ -222,7 +249,19 @@ impl Running {
         match event {
             Event::Restarting => self.begun = Instant::now(),
             Event::Spawned(_) => say(&format!("spawned-within {}", self.begun.elapsed().as_micros())),
+            Event::PrecopyRequested(precopy) => {
+                self.precopy = Some((precopy, 0));
+                self.copy();
+            }
+            Event::PrecopyRoom => self.copy(),
             Event::StateRequested(handover) => self.give(handover),
+            Event::Failed(_) => self.precopy = None,
+            Event::Arrived(arrival) => self.arrived.push(arrival),
+            Event::ArrivedAll => {
+                if let Some(predecessor) = self.restarter.as_ref().and_then(Restarter::predecessor) {
+                    predecessor.pull();
+                }
+            }
             Event::HandedOff(_) => self.listeners.stop(registry).map_err(|error| error.to_string())?,
             Event::Resumed(_) => self.listeners.go_on(registry).map_err(|error| error.to_string())?,
             Event::Completed(_) => {
@@ -230,22 +269,43 @@ impl Running {
                 self.completed = true;
             }
             Event::Inherited(state) => {
-                let count = state.names().len();
+                let count = self.arrived.len() + state.names().len();
                 if count != ITEMS + 1 {
                     return Err(format!("{count} items have come"));
                 }
                 self.waits_for_state = false;
             }
             // What it listened on is here, and somebody has to serve.
-            Event::PredecessorGone => self.waits_for_state = false,
+            Event::PredecessorGone => {
+                self.waits_for_state = false;
+                self.arrived.clear();
+            }
             Event::GivenUp(pid) if self.waits_for_state => return Err(format!("no state: process {pid} has given this one up")),
             _ => {}
         }
         Ok(())
     }
 
+    /// Gives ahead what there is room for, one by one.
+    fn copy(&mut self) {
+        let Some((mut precopy, given)) = self.precopy.take() else { return };
+        let next = (given + precopy.room()).min(ITEMS);
+        for number in given..next {
+            if number == MAX_DESCRIPTORS + 1 {
+                self.plan.carry_out("half-ahead", &mut self.restarter);
+            }
+            // What goes wrong is told by `Failed`.
+            let _ = precopy.fd(&format!("item/{number}"), &self.null);
+        }
+        if next == ITEMS {
+            precopy.complete();
+        }
+        self.precopy = Some((precopy, next));
+    }
+
     fn give(&mut self, mut handover: Handover) {
-        for number in 0..ITEMS {
+        let ahead = self.precopy.take().map_or(0, |(_, given)| given);
+        for number in ahead..ITEMS {
             if number == MAX_DESCRIPTORS + 1 {
                 self.plan.carry_out("half", &mut self.restarter);
             }

@@ -144,6 +144,8 @@ fn stop(step: Step) {
     let event = match step {
         Step::BeforeSpawn => Some("Restarting"),
         Step::AfterSpawn => Some("Spawned"),
+        Step::Precopy => Some("PrecopyRequested"),
+        Step::HalfAhead => Some("half-ahead"),
         Step::Pull => Some("StateRequested"),
         Step::Half => Some("half"),
         Step::Granted => Some("HandedOff"),

@@ -125,6 +125,9 @@ impl World {
             AfterSpawn => (Some("Spawned"), "born wait\n"),
             Hello => (None, "set raw=1\n"),
             Here => (None, "built wait\n"),
+            Precopy => (Some("PrecopyRequested"), ""),
+            HalfAhead => (Some("half-ahead"), ""),
+            Ahead => (None, "ArrivedAll wait\n"),
             Pull => (Some("StateRequested"), ""),
             Half => (Some("half"), ""),
             End => (None, "Inherited wait\n"),
@@ -133,7 +136,8 @@ impl World {
             Probation | Drain => (None, ""),
             Commit => (Some("Completed"), ""),
         };
-        service.plan_next(&format!("{new_plan}{}", if has_state { "set pulls=1\n" } else { "" }));
+        let copies = if step.goes_ahead() { "set copies=1\n" } else { "" };
+        service.plan_next(&format!("{new_plan}{copies}{}", if has_state { "set pulls=1\n" } else { "" }));
         if let Some(event) = old_waits_at.filter(|_| !*is_planned) {
             old.ask(&format!("on {event} wait"));
             *is_planned = true;
@@ -180,14 +184,14 @@ impl World {
                 under_way.new_waits = true;
                 says(&new, "waits", 0)
             }
-            Here | End => {
+            Here | Ahead | End => {
                 under_way.new_waits = true;
                 under_way.old_waits = has_deadline;
                 says(&new, "waits", 0) && (!has_deadline || waits_in_time())
             }
             Hello => says(&new, "hello", 0),
-            Pull => says(&new, "pulls", 0),
-            Half => in_time("the first part", &|| procfs::descriptors(new.pid).len() > 250),
+            Precopy | Pull => says(&new, "pulls", 0),
+            HalfAhead | Half => in_time("the first part", &|| procfs::descriptors(new.pid).len() > 250),
             Ready => {
                 under_way.old_waits = true;
                 let is_reached = says(&new, "waits", 0) && waits_in_time();
@@ -286,7 +290,7 @@ impl World {
         if let Some(new) = new.as_ref().filter(|_| new_waits && !is_left_waiting(case) && !is_killed) {
             new.tell("go");
         }
-        if let Some(new) = new.as_ref().filter(|_| new_waits && old_is_struck && case.fault == Suspend) {
+        if let Some(new) = new.as_ref().filter(|_| new_waits && old_is_struck && case.fault == Suspend && !case.goes_ahead()) {
             // What it says in time is there; then it sleeps until it is granted the service.
             new.says("readies");
             wait_until("the new one to wait for its grant", || procfs::state(new.pid) == Some('S'));
