@@ -459,3 +459,128 @@ impl Handover {
         Ok((arrivals, inheritance))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// Both ends of what goes ahead, and the lifeline of the successor.
+    fn pair() -> (Precopy, Copying, Lifeline) {
+        let (ours, theirs) = Lifeline::pair().expect("a lifeline");
+        let (precopy, copying) = Copying::new(Arc::new(ours), None);
+        (precopy, copying, Lifeline::from(theirs))
+    }
+
+    fn heard(line: &Lifeline) -> Vec<Message> {
+        let next = || match line.receive()? {
+            Incoming::Message(message, _) => Some(message),
+            Incoming::Closed => None,
+            Incoming::Garbage(why) => panic!("{why}"),
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    fn lists(messages: &[Message]) -> Vec<usize> {
+        messages.iter().map(|message| if let Message::Items { ops } = message { ops.len() } else { 0 }).collect()
+    }
+
+    #[test]
+    fn one_packet_goes_in_a_turn_and_the_loop_says_when_there_is_room_again() {
+        let (mut precopy, copying, line) = pair();
+        assert_eq!(precopy.room(), PER_TURN);
+        let stdin = io::stdin();
+        precopy.fds((0..PER_TURN).map(|number| (number.to_string(), &stdin))).expect("room");
+        assert_eq!(precopy.room(), 0);
+        assert!(matches!(copying.poll(), Some(CopyingNews::Room)));
+        assert!(copying.poll().is_none(), "told once");
+        assert_eq!(precopy.room(), PER_TURN);
+        assert_eq!(lists(&heard(&line)), [PER_TURN]);
+    }
+
+    #[test]
+    fn what_changes_while_the_successor_reads_nothing_goes_as_one_list() {
+        let (mut precopy, copying, line) = pair();
+        let stdin = io::stdin();
+        // Until the kernel takes no more.
+        let mut number = 0;
+        while precopy.room() > 0 {
+            precopy.fds((number..number + precopy.room()).map(|number| (number.to_string(), &stdin))).expect("it waits");
+            number += PER_TURN;
+            let _ = copying.poll();
+        }
+        let gone = 200;
+        (0..gone).for_each(|number| precopy.gone(&number.to_string()));
+        assert!(copying.poll().is_none(), "there is no room");
+        let before = lists(&heard(&line)).len();
+        assert_eq!(before, number / PER_TURN - 1, "one waits here");
+        copying.0.shared().items.as_ref().expect("open").lifeline().flush();
+        assert!(matches!(copying.poll(), Some(CopyingNews::Room)));
+        assert_eq!(lists(&heard(&line)), [PER_TURN, gone]);
+    }
+
+    #[test]
+    fn all_of_it_is_said_once_and_what_comes_later_is_still_given() {
+        let (mut precopy, copying, line) = pair();
+        precopy.bytes("map", b"of it").expect("room");
+        precopy.complete();
+        precopy.complete();
+        precopy.gone("map");
+        precopy.gone("nobody gave that");
+        precopy.bytes("map", b"another").expect("it can be given again");
+        drop(precopy);
+        assert!(copying.poll().is_none());
+        let messages = heard(&line);
+        assert_eq!(lists(&messages), [1, 0, 2]);
+        assert_eq!(messages[1], Message::PrecopyComplete { items: 1 });
+    }
+
+    #[test]
+    fn the_first_error_fails_the_attempt_and_nothing_more_is_given() {
+        let (mut precopy, copying, line) = pair();
+        precopy.fd("a", io::stdin()).expect("room");
+        precopy.fd("", io::stdin()).expect_err("no name");
+        assert_eq!(precopy.fd("b", io::stdin()).expect_err("it has failed").kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(precopy.room(), 0);
+        precopy.complete();
+        let Some(CopyingNews::Failed(why)) = copying.poll() else { panic!("it has failed") };
+        assert!(why.starts_with("cannot hand \"\" over"), "{why}");
+        assert!(heard(&line).is_empty());
+    }
+
+    #[test]
+    fn an_attempt_that_is_over_lets_go_of_the_lifeline() {
+        let (mut precopy, copying, line) = pair();
+        drop(copying);
+        assert!(matches!(line.receive(), Some(Incoming::Closed)));
+        assert_eq!(precopy.fd("a", io::stdin()).expect_err("it is over").kind(), io::ErrorKind::BrokenPipe);
+        precopy.gone("a");
+        precopy.complete();
+    }
+
+    #[test]
+    fn a_peer_hears_of_a_hang_up_at_once_and_has_all_that_was_written_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (mut ours, _) = listener.accept().expect("a connection");
+        // As another process has it.
+        let _theirs = ours.try_clone().expect("a duplicate");
+        peer.write_all(b"unread").expect("room");
+        ours.write_all(b"the last").expect("room");
+        hang_up(ours);
+        let mut heard = String::new();
+        peer.read_to_string(&mut heard).expect("an end in order, although something is unread");
+        assert_eq!(heard, "the last");
+
+        let (mut peer, ours) = UnixStream::pair().expect("a pair");
+        let _theirs = ours.try_clone().expect("a duplicate");
+        hang_up(&ours);
+        assert_eq!(peer.read(&mut [0]).expect("an end"), 0);
+        // Twice, and of what is no socket.
+        hang_up(ours);
+        hang_up(io::stdin());
+    }
+}

@@ -152,9 +152,12 @@ impl RestartTask {
             };
             match event {
                 // Nobody takes it, and with the grant it would be closed.
-                Event::Inherited(_) | Event::Arrived(_) => {
-                    let why = "the state was asked for with pull() or pull_precopy(), and comes to nobody in a task that is polled: \
-                               receive() it, or receive_precopy()";
+                event @ (Event::Inherited(_) | Event::Arrived(_) | Event::ArrivedAll) => {
+                    let why = if let Event::Inherited(_) = event {
+                        "the state was asked for with pull(), and comes to nobody in a task that is polled: receive() it"
+                    } else {
+                        "what can go ahead was asked for with pull_precopy(), and comes to nobody in a task that is polled: receive_precopy() it"
+                    };
                     if let Some(predecessor) = self.restarter.predecessor() {
                         predecessor.refuse(why);
                     }

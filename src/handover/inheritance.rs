@@ -260,8 +260,16 @@ impl Collected {
 
     /// What has come of the state, or ahead of it and was not taken then.
     fn settle(&mut self, kind: OpKind, name: String, descriptor: Option<OwnedFd>) -> Result<(), String> {
+        if kind.bears_descriptor() && self.ahead.as_ref().is_some_and(|ahead| ahead.names.contains(&name)) {
+            return Err(format!("two items of the handover have the name {name:?}"));
+        }
         match (kind, &mut self.arrivals) {
-            (OpKind::Gone, Some(arrivals)) => arrivals.push(Arrival::Gone(name)),
+            (OpKind::Gone, Some(arrivals)) => {
+                if let Some(ahead) = &mut self.ahead {
+                    ahead.names.remove(&name);
+                }
+                arrivals.push(Arrival::Gone(name));
+            }
             (OpKind::Gone, None) => {
                 let mut held = lock(&self.items);
                 // Mostly one of the last.
@@ -402,4 +410,116 @@ fn read(file: &File) -> io::Result<Vec<u8>> {
 
 fn lock(items: &Mutex<Items>) -> MutexGuard<'_, Items> {
     items.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    use std::os::unix::net::UnixDatagram;
+
+    use nix::sys::stat::fstat;
+
+    use super::*;
+
+    /// SplitMix64.
+    struct Chance(u64);
+
+    impl Chance {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = self.0;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((mixed ^ (mixed >> 31)) % limit as u64) as usize
+        }
+    }
+
+    fn inode(fd: &impl AsFd) -> u64 {
+        fstat(fd).expect("a socket").st_ino
+    }
+
+    /// Some changes: what is given and gone, as the predecessor would say it.
+    fn changes(chance: &mut Chance, truth: &mut BTreeMap<String, u64>) -> (Vec<Op>, Vec<OwnedFd>) {
+        let (mut ops, mut descriptors) = (Vec::new(), Vec::new());
+        for _ in 0..chance.below(12) {
+            let name = format!("item/{}", chance.below(8));
+            if truth.remove(&name).is_some() {
+                ops.push(Op { kind: OpKind::Gone, name });
+            } else {
+                let descriptor = OwnedFd::from(UnixDatagram::unbound().expect("a socket"));
+                truth.insert(name.clone(), inode(&descriptor));
+                ops.push(Op { kind: OpKind::Descriptor, name });
+                descriptors.push(descriptor);
+            }
+        }
+        (ops, descriptors)
+    }
+
+    /// The program, with what it has taken.
+    fn takes(held: &mut BTreeMap<String, OwnedFd>, arrival: Arrival) {
+        match arrival {
+            Arrival::Given(name, descriptor) => assert!(held.insert(name, descriptor).is_none(), "one of a name at a time"),
+            Arrival::Gone(name) => assert!(held.remove(&name).is_some(), "it had it"),
+        }
+    }
+
+    /// Whatever goes ahead and when the program takes it, before or with the state: it has in the end what the predecessor has.
+    #[test]
+    fn what_is_taken_ahead_and_with_the_state_is_what_the_predecessor_has() {
+        let seed = RandomState::new().build_hasher().finish();
+        println!("seed {seed}");
+        let mut chance = Chance(seed);
+        for round in 0..3000 {
+            let (mut truth, mut held) = (BTreeMap::new(), BTreeMap::new());
+            let mut collected = Collected::default();
+            collected.expect_ahead();
+            let take_some = |collected: &mut Collected, held: &mut BTreeMap<String, OwnedFd>, count: usize| {
+                (0..count).map_while(|_| collected.next_ahead()).for_each(|arrival| takes(held, arrival));
+            };
+            for _ in 0..chance.below(6) {
+                let (ops, descriptors) = changes(&mut chance, &mut truth);
+                assert_eq!(collected.take_in(Message::Items { ops }, descriptors), Ok(false));
+                assert_eq!(collected.ahead_complete(truth.len() as u64), Ok(()));
+                take_some(&mut collected, &mut held, chance.below(9));
+            }
+            let each = chance.below(2) == 0;
+            collected.take_as_they_come(each);
+            collected.ask();
+            for _ in 0..chance.below(4) {
+                let (ops, descriptors) = changes(&mut chance, &mut truth);
+                assert_eq!(collected.take_in(Message::Items { ops }, descriptors), Ok(false), "round {round}");
+                collected.take_arrivals().into_iter().for_each(|arrival| takes(&mut held, arrival));
+            }
+            let end = Message::End { items: truth.len() as u64, precopied: 0 };
+            assert_eq!(collected.take_in(end, vec![]), Ok(true), "round {round}");
+            collected.take_arrivals().into_iter().for_each(|arrival| takes(&mut held, arrival));
+            let mut inheritance = collected.finish();
+            let gone: BTreeSet<_> = inheritance.gone().iter().cloned().collect();
+            assert_eq!(gone.len(), inheritance.gone().len());
+            for name in gone {
+                assert!(held.remove(&name).is_some(), "round {round}: {name}");
+            }
+            for (name, descriptor) in inheritance.drain() {
+                takes(&mut held, Arrival::Given(name, descriptor));
+            }
+            let has: BTreeMap<_, _> = held.iter().map(|(name, descriptor)| (name.clone(), inode(descriptor))).collect();
+            assert_eq!(has, truth, "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_was_taken_ahead_is_not_given_again_with_the_state() {
+        let mut collected = Collected::default();
+        collected.expect_ahead();
+        let item =
+            || (vec![Op { kind: OpKind::Descriptor, name: "a".into() }], vec![OwnedFd::from(UnixDatagram::unbound().expect("a socket"))]);
+        let (ops, descriptors) = item();
+        assert_eq!(collected.take_in(Message::Items { ops }, descriptors), Ok(false));
+        assert!(collected.next_ahead().is_some());
+        collected.ask();
+        let (ops, descriptors) = item();
+        let why = collected.take_in(Message::Items { ops }, descriptors).expect_err("there are two");
+        assert_eq!(why, "two items of the handover have the name \"a\"");
+    }
 }

@@ -83,3 +83,64 @@ impl IntoIterator for Sweep {
         self.told.into_iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use mio::unix::SourceFd;
+    use mio::{Interest, Token};
+
+    use super::*;
+
+    #[test]
+    fn all_that_a_poll_tells_is_kept_and_the_next_poll_has_only_what_is_new() {
+        let mut poll = Poll::new().expect("a poll");
+        let (mut theirs, ours): (Vec<_>, Vec<_>) = (0..CAPACITY / 8).map(|_| UnixStream::pair().expect("a pair")).unzip();
+        for (token, stream) in ours.iter().enumerate() {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), Token(token), interest).expect("a place");
+        }
+        let mut sweep = Sweep::default();
+        // Each can be written, which is told once.
+        assert_eq!(sweep.look(&mut poll).expect("a look"), ours.len());
+        assert_eq!(sweep.look(&mut poll).expect("a look"), 0);
+        theirs[3].write_all(b"word").expect("room");
+        assert_eq!(sweep.look(&mut poll).expect("a look"), 1);
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(Duration::ZERO)).expect("a look");
+        assert!(events.is_empty(), "the first poll after the grant has nothing to walk");
+        theirs[5].write_all(b"word").expect("room");
+        poll.poll(&mut events, Some(Duration::ZERO)).expect("a look");
+        assert_eq!(events.iter().map(Event::token).collect::<Vec<_>>(), [Token(5)]);
+        let told: Vec<_> = sweep.into_iter().collect();
+        assert_eq!(told.iter().map(Event::token).collect::<BTreeSet<_>>(), (0..ours.len()).map(Token).collect());
+        assert!(told.iter().any(|event| event.token() == Token(3) && event.is_readable()));
+    }
+
+    /// As many as one look takes, which could be all or not.
+    #[test]
+    fn as_many_as_one_look_takes_are_told_and_so_is_one_more() {
+        let mut poll = Poll::new().expect("a poll");
+        let (_theirs, ours) = UnixStream::pair().expect("a pair");
+        let mut sweep = Sweep::default();
+        let mut numbers = Vec::new();
+        for count in [CAPACITY, CAPACITY + 1] {
+            while numbers.len() < count {
+                // One connection under many numbers.
+                numbers.push(ours.try_clone().expect("a descriptor"));
+            }
+            for number in &numbers {
+                let number = number.as_raw_fd();
+                // Registered anew, it tells anew; the first time it is not there.
+                let _ = poll.registry().deregister(&mut SourceFd(&number));
+                poll.registry().register(&mut SourceFd(&number), Token(count), Interest::WRITABLE).expect("a place");
+            }
+            assert_eq!(sweep.look(&mut poll).expect("a look"), count);
+        }
+        assert_eq!(sweep.events().len(), 2 * CAPACITY + 1);
+    }
+}

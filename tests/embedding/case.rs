@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use pollflip::{Error, Event, RestartTask, Successor};
+use pollflip::{Arrival, Error, Event, RestartTask, Successor};
 
 use crate::child::{config, path};
 use crate::harness::{DEADLINE, entries, wait_for};
@@ -54,7 +54,17 @@ pub(crate) fn succeed(plan: &str) {
             }
         }
         "gate" => gate::succeed(&mut restarter),
-        "futures" => return succeed_in_futures(restarter.into()),
+        "copy in a task" => {
+            predecessor.pull_precopy();
+            let mut task = RestartTask::from(restarter);
+            loop {
+                if let Poll::Ready(result) = task.poll() {
+                    return assert!(matches!(result, Err(Error::UnusableState(_))), "{result:?}");
+                }
+            }
+        }
+        "futures" => return succeed_in_futures(restarter.into(), false),
+        "futures ahead" => return succeed_in_futures(restarter.into(), true),
         "talk" => predecessor.progress("warm"),
         _ => {}
     }
@@ -90,11 +100,22 @@ impl Case {
 }
 
 /// Receives and is ready without a blocking call, and each is dropped and begun again on the way.
-fn succeed_in_futures(mut task: RestartTask) {
+fn succeed_in_futures(mut task: RestartTask, is_ahead: bool) {
     fn once<F: Future + Unpin>(mut future: F, alarm: &Arc<Alarm>) -> Poll<F::Output> {
         Pin::new(&mut future).poll(&mut Context::from_waker(&Waker::from(alarm.clone())))
     }
     let alarm = Alarm::new();
+    if is_ahead {
+        let arrivals = loop {
+            match once(task.receive_precopy(DEADLINE), &alarm) {
+                Poll::Ready(arrivals) => break arrivals.expect("what can go ahead"),
+                Poll::Pending => alarm.wait(),
+            }
+        };
+        let name = |arrival| if let Arrival::Given(name, _) = arrival { name } else { "gone".into() };
+        let names: Vec<_> = arrivals.into_iter().flatten().map(name).collect();
+        fs::write(path("ahead"), names.join(" ")).expect("written");
+    }
     let mut state = loop {
         match once(task.receive(DEADLINE), &alarm) {
             Poll::Ready(state) => break state.expect("the state").expect("a predecessor"),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pollflip::{Exit, Failure, Handover, HookResult, LifecycleHandler, RestartTask};
+use pollflip::{Exit, Failure, Handover, HookResult, LifecycleHandler, Precopy, RestartTask};
 
 use crate::case::{Case, drive, expect, finish, holdings};
 use crate::child::path;
@@ -23,6 +23,10 @@ cases![
     a_panic_in_the_undo_hook_does_not_call_the_next_restart_off,
     a_panic_after_success_changes_nothing,
     a_handover_may_be_sent_from_another_thread,
+    a_hook_gives_ahead_as_often_as_there_is_room,
+    an_error_while_something_goes_ahead_fails_the_attempt_alone,
+    a_task_without_a_handler_gives_nothing_ahead,
+    a_successor_in_whose_task_nobody_takes_what_comes_ahead_does_not_take_over,
     a_task_without_a_handler_gives_an_empty_state,
     a_successor_in_whose_task_nobody_takes_the_state_does_not_take_over,
 ];
@@ -67,6 +71,8 @@ struct Record {
     calls: Vec<String>,
     fault: Option<Fault>,
     elsewhere: bool,
+    /// How many items have gone ahead.
+    copied: usize,
 }
 
 impl Recorder {
@@ -82,6 +88,13 @@ impl Recorder {
 
     fn calls(&self) -> Vec<String> {
         self.record().calls.clone()
+    }
+
+    /// The number of the next item that goes ahead.
+    fn next(&self) -> usize {
+        let mut record = self.record();
+        record.copied += 1;
+        record.copied
     }
 
     fn step(&self, step: &str, text: &str) -> HookResult {
@@ -100,6 +113,17 @@ impl Recorder {
 impl LifecycleHandler for Recorder {
     fn pre_new_process(&mut self) -> HookResult {
         self.step("pre", "")
+    }
+
+    fn precopy(&mut self, precopy: &mut Precopy) -> HookResult {
+        self.step("copy", "")?;
+        let left = 300 - self.record().copied;
+        let stdin = std::io::stdin();
+        precopy.fds((0..precopy.room().min(left)).map(|_| (format!("item/{}", self.next()), &stdin)))?;
+        if self.record().copied == 300 {
+            precopy.complete();
+        }
+        Ok(())
     }
 
     fn send_to_new_process(&mut self, mut handover: Handover) -> HookResult {
@@ -226,6 +250,52 @@ fn a_handover_may_be_sent_from_another_thread(case: &Case) {
     let recorder = Recorder::default();
     recorder.record().elsewhere = true;
     let mut task = case.task().with_handler(recorder);
+    restart_with_state(case, &mut task);
+}
+
+fn a_hook_gives_ahead_as_often_as_there_is_room(case: &Case) {
+    let recorder = Recorder::default();
+    let mut task = case.task().with_handler(recorder.clone());
+    case.plan("futures ahead");
+    task.restarter().request().expect("a restart");
+    finish(&mut task);
+    let names: Vec<_> = (1..=300).map(|number| format!("item/{number}")).collect();
+    assert_eq!(fs::read_to_string(path("ahead")).expect("what came ahead"), names.join(" "));
+    assert_eq!(fs::read(path("got")).expect("the state"), b"all of it");
+    assert_eq!(recorder.calls(), ["pre", "copy", "copy", "send", "ready"]);
+    wait_until("the successor to be ready", || path("ready").exists());
+}
+
+fn an_error_while_something_goes_ahead_fails_the_attempt_alone(case: &Case) {
+    let recorder = Recorder::with(Fault::Error("copy"));
+    let mut task = case.task().with_handler(recorder.clone());
+    let before = holdings();
+    case.plan("futures ahead");
+    task.restarter().request().expect("a restart");
+    assert!(drive(&mut task, || recorder.calls().len() == 3).is_pending());
+    assert_eq!(recorder.calls()[2], format!("failed: {}", Failure::Hook("no luck at copy".into())));
+    assert!(drive(&mut task, || holdings() == before).is_pending());
+    restart_with_state(case, &mut task);
+}
+
+fn a_task_without_a_handler_gives_nothing_ahead(case: &Case) {
+    let mut task = case.task();
+    case.plan("futures ahead");
+    task.restarter().request().expect("a restart");
+    finish(&mut task);
+    assert_eq!(fs::read(path("ahead")).expect("nothing"), b"");
+    wait_until("the successor to be ready", || path("ready").exists());
+}
+
+fn a_successor_in_whose_task_nobody_takes_what_comes_ahead_does_not_take_over(case: &Case) {
+    let recorder = Recorder::default();
+    let mut task = case.task().with_handler(recorder.clone());
+    case.plan("copy in a task");
+    task.restarter().request().expect("a restart");
+    assert!(drive(&mut task, || recorder.calls().last().is_some_and(|call| call.starts_with("failed"))).is_pending());
+    let calls = recorder.calls();
+    let why = calls.last().expect("a failure");
+    assert!(why.starts_with("failed: the successor refused: ") && why.ends_with("receive_precopy() it"), "{why}");
     restart_with_state(case, &mut task);
 }
 
