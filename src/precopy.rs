@@ -262,7 +262,11 @@ impl Shared {
 
 /// The loop's end of it. Dropped, nothing more goes ahead.
 #[derive(Debug)]
-pub(crate) struct Copying(Arc<Desk>);
+pub(crate) struct Copying {
+    desk: Arc<Desk>,
+    /// The process whose loop it is. A forked child has a copy of this.
+    origin: Origin,
+}
 
 /// What the loop has to know.
 #[derive(Debug)]
@@ -281,13 +285,13 @@ impl Copying {
         let items = Some(Outgoing::new(lifeline, waker.clone()));
         let shared = Shared { stage: Stage::Open, items, left: PER_TURN, waits: false, ending: None };
         let desk = Arc::new(Desk { waker, is_woken: AtomicBool::new(false), shared: Mutex::new(shared) });
-        (Precopy { origin: Origin::here(), desk: desk.clone() }, Copying(desk))
+        (Precopy { origin: Origin::here(), desk: desk.clone() }, Copying { desk, origin: Origin::here() })
     }
 
     /// Sends what waits if it can be sent, and says what has become of it.
     pub(crate) fn poll(&self) -> Option<CopyingNews> {
-        self.0.is_woken.store(false, Ordering::Release);
-        let mut shared = match self.0.shared.try_lock() {
+        self.desk.is_woken.store(false, Ordering::Release);
+        let mut shared = match self.desk.shared.try_lock() {
             Ok(shared) => shared,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             // Another thread gives, and wakes the loop when it has done that.
@@ -316,7 +320,7 @@ impl Copying {
 
     /// The state has been asked for: what goes from here on goes with that, unless something has gone wrong before.
     pub(crate) fn freeze(self) -> Result<Outgoing, Ending> {
-        let mut shared = self.0.shared();
+        let mut shared = self.desk.shared();
         shared.stage = Stage::Frozen;
         let items = shared.items.take();
         match shared.ending.take() {
@@ -328,7 +332,11 @@ impl Copying {
 
 impl Drop for Copying {
     fn drop(&mut self) {
-        let mut shared = self.0.shared();
+        // In a copy nobody would release the lock that a thread of the parent may have.
+        if !self.origin.is_here() {
+            return;
+        }
+        let mut shared = self.desk.shared();
         if shared.stage != Stage::Frozen {
             shared.stage = Stage::Over;
             shared.items = None;
@@ -517,7 +525,7 @@ mod tests {
         assert!(copying.poll().is_none(), "there is no room");
         let before = lists(&heard(&line)).len();
         assert_eq!(before, number / PER_TURN - 1, "one waits here");
-        copying.0.shared().items.as_ref().expect("open").lifeline().flush();
+        copying.desk.shared().items.as_ref().expect("open").lifeline().flush();
         assert!(matches!(copying.poll(), Some(CopyingNews::Room)));
         assert_eq!(lists(&heard(&line)), [PER_TURN, gone]);
     }

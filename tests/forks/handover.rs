@@ -2,11 +2,16 @@
 
 use std::io::{ErrorKind, Write};
 
-use pollflip::{Blob, Failure, Handover};
+use pollflip::{Arrival, Blob, Failure, Handover};
 
 use crate::child::{BOTH, claim, in_child};
 
-cases![a_child_gives_nothing_and_fails_nothing, a_child_writes_nothing_into_a_blob, a_child_has_a_copy_of_what_has_come];
+cases![
+    a_child_gives_nothing_and_fails_nothing,
+    a_child_gives_nothing_ahead,
+    a_child_writes_nothing_into_a_blob,
+    a_child_has_a_copy_of_what_has_come
+];
 
 /// What comes of a handover that a parent fills and sends, and of which children have a copy meanwhile.
 fn rehearse(what_children_do: impl Fn(Handover) + Copy) -> Result<Vec<u8>, Failure> {
@@ -41,6 +46,39 @@ fn a_child_gives_nothing_and_fails_nothing() {
         handover.send();
     };
     assert_eq!(rehearse(fills), expected);
+}
+
+fn a_child_gives_nothing_ahead() {
+    let (arrivals, mut inheritance) = Handover::rehearse_precopy(
+        |precopy| {
+            precopy.bytes("first", b"the parent's").expect("room");
+            for how in BOTH {
+                in_child(how, || {
+                    let error = precopy.fd("second", std::io::stdin()).err().ok_or("an error")?;
+                    claim(error.kind() == ErrorKind::Unsupported, "an error that says why")?;
+                    claim(precopy.room() == 0, "no room")?;
+                    precopy.gone("first");
+                    precopy.complete();
+                    Ok(())
+                });
+            }
+            precopy.bytes("second", b"also").expect("room");
+        },
+        |mut handover| {
+            for how in BOTH {
+                in_child(how, || {
+                    handover.gone("first");
+                    Ok(())
+                });
+            }
+            handover.bytes("state", b"the parent's").expect("room");
+            handover.send();
+        },
+    )
+    .expect("a handover");
+    assert!(matches!(&arrivals[..], [Arrival::Given(first, _), Arrival::Given(second, _)] if first == "first" && second == "second"));
+    assert!(inheritance.gone().is_empty());
+    assert_eq!(inheritance.bytes("state").expect("a blob").expect("its name"), b"the parent's");
 }
 
 fn a_child_writes_nothing_into_a_blob() {
