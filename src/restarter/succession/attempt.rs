@@ -242,7 +242,7 @@ impl Current {
                 said.push(Said::Input(Input::HandoverFailed(self.attempt)));
             }
             // It may have refused before, and ends in a moment: both say more.
-            Ending::Gone => self.deaf = true,
+            Ending::Gone => self.deaf |= !self.killed,
         }
     }
 
