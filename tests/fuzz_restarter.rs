@@ -206,6 +206,11 @@ fn between() -> Vec<Seed> {
             &[&[(Pulls, 1), (Predecessor, 8), POLL, (Pulls, 0), (Predecessor, 2), POLL, GRANTS], OPEN],
         ),
         seed("between-predecessor-dies-ahead", Setting::SUCCESSOR, &[&[(Pulls, 1), (Predecessor, 10), POLL, (Predecessor, 6), POLL], OPEN]),
+        seed(
+            "between-given-to-the-killed",
+            Setting::PLAIN,
+            &[OPEN, BEGUN, STARTED, &[(Says, PULL), POLL, UNDYING, CANCEL, POLL, (Gives, 0), (Sends, 0), POLL, DIES_AT_LAST, POLL]],
+        ),
         seed("between-handover-failed", Setting::PLAIN, &[OPEN, BEGUN, STARTED, &[(Says, PULL), POLL, (Fails, 0), POLL]]),
         seed("between-lifeline-closed", Setting::PLAIN, &[OPEN, BEGUN, STARTED, &[(Closes, 0), POLL, A_SECOND, POLL]]),
         seed("between-predecessor-dies", Setting::SUCCESSOR, &[&[(Pulls, 0), (Predecessor, 6), POLL, (Wait, 0)], OPEN, BEGUN, STARTED]),
