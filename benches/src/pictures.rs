@@ -101,7 +101,7 @@ fn pause(report: &Report, path: &Path) -> Result<(), Box<dyn Error>> {
             .legend(move |(x, y)| Circle::new((x + 9, y), 4, style));
         chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, style)))?;
     }
-    chart.configure_series_labels().position(SeriesLabelPosition::LowerRight).background_style(WHITE).label_font((FONT, 13)).draw()?;
+    chart.configure_series_labels().position(SeriesLabelPosition::UpperLeft).background_style(WHITE).label_font((FONT, 13)).draw()?;
     root.present()?;
     Ok(())
 }

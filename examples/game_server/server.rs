@@ -1,4 +1,4 @@
-//! The server that is restarted with all its players: one thread, one mio loop, twenty ticks a second.
+//! The server that is restarted with all its players: one thread, one mio loop, a hundred ticks a second.
 //!
 //! The connections go ahead, while the server serves them: see `copying.rs`. The successor registers each as it comes, and neither reads
 //! nor writes it. So what is left for the freeze does not grow with the number of players.
@@ -26,9 +26,9 @@ use std::{fs, process};
 const LISTENER: Token = Token(usize::MAX - 1);
 const RESTARTER: Token = Token(usize::MAX - 2);
 
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(10);
 /// Each player is told where it is once in so many ticks.
-const TOLD_EVERY: u64 = 20;
+const TOLD_EVERY: u64 = 100;
 /// What waits for a slow client waits in this process: ten thousand buffers of the kernel's own choice would be too much.
 const KERNEL_BUFFER: usize = 16 * 1024;
 /// How long the predecessor may take to give its players ahead, and to freeze and give the rest.
@@ -94,7 +94,7 @@ impl Server {
 
     fn run(&mut self, restarter: &mut Restarter) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
-        let mut next_tick = Instant::now();
+        let mut next_tick = Instant::now() + TICK;
         while !self.over {
             let timeout = next_tick.saturating_duration_since(Instant::now());
             match self.poll.poll(&mut events, Some(timeout)) {
