@@ -186,6 +186,8 @@
 //! | `kill_me` | a thousand live connections that go on after each `kill -9` |
 //! | `tcp_proxy` | a proxy that drains its connections under a time limit |
 //! | `udp_flows` | UDP flows that stay with the process that began them, by a mark |
+//! | `udp_game` | 200 players on one UDP socket, handed over with the state |
+//! | `udp_relay` | a relay to the old process, for a protocol without a mark |
 //! | `any_executor` | the task in tokio's `select!` and in smol |
 //! | `socket_activation` | two named sockets of systemd |
 //! | `deploy`, `guard`, `systemd` | scripts, and files for supervisors, to copy |

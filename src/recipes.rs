@@ -231,7 +231,7 @@
 //! | the new process is stopped | all flows stop | old flows go on | all flows stop |
 //! | the old process is killed | – | what it has not read is read, its flows are told | the same, but for what is in the relay |
 //! | for | games, DNS, everything short | QUIC, long flows | protocols without a mark, sandboxes without classic BPF |
-//! | example | | `udp_flows` | |
+//! | example | `udp_game` | `udp_flows` | `udp_relay` |
 //!
 //! With marks the program goes on reading after `HandedOff`, and ends when its last flow has. Whatever
 //! comes for a flow that it does not know it answers with "begin anew": a reset, a version negotiation,

@@ -47,6 +47,9 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("kill_me_counts_no_loss_over_kills_restarts_and_poison", kill_me),
     ("kill_me_counts_no_loss_where_a_process_of_a_restart_is_killed", kill_me_in_restarts),
     ("kill_me_sees_a_server_that_reads_before_it_records", kill_me_is_wrong),
+    ("promise_14_udp_flows_stay_with_eight_generations_over_twenty_restarts", udp_flows),
+    ("udp_game_loses_no_input_of_a_player", udp_game),
+    ("udp_relay_accounts_for_what_a_stopped_process_does_not_take", udp_relay),
     ("game_loop_prints_frame_times_across_its_generations", game_loop),
     ("game_loop_plays_on_when_its_world_cannot_be_handed_over", game_loop_plays_on),
     ("promise_07_game_loop_goes_on_when_its_predecessor_dies_at_the_handover", || {
@@ -424,6 +427,33 @@ fn game_server_lacks_ports() {
     }
     assert_eq!(output.expect("it runs").status.code(), Some(1), "{said}");
     assert!(said.contains("cannot connect: no port is left at 127.0.0.") && said.contains("net.ipv4.ip_local_port_range"), "{said}");
+}
+
+fn udp_flows() {
+    let mut group = Group::start(example("udp_flows"), directory());
+    let status = group.exit();
+    let line = group.says("restarts=20", 0);
+    println!("udp_flows under test: restarts=20 {line}");
+    let is_right = line.starts_with("generations=") && line.ends_with(" lost=0 misrouted=0");
+    assert!(status.success() && is_right, "{status}: {line}\n{}", group.stderr());
+}
+
+fn udp_game() {
+    let mut command = example("udp_game");
+    command.args(["--restarts", "5"]);
+    let mut group = Group::start(command, directory());
+    let status = group.exit();
+    let line = group.says("players=200", 0);
+    println!("udp_game under test: players=200 {line}");
+    assert!(status.success() && line.starts_with("restarts=5") && line.contains(" lost=0 "), "{status}: {line}\n{}", group.stderr());
+}
+
+fn udp_relay() {
+    let mut group = Group::start(example("udp_relay"), directory());
+    let status = group.exit();
+    let line = group.says("old_flow_stayed=100", 0);
+    println!("udp_relay under test: old_flow_stayed=100 {line}");
+    assert!(status.success() && line.contains(" unaccounted=0 "), "{status}: {line}\n{}", group.stderr());
 }
 
 fn game_loop() {
