@@ -101,9 +101,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut restarter = RestartConfig::new().keep(true).build()?;
     registry.register(&mut restarter, RESTARTER, Interest::READABLE)?;
     let keeper = restarter.keeper();
-    let ledger = match keeper.take("ledger") {
-        Some(file) => Ledger::open("comes_back.v1", file)?,
-        None => Ledger::new("comes_back.v1", 10_000, 256)?,
+    let ledger = match keeper.take("ledger").map(|file| Ledger::open("comes_back.v1", file)) {
+        Some(Ok(ledger)) => ledger,
+        // The predecessor goes on with it.
+        Some(Err(error)) if restarter.predecessor().is_some() => return Err(error.into()),
+        // Of another release, or damaged: its connections end, and the service does not.
+        _ => Ledger::new("comes_back.v1", 10_000, 256)?,
     };
     keeper.keep("ledger", &ledger)?;
     let mut server = Server { ledger, keeper, accounts: BTreeMap::new(), next: RESTARTER.0 };

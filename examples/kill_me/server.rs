@@ -148,9 +148,12 @@ pub(crate) fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let mut restarter = RestartConfig::new().coordination_socket(&options.socket).keep(true).build()?;
     let keeper = restarter.keeper();
-    let ledger = match keeper.take("ledger") {
-        Some(file) => Ledger::open(STATES, file)?,
-        None => Ledger::new(STATES, options.connections + 1_000, RECORD)?,
+    let ledger = match keeper.take("ledger").map(|file| Ledger::open(STATES, file)) {
+        Some(Ok(ledger)) => ledger,
+        // The predecessor goes on with it.
+        Some(Err(error)) if restarter.predecessor().is_some() => return Err(error.into()),
+        // Of another release, or damaged: its connections end, and the service does not.
+        _ => Ledger::new(STATES, options.connections + 1_000, RECORD)?,
     };
     keeper.keep("ledger", &ledger)?;
     let listener = restarter.sockets().tcp_listener("kill_me", &*options.listen)?;
