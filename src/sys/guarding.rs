@@ -158,8 +158,8 @@ pub(crate) fn fork_and_execute(what: &Execution<'_>) -> io::Result<u32> {
     let theirs = if theirs.as_raw_fd() < above { super::duplicate(theirs, above)? } else { theirs };
     let mut placed: Vec<(RawFd, RawFd)> = what.inherited.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
 
-    // SAFETY: this process has one thread, as the caller has made sure of, so that the child has a
-    // whole copy of everything.
+    // SAFETY: the child does nothing that another thread of this process could have been in the
+    // midst of: none but those that close descriptors run.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
         return Err(io::Error::last_os_error());
