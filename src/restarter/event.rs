@@ -63,6 +63,9 @@ pub enum Event {
     /// the kind drops it.
     PrecopyRequested(Precopy),
     /// More can go ahead, after [`Precopy::room`] was 0.
+    ///
+    /// The next one can be there at once. A program that takes all events before it serves its connections leaves off after this one,
+    /// or everything goes ahead in one turn: what is left brings a wake-up.
     PrecopyRoom,
     /// The successor is initialised and asks for the state: freeze, fill the [`Handover`] and send it. Dropped, it fails the attempt.
     StateRequested(Handover),
