@@ -12,6 +12,7 @@ mod model {
 
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 use model::random::Random;
 use model::steering::{marked, run, steering};
@@ -151,4 +152,55 @@ fn any_bytes_are_a_mark_and_a_datagram_or_are_told_to_be_none() {
         layouts += usize::from(steering(&data).is_some());
     }
     assert!(layouts > 2000, "{layouts}");
+}
+
+/// What steering costs a datagram, and a switch: figures for people, of interleaved rounds.
+/// `cargo test --release --test steering -- --ignored --nocapture`
+#[test]
+#[ignore = "it measures"]
+fn figures() {
+    let layout = layout(Mark::byte(0, 0xf0)).expect("a mark");
+    let plain = vec![UdpSocket::bind("127.0.0.1:0").expect("a socket")];
+    plain[0].set_nonblocking(true).expect("a flag");
+    let steered: Vec<UdpSocket> = group("127.0.0.1:0").expect("an address").into_iter().take(8).collect();
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a client");
+    let mut times: [Vec<f64>; 2] = Default::default();
+    let mut buffer = [0; 128];
+    for round in 0..400 {
+        for (of, sockets) in times.iter_mut().zip([&plain, &steered]) {
+            let last = sockets.len() - 1;
+            let slot = if last == 0 { 0 } else { round % 8 };
+            if last > 0 {
+                attach(&sockets[0], &program(layout, Steering { live: 0xff, serving: 0 })).expect("a program");
+            }
+            let to = sockets[0].local_addr().expect("an address");
+            let datagram = [layout.mark(slot as u8); 100];
+            let begun = Instant::now();
+            for _ in 0..32 {
+                for _ in 0..64 {
+                    client.send_to(&datagram, to).expect("room");
+                }
+                for _ in 0..64 {
+                    sockets[slot].recv(&mut buffer).expect("it is here");
+                }
+            }
+            of.push(begun.elapsed().as_nanos() as f64 / 2048.0);
+        }
+    }
+    let [plain, of_group] = times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 10]
+    });
+    let mut switches: Vec<_> = (0..200)
+        .map(|round| {
+            let begun = Instant::now();
+            for socket in &steered {
+                attach(socket, &program(layout, Steering { live: 0xff, serving: round % 8 })).expect("a program");
+            }
+            begun.elapsed()
+        })
+        .collect();
+    switches.sort();
+    println!("a datagram, p10 of 400 rounds: plain {plain:.0} ns, steered {of_group:.0} ns, ratio {:.3}", of_group / plain);
+    println!("a switch by all 8 sockets: median {:?}, p99 {:?}", switches[100], switches[198]);
 }
