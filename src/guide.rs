@@ -333,7 +333,7 @@
 //! | step | predecessor | successor |
 //! | --- | --- | --- |
 //! | 1 | serves | initialises, then [`receive_precopy`](crate::Predecessor::receive_precopy) |
-//! | 2 | [`PrecopyRequested`](crate::Event::PrecopyRequested), [`PrecopyRoom`](crate::Event::PrecopyRoom): gives the next [`room`](crate::Precopy::room) connections, and serves on | registers each with its own poll, and does not poll that |
+//! | 2 | [`PrecopyRequested`](crate::Event::PrecopyRequested), [`PrecopyRoom`](crate::Event::PrecopyRoom): gives the next [`room`](crate::Precopy::room) connections, and goes on serving | registers each with its own poll, and does not poll that |
 //! | 3 | a connection closes: deregister, [`hang_up`](crate::hang_up), [`gone`](crate::Precopy::gone) | drops it |
 //! | 4 | [`complete`](crate::Precopy::complete) | has all; looks once with a [`Sweep`](crate::Sweep), then [`receive`](crate::Predecessor::receive) |
 //! | 5 | [`StateRequested`](crate::Event::StateRequested): freezes, gives what is new, and the state | drops what is [`gone`](crate::Inheritance::gone), [`ready`](crate::Restarter::ready) |

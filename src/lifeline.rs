@@ -44,7 +44,7 @@ struct Shortage {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
-    /// When the first of them was last tried in vain.
+    /// When the kernel last refused the first of them.
     tried: Option<Instant>,
     /// The kernel was short of something then: the socket may be writable all the same.
     short: bool,

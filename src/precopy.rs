@@ -41,7 +41,7 @@ const PER_TURN: usize = MAX_DESCRIPTORS;
 /// | a connection is accepted | give it when there is room, or in the [`Handover`] |
 /// | a connection closes | deregister it, [`hang_up`](crate::hang_up), then [`gone`](Precopy::gone). Without the first, epoll reports it under its old token as long as the successor has it; without the second, the peer hears of the end only when the successor has read that |
 /// | [`StateRequested`](crate::Event::StateRequested) | freeze, and give the rest to the [`Handover`]: connections that are new, state. What went ahead and is not [gone](Handover::gone) belongs to it |
-/// | [`Failed`](crate::Event::Failed) | drop the `Precopy`, and serve on as before |
+/// | [`Failed`](crate::Event::Failed) | drop the `Precopy`, and go on as before |
 /// | [`Completed`](crate::Event::Completed) | drop the connections that were handed over. Not at [`HandedOff`](crate::Event::HandedOff): the successor needs the processor then |
 ///
 /// Both processes have what went ahead in common: nobody changes its flags or options, such as `O_NONBLOCK`, before the grant. The state may

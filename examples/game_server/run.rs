@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// How long it may take until every player has been answered.
 const PROOF_LIMIT: Duration = Duration::from_secs(30);
-/// The same where it is known that somebody waits in vain.
+/// The same where somebody is known to wait without an answer.
 const BROKEN_PROOF_LIMIT: Duration = Duration::from_secs(4);
 
 pub(crate) struct Options {

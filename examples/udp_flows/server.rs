@@ -85,7 +85,7 @@ pub(crate) fn serve(options: &Options) -> io::Result<()> {
 
 impl Server {
     fn on_event(&mut self, event: &Event) {
-        // At `HandedOff` nothing is to be done: this process goes on with the flows that it has begun.
+        // At `HandedOff` there is nothing to do: this process goes on with the flows that it has begun.
         if let Event::Completed(_) = event {
             self.drains_since = Some(Instant::now());
         }

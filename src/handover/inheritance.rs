@@ -79,7 +79,7 @@ pub enum Arrival {
 
 impl Inheritance {
     /// Takes a descriptor, as whatever is made from one: an [`OwnedFd`], a `TcpStream`, a `UnixStream`, a `File`, … A blob can be
-    /// taken as a `File` too; its offset is shared with the predecessor, so it is to be read by position.
+    /// taken as a `File` too; its offset is shared with the predecessor, so read it by position.
     /// Whether it blocks is as it was: that belongs to what both processes have in common.
     pub fn fd<T: From<OwnedFd>>(&mut self, name: &str) -> Option<T> {
         self.slot(name, Option::take).flatten().map(T::from)
