@@ -141,7 +141,6 @@ fn main() -> Result<(), Box<dyn error::Error>> {
         }
         while let Some(event) = next_event(&mut restarter, &gate) {
             gate.follow(&restarter, poll.registry())?;
-            let is_room = matches!(event, Event::PrecopyRoom);
             match event {
                 Event::PrecopyRequested(precopy) => ahead = Some((precopy, 0)),
                 Event::StateRequested(handover) => {
@@ -152,9 +151,6 @@ fn main() -> Result<(), Box<dyn error::Error>> {
             }
             if let Some((precopy, from)) = &mut ahead {
                 *from = give(precopy, *from, &clients);
-            }
-            if is_room {
-                break; // some go in each turn, and clients are served in between
             }
         }
     }

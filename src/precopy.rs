@@ -291,12 +291,7 @@ impl Copying {
     /// Sends what waits if it can be sent, and says what has become of it.
     pub(crate) fn poll(&self) -> Option<CopyingNews> {
         self.desk.is_woken.store(false, Ordering::Release);
-        let mut shared = match self.desk.shared.try_lock() {
-            Ok(shared) => shared,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // Another thread gives, and wakes the loop when it has done that.
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let mut shared = self.desk.try_shared()?;
         // As one list, while the kernel takes nothing.
         if let Some(items) = shared.items.as_mut().filter(|items| items.lifeline().waiting() == 0)
             && let Err(error) = items.flush()
@@ -312,10 +307,17 @@ impl Copying {
         if items.as_ref().is_none_or(|items| items.lifeline().waiting() > 0) {
             return None;
         }
-        if *left == 0 {
-            (*left, *waits) = (PER_TURN, true);
-        }
-        mem::take(waits).then_some(CopyingNews::Room)
+        (*left > 0 && mem::take(waits)).then_some(CopyingNews::Room)
+    }
+
+    /// The program has taken all events, and goes on with its other work: at its next turn it may
+    /// give as much again. Returns whether it waits for that.
+    pub(crate) fn begin_turn(&self) -> bool {
+        let Some(mut shared) = self.desk.try_shared() else { return false };
+        let is_spent = shared.items.is_some() && shared.left == 0;
+        shared.left = PER_TURN;
+        shared.waits |= is_spent;
+        is_spent
     }
 
     /// The state has been asked for: what goes from here on goes with that, unless something has gone wrong before.
@@ -398,6 +400,15 @@ impl Desk {
         let is_woken = self.is_woken.swap(true, Ordering::AcqRel);
         if !is_woken && let Some(Err(error)) = self.waker.as_ref().map(|waker| waker.wake()) {
             log::warn!("cannot wake the loop: {error}");
+        }
+    }
+
+    /// `None`: another thread gives, and wakes the loop when it has done that.
+    fn try_shared(&self) -> Option<MutexGuard<'_, Shared>> {
+        match self.shared.try_lock() {
+            Ok(shared) => Some(shared),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -503,8 +514,11 @@ mod tests {
         let stdin = io::stdin();
         precopy.fds((0..PER_TURN).map(|number| (number.to_string(), &stdin))).expect("room");
         assert_eq!(precopy.room(), 0);
+        assert!(copying.poll().is_none(), "the turn is not over");
+        assert!(copying.begin_turn());
         assert!(matches!(copying.poll(), Some(CopyingNews::Room)));
         assert!(copying.poll().is_none(), "told once");
+        assert!(!copying.begin_turn(), "nobody waits for it");
         assert_eq!(precopy.room(), PER_TURN);
         assert_eq!(lists(&heard(&line)), [PER_TURN]);
     }
@@ -519,6 +533,7 @@ mod tests {
             precopy.fds((number..number + precopy.room()).map(|number| (number.to_string(), &stdin))).expect("it waits");
             number += PER_TURN;
             let _ = copying.poll();
+            copying.begin_turn();
         }
         let gone = 200;
         (0..gone).for_each(|number| precopy.gone(&number.to_string()));

@@ -293,6 +293,9 @@ impl Restarter {
                 return Some(event);
             }
             if !self.turn() {
+                if self.succession.begin_turn() {
+                    self.reactor.wake();
+                }
                 return None;
             }
             if sys::now() - begun >= BUDGET {
@@ -301,6 +304,9 @@ impl Restarter {
         }
         // What the last turn has brought: the program must not go on before it knows that the service is another's.
         let event = self.next_event();
+        if event.is_none() {
+            self.succession.begin_turn();
+        }
         // More may be there, but others have waited long enough. An edge-triggered outer poll needs
         // a new edge.
         self.reactor.wake();

@@ -109,11 +109,7 @@ impl Server {
                 }
             }
             while let Some(event) = restarter.poll() {
-                let is_room = matches!(event, Event::PrecopyRoom);
                 self.restart(event)?;
-                if is_room {
-                    break; // one piece a turn: players are served between two
-                }
             }
             // Only the restart wakes this process then. What comes for players waits in the poll.
             while self.frozen && !self.over {

@@ -159,12 +159,8 @@ impl Server {
                     RESTARTER => {
                         while let Some(event) = restarter.poll() {
                             self.gate.follow(restarter, self.poll.registry())?;
-                            let is_room = matches!(event, Event::PrecopyRoom);
                             self.restart(event)?;
                             self.end_if_stopped()?;
-                            if is_room {
-                                break; // one piece a turn: connections are served between two
-                            }
                         }
                     }
                     SIGNALS => {

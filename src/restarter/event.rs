@@ -64,8 +64,8 @@ pub enum Event {
     PrecopyRequested(Precopy),
     /// More can go ahead, after [`Precopy::room`] was 0.
     ///
-    /// The next one can be there at once. A program that takes all events before it serves its connections leaves off after this one,
-    /// or everything goes ahead in one turn: what is left brings a wake-up.
+    /// It comes once until `poll` has returned `None`, so that a loop serves its connections between
+    /// two of them. It also comes after [`complete`](Precopy::complete), when there was no room.
     PrecopyRoom,
     /// The successor is initialised and asks for the state: freeze, fill the [`Handover`] and send it. Dropped, it fails the attempt.
     StateRequested(Handover),

@@ -200,6 +200,12 @@ impl Succession {
         Some(precopy)
     }
 
+    /// The program goes on with its other work. Returns whether something goes ahead that waits for
+    /// its next turn.
+    pub(super) fn begin_turn(&self) -> bool {
+        self.current.as_ref().and_then(|current| current.copying.as_ref()).is_some_and(Copying::begin_turn)
+    }
+
     /// The handover of an attempt begins.
     pub(super) fn begin_handover(&mut self, attempt: Attempt, waker: Arc<Waker>) -> Option<Handover> {
         let current = self.current.as_mut().filter(|current| current.attempt == attempt)?;

@@ -1,11 +1,13 @@
 //! Hooks at each step, and what becomes of the attempt if one fails.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pollflip::{Exit, Failure, Handover, HookResult, LifecycleHandler, Precopy, RestartTask};
+use pollflip::{Event, Exit, Failure, Handover, HookResult, LifecycleHandler, Precopy, RestartTask};
 
 use crate::case::{Case, drive, expect, finish, holdings};
 use crate::child::path;
@@ -24,6 +26,7 @@ cases![
     a_panic_after_success_changes_nothing,
     a_handover_may_be_sent_from_another_thread,
     a_hook_gives_ahead_as_often_as_there_is_room,
+    a_loop_that_takes_all_events_gives_one_part_ahead_in_a_turn,
     an_error_while_something_goes_ahead_fails_the_attempt_alone,
     a_task_without_a_handler_gives_nothing_ahead,
     a_successor_in_whose_task_nobody_takes_what_comes_ahead_does_not_take_over,
@@ -264,6 +267,47 @@ fn a_hook_gives_ahead_as_often_as_there_is_room(case: &Case) {
     assert_eq!(fs::read(path("got")).expect("the state"), b"all of it");
     assert_eq!(recorder.calls(), ["pre", "copy", "copy", "send", "ready"]);
     wait_until("the successor to be ready", || path("ready").exists());
+}
+
+/// Between two turns it serves its connections.
+fn a_loop_that_takes_all_events_gives_one_part_ahead_in_a_turn(case: &Case) {
+    let stdin = std::io::stdin();
+    let mut task = case.task();
+    case.plan("futures ahead");
+    let restarter = task.restarter();
+    restarter.request().expect("a restart");
+    let (mut ahead, mut turns, mut names) = (None::<Precopy>, Vec::new(), Vec::new());
+    let mut is_over = false;
+    while !is_over {
+        let mut given = 0;
+        while let Some(event) = restarter.poll() {
+            match event {
+                Event::PrecopyRequested(precopy) => ahead = Some(precopy),
+                Event::StateRequested(handover) => {
+                    ahead = None;
+                    handover.send();
+                }
+                Event::Failed(why) => panic!("{why}"),
+                Event::Completed(_) => is_over = true,
+                _ => {}
+            }
+            let Some(precopy) = &mut ahead else { continue };
+            let some: Vec<_> = (names.len()..2000).take(precopy.room()).map(|number| format!("item/{number}")).collect();
+            given += some.len();
+            precopy.fds(some.iter().map(|name| (name, &stdin))).expect("it is taken");
+            names.extend(some);
+            if names.len() == 2000 {
+                precopy.complete();
+            }
+        }
+        turns.extend((given > 0).then_some(given));
+        if !is_over {
+            let mut fds = [PollFd::new(restarter.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut fds, PollTimeout::from(60_000_u16)), Ok(1), "nothing comes after {turns:?}");
+        }
+    }
+    assert_eq!(turns, [253, 253, 253, 253, 253, 253, 253, 229]);
+    assert_eq!(fs::read_to_string(path("ahead")).expect("what came ahead"), names.join(" "));
 }
 
 fn an_error_while_something_goes_ahead_fails_the_attempt_alone(case: &Case) {
