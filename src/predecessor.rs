@@ -247,6 +247,10 @@ impl Predecessor {
     /// `each`, of which the predecessor is told. In all these cases the program drops what it has
     /// been given: the predecessor still has it, or has ended, and then the other ends of these
     /// connections must learn that nobody serves them.
+    ///
+    /// After [`Error::TimedOut`] it may call this or [`receive`](Predecessor::receive) again, and
+    /// keep what it has: what of that is gone meanwhile is told by [`Arrival::Gone`], or by
+    /// [`Inheritance::gone`].
     pub fn receive_each(&self, limit: Duration, each: impl FnMut(Arrival) -> io::Result<()>) -> Result<Inheritance, Error> {
         self.receive_with(|link| link.wait_for_each(limit, each))
     }

@@ -50,7 +50,7 @@ use crate::wire::{Message, Op, OpKind};
 #[derive(Debug)]
 pub struct Inheritance {
     items: Arc<Mutex<Items>>,
-    /// What had come ahead and is gone.
+    /// What had come before, was taken then, and is gone.
     gone: Vec<String>,
     /// The process in which it has come.
     origin: Origin,
@@ -115,7 +115,9 @@ impl Inheritance {
         result.map(Some)
     }
 
-    /// The names of what had come [ahead](crate::Precopy) and is gone: drop these first. One of them may have been given again, and is
+    /// The names of what is gone that the program has taken before: what had come
+    /// [ahead](crate::Precopy), or what a [`receive_each`](crate::Predecessor::receive_each) handed
+    /// out before its time was over. Drop these first. One of them may have been given again, and is
     /// among the [names](Inheritance::names).
     pub fn gone(&self) -> &[String] {
         &self.gone
@@ -184,8 +186,10 @@ pub(crate) struct Collected {
     arrivals: Option<Vec<Arrival>>,
     /// What comes ahead of it, once that has been asked for.
     ahead: Option<Ahead>,
-    /// What of that the program has taken and is gone.
+    /// What the program has taken before, and is gone.
     gone: Vec<String>,
+    /// Something was taken as it came. Which names that were is not kept: it may be thousands.
+    has_arrived: bool,
     /// How many have come and are not gone.
     count: u64,
 }
@@ -264,19 +268,11 @@ impl Collected {
             return Err(format!("two items of the handover have the name {name:?}"));
         }
         match (kind, &mut self.arrivals) {
-            (OpKind::Gone, Some(arrivals)) => {
-                if let Some(ahead) = &mut self.ahead {
-                    ahead.names.remove(&name);
-                }
-                arrivals.push(Arrival::Gone(name));
-            }
-            (OpKind::Gone, None) => {
-                let mut held = lock(&self.items);
-                // Mostly one of the last.
-                match held.iter().rposition(|item| item.name == name) {
-                    Some(given) => drop(held.swap_remove(given)),
-                    None if self.ahead.as_mut().is_some_and(|ahead| ahead.names.remove(&name)) => self.gone.push(name),
-                    None => return Err(format!("{name:?} is taken back, and had not been given")),
+            (OpKind::Gone, _) => {
+                let was_ahead = self.ahead.as_mut().is_some_and(|ahead| ahead.names.remove(&name));
+                let may_be_taken = was_ahead || self.arrivals.is_some() || self.has_arrived;
+                if !self.drop_held(&name) && !may_be_taken {
+                    return Err(format!("{name:?} is taken back, and had not been given"));
                 }
             }
             (OpKind::Descriptor, Some(arrivals)) => arrivals.extend(descriptor.map(|descriptor| Arrival::Given(name, descriptor))),
@@ -326,36 +322,49 @@ impl Collected {
                     arrivals.push(Arrival::Given(name, descriptor));
                 }
                 (Arrival::Given(name, descriptor), _) => lock(&self.items).push(Item { name, kind, descriptor: Some(descriptor) }),
-                (gone @ Arrival::Gone(_), Some(arrivals)) => arrivals.push(gone),
-                (Arrival::Gone(name), None) => {
-                    let mut held = lock(&self.items);
-                    match held.iter().rposition(|item| item.name == name) {
-                        Some(given) => drop(held.swap_remove(given)),
-                        // The program has taken it.
-                        None => self.gone.push(name),
-                    }
-                }
+                (Arrival::Gone(name), _) => _ = self.drop_held(&name),
             }
         }
+    }
+
+    /// Closes what is here under that name. If nothing is, the program has taken it, and is told
+    /// that it is gone. Says whether something was here.
+    fn drop_held(&mut self, name: &str) -> bool {
+        let mut held = lock(&self.items);
+        // Mostly one of the last.
+        if let Some(given) = held.iter().rposition(|item| item.name == name) {
+            drop(held.swap_remove(given));
+            return true;
+        }
+        match &mut self.arrivals {
+            Some(arrivals) => arrivals.push(Arrival::Gone(name.into())),
+            None => self.gone.push(name.into()),
+        }
+        false
     }
 
     /// From now on descriptors are taken as they come, with those that have come already; or no
     /// more, and what has not been taken so belongs to the whole again.
     pub(crate) fn take_as_they_come(&mut self, are_taken: bool) {
         let mut held = lock(&self.items);
-        let arrivals = if are_taken {
-            let (descriptors, blobs) = mem::take(&mut *held).into_iter().partition(|item| item.kind == OpKind::Descriptor);
-            *held = blobs;
-            let descriptors: Items = descriptors;
-            Some(descriptors.into_iter().filter_map(|item| Some(Arrival::Given(item.name, item.descriptor?))).collect())
-        } else {
-            None
-        };
-        for arrival in mem::replace(&mut self.arrivals, arrivals).into_iter().flatten() {
+        let before = held.len();
+        for arrival in self.arrivals.take().into_iter().flatten() {
             match arrival {
                 Arrival::Given(name, descriptor) => held.push(Item { name, kind: OpKind::Descriptor, descriptor: Some(descriptor) }),
-                Arrival::Gone(name) => held.retain(|item| item.name != name),
+                // Of those alone: it stands behind what it is about.
+                Arrival::Gone(name) => match held[before..].iter().rposition(|item| item.name == name) {
+                    Some(given) => drop(held.swap_remove(before + given)),
+                    None => self.gone.push(name),
+                },
             }
+        }
+        if are_taken {
+            let (descriptors, blobs): (Items, Items) = mem::take(&mut *held).into_iter().partition(|item| item.kind == OpKind::Descriptor);
+            *held = blobs;
+            // First what is gone: one of them may have been given again.
+            let gone = mem::take(&mut self.gone).into_iter().map(Arrival::Gone);
+            let given = descriptors.into_iter().filter_map(|item| Some(Arrival::Given(item.name, item.descriptor?)));
+            self.arrivals = Some(gone.chain(given).collect());
         }
     }
 
@@ -366,7 +375,9 @@ impl Collected {
 
     /// What has come, in its order.
     pub(crate) fn take_arrivals(&mut self) -> Vec<Arrival> {
-        self.arrivals.as_mut().map(mem::take).unwrap_or_default()
+        let arrivals = self.arrivals.as_mut().map(mem::take).unwrap_or_default();
+        self.has_arrived |= !arrivals.is_empty();
+        arrivals
     }
 
     /// All of it.
@@ -449,7 +460,8 @@ mod tests {
             } else {
                 let descriptor = OwnedFd::from(UnixDatagram::unbound().expect("a socket"));
                 truth.insert(name.clone(), inode(&descriptor));
-                ops.push(Op { kind: OpKind::Descriptor, name });
+                let kind = if chance.below(4) == 0 { OpKind::Blob } else { OpKind::Descriptor };
+                ops.push(Op { kind, name });
                 descriptors.push(descriptor);
             }
         }
@@ -483,13 +495,19 @@ mod tests {
                 assert_eq!(collected.ahead_complete(truth.len() as u64), Ok(()));
                 take_some(&mut collected, &mut held, chance.below(9));
             }
-            let each = chance.below(2) == 0;
-            collected.take_as_they_come(each);
+            collected.take_as_they_come(chance.below(2) == 0);
             collected.ask();
-            for _ in 0..chance.below(4) {
+            for _ in 0..chance.below(6) {
                 let (ops, descriptors) = changes(&mut chance, &mut truth);
                 assert_eq!(collected.take_in(Message::Items { ops }, descriptors), Ok(false), "round {round}");
-                collected.take_arrivals().into_iter().for_each(|arrival| takes(&mut held, arrival));
+                if chance.below(3) > 0 {
+                    collected.take_arrivals().into_iter().for_each(|arrival| takes(&mut held, arrival));
+                }
+                // The time of one call is over, and the program calls again.
+                if chance.below(3) == 0 {
+                    collected.take_as_they_come(false);
+                    collected.take_as_they_come(chance.below(2) == 0);
+                }
             }
             let end = Message::End { items: truth.len() as u64, precopied: 0 };
             assert_eq!(collected.take_in(end, vec![]), Ok(true), "round {round}");
@@ -505,6 +523,32 @@ mod tests {
             }
             let has: BTreeMap<_, _> = held.iter().map(|(name, descriptor)| (name.clone(), inode(descriptor))).collect();
             assert_eq!(has, truth, "round {round}");
+        }
+    }
+
+    #[test]
+    fn what_one_call_handed_out_and_is_gone_is_told_by_the_next() {
+        let op = |kind, name: &str| Op { kind, name: name.into() };
+        let socket = || OwnedFd::from(UnixDatagram::unbound().expect("a socket"));
+        for each in [false, true] {
+            let mut collected = Collected::default();
+            collected.take_as_they_come(true);
+            let ops = vec![op(OpKind::Descriptor, "early"), op(OpKind::Descriptor, "late"), op(OpKind::Blob, "blob")];
+            assert_eq!(collected.take_in(Message::Items { ops }, vec![socket(), socket(), socket()]), Ok(false));
+            assert_eq!(collected.take_arrivals().len(), 2);
+            // One is gone before the time of the call is over, and one after that.
+            assert_eq!(collected.take_in(Message::Items { ops: vec![op(OpKind::Gone, "early")] }, vec![]), Ok(false));
+            collected.take_as_they_come(false);
+            let ops = vec![op(OpKind::Gone, "late"), op(OpKind::Descriptor, "late"), op(OpKind::Gone, "blob")];
+            assert_eq!(collected.take_in(Message::Items { ops }, vec![socket()]), Ok(false));
+            collected.take_as_they_come(each);
+            let arrivals = collected.take_arrivals();
+            let told: Vec<_> = arrivals.iter().map(|arrival| matches!(arrival, Arrival::Given(..))).collect();
+            assert_eq!(told, if each { vec![false, false, true] } else { vec![] });
+            assert_eq!(collected.take_in(Message::End { items: 1, precopied: 0 }, vec![]), Ok(true));
+            let inheritance = collected.finish();
+            assert_eq!(inheritance.gone(), if each { &[] } else { &["early", "late"][..] });
+            assert_eq!(inheritance.names(), if each { &[] } else { &["late"][..] });
         }
     }
 
