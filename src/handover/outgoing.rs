@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use mio::Waker;
@@ -99,28 +99,41 @@ impl Outgoing {
     /// Gives many, all of which have gone or wait when this returns. Of what the kernel takes at
     /// once there is no duplicate.
     ///
+    /// The list is the program's own code, which may panic: it is asked for as many as go together
+    /// before any of them is admitted.
+    ///
     /// # Errors
     ///
     /// As for [`Outgoing::give`].
     pub(crate) fn give_all(&mut self, descriptors: impl IntoIterator<Item = (impl AsRef<str>, impl AsFd)>) -> io::Result<()> {
         self.flush()?;
-        let result = self.send_all(descriptors);
-        // The rest of a list that has failed must not go with something else.
-        self.packet.clear();
-        result
+        let mut descriptors = descriptors.into_iter();
+        let mut batch = Vec::with_capacity(MAX_DESCRIPTORS);
+        loop {
+            batch.extend(descriptors.by_ref().take(MAX_DESCRIPTORS));
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let items: Vec<_> = batch.iter().map(|(name, descriptor)| (name.as_ref(), descriptor.as_fd())).collect();
+            let result = self.send_all(&items);
+            // The rest of a list that has failed must not go with something else.
+            self.packet.clear();
+            result?;
+            batch.clear();
+        }
     }
 
-    fn send_all(&mut self, descriptors: impl IntoIterator<Item = (impl AsRef<str>, impl AsFd)>) -> io::Result<()> {
-        let mut batch = Vec::with_capacity(MAX_DESCRIPTORS);
-        for (name, descriptor) in descriptors {
-            self.admit(name.as_ref()).map_err(|error| named(name.as_ref(), &error))?;
-            if !self.packet.push(OpKind::Descriptor, name.as_ref()) {
-                self.send(&mut batch)?;
-                let _ = self.packet.push(OpKind::Descriptor, name.as_ref());
+    fn send_all(&mut self, items: &[(&str, BorrowedFd<'_>)]) -> io::Result<()> {
+        let mut sent = 0;
+        for (index, (name, _)) in items.iter().enumerate() {
+            self.admit(name).map_err(|error| named(name, &error))?;
+            if !self.packet.push(OpKind::Descriptor, name) {
+                self.send(&items[sent..index])?;
+                sent = index;
+                let _ = self.packet.push(OpKind::Descriptor, name);
             }
-            batch.push((name, descriptor));
         }
-        self.send(&mut batch)
+        self.send(&items[sent..])
     }
 
     /// Sends what has been given one by one.
@@ -154,27 +167,26 @@ impl Outgoing {
     }
 
     /// Sends a packet of borrowed descriptors. An error names the one that is to blame.
-    fn send(&mut self, batch: &mut Vec<(impl AsRef<str>, impl AsFd)>) -> io::Result<()> {
-        if batch.is_empty() {
+    fn send(&mut self, items: &[(&str, BorrowedFd<'_>)]) -> io::Result<()> {
+        if items.is_empty() {
             return Ok(());
         }
-        let borrowed: Vec<_> = batch.iter().map(|(_, descriptor)| descriptor.as_fd()).collect();
+        let borrowed: Vec<_> = items.iter().map(|(_, descriptor)| *descriptor).collect();
         let sent = self.lifeline.send_packet(self.packet.bytes(), &borrowed);
         self.packet.clear();
         match sent {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 // Nothing of it has gone. Alone, each shows whether it can go.
-                for ((name, _), descriptor) in batch.iter().zip(&borrowed) {
-                    let _ = self.packet.push(OpKind::Descriptor, name.as_ref());
+                for (name, descriptor) in items {
+                    let _ = self.packet.push(OpKind::Descriptor, name);
                     let sent = self.lifeline.send_packet(self.packet.bytes(), &[*descriptor]);
                     self.packet.clear();
-                    sent.map_err(|error| named(name.as_ref(), &error))?;
+                    sent.map_err(|error| named(name, &error))?;
                 }
                 // What was in the way has passed, and all of it has gone after all.
             }
             sent => sent.map_err(not_taken)?,
         }
-        batch.clear();
         self.wake_if_waiting();
         Ok(())
     }

@@ -27,6 +27,7 @@ trials![
     what_was_taken_is_gone_and_what_was_not_is_listed,
     a_connection_has_no_bytes_and_stays,
     a_list_that_breaks_off_has_nothing_of_it_go_ahead,
+    a_list_that_breaks_off_leaves_a_handover_that_can_go_on,
 ];
 
 fn a_rehearsal_returns_what_was_given() {
@@ -273,4 +274,26 @@ fn a_list_that_breaks_off_has_nothing_of_it_go_ahead() {
     };
     let (arrivals, _) = Handover::rehearse_precopy(ahead, Handover::send).expect("a handover");
     assert_eq!(arrivals.len(), 3);
+}
+
+fn a_list_that_breaks_off_leaves_a_handover_that_can_go_on() {
+    let stdin = std::io::stdin();
+    // One of as many as go together, and one behind those that have gone.
+    for breaks_at in [2, 255] {
+        let save = |mut handover: Handover| {
+            let list = (0..300).map(|number| match number {
+                _ if number == breaks_at => panic!("as it should"),
+                _ => (number.to_string(), &stdin),
+            });
+            assert!(catch_unwind(AssertUnwindSafe(|| handover.fds(list))).is_err());
+            handover.fd("single", &stdin).expect("it is taken");
+            handover.bytes("blob", b"12 34").expect("it is taken");
+            handover.send();
+        };
+        let mut inheritance = Handover::rehearse(save).expect("a handover");
+        assert_eq!(inheritance.bytes("blob").expect("a blob").expect("it was given"), b"12 34");
+        assert!(inheritance.fd::<OwnedFd>("single").is_some());
+        // What has gone before.
+        assert_eq!(inheritance.names().len(), if breaks_at == 2 { 0 } else { 253 });
+    }
 }
