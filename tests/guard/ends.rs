@@ -10,8 +10,8 @@ use crate::kit::{End, POLLFLIP, end_of, guarded, has_children, has_program, how,
 use crate::procfs::{self, Snapshot};
 
 trials![
-    twenty_restarts_under_load_and_the_pid_stays,
-    it_ends_with_the_status_of_the_third_generation,
+    promise_16_twenty_restarts_under_load_and_the_pid_stays,
+    promise_16_it_ends_with_the_status_of_the_third_generation,
     it_dies_of_the_signal_of_the_third_generation,
     a_signal_to_the_guard_restarts_the_service,
     the_end_waits_for_earlier_generations,
@@ -30,7 +30,7 @@ trials![
     nobody_is_left_when_the_guard_is_killed_and_an_earlier_one_drains,
 ];
 
-fn twenty_restarts_under_load_and_the_pid_stays() {
+fn promise_16_twenty_restarts_under_load_and_the_pid_stays() {
     let service = guarded(Setup::new(), "").start();
     let guard = service.launched();
     let load = Load::start(service.address(), 4);
@@ -58,7 +58,7 @@ fn third(service: &Service) -> Process {
     third
 }
 
-fn it_ends_with_the_status_of_the_third_generation() {
+fn promise_16_it_ends_with_the_status_of_the_third_generation() {
     for status in [0, 7, 255] {
         let service = guarded(Setup::new(), "").start();
         third(&service).tell(&format!("exit {status}"));

@@ -25,9 +25,9 @@ use crate::service::ROLE;
 use crate::surroundings::directory;
 
 trials![
-    kept_connections_go_on_after_kills_at_any_moment,
+    promise_15_kept_connections_go_on_after_kills_at_any_moment,
     kept_connections_go_on_after_kills_between_and_in_restarts,
-    a_connection_that_kills_the_service_is_dropped_and_the_others_go_on,
+    promise_15_a_connection_that_kills_the_service_is_dropped_and_the_others_go_on,
     a_successor_that_is_killed_on_probation_gives_the_connections_back,
     a_stopped_service_leaves_nothing_and_refuses_clients,
     a_release_that_keeps_nothing_ends_what_was_kept,
@@ -224,7 +224,7 @@ impl Load {
     }
 }
 
-fn kept_connections_go_on_after_kills_at_any_moment() {
+fn promise_15_kept_connections_go_on_after_kills_at_any_moment() {
     let mut random = Random::new();
     let kept = Kept::start(&["--restart", "on-failure"], &[]);
     let load = Load::new(&kept, 20);
@@ -269,7 +269,7 @@ fn kept_connections_go_on_after_kills_between_and_in_restarts() {
     assert_eq!(kept.stop(), 0);
 }
 
-fn a_connection_that_kills_the_service_is_dropped_and_the_others_go_on() {
+fn promise_15_a_connection_that_kills_the_service_is_dropped_and_the_others_go_on() {
     let kept = Kept::start(&["--restart", "on-failure", "--strikes", "3/60"], &[]);
     let load = Load::new(&kept, 10);
     for _ in 0..10 {
