@@ -7,6 +7,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::wire::KillCounter;
 
@@ -42,7 +44,7 @@ impl OomScore {
         if !super::proc_is_ours() {
             return Err(io::Error::other("/proc is that of another namespace of processes"));
         }
-        let file = OpenOptions::new().read(true).write(true).open(format!("/proc/{}/oom_score_adj", process.pid()))?;
+        let file = open_when_executed(&format!("/proc/{}/oom_score_adj", process.pid()))?;
         let score = OomScore { before: read(&file)?, file };
         // Only if it has not ended by now was the number its own.
         if process.has_ended() || score.before >= FIRST {
@@ -97,6 +99,24 @@ impl OwnOomScore {
             return Ok(None);
         }
         self.score.restore().map(|()| Some(before))
+    }
+}
+
+/// How long the kernel may take to finish an execution that has begun.
+const EXECUTION_LIMIT: Duration = Duration::from_millis(20);
+/// How soon that is looked at again.
+const EXECUTION_RETRY: Duration = Duration::from_micros(200);
+
+/// A start returns while the kernel is still executing the program. Of a process that has changed
+/// its user, the memory cannot be looked into until then, and its files in `/proc` are root's.
+fn open_when_executed(path: &str) -> io::Result<File> {
+    let since = Instant::now();
+    loop {
+        let is_over = since.elapsed() >= EXECUTION_LIMIT;
+        match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_over => thread::sleep(EXECUTION_RETRY),
+            result => return result,
+        }
     }
 }
 

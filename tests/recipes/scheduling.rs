@@ -75,6 +75,6 @@ fn what_is_set_before_build_is_inherited() {
     let niceness: i32 = service.first().says("processors").rsplit(' ').next().and_then(|text| text.parse().ok()).expect("a number");
     for generation in 1..=3 {
         let born = service.restart().says("processors");
-        assert_eq!(born, format!("1 niceness {}", niceness + generation));
+        assert_eq!(born, format!("1 niceness {}", (niceness + generation).min(19)), "no process is nicer than 19");
     }
 }
