@@ -207,6 +207,11 @@ fn between() -> Vec<Seed> {
         ),
         seed("between-predecessor-dies-ahead", Setting::SUCCESSOR, &[&[(Pulls, 1), (Predecessor, 10), POLL, (Predecessor, 6), POLL], OPEN]),
         seed(
+            "between-copied-to-the-killed",
+            Setting::PLAIN,
+            &[OPEN, BEGUN, STARTED, &[(Says, COPY), POLL, UNDYING, CANCEL, POLL, (Copies, 0), POLL, DIES_AT_LAST, POLL]],
+        ),
+        seed(
             "between-given-to-the-killed",
             Setting::PLAIN,
             &[OPEN, BEGUN, STARTED, &[(Says, PULL), POLL, UNDYING, CANCEL, POLL, (Gives, 0), (Sends, 0), POLL, DIES_AT_LAST, POLL]],

@@ -227,7 +227,7 @@ impl Current {
                 said.push(Said::Input(Input::HandoverFailed(self.attempt)));
             }
             // It may have refused before, and ends in a moment: both say more.
-            Some(CopyingNews::Gone) => self.deaf = true,
+            Some(CopyingNews::Gone) => self.deaf |= !self.killed,
             None => {}
         }
     }
