@@ -41,6 +41,7 @@ impl Server {
     /// Goes on with a connection: a new one, one that has outlived a process, or one that was handed over.
     fn go_on(&mut self, stream: TcpStream, registry: &Registry) -> io::Result<()> {
         self.keeper.keep_stream(&stream)?;
+        let _ = stream.set_nodelay(true); // records are written one by one
         let mut account = match self.ledger.recover(stream)? {
             Recovered::Even(account) | Recovered::Behind(account) => account,
             Recovered::Untouched(stream) => self.ledger.begin(stream, &0i64.to_ne_bytes())?,

@@ -320,7 +320,8 @@ impl RestartConfig {
     ///
     /// Somebody else holds them and starts the service again: a [guard](crate::guard) with
     /// `--restart`, or systemd with `FileDescriptorStoreMax=` and `Restart=` in the unit. Where
-    /// nobody does, nothing outlives a kill, which is no error. The next start gets
+    /// nobody does, nothing outlives a kill, which is no error: a warning is logged. The next start
+    /// gets
     ///
     /// - each listener by its name, from [`Sockets`](crate::Sockets): clients that connect meanwhile
     ///   wait for it,

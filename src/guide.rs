@@ -1,4 +1,4 @@
-//! How to deploy and operate a service that restarts itself: no code, only this page.
+//! How to deploy and operate a service that restarts itself.
 //!
 //! - [Under systemd](#under-systemd)
 //! - [In a container](#in-a-container)
@@ -147,9 +147,10 @@
 //!
 //! The [guard](crate::guard) is a pid that stays. It starts the service, lives as long as any
 //! generation does, passes signals on, and ends as the last generation did. It is the program
-//! `pollflip guard -- PROGRAM ARGUMENT…` (`cargo install pollflip`), or a part of the service
-//! itself: [`Guard::from_env`](crate::guard::Guard::from_env) on the first line of `main`, which is
-//! active as PID 1 and with `POLLFLIP_GUARD=1`.
+//! `pollflip guard -- PROGRAM ARGUMENT…`, or a part of the service itself:
+//! [`Guard::from_env`](crate::guard::Guard::from_env) on the first line of `main`, which is active
+//! as PID 1 and with `POLLFLIP_GUARD=1`. The program is not published yet:
+//! `cargo install --git https://github.com/pollflip/pollflip`.
 //!
 //! The program guards any service that speaks systemd's notify protocol. It has nothing to set for
 //! a service that is restarted by its operator alone. It can also start a service again that has
@@ -277,7 +278,8 @@
 //!
 //! A connection goes on only if the state of it outlives the process too, and is of the very point
 //! at which the kernel has the connection. That is what a [`ledger`](crate::ledger) is for. A program
-//! without one shuts down what it cannot go on with.
+//! without one shuts down what it cannot go on with. The
+//! [recipe](crate::recipes#a-service-that-comes-back-from-a-kill) has all three together.
 //!
 //! Lost are: a connection between `accept` and `keep_stream`, which are microseconds; what the
 //! program has in its memory alone; a connection of TLS, whose keys are there; what an old process
@@ -335,8 +337,8 @@
 //! | 1 | serves | initialises, then [`receive_precopy`](crate::Predecessor::receive_precopy) |
 //! | 2 | [`PrecopyRequested`](crate::Event::PrecopyRequested), [`PrecopyRoom`](crate::Event::PrecopyRoom): gives the next [`room`](crate::Precopy::room) connections, and goes on serving | registers each with its own poll, and does not poll that |
 //! | 3 | a connection closes: deregister, [`hang_up`](crate::hang_up), [`gone`](crate::Precopy::gone) | drops it |
-//! | 4 | [`complete`](crate::Precopy::complete) | has all; looks once with a [`Sweep`](crate::Sweep), then [`receive`](crate::Predecessor::receive) |
-//! | 5 | [`StateRequested`](crate::Event::StateRequested): freezes, gives what is new, and the state | drops what is [`gone`](crate::Inheritance::gone), [`ready`](crate::Restarter::ready) |
+//! | 4 | [`complete`](crate::Precopy::complete) | has all; looks once with a [`Sweep`](crate::Sweep), then [`receive_each`](crate::Predecessor::receive_each) or [`receive`](crate::Predecessor::receive) |
+//! | 5 | [`StateRequested`](crate::Event::StateRequested): [freezes](crate::Handover#freeze-and-thaw), gives what is new, and the state | registers what is new, drops what is gone, loads the state, [`ready`](crate::Restarter::ready) |
 //! | 6 | [`HandedOff`](crate::Event::HandedOff): touches nothing more | handles what the sweep has told, and serves |
 //! | 7 | [`Completed`](crate::Event::Completed): drops its connections | closes with [`hang_up`](crate::hang_up) until then, and may do so always |
 //!
@@ -346,9 +348,93 @@
 //! atomics, never as a slice, since the other maps it too. That is not for a service with a
 //! probation: what the successor writes cannot be taken back.
 //!
+//! The successor from its first line on. The predecessor is shown at [`Precopy`](crate::Precopy),
+//! and both together are `examples/live_connections.rs`.
+//!
+//! ```no_run
+//! use std::{collections::BTreeMap, error, io, time::Duration};
+//! use mio::{Events, Interest, Poll, Registry, Token, net::{TcpListener, TcpStream}};
+//! use pollflip::{Arrival, Error, Gate, Inheritance, RestartConfig, Sweep};
+//!
+//! const LIMIT: Duration = Duration::from_secs(5);
+//!
+//! #[derive(Default)]
+//! struct Server {
+//!     clients: BTreeMap<usize, TcpStream>,
+//! }
+//!
+//! impl Server {
+//!     /// Registers what comes and drops what is gone. Nothing is read or written.
+//!     fn take(&mut self, registry: &Registry, arrival: Arrival) -> io::Result<()> {
+//!         match arrival {
+//!             Arrival::Given(name, stream) => {
+//!                 let number = name.parse().map_err(io::Error::other)?;
+//!                 let mut stream = TcpStream::from_std(stream.into());
+//!                 registry.register(&mut stream, Token(number), Interest::READABLE)?;
+//!                 self.clients.insert(number, stream);
+//!             }
+//!             Arrival::Gone(name) => {
+//!                 let number = name.parse().map_err(io::Error::other)?;
+//!                 if let Some(mut stream) = self.clients.remove(&number) {
+//!                     registry.deregister(&mut stream)?;
+//!                 }
+//!             }
+//!             _ => {}
+//!         }
+//!         Ok(())
+//!     }
+//!
+//!     fn load(&mut self, state: Inheritance) -> io::Result<()> {
+//!         # drop(state);
+//!         unimplemented!("what the predecessor has written into its Handover")
+//!     }
+//!
+//!     fn serve(&mut self, client: usize) -> io::Result<()> {
+//!         # let _ = client;
+//!         unimplemented!("reads and writes until WouldBlock, if there is such a client")
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn error::Error>> {
+//!     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(64));
+//!     let registry = poll.registry().try_clone()?; // the same poll, and no borrow of it
+//!     let mut restarter = RestartConfig::new().build()?;
+//!     let listener = restarter.sockets().tcp_listener("many", "127.0.0.1:7000")?;
+//!     let mut gate = Gate::new(TcpListener::from_std(listener), Token(0));
+//!     let (mut server, mut sweep) = (Server::default(), Sweep::default());
+//!     if let Some(old) = restarter.predecessor() {
+//!         // The predecessor serves. The poll is looked at once, when all have come.
+//!         let ahead = old.receive_precopy(LIMIT, |arrival| server.take(&registry, arrival));
+//!         sweep.look(&mut poll)?;
+//!         // The predecessor stands still from here on. What is new and what is gone comes first.
+//!         let take = |arrival| server.take(&registry, arrival);
+//!         match ahead.and_then(|_| old.receive_each(LIMIT, take)) {
+//!             Ok(state) => server.load(state).inspect_err(|why| old.refuse(&why.to_string()))?,
+//!             Err(Error::PredecessorGone { .. }) => server.clients.clear(), // their state is lost
+//!             Err(why) => return Err(why.into()),
+//!         }
+//!     }
+//!     // After the sweep, which would take what this descriptor tells.
+//!     registry.register(&mut restarter, Token(1), Interest::READABLE)?;
+//!     restarter.ready()?;
+//!     gate.follow(&restarter, &registry)?;
+//!     for event in sweep {
+//!         server.serve(event.token().0)?; // the poll tells it no more
+//!     }
+//!     loop {
+//!         poll.poll(&mut events, None)?; // … as in any other program
+//!     }
+//! }
+//! ```
+//!
+//! With [`receive`](crate::Predecessor::receive) in the place of `receive_each`, what is gone is in
+//! [`Inheritance::gone`](crate::Inheritance::gone), and what is new in
+//! [`Inheritance::drain`](crate::Inheritance::drain).
+//!
 //! The predecessor needs some three hundred descriptors more for that, and the successor as many as
 //! there are connections. A listener that is level-triggered leaves the poll at `StateRequested`:
-//! otherwise the loop of the predecessor spins beside the successor.
+//! otherwise the loop of the predecessor spins beside the successor. A [`Gate`](crate::Gate) does
+//! that.
 //!
 //! Both releases decide: a predecessor that gives nothing ahead, and a successor that does not ask
 //! for it, hand over in the freeze as before.
@@ -543,7 +629,7 @@
 //! | level | what | who should look |
 //! | --- | --- | --- |
 //! | error | a restart failed, or was taken back; the successor ended after the commit; no restart is possible any more | a person, soon |
-//! | warn | systemd cannot be told, or tells nobody; a signal did nothing; a socket is not what was expected | the one who set the service up |
+//! | warn | systemd cannot be told, or tells nobody; nobody keeps what the program keeps; a signal did nothing; a socket is not what was expected | the one who set the service up |
 //! | info | each step of each restart | the one who reads up on a restart |
 //! | debug | what other versions and helpers say that means nothing here | the one who writes the program |
 //!

@@ -31,18 +31,18 @@ pub(crate) use outgoing::Outgoing;
 /// it with named descriptors and blobs and [sends](Handover::send) it, on this thread or another.
 ///
 /// Nothing is given up yet: what is given is shared until [`Event::HandedOff`](crate::Event::HandedOff). From now until then the program
-/// should not touch the connections that it gives, nor the state: it is *frozen*. If the attempt fails
-/// ([`Event::Failed`](crate::Event::Failed)) it goes on as if nothing had happened.
+/// is *frozen*: it reads, writes and accepts nothing, and does not change the state. If the attempt
+/// fails ([`Event::Failed`](crate::Event::Failed)) it goes on as if nothing had happened.
 /// A successor that hangs with the state in its hands keeps it frozen until
 /// [`freeze_timeout`](crate::RestartConfig::freeze_timeout), 5 s unless told otherwise: a program with a large state sets that.
 ///
 /// | step | what a program with mio does |
 /// | --- | --- |
-/// | [`StateRequested`](crate::Event::StateRequested): freeze | deregister the listener and all connections, then save, then `send`. Events of the same batch may still name them: nothing is read or written until thawed. What was read and not answered, or answered and not written, is state too |
+/// | [`StateRequested`](crate::Event::StateRequested): freeze | [see below](#freeze-and-thaw), then save, then `send`. Events of the same batch may still name connections: nothing is read or written until thawed. What was read and not answered, or answered and not written, is state too |
 /// | an error of any method here | must not leave the loop: drop the `Handover`, and wait for `Failed`, which says why. This process keeps serving |
-/// | [`Failed`](crate::Event::Failed): thaw | register them again: an edge that came meanwhile is told anew |
+/// | [`Failed`](crate::Event::Failed): thaw | [see below](#freeze-and-thaw). Where `StateRequested` did not come before, the program is not frozen, and has nothing to thaw |
 /// | [`HandedOff`](crate::Event::HandedOff): give up | touch nothing that was handed over; if `StateRequested` never came, all connections are still this process's, which finishes them |
-/// | [`Completed`](crate::Event::Completed): let go | drop the connections that were handed over. Deregistered first, or epoll goes on reporting them as long as the successor has them. Not before: the successor needs the processor at the grant, and in a probation they may come back |
+/// | [`Completed`](crate::Event::Completed): let go | drop the connections that were handed over. If this process goes on to poll, they are deregistered first: epoll goes on reporting them as long as the successor has them. Not before: the successor needs the processor at the grant, and in a probation they may come back |
 /// | [`Resumed`](crate::Event::Resumed) | register the listener again. The connections that were handed over are still there; the successor may have read and written them, so close them unless their protocol can go on from anywhere |
 ///
 /// Until the predecessor has let go, a connection that the successor only closes stays open for its peer: close it with
@@ -77,6 +77,17 @@ pub(crate) use outgoing::Outgoing;
 /// let mut inheritance = Handover::rehearse(|handover| save(handover, &[]).unwrap()).unwrap();
 /// assert_eq!(inheritance.bytes("state.v1").unwrap().unwrap(), b"the state\n");
 /// ```
+///
+/// # Freeze and thaw
+///
+/// The listener leaves the poll: a [`Gate`](crate::Gate) does that. The connections need not leave
+/// it. There are three ways:
+///
+/// | at `StateRequested` | while frozen | at `Failed` | for |
+/// | --- | --- | --- | --- |
+/// | deregisters all connections | polls as ever | registers them again: an edge that came meanwhile is told anew | few connections: it is a system call for each, in the pause |
+/// | leaves them registered | does not poll, and calls [`Restarter::wait`](crate::Restarter::wait) alone | polls again: what came meanwhile is told then | many, and nothing else in the poll |
+/// | leaves them registered | polls, and puts events of connections aside without serving them | serves those first: an edge is told once | many, beside other work |
 #[must_use = "a handover that is dropped fails the attempt"]
 pub struct Handover {
     /// The process that hands over. A forked child has a copy of this.
@@ -184,9 +195,9 @@ impl Handover {
 
     /// Gives many descriptors, each with its name, and sends them: connections by the thousand.
     ///
-    /// It does what [`fd`](Handover::fd) does for each of them, at a third less. They go 253 at a
-    /// time, and none is duplicated unless the kernel makes it wait. So a process that is near its
-    /// limit of descriptors can hand all of them over to a successor that reads.
+    /// It does what [`fd`](Handover::fd) does for each of them, and spares a duplicate of each: one
+    /// is made only where the kernel makes it wait. So a process that is near its limit of
+    /// descriptors can hand all of them over to a successor that reads.
     ///
     /// ```
     /// # use std::{collections::BTreeMap, io, net::{TcpListener, TcpStream}};

@@ -73,7 +73,10 @@ pub(crate) struct Order {
 /// kept open as long as the child keeps it: drop it there, or execute another program.
 ///
 /// Without anybody who holds ([`is_active`](Keeper::is_active)) nothing outlives a kill, which is no
-/// error. What is kept by name goes to successors all the same.
+/// error: a warning is logged. What is kept by name goes to successors all the same.
+///
+/// The [recipe](crate::recipes#a-service-that-comes-back-from-a-kill) shows it together with a
+/// [`Ledger`](crate::ledger::Ledger).
 ///
 /// ```no_run
 /// use std::fs::File;
@@ -87,10 +90,12 @@ pub(crate) struct Order {
 /// keeper.keep("counters", &counters)?;
 /// let listener = restarter.sockets().tcp_listener("web", "127.0.0.1:8080")?;
 /// restarter.ready()?;
-/// let (connection, _) = listener.accept()?;
-/// keeper.keep_stream(&connection)?;
-/// // … served …
-/// keeper.forget_stream(&connection);
+/// // The listener does not block: this belongs where the poll tells that it is readable.
+/// while let Ok((connection, _)) = listener.accept() {
+///     keeper.keep_stream(&connection)?;
+///     // … served …
+///     keeper.forget_stream(&connection);
+/// }
 /// # Ok(())
 /// # }
 /// ```
@@ -249,7 +254,7 @@ impl Keeper {
         let is_there = systemd::is_there() && size != Some(0) && !(systemd::guard().is_some() && size.is_none());
         let is_active = is_there && !sys::has_gained_rights();
         if !is_there {
-            log::info!(
+            log::warn!(
                 target: "pollflip",
                 "nobody keeps anything for this service: it needs a guard with --restart, or a unit of systemd with FileDescriptorStoreMax= \
                  and Restart="
@@ -402,7 +407,9 @@ impl Keeper {
             return None;
         }
         let mut streams = mem::take(&mut inner.returned);
+        let is_alive = |stream: &OwnedFd| !sys::is_over(stream);
         if inner.stage == Stage::Serving {
+            streams.retain(is_alive);
             drop(inner);
             return Some(Survivors { keeper: self.clone(), exit: Exit::Unknown, strikes: 0, streams });
         }
@@ -419,6 +426,8 @@ impl Keeper {
         if let Some(queue) = &inner.queue {
             streams.retain(|stream| !sys::socket_cookie(stream).is_ok_and(|cookie| queue.has(cookie)));
         }
+        // Those that were forgotten may still lie in the queue.
+        streams.retain(is_alive);
         let (exit, strikes) = inner.end.unwrap_or((Exit::Unknown, 0));
         log::warn!(
             target: "pollflip",
@@ -775,22 +784,23 @@ impl Survivors {
         self.keeper.take(name)
     }
 
-    /// How many connections there are.
+    /// How many connections [`streams`](Survivors::streams) still returns.
     pub fn len(&self) -> usize {
         self.streams.len()
     }
 
-    /// Whether there is no connection.
+    /// Whether it returns no more.
     pub fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }
 
-    /// The connections that were kept and are not over, the oldest first. Each is kept on from the
-    /// moment at which it is returned: what the program does not go on with, it
+    /// The connections that were kept and were not over when
+    /// [`Restarter::survivors`](crate::Restarter::survivors) was called, the oldest first. Each is
+    /// kept on from the moment at which it is returned: what the program does not go on with, it
     /// [forgets](Keeper::forget_stream).
     pub fn streams(&mut self) -> impl Iterator<Item = Survivor> + use<'_> {
         let keeper = &self.keeper;
-        self.streams.drain(..).filter(|stream| !sys::is_over(stream)).map(move |descriptor| {
+        self.streams.drain(..).map(move |descriptor| {
             if let Err(error) = keeper.keep_stream(&descriptor) {
                 log::warn!(target: "pollflip", "a connection that was kept is kept no more: {error}");
             }

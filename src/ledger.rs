@@ -74,6 +74,13 @@
 //! # }
 //! ```
 //!
+//! The output of each record is written alone, so most of it goes in small segments. Set
+//! TCP_NODELAY on the connections (`set_nodelay`). Without it the kernel holds a segment back until
+//! the one before is acknowledged, and the peer delays that: an exchange then takes about 40 ms.
+//!
+//! The [recipe](crate::recipes#a-service-that-comes-back-from-a-kill) shows a ledger with the
+//! keeper, from the first line of `main` on.
+//!
 //! # What it holds, and what not
 //!
 //! - A record holds the whole state of its connection, and the output that is not written yet. It is
@@ -320,7 +327,13 @@ impl Ledger {
 
     /// Closes the accounts that nobody has begun or recovered in this process: those whose
     /// connection has not outlived the last one. Returns how many. Call it when all connections that
-    /// were kept are recovered, and no other process works with the ledger.
+    /// were kept are recovered, and no other process works with the ledger:
+    ///
+    /// - after the last of the [`Survivors`](crate::Survivors), before
+    ///   [`ready`](crate::Restarter::ready): the process before has ended;
+    /// - in a successor at [`PredecessorGone`](crate::Event::PredecessorGone), or where earlier
+    ///   generations still finish connections, at the last
+    ///   [`GenerationEnded`](crate::Event::GenerationEnded).
     ///
     /// # Errors
     ///

@@ -40,8 +40,8 @@ const PER_TURN: usize = MAX_DESCRIPTORS;
 /// | [`PrecopyRequested`](crate::Event::PrecopyRequested), [`PrecopyRoom`](crate::Event::PrecopyRoom) | give the next [`room`](Precopy::room) connections, and go on serving. At the end, [`complete`](Precopy::complete) |
 /// | a connection is accepted | give it when there is room, or in the [`Handover`] |
 /// | a connection closes | deregister it, [`hang_up`](crate::hang_up), then [`gone`](Precopy::gone). Without the first, epoll reports it under its old token as long as the successor has it; without the second, the peer hears of the end only when the successor has read that |
-/// | [`StateRequested`](crate::Event::StateRequested) | freeze, and give the rest to the [`Handover`]: connections that are new, state. What went ahead and is not [gone](Handover::gone) belongs to it |
-/// | [`Failed`](crate::Event::Failed) | drop the `Precopy`, and go on as before |
+/// | [`StateRequested`](crate::Event::StateRequested) | [freeze](Handover#freeze-and-thaw), and give the rest to the [`Handover`]: connections that are new, state. The connections stay registered: to deregister each takes time in the pause. What went ahead and is not [gone](Handover::gone) belongs to it |
+/// | [`Failed`](crate::Event::Failed) | drop the `Precopy`, and go on as before; after `StateRequested`, [thaw](Handover#freeze-and-thaw) |
 /// | [`Completed`](crate::Event::Completed) | drop the connections that were handed over. Not at [`HandedOff`](crate::Event::HandedOff): the successor needs the processor then |
 ///
 /// Both processes have what went ahead in common: nobody changes its flags or options, such as `O_NONBLOCK`, before the grant. The state may

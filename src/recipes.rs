@@ -1,10 +1,11 @@
 //! Recipes: how programs of other shapes than one loop with one listener restart.
 //!
 //! - [A loop that drains its connections](#a-loop-that-drains-its-connections)
+//! - [A service that comes back from a kill](#a-service-that-comes-back-from-a-kill)
 //! - [Several threads](#several-threads)
 //! - [A listener for each thread](#a-listener-for-each-thread)
 //! - [Another address](#another-address)
-//! - [UDP: which of three](#udp-which-of-three)
+//! - [UDP: three ways through a restart](#udp-three-ways-through-a-restart)
 //! - [A multicast group](#a-multicast-group)
 //! - [A library that blocks in accept](#a-library-that-blocks-in-accept)
 //! - [io_uring](#io_uring)
@@ -85,6 +86,92 @@
 //! - The restarter is polled during the drain too:
 //!   [`SuccessorGone`](crate::Event::SuccessorGone) may come.
 //! - `examples/tcp_proxy.rs` is a whole program that drains.
+//!
+//! # A service that comes back from a kill
+//!
+//! [`RestartConfig::keep`](crate::RestartConfig::keep) has the listeners held, the
+//! [`Keeper`](crate::Keeper) the connections and the ledger, and the
+//! [`Ledger`](crate::ledger::Ledger) knows how far each connection is. Whoever starts the service
+//! again is the [guide's](crate::guide#when-the-service-is-killed). A whole server with a loop is
+//! `examples/comes_back.rs`; this is the order of the calls:
+//!
+//! ```no_run
+//! use std::{error, io, net::TcpStream, time::Duration};
+//! use pollflip::ledger::{Account, Ledger, Recovered, Scope};
+//! use pollflip::{Error, Keeper, RestartConfig};
+//!
+//! type Open = Account<TcpStream>;
+//!
+//! /// For a connection that is new, was handed over, or has outlived a process. `None`: it ends.
+//! fn go_on(keeper: &Keeper, ledger: &Ledger, stream: TcpStream) -> io::Result<Option<Open>> {
+//!     let _ = stream.set_nodelay(true);
+//!     keeper.keep_stream(&stream)?; // then its account: killed in between, it is `Untouched`
+//!     Ok(match ledger.recover(stream)? {
+//!         Recovered::Even(account) | Recovered::Behind(account) => Some(account),
+//!         Recovered::Untouched(stream) => Some(ledger.begin(stream, b"the first state")?),
+//!         other => {
+//!             keeper.forget_stream(&other.into_connection());
+//!             None
+//!         }
+//!     })
+//! }
+//!
+//! fn end(keeper: &Keeper, account: Open) {
+//!     let stream = account.close(); // first: killed here, the next process finds it over
+//!     keeper.forget_stream(&stream);
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn error::Error>> {
+//!     let mut restarter = RestartConfig::new().keep(true).build()?;
+//!     let keeper = restarter.keeper();
+//!     let ledger = match keeper.take("ledger").map(|file| Ledger::open("echo.v1", file)) {
+//!         Some(Ok(ledger)) => ledger,
+//!         Some(Err(error)) if restarter.predecessor().is_some() => return Err(error.into()),
+//!         _ => Ledger::new("echo.v1", 10_000, 4_096)?, // none, of another release, or damaged
+//!     };
+//!     keeper.keep("ledger", &ledger)?;
+//!     let listener = restarter.sockets().tcp_listener("echo", "127.0.0.1:7000")?;
+//!     let mut accounts = Vec::new();
+//!     match restarter.predecessor().map(|old| old.receive(Duration::from_secs(5))) {
+//!         None | Some(Err(Error::PredecessorGone { .. })) => {}
+//!         Some(state) => {
+//!             for (_, stream) in state?.drain() {
+//!                 accounts.extend(go_on(&keeper, &ledger, stream.into())?);
+//!             }
+//!         }
+//!     }
+//!     // None while a predecessor serves.
+//!     if let Some(mut survivors) = restarter.survivors() {
+//!         let judgement = ledger.judge(survivors.cause())?;
+//!         if judgement.scope != Scope::All && !judgement.is_strike {
+//!             survivors.absolve();
+//!         }
+//!         for survivor in survivors.streams() {
+//!             accounts.extend(go_on(&keeper, &ledger, survivor.into())?);
+//!         }
+//!         ledger.close_unclaimed()?;
+//!     }
+//!     restarter.ready()?;
+//!     // What is behind, which nobody may write as long as a predecessor serves.
+//!     for mut account in accounts {
+//!         if account.flush().is_err() {
+//!             end(&keeper, account);
+//!         } // else it is registered and served by `advance`
+//!     }
+//!     # drop(listener);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - At [`StateRequested`](crate::Event::StateRequested) the program gives the
+//!   [connection](crate::ledger::Account::connection) of each account. It needs the accounts at
+//!   [`Failed`](crate::Event::Failed). The ledger goes along on its own, as all that has a name.
+//! - At [`Completed`](crate::Event::Completed) it drops its accounts, without closing them.
+//! - An error of `keep_stream` means that the connection does not outlive a kill. A program can
+//!   serve it all the same.
+//! - After [`Scope::NotStreams`](crate::ledger::Scope::NotStreams) and `Scope::Listeners` a
+//!   survivor that is `Untouched` is shut down too:
+//!   [`Ledger::judge`](crate::ledger::Ledger::judge).
 //!
 //! # Several threads
 //!
@@ -216,7 +303,7 @@
 //! the listener is [removed](crate::Sockets::remove) and closed when nothing has come on it for a
 //! while.
 //!
-//! # UDP: which of three
+//! # UDP: three ways through a restart
 //!
 //! One UDP socket serves all flows. Two processes that read it take each other's datagrams, so a
 //! predecessor that shares it stops reading at [`HandedOff`](crate::Event::HandedOff), and its flows

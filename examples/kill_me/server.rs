@@ -86,6 +86,7 @@ impl Server {
     }
 
     fn begin(&mut self, stream: TcpStream) -> io::Result<Token> {
+        let _ = stream.set_nodelay(true); // records are written one by one
         let account = self.ledger.begin(stream, &Chain::START.to_bytes())?;
         self.add(account)
     }

@@ -211,19 +211,21 @@ fn what_comes_back_with_the_service_is_the_programs_to_go_on_with() {
 fn a_connection_that_is_over_is_none_that_survives() {
     let (old, listener) = (keeper(Sort::Keeps, Held::default()), listener());
     old.serves(None, [].into_iter());
-    let [over, lives, forgotten] = [(); 3].map(|()| connection(&listener));
-    for (server, _) in [&over, &lives, &forgotten] {
+    let [over, lives, forgotten, half_forgotten] = [(); 4].map(|()| connection(&listener));
+    for (server, _) in [&over, &lives, &forgotten, &half_forgotten] {
         old.keep_stream(server).expect("room");
     }
-    // As a process that is killed between the two steps of forgetting.
-    shut_down(&forgotten.0);
+    old.forget_stream(&forgotten.0);
+    // As a process that is killed between the two steps of that.
+    shut_down(&half_forgotten.0);
     nix::sys::socket::setsockopt(&over.1, nix::sys::socket::sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })
         .expect("a socket");
     drop(over.1);
     let new = keeper(Sort::Keeps, Held::sort(old.given()));
     let mut survivors = new.survivors(true).expect("what was kept");
-    assert_eq!(survivors.len(), 3);
+    assert_eq!(survivors.len(), 1);
     assert_eq!(survivors.streams().count(), 1);
+    assert!(survivors.is_empty());
 }
 
 #[test]

@@ -246,15 +246,19 @@ impl<S: AsFd> Account<S> {
         &mut self.connection
     }
 
-    /// The connection without its account, which stays in the ledger: for a handover, whose
-    /// receiver [recovers](super::Ledger::recover) it.
+    /// The connection without its account, which stays in the ledger: for the end of a restart
+    /// ([`Completed`](crate::Event::Completed)), to take it out of the poll. To hand it over at
+    /// [`StateRequested`](crate::Event::StateRequested), give [`connection`](Account::connection):
+    /// this process needs the account again if the restart fails. The successor
+    /// [recovers](super::Ledger::recover) the connection.
     pub fn into_connection(self) -> S {
         self.connection
     }
 
     /// Closes the account, and shuts the connection down in both directions: its peer gets the end
-    /// even if another process keeps it open. What is written is still sent. Returns the connection, to be
-    /// taken out of a poll and dropped. A forked child's copy closes nothing.
+    /// even if another process keeps it open. What is written is still sent. Returns the
+    /// connection. The program takes it out of the poll, [forgets](crate::Keeper::forget_stream) it
+    /// if it was kept, and drops it. A forked child's copy closes nothing.
     pub fn close(mut self) -> S {
         if self.line.book.is_here() {
             self.line.is_closed = true;

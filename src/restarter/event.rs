@@ -88,8 +88,13 @@ pub enum Event {
     /// ten thousand connections takes some 12 ms of processor time, often of the very processor on which
     /// the successor has just been woken. The one who asked for the restart is not held back by that.
     Completed(u32),
-    /// The restart has failed: go on as if nothing had happened. It comes without
-    /// [`StateRequested`](Event::StateRequested) before it, if the successor has not asked for the state.
+    /// The restart has failed: go on as if nothing had happened.
+    ///
+    /// | before it came | what the program does |
+    /// | --- | --- |
+    /// | [`StateRequested`](Event::StateRequested) | [thaws](Handover#freeze-and-thaw): accepts, reads and writes again, and serves what came meanwhile |
+    /// | [`PrecopyRequested`](Event::PrecopyRequested) alone | drops the [`Precopy`]. It has served all the while |
+    /// | neither | nothing: it has served all the while |
     Failed(Failure),
     /// The process of this id, which had taken over, has ended after the commit, and this one still lives. It may have been replaced, or told
     /// to end, or it has crashed: then nobody serves but for what this process still does. systemd starts the service afresh when this

@@ -35,6 +35,10 @@ const UNKNOWN: u64 = u64::MAX;
 /// It is cheap to clone and can be used by any thread. Keep it until the last flow has ended: the
 /// sockets of all slots have to stay open in each generation that reads one.
 ///
+/// It needs no [`Gate`](crate::Gate): the kernel sends a successor nothing before the grant. The
+/// program registers [`socket`](UdpGroup::socket) with its poll before
+/// [`ready`](crate::Restarter::ready) or after it, and deregisters it when its last flow has ended.
+///
 /// | limit | |
 /// | --- | --- |
 /// | `connect()` | never on what [`socket`](UdpGroup::socket) returns, nor on a duplicate: it takes the socket out of the group, and the next restart fails |
@@ -83,8 +87,9 @@ impl UdpGroup {
     }
 
     /// What clients have to send for their datagrams to come to this generation: the bits in their
-    /// place, which the server puts into the byte that a client sends back. For a mark of
-    /// [QUIC](crate::Mark::quic) see [`stamp`](UdpGroup::stamp).
+    /// place, which the server puts into the byte that a client sends back. They are never all
+    /// 0, so a client without a flow sends 0 there. For a mark of [QUIC](crate::Mark::quic), where
+    /// that is not so, see [`stamp`](UdpGroup::stamp).
     pub fn mark(&self) -> u8 {
         self.0.layout.mark(self.0.own)
     }
@@ -118,6 +123,16 @@ impl UdpGroup {
     ///
     /// Answer over [`socket`](UdpGroup::socket). Each flow is one that this process does not know:
     /// tell the client to begin anew.
+    ///
+    /// ```no_run
+    /// # fn begin_anew(_: &[u8]) -> &[u8] { b"" }
+    /// # use std::net::UdpSocket;
+    /// # fn tell(group: &pollflip::UdpGroup, socket: &UdpSocket, mut buffer: [u8; 1500]) {
+    /// while let Ok((length, client)) = group.recv_orphaned(&mut buffer) {
+    ///     let _ = socket.send_to(begin_anew(&buffer[..length]), client);
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

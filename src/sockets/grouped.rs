@@ -21,7 +21,8 @@ impl Sockets {
     ///
     /// A server puts [`UdpGroup::mark`] into what clients send back, or into the connection IDs that it
     /// gives out ([`UdpGroup::stamp`]). Where the protocol has no room for a mark, hand the state over
-    /// with a [`udp_socket`](Sockets::udp_socket): "Which of three" in the [recipes](crate::recipes).
+    /// with a [`udp_socket`](Sockets::udp_socket): see the
+    /// [three ways](crate::recipes#udp-three-ways-through-a-restart).
     ///
     /// | when | what the program does |
     /// | --- | --- |
@@ -37,20 +38,31 @@ impl Sockets {
     /// group gets its own socket of the group, which goes on for the others.
     ///
     /// ```no_run
-    /// use pollflip::Mark;
+    /// use mio::{Events, Interest, Poll, Token, net::UdpSocket};
+    /// use pollflip::{Event, Mark};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let mut restarter = pollflip::RestartConfig::new().build()?;
+    /// let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(64));
     /// // Clients copy the first byte of what they get into what they send. Its high half is the mark.
     /// let group = restarter.sockets().udp_group("game", "0.0.0.0:7777", Mark::byte(0, 0xf0))?;
-    /// let socket = group.socket()?;
-    /// let mut buffer = [0; 1500];
+    /// let mut socket = UdpSocket::from_std(group.socket()?);
+    /// poll.registry().register(&mut socket, Token(0), Interest::READABLE)?;
+    /// poll.registry().register(&mut restarter, Token(1), Interest::READABLE)?;
     /// restarter.ready()?;
-    /// # socket.set_nonblocking(false)?;
-    /// let (length, client) = socket.recv_from(&mut buffer)?;
-    /// buffer[0] = buffer[0] & 0x0f | group.mark();
-    /// socket.send_to(&buffer[..length], client)?;
-    /// # Ok(())
+    /// let mut buffer = [0; 1500];
+    /// loop {
+    ///     poll.poll(&mut events, None)?;
+    ///     while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+    ///         buffer[0] = buffer[0] & 0x0f | group.mark();
+    ///         socket.send_to(&buffer[..length], client)?;
+    ///     }
+    ///     while let Some(event) = restarter.poll() {
+    ///         if let Event::Completed(_) = event {
+    ///             return Ok(()); // or when the last flow has ended
+    ///         }
+    ///     }
+    /// }
     /// # }
     /// ```
     ///
