@@ -8,7 +8,7 @@
 //! process goes on. One packet of the pair carries many datagrams: one each would cost as much as a
 //! second receive.
 //!
-//! It is for two generations at a time, and new flows wait for whoever stops the new process: where the
+//! It is for two generations at a time, and new flows wait if the new process is stopped: where the
 //! protocol has four free bits, `udp_flows` is better.
 
 #[allow(dead_code, reason = "of which only a part is used")]

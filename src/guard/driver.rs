@@ -566,7 +566,7 @@ impl Driver {
     }
 }
 
-/// A socket that lingers has whoever closes it last wait, for as long as a stranger likes.
+/// The last process to close a socket that lingers waits, for as long as a stranger likes.
 fn end_lingering(descriptor: &OwnedFd) {
     // Most are no sockets.
     let _ = setsockopt(descriptor, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 });

@@ -192,7 +192,7 @@ use super::words::{Attempt, Cause, Ticket};
 /// *Steer* says where the kernel sends UDP datagrams that bear nobody's mark: to the successor before the grant, so that what comes
 /// between the two waits for it, and to this process again where the grant comes to nothing, or a successor that had the service has
 /// ended. If the kernel does not take it (*SteeringFailed*), that is the cause of the failure. *MarksFreed* is the end of an earlier
-/// generation: whoever serves tells the kernel so.
+/// generation: the process that serves tells the kernel so.
 ///
 /// *TellStopping* comes out once after a `Stop`, before all that waits, as soon as no other process has a claim to the service: not
 /// before `Sole` or `Opened`, and not while a successor has it. What is heard of the predecessor (*Predecessor*, in every state) is told
