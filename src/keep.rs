@@ -15,7 +15,9 @@
 //! a successor from the grant on; systemd listens to the main process alone, which a successor is
 //! from the commit on.
 
+mod held;
 mod queue;
+mod survivors;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +26,6 @@ use std::env;
 use std::fmt;
 use std::io;
 use std::mem;
-use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,11 +38,13 @@ use nix::sys::stat::fstat;
 
 use crate::error::Exit;
 use crate::notify::{LAST_END, STORE_SIZE, STRIKES, end_of_text, is_fit_name, to_absolve, to_remove, to_store};
-use crate::position::Position;
 use crate::sys::{self, Origin};
 use crate::systemd;
 
 use queue::Queue;
+
+pub(crate) use held::Held;
+pub use survivors::{Survivor, Survivors};
 
 /// Under such a name what the program has kept is held, and goes to successors.
 const KEPT: &str = "pollflip.kept.";
@@ -184,45 +187,6 @@ pub(crate) enum Listener<'a> {
     Held,
     /// The keeper has yet to be sent it.
     New(BorrowedFd<'a>),
-}
-
-/// What this process is given that a keeper has held.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    /// What is neither kept by the program nor a queue: listeners, and sockets of a manager.
-    pub(crate) sockets: Vec<(String, OwnedFd)>,
-    kept: BTreeMap<String, OwnedFd>,
-    leftover: Vec<(String, OwnedFd)>,
-}
-
-impl Held {
-    /// What came by a keeper and what came by a predecessor.
-    pub(crate) fn and(mut self, other: Held) -> Held {
-        self.sockets.extend(other.sockets);
-        self.kept.extend(other.kept);
-        self.leftover.extend(other.leftover);
-        self
-    }
-
-    /// Whether a keeper has given what has that name, and not the manager of a socket.
-    pub(crate) fn has_its_form(name: &str) -> bool {
-        name.starts_with(STREAMS) || name.starts_with(KEPT)
-    }
-
-    /// Told apart by their names.
-    pub(crate) fn sort(given: impl IntoIterator<Item = (String, OwnedFd)>) -> Held {
-        let mut held = Held::default();
-        for (name, descriptor) in given {
-            if name.starts_with(STREAMS) {
-                held.leftover.push((name, descriptor));
-            } else if let Some(name) = name.strip_prefix(KEPT) {
-                held.kept.insert(name.into(), descriptor);
-            } else {
-                held.sockets.push((name, descriptor));
-            }
-        }
-        held
-    }
 }
 
 impl Keeper {
@@ -752,101 +716,6 @@ impl Inner {
 impl fmt::Debug for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keeper").field("is_active", &self.is_active()).finish_non_exhaustive()
-    }
-}
-
-/// What the process before this one has left, which was killed or has crashed: from
-/// [`Restarter::survivors`](crate::Restarter::survivors).
-///
-/// What is not taken from here is closed, and kept no more once the service is this process's. Until
-/// then all of it is still held: if this process is killed too, the next one finds the same.
-#[derive(Debug)]
-pub struct Survivors {
-    keeper: Keeper,
-    exit: Exit,
-    strikes: u32,
-    streams: Vec<OwnedFd>,
-}
-
-impl Survivors {
-    /// How the process before has ended. A guard tells it; under systemd it is [`Exit::Unknown`].
-    pub fn cause(&self) -> Exit {
-        self.exit
-    }
-
-    /// How many ends count as strikes now, the last one included; 0 under systemd.
-    pub fn strikes(&self) -> u32 {
-        self.strikes
-    }
-
-    /// What was kept under that name: as [`Keeper::take`].
-    pub fn take(&self, name: &str) -> Option<OwnedFd> {
-        self.keeper.take(name)
-    }
-
-    /// How many connections [`streams`](Survivors::streams) still returns.
-    pub fn len(&self) -> usize {
-        self.streams.len()
-    }
-
-    /// Whether it returns no more.
-    pub fn is_empty(&self) -> bool {
-        self.streams.is_empty()
-    }
-
-    /// The connections that were kept and were not over when
-    /// [`Restarter::survivors`](crate::Restarter::survivors) was called, the oldest first. Each is
-    /// kept on from the moment at which it is returned: what the program does not go on with, it
-    /// [forgets](Keeper::forget_stream).
-    pub fn streams(&mut self) -> impl Iterator<Item = Survivor> + use<'_> {
-        let keeper = &self.keeper;
-        self.streams.drain(..).map(move |descriptor| {
-            if let Err(error) = keeper.keep_stream(&descriptor) {
-                log::warn!(target: "pollflip", "a connection that was kept is kept no more: {error}");
-            }
-            Survivor { descriptor }
-        })
-    }
-
-    /// Says to the guard that the last end is no strike: the program has found what the process died
-    /// of, and goes on without that. systemd does not know this.
-    pub fn absolve(&self) {
-        self.keeper.absolve();
-    }
-}
-
-/// A connection that has outlived its process.
-#[derive(Debug)]
-pub struct Survivor {
-    descriptor: OwnedFd,
-}
-
-impl Survivor {
-    /// How far it was read and written; `None`: it is no TCP connection.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Position::of`].
-    pub fn position(&self) -> io::Result<Option<Position>> {
-        Position::of(&self.descriptor)
-    }
-}
-
-impl AsFd for Survivor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
-    }
-}
-
-impl From<Survivor> for OwnedFd {
-    fn from(survivor: Survivor) -> OwnedFd {
-        survivor.descriptor
-    }
-}
-
-impl From<Survivor> for TcpStream {
-    fn from(survivor: Survivor) -> TcpStream {
-        survivor.descriptor.into()
     }
 }
 
