@@ -118,6 +118,22 @@ fn promise_14_the_kernel_decides_as_owner_does_for_both_at_once() {
 }
 
 #[test]
+fn the_last_byte_of_the_longest_datagram_can_be_the_mark() {
+    let group = group("127.0.0.1:0").expect("an address");
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a client");
+    let to = group[0].local_addr().expect("an address");
+    let layout = layout(Mark::byte(65_506, 0x0f)).expect("a mark");
+    attach(&group[0], &program(layout, Steering { live: 1 << 5, serving: 3 })).expect("a program");
+    let mut datagram = vec![0; 65_507];
+    datagram[65_506] = layout.mark(5);
+    for (length, expected) in [(65_507, 5), (65_506, 3), (0, 3)] {
+        client.send_to(&datagram[..length], to).expect("room");
+        let got = group.iter().position(|socket| socket.recv(&mut [0; 65_536]).is_ok_and(|got| got == length));
+        assert_eq!(got, Some(expected), "of {length} bytes");
+    }
+}
+
+#[test]
 fn a_datagram_that_is_cut_short_anywhere_goes_to_the_one_that_serves_or_its_owner() {
     let group = group("127.0.0.1:0").expect("an address");
     let client = UdpSocket::bind("127.0.0.1:0").expect("a client");

@@ -9,7 +9,9 @@ trials!(
     promise_14_a_connected_member_fails_the_restart_and_not_the_service,
     a_sandbox_that_forbids_it_at_the_first_start_is_named,
     promise_14_a_sandbox_that_forbids_it_to_the_successor_fails_the_attempt,
-    promise_14_a_sandbox_that_forbids_it_at_the_grant_fails_the_attempt,
+    promise_14_a_sandbox_that_is_handed_down_fails_the_attempt,
+    promise_14_a_sandbox_that_forbids_it_at_the_grant_alone_fails_the_attempt,
+    a_kernel_that_takes_the_program_and_does_nothing_is_named,
     another_mark_than_the_predecessor_s_is_refused_before_ready,
     a_mark_that_makes_no_sense_is_an_error,
     a_restart_is_refused_while_each_socket_has_a_reader,
@@ -69,13 +71,40 @@ fn promise_14_a_sandbox_that_forbids_it_to_the_successor_fails_the_attempt() {
     assert_eq!(peer.begins().pid, new.own);
 }
 
-fn promise_14_a_sandbox_that_forbids_it_at_the_grant_fails_the_attempt() {
+fn promise_14_a_sandbox_that_is_handed_down_fails_the_attempt() {
     let service = Setup::new().plan("deny=serving").start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
-    // The filter is handed down: of the successor it is what forbids it, which that finds out first.
+    // Of the successor it is what forbids it too, which that finds out first.
     let why = service.fail_to_restart();
     assert!(why.contains("SO_ATTACH_REUSEPORT_CBPF"), "{why}");
+    goes_on(&service, &mut peer, flow);
+}
+
+fn promise_14_a_sandbox_that_forbids_it_at_the_grant_alone_fails_the_attempt() {
+    let service = Setup::new().plan("deny=granting").start();
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    for attempt in 1..=2 {
+        let why = service.fail_to_restart();
+        assert!(why.contains("new UDP flows could not be given") && why.contains("(os error 1)") && why.contains("option 51"), "{why}");
+        // The successor had all it needs.
+        service.hub.nth(attempt).says("claimed");
+        goes_on(&service, &mut peer, flow);
+    }
+    assert!(service.first().said("event Failed").iter().all(|failed| failed.starts_with("Steering")));
+}
+
+fn a_kernel_that_takes_the_program_and_does_nothing_is_named() {
+    let told = "this kernel takes a program for SO_REUSEPORT and does nothing with it";
+    let error = Setup::new().set("deny", "ignored").launch().first().says("error socket");
+    assert!(error.contains(told), "{error}");
+    let service = Setup::new().start();
+    let mut peer = Peer::new(address(&service));
+    let flow = peer.begins();
+    service.plan_next("deny=ignored");
+    let why = service.fail_to_restart();
+    assert!(why.contains(told), "{why}");
     goes_on(&service, &mut peer, flow);
 }
 
@@ -83,7 +112,14 @@ fn another_mark_than_the_predecessor_s_is_refused_before_ready() {
     let service = Setup::new().start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
-    for (other, told) in [("bits=15", "bits 0x0f of byte 0"), ("generations=4", "4 generations")] {
+    // Another place, a group that is smaller than it was, one that is larger, and another kind.
+    for (other, told) in [
+        ("bits=15", "bits 0x0f of byte 0"),
+        ("offset=1", "bits 0xf0 of byte 1"),
+        ("generations=4", "4 generations"),
+        ("generations=15", "15 generations"),
+        ("quic=9", "connection IDs of 9 bytes"),
+    ] {
         service.plan_next(other);
         let why = service.fail_to_restart();
         assert!(why.contains("each release has to use the same mark") && why.contains(told), "{why}");
@@ -92,8 +128,16 @@ fn another_mark_than_the_predecessor_s_is_refused_before_ready() {
 }
 
 fn a_mark_that_makes_no_sense_is_an_error() {
-    for (wrong, told) in [("5", "side by side"), ("16", "take more bits")] {
-        let error = Setup::new().set("bits", wrong).launch().first().says("error socket");
+    for (wrong, told) in [
+        (&[("bits", "5")][..], "side by side"),
+        (&[("bits", "16")], "take more bits"),
+        (&[("offset", "65507")], "out of range"),
+        (&[("quic", "21")], "2 to 20 bytes"),
+        (&[("generations", "33"), ("bits", "255")], "2 to 32 generations, and 33"),
+        (&[("generations", "4"), ("bits", "3")], "2 to 3 generations, and 4"),
+    ] {
+        let setup = wrong.iter().fold(Setup::new(), |setup, (key, value)| setup.set(key, value));
+        let error = setup.launch().first().says("error socket");
         assert!(error.contains(told), "{error}");
     }
 }

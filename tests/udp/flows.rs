@@ -9,7 +9,7 @@ use crate::harness::{Service, Setup};
 use crate::hub::{Process, wait_for, wait_until};
 use crate::peer::Peer;
 use crate::procfs;
-use crate::protocol::{BEGIN, DATA, END, UNKNOWN};
+use crate::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
 
 trials!(
     promise_14_a_flow_stays_with_its_generation_over_twenty_restarts,
@@ -21,8 +21,9 @@ trials!(
     promise_14_an_old_process_does_not_read_what_is_a_later_one_s,
     a_release_without_groups_gets_its_slot_and_passes_the_group_on,
     the_plain_socket_of_a_predecessor_becomes_the_first_of_a_group,
-    an_empty_datagram_and_the_longest_one_go_to_the_one_that_serves,
-    descriptors_are_as_many_as_slots_after_a_hundred_restarts,
+    promise_14_a_drainer_and_the_serving_one_killed_at_once_leave_the_flows_of_the_other_drainer,
+    an_empty_datagram_goes_to_the_one_that_serves_and_the_longest_one_to_whom_it_names,
+    descriptors_are_as_many_as_slots_after_many_restarts,
 );
 
 pub fn address(service: &Service) -> SocketAddr {
@@ -204,19 +205,58 @@ fn the_plain_socket_of_a_predecessor_becomes_the_first_of_a_group() {
     }
 }
 
-fn an_empty_datagram_and_the_longest_one_go_to_the_one_that_serves() {
-    let (service, peer, _, new) = two_generations(Setup::new());
+fn an_empty_datagram_goes_to_the_one_that_serves_and_the_longest_one_to_whom_it_names() {
+    let (service, peer, flow, new) = two_generations(Setup::new());
     peer.socket.send(&[]).expect("room");
     new.says("datagram of 0 bytes");
-    // It is no datagram of the protocol that is cut short, and bears nobody's mark.
-    let mut longest = vec![0; 65_507];
-    longest[0] = 0xff;
-    peer.socket.send(&longest).expect("room");
-    wait_until("an answer", || service.hub.story().contains("65507") || peer.hears_within(std::time::Duration::from_millis(20)).is_none());
+    let longest = |mark, kind, flow| {
+        let mut bytes = vec![0xff; 65_507];
+        let head = Datagram { mark, kind, flow, number: 1, pid: 0 }.encode();
+        bytes[..head.len()].copy_from_slice(&head);
+        peer.socket.send(&bytes).expect("room");
+        let answer = peer.hears();
+        (answer.pid, answer.kind)
+    };
+    assert_eq!(longest(0, BEGIN, 700), (new.own, BEGIN));
+    assert_eq!(longest(flow.mark, DATA, flow.number), (flow.pid, DATA));
+    // A mark that nobody has.
+    assert_eq!(longest(0xf0, DATA, 701), (new.own, UNKNOWN));
     assert!(service.first().said("datagram").is_empty());
 }
 
-fn descriptors_are_as_many_as_slots_after_a_hundred_restarts() {
+fn promise_14_a_drainer_and_the_serving_one_killed_at_once_leave_the_flows_of_the_other_drainer() {
+    let (service, mut peer, flow, drains) = two_generations(Setup::new());
+    let gone = peer.begins();
+    let serving = service.restart();
+    serving.says("serving");
+    let lost = peer.begins();
+    assert_eq!((gone.pid, lost.pid), (drains.own, serving.own));
+    for killed in [&drains, &serving] {
+        killed.signal(Signal::SIGKILL);
+    }
+    // What nobody reads any more is nobody else's.
+    for _ in 0..50 {
+        peer.send(gone.mark, DATA, gone.number);
+        peer.send(lost.mark, DATA, lost.number);
+        peer.send(0, BEGIN, 999);
+        peer.stays(flow);
+    }
+    drains.ends();
+    serving.ends();
+    peer.stays(flow);
+    assert!(service.first().said("orphan").is_empty());
+    // The address is in use as long as the last flow lasts, and then is not.
+    let at = address(&service).to_string();
+    let early = Setup::new().set("address", &at).launch().first().says("error socket");
+    assert!(early.contains("cannot bind") && early.contains(&format!("process {} has", service.first().pid)), "{early}");
+    peer.send(flow.mark, END, flow.number);
+    assert_eq!(peer.hears().kind, END);
+    service.first().ends();
+    let again = Setup::new().set("address", &at).start();
+    assert_eq!(Peer::new(address(&again)).begins().pid, again.first().own);
+}
+
+fn descriptors_are_as_many_as_slots_after_many_restarts() {
     let service = Setup::new().start();
     let sockets = |process: &Process| {
         let all = procfs::descriptors(process.pid).into_iter();
@@ -229,7 +269,9 @@ fn descriptors_are_as_many_as_slots_after_a_hundred_restarts() {
     first.says("event Committed");
     service.first().ends();
     let before = sockets(&first);
-    for _ in 0..100 {
+    // The long form: a thousand.
+    let restarts = std::env::var("POLLFLIP_RESTARTS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
+    for _ in 0..restarts {
         service.restart();
     }
     let last = service.hub.nth(service.hub.pids().len() - 1);

@@ -1,8 +1,9 @@
 //! A server of UDP flows: it echoes what belongs to a flow that it knows, and says of all else that it knows no such flow. Whether it was
 //! orphaned is told by the hub.
 //!
-//! Settings, lines of `key=value`: `address`, `bits`, `generations`, `kind` (`group` or `plain`), `probation_ms`, `uid`, `deny` (at `born`,
-//! `claimed` or `serving`: no program for the group any more), `linger`.
+//! Settings, lines of `key=value`: `address`, `bits` of byte `offset` or `quic` (the length of connection IDs), `generations`, `kind` (`group`
+//! or `plain`), `probation_ms`, `uid`, `linger`, `keep`, `hold` (at `born` or `claimed`: waits there until it is told to go on), and `deny`: from when on no program is taken for a group. At `born` and `serving` no process
+//! from this one on can have one, at `granting` this one alone cannot, and with `ignored` the kernel says yes from the start and does nothing.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -18,7 +19,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{SockaddrStorage, connect, getsockname};
 use pollflip::{Event, Mark, Owner, RestartConfig, Restarter, UdpGroup};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, apply_filter_all_threads,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
+    apply_filter_all_threads,
 };
 
 use crate::procfs;
@@ -79,26 +81,40 @@ impl Settings {
     }
 
     fn mark(&self) -> Mark {
-        let mark = Mark::byte(0, self.number("bits").unwrap_or(0xf0) as u8);
+        let mark = match self.number("quic") {
+            Some(length) => Mark::quic(length as u8),
+            None => Mark::byte(self.number("offset").unwrap_or(0) as u16, self.number("bits").unwrap_or(0xf0) as u8),
+        };
         self.number("generations").map_or(mark, |generations| mark.generations(generations as u8))
     }
 
+    fn hold_at(&self, step: &str) {
+        if self.get("hold") == Some(step) {
+            report::wait_for_go();
+        }
+    }
+
     fn deny_at(&self, step: &str) {
-        if self.get("deny") == Some(step) {
-            deny();
+        let is_meant = |word: &str| self.get("deny") == Some(word);
+        match step {
+            "born" if is_meant("born") => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
+            "born" if is_meant("ignored") => apply_filter_all_threads(&filter(0)).expect("a filter for all threads"),
+            "serving" if is_meant("serving") => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
+            // The restart thread has none, and so no successor.
+            "serving" if is_meant("granting") => apply_filter(&filter(libc::EPERM)).expect("a filter for this thread"),
+            _ => {}
         }
     }
 }
 
-/// From now on the kernel takes no program for sockets that share an address.
-fn deny() {
+/// With it the kernel answers so to a program for sockets that share an address, and does not look at it.
+fn filter(errno: i32) -> BpfProgram {
     let is = |argument, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).expect("a condition");
     let rule = SeccompRule::new(vec![is(1, libc::SOL_SOCKET as u64), is(2, libc::SO_ATTACH_REUSEPORT_CBPF as u64)]).expect("a rule");
     let machine = std::env::consts::ARCH.try_into().expect("a machine that has filters");
     let rules = [(libc::SYS_setsockopt, vec![rule])].into_iter().collect();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), machine).expect("a filter");
-    let program: BpfProgram = filter.try_into().expect("a program");
-    apply_filter_all_threads(&program).expect("a filter for all threads");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), machine).expect("a filter");
+    filter.try_into().expect("a program")
 }
 
 /// What the program has of the address.
@@ -128,8 +144,10 @@ impl Service {
             }
             nix::unistd::setresuid(uid, uid, uid).expect("another user");
         }
+        settings.hold_at("born");
         settings.deny_at("born");
         let mut config = RestartConfig::new().coordination_socket(directory.join(COORDINATION)).ready_timeout(Duration::from_secs(120));
+        config = config.keep(settings.get("keep").is_some());
         if let Some(probation) = settings.number("probation_ms") {
             config = config.probation(Duration::from_millis(probation));
         }
@@ -143,8 +161,8 @@ impl Service {
             let socket = group.socket().map_err(text)?;
             (Flows::Group(group), socket)
         };
-        settings.deny_at("claimed");
         say("claimed");
+        settings.hold_at("claimed");
         restarter.ready().map_err(|error| format!("ready {error}"))?;
         settings.deny_at("serving");
         let at = socket.local_addr().map_err(|error| error.to_string())?;
@@ -255,6 +273,7 @@ impl Service {
                 }
                 "stops".into()
             }
+            "remove" => self.restarter.as_mut().is_some_and(|restarter| restarter.sockets().remove("flows")).to_string(),
             "connect" => connect_another(&self.socket).map_or_else(|error| error.to_string(), |()| "connected".into()),
             _ => format!("no such command: {command}"),
         }

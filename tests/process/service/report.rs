@@ -66,7 +66,12 @@ pub fn event(event: &Event) -> String {
     let name = text.split(['(', ' ']).next().unwrap_or_default().to_owned();
     match event {
         Event::Restarting | Event::Granted | Event::Committed | Event::PredecessorGone => say(&format!("event {name}")),
-        Event::Spawned(pid) | Event::HandedOff(pid) | Event::Completed(pid) | Event::SuccessorGone(pid) | Event::GivenUp(pid) => {
+        Event::Spawned(pid)
+        | Event::HandedOff(pid)
+        | Event::Completed(pid)
+        | Event::SuccessorGone(pid)
+        | Event::GivenUp(pid)
+        | Event::GenerationEnded(pid) => {
             say(&format!("event {name} {pid}"));
         }
         Event::Progress(text) => say(&format!("event {name} {text}")),
