@@ -40,6 +40,10 @@ use start::start;
 /// child before it is left to the loop.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
+/// A successor that takes longer than this becomes the first that the kernel ends when memory is
+/// short. A shorter restart does not pay for it.
+const SOON: Duration = Duration::from_millis(5);
+
 /// The restart thread.
 #[derive(Debug)]
 pub(crate) struct Exec {
@@ -72,9 +76,9 @@ pub(crate) struct Job {
 }
 
 /// A successor that was started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Started {
-    pub(crate) process: Process,
+    pub(crate) process: Arc<Process>,
     pub(crate) memory: Memory,
 }
 
@@ -83,6 +87,7 @@ enum Order {
     Spawn(Job),
     Kill(Condemned),
     Reap(Arc<Process>),
+    PutFirst(Started),
 }
 
 #[derive(Debug)]
@@ -102,6 +107,8 @@ struct Desk {
     /// The successor's end of the lifeline, while that one is being started.
     starting: Option<Arc<OwnedFd>>,
     done: VecDeque<(Attempt, Result<Started, ChildSpawnError>)>,
+    /// The successor that was started last, and when the kernel is to end it first.
+    last: Option<(Instant, Started)>,
     ended: bool,
     /// Given up, and cannot be reaped yet: a debugger has them, or they do not die. The loop reaps them when they can be.
     held: Vec<Arc<Process>>,
@@ -157,6 +164,7 @@ impl Exec {
         desk.abandoned = desk.abandoned.max(attempt.0);
         let starting = desk.starting.take();
         let late = mem::take(&mut desk.done);
+        desk.last = None;
         drop(desk);
         self.shared.changed.notify_all();
         if let Some(lifeline) = starting {
@@ -168,8 +176,7 @@ impl Exec {
     }
 
     /// Has a child killed and reaped that nobody wants.
-    pub(crate) fn discard(&self, process: Process) {
-        let process = Arc::new(process);
+    pub(crate) fn discard(&self, process: Arc<Process>) {
         let is_killed = process.kill();
         // If the thread is gone it is reaped here, which takes a killed process a moment.
         if let Err(Order::Reap(process)) = self.order(Order::Reap(process)) {
@@ -302,6 +309,9 @@ impl Shared {
             if desk.alarm.take_if(|at| now >= *at).is_some() {
                 self.wake_loop();
             }
+            if let Some((_, started)) = desk.last.take_if(|(at, _)| now >= *at) {
+                return Some(Order::PutFirst(started));
+            }
             if let Some((_, waker)) = desk.sleeper.take_if(|(at, _)| now >= *at) {
                 desk.waking = true;
                 drop(desk);
@@ -311,7 +321,8 @@ impl Shared {
                 desk.waking = false;
                 continue;
             }
-            let next = desk.alarm.into_iter().chain(desk.sleeper.as_ref().map(|(at, _)| *at)).min();
+            let (last, sleeper) = (desk.last.as_ref().map(|(at, _)| *at), desk.sleeper.as_ref().map(|(at, _)| *at));
+            let next = [desk.alarm, last, sleeper].into_iter().flatten().min();
             // Woken early or late, what matters is what is there then.
             desk = match next {
                 Some(at) => match self.changed.wait_timeout(desk, at.saturating_duration_since(now)) {
@@ -340,7 +351,11 @@ impl Work {
                 None
             }
             Order::Reap(process) => Some(process),
-            Order::Spawn(job) => self.spawn(job).map(Arc::new),
+            Order::PutFirst(Started { process, memory }) => {
+                memory.put_first(&process, self.counter.as_ref());
+                None
+            }
+            Order::Spawn(job) => self.spawn(job),
         };
         if let Some(process) = late {
             self.reap(process);
@@ -361,7 +376,7 @@ impl Work {
     }
 
     /// Returns what comes too late.
-    fn spawn(&self, job: Job) -> Option<Process> {
+    fn spawn(&self, job: Job) -> Option<Arc<Process>> {
         {
             let mut desk = self.shared.desk();
             if desk.abandoned >= job.attempt.0 {
@@ -379,23 +394,31 @@ impl Work {
         // The lowest number that was free: there are not many more descriptors than that.
         let descriptors = job.lifeline.as_raw_fd();
         let result = start(&self.launch, &mask, job, &self.shared, self.counter.as_ref());
-        let mut late = None;
         let mut desk = self.shared.desk();
         let theirs = desk.starting.take();
         if desk.abandoned >= attempt.0 {
-            late = result.ok().map(|started| started.process);
-        } else {
-            desk.done.push_back((attempt, result));
+            return result.ok().map(|(process, _)| Arc::new(process));
         }
+        let (result, fate) = match result {
+            Ok((process, fate)) => {
+                let started = Started { process: Arc::new(process), memory: Memory::default() };
+                desk.last = Some((Instant::now() + SOON, started.clone()));
+                (Ok(started), Some(fate))
+            }
+            Err(error) => (Err(error), None),
+        };
+        desk.done.push_back((attempt, result));
         drop(desk);
         // The loop need not wait at the desk while the kernel closes that.
         drop(theirs);
-        if late.is_none() {
-            self.shared.wake_loop();
-            // What is handed over may be held twice while it waits for the successor, which takes a while to ask for it.
-            sys::enlarge_descriptor_table(descriptors.saturating_mul(2));
+        self.shared.wake_loop();
+        // The loop does not wait for what follows, nor does the successor.
+        if let Some(fate) = fate {
+            fate.warn_of_growth(&self.launch);
         }
-        late
+        // What is handed over may be held twice while it waits for the successor, which takes a while to ask for it.
+        sys::enlarge_descriptor_table(descriptors.saturating_mul(2));
+        None
     }
 }
 
@@ -410,7 +433,7 @@ impl Drop for Work {
             };
             drop(desk);
             match order {
-                Order::Spawn(_) => {}
+                Order::Spawn(_) | Order::PutFirst(_) => {}
                 // What nobody wants is to be killed and reaped even if nothing more is started.
                 order @ (Order::Kill(_) | Order::Reap(_)) => self.carry_out(order),
             }

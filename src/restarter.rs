@@ -476,7 +476,7 @@ impl Restarter {
         status.impossible = impossible.map(|refusal| refusal.to_string());
         status.last_failure = self.succession.last_failure();
         status.outcomes = self.succession.outcomes();
-        status.notes = [self.ancestry.problem(), self.succession.problem()].into_iter().flatten().map(String::from).collect();
+        status.notes = self.ancestry.problem().map(String::from).into_iter().chain(self.succession.problem()).collect();
         status.notes.extend(self.keeper.note());
         status
     }

@@ -224,8 +224,12 @@ pub(crate) fn threads_with(_process: &Process, _capabilities: u64) -> io::Result
 pub(crate) struct OomScore(Infallible);
 
 impl OomScore {
-    pub(crate) fn raise(_process: &Process) -> io::Result<Option<OomScore>> {
+    pub(crate) fn open(_process: &Process) -> io::Result<Option<OomScore>> {
         Err(unsupported())
+    }
+
+    pub(crate) fn raised(self) -> io::Result<OomScore> {
+        match self.0 {}
     }
 
     pub(crate) fn restore(&self) -> io::Result<()> {

@@ -71,7 +71,7 @@ fn unsupported() -> io::Error {
 }
 
 /// The calls that a restart needs are not looked at one by one: [`CAN_RESTART`] says it of all.
-pub(crate) fn missing_call() -> Option<(&'static str, i32)> {
+pub(crate) fn missing_call(_has_lifeline: bool) -> Option<(&'static str, i32)> {
     None
 }
 

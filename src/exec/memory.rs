@@ -4,14 +4,23 @@
 //! Knows: what was changed in the successor, and what its control group has counted. Does not know:
 //! when the restart is final.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use nix::libc;
 
 use crate::error::Exit;
 use crate::sys::{OomKills, OomScore, Process};
+use crate::wire::KillCounter;
 
-/// What a successor was given for as long as its restart is not final.
+/// What a successor is given for as long as its restart is not final. The restart thread does that
+/// while the loop already works with the successor, and the loop undoes it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory(Arc<Mutex<Standing>>);
+
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
+struct Standing {
+    /// The restart is final: nothing is changed any more.
+    settled: bool,
     raised: Option<OomScore>,
     kills: Option<OomKills>,
     /// Why the kernel may end the process that serves before the successor.
@@ -19,10 +28,23 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Makes the successor the one that the kernel ends first.
-    pub(super) fn of(process: &Process, kills: Option<OomKills>) -> Memory {
-        match OomScore::raise(process) {
-            Ok(raised) => Memory { raised, kills, problem: None },
+    /// Makes the successor the one that the kernel ends first, unless the restart is final already.
+    pub(super) fn put_first(&self, process: &Process, counter: Option<&KillCounter>) {
+        if self.standing().settled {
+            return;
+        }
+        let kills = OomKills::since_now(counter);
+        // Outside of the lock: of a process that changes its user, the file is waited for.
+        let opened = OomScore::open(process);
+        let mut standing = self.standing();
+        standing.kills = kills;
+        if standing.settled {
+            // Meanwhile.
+            return;
+        }
+        let raised = opened.and_then(|score| score.map(OomScore::raised).transpose());
+        match raised {
+            Ok(raised) => standing.raised = raised,
             Err(error) => {
                 let pid = process.pid();
                 let problem = format!(
@@ -30,15 +52,17 @@ impl Memory {
                      the successor (process {pid}) cannot be raised: {error}"
                 );
                 log::warn!(target: "pollflip", "{problem}");
-                Memory { raised: None, kills, problem: Some(problem) }
+                standing.problem = Some(problem);
             }
         }
     }
 
     /// The restart is final: the successor stands where this process stood.
-    pub(crate) fn settle(&mut self, pid: u32) {
-        self.problem = None;
-        if let Some(Err(error)) = self.raised.take().map(|raised| raised.restore()) {
+    pub(crate) fn settle(&self, pid: u32) {
+        let mut standing = self.standing();
+        standing.settled = true;
+        standing.problem = None;
+        if let Some(Err(error)) = standing.raised.take().map(|raised| raised.restore()) {
             log::warn!(
                 target: "pollflip",
                 "the oom_score_adj of the successor (process {pid}) is 1000 and cannot be set back by this process: {error}; the successor \
@@ -48,13 +72,17 @@ impl Memory {
     }
 
     /// What an operator has to know.
-    pub(crate) fn problem(&self) -> Option<&str> {
-        self.problem.as_deref()
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.standing().problem.clone()
     }
 
     /// What an end means that this process has not brought about.
     pub(crate) fn explain(&self, exit: Exit) -> Exit {
-        let is_it = exit == Exit::Signal(libc::SIGKILL) && self.kills.as_ref().is_some_and(OomKills::has_risen);
+        let is_it = exit == Exit::Signal(libc::SIGKILL) && self.standing().kills.as_ref().is_some_and(OomKills::has_risen);
         if is_it { Exit::OutOfMemory } else { exit }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,13 +12,12 @@ use nix::sys::signal::SigSet;
 use crate::config::{Launch, Program, variable};
 use crate::error::{ChildSpawnError, Error, Refusal};
 use crate::machine::Attempt;
-use crate::sys::{self, OomKills, Process, Spawn};
+use crate::sys::{self, Process, Spawn};
 use crate::systemd;
 use crate::wire::{BIRTH_VARIABLE, Birth, KillCounter, LIFELINE_VARIABLE, Place};
 
 use super::descriptors::Fate;
-use super::memory::Memory;
-use super::{Job, Shared, Started, diagnosis};
+use super::{Job, Shared, diagnosis};
 
 /// How long a program that is being written is waited for.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
@@ -32,7 +31,7 @@ pub(super) fn start(
     job: Job,
     shared: &Shared,
     counter: Option<&KillCounter>,
-) -> Result<Started, ChildSpawnError> {
+) -> Result<(Process, Fate), ChildSpawnError> {
     // Such a request has been refused before it comes here.
     let nothing = |refusal: &Refusal| ChildSpawnError::new(Path::new(""), io::Error::other(refusal.to_string()), None);
     let program = launch.program.as_ref().map_err(nothing)?;
@@ -66,12 +65,7 @@ pub(super) fn start(
             Err(error) => return Err(failed(error)),
         }
     };
-    let process = hold(pid, program)?;
-    // After the start, which then does not wait for it, and before the successor is the first that
-    // the kernel ends.
-    let memory = Memory::of(&process, OomKills::since_now(counter));
-    fate.warn_of_growth(launch);
-    Ok(Started { process, memory })
+    Ok((hold(pid, program)?, fate))
 }
 
 /// The child of that number, held so that it cannot be confused with a later one; or killed, and why.

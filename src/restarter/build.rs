@@ -116,7 +116,7 @@ impl RestartConfig {
         {
             forget_pending(signal);
         }
-        let missing = sys::missing_call().map(|(call, errno)| Refusal::MissingCall { call, errno });
+        let missing = sys::missing_call(link.is_some()).map(|(call, errno)| Refusal::MissingCall { call, errno });
         let unsupported = (!sys::CAN_RESTART).then_some(Refusal::Unsupported);
         let unstartable = unsupported.or(launch.program.as_ref().err().copied()).or(missing);
         let world = World::look(link.is_none(), self.trusts_parent);

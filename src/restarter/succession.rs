@@ -87,7 +87,7 @@ impl Succession {
                 Some(current) => match result.and_then(|started| watched(started, current, reactor, &self.exec, &self.program)) {
                     Ok(Started { process, memory }) => {
                         inputs.push(Input::Spawned(attempt, process.pid()));
-                        current.process = Some(Arc::new(process));
+                        current.process = Some(process);
                         current.memory = memory;
                     }
                     Err(error) => {
@@ -255,7 +255,7 @@ impl Succession {
     }
 
     /// What an operator has to know of the successor.
-    pub(super) fn problem(&self) -> Option<&str> {
+    pub(super) fn problem(&self) -> Option<String> {
         self.current.as_ref()?.memory.problem()
     }
 

@@ -29,14 +29,14 @@ pub(crate) struct OomScore {
 }
 
 impl OomScore {
-    /// Makes the process the first that the kernel ends when memory is short. `None`: it is
-    /// already.
+    /// That of a process that is not yet the first that the kernel ends when memory is short.
+    /// `None`: it is.
     ///
     /// # Errors
     ///
     /// `/proc` is not there or another namespace's; the process is another user's, or may not be
     /// looked into.
-    pub(crate) fn raise(process: &Process) -> io::Result<Option<OomScore>> {
+    pub(crate) fn open(process: &Process) -> io::Result<Option<OomScore>> {
         if simulation::is_simulated() {
             return Ok(None);
         }
@@ -50,10 +50,15 @@ impl OomScore {
         if process.has_ended() || score.before >= FIRST {
             return Ok(None);
         }
+        Ok(Some(score))
+    }
+
+    /// Makes the process the first that the kernel ends.
+    pub(crate) fn raised(self) -> io::Result<OomScore> {
         // With the capability this would also be the lowest value that a thread without it may set
         // later.
-        rights::without_capability(CAP_SYS_RESOURCE, || score.file.write_all_at(format!("{FIRST}\n").as_bytes(), 0))?;
-        Ok(Some(score))
+        rights::without_capability(CAP_SYS_RESOURCE, || self.file.write_all_at(format!("{FIRST}\n").as_bytes(), 0))?;
+        Ok(self)
     }
 
     /// The value from before, unless it was changed meanwhile. That the process has ended is no
