@@ -167,8 +167,9 @@ pub enum Recovered<S: AsFd> {
     Mismatched(S),
     /// The connection was reset or has ended meanwhile. Its account was closed.
     Over(S),
-    /// The [judgement](Ledger::judge) is that the service goes on without it. The connection was shut
-    /// down, and its account closed.
+    /// The [judgement](Ledger::judge), be it of a process that was killed before it came to this
+    /// connection, is that the service goes on without it. The connection was shut down, and its
+    /// account closed.
     Dropped(S),
     /// It has no account, and nothing was read from it or written to it: it was accepted just before
     /// the end. [`begin`](Ledger::begin) it.
@@ -288,15 +289,17 @@ impl Ledger {
         let position = position(&connection)?;
         let cookie = cookie(&connection)?;
         let Some(account) = self.book.take(cookie)? else {
-            let is_untouched = position.read == 0 && position.written == 0 && !position.is_over;
+            // One that was shut down here has been in use, though nothing was read from it.
+            let is_untouched = position.read == 0 && position.written == 0 && !position.is_over && !position.finished;
             return Ok(if is_untouched { Recovered::Untouched(connection) } else { Recovered::Unknown(connection) });
         };
         let close = |connection: S| {
-            self.book.free_account(account, cookie);
+            // First: a process that is killed here leaves an account, by which the next one knows it.
             shut_down(&connection);
+            self.book.free_account(account, cookie);
             connection
         };
-        if self.book.is_dropped(cookie) {
+        if self.book.words().is_condemned(account) {
             return Ok(Recovered::Dropped(close(connection)));
         }
         if position.is_over {
@@ -354,7 +357,8 @@ impl Ledger {
     /// same process returns the same.
     ///
     /// An end is from outside if it was status 0, or a signal that people send: HUP, INT, KILL,
-    /// QUIT, TERM, USR1, USR2. All others are the process's own doing.
+    /// QUIT, TERM, USR1, USR2. All others are the process's own doing, and so is a start that hung and
+    /// that the guard has killed.
     ///
     /// | end of the last process | in hand | this process goes on with |
     /// | --- | --- | --- |
@@ -392,26 +396,23 @@ impl Ledger {
         let mut poison = Poison::new(u32::try_from(strikes).unwrap_or(u32::MAX), Duration::from_nanos(last));
         let ruling = poison.judge(now(), doing, suspects, self.book.has_served_before());
         let last = u64::try_from(poison.last().as_nanos()).unwrap_or(u64::MAX);
-        words.remember([u64::from(poison.strikes()), last, 0, 0]);
+        let in_hand = accounts.iter().map(|account| words.cookie(*account)).collect();
         // Where it is not sure whose doing it was, only those who were in hand before are dropped.
         let is_sure = doing == Doing::Own;
-        let is_dropped = |account: &&usize| is_sure || words.blame(**account) > 0;
-        let dropped: Vec<_> = accounts.iter().filter(is_dropped).map(|account| words.cookie(*account)).collect();
-        let in_hand = accounts.iter().map(|account| words.cookie(*account)).collect();
-        match ruling.scope {
-            Scope::All => {}
-            Scope::NotSuspects => self.book.drop_some(dropped),
-            Scope::NotStreams | Scope::Listeners => {
-                // Those of this moment, and none that is begun from here on.
-                let all = (0..self.accounts()).map(|account| words.cookie(account)).filter(|cookie| *cookie != 0);
-                self.book.drop_some(all.collect());
+        let is_dropped = |account: &usize| match ruling.scope {
+            Scope::All => false,
+            Scope::NotSuspects => accounts.contains(account) && (is_sure || words.blame(*account) > 0),
+            // Those of this moment, and none that is begun from here on.
+            Scope::NotStreams | Scope::Listeners => words.cookie(*account) != 0,
+        };
+        // In the file, and before the marks go: this process may be killed before it has closed them.
+        (0..self.accounts()).filter(is_dropped).for_each(|account| words.condemn(account));
+        words.remember([u64::from(poison.strikes()), last, 0, 0]);
+        for account in &accounts {
+            if ruling.remember && !words.is_condemned(*account) {
+                words.set_blame(*account, words.blame(*account).saturating_add(1));
             }
-        }
-        for account in accounts {
-            if ruling.remember {
-                words.set_blame(account, words.blame(account).saturating_add(1));
-            }
-            words.mark(account, 0);
+            words.mark(*account, 0);
         }
         Judgement { scope: ruling.scope, in_hand, is_strike: ruling.is_strike, strikes: poison.strikes() }
     }

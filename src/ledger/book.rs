@@ -29,8 +29,6 @@ pub(super) struct Book {
     /// How many had opened it when this process was last seen to serve.
     served_as_of: AtomicU64,
     judgement: OnceLock<Judgement>,
-    /// The connections without which this process goes on.
-    dropped: OnceLock<BTreeSet<u64>>,
 }
 
 /// What is found quickly in this process, of what stands in the memory.
@@ -106,7 +104,6 @@ impl Book {
             has_served_before,
             served_as_of: AtomicU64::new(0),
             judgement: OnceLock::new(),
-            dropped: OnceLock::new(),
         }
     }
 
@@ -148,16 +145,6 @@ impl Book {
     /// Judges once.
     pub(super) fn judged(&self, judge: impl FnOnce() -> Judgement) -> &Judgement {
         self.judgement.get_or_init(judge)
-    }
-
-    pub(super) fn drop_some(&self, cookies: Vec<u64>) {
-        // There is one judgement.
-        let _ = self.dropped.set(cookies.into_iter().collect());
-    }
-
-    /// Whether this process goes on without that connection.
-    pub(super) fn is_dropped(&self, cookie: u64) -> bool {
-        self.dropped.get().is_some_and(|cookies| cookies.contains(&cookie))
     }
 
     /// How many accounts are free, as far as this process knows.

@@ -15,7 +15,8 @@
 //! 14               how many had opened it when a process was last seen to serve
 //! 64 …             a cookie for each account; 0: it is free
 //! then             a mark for each account: who has its connection in hand
-//! then             for each account: at how many ends it was in hand that may not have been its doing
+//! then             for each account: at how many ends it was in hand that may not have been its doing;
+//!                  or its cookie with each bit turned: the service goes on without it
 //! then             the accounts: a word that says which record counts, and two records
 //! ```
 //!
@@ -250,6 +251,16 @@ impl<'a> Words<'a> {
 
     pub(crate) fn blame(&self, account: usize) -> u64 {
         self.get(self.blame_at(account))
+    }
+
+    /// The service goes on without that connection, whichever process comes to it.
+    pub(crate) fn condemn(&self, account: usize) {
+        // No cookie is used again, so what is left in a free account is no word on the next one.
+        self.set(self.blame_at(account), !self.cookie(account));
+    }
+
+    pub(crate) fn is_condemned(&self, account: usize) -> bool {
+        self.cookie(account) != 0 && self.blame(account) == !self.cookie(account)
     }
 
     pub(crate) fn set_blame(&self, account: usize, blame: u64) {

@@ -434,6 +434,55 @@ fn who_was_in_hand_at_a_crash_is_dropped_and_nobody_else() {
     assert_eq!((judgement.scope, judgement.is_strike, goes_on[0]), (Scope::All, true, true), "the mark is gone");
 }
 
+/// A crash, a start that judges and is killed after each number of steps, and a start after that, which
+/// is told of the kill alone.
+#[test]
+fn who_is_to_be_dropped_is_dropped_by_the_next_process_if_the_one_that_judged_is_killed() {
+    let (mut steps, mut judged_and_killed) = (0, 0);
+    loop {
+        let kept = two();
+        ended_with(&kept, [false, true], true);
+        kill_after(Some(steps));
+        let second = kept[0].ledger();
+        let scope = second.judge(Exit::Signal(libc::SIGSEGV)).expect("a judgement").scope;
+        let left = kill_after(None).expect("a number");
+        assert_eq!(scope, Scope::NotSuspects);
+        kill_after(Some(left));
+        // The last step of a close.
+        let _ = second.recover(kept[1].connection());
+        let lives_on = kill_after(None).expect("a number") > 0;
+        let third = kept[0].ledger();
+        assert_eq!(third.judge(Exit::Signal(libc::SIGKILL)).expect("a judgement").scope, Scope::All);
+        let suspect = third.recover(kept[1].connection()).expect("an answer");
+        if left > 0 {
+            judged_and_killed += u32::from(!lives_on);
+            assert!(matches!(suspect, Recovered::Dropped(_) | Recovered::Over(_) | Recovered::Unknown(_)), "{steps} steps: {suspect:?}");
+        }
+        assert!(matches!(third.recover(kept[0].connection()), Ok(Recovered::Even(_))), "{steps} steps");
+        if lives_on {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(judged_and_killed >= 2, "{judged_and_killed} of {steps} kills came between");
+}
+
+/// The same for all connections, at the second strike.
+#[test]
+fn connections_that_are_to_be_dropped_stay_so_when_the_process_is_killed() {
+    let kept = two();
+    for _ in 0..2 {
+        ended_with(&kept, [false, false], true);
+        kept[0].ledger().judge(Exit::Signal(libc::SIGSEGV)).expect("a judgement");
+    }
+    let (judgement, goes_on) = judged(&kept, Exit::Signal(libc::SIGKILL));
+    assert_eq!((judgement.scope, judgement.strikes, goes_on), (Scope::All, 2, [false, false]));
+    let (_peer, connection) = connect();
+    let ledger = kept[0].ledger();
+    drop(ledger.begin(connection.try_clone().expect("a duplicate"), b"").expect("an account of before"));
+    assert!(matches!(kept[0].ledger().recover(connection), Ok(Recovered::Even(_))));
+}
+
 #[test]
 fn ends_from_outside_drop_nobody() {
     let kept = two();
