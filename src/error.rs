@@ -228,7 +228,7 @@ pub enum Failure {
         (Some(reason), _) => format!(": {reason}"),
         (None, Exit::Code(0)) => "; does that program call ready()?".into(),
         // A panic has its hint already.
-        (None, Exit::Code(101) | Exit::OutOfMemory | Exit::Unknown) => String::new(),
+        (None, Exit::Code(101) | Exit::OutOfMemory | Exit::NotReady | Exit::Unknown) => String::new(),
         (None, Exit::Signal(_)) => hint(*exit).into(),
         (None, Exit::Code(_)) => "; its standard error may say why".into(),
     })]
@@ -388,6 +388,9 @@ pub enum Exit {
     Signal(i32),
     /// It was killed by SIGKILL, and the kernel has ended a process of its control group for memory meanwhile.
     OutOfMemory,
+    /// The guard has killed it: it had not said in time that it was ready
+    /// ([`Guard::ready_timeout`](crate::guard::Guard::ready_timeout)).
+    NotReady,
     /// It is gone, and somebody else took the status: SIGCHLD is ignored, or the program waits for any child.
     Unknown,
 }
@@ -414,6 +417,7 @@ impl fmt::Display for Exit {
             Exit::OutOfMemory => {
                 write!(f, "was killed by the kernel because memory was short (SIGKILL, and oom_kill of its control group rose)")
             }
+            Exit::NotReady => write!(f, "was killed by the guard because it had not said in time that it was ready (SIGKILL, --ready)"),
             Exit::Unknown => write!(f, "ended (status unknown: somebody else reaped it)"),
         }
     }

@@ -286,7 +286,7 @@ impl Termination for Ended {
             Exit::Unknown if self.was_told => return ExitCode::SUCCESS,
             Exit::Unknown => return ExitCode::FAILURE,
             Exit::Signal(signal) => signal,
-            Exit::OutOfMemory => libc::SIGKILL,
+            Exit::OutOfMemory | Exit::NotReady => libc::SIGKILL,
         };
         if process::id() != 1 {
             sys::end_by(signal);

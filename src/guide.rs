@@ -203,9 +203,10 @@
 //! | the guard is told to end, or starts the service no more | the store is emptied at once |
 //! | descriptors that the guard was born with, from number 3 on | only a start with an empty store gets them, besides the sockets of a manager |
 //!
-//! A start after an end also gets `POLLFLIP_LAST_END` (`exit:3`, `signal:11`, `memory`, `unknown`)
-//! and `POLLFLIP_STRIKES`, the number of strikes. A service that has found out what the one before
-//! died of, and goes on without that, sends `X_POLLFLIP_ABSOLVED=1`: the last end is no strike then.
+//! A start after an end also gets `POLLFLIP_LAST_END` (`exit:3`, `signal:11`, `memory`, `unknown`, or
+//! `not-ready` for one that the guard has killed at the limit of `--ready`) and `POLLFLIP_STRIKES`, the
+//! number of strikes. A service that has found out what the one before died of, and goes on without
+//! that, sends `X_POLLFLIP_ABSOLVED=1`: the last end is no strike then.
 //!
 //! ## What a guard needs
 //!

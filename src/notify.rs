@@ -79,6 +79,7 @@ pub fn end_as_text(exit: Exit) -> String {
         Exit::Code(code) => format!("exit:{code}"),
         Exit::Signal(signal) => format!("signal:{signal}"),
         Exit::OutOfMemory => "memory".into(),
+        Exit::NotReady => "not-ready".into(),
         Exit::Unknown => "unknown".into(),
     }
 }
@@ -87,6 +88,7 @@ pub fn end_as_text(exit: Exit) -> String {
 pub fn end_of_text(text: &str) -> Option<Exit> {
     match text {
         "memory" => return Some(Exit::OutOfMemory),
+        "not-ready" => return Some(Exit::NotReady),
         "unknown" => return Some(Exit::Unknown),
         _ => {}
     }
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn an_end_is_read_as_it_is_written() {
-        for exit in [Exit::Code(0), Exit::Code(255), Exit::Signal(9), Exit::Signal(64), Exit::OutOfMemory, Exit::Unknown] {
+        for exit in [Exit::Code(0), Exit::Code(255), Exit::Signal(9), Exit::Signal(64), Exit::OutOfMemory, Exit::NotReady, Exit::Unknown] {
             assert_eq!(end_of_text(&end_as_text(exit)), Some(exit));
         }
         for nonsense in ["", "exit", "exit:", "exit:-1", "exit:256", "signal:0", "signal:999", "died:1", "memory:1"] {

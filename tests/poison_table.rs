@@ -145,7 +145,7 @@ fn strikes_far_apart_begin_anew() {
 
 #[test]
 fn whose_doing_an_end_was_is_told_by_how_it_came() {
-    for exit in [Exit::Signal(SIGSEGV), Exit::Signal(SIGABRT), Exit::Signal(SIGBUS), Exit::Code(101), Exit::Code(1)] {
+    for exit in [Exit::Signal(SIGSEGV), Exit::Signal(SIGABRT), Exit::Signal(SIGBUS), Exit::Code(101), Exit::Code(1), Exit::NotReady] {
         assert_eq!(Doing::from(exit), Doing::Own, "{exit:?}");
     }
     for exit in [Exit::Signal(SIGKILL), Exit::Signal(SIGTERM), Exit::Code(0)] {

@@ -19,7 +19,7 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 /// Whose doing the end of a process was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
-    /// Its own: a fault, an abort, a panic, an exit status that says so.
+    /// Its own: a fault, an abort, a panic, an exit status that says so, a start that hung.
     Own,
     /// The kernel has ended it because memory was short: its own doing, but not surely that of what
     /// was in hand just then.
@@ -35,7 +35,8 @@ impl From<Exit> for Doing {
         match exit {
             Exit::Code(0) => Doing::Outside,
             Exit::Signal(signal) if [SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2].contains(&signal) => Doing::Outside,
-            Exit::Code(_) | Exit::Signal(_) => Doing::Own,
+            // Nobody outside has ended a start that hung.
+            Exit::Code(_) | Exit::Signal(_) | Exit::NotReady => Doing::Own,
             Exit::OutOfMemory => Doing::Memory,
             Exit::Unknown => Doing::Unknown,
         }

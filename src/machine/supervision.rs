@@ -97,6 +97,13 @@ impl Supervision {
         self.last
     }
 
+    /// Why that process has ended, where its status does not tell: this guard has killed the main
+    /// process because it hung.
+    pub fn cause(&self, pid: u32, exit: Exit) -> Exit {
+        let is_killed = self.killed && self.main() == Some(pid) && exit == Exit::Signal(SIGKILL);
+        if is_killed { Exit::NotReady } else { exit }
+    }
+
     /// How many ends count as strikes now.
     pub fn strikes(&self, now: Duration) -> usize {
         self.ends.iter().filter(|end| now.saturating_sub(**end) < self.rules.strikes.within).count()
@@ -238,6 +245,7 @@ impl Supervision {
     fn ended(&mut self, now: Duration, pid: u32, exit: Exit) {
         match self.stage {
             Stage::Running { main, reloading, .. } if main == pid => {
+                let exit = self.cause(pid, exit);
                 self.last = Some(exit);
                 self.absolvable = self.killed || !is_from_outside(exit);
                 if self.absolvable {
@@ -372,6 +380,6 @@ fn is_failure(exit: Exit) -> bool {
     match exit {
         Exit::Code(code) => code != 0,
         Exit::Signal(signal) => ![SIGHUP, SIGINT, SIGPIPE, SIGTERM].contains(&signal),
-        Exit::OutOfMemory | Exit::Unknown => true,
+        Exit::OutOfMemory | Exit::NotReady | Exit::Unknown => true,
     }
 }

@@ -342,7 +342,8 @@ impl<M: Machine> World<M> {
         }
         if self.main == Some(pid) {
             self.main = None;
-            self.last = Some(exit);
+            // The guard kills no main process but one that hangs at its start.
+            self.last = Some(if process.killed.is_some() { Exit::NotReady } else { exit });
             self.absolvable = process.killed.is_some() || exit != Exit::Signal(SIGKILL);
             if self.absolvable {
                 self.strikes.push(self.now);
