@@ -70,8 +70,11 @@
 mod command;
 mod driver;
 mod family;
+mod generations;
+mod inbox;
 mod manager;
 mod store;
+mod strays;
 
 use std::env;
 use std::ffi::{OsStr, OsString};

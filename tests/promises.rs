@@ -23,8 +23,9 @@ fn is_test(name: &str, tests: &str) -> bool {
     [format!("fn {name}("), format!("\"{name}\"")].iter().any(|text| tests.contains(text))
 }
 
-fn all_tests() -> String {
-    let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
+/// Of the tests of whole processes (`tests`), or of units (`src`).
+fn all_tests(of: &str) -> String {
+    let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(of));
     files.iter().map(|file| fs::read_to_string(file).expect("a source file")).collect()
 }
 
@@ -34,7 +35,7 @@ fn each_promise_is_named_by_a_test() {
     let numbers: Vec<_> = promises.iter().map(|(number, ..)| *number).collect();
     assert_eq!(numbers, Vec::from_iter(1..=numbers.len()), "the promises are numbered from 1");
     assert!(numbers.len() >= 12, "{} promises: is the table still what this test reads?", numbers.len());
-    let tests = all_tests();
+    let tests = all_tests("tests");
     let mut named: BTreeMap<usize, usize> = BTreeMap::new();
     for (at, _) in tests.match_indices("promise_") {
         let digits: String = tests[at + "promise_".len()..].chars().take_while(char::is_ascii_digit).collect();
@@ -56,7 +57,7 @@ fn each_promise_is_named_by_a_test() {
 #[test]
 fn each_line_of_the_threat_model_names_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let tests = all_tests();
+    let tests = all_tests("tests") + &all_tests("src");
     let model = fs::read_to_string(root.join("SECURITY.md")).expect("the threat model");
     let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| entrance |") && !line.starts_with("| --- |");
     let mut named = 0;

@@ -127,6 +127,25 @@ pub(crate) fn pass_credentials(_socket: &impl AsFd) -> io::Result<()> {
     Err(unsupported())
 }
 
+/// Who has sent a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sender {
+    pub(crate) pid: u32,
+    pub(crate) has_descriptors: bool,
+}
+
+pub(crate) fn next_sender(_socket: &impl AsFd) -> io::Result<Sender> {
+    Err(unsupported())
+}
+
+pub(crate) fn close_aside(descriptors: Vec<OwnedFd>) {
+    drop(descriptors);
+}
+
+pub(crate) fn discard_datagram(_socket: &impl AsFd) -> io::Result<()> {
+    Err(unsupported())
+}
+
 pub(crate) fn receive_datagram(_socket: &impl AsFd, _buffer: &mut [u8]) -> io::Result<Datagram> {
     Err(unsupported())
 }

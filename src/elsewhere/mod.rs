@@ -44,9 +44,10 @@ pub(crate) use descriptors::{Descriptors, descriptor_table_size, name_of, named_
 pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use missing::{
-    Datagram, HangUps, Maker, Mapping, OomKills, OomScore, OwnOomScore, Process, SharedMemory, TcpBooks, Thread, exit_of_another,
-    fork_and_execute, is_same_open_file, is_tcp, kill_and_reap, kill_counter, may_enter, memory_file, own_capabilities, own_oom_score,
-    pass_credentials, receive_datagram, seal, socket_cookie, spawn, tcp_books, tcp_queues, threads_with,
+    Datagram, HangUps, Maker, Mapping, OomKills, OomScore, OwnOomScore, Process, SharedMemory, TcpBooks, Thread, close_aside,
+    discard_datagram, exit_of_another, fork_and_execute, is_same_open_file, is_tcp, kill_and_reap, kill_counter, may_enter, memory_file,
+    next_sender, own_capabilities, own_oom_score, pass_credentials, receive_datagram, seal, socket_cookie, spawn, tcp_books, tcp_queues,
+    threads_with,
 };
 pub(crate) use orders::{Execution, Spawn};
 pub(crate) use simulation::{has_waited, is_simulated, may_fail, now, writable_part};

@@ -1,16 +1,15 @@
-//! The loop of a guard: signals, notifications and ends of processes become facts, and deeds are
-//! carried out.
+//! The loop of a guard: signals, notifications and ends of processes become facts.
 //!
 //! Knows: what the system has to tell, and in which order it is told. Does not know: what comes of
-//! it; that is the machine's.
+//! it; that is the machine's. What the machine wants done is carried out in [`deeds`].
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+mod deeds;
+
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,18 +17,19 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{SockType, setsockopt, sockopt};
 use nix::unistd::{Pid, getpgid, getpgrp};
-use std::os::fd::OwnedFd;
 
 use crate::error::{Error, Exit};
-use crate::machine::supervision::{Deed, Fact, Remark, Rules, Stage, Supervision};
+use crate::machine::supervision::{Fact, Rules, Stage, Supervision};
 use crate::notify::{MAX_MESSAGE, Message, Wish};
-use crate::sys::{self, Datagram, OomKills, Process, ProcessKey, SignalQueue};
+use crate::sys::{self, Datagram, OomKills, Process, SignalQueue};
 
 use super::command::Command;
+use super::generations::Generations;
+use super::inbox::{Inbox, Next};
 use super::manager::{Manager, RETRY};
 use super::store::{Refused, Store};
+use super::strays::Strays;
 use super::{Ended, family, watched_signals};
 
 const SIGNALS: Token = Token(0);
@@ -38,10 +38,6 @@ const PROCESSES: Token = Token(2);
 const STORE: Token = Token(3);
 /// So many messages, and so many signals, are taken in before anything else is looked at.
 const TURN: usize = 64;
-/// More messages than a queue holds, where the kernel does not say how many that are.
-const QUEUE: usize = 4096;
-/// So many messages that are left out are told of.
-const TOLD_OF: u32 = 10;
 /// The sender of a message, the process that it names, and a look into `/proc`.
 const SPARES: usize = 3;
 /// How long a loop rests that cannot wait.
@@ -65,26 +61,11 @@ pub(super) struct Driver {
     oom_kills: Option<OomKills>,
     poll: Poll,
     signals: SignalQueue,
-    socket: OwnedFd,
-    /// So many messages are taken in before the end of a process is: all that were said before, and
-    /// no flood keeps the guard from that.
-    queue: usize,
-    /// The main process, and earlier ones that live.
-    watched: Vec<Process>,
-    /// Children that this process had before it became a guard: a script has started them, and then
-    /// executed this.
-    others: Vec<u32>,
-    /// What strays were sent, and who of them was: an end can leave more of them.
-    stray_signal: Option<i32>,
-    signalled: Vec<ProcessKey>,
-    /// Who was told to end, besides those who are or were the main process then.
-    told: Vec<ProcessKey>,
+    inbox: Inbox,
+    generations: Generations,
+    strays: Strays,
     epoch: Instant,
     own_group: bool,
-    /// The last of this family, no generation, that has said something.
-    last_known: Option<ProcessKey>,
-    /// So many messages meant nothing.
-    left_out: u32,
     /// There may be more to hear.
     unheard: bool,
     /// What spares are copies of: to open it each time is slow.
@@ -105,11 +86,11 @@ impl Driver {
         }
         let poll = Poll::new().map_err(Error::os("cannot make an epoll"))?;
         let signals = SignalQueue::new(&watched_signals()).map_err(Error::os("cannot make a signalfd"))?;
-        let (socket, address) = notify_socket().map_err(Error::os("cannot make a socket for notifications"))?;
+        let (inbox, address) = Inbox::new()?;
         command.set_notify_socket(&address)?;
         let watch = |fd: i32, token| poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
         watch(signals.as_fd().as_raw_fd(), SIGNALS).map_err(Error::os("cannot watch signals"))?;
-        watch(socket.as_raw_fd(), NOTIFICATIONS).map_err(Error::os("cannot watch notifications"))?;
+        watch(inbox.as_fd().as_raw_fd(), NOTIFICATIONS).map_err(Error::os("cannot watch notifications"))?;
         Ok(Driver {
             store: Store::new(size, command.room_for_names()),
             watches_store: false,
@@ -119,17 +100,11 @@ impl Driver {
             manager: Manager::new(),
             poll,
             signals,
-            socket,
-            queue: queue_length(),
-            watched: Vec::new(),
-            others: family::children().map_err(Error::os("cannot see the children of this process"))?,
-            stray_signal: None,
-            signalled: Vec::new(),
-            told: Vec::new(),
+            inbox,
+            generations: Generations::new(PROCESSES),
+            strays: Strays::new()?,
             epoch: Instant::now(),
             own_group: !is_in_foreground(),
-            last_known: None,
-            left_out: 0,
             unheard: false,
             null: None,
             spares: Vec::with_capacity(SPARES),
@@ -176,11 +151,11 @@ impl Driver {
         self.look_at_others();
         self.let_hung_up_go();
         if !self.machine.awaits_strays() {
-            self.stray_signal = None;
+            self.strays.leave_alone();
         }
-        self.signal_strays();
+        self.strays.signal(&self.generations);
         // Each may leave strays behind, whose end is a turn of its own.
-        if self.machine.awaits_strays() && self.strays().is_ok_and(|strays| strays.is_empty()) {
+        if self.machine.awaits_strays() && self.strays.all(&self.generations).is_ok_and(|strays| strays.is_empty()) {
             self.feed(Fact::Alone);
         }
         self.feed(Fact::Timeout);
@@ -202,13 +177,14 @@ impl Driver {
     fn hear(&mut self, most: usize) {
         let mut buffer = [0; MAX_MESSAGE + 1];
         for _ in 0..most {
-            match sys::receive_datagram(&self.socket, &mut buffer) {
-                Ok(mut datagram) => {
+            match self.inbox.next(&mut buffer, |sender| self.generations.knows(sender)) {
+                Next::Message(mut datagram) => {
                     let length = datagram.length.min(buffer.len());
                     self.heard(&mut datagram, &buffer[..length]);
+                    sys::close_aside(mem::take(&mut datagram.descriptors));
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
+                Next::LeftOut => {}
+                Next::Nothing => {
                     self.unheard = false;
                     return;
                 }
@@ -218,18 +194,16 @@ impl Driver {
     }
 
     fn heard(&mut self, datagram: &mut Datagram, bytes: &[u8]) {
-        if !self.knows(datagram) {
-            let why = if datagram.sender == 0 { "the process is in another PID namespace" } else { "it is no descendant of this guard" };
-            datagram.descriptors.iter().for_each(end_lingering);
-            return self.leave_out(datagram.sender, why);
+        if !self.generations.is_its_own(datagram) {
+            return self.inbox.leave_out_stranger(datagram.sender);
         }
         let message = if datagram.truncated { None } else { Message::new(bytes) };
         let Some(message) = message else {
-            return self.leave_out(datagram.sender, "it is no text, or too long");
+            return self.inbox.leave_out(datagram.sender, "it is no text, or too long");
         };
         let mut notification = message.notification();
         notification.main = notification.main.filter(|pid| self.is_main_or_may_be(datagram.sender, *pid));
-        notification.has_heard = notification.main.is_some_and(|pid| self.was_told(pid));
+        notification.has_heard = notification.main.is_some_and(|pid| self.strays.was_told(pid));
         let concerns = self.machine.listens_to(datagram.sender);
         self.feed(Fact::Notified(datagram.sender, notification));
         // What has not become the service, since it is being killed, is a stray as before.
@@ -237,7 +211,7 @@ impl Driver {
             && self.machine.main() != Some(pid)
             && !self.machine.earlier().contains(&pid)
         {
-            self.forget(pid);
+            self.generations.forget(self.poll.registry(), pid);
         }
         if let Some(wish) = message.wish().filter(|_| concerns) {
             self.grant(wish, datagram);
@@ -257,22 +231,23 @@ impl Driver {
             }
             Wish::Store { name, watched } => {
                 if datagram.lacks_descriptors {
-                    self.leave_out(datagram.sender, &format!("this guard has no room for what it stores as {name:?}: raise RLIMIT_NOFILE"));
+                    let why = format!("this guard has no room for what it stores as {name:?}: raise RLIMIT_NOFILE");
+                    self.inbox.leave_out(datagram.sender, &why);
                 }
-                for descriptor in datagram.descriptors.drain(..) {
-                    if !self.machine.keeps() {
-                        self.leave_out(datagram.sender, "it stores something, and the service is not started again");
-                        break;
-                    }
-                    let why = match self.store.put(name, descriptor, watched) {
-                        Ok(()) => continue,
-                        Err(Refused::Full) => format!("the store has {} descriptors, and no more may be (--store)", self.store.size()),
-                        Err(Refused::NamesTooLong) => {
+                if !self.machine.keeps() && !datagram.descriptors.is_empty() {
+                    return self.inbox.leave_out(datagram.sender, "it stores something, and the service is not started again");
+                }
+                for descriptor in mem::take(&mut datagram.descriptors) {
+                    let Err((why, descriptor)) = self.store.put(name, descriptor, watched) else { continue };
+                    datagram.descriptors.push(descriptor);
+                    let why = match why {
+                        Refused::Full => format!("the store has {} descriptors, and no more may be (--store)", self.store.size()),
+                        Refused::NamesTooLong => {
                             "no program could be given the names of all that is stored: store under shorter names, or less".into()
                         }
-                        Err(Refused::Unwatchable(error)) => format!("what it stores cannot be watched: {error}"),
+                        Refused::Unwatchable(error) => format!("what it stores cannot be watched: {error}"),
                     };
-                    self.leave_out(datagram.sender, &format!("descriptor {name:?}: {why}"));
+                    self.inbox.leave_out(datagram.sender, &format!("descriptor {name:?}: {why}"));
                 }
                 self.watch_store();
             }
@@ -303,45 +278,9 @@ impl Driver {
         self.watches_store = false;
     }
 
-    /// Tells of a message that means nothing here, as long as there are few.
-    fn leave_out(&mut self, sender: u32, why: &str) {
-        self.left_out = self.left_out.saturating_add(1);
-        if self.left_out <= TOLD_OF {
-            log::warn!("a message of process {sender} is left out: {why}");
-        }
-    }
-
-    /// Whether a message comes from this family. One that is the main process, or was, is known
-    /// even when it has ended: its number is still its own.
-    fn knows(&mut self, datagram: &Datagram) -> bool {
-        if datagram.sender == 0 {
-            return false;
-        }
-        if self.watched.iter().any(|process| process.pid() == datagram.sender) {
-            return true;
-        }
-        // The number was looked up: if it still is the sender's now, be that a zombie, it was then.
-        let is_its_own = || datagram.process.as_ref().is_none_or(|process| process.signal(0).map_or_else(exists, |()| true));
-        // The way up may be long, and there may be many messages.
-        let key = sys::process_key(datagram.sender);
-        let is_the_last = key.is_some() && key == self.last_known;
-        if !is_the_last && !self.is_in_family(datagram.sender) || !is_its_own() {
-            return false;
-        }
-        self.last_known = key;
-        true
-    }
-
-    /// Whether that process descends from this one. The number of a generation that lives is its
-    /// own, and a process that has it for a parent descends too.
-    fn is_in_family(&self, pid: u32) -> bool {
-        let is_generation = |parent| self.watched.iter().any(|process| process.pid() == parent && !process.has_ended());
-        sys::has_ancestor(pid, |parent| parent == process::id() || is_generation(parent))
-    }
-
     /// Whether that process can be the main one, which is watched from now on if it is another.
     fn is_main_or_may_be(&mut self, from: u32, pid: u32) -> bool {
-        if self.watched.iter().any(|process| process.pid() == pid) {
+        if self.generations.find(pid).is_some() {
             return true;
         }
         if !self.machine.listens_to(from) {
@@ -350,9 +289,13 @@ impl Driver {
         let watched = Process::open(pid).and_then(|process| {
             // Looked at after it was opened: if it is one of ours by then, it is the one that was
             // opened.
-            if self.is_in_family(pid) { self.watch(process) } else { Err(io::Error::other("that is no descendant")) }
+            if self.generations.has_descendant(pid) {
+                self.generations.watch(self.poll.registry(), process)
+            } else {
+                Err(io::Error::other("that is no descendant"))
+            }
         });
-        watched.inspect_err(|error| self.leave_out(from, &format!("it names {pid} the main process, and {error}"))).is_ok()
+        watched.inspect_err(|error| self.inbox.leave_out(from, &format!("it names {pid} the main process, and {error}"))).is_ok()
     }
 
     /// Without a descriptor for it, a new main process would not be known, and the end of the one
@@ -368,24 +311,6 @@ impl Driver {
         }
     }
 
-    fn watch(&mut self, process: Process) -> io::Result<()> {
-        let fd = process.as_fd().as_raw_fd();
-        self.poll.registry().register(&mut SourceFd(&fd), PROCESSES, Interest::READABLE)?;
-        self.watched.push(process);
-        Ok(())
-    }
-
-    fn forget(&mut self, pid: u32) {
-        let registry = self.poll.registry();
-        self.watched.retain(|process| {
-            if process.pid() == pid {
-                // It may be watched no more for another reason, and is closed now in any case.
-                let _ = registry.deregister(&mut SourceFd(&process.as_fd().as_raw_fd()));
-            }
-            process.pid() != pid
-        });
-    }
-
     /// Takes signals in, so many at the most: some are kept in a queue, and the sender of those can
     /// send without end.
     fn take_signals(&mut self) {
@@ -395,9 +320,7 @@ impl Driver {
             match signal {
                 libc::SIGCHLD => {}
                 libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => {
-                    // One that is born between the signal and this look counts as told: the kernel
-                    // does not say when a signal was sent.
-                    self.told = if by_terminal { family::group() } else { Vec::new() };
+                    self.strays.set_told(if by_terminal { family::told_by_terminal(signal) } else { Vec::new() });
                     self.feed(Fact::Told { signal, heard: by_terminal });
                 }
                 libc::SIGWINCH if by_terminal => {}
@@ -415,161 +338,43 @@ impl Driver {
         }
     }
 
-    fn was_told(&self, pid: u32) -> bool {
-        !self.told.is_empty() && sys::process_key(pid).is_some_and(|key| self.told.contains(&key))
-    }
-
     /// Each child that has ended, orphans too. What it has said before comes first.
     fn reap(&mut self) {
         while let Some(pid) = sys::ended_child() {
-            self.hear(self.queue);
+            self.hear(self.inbox.length());
             let exit = sys::reap(pid);
-            // Its number can be another's from here on.
-            self.others.retain(|other| *other != pid);
+            self.strays.reaped(pid);
             self.has_ended(pid, exit);
         }
     }
 
     /// Generations that are no children of this process: their predecessor lives.
     fn look_at_others(&mut self) {
-        let has_ended = |process: &&Process| process.has_ended() && !process.is_child();
-        while let Some(pid) = self.watched.iter().find(has_ended).map(Process::pid) {
-            self.hear(self.queue);
-            let Some(process) = self.watched.iter().find(|process| process.pid() == pid) else { continue };
+        while let Some(pid) = self.generations.ended_elsewhere() {
+            self.hear(self.inbox.length());
+            let Some(process) = self.generations.find(pid) else { continue };
             let exit = sys::exit_of_another(process);
             self.has_ended(pid, exit);
         }
     }
 
     fn has_ended(&mut self, pid: u32, exit: Exit) {
+        if self.generations.find(pid).is_none() {
+            return;
+        }
         let by_kernel = exit == Exit::Signal(libc::SIGKILL) && self.oom_kills.as_ref().is_some_and(OomKills::has_risen);
         let exit = if by_kernel && self.machine.main() == Some(pid) { Exit::OutOfMemory } else { exit };
-        if self.watched.iter().any(|process| process.pid() == pid) {
-            match exit {
-                Exit::Unknown => log::warn!(
-                    "process {pid} has ended, and how is not known: its predecessor has reaped it, and before Linux 6.15 the kernel tells \
-                     nobody else; that counts as a failure. A service should reap no child that it has not started itself, and not ignore \
-                     SIGCHLD"
-                ),
-                _ => log::info!("process {pid} {exit}"),
-            }
-            self.forget(pid);
-            self.feed(Fact::Ended(pid, exit));
+        match self.machine.cause(pid, exit) {
+            Exit::Unknown => log::warn!(
+                "process {pid} has ended, and how is not known: its predecessor has reaped it, and before Linux 6.15 the kernel tells \
+                 nobody else; that counts as a failure. A service should reap no child that it has not started itself, and not ignore \
+                 SIGCHLD"
+            ),
+            exit => log::info!("process {pid} {exit}"),
         }
+        self.generations.forget(self.poll.registry(), pid);
+        self.feed(Fact::Ended(pid, exit));
     }
-
-    /// Children that are no generation of the service, and come from it. An error: it cannot be
-    /// seen whether there are any.
-    fn strays(&self) -> io::Result<Vec<u32>> {
-        let mut children = family::children()?;
-        children.retain(|pid| self.watched.iter().all(|process| process.pid() != *pid) && !self.others.contains(pid));
-        Ok(children)
-    }
-
-    // --- what goes out ---
-
-    fn carry_out(&mut self) {
-        while let Some(deed) = self.machine.poll_deed() {
-            match deed {
-                Deed::Start => self.start(),
-                Deed::Signal(pid, signal) => {
-                    let process = self.watched.iter().find(|process| process.pid() == pid);
-                    match process.map(|process| process.signal(signal)) {
-                        Some(Err(error)) if error.raw_os_error() != Some(libc::ESRCH) => {
-                            log::warn!("cannot send signal {signal} to process {pid}: {error}");
-                        }
-                        _ => {}
-                    }
-                }
-                Deed::TellStrays(signal) => {
-                    self.stray_signal = Some(signal);
-                    self.signalled = self.told.clone();
-                    self.signal_strays();
-                }
-                Deed::SignalStrays(signal) => {
-                    let strays = self.strays().unwrap_or_default();
-                    if !strays.is_empty() && signal != libc::SIGKILL {
-                        log::warn!(
-                            "the main process has ended and left {strays:?}, which are told to end (signal {signal}): a service stays in the \
-                             foreground and ends what it has started"
-                        );
-                    }
-                    self.stray_signal = Some(signal);
-                    self.signalled.clear();
-                    self.signal_strays();
-                }
-                Deed::EmptyStore => self.empty_store(),
-                Deed::Tell(remark) => self.tell(remark),
-            }
-        }
-    }
-
-    /// Each stray that has not been sent yet what strays are sent now.
-    fn signal_strays(&mut self) {
-        let Some(signal) = self.stray_signal else { return };
-        let before = std::mem::take(&mut self.signalled);
-        for pid in self.strays().unwrap_or_default() {
-            let key = sys::process_key(pid);
-            if key.is_none_or(|key| !before.contains(&key)) {
-                sys::signal_child(pid, signal);
-                self.told.extend(key);
-            }
-            self.signalled.extend(key);
-        }
-    }
-
-    fn start(&mut self) {
-        self.told.clear();
-        let last = self.machine.status().map(|exit| (exit, self.machine.strikes(self.now())));
-        let started = self.command.start(self.own_group, &self.store, last).and_then(|pid| {
-            let watched = Process::open(pid).and_then(|process| self.watch(process));
-            watched.map(|()| pid).inspect_err(|_| {
-                let _ = sys::kill_and_reap(pid);
-            })
-        });
-        let fact = match started {
-            Ok(pid) => Fact::Started(pid),
-            Err(error) => {
-                let error = self.command.explain(error);
-                // The caller tells of the first one.
-                if self.machine.status().is_some() {
-                    log::error!("cannot start {}: {error}", self.command.name().display());
-                }
-                self.failure = Some(error);
-                Fact::StartFailed
-            }
-        };
-        self.machine.handle(self.now(), fact);
-    }
-
-    fn tell(&mut self, remark: Remark) {
-        match remark {
-            Remark::Main(pid) => {
-                self.oom_kills = OomKills::since_now(None);
-                log::info!("the service is process {pid}");
-            }
-            Remark::AwaitsSuccessor => log::warn!("the main process has ended in the middle of a restart; its successor may go on"),
-            Remark::NotReady(pid) => {
-                log::error!("process {pid} has not said in time that it is ready, and is killed; does it call ready()?")
-            }
-            Remark::KillsStrays => {
-                log::warn!("what the service has left behind does not end, and is killed: {:?}", self.strays().unwrap_or_default())
-            }
-            Remark::StraysStay => {
-                log::error!("what was killed does not die, and is left to itself: {:?}", self.strays().unwrap_or_default())
-            }
-            Remark::StartsAgain => log::warn!("the service is started again"),
-            Remark::StruckOut => {
-                log::error!("the service has ended too often (--strikes), and is not started again; its own messages say why")
-            }
-        }
-    }
-}
-
-/// The last process to close a socket that lingers waits, for as long as a stranger likes.
-fn end_lingering(descriptor: &OwnedFd) {
-    // Most are no sockets.
-    let _ = setsockopt(descriptor, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 });
 }
 
 /// How many descriptors can be stored: as many as are wanted, or as this process may have.
@@ -584,28 +389,6 @@ fn store_size(wanted: Option<usize>) -> Result<usize, Error> {
         ))),
         wanted => Ok(wanted.unwrap_or(STORE_SIZE).min(possible)),
     }
-}
-
-/// A socket and its name.
-fn notify_socket() -> io::Result<(OwnedFd, OsString)> {
-    let socket = sys::unix_socket(SockType::Datagram)?;
-    sys::pass_credentials(&socket)?;
-    // Room for bursts; what a queue may hold besides is the system's affair.
-    let _ = setsockopt(&socket, sockopt::RcvBuf, &(1 << 20));
-    let name = sys::bind_abstract(&socket)?;
-    Ok((socket, OsString::from_vec([b"@", &name[..]].concat())))
-}
-
-/// How many messages wait at the most in a socket that has just been made.
-fn queue_length() -> usize {
-    let text = fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").ok();
-    // One more gets in before the queue counts as full.
-    text.and_then(|text| text.trim().parse::<usize>().ok()).map_or(QUEUE, |length| length.saturating_add(2))
-}
-
-/// Whether there was a process to signal.
-fn exists(error: io::Error) -> bool {
-    error.raw_os_error() != Some(libc::ESRCH)
 }
 
 /// Whether the terminal of this process, if it has one, signals the group of this process. In a

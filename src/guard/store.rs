@@ -6,7 +6,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::thread;
 
 use crate::sys::{self, HangUps};
 use crate::wire::FileId;
@@ -62,12 +61,21 @@ impl Store {
     }
 
     /// Keeps a descriptor, until it hangs up if it is watched. What is kept already, be it under
-    /// another name, stays as it is.
-    pub(super) fn put(&mut self, name: &str, descriptor: OwnedFd, watched: bool) -> Result<(), Refused> {
+    /// another name, stays as it is. What is not kept is handed back.
+    pub(super) fn put(&mut self, name: &str, descriptor: OwnedFd, watched: bool) -> Result<(), (Refused, OwnedFd)> {
         let file = sys::identity(descriptor.as_raw_fd());
         if self.entries.iter().any(|entry| entry.is_same(name, &descriptor, file)) {
             return Ok(());
         }
+        if let Err(why) = self.check_room(name).and_then(|()| self.watch(&descriptor, watched)) {
+            return Err((why, descriptor));
+        }
+        self.entries.push(Entry { key: self.next, name: name.into(), descriptor, file });
+        self.next += 1;
+        Ok(())
+    }
+
+    fn check_room(&self, name: &str) -> Result<(), Refused> {
         if self.entries.len() >= self.size {
             return Err(Refused::Full);
         }
@@ -75,20 +83,18 @@ impl Store {
         if taken + name.len() + 1 > self.room {
             return Err(Refused::NamesTooLong);
         }
-        if watched {
-            self.watch(&descriptor).map_err(Refused::Unwatchable)?;
-        }
-        self.entries.push(Entry { key: self.next, name: name.into(), descriptor, file });
-        self.next += 1;
         Ok(())
     }
 
-    fn watch(&mut self, descriptor: &OwnedFd) -> io::Result<()> {
+    fn watch(&mut self, descriptor: &OwnedFd, watched: bool) -> Result<(), Refused> {
+        if !watched {
+            return Ok(());
+        }
         let hang_ups = match &mut self.hang_ups {
             Some(hang_ups) => hang_ups,
-            none => none.insert(HangUps::new()?),
+            none => none.insert(HangUps::new().map_err(Refused::Unwatchable)?),
         };
-        hang_ups.watch(descriptor, self.next).map(drop)
+        hang_ups.watch(descriptor, self.next).map(drop).map_err(Refused::Unwatchable)
     }
 
     /// Closes all of that name; says how many.
@@ -116,7 +122,7 @@ impl Store {
             gone.iter().for_each(|descriptor| hang_ups.unwatch(descriptor));
         }
         let count = gone.len();
-        close_aside(gone);
+        sys::close_aside(gone);
         count
     }
 
@@ -139,21 +145,13 @@ impl Entry {
     }
 }
 
-/// What closes a connection last can have to wait until its peer has taken all that was sent
-/// (SO_LINGER), and so can what closes a socket in whose queue such a connection lies.
-fn close_aside(descriptors: Vec<OwnedFd>) {
-    if !descriptors.is_empty() {
-        // Without a thread they are closed here.
-        let _ = thread::Builder::new().name("pollflip-close".into()).spawn(move || drop(descriptors));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::io::{Read, Write, pipe};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
+    use std::thread;
 
     use super::*;
 
@@ -204,12 +202,12 @@ mod tests {
             store.put(&number.to_string(), File::open("/dev/null").expect("a file").into(), false).expect("room");
         }
         let more = || OwnedFd::from(File::open("/dev/null").expect("a file"));
-        assert!(matches!(store.put("x", more(), false), Err(Refused::Full)));
+        assert!(matches!(store.put("x", more(), false), Err((Refused::Full, _))));
         store.clear();
         store.put(&"x".repeat(49), more(), false).expect("room");
-        assert!(matches!(store.put(&"y".repeat(50), more(), false), Err(Refused::NamesTooLong)));
+        assert!(matches!(store.put(&"y".repeat(50), more(), false), Err((Refused::NamesTooLong, _))));
         store.put(&"y".repeat(49), more(), false).expect("room for so many");
-        assert!(matches!(store.put("z", more(), false), Err(Refused::NamesTooLong)));
+        assert!(matches!(store.put("z", more(), false), Err((Refused::NamesTooLong, _))));
     }
 
     #[test]
@@ -258,8 +256,8 @@ mod tests {
         assert_eq!(store.remove_hung_up(), 1);
     }
 
-    #[test]
-    fn a_connection_that_lingers_is_closed_aside() {
+    /// One that whoever closes it last waits for, until its peer has taken all that was sent.
+    fn lingering() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
         let (peer, _) = listener.accept().expect("a connection");
@@ -267,10 +265,14 @@ mod tests {
         while Write::write(&mut &client, &[0; 65_536]).is_ok() {}
         let lingers = nix::libc::linger { l_onoff: 1, l_linger: 1_000 };
         nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::Linger, &lingers).expect("a socket");
+        (client, peer)
+    }
+
+    fn nobody_waits_to_remove(what: OwnedFd, peer: TcpStream) {
         let (told, hears) = std::sync::mpsc::channel();
         let removing = thread::spawn(move || {
             let mut store = store();
-            store.put("c", client.into(), true).expect("room");
+            store.put("c", what, true).expect("room");
             assert_eq!(store.remove("c"), 1);
             told.send(()).expect("somebody hears");
         });
@@ -279,5 +281,20 @@ mod tests {
         drop(peer);
         removing.join().expect("no panic");
         result.expect("nobody waits for the peer");
+    }
+
+    #[test]
+    fn a_connection_that_lingers_is_not_waited_for() {
+        let (client, peer) = lingering();
+        nobody_waits_to_remove(client.into(), peer);
+    }
+
+    #[test]
+    fn a_queue_in_which_a_connection_lies_that_lingers_is_not_waited_for() {
+        let (client, peer) = lingering();
+        let (write, read) = sys::packet_sockets().expect("sockets");
+        sys::send(&write, &[0], &[client.as_fd()]).expect("room");
+        drop((client, write));
+        nobody_waits_to_remove(read, peer);
     }
 }

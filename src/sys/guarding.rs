@@ -43,15 +43,57 @@ pub(crate) struct Datagram {
     pub(crate) lacks_descriptors: bool,
 }
 
+/// Who has sent the datagram that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sender {
+    /// As the kernel says; 0: a process of another PID namespace.
+    pub(crate) pid: u32,
+    /// Descriptors come with it.
+    pub(crate) has_descriptors: bool,
+}
+
 /// Has the kernel say who has sent what comes.
 pub(crate) fn pass_credentials(socket: &impl AsFd) -> io::Result<()> {
-    name_senders(socket, true)?;
-    let one: libc::c_int = 1;
-    let length = mem::size_of_val(&one) as libc::socklen_t;
-    // SAFETY: the descriptor is open, and the value is an int of that length. Where the kernel does
-    // not know the option nothing changes.
-    unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, SO_PASSPIDFD, (&raw const one).cast(), length) };
-    Ok(())
+    name_senders(socket, true)
+}
+
+/// Whether the kernel is to hold senders by pidfds too. Where it does not know the option nothing
+/// changes.
+fn hold_senders(socket: &impl AsFd, hold: bool) {
+    let hold = libc::c_int::from(hold);
+    let length = mem::size_of_val(&hold) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the value is an int of that length.
+    unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, SO_PASSPIDFD, (&raw const hold).cast(), length) };
+}
+
+/// Looks at who has sent the datagram that comes next. It stays where it is, and none of its
+/// descriptors becomes one of this process: even to close those of a stranger can take long.
+pub(crate) fn next_sender(socket: &impl AsFd) -> io::Result<Sender> {
+    // SAFETY: an all-zero msghdr is a valid one: null pointers and lengths of zero.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    // For the credentials and nothing else.
+    let mut control = [0u64; 4];
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = mem::size_of_val(&control) as _;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the message points to a buffer that outlives the call, and its length is that.
+    if unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &mut message, flags) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut sender = Sender { pid: 0, has_descriptors: message.msg_flags & libc::MSG_CTRUNC != 0 };
+    // SAFETY: the kernel has written whole headers into the buffer. What is behind one need not be
+    // aligned.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&message);
+        if !header.is_null()
+            && ((*header).cmsg_level, (*header).cmsg_type) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS)
+            && (*header).cmsg_len as usize >= libc::CMSG_LEN(mem::size_of::<libc::ucred>() as u32) as usize
+        {
+            let credentials = libc::CMSG_DATA(header).cast::<libc::ucred>().read_unaligned();
+            sender.pid = u32::try_from(credentials.pid).unwrap_or(0);
+        }
+    }
+    Ok(sender)
 }
 
 /// Receives one datagram, without blocking, and without allocating but for descriptors.
@@ -65,9 +107,12 @@ pub(crate) fn receive_datagram(socket: &impl AsFd, buffer: &mut [u8]) -> io::Res
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = mem::size_of_val(&control) as _;
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    hold_senders(socket, true);
     // SAFETY: the message points to buffers that outlive the call, and their lengths are theirs.
     let received = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &mut message, flags) };
-    let length = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+    let length = usize::try_from(received).map_err(|_| io::Error::last_os_error());
+    hold_senders(socket, false);
+    let length = length?;
     let mut datagram = Datagram {
         length,
         descriptors: Vec::new(),

@@ -24,6 +24,7 @@ trials![
     the_next_start_is_told_how_the_last_one_ended,
     what_somebody_kills_is_never_struck_out,
     an_end_that_is_absolved_is_no_strike,
+    a_start_that_hangs_is_told_of_as_that_and_is_a_strike,
     a_program_that_is_started_gets_no_descriptor_of_the_guards,
 ];
 
@@ -137,6 +138,15 @@ fn an_end_that_is_absolved_is_no_strike() {
     let (end, notes, said) = run(&["--strikes", "2/60"], &format!("exit 1|{absolve}|{absolve}|{absolve}|exit 1"));
     assert_eq!(end, End::Code(1), "{said}");
     assert_eq!(notes.len(), 5, "{notes:?} {said}");
+}
+
+/// The guard has killed it, and nobody outside.
+fn a_start_that_hangs_is_told_of_as_that_and_is_a_strike() {
+    let (end, notes, said) = run(&["--ready", "0.3", "--strikes", "3/60"], "exit 1|hang|die 9|hang");
+    assert_eq!(end, End::Signal(nix::sys::signal::Signal::SIGKILL), "{said}");
+    let told: Vec<&str> = notes.iter().map(|line| line.trim_start_matches("- [] 512 ")).collect();
+    assert_eq!(told, ["- -", "exit:1 1", "not-ready 2", "signal:9 2"], "{said}");
+    assert_eq!(said.matches("was killed by the guard because it had not said in time that it was ready").count(), 2, "{said}");
 }
 
 /// Neither its own nor copies of what is stored.

@@ -71,6 +71,9 @@ pub fn main() -> ExitCode {
                     raise(signal).expect("a signal");
                 }
             }
+            ["hang"] => loop {
+                std::thread::park();
+            },
             ["exit", status] => {
                 barrier(&address);
                 return ExitCode::from(status.parse::<u8>().expect("a status"));

@@ -2,7 +2,8 @@
 
 use std::io::{IoSlice, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::process::{self, Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -18,7 +19,10 @@ use crate::speaker::{self, WORDS};
 trials![
     what_a_stranger_says_is_left_out,
     what_another_pid_namespace_says_is_left_out,
+    what_strangers_say_does_not_use_up_what_is_told_of_the_service,
     a_socket_of_a_stranger_that_lingers_does_not_hold_the_guard_up,
+    a_queue_of_a_stranger_with_a_socket_that_lingers_does_not_hold_the_guard_up,
+    descriptors_of_strangers_leave_nothing_behind,
     a_flood_of_a_stranger_does_not_keep_a_restart_from_its_end,
     garbage_and_descriptors_of_a_helper_do_nothing,
     a_helper_cannot_make_a_stranger_the_service,
@@ -82,25 +86,91 @@ fn what_another_pid_namespace_says_is_left_out() {
     assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
 }
 
-/// Whoever closes such a socket last waits until its peer has taken all that was sent.
-fn a_socket_of_a_stranger_that_lingers_does_not_hold_the_guard_up() {
+fn what_strangers_say_does_not_use_up_what_is_told_of_the_service() {
     let service = guarded(Setup::new(), "").start();
-    let address = address(service.first().pid);
+    let stranger = address(service.first().pid);
+    speaker::flood(&stranger, 100);
+    wait_until("the guard to hear", || log(&service).contains("; no more is told of such messages"));
+    helper_says(&service.first(), "garbage");
+    wait_until("the guard to hear", || log(&service).contains("it is no text, or too long"));
+    all_is_well(&service);
+}
+
+/// A connection that whoever closes it last waits for until its peer, which is the second one, has
+/// taken all that was sent.
+fn lingering() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-    let (_peer, _) = listener.accept().expect("a connection");
+    let (peer, _) = listener.accept().expect("a connection");
     client.set_nonblocking(true).expect("a socket");
     while (&client).write(&[0; 65_536]).is_ok() {}
     setsockopt(&client, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 1_000 }).expect("a socket");
+    (client, peer)
+}
+
+fn send(socket: &impl AsRawFd, text: &str, numbers: &[RawFd]) {
+    let part = [IoSlice::new(text.as_bytes())];
+    let rights: &[_] = if numbers.is_empty() { &[] } else { &[ControlMessage::ScmRights(numbers)] };
+    sendmsg::<()>(socket.as_raw_fd(), &part, rights, MsgFlags::empty(), None).expect("room");
+}
+
+/// The guard closes last what a stranger sends.
+fn guard_closes_last(what: OwnedFd) {
+    let service = guarded(Setup::new(), "").start();
+    let socket = speaker::connected(&address(service.first().pid));
     signal(service.launched(), Signal::SIGSTOP);
     wait_until("it to stop", || procfs::state(service.launched()) == Some('T'));
-    let part = [IoSlice::new(b"FDSTORE=1\nFDNAME=x")];
-    let numbers = [client.as_raw_fd()];
-    let socket = speaker::connected(&address);
-    sendmsg::<()>(socket.as_raw_fd(), &part, &[ControlMessage::ScmRights(&numbers)], MsgFlags::empty(), None).expect("room");
-    drop(client);
+    send(&socket, "FDSTORE=1\nFDNAME=x", &[what.as_raw_fd()]);
+    drop(what);
     signal(service.launched(), Signal::SIGCONT);
     wait_until("the guard to hear", || log(&service).contains("is no descendant of this guard"));
+    all_is_well(&service);
+}
+
+fn a_socket_of_a_stranger_that_lingers_does_not_hold_the_guard_up() {
+    let (client, _peer) = lingering();
+    guard_closes_last(client.into());
+}
+
+/// It has no option that a guard could look at, and the connection is closed with it.
+fn a_queue_of_a_stranger_with_a_socket_that_lingers_does_not_hold_the_guard_up() {
+    let (client, _peer) = lingering();
+    let (write, read) = UnixDatagram::pair().expect("a pair");
+    send(&write, "x", &[client.as_raw_fd()]);
+    drop((client, write));
+    // One in the other.
+    let (write, outer) = UnixDatagram::pair().expect("a pair");
+    send(&write, "x", &[read.as_raw_fd()]);
+    drop((read, write));
+    guard_closes_last(outer.into());
+}
+
+/// Each of them would be waited for.
+fn descriptors_of_strangers_leave_nothing_behind() {
+    let service = guarded(Setup::new(), "").start();
+    let socket = speaker::connected(&address(service.first().pid));
+    let guard = service.launched();
+    let heard = || log(&service).contains("; no more is told of such messages");
+    let send_some = |count: usize| {
+        for _ in 0..count {
+            let (client, _peer) = lingering();
+            let many: Vec<OwnedFd> = (0..200).map(|_| client.try_clone().expect("a duplicate").into()).collect();
+            let numbers: Vec<RawFd> = many.iter().map(AsRawFd::as_raw_fd).collect();
+            send(&socket, "FDSTORE=1\nFDNAME=x", &numbers);
+        }
+    };
+    send_some(20);
+    wait_until("the guard to hear", heard);
+    let at_rest = || {
+        wait_until("its threads to end", || procfs::status(guard, "Threads").is_some_and(|count| count.trim() == "1"));
+        wait_until("its own descriptors to be all", || own_descriptors(guard) == 4);
+        procfs::status(guard, "RssAnon").and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok()).expect("a number")
+    };
+    let before = at_rest();
+    send_some(300);
+    let after = at_rest();
+    println!("320 messages of strangers with 200 descriptors each: private memory of the guard {before} kB, then {after} kB");
+    assert!(after <= before + 64, "{before} kB, then {after} kB");
     all_is_well(&service);
 }
 

@@ -18,6 +18,7 @@ trials![
     what_is_sent_to_the_guard_reaches_the_service,
     an_interrupt_amid_a_restart_reaches_each_once,
     who_begins_after_an_interrupt_is_told,
+    who_begins_before_the_guard_has_seen_an_interrupt_is_told,
     in_the_background_the_service_has_its_own_group,
     a_quit_of_the_terminal_ends_both,
     a_stop_and_going_on_reach_both,
@@ -128,6 +129,28 @@ fn who_begins_after_an_interrupt_is_told() {
     wait_until("the guard to have it", || !procfs::has_signal(service.launched(), "ShdPnd", Signal::SIGINT as i32));
     wait_until("the guard to have dealt with it", || procfs::state(service.launched()) == Some('S'));
     service.restart();
+    assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGINT), "{}", log(&service));
+}
+
+/// The guard has yet to see the signal when the successor is born, which has not got it.
+fn who_begins_before_the_guard_has_seen_an_interrupt_is_told() {
+    let Some((service, master)) = on_terminal(Setup::new(), "") else { return };
+    let (first, guard) = (service.first(), service.launched());
+    assert_eq!(first.ask("count SIGINT"), "counting");
+    signal(guard, Signal::SIGSTOP);
+    wait_until("it to stop", || procfs::state(guard) == Some('T'));
+    press(&master, 3);
+    wait_until("the old one to have it", || first.ask("counted") == "1");
+    service.plan_next("claimed wait");
+    let asked = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    signal(guard, Signal::SIGCONT);
+    wait_until("the guard to have it", || !procfs::has_signal(guard, "ShdPnd", Signal::SIGINT as i32));
+    wait_until("the guard to have dealt with it", || procfs::state(guard) == Some('S'));
+    new.tell("go");
+    let _ = asked.join().expect("no panic");
+    new.ends();
     assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGINT), "{}", log(&service));
 }
 
