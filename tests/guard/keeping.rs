@@ -1,6 +1,8 @@
 //! A service that keeps all it has: this test program, in that role. Each byte that it answers with
 //! depends on all bytes before; the client knows them too.
 //!
+//! A start that finds the file `hang` in its directory takes that away, and hangs.
+//!
 //! A client says what it wants by its first byte: `B` to be answered byte by byte, and `!` to be told
 //! the process id, generation and how many connections there are. Of a `B` client a `P` later on is poison: the process dies
 //! of it.
@@ -59,8 +61,14 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let config = RestartConfig::new().coordination_socket(directory().join("restart.sock")).probation(probation);
     let mut restarter = config.keep(variable(KEEPS) != "no").build()?;
     let keeper = restarter.keeper();
-    let mut server = Server::new(&keeper)?;
+    let mut server = Server::new(&keeper, restarter.predecessor().is_some())?;
     server.recover(&mut restarter)?;
+    if std::fs::remove_file(directory().join("hang")).is_ok() {
+        say("hangs");
+        loop {
+            std::thread::park();
+        }
+    }
     let listener = restarter.sockets().tcp_listener("web", "127.0.0.1:0")?;
     if restarter.generation() == 0 {
         std::fs::write(directory().join("address.new"), listener.local_addr()?.to_string())?;
@@ -122,10 +130,16 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 impl Server {
-    fn new(keeper: &Keeper) -> io::Result<Server> {
-        let ledger = match keeper.take("ledger") {
-            Some(file) => Ledger::open(LEDGER, file)?,
-            None => Ledger::new(LEDGER, 4_096, 16_384)?,
+    fn new(keeper: &Keeper, is_successor: bool) -> io::Result<Server> {
+        let ledger = match keeper.take("ledger").map(|file| Ledger::open(LEDGER, file)) {
+            Some(Ok(ledger)) => ledger,
+            Some(Err(error)) if is_successor => return Err(error),
+            damaged => {
+                if let Some(Err(error)) = damaged {
+                    say(&error.to_string());
+                }
+                Ledger::new(LEDGER, 4_096, 16_384)?
+            }
         };
         keeper.keep("ledger", &ledger)?;
         Ok(Server { ledger, keeper: keeper.clone(), accounts: BTreeMap::new(), buffer: vec![0; 4_096] })
@@ -168,6 +182,7 @@ impl Server {
             Recovered::Even(account) | Recovered::Behind(account) => account,
             Recovered::Untouched(stream) => self.ledger.begin(stream, &0u64.to_ne_bytes())?,
             other => {
+                say(&format!("ends {other:?}"));
                 self.keeper.forget_stream(&other.into_connection());
                 return Ok(());
             }

@@ -35,6 +35,7 @@ trials![
     connections_that_come_and_go_leave_nothing_behind,
     a_user_keeps_as_many_connections_as_its_limit_allows_and_can_restart,
     a_keeper_that_is_too_small_is_an_error_that_says_so,
+    a_start_that_hangs_counts_as_the_service_s_own_doing,
 ];
 
 /// Any number, from a seed that is printed.
@@ -57,13 +58,13 @@ impl Random {
 }
 
 /// A guard with the service that keeps.
-struct Kept {
+pub struct Kept {
     guard: Child,
     directory: TempDir,
 }
 
 impl Kept {
-    fn start(options: &[&str], environment: &[(&str, &str)]) -> Kept {
+    pub fn start(options: &[&str], environment: &[(&str, &str)]) -> Kept {
         Kept::start_as(&own_program(), options, environment)
     }
 
@@ -83,12 +84,16 @@ impl Kept {
         kept
     }
 
-    fn read(&self, name: &str) -> String {
+    pub fn guard(&self) -> u32 {
+        self.guard.id()
+    }
+
+    pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
     }
 
     /// Who serves, once another one than that does.
-    fn pid_after(&self, before: &str) -> String {
+    pub fn pid_after(&self, before: &str) -> String {
         wait_for(&format!("a process that serves; said:\n{}\n{}", self.read("said"), self.read("guard.log")), || {
             let said = self.read("said");
             let pid = said.lines().rev().find_map(|line| line.split_once(" serves ").map(|(pid, _)| pid.to_owned()))?;
@@ -108,7 +113,7 @@ impl Kept {
         Ok(stream)
     }
 
-    fn kill(&self) -> String {
+    pub fn kill(&self) -> String {
         let pid = self.pid_after("");
         let _ = kill(Pid::from_raw(pid.parse().expect("a number")), Signal::SIGKILL);
         pid
@@ -118,7 +123,7 @@ impl Kept {
         request_restart(self.directory.path().join("restart.sock"), Duration::from_secs(20), |_| {})
     }
 
-    fn stop(mut self) -> i32 {
+    pub fn stop(mut self) -> i32 {
         fs::write(self.directory.path().join("stop"), "").expect("a file");
         let pid = self.guard.id();
         wait_until(&format!("the end of the guard: {}", self.read("guard.log")), || procfs::has_ended(pid));
@@ -143,18 +148,18 @@ impl Drop for Kept {
 }
 
 /// One that sends bytes, and checks each answer.
-struct Player {
+pub struct Player {
     stream: TcpStream,
     state: u64,
     random: Random,
 }
 
 impl Player {
-    fn new(kept: &Kept, seed: u64) -> Player {
+    pub fn new(kept: &Kept, seed: u64) -> Player {
         Player { stream: kept.connect().expect("nobody is refused"), state: 0, random: Random(seed * 2 + 1) }
     }
 
-    fn round(&mut self) -> Result<(), String> {
+    pub fn round(&mut self) -> Result<(), String> {
         let length = 1 + self.random.below(3_000) as usize;
         // Neither poison nor a question.
         let bytes: Vec<u8> = (0..length).map(|_| b'a' + self.random.below(26) as u8).collect();
@@ -420,4 +425,24 @@ fn a_keeper_that_is_too_small_is_an_error_that_says_so() {
     let (end, _, said) = end_of_command(command);
     assert_eq!(end, End::Code(101), "{said}");
     assert!(said.contains("the keeper holds 4 descriptors, and 4 are kept: have it hold more (pollflip guard --store"), "{said}");
+}
+
+/// The guard kills it, and the one after it goes on with what was kept.
+fn a_start_that_hangs_counts_as_the_service_s_own_doing() {
+    let kept = Kept::start(&["--restart", "on-failure", "--ready", "2"], &[]);
+    let mut player = Player::new(&kept, 1);
+    player.round().expect("an answer");
+    fs::write(kept.directory.path().join("hang"), "").expect("a file");
+    let old = kept.kill();
+    kept.pid_after(&old);
+    player.round().expect("it goes on");
+    let said = kept.read("said");
+    let ends: Vec<_> = said.lines().filter_map(|line| line.split_once(" after ").map(|(_, end)| end)).collect();
+    assert_eq!(ends, ["Signal(9) 0", "NotReady 1"], "{said}");
+    let mut command = Command::new(POLLFLIP);
+    command.arg("status").arg(kept.directory.path().join("restart.sock"));
+    let (end, status, _) = end_of_command(command);
+    assert_eq!(end, End::Code(0));
+    assert!(status.contains("was killed by the guard because it had not said in time that it was ready"), "{status}");
+    assert_eq!(kept.stop(), 0);
 }

@@ -50,6 +50,7 @@ mod surroundings;
 mod confined;
 mod containers;
 mod crashes;
+mod damaged;
 mod embedded;
 mod ends;
 mod figures;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         strangers::trials(),
         stored::trials(),
         kept::trials(),
+        damaged::trials(),
         terminals::trials(),
         supervisors::trials(),
         figures::trials(),
