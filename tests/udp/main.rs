@@ -24,6 +24,10 @@ mod client;
 #[path = "../../examples/udp_flows/clients.rs"]
 mod clients;
 #[allow(dead_code, reason = "shared with tests/process")]
+#[cfg(target_arch = "x86_64")]
+#[path = "../process/debugger.rs"]
+mod debugger;
+#[allow(dead_code, reason = "shared with tests/process")]
 #[path = "../process/harness.rs"]
 mod harness;
 #[allow(dead_code, reason = "shared with tests/process")]
@@ -41,6 +45,8 @@ mod report;
 #[path = "../process/surroundings.rs"]
 mod surroundings;
 
+#[cfg(target_arch = "x86_64")]
+mod every_call;
 mod failing;
 mod flows;
 mod peer;
@@ -53,6 +59,11 @@ fn main() -> ExitCode {
         return service::main();
     }
     let arguments = surroundings::prepare();
-    let trials = [flows::trials(), failing::trials()];
+    let trials = [
+        flows::trials(),
+        failing::trials(),
+        #[cfg(target_arch = "x86_64")]
+        every_call::trials(),
+    ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -1,0 +1,94 @@
+//! One of the two processes of a restart killed between two system calls of the old one, at each place on its way to the grant: no flow and no
+//! datagram goes astray.
+
+use nix::libc;
+use nix::sys::signal::Signal;
+
+use crate::debugger::Stopped;
+use crate::flows::address;
+use crate::harness::{Service, Setup};
+use crate::hub::{Process, wait_until};
+use crate::peer::{Flow, Peer};
+use crate::procfs;
+use crate::protocol::{BEGIN, UNKNOWN};
+
+trials!(
+    promise_14_the_new_one_killed_at_any_call_of_the_old_one_gives_back_what_had_come_to_it,
+    promise_14_the_old_one_killed_at_any_call_leaves_the_new_one_what_had_come_to_it,
+);
+
+/// So many flows begin while the old one stands still.
+const HELLOS: u32 = 5;
+
+fn is_stopped(process: &Process) -> bool {
+    procfs::status(process.pid, "State").is_some_and(|state| state.starts_with('T'))
+}
+
+/// Says to a successor that it may be ready, stops the old one at each call that it makes from then on, has flows begin, and kills one of
+/// the two. `check` is told the service, the client, the flow of the old one, and who is left.
+fn killed_at_each_call(kills_new: bool, check: impl Fn(&Service, &mut Peer, Flow, &Process)) {
+    for calls in 1.. {
+        let service = Setup::new().set("probation_ms", "120000").start();
+        let (old, mut peer) = (service.first(), Peer::new(address(&service)));
+        let flow = peer.begins();
+        service.plan_next("hold=claimed");
+        let asker = service.restart_meanwhile();
+        let new = service.hub.nth(1);
+        new.says("waits");
+        old.says("event Spawned");
+        let Some(stopped) = Stopped::new(old.pid, "the one of a process that is killed on its way to the grant") else { return };
+        new.tell("go");
+        let goes_on = makes(calls, &stopped);
+        // Whoever is killed reads nothing of what comes now.
+        let (killed, left) = if kills_new { (&new, &old) } else { (&old, &new) };
+        if kills_new {
+            new.signal(Signal::SIGSTOP);
+            wait_until("the stop", || is_stopped(&new));
+        }
+        for number in 0..HELLOS {
+            peer.send(0, BEGIN, 1000 + number);
+        }
+        killed.signal(Signal::SIGKILL);
+        wait_until("the end of it", || procfs::has_ended(killed.pid));
+        drop(stopped);
+        // Whoever asked may have lost whom it had asked.
+        drop(asker.join().expect("a thread"));
+        let mut answers: Vec<_> = (0..HELLOS).map(|_| peer.hears()).map(|answer| (answer.flow, answer.pid, answer.kind)).collect();
+        answers.sort_unstable();
+        let expected: Vec<_> = (0..HELLOS).map(|number| (1000 + number, left.own, BEGIN)).collect();
+        assert_eq!(answers, expected, "after {calls} calls\n{}", service.hub.story());
+        check(&service, &mut peer, flow, left);
+        if !goes_on {
+            println!("{calls} calls");
+            assert!(calls > 10, "no more than {calls} calls");
+            break;
+        }
+    }
+}
+
+/// Lets a thread make so many calls, or fewer if it has granted the service and waits. Says whether it has made them all.
+fn makes(calls: usize, stopped: &Stopped) -> bool {
+    let mut has_granted = false;
+    for _ in 0..calls {
+        let Some(call) = stopped.next_call() else { return false };
+        has_granted |= call.number() == libc::SYS_sendmsg;
+        if has_granted && call.waits() {
+            return false;
+        }
+    }
+    true
+}
+
+fn promise_14_the_new_one_killed_at_any_call_of_the_old_one_gives_back_what_had_come_to_it() {
+    killed_at_each_call(true, |_, peer, flow, old| {
+        peer.stays(flow);
+        assert_eq!(peer.begins().pid, old.own);
+    });
+}
+
+fn promise_14_the_old_one_killed_at_any_call_leaves_the_new_one_what_had_come_to_it() {
+    killed_at_each_call(false, |_, peer, flow, new| {
+        assert_eq!(peer.goes_on(flow), (new.own, UNKNOWN));
+        assert_eq!(peer.begins().pid, new.own);
+    });
+}
