@@ -306,6 +306,9 @@
 //! service in order: with [`Restarter::stop`](crate::Restarter::stop) the program has nothing held any
 //! more.
 //!
+//! To see it, start `examples/systemd/kill_me.service`. `kill_me --unit kill_me` then kills its main
+//! process again and again, and counts what the clients lose.
+//!
 //! ## Limits
 //!
 //! | limit | whose | what happens beyond |

@@ -5,12 +5,12 @@
 //!     cargo run --release --example kill_me -- --kills 200 --poison 20
 //!
 //! `server.rs` is the part to learn from. Each byte that it sends depends on all that it has got
-//! from that client before (`chain.rs`), and the clients check each of them (`clients.rs`). `run.rs`
-//! kills. A guard keeps the listener, the connections and the ledger while the server is dead.
+//! from that client before (`chain.rs`). A guard holds the listener, the connections and the ledger
+//! while the server is dead, or systemd does: `examples/systemd/kill_me.service` says how to try
+//! that. The rest puts it to the test: see `bench.rs`.
 
+mod bench;
 mod chain;
-mod clients;
-mod run;
 mod server;
 
 use lexopt::{Arg, Parser, ValueExt};
@@ -30,28 +30,42 @@ usage: kill_me [OPTIONS]
   --during N        how often one of the two processes of a restart is killed (0)
   --poison N        how many clients besides send what the server dies of (0)
   --connections N   clients that stay connected throughout (1000)
+  --unit NAME       the server is one that systemd runs: kills the main process of
+                    this unit (examples/systemd/kill_me.service)
   --seed N          of the messages and the moments; another one each time
   --verbose         tells of each kill on standard error
   --wrong           the server reads, and records then: the run must see it and fail
 
 usage: kill_me serve --socket PATH [--connections N] [--listen ADDRESS] [--wrong]
-  a guard, and the server below it
+               [--guard]
+  the server alone, or below a guard
 
 A pause is how long a client waits for an answer that a kill has held up, from
-the kill on, or from when it has sent. The exit status is 0 if nobody was
+the kill on, or from when it has sent. The first answer is that of whichever
+client is answered first after a kill. The recovery is the server's part of it:
+from its first instruction until it serves. The exit status is 0 if nobody was
 refused, cut off or told a wrong byte, 1 otherwise, 2 for wrong usage.";
 
 enum Command {
     Help,
-    Run(run::Options),
-    Serve(server::Options),
+    Run(bench::Options),
+    Serve { options: server::Options, below_guard: bool },
 }
 
 fn parse(mut arguments: Parser) -> Result<Command, lexopt::Error> {
     let seed = u64::from(process::id()) << 32 | 0x9e37;
-    let mut options =
-        run::Options { kills: 50, restarts: 10, poison: 0, during: 0, connections: 1_000, seed, verbose: false, is_wrong: false };
-    let mut serve = false;
+    let mut options = bench::Options {
+        kills: 50,
+        restarts: 10,
+        poison: 0,
+        during: 0,
+        connections: 1_000,
+        unit: None,
+        seed,
+        verbose: false,
+        is_wrong: false,
+    };
+    let (mut serve, mut below_guard) = (false, false);
     let (mut listen, mut socket) = ("127.0.0.1:0".to_owned(), None);
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -61,6 +75,8 @@ fn parse(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             Arg::Long("during") => options.during = arguments.value()?.parse()?,
             Arg::Long("poison") => options.poison = arguments.value()?.parse()?,
             Arg::Long("connections") => options.connections = arguments.value()?.parse()?,
+            Arg::Long("unit") => options.unit = Some(arguments.value()?.string()?),
+            Arg::Long("guard") if serve => below_guard = true,
             Arg::Long("seed") => options.seed = arguments.value()?.parse()?,
             Arg::Long("wrong") => options.is_wrong = true,
             Arg::Long("verbose") => options.verbose = true,
@@ -74,7 +90,8 @@ fn parse(mut arguments: Parser) -> Result<Command, lexopt::Error> {
         return Ok(Command::Run(options));
     }
     let socket = socket.ok_or("--socket is missing")?;
-    Ok(Command::Serve(server::Options { listen, socket, connections: options.connections, is_wrong: options.is_wrong }))
+    let options = server::Options { listen, socket, connections: options.connections, is_wrong: options.is_wrong };
+    Ok(Command::Serve { options, below_guard })
 }
 
 fn main() -> ExitCode {
@@ -87,8 +104,8 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stdout(), "{HELP}");
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Run(options)) => enough_descriptors(options.connections).and_then(|()| run::run(&options)),
-        Ok(Command::Serve(options)) => match enter_guard(&options) {
+        Ok(Command::Run(options)) => enough_descriptors(options.connections).and_then(|()| bench::run(&options)),
+        Ok(Command::Serve { options, below_guard }) => match prepare(&options, below_guard) {
             Ok(Some(code)) => return code,
             Ok(None) => server::serve(&options).map(|()| true),
             Err(error) => Err(error),
@@ -105,11 +122,14 @@ fn main() -> ExitCode {
 }
 
 /// `None`: this process is the server.
-fn enter_guard(options: &server::Options) -> Result<Option<ExitCode>, Box<dyn Error>> {
+fn prepare(options: &server::Options, below_guard: bool) -> Result<Option<ExitCode>, Box<dyn Error>> {
     enough_descriptors(options.connections)?;
     // Those who die of poison leave no core files behind.
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    // It is killed for the sake of it: that is no reason to give it up.
+    if !below_guard {
+        return Ok(None);
+    }
+    // It is killed on purpose: that is no reason to give it up.
     let guard = Guard::new().policy(Policy::Always).strikes(u32::MAX, Duration::from_secs(1)).delay(Duration::ZERO);
     Ok(guard.enter()?.map(Termination::report))
 }

@@ -1,9 +1,12 @@
 //! The server: it answers each connection by the rule *peek, record, take*, and goes on with all of
 //! them after a kill.
+//!
+//! Who holds what it keeps, and starts it again, it does not know: a guard or systemd.
 
 use super::chain::Chain;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
+use nix::time::{ClockId, clock_gettime};
 use pollflip::ledger::{Account, Advance, Draft, Ledger, Recovered, Scope};
 use pollflip::{Event, Gate, Handover, Keeper, RestartConfig, Restarter};
 use std::collections::HashMap;
@@ -11,7 +14,7 @@ use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::process;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const LISTENER: Token = Token(0);
 const RESTARTER: Token = Token(1);
@@ -146,7 +149,7 @@ impl Server {
 }
 
 pub(crate) fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
-    let started = Instant::now();
+    let began = now();
     let mut restarter = RestartConfig::new().coordination_socket(&options.socket).keep(true).build()?;
     let keeper = restarter.keeper();
     let ledger = match keeper.take("ledger").map(|file| Ledger::open(STATES, file)) {
@@ -192,7 +195,7 @@ pub(crate) fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     restarter.ready()?;
     server.ledger.serves();
     gate.follow(&restarter, server.poll.registry())?;
-    println!("serving {} {address} {resumed} {}", process::id(), started.elapsed().as_micros());
+    println!("serving {} {address} {resumed} {began} {} {}", process::id(), now(), options.socket.display());
     // What a killed process has left undone.
     for token in server.accounts.keys().copied().collect::<Vec<_>>() {
         server.attend(token);
@@ -221,4 +224,9 @@ pub(crate) fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// In nanoseconds, by the clock that all processes of the machine have.
+fn now() -> u128 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default().as_nanos()
 }

@@ -1,7 +1,7 @@
 //! The clients: each sends, waits for the answer, checks every byte of it, thinks, and sends again.
 
-use super::chain::Chain;
-use super::server::POISON;
+use crate::chain::Chain;
+use crate::server::POISON;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::cmp::Reverse;
