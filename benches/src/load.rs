@@ -14,6 +14,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::example;
 use crate::plan::{Peer, Plan};
 use crate::report::{Report, Row, Unit};
 use crate::roles::{Role, Settings};
@@ -51,8 +52,16 @@ pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
 
 fn sample(peer: Peer, restarts: usize, wrk: bool) -> Result<Tally, String> {
     let address = free_address()?;
-    let settings = Settings { role: Role::of(peer), http: Some(address), ..Settings::default() };
-    let mut service = Service::launch(peer, settings)?;
+    let mut service = if peer == Peer::Ours {
+        let program = example::build("zero_downtime")?;
+        Service::spawn(peer, |socket| {
+            let mut command = Command::new(program);
+            command.args(["serve", "--drain", "5", "--listen", &address.to_string(), "--socket"]).arg(socket);
+            Ok(command)
+        })?
+    } else {
+        Service::launch(peer, Settings { role: Role::of(peer), http: Some(address), ..Settings::default() })?
+    };
     service.pid = listening(&mut service)?;
     let load = Load::start(address, wrk)?;
     thread::sleep(Duration::from_millis(300));

@@ -11,19 +11,13 @@
 mod bars;
 mod chain;
 mod client;
-#[allow(dead_code, reason = "the example's, of which the server is used")]
-#[path = "../../examples/zero_downtime/connection.rs"]
-mod connection;
 mod connections;
 mod cost;
 mod crowd;
+mod example;
 mod frames;
-mod game;
 mod guard;
 mod handover;
-#[allow(dead_code, reason = "the example's, of which the server is used")]
-#[path = "../../examples/zero_downtime/http.rs"]
-mod http;
 mod idle;
 mod latency;
 mod listeners;
@@ -35,9 +29,6 @@ mod plan;
 mod proc;
 mod report;
 mod roles;
-#[allow(dead_code, reason = "the example's, of which the server is used")]
-#[path = "../../examples/zero_downtime/server.rs"]
-mod server;
 mod service;
 mod stall;
 mod stats;

@@ -4,14 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use crate::example;
 use crate::plan::{Peer, Plan};
 use crate::report::{Report, Row, Unit};
-use crate::roles::{Role, Settings, Way};
+use crate::roles::Way;
 use crate::service::Service;
 use crate::stats::{median, quantile};
 
@@ -63,6 +66,7 @@ struct Samples {
 }
 
 pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
+    let program = example::build("game_server")?;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| format!("no limit of descriptors: {error}"))?;
     let wanted: &[usize] = plan.choose(&[1000, 5000], &[1000, 10_000, 19_000, MANY]);
     let (counts, too_many): (Vec<usize>, Vec<usize>) = wanted.iter().partition(|count| (**count + BESIDES) as u64 <= hard);
@@ -78,7 +82,7 @@ pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
         for (count, samples) in counts.iter().zip(&mut samples) {
             for (variant, samples) in VARIANTS.iter().zip(samples) {
                 // What is given at the freeze may be held twice, for which there are not always descriptors.
-                if let Err(error) = sample(*variant, *count, plan.choose(5, 7), samples) {
+                if let Err(error) = sample(&program, *variant, *count, plan.choose(5, 7), samples) {
                     failed.insert(format!("{count} connections, state {}", variant.name()), error);
                 }
             }
@@ -91,7 +95,7 @@ pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     if !plan.quick && hard < (MANY + BESIDES) as u64 && hard >= (MANY / SHARDS + 1 + BESIDES) as u64 {
         let mut samples = vec![Samples::default(); VARIANTS.len()];
         for (variant, samples) in VARIANTS.iter().zip(&mut samples) {
-            if let Err(error) = shards(*variant, MANY / SHARDS + 1, 7, samples) {
+            if let Err(error) = shards(&program, *variant, MANY / SHARDS + 1, 7, samples) {
                 failed.insert(format!("{SHARDS} processes, state {}", variant.name()), error);
             }
         }
@@ -149,15 +153,23 @@ struct Game {
 }
 
 impl Game {
-    fn start(variant: Variant, count: usize) -> Result<Game, String> {
+    fn start(program: &Path, variant: Variant, count: usize) -> Result<Game, String> {
         let Variant { state, precopy } = variant;
-        let settings = Settings { role: Role::Game, way: state, precopy, ..Settings::default() };
-        let mut server = Service::launch(Peer::Ours, settings)?;
-        server.wait_for("granted")?;
+        let mut server = Service::spawn(Peer::Ours, |socket| {
+            let mut command = Command::new(program);
+            command.args(["serve", "--listen", "127.0.0.1:0", "--socket"]).arg(socket);
+            command.args(["--state", if state == Way::OwnFile { "shared" } else { "written" }]);
+            command.args(["--precopy", if precopy { "yes" } else { "no" }]);
+            Ok(command)
+        })?;
+        server.pid = server.wait_for("granted")?.pid;
         let said = server.wait_for("listening")?.rest;
         let address: SocketAddr = said.parse().map_err(|_| format!("{said:?} is no address"))?;
-        let settings = Settings { role: Role::Players, http: Some(address), players: count, ..Settings::default() };
-        let mut players = Service::launch(Peer::Ours, settings)?;
+        let mut players = Service::spawn(Peer::Ours, |_| {
+            let mut command = Command::new(program);
+            command.args(["play", "--at", &address.to_string(), "--players", &count.to_string()]);
+            Ok(command)
+        })?;
         players.wait_for("ready")?;
         thread::sleep(REST);
         Ok(Game { server, players })
@@ -182,15 +194,15 @@ impl Game {
     }
 }
 
-fn sample(variant: Variant, count: usize, restarts: usize, samples: &mut Samples) -> Result<(), String> {
-    let mut game = Game::start(variant, count)?;
+fn sample(program: &Path, variant: Variant, count: usize, restarts: usize, samples: &mut Samples) -> Result<(), String> {
+    let mut game = Game::start(program, variant, count)?;
     game.restart(None)?;
     (0..restarts).try_for_each(|_| game.restart(Some(samples)))
 }
 
 /// Servers that restart all at once.
-fn shards(variant: Variant, count: usize, restarts: usize, samples: &mut Samples) -> Result<(), String> {
-    let mut games = (0..SHARDS).map(|_| Game::start(variant, count)).collect::<Result<Vec<_>, _>>()?;
+fn shards(program: &Path, variant: Variant, count: usize, restarts: usize, samples: &mut Samples) -> Result<(), String> {
+    let mut games = (0..SHARDS).map(|_| Game::start(program, variant, count)).collect::<Result<Vec<_>, _>>()?;
     for number in 0..=restarts {
         let mut seen = vec![Samples::default(); SHARDS];
         thread::scope(|scope| {

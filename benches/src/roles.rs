@@ -23,7 +23,6 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pollflip::guard::Guard;
 use serde::{Deserialize, Serialize};
 
-use crate::game;
 use crate::plan::Peer;
 
 pub use work::Gap;
@@ -45,14 +44,11 @@ pub struct Settings {
     pub listeners: usize,
     /// While this file is there a successor ends before it is ready.
     pub fails: Option<PathBuf>,
-    /// Serves HTTP there.
+    /// A peer serves HTTP there.
     pub http: Option<SocketAddr>,
     /// How much state is handed over, and in which way.
     pub state: usize,
     pub way: Way,
-    /// Connections go ahead of the freeze.
-    pub precopy: bool,
-    pub players: usize,
     /// It has a guard.
     pub guarded: bool,
 }
@@ -75,9 +71,6 @@ pub enum Role {
     Ours,
     Shellflip,
     Ecdysis,
-    /// The server of the game, and its players.
-    Game,
-    Players,
     /// Polls a library that has nothing to do.
     OursIdle,
     ShellflipIdle,
@@ -134,7 +127,7 @@ fn act(settings: &Settings) -> Result<(), Failed> {
     if settings.guarded && Guard::new().enter()?.is_some() {
         return Ok(());
     }
-    if settings.listeners > 0 || matches!(settings.role, Role::Game | Role::Players) {
+    if settings.listeners > 0 {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
@@ -151,14 +144,6 @@ fn act(settings: &Settings) -> Result<(), Failed> {
             Ok(())
         }
         Role::Ours => ours::serve(settings),
-        Role::Game => Ok(game::server::serve(&game::server::Options {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            socket: settings.socket.clone(),
-            shared: settings.way == Way::OwnFile,
-            precopy: settings.precopy,
-            fail: None,
-        })?),
-        Role::Players => game::play(settings.http.ok_or("no address")?, settings.players),
         Role::OursIdle => ours::poll_idle(settings),
         #[cfg(feature = "shellflip")]
         Role::Shellflip => shellflip::serve(settings),

@@ -56,16 +56,21 @@ impl Service {
     /// A process in the role that the settings say.
     pub fn launch(peer: Peer, mut settings: Settings) -> Result<Service, String> {
         let failed = |error: &dyn std::fmt::Display| format!("cannot start {}: {error}", peer.name());
+        let mut command = Command::new(own_program().map_err(|error| failed(&error))?);
+        Service::spawn(peer, |socket| {
+            settings.socket = socket.into();
+            command.env(VARIABLE, serde_json::to_string(&settings).map_err(|error| failed(&error))?);
+            Ok(command)
+        })
+    }
+
+    /// A program, by a command that is given the path of a coordination socket.
+    pub fn spawn(peer: Peer, command: impl FnOnce(&Path) -> Result<Command, String>) -> Result<Service, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("cannot start {}: {error}", peer.name());
         let directory = tempfile::tempdir().map_err(|error| failed(&error))?;
         let socket = directory.path().join("restart.sock");
-        settings.socket = socket.clone();
-        let mut child = Command::new(own_program().map_err(|error| failed(&error))?)
-            .env(VARIABLE, serde_json::to_string(&settings).map_err(|error| failed(&error))?)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(|error| failed(&error))?;
+        let mut child =
+            command(&socket)?.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).spawn().map_err(|error| failed(&error))?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else { return Err(failed(&"no pipes")) };
         let (sender, lines) = channel();
         thread::spawn(move || {

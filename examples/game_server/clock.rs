@@ -27,6 +27,8 @@ pub(crate) enum Moment {
     Granted,
     /// The old process goes on, after a try that failed.
     Thawed,
+    /// The process was killed, which the one who did it tells.
+    Killed,
 }
 
 const NAMES: [(Moment, &str); 9] = [
@@ -49,6 +51,7 @@ pub(crate) fn now() -> Duration {
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     pub(crate) moment: Moment,
+    pub(crate) pid: u32,
     pub(crate) at: Duration,
     pub(crate) figures: Vec<u64>,
 }
@@ -74,7 +77,8 @@ pub(crate) fn read(line: &str) -> Option<Told> {
     let mut words = line.split(' ');
     let name = words.next()?;
     let (moment, _) = NAMES.iter().find(|(_, known)| *known == name)?;
-    let mut numbers = words.skip(1).map_while(|word| word.parse().ok());
+    let mut numbers = words.map_while(|word| word.parse::<u64>().ok());
+    let pid = numbers.next()?.try_into().ok()?;
     let at = Duration::from_nanos(numbers.next()?);
-    Some(Told { moment: *moment, at, figures: numbers.collect() })
+    Some(Told { moment: *moment, pid, at, figures: numbers.collect() })
 }

@@ -1,36 +1,35 @@
 //! Restarts a game server again and again while thousands of players stay connected, and counts what gets lost.
 //!
 //!     cargo run --release --example game_server -- --players 10000 --restarts 5
+//!     cargo run --release --example game_server -- --players 1000 --keep --kills 20
 //!
 //! `server.rs` is the part to learn from, and `world.rs`: how all connections and the state that belongs to them go from one process to
-//! the next, `player.rs` and `states.rs` below them, in the words of `protocol.rs`. The rest puts it to the test: `run.rs` directs,
-//! `service.rs` runs the servers as processes of their own, `crowd.rs`, `client.rs` and `visitors.rs` are the players, who connect by
-//! `loopback.rs`, and `clock.rs`, `seen.rs` and `report.rs` tell how long what took.
+//! the next, with `copying.rs`, `buffered.rs` and `states.rs` below them. `keeping.rs` and `kept.rs` have the players outlive a kill.
+//! `rules.rs` is the game, in the words of `protocol.rs`. The rest puts it to the test: see `bench.rs`.
 
-mod client;
+mod bench;
+mod buffered;
 mod clock;
 mod copying;
-mod crowd;
-mod loopback;
+mod keeping;
+mod kept;
 mod player;
 mod protocol;
-mod report;
-mod run;
+mod rules;
 mod seats;
-mod seen;
 mod server;
-mod service;
 mod states;
-mod visitors;
 mod world;
 
 use lexopt::{Arg, Parser, ValueExt};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pollflip::guard::{Guard, Policy};
 use std::env;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
+use std::time::Duration;
 
 const HELP: &str = "\
 Restarts a game server and counts what its players lose.
@@ -43,6 +42,9 @@ usage: game_server [OPTIONS]
                     written: written down; shared: the memory file they are kept in
   --precopy WAY     connections go ahead, while the server serves them (yes), or all
                     at the freeze (no)
+  --keep            the server keeps its players: they outlive a kill
+  --kills N         how often it is killed in between, with --keep (0); a visitor
+                    whom it has not yet kept at that moment is disconnected
   --wrong WAY       at the end a restart by a successor that touches connections
                     before it may: read, write; the run must see it and fail
 
@@ -51,12 +53,20 @@ usage: game_server serve [OPTIONS]
   --socket PATH     coordination socket (game_server.sock)
   --state WAY       written or shared (written)
   --precopy WAY     yes or no (yes)
+  --keep            keeps its players, in the place of --state; systemd holds them,
+                    or a guard
+  --seats N         for so many of them (10000)
+  --guard           below a guard of its own
   --fail PATH       a successor that finds this file does as it says: exit, refuse,
                     read, write
 
+usage: game_server play --at ADDRESS [--players N]
+  players at a `serve` elsewhere; a line `BEGIN END` of their input (nanoseconds of
+  CLOCK_MONOTONIC) asks how long somebody has waited then
+
 The pause of a restart is the longest that a player has waited for an answer, or
 that nobody was told anything, of those times that touch the freeze; server_ms is
-from the freeze to the grant. A try that fails lasts until its successor has ended.
+from the freeze to the grant. A kill takes the place of the freeze. A try that fails lasts until its successor has ended.
 The exit status is 0 if nothing was lost, 1 if something was, 2 for wrong usage.
 RUST_LOG=info shows what the servers log.";
 
@@ -65,8 +75,16 @@ const BESIDES: u64 = 600;
 
 enum Command {
     Help,
-    Run(run::Options),
-    Serve(server::Options),
+    Run(bench::Options),
+    Serve(Serve),
+    Play { address: SocketAddr, players: usize },
+}
+
+struct Serve {
+    options: server::Options,
+    /// If this file is there, a successor that has received everything does what it says.
+    fail: Option<PathBuf>,
+    below_guard: bool,
 }
 
 fn main() -> ExitCode {
@@ -79,11 +97,13 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stdout(), "{HELP}");
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Run(options)) => check_limit(&options).and_then(|()| run::run(&options)),
-        Ok(Command::Serve(options)) => {
-            env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
-            raise_limit().and_then(|_| server::serve(&options).map(|()| true).map_err(|error| error.to_string()))
-        }
+        Ok(Command::Run(options)) => check_limit(&options).and_then(|()| bench::run(&options)),
+        Ok(Command::Play { address, players }) => raise_limit().and_then(|_| bench::play(address, players)).map(|()| true),
+        Ok(Command::Serve(serve)) => match enter_guard(&serve) {
+            Ok(Some(code)) => return code,
+            Ok(None) => run_server(&serve).map(|()| true),
+            Err(error) => Err(error),
+        },
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -95,9 +115,26 @@ fn main() -> ExitCode {
     }
 }
 
+/// `None`: this process is the server.
+fn enter_guard(serve: &Serve) -> Result<Option<ExitCode>, String> {
+    if !serve.below_guard {
+        return Ok(None);
+    }
+    // It is killed on purpose: that is no reason to give it up.
+    let guard = Guard::new().policy(Policy::Always).strikes(u32::MAX, Duration::from_secs(1)).delay(Duration::ZERO);
+    Ok(guard.enter().map_err(|error| error.to_string())?.map(Termination::report))
+}
+
+fn run_server(serve: &Serve) -> Result<(), String> {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
+    raise_limit()?;
+    let before_ready = |restarter: &_, world: &_| serve.fail.as_ref().map_or(Ok(()), |file| bench::fail_if_told(file, restarter, world));
+    server::serve(&serve.options, before_ready).map_err(|error| error.to_string())
+}
+
 /// Nothing is started if there are too few descriptors. This process needs one for its end of each
 /// connection, each server one for the other end; all have the limit of this one.
-fn check_limit(options: &run::Options) -> Result<(), String> {
+fn check_limit(options: &bench::Options) -> Result<(), String> {
     let limit = raise_limit()?;
     let players = options.players as u64 + u64::from(options.visitors);
     let needed = players + BESIDES;
@@ -124,19 +161,23 @@ fn raise_limit() -> Result<u64, String> {
 }
 
 fn parse_arguments(arguments: Parser) -> Result<Command, lexopt::Error> {
-    if env::args_os().nth(1).is_some_and(|word| word == "serve") {
-        return parse_serve(arguments);
+    match env::args_os().nth(1) {
+        Some(word) if word == "serve" => parse_serve(arguments),
+        Some(word) if word == "play" => parse_play(arguments),
+        _ => parse_run(arguments),
     }
-    parse_run(arguments)
 }
 
 fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
-    let mut options = run::Options { players: 10_000, restarts: 5, visitors: 0, wrong: None, shared: false, precopy: true };
+    let mut options =
+        bench::Options { players: 10_000, restarts: 5, kills: 0, visitors: 0, wrong: None, shared: false, precopy: true, keep: false };
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             Arg::Long("players") => options.players = arguments.value()?.parse()?,
             Arg::Long("restarts") => options.restarts = arguments.value()?.parse()?,
+            Arg::Long("keep") => options.keep = true,
+            Arg::Long("kills") => options.kills = arguments.value()?.parse()?,
             Arg::Long("wrong") => options.wrong = Some(arguments.value()?.string()?),
             Arg::Long("visitors") => options.visitors = arguments.value()?.parse()?,
             Arg::Long("state") => options.shared = is_shared(arguments.value()?.string()?)?,
@@ -147,7 +188,32 @@ fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
     if options.players == 0 {
         return Err("at least one player is needed".into());
     }
+    if options.kills > 0 && !options.keep {
+        return Err("a kill loses all players of a server that does not keep them: add --keep".into());
+    }
+    check_state(options.keep, options.shared)?;
     Ok(Command::Run(options))
+}
+
+fn check_state(keep: bool, shared: bool) -> Result<(), lexopt::Error> {
+    match keep && shared {
+        true => Err("with --keep the states are in a ledger: leave --state out".into()),
+        false => Ok(()),
+    }
+}
+
+fn parse_play(mut arguments: Parser) -> Result<Command, lexopt::Error> {
+    let (mut address, mut players) = (None, 10_000);
+    arguments.next()?; // the word "play"
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Long("at") => address = Some(arguments.value()?.parse()?),
+            Arg::Long("players") => players = arguments.value()?.parse()?,
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Command::Play { address: address.ok_or("--at is needed")?, players })
 }
 
 fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
@@ -156,8 +222,9 @@ fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
         socket: PathBuf::from("game_server.sock"),
         shared: false,
         precopy: true,
-        fail: None,
+        keep: None,
     };
+    let (mut fail, mut below_guard, mut keep, mut seats) = (None, false, false, 10_000);
     arguments.next()?; // the word "serve"
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -166,11 +233,16 @@ fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             Arg::Long("socket") => options.socket = arguments.value()?.into(),
             Arg::Long("state") => options.shared = is_shared(arguments.value()?.string()?)?,
             Arg::Long("precopy") => options.precopy = is_yes(arguments.value()?.string()?)?,
-            Arg::Long("fail") => options.fail = Some(arguments.value()?.into()),
+            Arg::Long("keep") => keep = true,
+            Arg::Long("seats") => seats = arguments.value()?.parse()?,
+            Arg::Long("guard") => below_guard = true,
+            Arg::Long("fail") => fail = Some(arguments.value()?.into()),
             other => return Err(other.unexpected()),
         }
     }
-    Ok(Command::Serve(options))
+    check_state(keep, options.shared)?;
+    options.keep = keep.then_some(seats);
+    Ok(Command::Serve(Serve { options, fail, below_guard }))
 }
 
 fn is_shared(way: String) -> Result<bool, lexopt::Error> {

@@ -1,133 +1,54 @@
-//! One player on the server: a connection and the state that belongs to it.
-//! Knows: its stream and the rules of the game. Does not know: restarts; only how to be written down and read again.
+//! One player on the server: a connection, and how what is said there goes on.
+//! Knows: the two ways to hold a player. Does not know: what either does.
 
-use super::protocol::{CHART, Input, Update, Wants};
-use super::states::State;
+use super::buffered::Buffered;
+use super::kept::Kept;
 use mio::net::TcpStream;
-use std::io::{self, ErrorKind, Read, Write};
 
-/// A client that does not read is told nothing more until it has read what waits.
-const ENOUGH_OUTPUT: usize = 4 * CHART;
+pub(crate) enum Player {
+    /// Its state is in `states.rs`. What was half read or half written is in this process.
+    Buffered(Buffered),
+    /// All of it is in the account of the connection, which outlives this process.
+    Kept(Kept),
+}
 
-pub(crate) struct Player {
-    pub(crate) stream: TcpStream,
-    /// What has come of an input that is not complete.
-    input: Vec<u8>,
-    /// What the socket has not taken yet. Both are state: a byte in here is nowhere else.
-    output: Vec<u8>,
+/// Why a player is looked at.
+#[derive(Clone, Copy)]
+pub(crate) enum Occasion {
+    /// It is time to tell the player where it is.
+    Tick,
+    /// Its connection is ready.
+    Ready,
 }
 
 impl Player {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, input: Vec::new(), output: Vec::new() }
-    }
-
-    /// Tells the player where it is. Like all that touches the stream, an error means that the player is gone.
-    pub(crate) fn tell(&mut self, state: &mut State, tick: u64) -> io::Result<()> {
-        if self.output.is_empty() {
-            self.update(state, tick, false, 0);
+    pub(crate) fn stream(&self) -> &TcpStream {
+        match self {
+            Self::Buffered(player) => &player.stream,
+            Self::Kept(player) => player.stream(),
         }
-        self.write()
     }
 
-    /// Takes in what has come and answers it. Readiness is edge-triggered: it goes on until the stream refuses.
-    pub(crate) fn drive(&mut self, state: &mut State, tick: u64) -> io::Result<()> {
-        let mut chunk = [0; 1024];
-        self.write()?;
-        while self.output.len() < ENOUGH_OUTPUT {
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(length) => {
-                    self.take_in(&chunk[..length], state, tick)?;
-                    self.write()?;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+    pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
+        match self {
+            Self::Buffered(player) => &mut player.stream,
+            Self::Kept(player) => player.stream_mut(),
         }
-        Ok(())
-    }
-
-    fn take_in(&mut self, bytes: &[u8], state: &mut State, tick: u64) -> io::Result<()> {
-        self.input.extend_from_slice(bytes);
-        let mut taken = 0;
-        while let Some(frame) = self.input[taken..].first_chunk() {
-            taken += Input::LENGTH;
-            let input = Input::decode(frame).filter(|input| input.number == state.score + 1);
-            let input = input.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "an input is missing, doubled or damaged"))?;
-            (state.position, state.since) = (state.position_at(tick), tick);
-            (state.score, state.velocity) = (input.number, input.velocity);
-            self.update(state, tick, true, if input.wants == Wants::Chart { CHART } else { 0 });
-            if input.wants == Wants::Leave {
-                self.write()?;
-                return Err(io::Error::other("it has said goodbye"));
-            }
-        }
-        self.input.drain(..taken);
-        Ok(())
-    }
-
-    fn update(&mut self, state: &mut State, tick: u64, is_answer: bool, chart: usize) {
-        state.sequence += 1;
-        let update = Update {
-            sequence: state.sequence,
-            tick,
-            position: state.position_at(tick),
-            velocity: state.velocity,
-            score: state.score,
-            is_answer,
-            chart: chart as u32,
-        };
-        update.encode(&mut self.output);
-    }
-
-    /// Writes what the client takes.
-    fn write(&mut self) -> io::Result<()> {
-        let mut written = 0;
-        let result = loop {
-            if written == self.output.len() {
-                break Ok(());
-            }
-            match self.stream.write(&self.output[written..]) {
-                Ok(length) => written += length,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
-            }
-        };
-        self.output.drain(..written);
-        result
     }
 
     /// Whether the socket has to take more before all is said.
     pub(crate) fn has_more_to_say(&self) -> bool {
-        !self.output.is_empty()
-    }
-
-    /// Whether there are bytes that only this process has: half an input, or what the socket has not
-    /// taken.
-    pub(crate) fn has_buffers(&self) -> bool {
-        !self.input.is_empty() || !self.output.is_empty()
-    }
-
-    pub(crate) fn save_buffers(&self, to: &mut impl Write) -> io::Result<()> {
-        for buffer in [&self.input, &self.output] {
-            to.write_all(&(buffer.len() as u64).to_le_bytes())?;
-            to.write_all(buffer)?;
+        match self {
+            Self::Buffered(player) => player.has_more_to_say(),
+            Self::Kept(player) => player.has_more_to_say(),
         }
-        Ok(())
     }
 
-    /// Reads what [`save_buffers`](Self::save_buffers) has written, and leaves the rest. `None`: that
-    /// was something else.
-    pub(crate) fn load_buffers(&mut self, from: &mut &[u8]) -> Option<()> {
-        for buffer in [&mut self.input, &mut self.output] {
-            let (length, rest) = from.split_first_chunk()?;
-            let (bytes, rest) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
-            *buffer = bytes.into();
-            *from = rest;
+    /// Whether it has to be looked at when the world is saved.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        match self {
+            Self::Buffered(player) => player.has_buffers(),
+            Self::Kept(player) => player.has_more_to_say(),
         }
-        Some(())
     }
 }

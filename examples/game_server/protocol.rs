@@ -77,18 +77,25 @@ fn check(number: u32, wants: u32, velocity: i32) -> u32 {
 impl Update {
     pub(crate) const LENGTH: usize = 40;
 
-    pub(crate) fn encode(&self, output: &mut Vec<u8>) {
-        output.extend_from_slice(&self.sequence.to_le_bytes());
-        output.extend_from_slice(&self.tick.to_le_bytes());
-        output.extend_from_slice(&self.position.to_le_bytes());
-        output.extend_from_slice(&self.velocity.to_le_bytes());
-        output.extend_from_slice(&self.score.to_le_bytes());
-        output.extend_from_slice(&u32::from(self.is_answer).to_le_bytes());
-        output.extend_from_slice(&self.chart.to_le_bytes());
-        output.extend((0..self.chart).map(|index| chart_byte(self.sequence, index)));
+    /// The head only; the chart follows it.
+    pub(crate) fn encode(&self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        bytes[0..8].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.tick.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.position.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.velocity.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.score.to_le_bytes());
+        bytes[32..36].copy_from_slice(&u32::from(self.is_answer).to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.chart.to_le_bytes());
+        bytes
     }
 
-    /// The head only; the chart follows it.
+    /// What follows the head, from this byte on.
+    pub(crate) fn chart_from(&self, index: u32) -> impl Iterator<Item = u8> + use<> {
+        let sequence = self.sequence;
+        (index..self.chart).map(move |index| chart_byte(sequence, index))
+    }
+
     pub(crate) fn decode(bytes: &[u8; Self::LENGTH]) -> Self {
         let long = |at: usize| {
             let mut word = [0; 8];

@@ -6,22 +6,22 @@
 //! already, and nothing but the restart wakes this process. What comes for players meanwhile waits in the poll.
 //! A connection is taken out of the poll before it is closed, and shut down: closing alone does neither while another process has it too.
 //! The old process drops the players at `Completed`, when it ends. At `HandedOff` the successor needs the processor.
+//! With `--keep` the players outlive a kill: see `keeping.rs` and `kept.rs`.
 
 use super::clock::{self, Moment};
 use super::copying::Copying;
-use super::player::Player;
-use super::protocol::Update;
-use super::states::{State, States};
+use super::keeping::Keeping;
+use super::player::{Occasion, Player};
+use super::states::States;
 use super::world::World;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::socket::{setsockopt, sockopt};
-use pollflip::{Arrival, Event, Inheritance, Predecessor, RestartConfig, Restarter, Sweep, hang_up};
-use std::io::{self, ErrorKind, Read, Write};
+use pollflip::{Arrival, Event, Inheritance, Predecessor, RestartConfig, Restarter, Sweep};
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use std::{fs, process};
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const RESTARTER: Token = Token(usize::MAX - 2);
@@ -42,19 +42,20 @@ pub(crate) struct Options {
     pub(crate) shared: bool,
     /// Players are given ahead of the freeze, if the successor asks for them.
     pub(crate) precopy: bool,
-    /// If this file is there, a successor that has received everything does what it says: it fails, or
-    /// breaks a rule.
-    pub(crate) fail: Option<PathBuf>,
+    /// The players outlive this process; there is room for so many.
+    pub(crate) keep: Option<usize>,
 }
 
-pub(crate) fn serve(options: &Options) -> io::Result<()> {
-    let mut restarter = RestartConfig::new().coordination_socket(&options.socket).build()?;
+/// `before_ready` may have its own opinion of a successor that has everything.
+pub(crate) fn serve(options: &Options, before_ready: impl FnOnce(&Restarter, &World) -> io::Result<()>) -> io::Result<()> {
+    let mut restarter = RestartConfig::new().coordination_socket(&options.socket).keep(options.keep.is_some()).build()?;
+    let keeping = options.keep.map(|seats| Keeping::new(&restarter, seats)).transpose()?;
     let listener = restarter.sockets().tcp_listener("game", options.listen)?;
     setsockopt(&listener, sockopt::SndBuf, &KERNEL_BUFFER)?; // for all that are accepted from it
     let address = listener.local_addr()?;
 
-    let empty = || io::Result::Ok(World::new(if options.shared { States::shared()? } else { States::InProcess(Vec::new()) }));
-    let mut server = Server::new(TcpListener::from_std(listener), empty()?, options.precopy)?;
+    let states = if options.shared { States::shared()? } else { States::InProcess(Vec::new()) };
+    let mut server = Server::new(TcpListener::from_std(listener), World::new(states, keeping), options.precopy)?;
     if let Some(predecessor) = restarter.predecessor() {
         match server.receive(&predecessor) {
             Ok(inheritance) => server.take_over(inheritance).inspect_err(|error| predecessor.refuse(&error.to_string()))?,
@@ -62,17 +63,20 @@ pub(crate) fn serve(options: &Options) -> io::Result<()> {
                 // It has ended: the listener is here, and its players learn of the end when what came of them is dropped. They may
                 // come again. If it lives, `ready` says so.
                 log::warn!("{error}");
-                server.world = empty()?;
+                server.world.drop_what_is_not_kept()?;
             }
         }
     }
-    server.fail_if_told(options.fail.as_deref(), &restarter)?;
+    server.recover(&mut restarter)?;
+    before_ready(&restarter, &server.world)?;
     server.poll.registry().register(&mut restarter, RESTARTER, Interest::READABLE)?;
     restarter.ready()?;
+    server.world.serves();
     clock::tell(Moment::Granted);
     let _ = writeln!(io::stdout(), "listening on {address}");
     server.start_accepting()?;
     server.frozen = false;
+    server.go_on();
     server.run(&mut restarter)
 }
 
@@ -105,7 +109,7 @@ impl Server {
                 match event.token() {
                     RESTARTER => {} // when all that was told of players has been looked at
                     LISTENER => self.accept(),
-                    Token(number) => self.drive(number),
+                    Token(number) => self.visit(number, Occasion::Ready),
                 }
             }
             while let Some(event) = restarter.poll() {
@@ -199,15 +203,30 @@ impl Server {
         Ok(())
     }
 
+    /// Takes the players of a process that was killed.
+    fn recover(&mut self, restarter: &mut Restarter) -> io::Result<()> {
+        let known = self.world.players.end();
+        self.world.recover(restarter)?;
+        (known..self.world.players.end()).try_for_each(|number| self.watch(number))
+    }
+
+    /// What a process before has left undone. That a socket is writable may have been told already.
+    fn go_on(&mut self) {
+        for number in self.world.left_undone() {
+            self.visit(number, Occasion::Ready);
+        }
+    }
+
     fn watch(&mut self, number: usize) -> io::Result<()> {
         let Some(player) = self.world.players.get_mut(number) else { return Ok(()) };
-        self.poll.registry().register(&mut player.stream, Token(number), interest(false))
+        let interest = interest(player.has_more_to_say());
+        self.poll.registry().register(player.stream_mut(), Token(number), interest)
     }
 
     fn watch_again(&mut self, number: usize) -> io::Result<()> {
         let Some(player) = self.world.players.get_mut(number) else { return Ok(()) };
         let interest = interest(player.has_more_to_say());
-        self.poll.registry().reregister(&mut player.stream, Token(number), interest)
+        self.poll.registry().reregister(player.stream_mut(), Token(number), interest)
     }
 
     fn start_accepting(&mut self) -> io::Result<()> {
@@ -225,7 +244,7 @@ impl Server {
                 },
             };
             let _ = stream.set_nodelay(true);
-            let number = match self.world.add(Player::new(stream)) {
+            let number = match self.world.add(stream) {
                 Ok(number) => number,
                 Err(error) => return log::warn!("cannot keep a player's state: {error}"),
             };
@@ -234,7 +253,7 @@ impl Server {
                     if let Some(copying) = &mut self.copying {
                         let _ = copying.came(number, &self.world);
                     }
-                    self.visit(number, Player::tell);
+                    self.visit(number, Occasion::Tick);
                 }
                 Err(error) => {
                     log::warn!("cannot watch a player: {error}");
@@ -244,25 +263,24 @@ impl Server {
         }
     }
 
-    fn drive(&mut self, number: usize) {
-        self.visit(number, Player::drive);
-    }
-
     fn tick(&mut self) {
-        self.world.tick += 1;
+        if let Err(error) = self.world.set_tick(self.world.tick + 1) {
+            return log::warn!("the time stands still: {error}");
+        }
         // Nobody else is touched: where a player is follows from the tick.
         let numbers = (0..self.world.players.end()).skip((self.world.tick % TOLD_EVERY) as usize);
         for number in numbers.step_by(TOLD_EVERY as usize) {
-            self.visit(number, Player::tell);
+            self.visit(number, Occasion::Tick);
         }
     }
 
-    /// Does something with a player, if it is still there and stays, and keeps watching for what it waits for.
-    fn visit(&mut self, number: usize, what: impl FnOnce(&mut Player, &mut State, u64) -> io::Result<()>) {
+    /// Does what there is to do with a player, if it is still there and stays, and keeps watching for what it waits for.
+    fn visit(&mut self, number: usize, occasion: Occasion) {
         let waited = self.world.players.get(number).is_some_and(Player::has_more_to_say);
-        let Some(result) = self.world.visit(number, what) else { return };
+        let Some(result) = self.world.visit(number, occasion) else { return };
         let player = self.world.players.get_mut(number).filter(|player| player.has_more_to_say() != waited);
-        let watched = player.map_or(Ok(()), |player| self.poll.registry().reregister(&mut player.stream, Token(number), interest(!waited)));
+        let watched =
+            player.map_or(Ok(()), |player| self.poll.registry().reregister(player.stream_mut(), Token(number), interest(!waited)));
         if let Err(error) = result.and(watched) {
             log::debug!("player {number} is gone: {error}");
             self.remove(number);
@@ -271,30 +289,13 @@ impl Server {
 
     fn remove(&mut self, number: usize) {
         let Some(mut player) = self.world.remove(number) else { return };
-        if let Err(error) = self.poll.registry().deregister(&mut player.stream) {
+        if let Err(error) = self.poll.registry().deregister(player.stream_mut()) {
             log::warn!("player {number} is still watched: {error}");
         }
-        hang_up(&player.stream);
+        self.world.end(player);
         if let Some(copying) = &mut self.copying {
             copying.gone(number);
         }
-    }
-
-    /// For the run: a new version that turns out to be no good when it has everything, or that touches a connection before it may.
-    fn fail_if_told(&mut self, file: Option<&Path>, restarter: &Restarter) -> io::Result<()> {
-        let (Some(file), Some(predecessor)) = (file, restarter.predecessor()) else { return Ok(()) };
-        let Ok(how) = fs::read_to_string(file) else { return Ok(()) };
-        fs::remove_file(file)?;
-        match how.as_str() {
-            "refuse" => {
-                predecessor.refuse("this version was told to fail");
-                return Err(io::Error::other("this version was told to fail"));
-            }
-            "read" => while !self.world.players.iter().any(|(_, player)| (&player.stream).read(&mut [0; 16]).is_ok()) {},
-            "write" => self.world.players.iter().try_for_each(|(_, player)| (&player.stream).write_all(&[0; Update::LENGTH]))?,
-            _ => process::exit(3),
-        }
-        Ok(())
     }
 }
 

@@ -4,6 +4,8 @@
 //! are the successor's as they are: what is handed over is the file. Nobody maps it: a record is
 //! read and written whole, by one system call, so two processes that have the file see no half of
 //! one. The successor writes none before it has been granted the service.
+//!
+//! With `--keep` they are in accounts of a ledger instead: see `kept.rs`.
 //! Knows: records by the numbers of players. Does not know: players, restarts.
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -57,6 +59,14 @@ pub(crate) enum States {
 impl States {
     pub(crate) fn shared() -> io::Result<Self> {
         Ok(Self::Shared(memfd_create("states", MFdFlags::MFD_CLOEXEC)?.into()))
+    }
+
+    /// The same kind, with nobody in it.
+    pub(crate) fn anew(&self) -> io::Result<Self> {
+        match self {
+            Self::InProcess(_) => Ok(Self::InProcess(Vec::new())),
+            Self::Shared(_) => Self::shared(),
+        }
     }
 
     pub(crate) fn get(&self, key: usize) -> io::Result<State> {

@@ -1,14 +1,16 @@
 //! All players, and how they go from one process to the next: the half of a restart that is this program's.
 //!
-//! Each player's connection goes as a descriptor named by its number. Their states go as what they are kept in, see `states.rs`. What
-//! is left goes in a blob: the tick, and the buffers of those few that have something in them.
+//! Each player's connection goes as a descriptor named by its number. Their states go as what they are kept in, see `states.rs` and
+//! `keeping.rs`. What is left goes in a blob: the tick, and the buffers of those few that have something in them.
 
+use super::buffered::Buffered;
 use super::copying::Copying;
-use super::player::Player;
+use super::keeping::Keeping;
+use super::player::{Occasion, Player};
 use super::seats::Seats;
 use super::states::{RECORD, State, States};
 use mio::net::TcpStream;
-use pollflip::{Blob, Handover, Inheritance, Precopy};
+use pollflip::{Blob, Handover, Inheritance, Precopy, Restarter, hang_up};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -25,19 +27,28 @@ pub(crate) struct World {
     pub(crate) tick: u64,
     pub(crate) players: Seats<Player>,
     states: States,
+    /// The players outlive this process.
+    keeping: Option<Keeping>,
     /// Who has something in its buffers: nobody else need be looked at when the world is saved.
     pub(crate) unfinished: BTreeSet<usize>,
 }
 
 impl World {
-    pub(crate) fn new(states: States) -> Self {
-        Self { tick: 0, players: Seats::new(), states, unfinished: BTreeSet::new() }
+    pub(crate) fn new(states: States, keeping: Option<Keeping>) -> Self {
+        let tick = keeping.as_ref().map_or(0, Keeping::tick);
+        Self { tick, players: Seats::new(), states, keeping, unfinished: BTreeSet::new() }
     }
 
     /// A new player, and its number.
-    pub(crate) fn add(&mut self, player: Player) -> io::Result<usize> {
+    pub(crate) fn add(&mut self, stream: TcpStream) -> io::Result<usize> {
+        let player = match &self.keeping {
+            Some(keeping) => Player::Kept(keeping.begin(stream)?),
+            None => Player::Buffered(Buffered::new(stream)),
+        };
         let number = self.players.vacant();
-        self.states.set(number, State::default())?;
+        if self.keeping.is_none() {
+            self.states.set(number, State::default())?;
+        }
         self.players.take(number, player);
         Ok(number)
     }
@@ -47,23 +58,93 @@ impl World {
         self.players.leave(number)
     }
 
-    /// Does something with a player and its state, if it is still there. An error means that it is gone.
-    pub(crate) fn visit(
-        &mut self,
-        number: usize,
-        what: impl FnOnce(&mut Player, &mut State, u64) -> io::Result<()>,
-    ) -> Option<io::Result<()>> {
+    /// Ends the connection of a player who was removed. Another process may have it too.
+    pub(crate) fn end(&self, player: Player) {
+        match (player, &self.keeping) {
+            (Player::Kept(player), Some(keeping)) => keeping.end(Ok(player)),
+            (Player::Buffered(player), Some(keeping)) => keeping.end(Err(player.stream)),
+            (player, None) => hang_up(player.stream()),
+        }
+    }
+
+    pub(crate) fn set_tick(&mut self, tick: u64) -> io::Result<()> {
+        self.tick = tick;
+        self.keeping.as_ref().map_or(Ok(()), |keeping| keeping.set_tick(tick))
+    }
+
+    /// Does what there is to do with a player, if it is still there. An error means that it is gone.
+    pub(crate) fn visit(&mut self, number: usize, occasion: Occasion) -> Option<io::Result<()>> {
+        if let Some(Player::Buffered(_)) = self.players.get(number)
+            && self.keeping.is_some()
+            && let Err(error) = self.resume(number)
+        {
+            return Some(Err(error));
+        }
+        let tick = self.tick;
         let player = self.players.get_mut(number)?;
-        let mut state = match self.states.get(number) {
-            Ok(state) => state,
-            Err(error) => return Some(Err(error)),
+        let result = match player {
+            Player::Kept(player) => player.visit(occasion, tick),
+            Player::Buffered(player) => self.states.get(number).and_then(|mut state| {
+                player.visit(occasion, &mut state, tick)?;
+                self.states.set(number, state)
+            }),
         };
-        let result = what(player, &mut state, self.tick);
-        match player.has_buffers() {
+        match player.is_unfinished() {
             true => self.unfinished.insert(number),
             false => self.unfinished.remove(&number),
         };
-        Some(result.and_then(|()| self.states.set(number, state)))
+        Some(result)
+    }
+
+    /// Goes on with a player who was handed over, and whose state is kept.
+    fn resume(&mut self, number: usize) -> io::Result<()> {
+        let (Some(keeping), Some(Player::Buffered(player))) = (&self.keeping, self.players.leave(number)) else { return Ok(()) };
+        let (player, result) = match keeping.resume(player.stream)? {
+            Ok(player) => (Player::Kept(player), Ok(())),
+            Err(stream) => (Player::Buffered(Buffered::new(stream)), Err(io::Error::other("its state is lost"))),
+        };
+        self.players.take(number, player);
+        result
+    }
+
+    /// Goes on with the players of a process that was killed.
+    pub(crate) fn recover(&mut self, restarter: &mut Restarter) -> io::Result<()> {
+        let Some(keeping) = &self.keeping else { return Ok(()) };
+        let Some(survivors) = keeping.survivors(restarter)? else { return Ok(()) };
+        // Of a predecessor that was killed while it handed over, some are here already.
+        let handed_over: Vec<_> = self.players.iter().map(|(number, _)| number).collect();
+        for player in survivors {
+            self.players.take(self.players.vacant(), Player::Kept(player));
+        }
+        for number in handed_over {
+            if let Err(error) = self.resume(number) {
+                // It is found to be gone when it is visited.
+                log::debug!("player {number}: {error}");
+            }
+        }
+        self.keeping.as_ref().map_or(Ok(()), Keeping::close_the_rest)
+    }
+
+    /// Of those who are kept, who may have something to say that nobody asks for again.
+    pub(crate) fn left_undone(&self) -> Vec<usize> {
+        let survivors = self.players.iter().filter(|(_, player)| matches!(player, Player::Kept(_))).map(|(number, _)| number);
+        let handed_over = self.unfinished.iter().copied().filter(|_| self.keeping.is_some());
+        survivors.chain(handed_over).collect()
+    }
+
+    pub(crate) fn serves(&self) {
+        if let Some(keeping) = &self.keeping {
+            keeping.serves();
+        }
+    }
+
+    /// What came of a predecessor that has ended: only what is kept can be gone on with.
+    pub(crate) fn drop_what_is_not_kept(&mut self) -> io::Result<()> {
+        if self.keeping.is_none() {
+            self.players = Seats::new();
+            self.states = self.states.anew()?;
+        }
+        Ok(())
     }
 
     /// Gives the file of the states ahead, which this process goes on writing until it freezes.
@@ -76,7 +157,7 @@ impl World {
 
     /// Those players with their names, as they are handed over.
     pub(crate) fn named(&self, numbers: &[usize]) -> impl Iterator<Item = (String, &TcpStream)> {
-        numbers.iter().filter_map(|number| Some((Self::name(*number), &self.players.get(*number)?.stream)))
+        numbers.iter().filter_map(|number| Some((Self::name(*number), self.players.get(*number)?.stream())))
     }
 
     pub(crate) fn name(number: usize) -> String {
@@ -104,7 +185,9 @@ impl World {
         }
         for number in &self.unfinished {
             blob.write_all(&(*number as u64).to_le_bytes())?;
-            self.players.get(*number).map_or(Ok(()), |player| player.save_buffers(&mut blob))?;
+            if let Some(Player::Buffered(player)) = self.players.get(*number) {
+                player.save_buffers(&mut blob)?;
+            }
         }
         handover.blob(WORLD, blob)?;
         handover.send();
@@ -119,7 +202,10 @@ impl World {
         }
         let number = Self::number_of(name).ok_or_else(|| invalid(&format!("{name:?} is no player")))?;
         let stream = TcpStream::from_std(net::TcpStream::from(descriptor));
-        match self.players.take(number, Player::new(stream)) {
+        if let Some(keeping) = &self.keeping {
+            keeping.keep(&stream);
+        }
+        match self.players.take(number, Player::Buffered(Buffered::new(stream))) {
             true => Ok(Some(number)),
             false => Err(invalid(&format!("{name:?} has come twice"))),
         }
@@ -144,7 +230,9 @@ impl World {
         for _ in 0..next(&mut rest)? {
             let number = next(&mut rest)? as usize;
             let player = self.players.get_mut(number).ok_or_else(|| invalid("a player has no connection"))?;
-            player.load_buffers(&mut rest).ok_or_else(|| invalid("the world ends early"))?;
+            if let (Player::Buffered(player), None) = (player, &self.keeping) {
+                player.load_buffers(&mut rest).ok_or_else(|| invalid("the world ends early"))?;
+            }
             self.unfinished.insert(number);
         }
         Ok(())

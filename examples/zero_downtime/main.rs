@@ -3,17 +3,12 @@
 //!     cargo run --release --example zero_downtime
 //!
 //! `server.rs` is the part to learn from: an HTTP server that restarts without losing a request, with
-//! `connection.rs` and `http.rs` below it. The rest puts it to the test: `run.rs` directs, `service.rs`
-//! runs the server as a process of its own, `load.rs` is its clients, `tally.rs` and `report.rs` tell what came of it.
+//! `connection.rs` and `http.rs` below it. The rest puts it to the test: see `bench.rs`.
 
+mod bench;
 mod connection;
 mod http;
-mod load;
-mod report;
-mod run;
 mod server;
-mod service;
-mod tally;
 
 use lexopt::{Arg, Parser, ValueExt};
 use std::env;
@@ -51,9 +46,10 @@ RUST_LOG=debug shows what the servers log.";
 
 enum Command {
     Help,
-    Run(run::Options),
-    Load(run::LoadOptions),
-    Serve(server::Options),
+    Run(bench::Options),
+    Load(bench::LoadOptions),
+    /// One that crashes so long after it has the service.
+    Serve(server::Options, Option<Duration>),
 }
 
 fn main() -> ExitCode {
@@ -66,11 +62,11 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stdout(), "{HELP}");
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Run(options)) => run::run(&options),
-        Ok(Command::Load(options)) => run::load(&options),
-        Ok(Command::Serve(options)) => {
+        Ok(Command::Run(options)) => bench::run(&options),
+        Ok(Command::Load(options)) => bench::load(&options),
+        Ok(Command::Serve(options, lifetime)) => {
             env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
-            server::serve(options).map(|()| true).map_err(|error| error.to_string())
+            server::serve(options, || lifetime.into_iter().for_each(bench::crash_after)).map(|()| true).map_err(|error| error.to_string())
         }
     };
     match result {
@@ -92,7 +88,7 @@ fn parse_arguments(arguments: Parser) -> Result<Command, lexopt::Error> {
 }
 
 fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
-    let mut options = run::Options { restarts: 20, connections: 16, time: Duration::from_secs(5), probation: None, bad_release: false };
+    let mut options = bench::Options { restarts: 20, connections: 16, time: Duration::from_secs(5), probation: None, bad_release: false };
     let mut restarts = None;
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -107,7 +103,7 @@ fn parse_run(mut arguments: Parser) -> Result<Command, lexopt::Error> {
     }
     if options.bad_release {
         options.restarts = 4; // each lasts as long as its probation
-        if *options.probation.get_or_insert(Duration::from_secs(1)) <= run::CRASH_AFTER {
+        if *options.probation.get_or_insert(Duration::from_secs(1)) <= bench::CRASH_AFTER {
             return Err("a bad release is taken back only if the probation is longer than the 0.2 s that it lives".into());
         }
     }
@@ -130,7 +126,7 @@ fn parse_load(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             other => return Err(other.unexpected()),
         }
     }
-    Ok(Command::Load(run::LoadOptions { to: to.ok_or("--to is needed")?, connections, time }))
+    Ok(Command::Load(bench::LoadOptions { to: to.ok_or("--to is needed")?, connections, time }))
 }
 
 fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
@@ -139,8 +135,8 @@ fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
         socket: None,
         drain: Duration::from_secs(5),
         probation: None,
-        crash_after: None,
     };
+    let mut lifetime = None;
     arguments.next()?; // the word "serve"
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -149,11 +145,11 @@ fn parse_serve(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             Arg::Long("socket") => options.socket = Some(arguments.value()?.into()),
             Arg::Long("drain") => options.drain = seconds(arguments.value()?)?,
             Arg::Long("probation") => options.probation = Some(seconds(arguments.value()?)?),
-            Arg::Long("crash-after") => options.crash_after = Some(seconds(arguments.value()?)?),
+            Arg::Long("crash-after") => lifetime = Some(seconds(arguments.value()?)?),
             other => return Err(other.unexpected()),
         }
     }
-    Ok(Command::Serve(options))
+    Ok(Command::Serve(options, lifetime))
 }
 
 fn seconds(value: OsString) -> Result<Duration, lexopt::Error> {

@@ -13,7 +13,6 @@
 use crate::connection::{Connection, Fate};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use nix::sys::resource::{Resource, setrlimit};
 use pollflip::{Arrival, Event, Gate, Handover, Inheritance, Precopy, Predecessor, RestartConfig, Restarter, Sweep, hang_up};
 use signal_hook_mio::v1_0::Signals;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +20,6 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How items of the handover are called, before the number of the connection.
@@ -52,11 +50,9 @@ pub(crate) struct Options {
     /// How long an idle connection is kept once this process drains.
     pub(crate) drain: Duration,
     pub(crate) probation: Option<Duration>,
-    /// It is a bad release, and lives for so long.
-    pub(crate) crash_after: Option<Duration>,
 }
 
-pub(crate) fn serve(options: Options) -> io::Result<()> {
+pub(crate) fn serve(options: Options, when_it_serves: impl FnOnce()) -> io::Result<()> {
     let mut config = RestartConfig::new();
     if let Some(path) = &options.socket {
         config = config.coordination_socket(path);
@@ -90,19 +86,8 @@ pub(crate) fn serve(options: Options) -> io::Result<()> {
 
     // The reader of this may be gone by the time of a later generation.
     let _ = writeln!(io::stdout(), "listening on {address}, pid {}", process::id());
-    if let Some(time) = options.crash_after {
-        crash_after(time);
-    }
+    when_it_serves();
     server.run(&mut restarter, &mut signals)
-}
-
-/// What a bad release does. It leaves no core file behind.
-fn crash_after(time: Duration) {
-    thread::spawn(move || {
-        thread::sleep(time);
-        let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-        process::abort();
-    });
 }
 
 struct Server {

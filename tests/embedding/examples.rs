@@ -41,6 +41,7 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("game_server_keeps_every_player_with_states_written", || game_server("written", "yes")),
     ("game_server_keeps_every_player_with_states_shared", || game_server("shared", "yes")),
     ("game_server_keeps_every_player_when_all_go_at_the_freeze", || game_server("written", "no")),
+    ("game_server_that_keeps_loses_nobody_to_kills_and_restarts", game_server_keeps),
     ("game_server_sees_a_successor_that_reads_before_the_grant", || game_server_is_wrong("read")),
     ("game_server_sees_a_successor_that_writes_before_the_grant", || game_server_is_wrong("write")),
     ("game_server_says_first_that_there_are_too_few_descriptors", game_server_lacks_descriptors),
@@ -355,6 +356,18 @@ fn game_server(state: &str, precopy: &str) {
         "{status}: {line}\n{}",
         group.stderr()
     );
+}
+
+/// Killed, restarted, and restarted in vain, with two players who read slowly.
+fn game_server_keeps() {
+    let mut command = example("game_server");
+    command.args(["--players", "1000", "--restarts", "2", "--keep", "--kills", "4"]);
+    let mut group = Group::start(command, directory());
+    let status = group.exit();
+    let line = group.says("players=", 0);
+    println!("game_server under test, kept: players={line}");
+    let wanted = "1000 restarts=2 kills=4 disconnected=0 out_of_sequence=0 ";
+    assert!(status.success() && line.starts_with(wanted), "{status}: {line}\n{}", group.stderr());
 }
 
 /// What the run counts is what would go wrong: a successor that is not patient costs a player its connection or its order.

@@ -8,16 +8,11 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use pollflip::{Blob, Event, Handover, Predecessor, RestartConfig, Restarter};
 
 use crate::memory::{now, see_all, state};
-use crate::server;
 
 use super::work::Work;
 use super::{Failed, Occupation, Settings, Way, address, say};
 
 pub fn serve(settings: &Settings) -> Result<(), Failed> {
-    if let Some(listen) = settings.http {
-        let socket = Some(settings.socket.clone());
-        return Ok(server::serve(server::Options { listen, socket, drain: Duration::from_secs(5), probation: None, crash_after: None })?);
-    }
     let mut restarter = RestartConfig::new().coordination_socket(&settings.socket).build()?;
     let successor = restarter.predecessor().is_some();
     if successor {

@@ -1,6 +1,6 @@
 //! The server processes: starts the first, has it replaced, hears when what happened, and leaves none behind.
 
-use super::clock::{self, Moment, Told};
+use crate::clock::{self, Moment, Told};
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
@@ -22,9 +22,21 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 const RESTART_LIMIT: Duration = Duration::from_secs(70);
 const END_LIMIT: Duration = Duration::from_secs(10);
 
+/// What the servers are told.
+pub(crate) struct Settings {
+    pub(crate) shared: bool,
+    pub(crate) precopy: bool,
+    /// They keep so many players, below a guard.
+    pub(crate) keep: Option<usize>,
+}
+
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
+    /// The server.
     pub(crate) pid: u32,
+    /// Who was started: the first server, or a guard.
+    first: u32,
+    is_guarded: bool,
     socket: PathBuf,
     fail: PathBuf,
     moments: Receiver<Told>,
@@ -32,31 +44,45 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn start(shared: bool, precopy: bool) -> Result<Self, String> {
+    pub(crate) fn start(settings: &Settings) -> Result<Self, String> {
         // When a server ends, the one that it started becomes a child of this process, which can so wait for all of them.
         set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
         let directory = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
         let (socket, fail) = (directory.path().join("restart.sock"), directory.path().join("fail"));
         let mut command = Command::new(env::current_exe().map_err(|error| format!("which program is this? {error}"))?);
         command.args(["serve", "--listen", "127.0.0.1:0", "--socket"]).arg(&socket).arg("--fail").arg(&fail);
-        command.args(["--state", if shared { "shared" } else { "written" }]);
-        command.args(["--precopy", if precopy { "yes" } else { "no" }]);
+        command.args(["--precopy", if settings.precopy { "yes" } else { "no" }]);
+        match settings.keep {
+            Some(seats) => command.args(["--keep", "--guard", "--seats", &seats.to_string()]),
+            None => command.args(["--state", if settings.shared { "shared" } else { "written" }]),
+        };
         let server = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut server = server.map_err(|error| format!("cannot start the server: {error}"))?;
-        let pid = server.id();
+        let first = server.id();
         let output = server.stdout.take().ok_or("the server has no output")?;
         let (sender, moments) = channel();
-        let (first, addresses) = channel();
+        let (sender_of_address, addresses) = channel();
         thread::spawn(move || {
             read_all(output, |line| match line.strip_prefix("listening on ") {
-                Some(address) => drop(address.parse().map(|address| first.send(address))),
+                Some(address) => drop(address.parse().map(|address| sender_of_address.send(address))),
                 None => drop(clock::read(line).map(|told| sender.send(told))),
             });
         });
         let address = addresses.recv_timeout(START_LIMIT).map_err(|_| "the server did not start")?;
-        let service = Self { address, pid, socket, fail, moments, _directory: directory };
-        service.moments_until(Moment::Granted)?;
+        let is_guarded = settings.keep.is_some();
+        let mut service = Self { address, pid: first, first, is_guarded, socket, fail, moments, _directory: directory };
+        service.pid = last_pid(&service.moments_until(Moment::Granted)?);
         Ok(service)
+    }
+
+    /// Kills the server. Whoever keeps its players starts it again.
+    pub(crate) fn kill(&mut self) -> Result<Vec<Told>, String> {
+        let killed = Told { moment: Moment::Killed, pid: self.pid, at: clock::now(), figures: Vec::new() };
+        kill(pid(self.pid), Signal::SIGKILL).map_err(|error| format!("cannot kill {}: {error}", self.pid))?;
+        let mut moments = vec![killed];
+        moments.extend(self.moments_until(Moment::Granted)?);
+        self.pid = last_pid(&moments);
+        Ok(moments)
     }
 
     /// Has the server replaced by one that breaks a rule.
@@ -101,7 +127,8 @@ impl Service {
 
     /// Ends the last server, and waits for those that it has replaced.
     pub(crate) fn stop(self) -> Result<(), String> {
-        kill(pid(self.pid), Signal::SIGTERM).map_err(|error| format!("cannot end {}: {error}", self.pid))?;
+        let told = if self.is_guarded { self.first } else { self.pid };
+        kill(pid(told), Signal::SIGTERM).map_err(|error| format!("cannot end {told}: {error}"))?;
         let deadline = Instant::now() + END_LIMIT;
         while reap()? {
             if Instant::now() > deadline {
@@ -137,6 +164,10 @@ fn reap() -> Result<bool, String> {
             Err(error) => return Err(format!("cannot wait for the servers: {error}")),
         }
     }
+}
+
+fn last_pid(moments: &[Told]) -> u32 {
+    moments.last().map_or(0, |told| told.pid)
 }
 
 fn children() -> Vec<Pid> {

@@ -1,7 +1,7 @@
 //! What the run shows: a line of progress while it lasts, tables and one line of figures at its end.
 
-use crate::service::Ask;
-use crate::tally::Tally;
+use super::service::Ask;
+use super::tally::Tally;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 

@@ -5,10 +5,10 @@
 //! nobody was told anything, while ticks should have come, ends with the first byte after it.
 
 use super::client::Client;
-use super::clock;
 use super::loopback::Loopback;
 use super::seen::{Seen, Span};
 use super::visitors::Visitors;
+use crate::clock;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;

@@ -1,10 +1,10 @@
-//! One run: a server with all its players, restarts, and before every second one a try that fails.
+//! One run: a server with all its players, restarts, before every second one a try that fails, and kills.
 
 use super::client::slow_among;
 use super::crowd::Crowd;
-use super::report::{self, Run, Try};
+use super::report::{self, Outcome, Run, Try};
 use super::seen::Seen;
-use super::service::Service;
+use super::service::{Service, Settings};
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,9 +14,14 @@ const PROOF_LIMIT: Duration = Duration::from_secs(30);
 /// The same where somebody is known to wait without an answer.
 const BROKEN_PROOF_LIMIT: Duration = Duration::from_secs(4);
 
+/// A server that keeps has room for so many more, who are greeted while others leave.
+const SPARE_SEATS: usize = 1_000;
+
 pub(crate) struct Options {
     pub(crate) players: usize,
     pub(crate) restarts: usize,
+    /// How often the server is killed, which it survives only if it keeps its players.
+    pub(crate) kills: usize,
     /// Players who come and go, a second.
     pub(crate) visitors: u32,
     /// A rule that the last server breaks: the run must notice.
@@ -24,11 +29,12 @@ pub(crate) struct Options {
     /// What the servers are told.
     pub(crate) shared: bool,
     pub(crate) precopy: bool,
+    pub(crate) keep: bool,
 }
 
 /// True if nobody lost anything.
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
-    let mut service = Service::start(options.shared, options.precopy)?;
+    let mut service = Service::start(&settings(options))?;
     let crowd = Crowd::gather(service.address, options.players, options.visitors)?;
     let mut tries = Vec::new();
     let went = restart_all(options, &mut service, &crowd, &mut tries);
@@ -40,11 +46,20 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         eprintln!("game_server: {problem}");
         Seen::default()
     });
-    let done = tries.iter().filter(|one| one.failure.is_none()).count();
-    let printed = report::print(&mut io::stdout().lock(), &Run { players: options.players, tries: &tries, normal: &normal, tally: &tally });
+    let done = |wanted| tries.iter().filter(|one| one.outcome == wanted).count();
+    let (restarted, killed) = (done(Outcome::Restarted), done(Outcome::Killed));
+    let printed = report::print(
+        &mut io::stdout().lock(),
+        &Run { players: options.players, keeps: options.keep, tries: &tries, normal: &normal, tally: &tally },
+    );
     printed.map_err(|error| format!("cannot print the report: {error}"))?;
     let wanted = options.restarts + usize::from(options.wrong.is_some());
-    Ok(all_went && done == wanted && tally.disconnected == 0 && tally.out_of_sequence == 0)
+    Ok(all_went && restarted == wanted && killed == options.kills && tally.disconnected == 0 && tally.out_of_sequence == 0)
+}
+
+fn settings(options: &Options) -> Settings {
+    let seats = options.players + options.visitors as usize + SPARE_SEATS;
+    Settings { shared: options.shared, precopy: options.precopy, keep: options.keep.then_some(seats) }
 }
 
 /// Returns what the players see without a restart.
@@ -55,23 +70,35 @@ fn restart_all(options: &Options, service: &mut Service, crowd: &Crowd, tries: &
         wait_for_proof(options, service, crowd)?;
     }
     let normal = crowd.look();
-    for number in 0..options.restarts {
-        if number % 2 == 1 {
-            let how = if number % 4 == 1 { "exit" } else { "refuse" };
-            let (why, moments) = service.fail_to_restart(how)?;
-            wait_for_proof(options, service, crowd)?;
-            tries.push(Try { failure: Some(why), moments, seen: crowd.look() });
+    for number in 0..options.restarts.max(options.kills) {
+        if number < options.restarts {
+            restart(options, number, service, crowd, tries)?;
         }
-        let moments = service.restart()?;
-        wait_for_proof(options, service, crowd)?;
-        tries.push(Try { failure: None, moments, seen: crowd.look() });
+        if number < options.kills {
+            let moments = service.kill()?;
+            wait_for_proof(options, service, crowd)?;
+            tries.push(Try { outcome: Outcome::Killed, moments, seen: crowd.look() });
+        }
     }
     if let Some(how) = &options.wrong {
         let moments = service.restart_wrongly(how)?;
         wait_for_proof(options, service, crowd)?;
-        tries.push(Try { failure: None, moments, seen: crowd.look() });
+        tries.push(Try { outcome: Outcome::Restarted, moments, seen: crowd.look() });
     }
     Ok(normal)
+}
+
+fn restart(options: &Options, number: usize, service: &mut Service, crowd: &Crowd, tries: &mut Vec<Try>) -> Result<(), String> {
+    if number % 2 == 1 {
+        let how = if number % 4 == 1 { "exit" } else { "refuse" };
+        let (why, moments) = service.fail_to_restart(how)?;
+        wait_for_proof(options, service, crowd)?;
+        tries.push(Try { outcome: Outcome::Failed(why), moments, seen: crowd.look() });
+    }
+    let moments = service.restart()?;
+    wait_for_proof(options, service, crowd)?;
+    tries.push(Try { outcome: Outcome::Restarted, moments, seen: crowd.look() });
+    Ok(())
 }
 
 /// Until every player has been answered from now on, those who read slowly aside.

@@ -1,7 +1,7 @@
 //! The clients: threads that make requests over plain blocking sockets and check every answer.
 //! They repeat nothing: a request that was not answered in full, the first time, has failed.
 
-use crate::tally::{CONNECTING, Tally};
+use super::tally::{CONNECTING, Tally};
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,8 +1,8 @@
 //! One player as a client: asks, is answered, and checks every byte. It never connects again.
 
-use super::clock;
-use super::protocol::{CHART, Input, Update, Wants, chart_byte};
 use super::seen::Span;
+use crate::clock;
+use crate::protocol::{CHART, Input, Update, Wants, chart_byte};
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;

@@ -1,14 +1,24 @@
 //! What the run shows: a table of all tries, and one line of figures at its end.
 
-use super::clock::{Moment, Told};
 use super::crowd::Tally;
 use super::seen::{Seen, Span, lengths, quantile};
+use crate::clock::{Moment, Told};
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// One restart, or one that was made to fail.
+/// What became of the server.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Outcome {
+    Restarted,
+    /// As it was told to.
+    Failed(String),
+    /// It was killed, and has come back.
+    Killed,
+}
+
+/// One restart, one that was made to fail, or one kill.
 pub(crate) struct Try {
-    pub(crate) failure: Option<String>,
+    pub(crate) outcome: Outcome,
     pub(crate) moments: Vec<Told>,
     /// What the players have seen of it.
     pub(crate) seen: Seen,
@@ -16,6 +26,8 @@ pub(crate) struct Try {
 
 pub(crate) struct Run<'a> {
     pub(crate) players: usize,
+    /// They outlive a kill.
+    pub(crate) keeps: bool,
     pub(crate) tries: &'a [Try],
     /// What the players see without a restart.
     pub(crate) normal: &'a Seen,
@@ -23,13 +35,19 @@ pub(crate) struct Run<'a> {
 }
 
 pub(crate) fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
-    let Run { players, tries, normal, tally } = run;
+    let Run { players, keeps, tries, normal, tally } = run;
     writeln!(out, "all times in milliseconds; the servers' side:                           the players' longest wait or silence:")?;
     writeln!(out, "restart  copy  | collect  transfer  adopt  register  grant  in all  |  in the copy  at the pause  at any time")?;
     let mut number = 0;
     for one in *tries {
-        number += usize::from(one.failure.is_none());
-        let name = if one.failure.is_some() { "failed".into() } else { number.to_string() };
+        let name = match one.outcome {
+            Outcome::Failed(_) => "failed".into(),
+            Outcome::Killed => "killed".into(),
+            Outcome::Restarted => {
+                number += 1;
+                number.to_string()
+            }
+        };
         let steps = [
             (Moment::Frozen, Moment::Collected),
             (Moment::Collected, Moment::Received),
@@ -49,7 +67,7 @@ pub(crate) fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
         )?;
     }
     for one in *tries {
-        if let Some(why) = &one.failure {
+        if let Outcome::Failed(why) = &one.outcome {
             writeln!(out, "failed as it was told to: {why}")?;
         }
     }
@@ -92,32 +110,41 @@ pub(crate) fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
         writeln!(out, "the first that was disconnected: {why}")?;
     }
 
-    let done = || tries.iter().filter(|one| one.failure.is_none());
-    let pauses = |tries: &mut dyn Iterator<Item = &Try>| {
-        let mut pauses: Vec<_> = tries.map(|one| one.seen.longest(one.pause())).collect();
+    let pauses = |which: &dyn Fn(&Outcome) -> bool| {
+        let mut pauses: Vec<_> = tries.iter().filter(|one| which(&one.outcome)).map(|one| one.seen.longest(one.pause())).collect();
         pauses.sort_unstable();
         pauses
     };
-    let mut server: Vec<_> = done().filter_map(|one| Some(one.pause()?.length())).collect();
+    let restarted = pauses(&|outcome| *outcome == Outcome::Restarted);
+    let killed = pauses(&|outcome| *outcome == Outcome::Killed);
+    let failed = pauses(&|outcome| matches!(outcome, Outcome::Failed(_)));
+    let mut server: Vec<_> =
+        tries.iter().filter(|one| one.outcome == Outcome::Restarted).filter_map(|one| Some(one.pause()?.length())).collect();
     server.sort_unstable();
-    writeln!(
+    let kills = if *keeps { format!(" kills={}", killed.len()) } else { String::new() };
+    write!(
         out,
-        "\nplayers={players} restarts={} disconnected={} out_of_sequence={} pause_ms_max={:.1} pause_ms_p50={:.1} server_ms_max={:.2} \
+        "\nplayers={players} restarts={}{kills} disconnected={} out_of_sequence={} pause_ms_max={:.1} pause_ms_p50={:.1} server_ms_max={:.2} \
          server_ms_p50={:.2} failed_pause_ms_max={:.1}",
-        done().count(),
+        restarted.len(),
         tally.disconnected,
         tally.out_of_sequence,
-        milliseconds(quantile(&pauses(&mut done()), 1.0)),
-        milliseconds(quantile(&pauses(&mut done()), 0.5)),
+        milliseconds(quantile(&restarted, 1.0)),
+        milliseconds(quantile(&restarted, 0.5)),
         milliseconds(quantile(&server, 1.0)),
         milliseconds(quantile(&server, 0.5)),
-        milliseconds(quantile(&pauses(&mut tries.iter().filter(|one| one.failure.is_some())), 1.0)),
-    )
+        milliseconds(quantile(&failed, 1.0)),
+    )?;
+    if *keeps {
+        let [max, p50] = [1.0, 0.5].map(|share| milliseconds(quantile(&killed, share)));
+        write!(out, " killed_pause_ms_max={max:.1} killed_pause_ms_p50={p50:.1}")?;
+    }
+    writeln!(out)
 }
 
 /// Of all restarts that succeeded, the lengths of the spans that touch a part of them.
 fn about(tries: &[Try], part: impl Fn(&Try) -> Option<Span>, spans: impl Fn(&Seen) -> &[Span]) -> Vec<Duration> {
-    let done = tries.iter().filter(|one| one.failure.is_none());
+    let done = tries.iter().filter(|one| one.outcome == Outcome::Restarted);
     let mut all: Vec<_> = done.flat_map(|one| part(one).map_or(Vec::new(), |part| lengths(spans(&one.seen), part))).collect();
     all.sort_unstable();
     all
@@ -129,10 +156,14 @@ fn shown(sorted: &[Duration]) -> String {
 }
 
 impl Try {
-    /// From the freeze until players are served again.
+    /// From the freeze, or the kill, until players are served again.
     pub(crate) fn pause(&self) -> Option<Span> {
-        let end = if self.failure.is_some() { Moment::Thawed } else { Moment::Granted };
-        Some(Span { begin: self.at(Moment::Frozen)?, end: self.at(end)? })
+        let (begin, end) = match self.outcome {
+            Outcome::Restarted => (Moment::Frozen, Moment::Granted),
+            Outcome::Failed(_) => (Moment::Frozen, Moment::Thawed),
+            Outcome::Killed => (Moment::Killed, Moment::Granted),
+        };
+        Some(Span { begin: self.at(begin)?, end: self.at(end)? })
     }
 
     fn told(&self, wanted: Moment) -> Option<&Told> {

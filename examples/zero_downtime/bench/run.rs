@@ -1,9 +1,10 @@
 //! One run: a service, load on it, and restarts, each once the one before has proved itself.
 
-use crate::load::Load;
-use crate::report::{self, Progress, Restart};
-use crate::service::{Ask, Service};
-use crate::tally::Tally;
+use super::bad_release::CRASH_AFTER;
+use super::load::Load;
+use super::report::{self, Progress, Restart};
+use super::service::{Ask, Service};
+use super::tally::Tally;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,8 +15,6 @@ use std::time::{Duration, Instant};
 /// So many requests a generation answers before it is replaced.
 const PROOF: u64 = 300;
 const PROOF_LIMIT: Duration = Duration::from_secs(30);
-/// So long a bad release serves.
-pub(crate) const CRASH_AFTER: Duration = Duration::from_millis(200);
 
 pub(crate) struct Options {
     pub(crate) restarts: usize,

@@ -1,10 +1,10 @@
 //! Players who come and go: each stays for a moment, says goodbye, and sees how long it takes from the
 //! answer until its connection has ended.
 
-use super::clock;
 use super::loopback::Loopback;
-use super::protocol::{Input, Update, Wants};
 use super::seen::Span;
+use crate::clock;
+use crate::protocol::{Input, Update, Wants};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
