@@ -172,25 +172,7 @@
 //! What goes wrong on the way is best told with [`Predecessor::refuse`]: the one who asked for the
 //! restart sees that reason, and of a process that just exits only its status.
 //!
-//! # Examples
-//!
-//! | example | shows |
-//! | --- | --- |
-//! | `hello` | the smallest server; it prints what becomes of each restart |
-//! | `live_connections` | connections that go ahead of the freeze, and their state, in one file, with a rehearsal as its test |
-//! | `comes_back` | the smallest server that comes back from `kill -9` with its connections |
-//! | `restarter` | an echo server with `restart` and `status` subcommands |
-//! | `zero_downtime` | an HTTP server under load |
-//! | `game_loop` | 60 Hz, polled once a frame; prints the frame times with and without restarts |
-//! | `game_server` | ten thousand live connections and their state: how long the pause is, with pre-copy and without |
-//! | `kill_me` | a thousand live connections that go on after each `kill -9` |
-//! | `tcp_proxy` | a proxy that drains its connections under a time limit |
-//! | `udp_flows` | UDP flows that stay with the process that began them, by a mark |
-//! | `udp_game` | 200 players on one UDP socket, handed over with the state |
-//! | `udp_relay` | a relay to the old process, for a protocol without a mark |
-//! | `any_executor` | the task in tokio's `select!` and in smol |
-//! | `socket_activation` | two named sockets of systemd |
-//! | `deploy`, `guard`, `systemd` | scripts, and files for supervisors, to copy |
+#![doc = include_str!("../examples/README.md")]
 //!
 //! # Reading the source
 //!

@@ -47,6 +47,18 @@ fn the_readme_shows_the_examples() {
 }
 
 #[test]
+fn each_example_has_a_line_that_says_what_it_teaches() {
+    let listed = read("examples/README.md");
+    let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")).expect("a directory");
+    let names = entries.map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_string_lossy().into_owned());
+    let names: Vec<_> = names.filter(|name| name != "README").collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(listed.lines().any(|line| line.starts_with("| `") && line.contains(&format!("`{name}`"))), "{name} is not listed");
+    }
+}
+
+#[test]
 fn the_front_page_shows_the_smallest_server() {
     let lib = read("src/lib.rs");
     let docs = lib.lines().filter_map(|line| line.strip_prefix("//!")).map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)));
