@@ -230,12 +230,12 @@ impl Driver {
                 log::debug!("process {} has {count} of name {name:?} removed from the store", datagram.sender);
             }
             Wish::Store { name, watched } => {
-                if datagram.lacks_descriptors {
-                    let why = format!("this guard has no room for what it stores as {name:?}: raise RLIMIT_NOFILE");
-                    self.inbox.leave_out(datagram.sender, &why);
-                }
                 if !self.machine.keeps() && !datagram.descriptors.is_empty() {
                     return self.inbox.leave_out(datagram.sender, "it stores something, and the service is not started again");
+                }
+                if datagram.lacks_descriptors || !self.has_room_besides() {
+                    let why = format!("this guard has no room for what it stores as {name:?}: raise RLIMIT_NOFILE");
+                    return self.inbox.leave_out(datagram.sender, &why);
                 }
                 for descriptor in mem::take(&mut datagram.descriptors) {
                     let Err((why, descriptor)) = self.store.put(name, descriptor, watched) else { continue };
@@ -296,6 +296,15 @@ impl Driver {
             }
         });
         watched.inspect_err(|error| self.inbox.leave_out(from, &format!("it names {pid} the main process, and {error}"))).is_ok()
+    }
+
+    /// Whether there is room for a new main process beside what is open now: what is stored must not
+    /// take that.
+    fn has_room_besides(&mut self) -> bool {
+        self.reserve();
+        let has_room = self.spares.len() == SPARES;
+        self.spares.clear();
+        has_room
     }
 
     /// Without a descriptor for it, a new main process would not be known, and the end of the one

@@ -1,16 +1,21 @@
 //! A service that keeps all it has: this test program, in that role. Each byte that it answers with
 //! depends on all bytes before; the client knows them too.
 //!
-//! A start that finds the file `hang` in its directory takes that away, and hangs.
+//! What a start finds in its directory changes what it does: with `hang` it takes that away, and hangs;
+//! with `abort` it dies of connections that were kept, and with `abort-of-more` of something else that
+//! was; with `gate`, a pipe, it recovers nothing before it has read a byte from that; with `peer.sock` the
+//! first one keeps a connection to that, too.
 //!
 //! A client says what it wants by its first byte: `B` to be answered byte by byte, and `!` to be told
 //! the process id, generation and how many connections there are. Of a `B` client a `P` later on is poison: the process dies
 //! of it.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +42,8 @@ struct Server {
     ledger: Ledger,
     keeper: Keeper,
     accounts: BTreeMap<u64, Account<TcpStream>>,
+    /// What has no position.
+    others: Vec<UnixStream>,
     buffer: Vec<u8>,
 }
 
@@ -51,6 +58,10 @@ fn say(text: &str) {
     writeln!(file, "{} {text}", std::process::id()).expect("room");
 }
 
+fn is_there(name: &str) -> bool {
+    directory().join(name).exists()
+}
+
 fn directory() -> PathBuf {
     std::env::var_os(DIRECTORY).expect("a directory").into()
 }
@@ -63,6 +74,7 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let keeper = restarter.keeper();
     let mut server = Server::new(&keeper, restarter.predecessor().is_some())?;
     server.recover(&mut restarter)?;
+    server.keep_more()?;
     if std::fs::remove_file(directory().join("hang")).is_ok() {
         say("hangs");
         loop {
@@ -142,11 +154,15 @@ impl Server {
             }
         };
         keeper.keep("ledger", &ledger)?;
-        Ok(Server { ledger, keeper: keeper.clone(), accounts: BTreeMap::new(), buffer: vec![0; 4_096] })
+        Ok(Server { ledger, keeper: keeper.clone(), accounts: BTreeMap::new(), others: Vec::new(), buffer: vec![0; 4_096] })
     }
 
     /// Goes on with what the process before has left, if it was killed.
     fn recover(&mut self, restarter: &mut Restarter) -> io::Result<()> {
+        if let Ok(mut gate) = File::open(directory().join("gate")) {
+            say("at the gate");
+            gate.read_exact(&mut [0])?;
+        }
         let Some(mut survivors) = restarter.survivors() else { return Ok(()) };
         let judgement = self.ledger.judge(survivors.cause())?;
         if !judgement.is_strike && judgement.scope != Scope::All {
@@ -154,10 +170,38 @@ impl Server {
         }
         say(&format!("after {:?} {}", survivors.cause(), survivors.strikes()));
         for survivor in survivors.streams() {
-            assert!(survivor.position()?.is_some());
-            self.go_on(survivor.into())?;
+            match survivor.position()? {
+                Some(_) => self.go_on(survivor.into())?,
+                None => self.go_on_without_position(survivor.into())?,
+            }
         }
         self.ledger.close_unclaimed()?;
+        if is_there("abort") && !self.accounts.is_empty() {
+            std::process::abort();
+        }
+        if judgement.scope != Scope::Listeners && is_there("abort-of-more") && survivors.take("more").is_some() {
+            std::process::abort();
+        }
+        Ok(())
+    }
+
+    fn keep_more(&mut self) -> io::Result<()> {
+        if is_there("abort-of-more") {
+            self.keeper.keep("more", &File::open("/dev/null")?)?;
+        }
+        if is_there("peer.sock") && self.others.is_empty() {
+            let stream = UnixStream::connect(directory().join("peer.sock"))?;
+            self.keeper.keep_stream(&stream)?;
+            self.others.push(stream);
+        }
+        Ok(())
+    }
+
+    fn go_on_without_position(&mut self, stream: OwnedFd) -> io::Result<()> {
+        say(&self.ledger.recover(&stream).expect_err("it has no position").to_string());
+        let mut stream = UnixStream::from(stream);
+        stream.write_all(b"back")?;
+        self.others.push(stream);
         Ok(())
     }
 

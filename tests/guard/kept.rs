@@ -2,9 +2,9 @@
 //! connections and their state, byte for byte.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -89,7 +89,7 @@ impl Kept {
     }
 
     pub fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
+        fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
     /// Who serves, once another one than that does.
@@ -101,12 +101,26 @@ impl Kept {
         })
     }
 
+    /// A file in the directory of the service, which says what a start does.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// How many connections the service has, that of who asks left out.
+    pub fn connections(&self) -> usize {
+        let mut stream = self.connect().expect("nobody is refused");
+        stream.write_all(b"!").expect("a connection");
+        let mut line = String::new();
+        io::BufReader::new(stream).read_line(&mut line).expect("an answer");
+        line.trim_end().split_once(' ').expect("two numbers").1.parse::<usize>().expect("a number") - 1
+    }
+
     /// How many descriptors the service has open.
-    fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         procfs::descriptors(self.pid_after("").parse().expect("a number")).len()
     }
 
-    fn connect(&self) -> io::Result<TcpStream> {
+    pub fn connect(&self) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(self.read("address"))?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         stream.set_nodelay(true)?;
@@ -119,12 +133,12 @@ impl Kept {
         pid
     }
 
-    fn restart(&self) -> Result<u32, pollflip::RequestError> {
-        request_restart(self.directory.path().join("restart.sock"), Duration::from_secs(20), |_| {})
+    pub fn restart(&self) -> Result<u32, pollflip::RequestError> {
+        request_restart(self.path("restart.sock"), Duration::from_secs(20), |_| {})
     }
 
     pub fn stop(mut self) -> i32 {
-        fs::write(self.directory.path().join("stop"), "").expect("a file");
+        fs::write(self.path("stop"), "").expect("a file");
         let pid = self.guard.id();
         wait_until(&format!("the end of the guard: {}", self.read("guard.log")), || procfs::has_ended(pid));
         self.guard.wait().expect("a child").code().expect("a status")
@@ -147,9 +161,14 @@ impl Drop for Kept {
     }
 }
 
+/// In kilobytes.
+pub fn private_memory(pid: u32) -> u64 {
+    procfs::status(pid, "RssAnon").and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).expect("a number")
+}
+
 /// One that sends bytes, and checks each answer.
 pub struct Player {
-    stream: TcpStream,
+    pub stream: TcpStream,
     state: u64,
     random: Random,
 }
@@ -160,6 +179,14 @@ impl Player {
     }
 
     pub fn round(&mut self) -> Result<(), String> {
+        let expected = self.sends().map_err(|error| format!("cut: {error}"))?;
+        let mut answer = vec![0; expected.len()];
+        self.stream.read_exact(&mut answer).map_err(|error| format!("cut: {error}"))?;
+        if answer == expected { Ok(()) } else { Err("wrong".into()) }
+    }
+
+    /// Sends something; the answer that it will have.
+    pub fn sends(&mut self) -> io::Result<Vec<u8>> {
         let length = 1 + self.random.below(3_000) as usize;
         // Neither poison nor a question.
         let bytes: Vec<u8> = (0..length).map(|_| b'a' + self.random.below(26) as u8).collect();
@@ -171,10 +198,8 @@ impl Player {
                 answer
             })
             .collect();
-        self.stream.write_all(&bytes).map_err(|error| format!("cut: {error}"))?;
-        let mut answer = vec![0; length];
-        self.stream.read_exact(&mut answer).map_err(|error| format!("cut: {error}"))?;
-        if answer == expected { Ok(()) } else { Err("wrong".into()) }
+        self.stream.write_all(&bytes)?;
+        Ok(expected)
     }
 }
 
@@ -235,15 +260,27 @@ fn promise_15_kept_connections_go_on_after_kills_at_any_moment() {
     let load = Load::new(&kept, 20);
     // The long form: a thousand.
     let kills = std::env::var("POLLFLIP_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
-    for _ in 0..kills {
+    let mut before = 0;
+    for number in 0..kills {
         // The last one may be recovering still.
         thread::sleep(Duration::from_micros(random.below(60_000)));
         kept.kill();
+        if number == 10 {
+            before = private_memory(kept.guard());
+        }
     }
     let last = kept.kill();
     kept.pid_after(&last);
     load.ends_well(&format!("{} kills", kills + 1));
-    println!("descriptors of the guard: {}, of the service: {}", own_descriptors(kept.guard.id()), kept.open());
+    let after = private_memory(kept.guard());
+    println!("private memory of the guard after 10 kills: {before} kB, after {kills}: {after} kB");
+    assert!(after <= before + 64, "{before} kB, then {after} kB");
+    // Without clients it has what one has that was never killed.
+    wait_until("the connections to end", || kept.connections() == 0);
+    let fresh = Kept::start(&["--restart", "on-failure"], &[]);
+    let open = |kept: &Kept| (own_descriptors(kept.guard()), kept.open());
+    println!("descriptors of the guard and of the service: {:?}, of others: {:?}", open(&kept), open(&fresh));
+    wait_until("it to have as many descriptors as another one", || open(&kept) == open(&fresh));
     assert_eq!(kept.stop(), 0);
 }
 
@@ -255,7 +292,7 @@ fn kept_connections_go_on_after_kills_between_and_in_restarts() {
     let mut killed = String::new();
     for round in 0..20 {
         kept.pid_after(&killed);
-        let socket = kept.directory.path().join("restart.sock");
+        let socket = kept.path("restart.sock");
         let asking = thread::spawn(move || request_restart(socket, Duration::from_secs(20), |_| {}).is_ok());
         if round % 2 == 0 {
             restarts += u32::from(asking.join().expect("no panic"));
@@ -277,7 +314,7 @@ fn kept_connections_go_on_after_kills_between_and_in_restarts() {
 fn promise_15_a_connection_that_kills_the_service_is_dropped_and_the_others_go_on() {
     let kept = Kept::start(&["--restart", "on-failure", "--strikes", "3/60"], &[]);
     let load = Load::new(&kept, 10);
-    for _ in 0..10 {
+    for _ in 0..100 {
         let mut poison = kept.connect().expect("nobody is refused");
         poison.write_all(b"poisonP").expect("a connection");
         let mut rest = Vec::new();
@@ -287,8 +324,8 @@ fn promise_15_a_connection_that_kills_the_service_is_dropped_and_the_others_go_o
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         }
     }
-    load.ends_well("10 poisonous clients");
-    assert_eq!(kept.read("said").matches("after Signal(6) 1").count(), 10, "no strike remains: {}", kept.read("said"));
+    load.ends_well("100 poisonous clients");
+    assert_eq!(kept.read("said").matches("after Signal(6) 1").count(), 100, "no strike remains: {}", kept.read("said"));
     assert_eq!(kept.stop(), 0);
 }
 
@@ -297,7 +334,7 @@ fn a_successor_that_is_killed_on_probation_gives_the_connections_back() {
     let mut players: Vec<_> = (1..=5).map(|seed| Player::new(&kept, seed)).collect();
     players.iter_mut().try_for_each(Player::round).expect("an answer");
     let old = kept.pid_after("");
-    let socket = kept.directory.path().join("restart.sock");
+    let socket = kept.path("restart.sock");
     let asking = thread::spawn(move || request_restart(socket, Duration::from_secs(20), |_| {}).map_err(|error| error.to_string()));
     let new = kept.pid_after(&old);
     // Both of before and of the time of the successor.
@@ -432,7 +469,7 @@ fn a_start_that_hangs_counts_as_the_service_s_own_doing() {
     let kept = Kept::start(&["--restart", "on-failure", "--ready", "2"], &[]);
     let mut player = Player::new(&kept, 1);
     player.round().expect("an answer");
-    fs::write(kept.directory.path().join("hang"), "").expect("a file");
+    fs::write(kept.path("hang"), "").expect("a file");
     let old = kept.kill();
     kept.pid_after(&old);
     player.round().expect("it goes on");
@@ -440,7 +477,7 @@ fn a_start_that_hangs_counts_as_the_service_s_own_doing() {
     let ends: Vec<_> = said.lines().filter_map(|line| line.split_once(" after ").map(|(_, end)| end)).collect();
     assert_eq!(ends, ["Signal(9) 0", "NotReady 1"], "{said}");
     let mut command = Command::new(POLLFLIP);
-    command.arg("status").arg(kept.directory.path().join("restart.sock"));
+    command.arg("status").arg(kept.path("restart.sock"));
     let (end, status, _) = end_of_command(command);
     assert_eq!(end, End::Code(0));
     assert!(status.contains("was killed by the guard because it had not said in time that it was ready"), "{status}");

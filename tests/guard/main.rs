@@ -47,6 +47,7 @@ mod process {
 #[path = "../process/surroundings.rs"]
 mod surroundings;
 
+mod bad_input;
 mod confined;
 mod containers;
 mod crashes;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         stored::trials(),
         kept::trials(),
         damaged::trials(),
+        bad_input::trials(),
         terminals::trials(),
         supervisors::trials(),
         figures::trials(),

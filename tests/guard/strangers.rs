@@ -11,6 +11,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
 
 use crate::harness::{Service, Setup, own_program};
 use crate::hub::wait_until;
+use crate::kept::private_memory;
 use crate::kit::{End, POLLFLIP, contained, end_of, guarded, how, init_of, log, own_descriptors, signal, there_are_containers};
 use crate::procfs;
 use crate::service::ROLE;
@@ -164,7 +165,7 @@ fn descriptors_of_strangers_leave_nothing_behind() {
     let at_rest = || {
         wait_until("its threads to end", || procfs::status(guard, "Threads").is_some_and(|count| count.trim() == "1"));
         wait_until("its own descriptors to be all", || own_descriptors(guard) == 4);
-        procfs::status(guard, "RssAnon").and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok()).expect("a number")
+        private_memory(guard)
     };
     let before = at_rest();
     send_some(300);
