@@ -327,6 +327,43 @@ mod tests {
         }
     }
 
+    /// As where nobody may have larger buffers, and many are kept.
+    #[test]
+    fn a_full_queue_refuses_one_more_and_loses_nothing() {
+        let crowd = Crowd::new();
+        let mut queue = Queue::new().expect("sockets");
+        for pair in [&queue.single, &queue.packed] {
+            // Less than the least that there is.
+            setsockopt(&pair.write, sockopt::SndBuf, &1).expect("a socket");
+        }
+        let mut all = Vec::new();
+        let error = loop {
+            let (cookie, server, client) = crowd.connect();
+            match queue.put(cookie, server.as_fd()) {
+                Ok(()) => all.push((cookie, server, client)),
+                Err(error) => break error,
+            }
+            assert!(all.len() < 1_000, "it is never full");
+        };
+        println!("{} have room in buffers of the least size", all.len());
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        let kept: HashSet<u64> = all.iter().map(|(cookie, ..)| *cookie).collect();
+        assert_eq!((&queue.live, queue.len()), (&kept, all.len()));
+        assert_eq!(found(&queue), kept);
+        // As soon as enough are forgotten there is room again.
+        for (cookie, ..) in all.drain(1..) {
+            assert!(queue.forget(cookie));
+        }
+        let (cookie, server, _client) = crowd.connect();
+        let put = queue.put(cookie, server.as_fd());
+        assert_eq!(put.is_ok(), queue.has(cookie));
+        assert!(found(&queue).contains(&all[0].0));
+        queue.forget(all[0].0);
+        queue.forget(cookie);
+        queue.put(cookie, server.as_fd()).expect("it is empty");
+        assert_eq!(found(&queue), HashSet::from([cookie]));
+    }
+
     fn processor_time() -> Duration {
         clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock").into()
     }

@@ -55,7 +55,8 @@ pub fn main() -> ExitCode {
 fn say(text: &str) {
     let path = directory().join("said");
     let mut file = OpenOptions::new().create(true).append(true).open(path).expect("a file");
-    writeln!(file, "{} {text}", std::process::id()).expect("room");
+    // At once: it may be killed between two parts.
+    file.write_all(format!("{} {text}\n", std::process::id()).as_bytes()).expect("room");
 }
 
 fn is_there(name: &str) -> bool {

@@ -28,6 +28,9 @@ macro_rules! trials {
 #[path = "../process/client.rs"]
 mod client;
 #[allow(dead_code, reason = "shared with tests/process")]
+#[path = "../process/debugger.rs"]
+mod debugger;
+#[allow(dead_code, reason = "shared with tests/process")]
 #[path = "../process/harness.rs"]
 mod harness;
 #[allow(dead_code, reason = "shared with tests/process")]
@@ -57,6 +60,7 @@ mod ends;
 mod figures;
 mod keeping;
 mod kept;
+mod killed;
 mod kit;
 mod policies;
 mod speaker;
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         strangers::trials(),
         stored::trials(),
         kept::trials(),
+        killed::trials(),
         damaged::trials(),
         bad_input::trials(),
         terminals::trials(),
