@@ -105,7 +105,7 @@
 //!
 //! [`Sockets`](crate::Sockets) takes sockets by the names in `FileDescriptorName=`. A program that
 //! takes them on its own calls [`fixup_systemd_env`](crate::fixup_systemd_env) first. See
-//! `examples/socket_activation.rs`.
+//! `examples/integrations/socket_activation.rs`.
 //!
 //! # In a container
 //!

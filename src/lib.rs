@@ -85,9 +85,9 @@
 //! earlier and waits for the answer. So call that before the first connection is accepted, or
 //! [`startup_complete`], which does the same and blocks.
 //!
-//! ```no_run
-//! use std::io;
+//! ```ignore
 //! use pollflip::RestartConfig;
+//! use std::io;
 //!
 //! async fn serve() -> io::Result<()> {
 //!     let mut task = RestartConfig::new().coordination_socket("/run/echo/restart.sock").try_into_restart_task()?;

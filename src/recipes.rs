@@ -21,7 +21,7 @@
 //! [`Event::HandedOff`](crate::Event::HandedOff) on, the predecessor takes no new work.
 //!
 //! The orders of locks, listeners, addresses, children and processors are kept by tests through
-//! many restarts, and through restarts that fail (`tests/recipes`).
+//! many restarts, and through restarts that fail (`tests/promises/recipes`).
 //!
 //! # A loop that drains its connections
 //!

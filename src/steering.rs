@@ -3,7 +3,7 @@
 //! Knows: where a mark is, and the instructions of classic BPF. Does not know: sockets, processes, how a program gets to the kernel.
 //!
 //! The sockets of a group have numbers, the *slots*. [`owner`] says to which slot a datagram goes, and [`program`] says the same to the
-//! kernel: `tests/steering.rs` compares the two with the kernel, and the fuzz target `steering` with an interpreter.
+//! kernel: `tests/pure/tests/steering.rs` compares the two with the kernel, and the fuzz target `steering` with an interpreter.
 
 use std::fmt;
 

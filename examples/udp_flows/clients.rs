@@ -21,14 +21,14 @@ const LENGTH: u32 = 40;
 const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Tally {
-    pub(crate) answered: u64,
-    pub(crate) lost: u64,
-    pub(crate) misrouted: u64,
-    pub(crate) begun_anew: u64,
+pub struct Tally {
+    pub answered: u64,
+    pub lost: u64,
+    pub misrouted: u64,
+    pub begun_anew: u64,
 }
 
-pub(crate) struct Clients {
+pub struct Clients {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -52,7 +52,7 @@ struct Flow {
 }
 
 impl Clients {
-    pub(crate) fn start(to: SocketAddr, flows: usize) -> io::Result<Self> {
+    pub fn start(to: SocketAddr, flows: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut threads = Vec::new();
         for index in 0..SOCKETS.min(flows) {
@@ -67,7 +67,7 @@ impl Clients {
     }
 
     /// Until so many more flows have begun.
-    pub(crate) fn wait_for_flows(&self, count: u64) -> Result<(), String> {
+    pub fn wait_for_flows(&self, count: u64) -> Result<(), String> {
         let wanted = self.shared.begun.load(Ordering::Relaxed) + count;
         let deadline = Instant::now() + WAIT_LIMIT;
         while self.shared.begun.load(Ordering::Relaxed) < wanted {
@@ -79,7 +79,7 @@ impl Clients {
         Ok(())
     }
 
-    pub(crate) fn stop(self) -> Tally {
+    pub fn stop(self) -> Tally {
         self.shared.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             let _ = thread.join();

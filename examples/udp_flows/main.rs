@@ -7,7 +7,9 @@
 //! time. The last line says what came of it: `lost` counts datagrams that were never answered,
 //! `misrouted` those that another process answered than the one that had begun the flow.
 
+#[allow(unreachable_pub, reason = "a part of the library `flows.rs` too")]
 mod clients;
+#[allow(unreachable_pub, reason = "a part of the library `flows.rs` too")]
 mod protocol;
 mod server;
 mod service;

@@ -3,29 +3,29 @@
 use pollflip::Mark;
 
 /// The high half of the first byte, which a client copies from what the server has sent it.
-pub(crate) const MARK_BITS: u8 = 0xf0;
-pub(crate) const MARK: Mark = Mark::byte(0, MARK_BITS);
+pub const MARK_BITS: u8 = 0xf0;
+pub const MARK: Mark = Mark::byte(0, MARK_BITS);
 
 /// Of a client: a flow begins, goes on, ends.
-pub(crate) const BEGIN: u8 = 1;
-pub(crate) const DATA: u8 = 2;
-pub(crate) const END: u8 = 3;
+pub const BEGIN: u8 = 1;
+pub const DATA: u8 = 2;
+pub const END: u8 = 3;
 /// Of a server: the same back; or "I know no such flow, begin anew".
-pub(crate) const UNKNOWN: u8 = 4;
+pub const UNKNOWN: u8 = 4;
 
 #[derive(Clone, Copy)]
-pub(crate) struct Datagram {
+pub struct Datagram {
     /// Where it stands in the first byte.
-    pub(crate) mark: u8,
-    pub(crate) kind: u8,
-    pub(crate) flow: u32,
-    pub(crate) number: u32,
+    pub mark: u8,
+    pub kind: u8,
+    pub flow: u32,
+    pub number: u32,
     /// The process that answers.
-    pub(crate) pid: u32,
+    pub pid: u32,
 }
 
 impl Datagram {
-    pub(crate) fn encode(self) -> [u8; 13] {
+    pub fn encode(self) -> [u8; 13] {
         let mut bytes = [0; 13];
         bytes[0] = self.mark & MARK_BITS | self.kind & !MARK_BITS;
         bytes[1..5].copy_from_slice(&self.flow.to_be_bytes());
@@ -35,7 +35,7 @@ impl Datagram {
     }
 
     /// `None`: it is none of ours.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let [first, flow @ .., _, _, _, _, _, _, _, _] = bytes.first_chunk::<13>()?;
         let number = |at: usize| bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_be_bytes);
         Some(Self {

@@ -1,7 +1,4 @@
 //! Any stream on the coordination socket.
 #![no_main]
 
-#[path = "../../tests/model/mod.rs"]
-mod model;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| drop(model::bytes::coordination(data)));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| drop(pollflip_tests_pure::model::bytes::coordination(data)));

@@ -1,7 +1,4 @@
 //! Any bytes in the place of a ledger.
 #![no_main]
 
-#[path = "../../tests/ledger/mod.rs"]
-mod ledger;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| ledger::any_bytes(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pollflip_tests_pure::ledger::any_bytes(data));

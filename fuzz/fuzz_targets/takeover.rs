@@ -1,7 +1,4 @@
 //! Any history of a process that takes over, against the model and the laws.
 #![no_main]
 
-#[path = "../../tests/model/mod.rs"]
-mod model;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| drop(model::takeover::takeover(data)));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| drop(pollflip_tests_pure::model::takeover::takeover(data)));

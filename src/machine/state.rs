@@ -23,7 +23,7 @@ use super::words::{Attempt, Cause, Ticket};
 ///                                   Timeout, Cancel, Stop, Refused, LifelineClosed, a broken protocol
 /// ```
 ///
-/// The whole table, made from the code by `tests/machine_table.rs`; a pair that is not in it does nothing:
+/// The whole table, made from the code by `tests/pure/tests/machine_table`; a pair that is not in it does nothing:
 ///
 // table:begin
 /// | in                                  | input                          | then                        | out |

@@ -12,8 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pollflip::{Arrival, Error, Event, RestartTask, Successor};
 
 use crate::child::{config, path};
-use crate::harness::{DEADLINE, entries, wait_for};
 use crate::{executors, gate, hooks, limits, task, threads};
+use pollflip_kit::group::{DEADLINE, entries, wait_for};
 
 /// What a case is given.
 pub(crate) struct Case;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pollflip::{Event, Failure, HookResult, LifecycleHandler, RestartConfig, Restarter};
 
-use crate::harness::DIRECTORY;
 use crate::{case, examples, half, loops, tasks};
+use pollflip_kit::group::DIRECTORY;
 
 /// The time limit of the services: short, since it is waited out, and long enough for a busy machine.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_millis(1500);

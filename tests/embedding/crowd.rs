@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use crate::exercise::{answer, ask, connect};
-use crate::harness::{DEADLINE, Group, signal, state, wait_until};
+use pollflip_kit::group::{DEADLINE, Group, signal, state, wait_until};
 
 const CLIENTS: usize = 64;
 const ROUNDS: usize = 5;

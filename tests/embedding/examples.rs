@@ -22,8 +22,8 @@ use pollflip::restart_coordination_socket::request_restart;
 use tempfile::TempDir;
 
 use crate::child::path;
-use crate::harness::{DEADLINE, Group, ROLE, has_ended, signal, wait_until};
-use crate::surroundings::{directory, temporary};
+use pollflip_kit::group::{DEADLINE, Group, ROLE, has_ended, signal, wait_until};
+use pollflip_kit::surroundings::{directory, temporary};
 
 pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("examples_tell_how_they_are_used", usage),

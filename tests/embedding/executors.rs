@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::case::{Case, expect, holdings, holdings_alone};
 use crate::child::path;
-use crate::harness::wait_until;
+use pollflip_kit::group::wait_until;
 
 cases![
     a_runtime_that_shuts_down_half_way_through_a_restart_leaves_nothing,

@@ -14,8 +14,8 @@ use pollflip::restart_coordination_socket::{request_restart, request_status};
 
 use crate::child::READY_TIMEOUT;
 use crate::crowd;
-use crate::harness::{DEADLINE, Group, entries, has_ended, signal, wait_until};
 use crate::{loops, tasks};
+use pollflip_kit::group::{DEADLINE, Group, entries, has_ended, signal, wait_until};
 
 const ROUNDS: usize = 1_000;
 /// How long nothing happens while the CPU time is measured.

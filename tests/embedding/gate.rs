@@ -17,7 +17,7 @@ use pollflip::{Accept, Event, Gate, RestartConfig, Restarter};
 
 use crate::case::Case;
 use crate::child::{config, path};
-use crate::harness::{DEADLINE, wait_for, wait_until};
+use pollflip_kit::group::{DEADLINE, wait_for, wait_until};
 
 cases![
     a_gate_opens_when_the_process_is_ready_and_closes_when_the_restart_is_final,

@@ -10,7 +10,7 @@ use nix::unistd::getpid;
 use pollflip::{Event, Restarter};
 
 use crate::child::say;
-use crate::harness::Group;
+use pollflip_kit::group::Group;
 
 const ROUNDS: usize = 1_000;
 /// A loop with a tick is woken by nothing else, and takes its time.

@@ -11,7 +11,7 @@ use pollflip::{Event, Exit, Failure, Handover, HookResult, LifecycleHandler, Pre
 
 use crate::case::{Case, drive, expect, finish, holdings};
 use crate::child::path;
-use crate::harness::{has_ended, signal, wait_for, wait_until};
+use pollflip_kit::group::{has_ended, signal, wait_for, wait_until};
 
 cases![
     hooks_are_called_in_order_and_the_state_arrives,

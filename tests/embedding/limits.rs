@@ -17,7 +17,7 @@ use pollflip::{ChildSpawnError, Error, Event, Failure, RestartConfig, RestartTas
 
 use crate::case::{Alarm, Case, comes_to_rest, expect, holdings, holdings_alone, poll_with, ready};
 use crate::child::{config, path};
-use crate::harness::{DEADLINE, wait_until};
+use pollflip_kit::group::{DEADLINE, wait_until};
 
 cases![
     a_build_that_runs_out_of_descriptors_is_an_error_and_leaves_nothing,

@@ -21,14 +21,11 @@ mod executors;
 mod exercise;
 mod gate;
 mod half;
-mod harness;
 mod hooks;
 mod limits;
 mod loops;
 mod proxy;
 mod scripts;
-#[path = "../process/surroundings.rs"]
-mod surroundings;
 mod task;
 mod tasks;
 mod threads;
@@ -36,9 +33,10 @@ mod threads;
 use std::process::ExitCode;
 
 use libtest_mimic::Trial;
+use pollflip_kit::{group, surroundings};
 
 fn main() -> ExitCode {
-    if let Ok(role) = std::env::var(harness::ROLE) {
+    if let Ok(role) = std::env::var(group::ROLE) {
         return child::main(&role);
     }
     let arguments = surroundings::prepare();
@@ -64,7 +62,7 @@ fn main() -> ExitCode {
     }));
     trials.extend(case::all().map(|(name, _)| {
         Trial::test(format!("case::{name}"), move || {
-            harness::run_case(name);
+            group::run_case(name);
             Ok(())
         })
     }));

@@ -13,8 +13,8 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, b
 use pollflip::restart_coordination_socket::request_restart;
 
 use crate::examples::{example, listening};
-use crate::harness::{DEADLINE, Group, has_ended, signal, state, wait_until};
-use crate::surroundings::directory;
+use pollflip_kit::group::{DEADLINE, Group, has_ended, signal, state, wait_until};
+use pollflip_kit::surroundings::directory;
 
 pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("tcp_proxy_restarts_under_load_without_a_failed_request", restarts_under_load),

@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use pollflip::restart_coordination_socket::request_status;
 
 use crate::examples::example;
-use crate::harness::{DEADLINE, Group};
-use crate::surroundings::directory;
+use pollflip_kit::group::{DEADLINE, Group};
+use pollflip_kit::surroundings::directory;
 
 pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("a_deploy_puts_the_new_version_in_the_place_of_the_old_one", deploys),
@@ -68,7 +68,7 @@ impl Host {
 }
 
 fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/deploy")
+    pollflip_kit::repository().join("examples/deploy")
 }
 
 fn real() -> PathBuf {

@@ -13,7 +13,7 @@ use pollflip::{Error, Event, Failure, Refusal, RequestError, RestartTask, spawn_
 
 use crate::case::{Alarm, Case, comes_to_rest, drive, expect, finish, holdings, holdings_alone, poll_with, ready};
 use crate::child::{config, path};
-use crate::harness::wait_until;
+use pollflip_kit::group::wait_until;
 
 cases![
     a_task_resolves_with_the_successor_and_then_stays_pending,
@@ -204,7 +204,7 @@ fn a_second_restarter_is_an_error_while_the_first_lives(case: &Case) {
 /// Polls until that event has come.
 fn reach(task: &mut RestartTask, wanted: &str) {
     loop {
-        let event = task.restarter().wait(crate::harness::DEADLINE).unwrap_or_else(|| panic!("no {wanted}"));
+        let event = task.restarter().wait(pollflip_kit::group::DEADLINE).unwrap_or_else(|| panic!("no {wanted}"));
         if format!("{event:?}").starts_with(wanted) {
             return;
         }

@@ -16,7 +16,7 @@ use pollflip::{Event, RestartTask, Restarter};
 
 use crate::case::{Alarm, Case, comes_to_rest, expect, holdings, holdings_alone, poll_with};
 use crate::child::{config, path};
-use crate::harness::{DEADLINE, wait_until};
+use pollflip_kit::group::{DEADLINE, wait_until};
 
 cases![
     a_task_is_polled_on_another_thread_than_it_was_made_on,

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::harness::DEADLINE;
+use pollflip_kit::group::DEADLINE;
 
 /// Who forks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use pollflip::{RestartConfig, startup_complete};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 
 use crate::child::{BOTH, Verdict, claim, in_child};
-use crate::harness::wait_until;
+use pollflip_kit::group::wait_until;
 
 cases![
     a_child_drops_its_copies_of_a_coordinator,

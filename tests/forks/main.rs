@@ -1,7 +1,7 @@
 //! Copies that forked children have: they do nothing to the parent, wait for nothing, and do not keep the child from having its own.
 //!
 //! This binary is all sides: without `POLLFLIP_EMBEDDING_ROLE` it runs the tests, each as a process of its own that forks. With
-//! `case NAME` it is such a process, or a successor of one. Parts are those of `tests/embedding`.
+//! `case NAME` it is such a process, or a successor of one. They are started by the kit (`tests/kit/src/group.rs`).
 //!
 //! Tests that need root, or a machine with system call filters, say so when they skip: `cargo test --test forks -- --nocapture`.
 
@@ -14,9 +14,6 @@ macro_rules! cases {
 
 mod child;
 mod handover;
-#[allow(dead_code, reason = "shared with tests/embedding")]
-#[path = "../embedding/harness.rs"]
-mod harness;
 mod kernels;
 mod ledger;
 mod locks;
@@ -24,12 +21,11 @@ mod numbers;
 mod restarter;
 mod shutdown;
 mod successor;
-#[path = "../process/surroundings.rs"]
-mod surroundings;
 
 use std::process::ExitCode;
 
 use libtest_mimic::Trial;
+use pollflip_kit::{group, surroundings};
 
 fn main() -> ExitCode {
     let modules = [
@@ -43,7 +39,7 @@ fn main() -> ExitCode {
     ];
     let cases: Vec<_> =
         modules.iter().flat_map(|(module, cases)| cases.iter().map(move |(name, run)| (format!("{module}::{name}"), *run))).collect();
-    if let Ok(role) = std::env::var(harness::ROLE) {
+    if let Ok(role) = std::env::var(group::ROLE) {
         if std::env::var_os("POLLFLIP_LIFELINE").is_some() {
             return successor::main();
         }
@@ -54,7 +50,7 @@ fn main() -> ExitCode {
     let arguments = surroundings::prepare();
     let trial = |(name, _): (String, fn())| {
         Trial::test(name.clone(), move || {
-            harness::run_case(&name);
+            group::run_case(&name);
             Ok(())
         })
     };

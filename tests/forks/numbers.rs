@@ -10,10 +10,10 @@ use std::task::{Context, Wake, Waker};
 use pollflip::{RestartConfig, RestartTask};
 
 use crate::child::{Fork, Verdict, claim, ends, fork};
-use crate::harness::wait_until;
 use crate::kernels::can_wipe;
 use crate::shutdown::Parent;
 use crate::successor::path;
+use pollflip_kit::group::wait_until;
 
 cases![a_first_process_and_its_child_that_is_one_too];
 

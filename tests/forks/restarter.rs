@@ -17,8 +17,8 @@ use pollflip::restart_coordination_socket::request_status;
 use pollflip::{Event, Handover, HookResult, LifecycleHandler, Refusal, RestartConfig, RestartTask, Restarter};
 
 use crate::child::{BOTH, Verdict, claim, in_child};
-use crate::harness::{DEADLINE, entries, has_ended};
 use crate::successor::path;
+use pollflip_kit::group::{DEADLINE, entries, has_ended};
 
 cases![
     a_copy_takes_no_event_from_its_parent,

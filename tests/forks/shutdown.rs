@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Token};
 use pollflip::shutdown::{Shutdown, ShutdownCoordinator, ShutdownHandle, ShutdownSignal};
 
 use crate::child::{BOTH, Fork, Verdict, claim, ends, fork, in_child};
-use crate::harness::DEADLINE;
+use pollflip_kit::group::DEADLINE;
 
 cases![
     a_child_that_drops_everything_rings_no_bell_of_its_parent,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pollflip::{Error, RestartConfig};
 
 use crate::child::{BOTH, claim, in_child};
-use crate::harness::{DEADLINE, DIRECTORY};
+use pollflip_kit::group::{DEADLINE, DIRECTORY};
 
 /// A file of this test.
 pub(crate) fn path(name: &str) -> PathBuf {

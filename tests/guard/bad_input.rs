@@ -11,12 +11,12 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::hub::wait_until;
+use pollflip_kit::hub::wait_until;
 use crate::kept::{Kept, Player};
 use crate::kit::{End, end_of_command, signal};
-use crate::procfs;
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     peers_that_leave_while_the_service_is_dead_are_gone_and_the_others_go_on,
     a_release_that_aborts_on_connections_that_were_kept_comes_back_without_them,
     a_release_that_aborts_on_what_was_kept_by_name_comes_back_with_the_listeners_alone,

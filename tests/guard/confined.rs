@@ -5,12 +5,12 @@ use std::process::{Command, Stdio};
 
 use pollflip::RequestError;
 
-use crate::harness::Setup;
-use crate::hub::{wait_for, wait_until};
 use crate::kit::{End, POLLFLIP, end_of, end_of_command, how, log, there_are_containers, wake_ups};
-use crate::procfs;
+use pollflip_kit::harness::Setup;
+use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     without_proc_there_is_no_guard,
     with_the_proc_of_others_there_is_no_guard,
     a_read_only_root_and_nobody_as_user_are_enough,
@@ -52,7 +52,7 @@ fn a_read_only_root_and_nobody_as_user_are_enough() {
     let setup = Setup::new();
     let log_path = setup.path("guard.log");
     let program = setup.path("pollflip");
-    crate::harness::install(&program, &std::fs::read(POLLFLIP).expect("the program"));
+    pollflip_kit::harness::install(&program, &std::fs::read(POLLFLIP).expect("the program"));
     // All but the test's own directory, where the coordination socket is.
     let script = "chmod 666 \"$POLLFLIP_TEST_DIRECTORY/hub\"; \
                   mount --bind \"$POLLFLIP_TEST_DIRECTORY\" \"$POLLFLIP_TEST_DIRECTORY\" && mount -o remount,ro,bind / || exit 98; \
@@ -63,7 +63,7 @@ fn a_read_only_root_and_nobody_as_user_are_enough() {
     std::fs::set_permissions(setup.path("."), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("permissions");
     std::fs::set_permissions(&log_path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("permissions");
     let own = setup.path("service");
-    crate::harness::install_copy(&own);
+    pollflip_kit::harness::install_copy(&own);
     let shell = format!("exec unshare --mount --pid --fork --kill-child --mount-proc /bin/sh -c '{script}' \"$0\"");
     let service = setup.program(own).env("POLLFLIP", program).env("LOG", log_path).shell(&shell).start();
     for _ in 0..3 {
@@ -99,9 +99,9 @@ fn a_full_process_table_is_told_of() {
         eprintln!("skipped: it needs root, to become a user who may have one process");
         return;
     }
-    let directory = crate::surroundings::directory();
+    let directory = pollflip_kit::surroundings::directory();
     let program = directory.path().join("pollflip");
-    crate::harness::install(&program, &std::fs::read(POLLFLIP).expect("the program"));
+    pollflip_kit::harness::install(&program, &std::fs::read(POLLFLIP).expect("the program"));
     let mut command = Command::new("setpriv");
     // A number that no other test has processes of.
     command.args(["--reuid", "64999", "--clear-groups", "--bounding-set=-all", "prlimit", "--nproc=1"]);
@@ -125,7 +125,7 @@ fn a_standard_error_that_is_gone_does_not_end_it() {
     let mut command = Command::new(POLLFLIP);
     command.args(["guard", "--", "sh", "-c", "sleep 0.3; exit 6"]).env("POLLFLIP_LOG", "info").stdout(Stdio::null()).stderr(writer);
     assert_eq!(command.status().expect("a process").code(), Some(6));
-    let directory = crate::surroundings::directory();
+    let directory = pollflip_kit::surroundings::directory();
     let mut command = Command::new("prlimit");
     command.args(["--fsize=10", POLLFLIP, "guard", "--", "sh", "-c", "sleep 0.3; exit 6"]).env("POLLFLIP_LOG", "info");
     command.stdout(Stdio::null()).stderr(std::fs::File::create(directory.path().join("log")).expect("a file"));

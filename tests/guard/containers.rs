@@ -4,15 +4,15 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::client::Load;
-use crate::harness::Setup;
-use crate::hub::wait_until;
 use crate::kit::{
     CONTAINER, End, POLLFLIP, contained, end_of, end_of_command, has_children, has_program, how, init_of, log, signal, there_are_containers,
 };
-use crate::procfs;
+use pollflip_kit::client::Load;
+use pollflip_kit::harness::Setup;
+use pollflip_kit::hub::wait_until;
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     twenty_restarts_under_load_in_a_container,
     the_status_of_the_third_generation_is_that_of_the_container,
     orphans_are_reaped,

@@ -2,12 +2,12 @@
 
 use nix::sys::signal::Signal;
 
-use crate::harness::Setup;
-use crate::hub::wait_until;
 use crate::kit::{End, end_of, guarded, how, log, signal};
-use crate::procfs;
+use pollflip_kit::harness::Setup;
+use pollflip_kit::hub::wait_until;
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     a_successor_goes_on_when_its_predecessor_is_killed,
     a_successor_that_is_told_to_end_then_ends,
     a_successor_that_is_told_to_end_then_is_told_once,

@@ -6,11 +6,11 @@ use std::os::unix::fs::FileExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::hub::wait_until;
 use crate::kept::{Kept, Player};
-use crate::procfs;
+use pollflip_kit::hub::wait_until;
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     a_ledger_of_another_layout_is_not_opened_and_the_service_begins_a_new_one,
     a_record_that_is_behind_the_connection_ends_that_one_alone,
     a_record_that_is_ahead_of_the_connection_ends_that_one_alone,

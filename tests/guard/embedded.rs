@@ -10,12 +10,12 @@ use nix::sys::signal::{Signal, raise};
 use nix::unistd::geteuid;
 use pollflip::guard::Guard;
 
-use crate::harness::{Setup, install_copy, own_program};
 use crate::kit::{CONTAINER, End, end_of, has_children, how, there_are_containers};
-use crate::procfs;
 use crate::service;
+use pollflip_kit::harness::{Setup, install_copy, own_program};
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     a_program_that_is_asked_for_a_guard_has_one,
     a_program_that_is_the_first_process_of_a_container_has_one,
     a_program_that_is_not_asked_has_none,

@@ -3,13 +3,13 @@
 use nix::sys::signal::Signal;
 use pollflip::restart_coordination_socket::request_restart;
 
-use crate::client::Load;
-use crate::harness::{Service, Setup};
-use crate::hub::{DEADLINE, Process, wait_until};
 use crate::kit::{End, POLLFLIP, end_of, guarded, has_children, has_program, how, log, own_descriptors, signal};
-use crate::procfs::{self, Snapshot};
+use pollflip_kit::client::Load;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{DEADLINE, Process, wait_until};
+use pollflip_kit::procfs::{self, Snapshot};
 
-trials![
+pollflip_kit::trials![
     promise_16_twenty_restarts_under_load_and_the_pid_stays,
     promise_16_it_ends_with_the_status_of_the_third_generation,
     it_dies_of_the_signal_of_the_third_generation,

@@ -5,14 +5,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Setup, own_program};
-use crate::hub::wait_until;
 use crate::kit::{guarded, log, wake_ups};
-use crate::procfs;
-use crate::service::ROLE;
 use crate::speaker::{NOTES, WORDS};
+use pollflip_kit::harness::{Setup, own_program};
+use pollflip_kit::hub::wait_until;
+use pollflip_kit::procfs;
+use pollflip_kit::service::ROLE;
 
-trials![a_guard_that_has_nothing_to_do_sleeps, a_new_main_process_is_taken_in_at_once, restarts_take_as_long_as_without];
+pollflip_kit::trials![a_guard_that_has_nothing_to_do_sleeps, a_new_main_process_is_taken_in_at_once, restarts_take_as_long_as_without];
 
 fn a_guard_that_has_nothing_to_do_sleeps() {
     let service = guarded(Setup::new(), "").start();

@@ -16,15 +16,15 @@ use nix::unistd::Pid;
 use pollflip::restart_coordination_socket::request_restart;
 use tempfile::TempDir;
 
-use crate::harness::own_program;
-use crate::hub::{wait_for, wait_until};
 use crate::keeping::{DIRECTORY, KEEPS, PROBATION, step};
 use crate::kit::{End, POLLFLIP, end_of_command, has_program, own_descriptors};
-use crate::procfs;
-use crate::service::ROLE;
-use crate::surroundings::directory;
+use pollflip_kit::harness::own_program;
+use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::procfs;
+use pollflip_kit::service::ROLE;
+use pollflip_kit::surroundings::directory;
 
-trials![
+pollflip_kit::trials![
     promise_15_kept_connections_go_on_after_kills_at_any_moment,
     kept_connections_go_on_after_kills_between_and_in_restarts,
     promise_15_a_connection_that_kills_the_service_is_dropped_and_the_others_go_on,
@@ -372,11 +372,11 @@ fn a_release_that_keeps_nothing_ends_what_was_kept() {
     let script = format!("#!/bin/sh\n{KEEPS}=no exec '{}'\n", program.display());
     let scripts = directory();
     let path = scripts.path().join("service");
-    crate::harness::install(&path, format!("#!/bin/sh\nexec '{}'\n", program.display()).as_bytes());
+    pollflip_kit::harness::install(&path, format!("#!/bin/sh\nexec '{}'\n", program.display()).as_bytes());
     let kept = Kept::start_as(&path, &["--restart", "on-failure"], &[]);
     let mut player = Player::new(&kept, 1);
     player.round().expect("an answer");
-    crate::harness::install(&path, script.as_bytes());
+    pollflip_kit::harness::install(&path, script.as_bytes());
     let old = kept.kill();
     kept.pid_after(&old);
     assert!(player.round().is_err(), "its end is seen");

@@ -10,12 +10,12 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::debugger::Stopped;
-use crate::hub::wait_until;
+use pollflip_kit::debugger::Stopped;
+use pollflip_kit::hub::wait_until;
 use crate::kept::{Kept, Player};
 use crate::kit::signal;
 
-trials![
+pollflip_kit::trials![
     promise_15_a_start_that_is_killed_at_any_call_of_its_recovery_loses_nothing,
     a_start_that_is_killed_while_it_packs_hundreds_of_connections_loses_nothing,
     a_process_that_is_killed_at_any_call_while_it_keeps_a_connection_loses_no_other,

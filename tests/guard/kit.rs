@@ -11,12 +11,12 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use crate::harness::{Service, Setup};
-use crate::hub::{wait_for, wait_until};
-use crate::procfs;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::procfs;
 
 /// The operator's program.
-pub const POLLFLIP: &str = env!("CARGO_BIN_EXE_pollflip");
+pub const POLLFLIP: &str = env!("CARGO_BIN_EXE_pollflip-of-guard");
 
 /// A new PID namespace with its own /proc.
 pub const CONTAINER: &str = "unshare --pid --fork --kill-child --mount-proc";

@@ -4,51 +4,10 @@
 //! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the
 //! service under test (`service`), or one who tells the guard nonsense (`speaker`), one that counts
 //! signals (`counter`), one that stores descriptors (`storer`), one that keeps
-//! all it has (`keeping`), or a program with a guard within (`embedded`). The service and its harness
-//! are those of `tests/process`.
+//! all it has (`keeping`), or a program with a guard within (`embedded`).
 //!
 //! Tests that need root, a namespace or a supervisor say so when they skip: `cargo test --test
 //! guard -- --nocapture`. The same prints the figures.
-
-#![allow(unreachable_pub, reason = "the modules of one test binary")]
-
-/// The trials of a module, by the names of its functions.
-macro_rules! trials {
-    ($($name:ident),* $(,)?) => {
-        pub fn trials() -> Vec<libtest_mimic::Trial> {
-            vec![$(libtest_mimic::Trial::test(
-                format!("{}::{}", module_path!().trim_start_matches("guard::"), stringify!($name)),
-                || { $name(); Ok(()) },
-            )),*]
-        }
-    };
-}
-
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/client.rs"]
-mod client;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/debugger.rs"]
-mod debugger;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/harness.rs"]
-mod harness;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/hub.rs"]
-mod hub;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/manager.rs"]
-mod manager;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/procfs.rs"]
-mod procfs;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process"]
-mod process {
-    pub mod service;
-}
-#[path = "../process/surroundings.rs"]
-mod surroundings;
 
 mod bad_input;
 mod confined;
@@ -73,7 +32,7 @@ mod terminals;
 
 use std::process::ExitCode;
 
-use process::service;
+use pollflip_kit::{service, surroundings};
 
 fn main() -> ExitCode {
     match std::env::var(service::ROLE).as_deref() {

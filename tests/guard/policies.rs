@@ -11,12 +11,12 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::harness::Setup;
-use crate::hub::{wait_for, wait_until};
 use crate::kit::{End, POLLFLIP, end_of_command, run};
-use crate::surroundings::directory;
+use pollflip_kit::harness::Setup;
+use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::surroundings::directory;
 
-trials![
+pollflip_kit::trials![
     it_ends_as_the_program_does,
     a_program_that_cannot_be_started_is_told_of_as_shells_do,
     a_program_is_found_in_the_path,
@@ -91,8 +91,8 @@ fn always_starts_again_what_has_ended_in_order() {
 fn a_program_that_is_replaced_is_started_as_it_is_then() {
     let directory = directory();
     let program = directory.path().join("program");
-    crate::harness::install(&program, b"#!/bin/sh\necho one\nmv \"$0.new\" \"$0\"\nexit 1\n");
-    crate::harness::install(&directory.path().join("program.new"), b"#!/bin/sh\necho two\nexit 2\n");
+    pollflip_kit::harness::install(&program, b"#!/bin/sh\necho one\nmv \"$0.new\" \"$0\"\nexit 1\n");
+    pollflip_kit::harness::install(&directory.path().join("program.new"), b"#!/bin/sh\necho two\nexit 2\n");
     let mut command = Command::new(POLLFLIP);
     command.args(["guard", "--restart", "on-failure", "--strikes", "3/60", "--delay", "1", "--"]).arg(&program);
     let (end, runs, said) = end_of_command(command);
@@ -102,7 +102,7 @@ fn a_program_that_is_replaced_is_started_as_it_is_then() {
 fn a_program_that_is_gone_after_a_crash_is_struck_out() {
     let directory = directory();
     let program = directory.path().join("program");
-    crate::harness::install(&program, b"#!/bin/sh\nrm \"$0\"\nexit 9\n");
+    pollflip_kit::harness::install(&program, b"#!/bin/sh\nrm \"$0\"\nexit 9\n");
     let mut command = Command::new(POLLFLIP);
     command.args(["guard", "--restart", "on-failure", "--strikes", "3/60", "--delay", "1", "--"]).arg(&program);
     let (end, _, said) = end_of_command(command);
@@ -143,13 +143,13 @@ fn what_is_left_behind_by_what_was_left_behind_is_killed_too() {
     let path = directory.path().join("nest");
     let nest =
         "#!/bin/sh\ntrap '' TERM\n[ $1 -gt 0 ] || { echo $$ >\"$0.last\"; exec sleep 1000; }\n\"$0\" $(($1-1)) &\nwait\nsleep 1000\n";
-    crate::harness::install(&path, nest.as_bytes());
+    pollflip_kit::harness::install(&path, nest.as_bytes());
     let script = format!("{0} 4 & until [ -s {0}.last ]; do sleep 0.01; done; cat {0}.last; exit 3", path.display());
     let began = Instant::now();
     let (end, last, said) = run(&[], &script);
     assert_eq!(end, End::Code(3), "{said}");
     let last = last.trim().parse().expect("a process");
-    assert!(crate::procfs::has_ended(last), "{said}");
+    assert!(pollflip_kit::procfs::has_ended(last), "{said}");
     assert!(!said.contains("left to itself"), "{said}");
     // They are told to end once, and killed once.
     assert!(began.elapsed() < Duration::from_secs(9), "{said}");
@@ -168,7 +168,7 @@ fn what_is_being_killed_does_not_become_the_service() {
         until [ -e crash ]; do sleep 0.01; done; exit 5"#;
     let mut command = Command::new(POLLFLIP);
     command.args(["guard", "--restart", "on-failure", "--delay", "1", "--", "sh", "-c", script, "-"]);
-    command.arg(directory.path()).arg(crate::harness::own_program()).stdin(Stdio::null()).stdout(Stdio::null());
+    command.arg(directory.path()).arg(pollflip_kit::harness::own_program()).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(fs::File::create(path("log")).expect("a file"));
     let mut guard = command.spawn().expect("a process");
     let said = || fs::read_to_string(path("log")).unwrap_or_default();

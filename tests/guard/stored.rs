@@ -4,13 +4,13 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::harness::own_program;
 use crate::kit::{End, POLLFLIP, end_of_command, end_of_output};
-use crate::service::ROLE;
 use crate::speaker::{NOTES, WORDS};
-use crate::surroundings::directory;
+use pollflip_kit::harness::own_program;
+use pollflip_kit::service::ROLE;
+use pollflip_kit::surroundings::directory;
 
-trials![
+pollflip_kit::trials![
     what_is_stored_is_there_after_a_crash,
     a_service_that_is_not_started_again_stores_nothing,
     what_has_hung_up_is_gone_and_what_is_not_watched_stays,

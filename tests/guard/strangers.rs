@@ -9,15 +9,15 @@ use std::process::{self, Command, Stdio};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
 
-use crate::harness::{Service, Setup, own_program};
-use crate::hub::wait_until;
 use crate::kept::private_memory;
 use crate::kit::{End, POLLFLIP, contained, end_of, guarded, how, init_of, log, own_descriptors, signal, there_are_containers};
-use crate::procfs;
-use crate::service::ROLE;
 use crate::speaker::{self, WORDS};
+use pollflip_kit::harness::{Service, Setup, own_program};
+use pollflip_kit::hub::wait_until;
+use pollflip_kit::procfs;
+use pollflip_kit::service::ROLE;
 
-trials![
+pollflip_kit::trials![
     what_a_stranger_says_is_left_out,
     what_another_pid_namespace_says_is_left_out,
     what_strangers_say_does_not_use_up_what_is_told_of_the_service,
@@ -40,7 +40,7 @@ fn address(pid: u32) -> String {
 }
 
 /// Has a helper of that process say something, and waits for its end.
-fn helper_says(process: &crate::hub::Process, words: &str) {
+fn helper_says(process: &pollflip_kit::hub::Process, words: &str) {
     let command = format!("helper {ROLE}=speaker {WORDS}='{words}' exec '{}'", own_program().display());
     let pid: u32 = process.ask(&command).parse().expect("a process");
     wait_until("the helper to end", || procfs::has_ended(pid));
@@ -209,7 +209,7 @@ fn a_flood_of_a_helper_does_no_harm() {
 fn a_flood_from_far_below_does_not_hide_an_end() {
     let service = guarded(Setup::new(), "").start();
     let nest = service.path("nest");
-    crate::harness::install(&nest, b"#!/bin/sh\n[ $1 -gt 0 ] || exec \"$SPEAKER\"\n\"$0\" $(($1-1))\nexit $?\n");
+    pollflip_kit::harness::install(&nest, b"#!/bin/sh\n[ $1 -gt 0 ] || exec \"$SPEAKER\"\n\"$0\" $(($1-1))\nexit $?\n");
     let first = service.first();
     let environment = format!("SPEAKER='{}' {ROLE}=speaker {WORDS}='WATCHDOG=1;garbage;flood;flood;flood'", own_program().display());
     first.ask(&format!("helper {environment} exec '{}' 500", nest.display()));

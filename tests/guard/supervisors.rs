@@ -8,14 +8,14 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::client::Load;
-use crate::harness::{Service, Setup, own_program};
-use crate::hub::{wait_for, wait_until};
 use crate::kit::{CONTAINER, End, POLLFLIP, end_of, has_program, how, own_descriptors, there_are_containers};
-use crate::manager::Manager;
-use crate::procfs;
+use pollflip_kit::client::Load;
+use pollflip_kit::harness::{Service, Setup, own_program};
+use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::manager::Manager;
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     twenty_restarts_under_runit,
     twenty_restarts_under_s6,
     twenty_restarts_under_supervisord,
@@ -27,7 +27,7 @@ trials![
 
 /// A file of the examples, for the programs of this test.
 fn example(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/guard").join(name);
+    let path = pollflip_kit::repository().join("examples/guard").join(name);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert!(text.contains("/usr/local/bin/pollflip") && text.contains("/usr/local/bin/restarter"), "{name}");
     let service = own_program().display().to_string();
@@ -35,7 +35,7 @@ fn example(name: &str) -> String {
 }
 
 fn write_script(path: &Path, text: &str) {
-    crate::harness::install(path, text.as_bytes());
+    pollflip_kit::harness::install(path, text.as_bytes());
     assert_eq!(fs::metadata(path).expect("a file").permissions().mode() & 0o111, 0o111);
 }
 

@@ -5,12 +5,12 @@ use std::process::Command;
 use nix::libc;
 use nix::sys::signal::Signal;
 
-use crate::harness::Setup;
 use crate::kit::{End, POLLFLIP, end_of, end_of_command, guarded, how, is_ignored, signal};
-use crate::manager::Manager;
-use crate::procfs;
+use pollflip_kit::harness::Setup;
+use pollflip_kit::manager::Manager;
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     the_service_is_born_with_the_mask_and_dispositions_of_others,
     the_service_is_born_with_the_descriptors_of_the_guard,
     variables_that_name_the_guard_name_the_service,
@@ -50,7 +50,7 @@ fn the_service_is_born_with_the_descriptors_of_the_guard() {
     let count = procfs::descriptors(service.launched()).into_iter().filter(|(number, _)| *number > 2).count();
     let new = service.restart();
     new.says("event PredecessorGone");
-    crate::hub::wait_until("the guard to forget the first", || {
+    pollflip_kit::hub::wait_until("the guard to forget the first", || {
         procfs::descriptors(service.launched()).into_iter().filter(|(number, _)| *number > 2).count() == count
     });
 }

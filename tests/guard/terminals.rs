@@ -5,14 +5,14 @@ use std::os::fd::OwnedFd;
 use nix::sys::signal::Signal;
 use nix::unistd::write;
 
-use crate::harness::{Service, Setup};
-use crate::hub::wait_until;
 use crate::kit::{End, POLLFLIP, end_of, guarded, how, log, signal, terminal};
-use crate::procfs;
-use crate::service::ROLE;
 use crate::speaker::NOTES;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::wait_until;
+use pollflip_kit::procfs;
+use pollflip_kit::service::ROLE;
 
-trials![
+pollflip_kit::trials![
     under_a_guard_that_leads_a_terminal_restarts_are_not_refused,
     an_interrupt_of_the_terminal_reaches_the_service_once,
     what_is_sent_to_the_guard_reaches_the_service,

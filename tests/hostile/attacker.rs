@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::client::frame;
 use crate::confine::NOBODY;
 use crate::service::ROLE;
+use pollflip_kit::client::frame;
 
 pub const STATUS: &str = r#"{"Request":"Status"}"#;
 const RESTART: &str = r#"{"Request":"TryRestart"}"#;

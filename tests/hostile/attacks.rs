@@ -13,15 +13,15 @@ use pollflip::RequestError;
 use pollflip::restart_coordination_socket::{request_restart, request_status};
 
 use crate::attacker::{Attacker, STATUS};
-use crate::client::{Raw, frame};
 use crate::confine::NOBODY;
-use crate::harness::Service;
-use crate::hub::{DEADLINE, Process, wait_until};
 use crate::is_root;
-use crate::procfs;
-use crate::surroundings::directory;
+use pollflip_kit::client::{Raw, frame};
+use pollflip_kit::harness::Service;
+use pollflip_kit::hub::{DEADLINE, Process, wait_until};
+use pollflip_kit::procfs;
+use pollflip_kit::surroundings::directory;
 
-trials![
+pollflip_kit::trials![
     promise_05_slow_loris_keeps_neither_the_loop_nor_honest_askers_out,
     promise_05_silent_connections_keep_neither_the_loop_nor_honest_askers_out,
     promise_05_half_frames_cost_bounded_memory,
@@ -260,7 +260,7 @@ fn promise_10_a_service_of_another_user_has_no_say_over_the_terminal_of_a_client
         assert!(is_harmless(&why), "{why:?}");
     }
 
-    let asker = thread::spawn(move || Command::new(env!("CARGO_BIN_EXE_pollflip")).arg("status").arg(path).output());
+    let asker = thread::spawn(move || Command::new(env!("CARGO_BIN_EXE_pollflip-of-hostile")).arg("status").arg(path).output());
     let mut client = Raw(listener.accept().expect("an asker").0);
     client.receive();
     let of = |name| format!(r#""{name}":"{COMMANDS}""#);

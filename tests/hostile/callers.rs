@@ -16,9 +16,9 @@ use nix::libc;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use crate::harness::{Service, Setup, install_copy};
 use crate::is_root;
 use crate::service::{DIRECTORY, HUB, ROLE};
+use pollflip_kit::harness::{Service, Setup, install_copy};
 
 /// The user who starts the program.
 pub const CALLER: u32 = 23456;

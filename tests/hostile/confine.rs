@@ -6,7 +6,7 @@ use nix::libc;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter, apply_filter_all_threads};
 
-use crate::service::report::say;
+use pollflip_kit::service::report::say;
 
 /// The user that a service becomes.
 pub const NOBODY: u32 = 12345;

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use pollflip::RequestError;
 
-use crate::harness::{Service, Setup, install};
-use crate::manager::Manager;
+use pollflip_kit::harness::{Service, Setup, install};
+use pollflip_kit::manager::Manager;
 
-trials![
+pollflip_kit::trials![
     the_first_process_of_a_container_refuses_to_restart_and_serves_on,
     a_service_under_another_first_process_restarts,
     the_first_child_of_an_init_that_ends_with_it_refuses_to_restart_and_serves_on,

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::harness::{Service, Setup, install, install_copy, own_program};
-use crate::hub::wait_for;
-use crate::procfs;
+use pollflip_kit::harness::{Service, Setup, install, install_copy, own_program};
+use pollflip_kit::hub::wait_for;
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     a_program_that_runs_cannot_be_written_over_and_a_rename_replaces_it,
     a_release_that_is_a_script_replaces_a_program,
     a_chain_of_releases_by_a_switched_link_and_a_relative_name,

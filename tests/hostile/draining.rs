@@ -4,11 +4,11 @@ use std::fs;
 
 use pollflip::RequestError;
 
-use crate::client::Connection;
-use crate::harness::{Service, Setup};
-use crate::hub::Process;
+use pollflip_kit::client::Connection;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::Process;
 
-trials![
+pollflip_kit::trials![
     a_restart_is_refused_while_too_many_generations_still_work,
     a_restart_with_no_generation_allowed_to_drain_waits_for_the_predecessor,
     a_generation_that_ends_out_of_order_makes_room,
@@ -86,7 +86,7 @@ fn a_generation_that_ends_out_of_order_makes_room() {
 }
 
 fn the_documented_default_is_the_one_that_holds() {
-    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/config.rs")).expect("the source");
+    let docs = fs::read_to_string(pollflip_kit::repository().join("src/config.rs")).expect("the source");
     let (before, _) = docs.split_once("pub fn max_draining").expect("the setting");
     let text = before.rsplit("\n\n").next().expect("its documentation").replace("\n    ///", "");
     assert!(text.contains("Unless told otherwise, 50."), "{text}");

@@ -17,11 +17,11 @@ use nix::unistd::Pid;
 use pollflip::RequestError;
 
 use crate::deploys::copy;
-use crate::harness::{Service, Setup};
-use crate::hub::{DEADLINE, wait_until};
-use crate::procfs::{self, Snapshot};
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{DEADLINE, wait_until};
+use pollflip_kit::procfs::{self, Snapshot};
 
-trials![
+pollflip_kit::trials![
     promise_05_a_start_that_is_held_up_holds_nothing_else_up,
     promise_03_what_is_given_up_while_another_start_is_held_up_is_never_started,
     promise_03_a_held_up_start_that_is_called_off_is_killed_when_it_comes,

@@ -10,12 +10,12 @@ use nix::sys::signal::Signal;
 use pollflip::{Refusal, RequestError};
 
 use crate::callers::{CALLER, Call, MORE, Rights};
-use crate::harness::{Service, install, install_copy};
-use crate::hub::Process;
-use crate::manager::Manager;
-use crate::procfs;
+use pollflip_kit::harness::{Service, install, install_copy};
+use pollflip_kit::hub::Process;
+use pollflip_kit::manager::Manager;
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     promise_10_a_program_with_more_rights_does_not_start_what_its_caller_s_link_leads_to,
     promise_10_a_program_with_more_rights_does_not_start_what_its_caller_called_it,
     promise_10_a_program_with_more_rights_does_not_start_what_is_relative_to_its_caller_s_directory,

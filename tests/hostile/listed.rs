@@ -16,8 +16,8 @@ use pollflip::{Blob, Event, Handover, Mark, RestartConfig, Restarter};
 use seccompiler::{SeccompAction, apply_filter};
 
 use crate::confine;
-use crate::service::report::{self, say};
 use crate::service::{COORDINATION, DIRECTORY, Extras, HUB, NEXT};
+use pollflip_kit::service::report::{self, say};
 
 const RESTARTER: Token = Token(0);
 const COMMANDS: Token = Token(1);

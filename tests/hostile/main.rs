@@ -2,45 +2,9 @@
 //!
 //! This binary is all sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the service under test (`service`), a service
 //! whose loop may make no system call but those of the guide (`listed`), one who attacks (`attacker`, `forger`, `idle`), or one who starts
-//! a service that has more rights than its caller (`caller`). Parts are those of `tests/process`.
+//! a service that has more rights than its caller (`caller`).
 //!
 //! Tests that need root or a namespace say so when they skip: `cargo test --test hostile -- --nocapture`. The same prints the figures.
-
-#![allow(unreachable_pub, reason = "the modules of one test binary")]
-
-/// The trials of a module, by the names of its functions.
-macro_rules! trials {
-    ($($name:ident),* $(,)?) => {
-        pub fn trials() -> Vec<libtest_mimic::Trial> {
-            vec![$(libtest_mimic::Trial::test(
-                format!("{}::{}", module_path!().trim_start_matches("hostile::"), stringify!($name)),
-                || { $name(); Ok(()) },
-            )),*]
-        }
-    };
-}
-
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/client.rs"]
-mod client;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[cfg(target_arch = "x86_64")]
-#[path = "../process/debugger.rs"]
-mod debugger;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/harness.rs"]
-mod harness;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/hub.rs"]
-mod hub;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/manager.rs"]
-mod manager;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/procfs.rs"]
-mod procfs;
-#[path = "../process/surroundings.rs"]
-mod surroundings;
 
 mod attacker;
 mod attacks;
@@ -74,6 +38,8 @@ mod syscalls;
 mod terminals;
 
 use std::process::ExitCode;
+
+use pollflip_kit::surroundings;
 
 fn main() -> ExitCode {
     match std::env::var(service::ROLE).as_deref() {

@@ -17,11 +17,12 @@ use nix::sys::signal::Signal;
 use pollflip::RequestError;
 
 use crate::attacker::Attacker;
-use crate::client::frame;
 use crate::confine::NOBODY;
-use crate::harness::{Service, Setup};
-use crate::hub::{DEADLINE, Process, wait_for};
-use crate::{listed, procfs};
+use crate::listed;
+use pollflip_kit::client::frame;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{DEADLINE, Process, wait_for};
+use pollflip_kit::procfs;
 
 /// Which of these is made is up to the C library, its version and the machine; here, one of each row at least.
 const ALTERNATIVES: [&[&str]; 7] = [

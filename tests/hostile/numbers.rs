@@ -9,13 +9,13 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pollflip::RequestError;
 
-use crate::debugger::Stopped;
-use crate::harness::Setup;
-use crate::hub::{wait_for, wait_until};
 use crate::is_root;
-use crate::procfs;
+use pollflip_kit::debugger::Stopped;
+use pollflip_kit::harness::Setup;
+use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::procfs;
 
-trials![promise_03_a_process_that_has_got_the_number_of_a_dead_successor_is_left_alone];
+pollflip_kit::trials![promise_03_a_process_that_has_got_the_number_of_a_dead_successor_is_left_alone];
 
 /// A process of that number, if nobody has it. No other one gets a number by this that it would not have had.
 #[allow(unsafe_code, reason = "std cannot choose a number")]

@@ -25,15 +25,15 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::Pid;
 use pollflip::internals::wire::{Given, Hello, MAX_PACKET, Message, OLDEST, VERSION};
 
-use crate::harness::{Service, Setup, install_copy};
-use crate::hub::{wait_for, wait_until};
 use crate::is_root;
-use crate::procfs;
 use crate::service::{HUB, ROLE};
-use crate::surroundings::stale_socket;
 use crate::{callers, confine};
+use pollflip_kit::harness::{Service, Setup, install_copy};
+use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::procfs;
+use pollflip_kit::surroundings::stale_socket;
 
-trials![
+pollflip_kit::trials![
     promise_10_a_program_with_capabilities_goes_on_for_nobody_who_has_them_not,
     promise_10_a_lifeline_whose_maker_has_executed_a_program_with_capabilities_since_is_refused,
     promise_10_a_lifeline_whose_maker_executes_a_program_to_answer_and_another_one_again_is_refused,

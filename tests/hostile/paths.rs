@@ -11,13 +11,13 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use pollflip::restart_coordination_socket::request_status;
 
 use crate::confine::NOBODY;
-use crate::harness::{Service, Setup};
-use crate::hub::{DEADLINE, wait_for, wait_until};
 use crate::is_root;
 use crate::service::{COORDINATION, HUB};
-use crate::surroundings::stale_socket;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{DEADLINE, wait_for, wait_until};
+use pollflip_kit::surroundings::stale_socket;
 
-trials![
+pollflip_kit::trials![
     promise_10_the_lock_of_a_wrapper_is_that_wrappers,
     promise_10_a_lock_file_that_was_there_stays,
     promise_10_another_users_socket_beside_the_path_is_left_alone,
@@ -168,11 +168,11 @@ fn promise_10_the_coordination_socket_is_private_from_birth_and_no_mode_is_set_b
 
 /// A service that is stopped before it is built, and what stops it.
 #[cfg(target_arch = "x86_64")]
-fn stopped_at_birth(setup: Setup, test: &str) -> Option<(Service, crate::debugger::Stopped)> {
+fn stopped_at_birth(setup: Setup, test: &str) -> Option<(Service, pollflip_kit::debugger::Stopped)> {
     let service = setup.plan("born wait").launch();
     let process = service.first();
     process.says("waits");
-    let thread = crate::debugger::Stopped::new(process.pid, test)?;
+    let thread = pollflip_kit::debugger::Stopped::new(process.pid, test)?;
     process.tell("go");
     Some((service, thread))
 }
@@ -246,7 +246,7 @@ fn swap_while_removed(setting: &str, name: &str, test: &str, in_place: impl Fn(&
     wait_until("the file", || fs::symlink_metadata(directory.join(name)).is_ok());
     fs::create_dir(&other).expect("a directory");
     in_place(&other.join(name));
-    let thread = crate::debugger::Stopped::new(process.pid, test)?;
+    let thread = pollflip_kit::debugger::Stopped::new(process.pid, test)?;
     process.tell("drop");
     loop {
         let call = thread.next_call().expect("a living thread").number();

@@ -11,12 +11,12 @@ use std::thread;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::harness::{Service, Setup};
-use crate::hub::wait_until;
-use crate::procfs;
 use crate::service::clock;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::wait_until;
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     the_pid_file_names_a_live_and_ready_process_at_every_moment,
     the_pid_file_goes_with_the_last_process_alone,
     a_pid_file_with_the_longest_name_is_written,

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::confine::NOBODY;
-use crate::harness::{Service, Setup, install_copy, own_program};
-use crate::hub::{wait_for, wait_until};
 use crate::is_root;
-use crate::procfs;
-use crate::surroundings::directory;
+use pollflip_kit::harness::{Service, Setup, install_copy, own_program};
+use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::procfs;
+use pollflip_kit::surroundings::directory;
 
-trials![
+pollflip_kit::trials![
     promise_11_a_seccomp_filter_on_the_other_threads_leaves_the_right_to_restart,
     promise_11_threads_without_capabilities_and_new_privileges_leave_the_right_to_restart,
     promise_11_a_successor_of_another_user_can_be_killed_without_capabilities,

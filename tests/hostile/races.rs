@@ -4,11 +4,11 @@ use std::fs;
 
 use pollflip::restart_coordination_socket::request_status;
 
-use crate::harness::{Service, Setup};
-use crate::hub::{DEADLINE, wait_for};
-use crate::surroundings::{directory, stale_socket};
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{DEADLINE, wait_for};
+use pollflip_kit::surroundings::{directory, stale_socket};
 
-trials![
+pollflip_kit::trials![
     promise_10_of_two_processes_started_in_the_same_instant_exactly_one_wins_each_of_200_times,
     promise_10_of_two_processes_that_find_a_stale_socket_exactly_one_wins_each_of_200_times,
 ];

@@ -9,10 +9,10 @@ use pollflip::{Refusal, RequestError};
 
 use crate::callers::{Call, Rights};
 use crate::deploys::copy;
-use crate::harness::{Service, Setup, install};
-use crate::procfs;
+use pollflip_kit::harness::{Service, Setup, install};
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     promise_10_a_relative_path_is_not_taken_for_a_file_of_that_name_in_another_directory,
     promise_10_a_relative_path_that_leads_nowhere_any_more_is_that_of_the_file_that_runs,
     promise_10_a_relative_path_to_a_file_that_was_deleted_forbids_restarts,

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use pollflip::restart_coordination_socket::request_restart;
 
 use crate::deploys::copy;
-use crate::harness::{Service, Setup};
-use crate::hub::{DEADLINE, Process};
-use crate::{is_root, procfs};
+use crate::is_root;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{DEADLINE, Process};
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     a_service_that_a_shell_started_by_a_relative_path_in_a_current_link_follows_it,
     a_service_that_was_started_by_an_absolute_path_through_a_current_link_follows_it_with_its_directory,
     a_directory_below_a_current_link_is_that_of_the_new_release,

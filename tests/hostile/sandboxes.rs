@@ -8,11 +8,11 @@ use nix::sys::signal::Signal;
 use pollflip::RequestError;
 use pollflip::restart_coordination_socket::request_restart;
 
-use crate::harness::Setup;
-use crate::hub::wait_until;
-use crate::procfs::{self, Snapshot};
+use pollflip_kit::harness::Setup;
+use pollflip_kit::hub::wait_until;
+use pollflip_kit::procfs::{self, Snapshot};
 
-trials![
+pollflip_kit::trials![
     calls_that_every_restart_needs_are_missed_at_build_by_name,
     a_sandbox_that_comes_later_is_told_by_the_name_of_the_call,
     no_call_is_missed_without_a_word,

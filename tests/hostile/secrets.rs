@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Service, Setup, install, own_program};
+use pollflip_kit::harness::{Service, Setup, install, own_program};
 
-trials![
+pollflip_kit::trials![
     promise_10_what_only_the_service_may_read_is_not_shown,
     promise_10_what_lies_in_a_directory_that_only_the_service_may_search_is_not_shown,
     promise_10_the_interpreter_that_only_the_service_may_read_is_not_shown,

@@ -1,18 +1,5 @@
-//! The service under test: the echo server of `tests/process`, which can also give up rights and its coordination socket's path once its
+//! The service under test: the echo server of the kit, which can also give up rights and its coordination socket's path once its
 //! restarter is built, keep a pid file, and bound the generations behind it.
-
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/service/listeners.rs"]
-mod listeners;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/service/plan.rs"]
-mod plan;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/service/report.rs"]
-pub mod report;
-#[allow(dead_code, reason = "shared with tests/process")]
-#[path = "../process/service/settings.rs"]
-mod settings;
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -26,25 +13,14 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::time::{ClockId, clock_gettime};
 use pollflip::{Event, RestartConfig, Restarter};
+use pollflip_kit::service::listeners::Listeners;
+use pollflip_kit::service::plan::{self, Plan};
+use pollflip_kit::service::report::{self, say};
+use pollflip_kit::service::settings::Settings;
 
 use crate::confine;
-use listeners::Listeners;
-use plan::Plan;
-use report::say;
-use settings::Settings;
 
-/// Set: this process is no test runner.
-pub const ROLE: &str = "POLLFLIP_TEST_ROLE";
-/// Where all files of a test are.
-pub const DIRECTORY: &str = "POLLFLIP_TEST_DIRECTORY";
-/// The lines of [`settings`], and those of [`Extras`].
-pub const SETTINGS: &str = "POLLFLIP_TEST_SETTINGS";
-/// The name of the hub's socket in that directory.
-pub const HUB: &str = "hub";
-/// The name of the plan for the next process.
-pub const NEXT: &str = "next";
-/// The name of the coordination socket.
-pub const COORDINATION: &str = "restart.sock";
+pub use pollflip_kit::service::{COORDINATION, DIRECTORY, HUB, NEXT, ROLE, SETTINGS};
 
 const RESTARTER: Token = Token(usize::MAX - 1);
 const COMMANDS: Token = Token(usize::MAX - 2);

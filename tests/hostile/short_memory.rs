@@ -7,11 +7,11 @@ use std::process;
 
 use pollflip::RequestError;
 
-use crate::harness::{Service, Setup};
-use crate::hub::DEADLINE;
-use crate::procfs;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::DEADLINE;
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     a_successor_that_takes_too_much_memory_is_the_one_that_the_kernel_ends,
     a_successor_that_takes_too_much_memory_on_probation_gives_the_service_back,
     a_service_that_was_moved_to_another_control_group_learns_why_its_successor_was_killed,

@@ -12,12 +12,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pollflip::RequestError;
 
-use crate::client::Raw;
-use crate::harness::{Service, Setup};
-use crate::hub::Process;
 use crate::listed;
+use pollflip_kit::client::Raw;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::Process;
 
-trials![
+pollflip_kit::trials![
     promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists,
     promise_11_the_loop_deals_with_failures_under_exactly_the_calls_that_the_guide_lists,
     promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_lists,

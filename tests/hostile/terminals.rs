@@ -7,11 +7,11 @@ use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::Signal;
 use pollflip::RequestError;
 
-use crate::harness::{Service, Setup};
-use crate::hub::{Process, wait_until};
-use crate::procfs;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{Process, wait_until};
+use pollflip_kit::procfs;
 
-trials![
+pollflip_kit::trials![
     the_leader_of_a_terminal_refuses_to_restart_and_serves_on,
     a_leader_that_ignores_the_hang_up_restarts,
     a_leader_that_handles_the_hang_up_restarts_from_then_on,

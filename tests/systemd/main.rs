@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         println!("SKIPPED: the cases boot a systemd, which takes some minutes; POLLFLIP_SYSTEMD=all cargo test --test systemd runs them");
         return ExitCode::SUCCESS;
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let examples = examples();
     // `cargo test` has built them, unless it was asked for this test alone.
     let target = examples.ancestors().nth(2).expect("it lies in target/PROFILE");

@@ -4,15 +4,15 @@
 use nix::libc;
 use nix::sys::signal::Signal;
 
-use crate::debugger::Stopped;
 use crate::flows::address;
-use crate::harness::{Service, Setup};
-use crate::hub::{Process, wait_until};
 use crate::peer::{Flow, Peer};
-use crate::procfs;
-use crate::protocol::{BEGIN, UNKNOWN};
+use pollflip_kit::debugger::Stopped;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{Process, wait_until};
+use pollflip_kit::procfs;
+use udp_flows::protocol::{BEGIN, UNKNOWN};
 
-trials!(
+pollflip_kit::trials!(
     promise_14_the_new_one_killed_at_any_call_of_the_old_one_gives_back_what_had_come_to_it,
     promise_14_the_old_one_killed_at_any_call_leaves_the_new_one_what_had_come_to_it,
 );

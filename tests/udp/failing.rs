@@ -1,10 +1,10 @@
 //! What cannot be steered: the attempt or the start fails with a reason, and who serves goes on.
 
 use crate::flows::address;
-use crate::harness::{Service, Setup};
 use crate::peer::Peer;
+use pollflip_kit::harness::{Service, Setup};
 
-trials!(
+pollflip_kit::trials!(
     a_second_instance_is_told_that_the_address_is_in_use,
     promise_14_a_connected_member_fails_the_restart_and_not_the_service,
     a_sandbox_that_forbids_it_at_the_first_start_is_named,
@@ -151,8 +151,8 @@ fn a_restart_is_refused_while_each_socket_has_a_reader() {
     let why = service.try_restart().expect_err("both are taken").to_string();
     assert!(why.contains("1 earlier generation still finishes its work"), "{why}");
     peer.stays(flow);
-    peer.send(flow.mark, crate::protocol::END, flow.number);
-    assert_eq!(peer.hears().kind, crate::protocol::END);
+    peer.send(flow.mark, udp_flows::protocol::END, flow.number);
+    assert_eq!(peer.hears().kind, udp_flows::protocol::END);
     service.first().ends();
     let last = service.restart();
     assert_eq!(peer.begins().pid, last.own);

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
 
-use crate::clients::Clients;
-use crate::harness::{Service, Setup};
-use crate::hub::{Process, wait_for, wait_until};
 use crate::peer::Peer;
-use crate::procfs;
-use crate::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{Process, wait_for, wait_until};
+use pollflip_kit::procfs;
+use udp_flows::clients::Clients;
+use udp_flows::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
 
-trials!(
+pollflip_kit::trials!(
     promise_14_a_flow_stays_with_its_generation_over_twenty_restarts,
     promise_14_so_it_does_for_another_user_by_ipv6_and_by_both_at_once,
     promise_14_a_drainer_killed_loses_nothing_that_was_queued,

@@ -3,8 +3,8 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use crate::hub::DEADLINE;
-use crate::protocol::{BEGIN, DATA, Datagram};
+use pollflip_kit::hub::DEADLINE;
+use udp_flows::protocol::{BEGIN, DATA, Datagram};
 
 #[derive(Debug)]
 pub struct Peer {

@@ -23,22 +23,11 @@ use seccompiler::{
     apply_filter_all_threads,
 };
 
-use crate::procfs;
-use crate::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
-use crate::report::{self, say};
+use pollflip_kit::procfs;
+use pollflip_kit::service::report::{self, say};
+use udp_flows::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
 
-/// Set: this process is no test runner.
-pub const ROLE: &str = "POLLFLIP_TEST_ROLE";
-/// Where all files of a test are.
-pub const DIRECTORY: &str = "POLLFLIP_TEST_DIRECTORY";
-/// Lines of `key=value`, for all generations.
-pub const SETTINGS: &str = "POLLFLIP_TEST_SETTINGS";
-/// The name of the hub's socket in that directory.
-pub const HUB: &str = "hub";
-/// The name of the settings of the next process alone.
-pub const NEXT: &str = "next";
-/// The name of the coordination socket.
-pub const COORDINATION: &str = "restart.sock";
+pub use pollflip_kit::service::{COORDINATION, DIRECTORY, HUB, NEXT, ROLE, SETTINGS};
 
 pub fn main() -> ExitCode {
     let birth = report::Birth::observe();

@@ -20,7 +20,7 @@ use std::time::Duration;
 ///                         (earlier generations finish their work)
 /// ```
 ///
-/// The whole table, made from the code by `tests/supervision_table.rs`; a pair that is not in it
+/// The whole table, made from the code by `tests/pure/tests/supervision_table.rs`; a pair that is not in it
 /// does nothing:
 ///
 // table:begin

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// ```
 ///
 /// A first generation is `Alone` from the start. The whole table, made from the code by
-/// `tests/machine_table.rs`; a pair that is not in it does nothing:
+/// `tests/pure/tests/machine_table`; a pair that is not in it does nothing:
 ///
 // takeover:begin
 /// | in                                 | input                  | then                | out |

@@ -1,0 +1,4 @@
+//! Protocol and clients as a library, for those who test with the same flows.
+
+pub mod clients;
+pub mod protocol;

@@ -1,0 +1,391 @@
+//! A service that holds connections and files, by name, and echoes on the connections: `PID LINE` for each line, as soon as it is whole.
+//!
+//! It holds `tcp/N` and `unix/N`, accepted, and what the setting `hold` lists: `file`, `pipe` (both ends), `memfd`. The beginning of a
+//! line is state: it goes over in the blob `buffers`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use pollflip::{Event, RestartConfig, Restarter};
+
+use crate::{copying, dialects, giving, taking};
+use pollflip_kit::service::report::{self, say};
+
+/// The name of the socket on which unix connections are accepted.
+pub const UNIX: &str = "service.sock";
+
+/// How often the service looks around.
+const TURN: Duration = Duration::from_millis(2);
+
+pub use pollflip_kit::service::{COORDINATION, DIRECTORY, HUB, NEXT, ROLE, SETTINGS};
+
+pub fn main() -> ExitCode {
+    let birth = report::Birth::observe();
+    let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory"));
+    report::open(&directory.join(HUB));
+    birth.report();
+    let settings = Settings::read(&directory);
+    settings.apply();
+    let result = match (settings.get("successor"), settings.get("predecessor")) {
+        (Some(how), _) => dialects::successor(how),
+        (_, Some(how)) => dialects::predecessor(how),
+        _ => Service::start(settings, &directory).and_then(Service::serve),
+    };
+    match result {
+        Ok(()) => {
+            say("ends");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(&format!("error {error}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Settings(BTreeMap<String, String>);
+
+impl Settings {
+    fn read(directory: &Path) -> Settings {
+        let all = std::env::var(SETTINGS).unwrap_or_default();
+        let next = directory.join(NEXT);
+        let own = fs::read_to_string(&next).unwrap_or_default();
+        if !own.is_empty() {
+            fs::remove_file(next).expect("the settings are this process's");
+        }
+        let pairs = all.lines().chain(own.lines()).filter_map(|line| line.trim().split_once('='));
+        Settings(pairs.map(|(key, value)| (key.into(), value.into())).collect())
+    }
+
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.get(key).map(|value| value.parse().expect("a number"))
+    }
+
+    /// Gives up what this process is to do without.
+    fn apply(&self) {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        for (key, resource) in [("nofile", Resource::RLIMIT_NOFILE), ("fsize", Resource::RLIMIT_FSIZE)] {
+            if let Some(limit) = self.number(key) {
+                let (_, hard) = getrlimit(resource).expect("a limit");
+                setrlimit(resource, limit, hard).expect("a lower limit");
+            }
+        }
+        if let Some(uid) = self.number("uid") {
+            let uid = nix::unistd::Uid::from_raw(uid as u32);
+            nix::unistd::setresuid(uid, uid, uid).expect("another user");
+        }
+    }
+}
+
+/// Locks the whole file, until it is closed everywhere or, if it is a lock of POSIX, once here.
+fn lock(file: &File, kind: &str) {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let whole = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as nix::libc::c_short,
+        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match kind {
+        "flock" => {
+            let copy = file.try_clone().expect("a descriptor");
+            // The guard would unlock it when it is dropped.
+            nix::fcntl::Flock::lock(copy, nix::fcntl::FlockArg::LockExclusiveNonblock).map(std::mem::forget).map_err(|(_, error)| error)
+        }
+        "ofd" => fcntl(file, FcntlArg::F_OFD_SETLK(&whole)).map(drop),
+        "posix" => fcntl(file, FcntlArg::F_SETLK(&whole)).map(drop),
+        other => panic!("no such lock: {other}"),
+    }
+    .expect("a lock");
+}
+
+/// Something that is held.
+#[derive(Debug)]
+pub struct Held {
+    pub fd: Kind,
+    /// The beginning of a line.
+    pub buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Other(File),
+}
+
+impl Kind {
+    pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match self {
+            Kind::Tcp(stream) => stream.as_fd(),
+            Kind::Unix(stream) => stream.as_fd(),
+            Kind::Other(file) => file.as_fd(),
+        }
+    }
+}
+
+pub type Holdings = BTreeMap<String, Held>;
+
+pub struct Service {
+    pub settings: Settings,
+    pub restarter: Restarter,
+    listener: TcpListener,
+    unix: UnixListener,
+    pub holdings: Holdings,
+    /// What goes ahead of the state.
+    pub copy: Option<copying::Copy>,
+    accepted: usize,
+    /// Nothing is touched that may be another's.
+    frozen: bool,
+    over: bool,
+    /// Wakes a thread that gives.
+    go: Option<Sender<()>>,
+}
+
+impl Service {
+    fn start(settings: Settings, directory: &Path) -> Result<Service, String> {
+        let text = |error: pollflip::Error| error.to_string();
+        let mut config = RestartConfig::new().restart_signal(None);
+        if settings.get("coordination") != Some("none") {
+            config = config.coordination_socket(directory.join(COORDINATION));
+        }
+        if let Some(limit) = settings.number("ready_timeout_ms") {
+            config = config.ready_timeout(Duration::from_millis(limit));
+        }
+        let limit = settings.number("freeze_timeout_ms").unwrap_or(60_000);
+        config = config.freeze_timeout(Duration::from_millis(limit));
+        if let Some(time) = settings.number("probation_ms") {
+            config = config.probation(Duration::from_millis(time));
+        }
+        let mut restarter = config.build().map_err(text)?;
+        say(&format!("built generation {}", restarter.generation()));
+        let listener = restarter.sockets().tcp_listener("tcp", "127.0.0.1:0").map_err(text)?;
+        let unix = restarter.sockets().unix_listener("unix", directory.join(UNIX)).map_err(text)?;
+        let mut service = Service {
+            holdings: Holdings::new(),
+            copy: None,
+            accepted: 0,
+            frozen: false,
+            over: false,
+            go: None,
+            settings,
+            restarter,
+            listener,
+            unix,
+        };
+        if service.restarter.generation() == 0 {
+            service.hold_files(directory);
+        } else {
+            taking::take(&mut service)?;
+        }
+        service.accepted = service.holdings.len();
+        service.restarter.ready().map_err(text)?;
+        say("ready");
+        say(&format!("serving {}", service.listener.local_addr().expect("an address")));
+        Ok(service)
+    }
+
+    fn hold_files(&mut self, directory: &Path) {
+        let wanted: Vec<String> = self.settings.get("hold").unwrap_or_default().split(' ').map(String::from).collect();
+        for name in wanted {
+            match name.as_str() {
+                "file" => {
+                    let file = File::options().create(true).truncate(true).read(true).write(true).open(directory.join("held"));
+                    let file = file.expect("a file");
+                    if let Some(kind) = self.settings.get("lock") {
+                        lock(&file, kind);
+                    }
+                    self.hold("file", Kind::Other(file));
+                }
+                "pipe" => {
+                    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
+                    self.hold("pipe/read", Kind::Other(read.into()));
+                    self.hold("pipe/write", Kind::Other(write.into()));
+                }
+                "memfd" => self.hold("memfd", Kind::Other(memory())),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn hold(&mut self, name: &str, fd: Kind) {
+        self.holdings.insert(name.into(), Held { fd, buffer: Vec::new() });
+    }
+
+    fn serve(mut self) -> Result<(), String> {
+        while !self.over {
+            if let Some(event) = self.restarter.wait(TURN) {
+                self.happened(event);
+            }
+            for command in report::commands() {
+                let answer = self.obey(&command);
+                say(&format!("answer {answer}"));
+            }
+            if !self.frozen {
+                self.accept();
+                self.echo();
+            }
+        }
+        Ok(())
+    }
+
+    fn happened(&mut self, event: Event) {
+        report::event(&event);
+        match event {
+            Event::PrecopyRequested(precopy) => copying::begin(self, precopy),
+            Event::PrecopyRoom => copying::go_on(self),
+            Event::StateRequested(handover) => {
+                self.frozen = true;
+                let (sender, go) = channel();
+                self.go = Some(sender);
+                giving::give(self, handover, go);
+                say("frozen");
+            }
+            Event::Failed(_) | Event::Resumed(_) => (self.frozen, self.copy) = (false, None),
+            Event::HandedOff(_) => self.frozen = true,
+            Event::Completed(_) => {
+                self.holdings.clear();
+                self.over = self.settings.get("lingers").is_none();
+            }
+            _ => {}
+        }
+    }
+
+    fn obey(&mut self, command: &str) -> String {
+        let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
+        match word {
+            "go" => self.go.take().map_or("nobody waits".into(), |go| format!("{:?}", go.send(()))),
+            "restart" => format!("{:?}", self.restarter.request()),
+            "cancel" => self.restarter.cancel(if rest.is_empty() { "by a test" } else { rest }).to_string(),
+            "holds" => self.holdings.keys().cloned().collect::<Vec<_>>().join(" "),
+            // Writes to a file and reads it whole.
+            "write" => self.file("memfd", |file| append(file, rest)),
+            "read" => self.file(rest, contents),
+            "inode" => self.file(rest, |file| Ok(std::os::unix::fs::MetadataExt::ino(&file.metadata()?).to_string())),
+            // What is written into the pipe comes out of it.
+            "pipe" => self.file("pipe/write", |mut file| file.write_all(b"through").map(|()| String::new())) + &self.pipe(),
+            // The only one that is held, with a word for the other side.
+            "close" => {
+                let held = self.holdings.remove(rest).expect("it is held");
+                copying::closed(self, rest, &held.fd);
+                "closed".into()
+            }
+            _ => copying::obey(self, word, rest).unwrap_or_else(|| format!("unknown: {command}")),
+        }
+    }
+
+    fn file(&self, name: &str, with: impl FnOnce(&File) -> std::io::Result<String>) -> String {
+        match self.holdings.get(name).map(|held| &held.fd) {
+            Some(Kind::Other(file)) => with(file).unwrap_or_else(|error| format!("error: {error}")),
+            _ => "no such file".into(),
+        }
+    }
+
+    fn pipe(&self) -> String {
+        let mut bytes = [0; 7];
+        self.file("pipe/read", |mut file| file.read_exact(&mut bytes).map(|()| String::new())) + &String::from_utf8_lossy(&bytes)
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            self.accepted += 1;
+            self.hold(&format!("tcp/{}", self.accepted), Kind::Tcp(stream));
+        }
+        while let Ok((stream, _)) = self.unix.accept() {
+            self.accepted += 1;
+            self.hold(&format!("unix/{}", self.accepted), Kind::Unix(stream));
+        }
+    }
+
+    fn echo(&mut self) {
+        let mut over = Vec::new();
+        for (name, held) in &mut self.holdings {
+            let goes_on = match &mut held.fd {
+                Kind::Tcp(stream) => echo(stream, &mut held.buffer),
+                Kind::Unix(stream) => echo(stream, &mut held.buffer),
+                Kind::Other(_) => true,
+            };
+            if !goes_on {
+                over.push(name.clone());
+            }
+        }
+        for name in over {
+            if let Some(held) = self.holdings.remove(&name) {
+                copying::closed(self, &name, &held.fd);
+            }
+        }
+    }
+}
+
+/// Whether the connection is still there.
+fn echo(stream: &mut (impl Read + Write + Nonblocking), buffer: &mut Vec<u8>) -> bool {
+    stream.nonblocking();
+    let mut chunk = [0; 1024];
+    match stream.read(&mut chunk) {
+        Ok(0) => return false,
+        Ok(length) => buffer.extend_from_slice(&chunk[..length]),
+        Err(error) => return matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+    }
+    while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+        let line: Vec<u8> = buffer.drain(..=end).collect();
+        let answer = format!("{} {}", std::process::id(), String::from_utf8_lossy(&line));
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// An accepted connection does not inherit it.
+trait Nonblocking {
+    fn nonblocking(&self);
+}
+
+impl Nonblocking for TcpStream {
+    fn nonblocking(&self) {
+        self.set_nonblocking(true).expect("a socket");
+    }
+}
+
+impl Nonblocking for UnixStream {
+    fn nonblocking(&self) {
+        self.set_nonblocking(true).expect("a socket");
+    }
+}
+
+/// A memory file of the program's own, which holds a word.
+pub fn memory() -> File {
+    let memory = memfd_create(c"own", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).expect("a memfd");
+    let mut file = File::from(memory);
+    file.write_all(b"word").expect("room");
+    file
+}
+
+fn append(mut file: &File, text: &str) -> std::io::Result<String> {
+    use std::io::{Seek, SeekFrom};
+    file.seek(SeekFrom::End(0))?;
+    file.write_all(text.as_bytes())?;
+    contents(file)
+}
+
+pub fn contents(file: &File) -> std::io::Result<String> {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = vec![0; file.metadata()?.len() as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,199 @@
+//! The ways in which the new process takes what it is given, by the setting `take`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use pollflip::{Arrival, Error, Event, Inheritance, Predecessor};
+
+use crate::copying;
+use crate::service::{Kind, Service};
+use pollflip_kit::hub::wait_until;
+use pollflip_kit::procfs;
+use pollflip_kit::service::report::{self, say};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub fn take(service: &mut Service) -> Result<(), String> {
+    let predecessor = service.restarter.predecessor().expect("a predecessor");
+    let how = service.settings.get("take").unwrap_or("all").to_owned();
+    if how == "nothing" {
+        return Ok(());
+    }
+    predecessor.progress("warming,\n40%");
+    if how == "hang" {
+        predecessor.pull();
+        say("hangs");
+        std::thread::sleep(Duration::MAX);
+    }
+    if how == "late" {
+        // It has much to do before it wants the state.
+        std::thread::sleep(service.settings.number("late_ms").map_or(Duration::ZERO, Duration::from_millis));
+    }
+    if service.settings.get("ahead").is_some() && !copying::take(service, &predecessor)? {
+        return Ok(());
+    }
+    let limit = service.settings.number("limit_ms").map_or(LIMIT, Duration::from_millis);
+    let inheritance = if how == "pull" {
+        predecessor.pull();
+        Ok(pulled(service))
+    } else if how == "impatient_while_another_thread_waits" {
+        let patient = predecessor.clone();
+        let (tell, told) = std::sync::mpsc::channel();
+        let waiting = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid().as_raw() as u32).expect("it is waited for");
+            patient.receive(limit)
+        });
+        let id = told.recv().expect("a thread");
+        report::wait_for_go();
+        // It has asked, and there is nothing else to sleep for.
+        wait_until("the other thread to wait", || procfs::state(id) == Some('S'));
+        let error = predecessor.receive(Duration::from_millis(200)).expect_err("nothing is given yet");
+        say(&format!("impatient {error}"));
+        waiting.join().expect("no panic")
+    } else if how.starts_with("each") {
+        take_each(service, &predecessor, &how, limit)
+    } else {
+        predecessor.receive(limit)
+    };
+    let mut inheritance = match inheritance {
+        Ok(inheritance) => inheritance,
+        Err(error) => {
+            say(&format!("receive-error {error}"));
+            // Of what has come ahead nobody has the state.
+            service.holdings.clear();
+            // What a careless program does.
+            return Ok(());
+        }
+    };
+    say(&format!("received {}", inheritance.names().len()));
+    match how.as_str() {
+        "refuse" => {
+            predecessor.refuse("this version\nlikes it not");
+            return Err("refused".into());
+        }
+        "hang_with_it" => {
+            predecessor.progress("loading, 70%");
+            say("hangs");
+            std::thread::sleep(Duration::MAX);
+        }
+        "exit" => std::process::exit(3),
+        "abort" => std::process::abort(),
+        "wait" => {
+            report::wait_for_go();
+        }
+        // Takes one and leaves the others, which it keeps until long after.
+        "first" => {
+            let first = inheritance.names().into_iter().find(|name| name.starts_with("tcp/")).expect("a connection");
+            hold(service, &first, inheritance.fd(&first).expect("its name"));
+            std::mem::forget(inheritance);
+            return Ok(());
+        }
+        "names" => {
+            for name in inheritance.names() {
+                let bytes = inheritance.bytes(&name).expect("a blob").expect("its name");
+                say(&format!("name {name} {}", bytes == name.as_bytes()));
+            }
+        }
+        "blob" => look_at_blob(&mut inheritance),
+        "memfd" => look_at_memfd(&mut inheritance),
+        _ => {}
+    }
+    for name in inheritance.gone() {
+        say(&format!("gone {name}"));
+        service.holdings.remove(name);
+    }
+    let buffers = inheritance.bytes("buffers").map_err(|error| error.to_string())?;
+    for (name, descriptor) in inheritance.drain() {
+        if !name.starts_with("item/") {
+            hold(service, &name, descriptor);
+        }
+    }
+    let buffers: Vec<(String, Vec<u8>)> = buffers.map_or_else(Vec::new, |json| serde_json::from_slice(&json).expect("buffers"));
+    for (name, buffer) in buffers {
+        if let Some(held) = service.holdings.get_mut(&name) {
+            held.buffer = buffer;
+        }
+    }
+    Ok(())
+}
+
+/// Holds each connection as soon as it is here. `how` says what else comes of the third.
+fn take_each(service: &mut Service, predecessor: &Predecessor, how: &str, limit: Duration) -> Result<Inheritance, Error> {
+    if how == "each_of_what_was_pulled" {
+        predecessor.pull();
+        report::wait_for_go();
+    }
+    let mut count = 0;
+    let result = predecessor.receive_each(limit, |arrival| {
+        match arrival {
+            Arrival::Given(name, descriptor) => {
+                count += 1;
+                if how == "each_but_the_third" && count == 3 {
+                    return Err(io::Error::other("the third\nis one too many"));
+                }
+                if name.starts_with("item/") {
+                    return Ok(());
+                }
+                if how == "each_aloud" {
+                    say(&format!("arrived {name}"));
+                }
+                hold(service, &name, descriptor);
+            }
+            Arrival::Gone(name) => {
+                say(&format!("gone {name}"));
+                service.holdings.remove(&name);
+            }
+            other => panic!("{other:?}"),
+        }
+        Ok(())
+    });
+    say(&format!("each {count}"));
+    if result.is_err() {
+        service.holdings.clear();
+    }
+    result
+}
+
+fn pulled(service: &mut Service) -> Inheritance {
+    loop {
+        match service.restarter.wait(LIMIT) {
+            Some(Event::Inherited(inheritance)) => {
+                say("event Inherited");
+                return inheritance;
+            }
+            Some(other) => drop(report::event(&other)),
+            None => panic!("no state"),
+        }
+    }
+}
+
+pub fn hold(service: &mut Service, name: &str, descriptor: OwnedFd) {
+    let kind = match name.split('/').next() {
+        Some("tcp") => Kind::Tcp(descriptor.into()),
+        Some("unix") => Kind::Unix(descriptor.into()),
+        _ => Kind::Other(descriptor.into()),
+    };
+    service.hold(name, kind);
+}
+
+fn look_at_blob(inheritance: &mut Inheritance) {
+    let file: File = inheritance.fd::<OwnedFd>("blob").map(File::from).expect("the blob");
+    // Nobody can change it, not even who has it open for writing.
+    let written = std::os::unix::fs::FileExt::write_at(&file, b"x", 0).map_err(|error| error.kind());
+    let shrunk = file.set_len(0).map_err(|error| error.kind());
+    say(&format!("sealed {written:?} {shrunk:?}"));
+    say(&format!("size {}", file.metadata().expect("a file").len()));
+}
+
+fn look_at_memfd(inheritance: &mut Inheritance) {
+    let map = inheritance.map("memfd").map(|map| map.is_some());
+    say(&format!("map {}", map.map_or_else(|error| error.to_string(), |some| some.to_string())));
+    // It is still there.
+    let bytes = inheritance.bytes("memfd").expect("a file");
+    say(&format!("bytes {}", String::from_utf8_lossy(&bytes.unwrap_or_default())));
+    let map = inheritance.map("buffers").expect("a blob").expect("its name");
+    say(&format!("mapped {}", String::from_utf8_lossy(&map)));
+    assert!(inheritance.map("buffers").expect("nothing to fail").is_none());
+}

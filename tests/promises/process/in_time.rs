@@ -1,0 +1,101 @@
+//! What came in time counts, however late it is looked at: a process can be stopped at any point. The clock is what this is about.
+
+use std::fmt::Write as _;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use pollflip::RequestError;
+
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{Process, wait_until};
+use pollflip_kit::procfs;
+
+pollflip_kit::trials![
+    promise_03_a_refusal_behind_much_progress_is_heard_after_the_deadline,
+    a_successor_that_was_ready_in_time_behind_much_progress_takes_over,
+    promise_03_a_refusal_behind_too_much_progress_is_heard,
+    the_last_line_of_many_that_come_at_once_is_told,
+    promise_04_a_client_that_was_stopped_past_its_deadline_reads_its_answer,
+];
+
+const LIMIT: Duration = Duration::from_secs(8);
+
+/// Asks for a restart whose successor does all this while the old one is stopped.
+fn with_the_old_one_stopped(service: &Service, plan: &str) -> (JoinHandle<Result<u32, RequestError>>, Process) {
+    let old = service.first();
+    service.plan_next(&format!("claimed wait\n{plan}"));
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    old.says("event Spawned");
+    old.signal(Signal::SIGSTOP);
+    new.tell("go");
+    (asker, new)
+}
+
+/// A successor that says so much and then this, while its predecessor is stopped for longer than it has time. What the asker is told.
+fn told_late(last: &str) -> Result<u32, RequestError> {
+    let service = Setup::new().set("ready_timeout_ms", LIMIT.as_millis().to_string()).set("linger", "1").start();
+    let (asker, new) = with_the_old_one_stopped(&service, &format!("{}claimed {last}\nclaimed hang", progress(100)));
+    new.says("hangs");
+    thread::sleep(LIMIT);
+    service.first().signal(Signal::SIGCONT);
+    let answer = asker.join().expect("a thread");
+    assert!(answer.is_err() || answer.as_ref().is_ok_and(|pid| *pid == new.pid));
+    answer
+}
+
+fn progress(lines: usize) -> String {
+    (0..lines).fold(String::new(), |mut plan, line| {
+        writeln!(plan, "claimed progress line {line}").expect("a string");
+        plan
+    })
+}
+
+fn promise_03_a_refusal_behind_much_progress_is_heard_after_the_deadline() {
+    let why = told_late("refuse not this one").expect_err("a refusal").to_string();
+    assert_eq!(why, "restart failed: the successor refused: not this one");
+}
+
+fn a_successor_that_was_ready_in_time_behind_much_progress_takes_over() {
+    told_late("say-on-lifeline {\"type\":\"ready\"}").expect("a restart");
+}
+
+fn promise_03_a_refusal_behind_too_much_progress_is_heard() {
+    let service = Service::start();
+    // More than there is room for.
+    let (asker, new) = with_the_old_one_stopped(&service, &format!("{}claimed refuse not this one\nclaimed exit 3", progress(600)));
+    wait_until("the end of it", || procfs::has_ended(new.pid));
+    service.first().signal(Signal::SIGCONT);
+    let why = asker.join().expect("a thread").expect_err("a refusal").to_string();
+    assert_eq!(why, "restart failed: the successor refused: not this one");
+}
+
+fn the_last_line_of_many_that_come_at_once_is_told() {
+    let service = Service::start();
+    service.plan_next(&format!("{}claimed wait", progress(100)));
+    let asker = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    wait_until("the last line", || service.status().progress.as_deref() == Some("line 99"));
+    new.tell("go");
+    asker.join().expect("a thread").expect("a restart");
+}
+
+fn promise_04_a_client_that_was_stopped_past_its_deadline_reads_its_answer() {
+    let service = Setup::new().set("linger", "1").start();
+    service.plan_next("claimed wait");
+    // Another service is the client.
+    let other = Setup::new().set("socket", "none").start();
+    let client = other.first();
+    client.tell(&format!("restart-of {} {}", LIMIT.as_millis(), service.socket().display()));
+    let new = service.hub.nth(1);
+    new.says("waits");
+    client.signal(Signal::SIGSTOP);
+    new.tell("go");
+    service.first().says("event Completed");
+    thread::sleep(LIMIT);
+    client.signal(Signal::SIGCONT);
+    assert_eq!(client.says("answer"), new.pid.to_string());
+}

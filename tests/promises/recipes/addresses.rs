@@ -1,0 +1,151 @@
+//! Listeners that come and go between releases, and a group that is joined at each start.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use pollflip::Restarter;
+
+use crate::service::Recipe;
+use pollflip_kit::client::Load;
+use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::service::report::say;
+
+pollflip_kit::trials![
+    a_group_that_grows_and_shrinks_loses_no_connection,
+    an_address_that_overlaps_the_old_one_is_bound_beside_it_without_a_refusal,
+    a_multicast_group_is_joined_once_for_all_generations,
+];
+
+/// Listeners that share an address or addresses that overlap, `ADDRESS…`: what a predecessor has is adopted, and the rest is bound when
+/// this process serves.
+pub struct Group {
+    wanted: Vec<String>,
+    adopted: Vec<String>,
+}
+
+impl Group {
+    pub fn new(addresses: &str) -> Group {
+        Group { wanted: addresses.split(' ').map(String::from).collect(), adopted: Vec::new() }
+    }
+}
+
+impl Recipe for Group {
+    fn sockets(&mut self, restarter: &mut Restarter) -> Option<Vec<String>> {
+        // All of them, also if fewer are wanted: connections wait in each.
+        self.adopted = restarter.sockets().unclaimed();
+        Some(self.adopted.iter().map(|name| format!("shared {name} {}", name.split_once('@').expect("an address").1)).collect())
+    }
+
+    fn ready(&mut self, restarter: &mut Restarter) -> Result<Vec<String>, String> {
+        for name in &self.adopted {
+            let adopted: OwnedFd =
+                restarter.sockets().or_insert_with(name, || Err(std::io::ErrorKind::NotFound.into())).map_err(|error| error.to_string())?;
+            // It may have been bound by a release that wanted no other beside it.
+            setsockopt(&adopted, sockopt::ReusePort, &true).map_err(|error| error.to_string())?;
+        }
+        let names = self.wanted.iter().enumerate().map(|(number, address)| format!("{number}@{address}"));
+        let missing: Vec<_> = names.filter(|name| !self.adopted.contains(name)).collect();
+        say(&format!("adopts {} binds {}", self.adopted.len(), missing.len()));
+        // The first release knows of no other.
+        let kind = if self.wanted.len() == 1 && restarter.generation() == 0 { "tcp" } else { "shared" };
+        Ok(missing.iter().map(|name| format!("{kind} {name} {}", name.split_once('@').expect("an address").1)).collect())
+    }
+}
+
+/// A port that was free a moment ago, and that nobody else takes: the test keeps it bound, without listening.
+fn reserved() -> (OwnedFd, u16) {
+    use nix::sys::socket::*;
+    use std::os::fd::AsRawFd;
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    setsockopt(&socket, sockopt::ReuseAddr, &true).expect("an option");
+    setsockopt(&socket, sockopt::ReusePort, &true).expect("an option");
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("an address");
+    let port = getsockname::<SockaddrIn>(socket.as_raw_fd()).expect("an address").port();
+    (socket, port)
+}
+
+fn failing(service: &Service, change: &str) {
+    for (plan, reason) in [("claimed exit 3", "exited with status 3"), ("claimed raise SIGKILL", "SIGKILL")] {
+        service.plan_next(&format!("{plan}\nset {change}"));
+        let why = service.fail_to_restart();
+        assert!(why.contains(reason), "{why}");
+    }
+}
+
+fn a_group_that_grows_and_shrinks_loses_no_connection() {
+    let (_reserved, port) = reserved();
+    let address: SocketAddr = (Ipv4Addr::LOCALHOST, port).into();
+    let group = |count: usize| format!("recipe=group {}", vec![address.to_string(); count].join(" "));
+    let service = Setup::new().set("recipe", group(2).trim_start_matches("recipe=")).start();
+    let load = Load::start(address, 8);
+    for round in 0..5 {
+        for count in [4, 1, 2] {
+            failing(&service, &group(count));
+            service.plan_next(&format!("set {}", group(count)));
+            let new = service.restart();
+            let expected = if round == 0 && count == 4 { "2 binds 2" } else { "4 binds 0" };
+            assert_eq!(new.says("adopts"), expected);
+        }
+    }
+    let served = load.served();
+    let failed = load.stop();
+    println!("15 restarts and 30 failed ones of a group: {served} served, {} failed", failed.len());
+    assert!(served > 0 && failed.is_empty(), "{failed:?}");
+}
+
+fn an_address_that_overlaps_the_old_one_is_bound_beside_it_without_a_refusal() {
+    let (_reserved, port) = reserved();
+    let [narrow, wide] = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].map(|ip| SocketAddr::from((ip, port)));
+    for (from, to) in [(narrow, wide), (wide, narrow)] {
+        let service = Setup::new().set("recipe", format!("group {from}")).start();
+        let load = Load::start(narrow, 8);
+        for number in 0..5 {
+            let now = if number % 2 == 0 { to } else { from };
+            let change = format!("recipe=group {now}");
+            failing(&service, &change);
+            service.plan_next(&format!("set {change}"));
+            let new = service.restart();
+            assert_eq!(new.says("adopts"), if number == 0 { "1 binds 1" } else { "2 binds 0" });
+        }
+        let served = load.served();
+        let failed = load.stop();
+        println!("from {from} to {to}, to and fro: {served} served, {} failed", failed.len());
+        assert!(served > 0 && failed.is_empty(), "{failed:?}");
+        // All that the wide one means is served.
+        let other = std::net::TcpStream::connect((Ipv4Addr::new(127, 0, 0, 9), port));
+        assert!(other.is_ok(), "{other:?}");
+    }
+}
+
+/// A UDP socket in a multicast group.
+pub struct Multicast(String);
+
+impl Multicast {
+    pub fn new(address: &str) -> Multicast {
+        Multicast(address.into())
+    }
+}
+
+impl Recipe for Multicast {
+    fn sockets(&mut self, restarter: &mut Restarter) -> Option<Vec<String>> {
+        let sockets = restarter.sockets();
+        let is_inherited = sockets.unclaimed().iter().any(|name| name == "discovery");
+        let socket: UdpSocket = sockets.udp_socket("discovery", &self.0).expect("a socket");
+        let again = socket.join_multicast_v4(&Ipv4Addr::new(239, 1, 2, 3), &Ipv4Addr::LOCALHOST);
+        say(&format!("inherited {is_inherited} joins {}", again.map_err(|error| error.kind().to_string()).err().unwrap_or("ok".into())));
+        Some(vec!["tcp echo 127.0.0.1:0".into()])
+    }
+}
+
+/// Joining once more is the error that the guide tells to leave alone.
+fn a_multicast_group_is_joined_once_for_all_generations() {
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
+    let service = Setup::new().set("recipe", format!("multicast 0.0.0.0:{}", address.port())).start();
+    assert_eq!(service.first().says("inherited"), "false joins ok");
+    service.plan_next("claimed exit 3");
+    service.fail_to_restart();
+    for _ in 0..2 {
+        assert_eq!(service.restart().says("inherited"), "true joins address in use");
+    }
+}
