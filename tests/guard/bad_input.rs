@@ -11,9 +11,9 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use pollflip_kit::hub::wait_until;
 use crate::kept::{Kept, Player};
 use crate::kit::{End, end_of_command, signal};
+use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
 
 pollflip_kit::trials![

@@ -10,10 +10,10 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use pollflip_kit::debugger::Stopped;
-use pollflip_kit::hub::wait_until;
 use crate::kept::{Kept, Player};
 use crate::kit::signal;
+use pollflip_kit::debugger::Stopped;
+use pollflip_kit::hub::wait_until;
 
 pollflip_kit::trials![
     promise_15_a_start_that_is_killed_at_any_call_of_its_recovery_loses_nothing,
