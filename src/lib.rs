@@ -211,7 +211,7 @@ pub use crate::config::RestartConfig;
 pub use crate::error::{ChildSpawnError, Error, Exit, Failure, Refusal, RequestError};
 pub use crate::gate::{Accept, Gate};
 pub use crate::handover::{Arrival, Blob, Handover, Inheritance, Map};
-pub use crate::keep::{Keeper, Survivor, Survivors};
+pub use crate::keep::{Keeper, KeptStream, Survivors};
 pub use crate::ledger::Ledger;
 pub use crate::position::Position;
 pub use crate::precopy::{Precopy, Sweep, hang_up};

@@ -23,7 +23,7 @@ use crate::error::Refusal;
 
 pub use state::{Closed, Handover, Knows, Phase, State};
 pub use takeover::{DYING, Inbound, LOST, Line, Prompt, Stage, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput};
-pub use words::{Action, Attempt, Cause, Input, Notice, Output, Reply, Side, Ticket, Violation};
+pub use words::{Action, Attempt, Cause, Input, Notice, Output, Reply, Side, Ticket, Violation, Whose};
 
 /// How long a killed successor may take to die before its asker is told.
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,6 +58,8 @@ pub struct Machine {
     stopping: bool,
     /// It was told to stop, and not only that its restarter is dropped.
     ends: bool,
+    /// And that is told.
+    has_told_stopping: bool,
     thread_lost: bool,
     obstacle: Option<Refusal>,
     outputs: VecDeque<Output>,
@@ -72,6 +74,7 @@ impl Machine {
             attempts: 0,
             stopping: false,
             ends: false,
+            has_told_stopping: false,
             thread_lost: false,
             obstacle: None,
             outputs: VecDeque::new(),

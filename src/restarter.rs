@@ -46,7 +46,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use crate::error::{Error, Failure, Refusal};
-use crate::keep::{Held, Keeper, Survivors};
+use crate::keep::{Held, Keeper, KeptStream, Survivors};
 use crate::machine::{Action, Closed, Input, Phase, State};
 use crate::predecessor::{Claim, Predecessor, startup_complete};
 use crate::restart_coordination_socket::{ServiceState, Status};
@@ -187,12 +187,6 @@ impl Restarter {
     /// service over: after [`Predecessor::receive`] or another call has failed with
     /// [`Error::PredecessorGone`], say.
     ///
-    /// At [`Event::Resumed`] it is what this process has kept: the connections as they are now, those
-    /// that were handed over too. What the program still has open is among them, and is known by its
-    /// [cookie](crate::ledger::cookie). From then on nothing is kept but what is taken from here or
-    /// kept anew; what was handed over and is not taken before the next call of
-    /// [`poll`](Restarter::poll) is closed.
-    ///
     /// ```no_run
     /// use std::net::TcpStream;
     ///
@@ -219,6 +213,18 @@ impl Restarter {
     pub fn survivors(&mut self) -> Option<Survivors> {
         let has_ended = self.ancestry.predecessor_pid().is_none() || self.ancestry.is_alone();
         self.keeper.for_program().survivors(has_ended)
+    }
+
+    /// The connections that this process has kept, when the service has come back to it
+    /// ([`Event::Resumed`]): as they are now, those that were handed over too. Otherwise, and when it was
+    /// asked for before, there are none.
+    ///
+    /// What the program still has open is among them, and is known by its
+    /// [cookie](crate::ledger::cookie). From `Resumed` on no connection is kept but what is taken from
+    /// here or kept anew; what was handed over and is not taken before the next call of
+    /// [`poll`](Restarter::poll) is closed.
+    pub fn returned(&mut self) -> impl Iterator<Item = KeptStream> + use<> {
+        self.keeper.for_program().returned()
     }
 
     /// Begins to keep, or has removed what a release has kept that did.
@@ -284,7 +290,6 @@ impl Restarter {
         if self.is_anothers() {
             return None;
         }
-        self.keeper.settle();
         let begun = sys::now();
         for _ in 0..TURNS {
             if let Some(event) = self.next_event() {

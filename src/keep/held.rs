@@ -1,19 +1,31 @@
 //! What a process is given that a keeper has held.
 //!
-//! Knows: the names that tell its kinds apart. Does not know: what becomes of it.
+//! Knows: what the names mean. Does not know: what becomes of it.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use super::{KEPT, STREAMS};
+use super::names::{Meaning, Slot};
 
-/// What this process is given that a keeper has held.
+/// What this process is given: by a keeper, or by a predecessor in whose name one holds it.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    /// What is neither kept by the program nor a queue: listeners, and sockets of a manager.
+    /// Listeners, and sockets of a manager.
     pub(crate) sockets: Vec<(String, OwnedFd)>,
-    pub(super) kept: BTreeMap<String, OwnedFd>,
-    pub(super) leftover: Vec<(String, OwnedFd)>,
+    /// What a process before has kept by name.
+    pub(super) kept: BTreeMap<String, Versions>,
+    /// The ends of the queues of processes before, with their full names.
+    pub(super) queues: Vec<(String, OwnedFd)>,
+    /// The queue that the predecessor has made for this process, and its name.
+    pub(super) lent: Option<(String, Vec<OwnedFd>)>,
+}
+
+/// All that is held under one name of the program: two, if a process was killed while it kept something else there.
+#[derive(Debug)]
+pub(super) struct Versions {
+    pub(super) latest: OwnedFd,
+    /// The slots in which something is, the latest last.
+    pub(super) slots: Vec<Slot>,
 }
 
 impl Held {
@@ -21,27 +33,42 @@ impl Held {
     pub(crate) fn and(mut self, other: Held) -> Held {
         self.sockets.extend(other.sockets);
         self.kept.extend(other.kept);
-        self.leftover.extend(other.leftover);
+        self.queues.extend(other.queues);
+        self.lent = other.lent.or(self.lent);
         self
     }
 
     /// Whether a keeper has given what has that name, and not the manager of a socket.
     pub(crate) fn has_its_form(name: &str) -> bool {
-        name.starts_with(STREAMS) || name.starts_with(KEPT)
+        Meaning::of(name) != Meaning::Other
     }
 
     /// Told apart by their names.
     pub(crate) fn sort(given: impl IntoIterator<Item = (String, OwnedFd)>) -> Held {
         let mut held = Held::default();
-        for (name, descriptor) in given {
-            if name.starts_with(STREAMS) {
-                held.leftover.push((name, descriptor));
-            } else if let Some(name) = name.strip_prefix(KEPT) {
-                held.kept.insert(name.into(), descriptor);
-            } else {
-                held.sockets.push((name, descriptor));
+        for (full_name, descriptor) in given {
+            match Meaning::of(&full_name) {
+                Meaning::Kept(slot, name) => held.add(name, slot, descriptor),
+                Meaning::Queue => held.queues.push((full_name, descriptor)),
+                Meaning::Lent(name) => held.lent.get_or_insert_with(|| (name, Vec::new())).1.push(descriptor),
+                Meaning::Other => held.sockets.push((full_name, descriptor)),
             }
         }
         held
+    }
+
+    fn add(&mut self, name: &str, slot: Slot, descriptor: OwnedFd) {
+        match self.kept.get_mut(name) {
+            Some(versions) => {
+                // A keeper gives them in an order of its own.
+                if versions.slots.last().is_some_and(|last| slot == last.next()) {
+                    versions.latest = descriptor;
+                    versions.slots.push(slot);
+                } else {
+                    versions.slots.insert(0, slot);
+                }
+            }
+            None => _ = self.kept.insert(name.into(), Versions { latest: descriptor, slots: vec![slot] }),
+        }
     }
 }

@@ -52,7 +52,14 @@ impl Queue {
         Ok(Queue { single: Pair::new()?, packed: Pair::new()?, live: HashSet::new() })
     }
 
-    /// All ends, in no order that matters.
+    /// An empty one that another process has made, of its [ends](Queue::ends) in their order.
+    pub(super) fn of_ends(ends: Vec<OwnedFd>) -> Option<Queue> {
+        let [write, read, packed_write, packed_read] = ends.try_into().ok()?;
+        let pair = |write, read| Pair { write, read, packets: 0, descriptors: 0 };
+        Some(Queue { single: pair(write, read), packed: pair(packed_write, packed_read), live: HashSet::new() })
+    }
+
+    /// All ends.
     pub(super) fn ends(&self) -> [BorrowedFd<'_>; 4] {
         [&self.single.write, &self.single.read, &self.packed.write, &self.packed.read].map(AsFd::as_fd)
     }

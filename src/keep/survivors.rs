@@ -1,7 +1,6 @@
-//! What the process before has left, as the program takes it.
+//! What was kept, as the program takes it: of the process before, or of this one when the service comes back to it.
 //!
-//! Knows: how that process has ended, and the connections that it kept. Does not know: where they
-//! lay.
+//! Knows: how the process before has ended, and the connections. Does not know: where they lay.
 
 use std::io;
 use std::net::TcpStream;
@@ -55,14 +54,8 @@ impl Survivors {
     /// [`Restarter::survivors`](crate::Restarter::survivors) was called, the oldest first. Each is
     /// kept on from the moment at which it is returned: what the program does not go on with, it
     /// [forgets](Keeper::forget_stream).
-    pub fn streams(&mut self) -> impl Iterator<Item = Survivor> + use<'_> {
-        let keeper = &self.keeper;
-        self.streams.drain(..).map(move |descriptor| {
-            if let Err(error) = keeper.keep_stream(&descriptor) {
-                log::warn!(target: "pollflip", "a connection that was kept is kept no more: {error}");
-            }
-            Survivor { descriptor }
-        })
+    pub fn streams(&mut self) -> impl Iterator<Item = KeptStream> + use<'_> {
+        KeptStream::kept_by(self.keeper.clone(), self.streams.drain(..))
     }
 
     /// Says to the guard that the last end is no strike: the program has found what the process died
@@ -72,13 +65,23 @@ impl Survivors {
     }
 }
 
-/// A connection that has outlived its process.
+/// A connection that was kept: by a process that has ended, or by this one before a restart that has failed.
 #[derive(Debug)]
-pub struct Survivor {
+pub struct KeptStream {
     descriptor: OwnedFd,
 }
 
-impl Survivor {
+impl KeptStream {
+    /// Each is kept on from the moment at which it is returned.
+    pub(super) fn kept_by(keeper: Keeper, streams: impl IntoIterator<Item = OwnedFd>) -> impl Iterator<Item = KeptStream> {
+        streams.into_iter().map(move |descriptor| {
+            if let Err(error) = keeper.keep_stream(&descriptor) {
+                log::warn!(target: "pollflip", "a connection that was kept is kept no more: {error}");
+            }
+            KeptStream { descriptor }
+        })
+    }
+
     /// How far it was read and written; `None`: it is no TCP connection.
     ///
     /// # Errors
@@ -89,20 +92,20 @@ impl Survivor {
     }
 }
 
-impl AsFd for Survivor {
+impl AsFd for KeptStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 }
 
-impl From<Survivor> for OwnedFd {
-    fn from(survivor: Survivor) -> OwnedFd {
-        survivor.descriptor
+impl From<KeptStream> for OwnedFd {
+    fn from(stream: KeptStream) -> OwnedFd {
+        stream.descriptor
     }
 }
 
-impl From<Survivor> for TcpStream {
-    fn from(survivor: Survivor) -> TcpStream {
-        survivor.descriptor.into()
+impl From<KeptStream> for TcpStream {
+    fn from(stream: KeptStream) -> TcpStream {
+        stream.descriptor.into()
     }
 }

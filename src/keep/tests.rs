@@ -1,35 +1,102 @@
-//! What the keeper is told at which moment, without one.
+//! What the keeper is told at which moment, and what a start finds after a kill at any of them, without a process.
 
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::process;
 
 use mio::{Poll, Token, Waker};
 
 use super::*;
 
 fn keeper(sort: Sort, held: Held) -> Keeper {
-    keeper_of(sort, held, true)
+    keeper_of(sort, held, false)
 }
 
-fn keeper_of(sort: Sort, held: Held, is_guarded: bool) -> Keeper {
+fn keeper_of(sort: Sort, held: Held, is_successor: bool) -> Keeper {
     let poll = Poll::new().expect("a poll");
     let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
-    let inner = Inner { untaken: held.kept, leftover: held.leftover, ..Inner::default() };
-    let mut keeper = Keeper::with(inner, Arc::new(waker), sort, Some(16));
-    let shared = keeper.shared.as_mut().and_then(Arc::get_mut).expect("it is new");
-    shared.is_guarded = is_guarded;
+    Keeper::with(Inner { is_successor, ..Inner::new(held) }, Arc::new(waker), sort, Room::new(Some(16)))
+}
+
+/// One that serves, and has told so.
+fn serving() -> Keeper {
+    let keeper = keeper(Sort::Keeps, Held::default());
+    take_service(&keeper);
     keeper
+}
+
+fn take_service(keeper: &Keeper) {
+    keeper.take_service([].into_iter());
 }
 
 fn file() -> OwnedFd {
     sys::memory_file().expect("memory").into()
 }
 
+/// A keeper: what it holds after each order.
+#[derive(Default)]
+struct Store {
+    entries: Vec<(String, OwnedFd)>,
+}
+
+impl Store {
+    fn obey(&mut self, order: Order) {
+        let name = name_of(&order);
+        if order.text.starts_with("FDSTOREREMOVE=1\n") {
+            self.entries.retain(|(held, _)| *held != name);
+        }
+        for descriptor in order.descriptors {
+            let is_same = |held: &OwnedFd| sys::is_same_open_file(held, &descriptor).expect("a kernel that tells");
+            // As a guard and systemd do, whatever the name.
+            if !self.entries.iter().any(|(_, held)| is_same(held)) {
+                self.entries.push((name.clone(), descriptor));
+            }
+        }
+    }
+
+    fn obey_all(&mut self, keeper: &Keeper) {
+        keeper.take_orders().into_iter().for_each(|order| self.obey(order));
+    }
+
+    /// What a start is given that comes now.
+    fn held(&self) -> Held {
+        // Some keepers give what they have the other way round.
+        let held = Held::sort(self.entries.iter().rev().map(|(name, held)| (name.clone(), copy(held))));
+        let same = Held::sort(self.entries.iter().map(|(name, held)| (name.clone(), copy(held))));
+        let latest =
+            |held: &Held| held.kept.iter().map(|(name, versions)| (name.clone(), versions.slots.last().copied())).collect::<Vec<_>>();
+        assert_eq!(latest(&held), latest(&same));
+        Held::sort(self.entries.iter().map(|(name, held)| (name.clone(), copy(held))))
+    }
+
+    /// The cookies of the connections that such a start finds.
+    fn streams(&self) -> Vec<u64> {
+        let found = keeper(Sort::Keeps, self.held()).survivors(true);
+        let mut cookies: Vec<u64> =
+            found.into_iter().flat_map(|mut found| found.streams().map(|stream| cookie(&stream)).collect::<Vec<_>>()).collect();
+        cookies.sort_unstable();
+        cookies
+    }
+
+    /// What such a start finds under a name.
+    fn named(&self, name: &str) -> Option<OwnedFd> {
+        keeper(Sort::Keeps, self.held()).take(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.entries.iter().map(|(name, _)| name.replace(&process::id().to_string(), "PID")).collect();
+        names.dedup();
+        names
+    }
+}
+
+fn name_of(order: &Order) -> String {
+    order.text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or_default().into()
+}
+
 /// What was ordered since, each as `+name` or `-name`, with how many descriptors go along.
 fn orders(keeper: &Keeper) -> Vec<String> {
-    let own = process::id().to_string();
     let word = |order: Order| {
-        let name = order.text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or_default().replace(&own, "PID");
+        let name = name_of(&order).replace(&process::id().to_string(), "PID");
         match order.descriptors.len() {
             0 if order.text.starts_with("FDSTOREREMOVE=1\n") => format!("-{name}"),
             0 => order.text.trim_end().into(),
@@ -37,6 +104,18 @@ fn orders(keeper: &Keeper) -> Vec<String> {
         }
     };
     keeper.take_orders().into_iter().map(word).collect()
+}
+
+fn copy(descriptor: &impl AsFd) -> OwnedFd {
+    sys::duplicate(descriptor, 3).expect("a duplicate")
+}
+
+fn cookie(stream: &impl AsFd) -> u64 {
+    sys::socket_cookie(stream).expect("a socket")
+}
+
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    sys::is_same_open_file(one, other).expect("a kernel that tells")
 }
 
 fn connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
@@ -48,169 +127,301 @@ fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").expect("a listener")
 }
 
-const STREAMS_OF_THIS: &str = "pollflip.streams.PID";
+/// A successor, with what it is given of what that one keeps.
+fn successor_of(old: &Keeper) -> Keeper {
+    keeper_of(Sort::Keeps, Held::sort(old.given()), true)
+}
 
 #[test]
-fn nothing_is_held_before_the_grant_and_only_connections_before_the_commit() {
+fn nothing_is_held_before_the_service_is_taken_and_then_all_at_once() {
     let (keeper, listener) = (keeper(Sort::Keeps, Held::default()), listener());
     keeper.keep("state", &file()).expect("room");
     keeper.keep_stream(&connection(&listener).0).expect("room");
     assert_eq!(orders(&keeper), [""; 0]);
-    keeper.granted();
-    assert_eq!(orders(&keeper), [format!("+{STREAMS_OF_THIS} 4")]);
-    keeper.granted();
-    keeper.serves(Some(7), [("web", Listener::New(listener.as_fd())), ("given", Listener::Held)].into_iter());
-    assert_eq!(orders(&keeper), ["+web 1", "+pollflip.kept.state 1", "-pollflip.streams.7"]);
+    keeper.take_service([("web", Listener::New(listener.as_fd())), ("given", Listener::Held)].into_iter());
+    assert_eq!(orders(&keeper), ["+pollflip.streams.PID.0 4", "+web 1", "+pollflip.kept.state 1"]);
+    take_service(&keeper);
+    assert_eq!(orders(&keeper), [""; 0], "once");
     // From here on at once.
     keeper.keep("more", &file()).expect("room");
     keeper.keep("state", &file()).expect("room");
     keeper.listens("late", listener.as_fd());
-    assert_eq!(orders(&keeper), ["+pollflip.kept.more 1", "-pollflip.kept.state", "+pollflip.kept.state 1", "+late 1"]);
+    assert_eq!(orders(&keeper), ["+pollflip.kept.more 1", "+pollflip.kept1.state 1", "-pollflip.kept.state", "+late 1"]);
     assert!(keeper.forget("more") && !keeper.forget("more"));
     keeper.listens_no_more("late");
     keeper.listens_no_more("late");
     assert_eq!(orders(&keeper), ["-pollflip.kept.more", "-late"]);
     keeper.stop();
-    assert_eq!(orders(&keeper), ["-given", "-web", "-pollflip.kept.state", &format!("-{STREAMS_OF_THIS}")]);
+    assert_eq!(orders(&keeper), ["-given", "-web", "-pollflip.kept1.state", "-pollflip.streams.PID.0"]);
     keeper.stop();
-    keeper.handed_over();
-    assert_eq!(orders(&keeper), [""; 0]);
+    keeper.keep("late", &file()).expect("nothing is done");
+    keeper.keep_stream(&connection(&listener).0).expect("nothing is done");
+    assert_eq!((orders(&keeper), keeper.streams()), (Vec::new(), 0));
 }
 
 #[test]
-fn systemd_is_told_by_the_main_process_alone() {
-    let (new, old) = (keeper_of(Sort::Keeps, Held::default(), false), keeper_of(Sort::Keeps, Held::default(), false));
-    new.granted();
-    assert_eq!(orders(&new), [""; 0], "the old one is the main process");
-    new.serves(Some(7), [].into_iter());
-    assert_eq!(orders(&new), [format!("+{STREAMS_OF_THIS} 4"), "-pollflip.streams.7".into()]);
-    old.serves(None, [].into_iter());
-    orders(&old);
-    old.handed_over();
-    assert_eq!(orders(&old), [""; 0], "it is not any more");
-}
-
-#[test]
-fn what_an_old_process_drains_is_found_by_nobody() {
-    let listener = listener();
-    let (server, _client) = connection(&listener);
-    for hands_over in [false, true] {
-        let old = keeper(Sort::Keeps, Held::default());
-        old.serves(None, [].into_iter());
-        old.keep_stream(&server).expect("room");
-        // As the keeper has it.
-        let given = old.given();
-        old.hands_over(hands_over);
-        old.handed_over();
-        let next = keeper(Sort::Keeps, Held::sort(given));
-        let found = next.survivors(true).map_or(0, |survivors| survivors.len());
-        assert_eq!(found, usize::from(hands_over));
+fn a_kill_while_something_is_replaced_leaves_the_one_or_the_other() {
+    let keeper = serving();
+    let mut store = Store::default();
+    let files: Vec<_> = (0..7).map(|_| file()).collect();
+    keeper.keep("state", &files[0]).expect("room");
+    store.obey_all(&keeper);
+    for [before, after] in files.array_windows() {
+        keeper.keep("state", after).expect("room");
+        let orders = keeper.take_orders();
+        assert_eq!(orders.len(), 2);
+        for order in orders {
+            store.obey(order);
+            let found = store.named("state").expect("the one or the other");
+            assert!(is_same(&found, before) || is_same(&found, after));
+        }
+        assert!(is_same(&store.named("state").expect("what was kept"), after));
+        assert_eq!(store.entries.len(), 5, "nothing is left behind");
     }
 }
 
 #[test]
-fn what_a_process_before_kept_and_nobody_took_is_removed_at_the_commit() {
-    let held = [
-        ("pollflip.kept.a", file()),
-        ("pollflip.kept.b", file()),
-        ("pollflip.kept.c", file()),
-        ("pollflip.streams.9", file()),
-        ("web", file()),
-    ];
-    let held = Held::sort(held.map(|(name, file)| (name.to_owned(), file)));
+fn a_kill_while_a_start_replaces_what_it_found_leaves_the_one_or_the_other() {
+    for killed_amid_a_replacement in [false, true] {
+        // Of each slot, and with two of them.
+        for replacements in 0..4 {
+            let (first, mut store) = (serving(), Store::default());
+            let mut newest = file();
+            first.keep("state", &newest).expect("room");
+            for _ in 0..replacements {
+                newest = file();
+                first.keep("state", &newest).expect("room");
+            }
+            let mut orders = first.take_orders();
+            if killed_amid_a_replacement && replacements > 0 {
+                orders.pop();
+            }
+            orders.into_iter().for_each(|order| store.obey(order));
+            let next = keeper(Sort::Keeps, store.held());
+            assert!(is_same(&next.take("state").expect("what was kept"), &newest), "the later one");
+            let anew = file();
+            next.keep("state", &file()).expect("room");
+            assert!(next.forget("state"));
+            next.keep("state", &file()).expect("room");
+            next.keep("state", &anew).expect("room");
+            take_service(&next);
+            for order in next.take_orders() {
+                store.obey(order);
+                let found = store.named("state").expect("the one or the other");
+                assert!(is_same(&found, &newest) || is_same(&found, &anew));
+            }
+            assert!(is_same(&store.named("state").expect("what was kept"), &anew));
+            assert_eq!(store.names().len(), 2, "{:?}", store.names());
+        }
+    }
+}
+
+#[test]
+fn what_a_process_before_kept_and_nobody_took_is_removed_when_the_service_is_taken() {
+    let names = ["pollflip.kept.a", "pollflip.kept.b", "pollflip.kept2.c", "pollflip.streams.9", "web"];
+    let held = Held::sort(names.map(|name| (name.to_owned(), file())));
     assert_eq!(held.sockets.len(), 1);
     let keeper = keeper(Sort::Keeps, held);
     assert!(keeper.take("a").is_some() && keeper.take("a").is_none() && keeper.take("x").is_none());
     // Another file under the name.
     keeper.keep("b", &file()).expect("room");
-    keeper.serves(None, [].into_iter());
-    let expected = ["-pollflip.kept.b", "+pollflip.kept.a 1", "+pollflip.kept.b 1", "-pollflip.streams.9", "-pollflip.kept.c"];
+    take_service(&keeper);
+    let expected = ["+pollflip.kept.a 1", "+pollflip.kept1.b 1", "-pollflip.streams.9", "-pollflip.kept.b", "-pollflip.kept2.c"];
     assert_eq!(orders(&keeper)[1..], expected);
 }
 
 #[test]
-fn what_is_forgotten_or_replaced_before_the_commit_is_removed_then() {
-    let names = ["taken", "untaken", "replaced", "same"];
+fn what_is_forgotten_or_the_same_before_the_service_is_taken_is_removed_then_or_stays() {
+    let names = ["taken", "untaken", "same"];
     let held = Held::sort(names.map(|name| (format!("pollflip.kept.{name}"), file())));
     let keeper = keeper(Sort::Keeps, held);
-    let [_taken, _replaced, same] = ["taken", "replaced", "same"].map(|name| keeper.take(name).expect("it was kept"));
+    let [_taken, same] = ["taken", "same"].map(|name| keeper.take(name).expect("it was kept"));
     assert!(keeper.forget("taken") && keeper.forget("untaken") && !keeper.forget("untaken"));
     assert!(keeper.take("taken").is_none() && keeper.take("untaken").is_none());
-    keeper.keep("replaced", &file()).expect("room");
     // As each start does with the state that it has found.
     keeper.keep("same", &same).expect("room");
-    keeper.serves(None, [].into_iter());
-    let expected =
-        ["-pollflip.kept.taken", "-pollflip.kept.untaken", "-pollflip.kept.replaced", "+pollflip.kept.replaced 1", "+pollflip.kept.same 1"];
-    assert_eq!(orders(&keeper)[1..], expected);
+    take_service(&keeper);
+    assert_eq!(orders(&keeper)[1..], ["+pollflip.kept.same 1", "-pollflip.kept.taken", "-pollflip.kept.untaken"]);
     keeper.keep("same", &same).expect("room");
     assert_eq!(orders(&keeper), [""; 0], "it is held all the while");
 }
 
 #[test]
+fn the_connections_of_a_successor_are_held_before_it_is_started() {
+    let (old, listener) = (serving(), listener());
+    let mut store = Store::default();
+    old.hold(Whose::Both);
+    store.obey_all(&old);
+    let new = successor_of(&old);
+    let (server, _client) = connection(&listener);
+    new.keep_stream(&server).expect("room");
+    assert_eq!(store.streams(), [cookie(&server)], "the successor has told nobody anything");
+    // It comes to nothing.
+    drop(new);
+    old.hold(Whose::This);
+    assert_eq!(orders(&old), ["-pollflip.streams.PID.1"]);
+    old.hold(Whose::Both);
+    assert_eq!(orders(&old), ["+pollflip.streams.PID.2 4"], "the next one has its own");
+}
+
+#[test]
+fn a_kill_at_any_point_of_a_commit_finds_what_the_successor_has_and_nothing_that_is_drained() {
+    let (old, listener) = (serving(), listener());
+    let mut store = Store::default();
+    let all: Vec<_> = (0..3).map(|_| connection(&listener)).collect();
+    all.iter().for_each(|(server, _)| old.keep_stream(server).expect("room"));
+    old.keep("state", &file()).expect("room");
+    old.hold(Whose::Both);
+    store.obey_all(&old);
+    let new = successor_of(&old);
+    let state = new.take("state").expect("it was given");
+    // Two are handed over, and one comes in after the grant. The last one is drained.
+    let later = connection(&listener);
+    let mut of_new = vec![cookie(&all[0].0), cookie(&all[1].0), cookie(&later.0)];
+    let of_both: Vec<u64> = all.iter().map(|(server, _)| cookie(server)).collect();
+    new.keep_stream(&all[0].0).expect("room");
+    new.keep_stream(&all[1].0).expect("room");
+    assert_eq!(store.streams(), of_both, "both are killed before the grant: each is found once");
+    new.keep_stream(&later.0).expect("room");
+    // What the old one keeps now is nobody's when it is final.
+    old.keep("only here", &file()).expect("room");
+    store.obey_all(&old);
+    old.hold(Whose::Successor);
+    let orders = old.take_orders();
+    assert_eq!(orders.len(), 2, "{orders:?}");
+    orders.into_iter().for_each(|order| store.obey(order));
+    of_new.sort_unstable();
+    // From here on a start may come while the old process drains.
+    assert_eq!(store.streams(), of_new);
+    assert!(is_same(&store.named("state").expect("it was kept"), &state) && store.named("only here").is_none());
+    old.close();
+    take_service(&new);
+    for order in new.take_orders() {
+        store.obey(order);
+        assert_eq!(store.streams(), of_new);
+        assert!(is_same(&store.named("state").expect("it was kept"), &state));
+    }
+    assert_eq!(store.names(), ["pollflip.kept.state", "pollflip.streams.PID.1"]);
+    old.keep_stream(&later.0).expect("nothing is done");
+    assert_eq!(old.streams(), 0, "the service is another's");
+}
+
+#[test]
+fn a_successor_whose_predecessor_is_killed_has_all_removed_that_was_that_one_s() {
+    let (old, listener) = (serving(), listener());
+    let mut store = Store::default();
+    let [given, replaced] = [file(), file()];
+    old.keep("given", &given).expect("room");
+    old.keep("replaced", &replaced).expect("room");
+    let (server, _client) = connection(&listener);
+    old.keep_stream(&server).expect("room");
+    old.hold(Whose::Both);
+    let new = successor_of(&old);
+    assert!(new.take("given").is_some() && new.take("replaced").is_some());
+    // The successor knows nothing of it.
+    old.keep("replaced", &file()).expect("room");
+    store.obey_all(&old);
+    drop(old);
+    // It goes on with the connection.
+    let found: Vec<_> = new.survivors(true).expect("what was kept").streams().collect();
+    assert_eq!(found.iter().map(cookie).collect::<Vec<_>>(), [cookie(&server)]);
+    take_service(&new);
+    for order in new.take_orders() {
+        store.obey(order);
+        assert_eq!(store.streams(), [cookie(&server)]);
+        assert!(is_same(&store.named("given").expect("it was kept"), &given));
+    }
+    assert!(is_same(&store.named("replaced").expect("it was kept"), &replaced), "the one that the new process has");
+    assert_eq!(store.names().len(), 3, "{:?}", store.names());
+}
+
+#[test]
 fn what_is_kept_after_a_roll_back_lies_where_the_keeper_looks() {
-    let (keeper, listener) = (keeper(Sort::Keeps, Held::default()), listener());
-    keeper.serves(None, [].into_iter());
-    let held = keeper.take_orders().remove(0).descriptors;
+    let (keeper, listener) = (serving(), listener());
+    let mut store = Store::default();
     // There was no connection.
-    keeper.granted_to(8);
-    keeper.taken_back();
-    assert_eq!(orders(&keeper), ["-pollflip.streams.8"]);
+    keeper.hold(Whose::Both);
+    keeper.hold(Whose::Returned);
+    assert_eq!(keeper.returned().count(), 0);
+    keeper.hold(Whose::This);
+    store.obey_all(&keeper);
     let (server, _client) = connection(&listener);
     keeper.keep_stream(&server).expect("room");
-    let held = held.into_iter().map(|end| (format!("pollflip.streams.{}", process::id()), end));
-    let next = keeper_of(Sort::Keeps, Held::sort(held), true);
-    assert_eq!(next.survivors(true).expect("what was kept").len(), 1);
+    assert_eq!((store.streams(), store.entries.len()), (vec![cookie(&server)], 4));
 }
 
 #[test]
 fn a_successor_gets_what_is_kept_by_name_and_looks_into_the_queue() {
     let (old, listener) = (keeper(Sort::Keeps, Held::default()), listener());
     old.keep("state", &file()).expect("room");
-    old.serves(None, [].into_iter());
+    take_service(&old);
     let (server, _client) = connection(&listener);
     old.keep_stream(&server).expect("room");
-    let new = keeper(Sort::Keeps, Held::sort(old.given()));
+    old.hold(Whose::Both);
+    let new = successor_of(&old);
     assert!(new.take("state").is_some());
     assert!(new.survivors(false).is_none(), "the predecessor lives");
     // It is killed: the connection goes on in its successor.
     let mut survivors = new.survivors(true).expect("what was kept");
     let found: Vec<_> = survivors.streams().collect();
-    assert_eq!(found.len(), 1);
-    assert_eq!(sys::socket_cookie(&found[0]).expect("a socket"), sys::socket_cookie(&server).expect("a socket"));
+    assert_eq!(found.iter().map(cookie).collect::<Vec<_>>(), [cookie(&server)]);
     assert_eq!(new.streams(), 1, "it is kept on");
     assert!(new.survivors(true).is_none(), "once");
 }
 
 #[test]
 fn what_comes_back_with_the_service_is_the_programs_to_go_on_with() {
-    let (keeper, listener) = (keeper(Sort::Keeps, Held::default()), listener());
-    keeper.serves(None, [].into_iter());
+    let (keeper, listener) = (serving(), listener());
+    let mut store = Store::default();
     let all: Vec<_> = (0..3).map(|_| connection(&listener)).collect();
     all.iter().for_each(|(server, _)| keeper.keep_stream(server).expect("room"));
     keeper.forget_stream(&all[2].0);
-    orders(&keeper);
-    keeper.granted_to(8);
-    keeper.taken_back();
-    assert_eq!(orders(&keeper), ["-pollflip.streams.8".to_owned(), format!("+{STREAMS_OF_THIS}.1 4")], "a kill loses nothing");
-    assert_eq!(keeper.streams(), 0);
-    assert_eq!(keeper.survivors(false).expect("what was kept").streams().count(), 2);
-    assert_eq!(keeper.streams(), 2);
-    assert_eq!(orders(&keeper), [""; 0]);
-    keeper.settle();
-    keeper.settle();
-    assert_eq!(orders(&keeper), [format!("-{STREAMS_OF_THIS}")]);
-    keeper.taken_back();
-    assert_eq!(orders(&keeper), [""; 0], "it was granted to nobody since");
-    assert!(keeper.given().iter().all(|(name, _)| *name == format!("pollflip.streams.{}.1", process::id())));
+    let both: Vec<u64> = all[..2].iter().map(|(server, _)| cookie(server)).collect();
+    store.obey_all(&keeper);
+    keeper.hold(Whose::Both);
+    store.obey_all(&keeper);
+    let new = successor_of(&keeper);
+    new.keep_stream(&connection(&listener).0).expect("room");
+    drop(new);
+    keeper.hold(Whose::Returned);
+    for order in keeper.take_orders() {
+        store.obey(order);
+        assert!(both.iter().all(|cookie| store.streams().contains(cookie)), "a kill loses nothing");
+    }
+    assert_eq!((store.streams(), keeper.streams()), (both.clone(), 0), "what the successor kept ends with it");
+    let mut returned = keeper.returned();
+    let first = returned.next().expect("what was kept");
+    drop(returned);
+    assert_eq!((keeper.returned().count(), keeper.streams()), (0, 1));
+    keeper.hold(Whose::This);
+    store.obey_all(&keeper);
+    assert_eq!(store.streams(), [cookie(&first)], "the program has not gone on with the other");
+    assert_eq!(store.names(), ["pollflip.streams.PID.2"]);
     keeper.stop();
-    assert_eq!(orders(&keeper), [format!("-{STREAMS_OF_THIS}.1")]);
+    store.obey_all(&keeper);
+    assert_eq!(store.names(), [""; 0]);
+}
+
+#[test]
+fn a_process_with_the_number_of_one_before_takes_none_of_its_names() {
+    let (first, listener) = (serving(), listener());
+    let mut store = Store::default();
+    let (server, _client) = connection(&listener);
+    first.keep_stream(&server).expect("room");
+    store.obey_all(&first);
+    let next = keeper(Sort::Keeps, store.held());
+    let _kept: Vec<_> = next.survivors(true).expect("what was kept").streams().collect();
+    take_service(&next);
+    for order in next.take_orders() {
+        store.obey(order);
+        assert_eq!(store.streams(), [cookie(&server)]);
+    }
+    assert_eq!(store.names(), ["pollflip.streams.PID.1"]);
 }
 
 #[test]
 fn a_connection_that_is_over_is_none_that_survives() {
-    let (old, listener) = (keeper(Sort::Keeps, Held::default()), listener());
-    old.serves(None, [].into_iter());
+    let (old, listener) = (serving(), listener());
     let [over, lives, forgotten, half_forgotten] = [(); 4].map(|()| connection(&listener));
     for (server, _) in [&over, &lives, &forgotten, &half_forgotten] {
         old.keep_stream(server).expect("room");
@@ -221,7 +432,7 @@ fn a_connection_that_is_over_is_none_that_survives() {
     nix::sys::socket::setsockopt(&over.1, nix::sys::socket::sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })
         .expect("a socket");
     drop(over.1);
-    let new = keeper(Sort::Keeps, Held::sort(old.given()));
+    let new = successor_of(&old);
     let mut survivors = new.survivors(true).expect("what was kept");
     assert_eq!(survivors.len(), 1);
     assert_eq!(survivors.streams().count(), 1);
@@ -230,19 +441,30 @@ fn a_connection_that_is_over_is_none_that_survives() {
 
 #[test]
 fn limits_are_said_before_they_bite() {
-    let keeper = keeper(Sort::Keeps, Held::default());
-    for name in ["", "a:b", "\u{e4}", &"x".repeat(242)] {
+    let keeper = serving();
+    for name in ["", "a:b", "\u{e4}", &"x".repeat(241)] {
         assert_eq!(keeper.keep(name, &file()).expect_err("unfit").kind(), io::ErrorKind::InvalidInput, "{name:?}");
     }
-    keeper.keep(&"x".repeat(241), &file()).expect("room");
-    for number in 1..8 {
+    keeper.keep(&"x".repeat(240), &file()).expect("room");
+    for number in 1..7 {
         keeper.keep(&number.to_string(), &file()).expect("room");
     }
-    let error = keeper.keep("one more", &file()).expect_err("16, of which 4 are the queue's, and 4 the next one's");
+    let error = keeper.keep("one more", &file()).expect_err("16: the queue's, those of the next, and one that replaces another");
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert!(error.to_string().contains("--store"), "{error}");
-    assert!(keeper.keep("7", &file()).is_ok(), "that name has its place");
+    assert!(keeper.keep("6", &file()).is_ok(), "that name has its place");
     assert!(keeper.keep_stream(&file()).is_err(), "it is no socket");
+    // What is held at the most while a restart is under way.
+    let mut store = Store::default();
+    keeper.hold(Whose::Both);
+    store.obey_all(&keeper);
+    keeper.keep("5", &file()).expect("that name has its place");
+    let mut most = 0;
+    for order in keeper.take_orders() {
+        store.obey(order);
+        most = most.max(store.entries.len());
+    }
+    assert_eq!(most, 16, "and no more");
 }
 
 #[test]
@@ -251,20 +473,29 @@ fn without_a_keeper_names_go_to_successors_and_nothing_is_ordered() {
     assert!(!keeper.is_active());
     keeper.keep("state", &file()).expect("no limit");
     keeper.keep_stream(&connection(&listener).0).expect("nothing is done");
-    keeper.serves(Some(3), [("web", Listener::New(listener.as_fd()))].into_iter());
+    keeper.take_service([("web", Listener::New(listener.as_fd()))].into_iter());
+    keeper.hold(Whose::Both);
     assert_eq!(orders(&keeper), [""; 0]);
     assert_eq!(keeper.given().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["pollflip.kept.state"]);
 }
 
 #[test]
 fn a_program_that_keeps_nothing_has_removed_what_was_kept() {
-    let held = Held::sort([("pollflip.kept.a".to_owned(), file()), ("pollflip.streams.9".to_owned(), file())]);
-    let keeper = keeper(Sort::Removes, held);
-    keeper.granted();
-    assert_eq!(orders(&keeper), [""; 0], "not before the commit: a predecessor may still need it");
-    keeper.serves(Some(9), [].into_iter());
-    assert_eq!(orders(&keeper), ["-pollflip.streams.9", "-pollflip.kept.a"]);
+    let old = serving();
+    let mut store = Store::default();
+    old.keep("a", &file()).expect("room");
+    old.hold(Whose::Both);
+    store.obey_all(&old);
+    let waker = Waker::new(Poll::new().expect("a poll").registry(), Token(0)).expect("a waker");
+    let keeper = Keeper::for_nothing(Held::sort(old.given()), Arc::new(waker));
     assert!(!keeper.for_program().is_active() && keeper.for_program().take("a").is_none());
+    old.hold(Whose::Successor);
+    store.obey_all(&old);
+    assert!(store.named("a").is_some(), "not before the successor has the service");
+    take_service(&keeper);
+    store.obey_all(&keeper);
+    assert_eq!(store.names(), [""; 0]);
+    assert!(Keeper::for_nothing(Held::default(), Arc::clone(&keeper.shared.expect("it removes").waker)).shared.is_none());
 }
 
 #[test]

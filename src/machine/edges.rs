@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Action, Attempt, COMMIT_TIMEOUT, Cause, Closed, DYING, GRANT_TIMEOUT, Handover, Input, KILL_TIMEOUT, Knows, LET_GO, Machine, Notice,
-    Output, Phase, Reply, Side, State, Ticket, UNREAD, Violation,
+    Output, Phase, Reply, Side, State, Ticket, UNREAD, Violation, Whose,
 };
 use crate::error::Refusal;
 
@@ -38,6 +38,7 @@ impl Machine {
         let deadline = now.saturating_add(self.limits.ready);
         self.state = State::Spawning { attempt, ticket, since: now, deadline };
         self.tell(Notice::Restarting);
+        self.act(Action::Hold(Whose::Both));
         self.act(Action::Spawn(attempt));
     }
 
@@ -189,6 +190,8 @@ impl Machine {
         if let State::Handoff { attempt, phase, .. } = &mut self.state {
             *phase = Phase::Committing { ticket, successor: Knows::NotTold, manager_knows: false, deadline: None };
             let attempt = *attempt;
+            // First: once the successor is known to be the main process, its end has the next start look at what is held.
+            self.put_ahead(Action::Hold(Whose::Successor).into());
             self.put_ahead(Action::Commit(attempt).into());
         }
     }
@@ -297,7 +300,10 @@ impl Machine {
             State::Killing { attempt, ticket, cause, granted, deadline, .. } if attempt == of => match (granted, deadline) {
                 (true, _) => self.resume(ticket, cause),
                 (false, Some(_)) => self.fail(ticket, cause),
-                (false, None) => self.rest(),
+                (false, None) => {
+                    self.hold_no_successor();
+                    self.rest();
+                }
             },
             _ => {}
         }
@@ -335,9 +341,8 @@ impl Machine {
             State::Handoff { phase: Phase::LettingGo { .. }, .. } => self.complete(),
             State::Handoff { phase: Phase::Checking { .. }, .. } | State::Killing { granted: true, .. } => self.stopping = true,
             State::Killing { granted: false, .. } => {
-                if !std::mem::replace(&mut self.stopping, true) {
-                    self.tell_stopping();
-                }
+                self.stopping = true;
+                self.tell_stopping();
             }
         }
     }
@@ -351,6 +356,7 @@ impl Machine {
                 if !self.take_back(Action::Spawn(attempt)) {
                     self.act(Action::Abandon(attempt));
                 }
+                self.hold_no_successor();
                 self.act(Action::Reply(ticket, Reply::Refused(Refusal::RestartThreadGone)));
                 self.tell(Notice::Failed(Cause::SpawnFailed));
                 self.broken();
@@ -455,16 +461,24 @@ impl Machine {
     }
 
     fn fail(&mut self, ticket: Option<Ticket>, cause: Cause) {
+        self.hold_no_successor();
         self.end(ticket, cause, Notice::Failed(cause));
+        self.rest();
     }
 
     fn resume(&mut self, ticket: Option<Ticket>, cause: Cause) {
         self.act(Action::Steer(Side::This));
+        self.act(Action::Hold(Whose::Returned));
         self.end(ticket, cause, Notice::Resumed(cause));
         if self.ends {
             // It would have been the successor's to tell, had the service stayed there.
+            self.has_told_stopping = true;
             self.act(Action::TellStopping);
+        } else {
+            // When the program has been told, and comes back for more.
+            self.act(Action::Hold(Whose::This));
         }
+        self.rest();
     }
 
     fn end(&mut self, ticket: Option<Ticket>, cause: Cause, notice: Notice) {
@@ -472,7 +486,13 @@ impl Machine {
             self.act(Action::Reply(ticket, Reply::Failed(cause)));
         }
         self.tell(notice);
-        self.rest();
+    }
+
+    /// Once the end is told nothing is held at all.
+    fn hold_no_successor(&mut self) {
+        if !self.has_told_stopping {
+            self.act(Action::Hold(Whose::This));
+        }
     }
 
     /// Where a process comes to rest when nothing is under way.
@@ -492,10 +512,14 @@ impl Machine {
         self.tell_stopping();
     }
 
-    /// At once: nothing that waits to be carried out has to do with it.
+    /// At once: nothing that waits to be carried out has to do with it. But a program that has the service again gets its
+    /// connections first, to finish them.
     fn tell_stopping(&mut self) {
-        if self.ends {
-            self.outputs.push_front(Action::TellStopping.into());
+        if self.ends && !std::mem::replace(&mut self.has_told_stopping, true) {
+            self.take_back(Action::Hold(Whose::This));
+            self.take_back(Action::Hold(Whose::Both));
+            let returns = self.outputs.iter().rposition(|output| *output == Action::Hold(Whose::Returned).into());
+            self.outputs.insert(returns.map_or(0, |place| place + 1), Action::TellStopping.into());
         }
     }
 

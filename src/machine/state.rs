@@ -194,10 +194,16 @@ use super::words::{Attempt, Cause, Ticket};
 /// ended. If the kernel does not take it (*SteeringFailed*), that is the cause of the failure. *MarksFreed* is the end of an earlier
 /// generation: the process that serves tells the kernel so.
 ///
+/// *Hold* says whose connections and descriptors a keeper holds, if there is one. Those of the successor are held before it is started, so
+/// that a kill finds them whatever the moment. `Hold(Successor)` comes before *Commit*: what this process drains must not be found by a
+/// start after the successor's end, and that successor is the main process from *Commit* on. A service that comes back offers
+/// the program its connections (`Hold(Returned)`), and what it has not gone on with by the time it asks for more ends (`Hold(This)`).
+///
 /// *TellStopping* comes out once after a `Stop`, before all that waits, as soon as no other process has a claim to the service: not
 /// before `Sole` or `Opened`, and not while a successor has it. What is heard of the predecessor (*Predecessor*, in every state) is told
 /// in the order in which it came, but after a *HandedOff* or a *Commit*: the program goes on for a while after each thing that it is
 /// told. It must know first that the service is another's, and a successor that has been looked at must not die before it is final.
+/// With *TellStopping* nothing is held any more, and no *Hold* follows; one that waits is taken back.
 ///
 /// An obstacle ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, is the reason in
 /// `Closed(NotReady)`, and does nothing elsewhere.

@@ -71,6 +71,20 @@ pub enum Side {
     Successor,
 }
 
+/// Whose connections and descriptors outlive a kill: those that a keeper holds, if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Those of this process.
+    This,
+    /// Those of this process, and the connections of a successor that is about to be started.
+    Both,
+    /// Those of this process, which has the service again. The program is about to be offered its connections: until it has gone on
+    /// with them, they are held as they were, too.
+    Returned,
+    /// Those of the successor. What this process drains ends with it.
+    Successor,
+}
+
 /// What comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
@@ -164,9 +178,11 @@ pub enum Action {
     Commit(Attempt),
     /// Tell it that this is final; `CommitTaken` is the answer.
     TellCommit(Attempt),
+    /// Have a keeper hold that from now on, and nothing else.
+    Hold(Whose),
     /// Answer an asker.
     Reply(Ticket, Reply),
-    /// Tell the service manager that the service ends.
+    /// Tell the service manager that the service ends, and a keeper that nothing is to outlive it. No `Hold` follows.
     TellStopping,
 }
 

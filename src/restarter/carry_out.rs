@@ -92,6 +92,10 @@ impl Restarter {
                 self.requests.hand_over(&self.reactor);
                 inputs.extend(self.succession.tell_commit());
             }
+            Action::Hold(whose) => {
+                self.keeper.hold(whose);
+                self.tell_keeper();
+            }
             Action::Reply(ticket, reply) => self.reply(ticket, reply),
             Action::TellStopping => {
                 self.manager.stopping(self.reactor.now());
@@ -159,7 +163,6 @@ impl Restarter {
                     State::Spawning { attempt, since, .. } => self.succession.begin(attempt, since),
                     _ => self.succession.begin_next(self.reactor.now()),
                 }
-                self.keeper.hands_over(false);
                 self.log(Level::Info, &format!("starting {}", self.succession.program().display()));
                 let limits = self.driver.limits();
                 self.manager.reloading(limits.ready.saturating_add(limits.probation.unwrap_or_default()));
@@ -176,7 +179,6 @@ impl Restarter {
             Notice::PrecopyRoom(_) => Event::PrecopyRoom,
             Notice::StateRequested(attempt) => {
                 self.log(Level::Info, "the successor asks for the state");
-                self.keeper.hands_over(true);
                 Event::StateRequested(self.succession.begin_handover(attempt, self.reactor.waker().clone())?)
             }
             Notice::Progress(_) => {
@@ -186,7 +188,6 @@ impl Restarter {
                 Event::Progress(text)
             }
             Notice::HandedOff(pid) => {
-                self.keeper.granted_to(pid);
                 let mut text = format!("process {pid} has taken over");
                 if let Some(time) = self.driver.limits().probation {
                     text += &format!(", on probation for {time:?}");
@@ -201,8 +202,6 @@ impl Restarter {
                 Event::HandedOff(pid)
             }
             Notice::Resumed(cause) => {
-                self.keeper.taken_back();
-                self.tell_keeper();
                 let failure = self.succession.failed(cause, self.reactor.now());
                 self.manager.still_here(&failure.to_string());
                 self.log(Level::Error, &format!("process {} serves again: {failure}", process::id()));
@@ -212,8 +211,7 @@ impl Restarter {
                 self.manager.end_commit(&self.reactor);
                 // Not before those who asked have been answered: there can be many.
                 self.sockets.close();
-                self.keeper.handed_over();
-                self.tell_keeper();
+                self.keeper.close();
                 self.log(Level::Info, &format!("final, process {pid} serves"));
                 Event::Completed(pid)
             }
@@ -288,8 +286,6 @@ impl Restarter {
         self.sockets.close_unclaimed();
         // The predecessor has done so, unless it has ended, or a generation has since.
         self.steer_to_this();
-        self.keeper.granted();
-        self.tell_keeper();
         if let Some(pid) = self.ancestry.predecessor_pid() {
             let end = if self.ancestry.is_alone() { ", which had ended" } else { "" };
             let again = self.ancestry.same_program().map(|path| format!("; {}", same_file(path))).unwrap_or_default();
@@ -305,7 +301,7 @@ impl Restarter {
             self.manager.name_main_pid(process::id());
         }
         self.paths.take(predecessor);
-        self.keeper.serves(predecessor, self.sockets.kept());
+        self.keeper.take_service(self.sockets.kept());
         self.tell_keeper();
         self.ancestry.settle_memory();
         self.feed(Input::Opened);

@@ -92,10 +92,7 @@ impl Drop for Restarter {
         self.poll_ancestry(&Moment::default());
         self.end();
         if let State::Handoff { .. } = self.driver.state() {
-            // One that was killed may not have had its own held yet: then what lies here is all there is.
-            if !self.succession.has_lost_successor() {
-                self.keeper.end();
-            }
+            self.keeper.close();
             return self.claim.hand_over();
         }
         if self.ancestry.is_sole() {

@@ -338,11 +338,6 @@ impl Succession {
         self.current.as_ref()?.life.exit()
     }
 
-    /// Whether the successor has ended, or is about to, whether or not anybody has looked since.
-    pub(super) fn has_lost_successor(&mut self) -> bool {
-        self.current.as_mut().is_some_and(|current| current.has_ended() || current.is_dying())
-    }
-
     /// The failure for people: what the program said when it called off, or the machine's cause in the words of the attempt.
     pub(super) fn failure(&self, cause: Cause) -> Failure {
         match (cause, self.cancel_reasons.front(), &self.spawn_error, &self.current) {

@@ -112,8 +112,7 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
                 Event::Failed(_) => frozen = false,
                 Event::Resumed(_) => {
                     frozen = false;
-                    let mut survivors = restarter.survivors().expect("what was kept");
-                    let streams: Vec<_> = survivors.streams().map(TcpStream::from).collect();
+                    let streams: Vec<_> = restarter.returned().map(TcpStream::from).collect();
                     say(&format!("resumed {}", streams.len()));
                     streams.into_iter().try_for_each(|stream| server.go_on(stream))?;
                 }

@@ -77,7 +77,7 @@ fn all() -> Vec<(String, String)> {
         pollflip::Sockets,
         pollflip::Status,
         pollflip::Successor,
-        pollflip::Survivor,
+        pollflip::KeptStream,
         pollflip::Survivors,
         pollflip::Sweep,
         pollflip::UdpGroup,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pollflip::Refusal;
 use pollflip::internals::machine::{
     Action, Attempt, COMMIT_TIMEOUT, Cause, DYING, GRANT_TIMEOUT, Input, Limits, Notice, Output, Side, TakeoverNotice, UNREAD, Violation,
-    refusals,
+    Whose, refusals,
 };
 use pollflip_tests_pure::model::checked::ALL;
 use pollflip_tests_pure::model::say::*;
@@ -15,6 +15,11 @@ use pollflip_tests_pure::outputs;
 /// What a stop has told before all else.
 fn stopping(on: On) -> Vec<Output> {
     if on == On::Stop { outputs![Action::TellStopping] } else { vec![] }
+}
+
+/// An attempt that came to nothing by that.
+fn failed_by(on: On, cause: Cause) -> Vec<Output> {
+    if on == On::Stop { failed_at_its_end(cause) } else { failed(cause) }
 }
 
 mod starting {
@@ -52,7 +57,10 @@ mod spawning {
 
     #[test]
     fn a_request_has_the_successor_started() {
-        assert_eq!(meets(after(IDLE), On::Request), (outputs![Notice::Restarting, Action::Spawn(A)], Room::Spawning));
+        assert_eq!(
+            meets(after(IDLE), On::Request),
+            (outputs![Notice::Restarting, Action::Hold(Whose::Both), Action::Spawn(A)], Room::Spawning)
+        );
     }
 
     #[test]
@@ -72,20 +80,26 @@ mod spawning {
             (On::Cancel, Cause::Cancelled, Room::Idle),
             (On::Stop, Cause::Stopping, Room::Stopping),
         ] {
-            let outputs = [stopping(on), outputs![Action::Abandon(A)], failed(cause)].concat();
+            let outputs = [stopping(on), outputs![Action::Abandon(A)], failed_by(on, cause)].concat();
             assert_eq!(meets(after(SPAWNING), on), (outputs, room));
         }
     }
 
     #[test]
     fn a_cancel_between_restarting_and_the_spawn_prevents_it() {
+        let both = outputs![Action::Hold(Whose::Both)];
         for (on, outputs) in [
-            (On::Cancel, failed(Cause::Cancelled)),
-            (On::Timeout, failed(Cause::TimedOut)),
-            (On::Stop, [stopping(On::Stop), failed(Cause::Stopping)].concat()),
+            (On::Cancel, [both.clone(), failed(Cause::Cancelled)].concat()),
+            (On::Timeout, [both.clone(), failed(Cause::TimedOut)].concat()),
+            (On::Stop, [stopping(On::Stop), failed_at_its_end(Cause::Stopping)].concat()),
             (
                 On::ThreadLost,
-                [refused(1, Refusal::RestartThreadGone), outputs![Notice::Failed(Cause::SpawnFailed), Notice::Broken]].concat(),
+                [
+                    outputs![Action::Hold(Whose::Both), Action::Hold(Whose::This)],
+                    refused(1, Refusal::RestartThreadGone),
+                    outputs![Notice::Failed(Cause::SpawnFailed), Notice::Broken],
+                ]
+                .concat(),
             ),
         ] {
             let mut process = after(IDLE);
@@ -135,7 +149,7 @@ mod awaiting_ready {
             let mut process = Checked::after(limits, GRANTING);
             assert_eq!(process.step(Duration::ZERO, news, 0), vec![]);
             let outputs = process.step(Duration::ZERO, Input::Granted(A), ALL);
-            let commit = if limits.probation.is_none() { outputs![Action::Commit(A)] } else { vec![] };
+            let commit = if limits.probation.is_none() { outputs![Action::Hold(Whose::Successor), Action::Commit(A)] } else { vec![] };
             let gone = outputs![Notice::Predecessor(TakeoverNotice::PredecessorGone)];
             assert_eq!(outputs, [outputs![Notice::HandedOff(PID)], commit, gone].concat());
         }
@@ -298,7 +312,10 @@ mod granting {
 
     #[test]
     fn a_child_that_was_told_so_has_the_service_for_good_without_probation() {
-        assert_eq!(meets(after(GRANTING), On::Granted), (outputs![Notice::HandedOff(PID), Action::Commit(A)], Room::Settled));
+        assert_eq!(
+            meets(after(GRANTING), On::Granted),
+            (outputs![Notice::HandedOff(PID), Action::Hold(Whose::Successor), Action::Commit(A)], Room::Settled)
+        );
     }
 
     #[test]
@@ -307,7 +324,7 @@ mod granting {
             let mut process = Checked::after(limits, GRANTING);
             assert_eq!(process.meets(On::Exited), [here_again(GRANTING), failed(Cause::Exited)].concat());
             assert_eq!(process.meets(On::Granted), vec![]);
-            let outputs = outputs![Notice::Restarting, Action::Spawn(Attempt(2))];
+            let outputs = outputs![Notice::Restarting, Action::Hold(Whose::Both), Action::Spawn(Attempt(2))];
             assert_eq!(meets(process, On::Request), (outputs, Room::Spawning));
         }
     }
@@ -318,7 +335,7 @@ mod granting {
         for (on, cause) in WRONG.into_iter().chain([(On::Stop, Cause::Stopping)]) {
             let mut process = granting(0);
             assert_eq!(process.meets(on), [stopping(on), outputs![Action::Kill(A)]].concat(), "{on:?}");
-            assert_eq!(process.meets(On::Exited), failed(cause));
+            assert_eq!(process.meets(On::Exited), failed_by(on, cause));
         }
     }
 
@@ -329,7 +346,7 @@ mod granting {
                 let mut process = granting(carried_out);
                 assert_eq!(process.meets(on), [stopping(on), here_again(GRANTING), outputs![Action::Kill(A)]].concat(), "{on:?}");
                 assert_eq!(process.meets(On::Granted), vec![]);
-                assert_eq!(process.meets(On::Exited), failed(cause));
+                assert_eq!(process.meets(On::Exited), failed_by(on, cause));
             }
         }
     }
@@ -411,7 +428,7 @@ mod probation {
             assert_eq!(process.meets(On::Granted), outputs![Notice::HandedOff(PID)]);
             assert_eq!(process.machine().poll_timeout(), Some(PROBATION));
             assert_eq!(process.meets(On::Timeout), outputs![Action::Check(A)]);
-            assert_eq!(meets(process, On::Sound), (outputs![Action::Commit(A)], Room::Settled));
+            assert_eq!(meets(process, On::Sound), (outputs![Action::Hold(Whose::Successor), Action::Commit(A)], Room::Settled));
         }
     }
 
@@ -419,7 +436,7 @@ mod probation {
     fn a_stop_ends_it() {
         let mut process = on_probation();
         assert_eq!(process.meets(On::Stop), outputs![Action::Check(A)]);
-        assert_eq!(meets(process, On::Sound), (outputs![Action::Commit(A)], Room::Settled));
+        assert_eq!(meets(process, On::Sound), (outputs![Action::Hold(Whose::Successor), Action::Commit(A)], Room::Settled));
     }
 
     #[test]
@@ -468,7 +485,7 @@ mod probation {
         process.meets(On::LifelineClosed);
         assert_eq!(process.meets(On::Stop), outputs![Action::Kill(A)]);
         let told = outputs![Action::TellStopping];
-        assert_eq!(meets(process, On::Exited), ([resumed(Cause::HungUp), told].concat(), Room::Stopping));
+        assert_eq!(meets(process, On::Exited), ([resumed_at_its_end(Cause::HungUp), told].concat(), Room::Stopping));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use pollflip::internals::machine::Attempt;
 use std::time::Duration;
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Cause, Input, KILL_TIMEOUT, Notice, Output, Reply, Side, State, Ticket, refusals};
+use pollflip::internals::machine::{Action, Cause, Input, KILL_TIMEOUT, Notice, Output, Reply, Side, State, Ticket, Whose, refusals};
 use pollflip_tests_pure::model::checked::ALL;
 use pollflip_tests_pure::model::say::*;
 use pollflip_tests_pure::model::{Checked, ON_PROBATION, On, PLAIN, Room};
@@ -36,10 +36,10 @@ mod killing {
     fn a_child_that_will_not_die_keeps_no_asker_waiting_and_lets_no_other_start() {
         let mut process = after(KILLING);
         assert_eq!(process.to_deadline(), KILL_TIMEOUT);
-        assert_eq!(process.meets(On::Timeout), failed(Cause::Cancelled));
+        assert_eq!(process.meets(On::Timeout), failed_at_its_end(Cause::Cancelled));
         assert_eq!(process.machine().poll_timeout(), None);
         assert_eq!(process.meets(On::Request), refused(2, refusals::under_way(KILL_TIMEOUT)));
-        assert_eq!(meets(process, On::Exited), (vec![], Room::Idle));
+        assert_eq!(meets(process, On::Exited), (outputs![Action::Hold(Whose::This)], Room::Idle));
     }
 
     #[test]
@@ -47,7 +47,18 @@ mod killing {
         let mut process = Checked::after(ON_PROBATION, KILLING_GRANTED);
         // It may still be at it: that the program goes on would make two.
         assert_eq!(process.meets(On::Timeout), outputs![Action::Reply(T, Reply::Failed(Cause::HungUp))]);
-        assert_eq!(meets(process, On::Exited), (outputs![Action::Steer(Side::This), Notice::Resumed(Cause::HungUp)], Room::Idle));
+        assert_eq!(
+            meets(process, On::Exited),
+            (
+                outputs![
+                    Action::Steer(Side::This),
+                    Action::Hold(Whose::Returned),
+                    Notice::Resumed(Cause::HungUp),
+                    Action::Hold(Whose::This)
+                ],
+                Room::Idle
+            )
+        );
     }
 }
 
@@ -79,7 +90,7 @@ mod refusing {
             assert_eq!(process.room(), Room::Idle);
         }
         process.obstruct(None);
-        assert_eq!(process.meets(On::Request), outputs![Notice::Restarting, Action::Spawn(A)]);
+        assert_eq!(process.meets(On::Request), outputs![Notice::Restarting, Action::Hold(Whose::Both), Action::Spawn(A)]);
     }
 
     #[test]
@@ -126,13 +137,13 @@ mod stopping {
         // It comes back from a successor that has failed.
         for (on, outputs) in [
             (On::Dying, outputs![Action::Kill(A)]),
-            (On::Exited, [resumed(Cause::DiedOnProbation), outputs![Action::TellStopping]].concat()),
+            (On::Exited, [resumed_at_its_end(Cause::DiedOnProbation), outputs![Action::TellStopping]].concat()),
         ] {
             let mut process = Checked::after(ON_PROBATION, GRANTED);
             assert_eq!(process.meets(On::Stop), outputs![Action::Check(A)]);
             assert_eq!(process.meets(on), outputs);
             if on == On::Dying {
-                assert_eq!(process.meets(On::Exited), [resumed(Cause::HungUp), outputs![Action::TellStopping]].concat());
+                assert_eq!(process.meets(On::Exited), [resumed_at_its_end(Cause::HungUp), outputs![Action::TellStopping]].concat());
             }
         }
     }
@@ -156,7 +167,7 @@ mod stopping {
             let mut process = after(path);
             let outputs = [outputs![Action::TellStopping], here_again(path), outputs![Action::Kill(A)]].concat();
             assert_eq!(process.meets(On::Stop), outputs);
-            assert_eq!(meets(process, On::Exited), (failed(Cause::Stopping), Room::Stopping));
+            assert_eq!(meets(process, On::Exited), (failed_at_its_end(Cause::Stopping), Room::Stopping));
         }
     }
 
@@ -165,7 +176,7 @@ mod stopping {
         let mut process = after(KILLING);
         assert_eq!(process.meets(On::Stop), outputs![Action::TellStopping]);
         assert_eq!(process.meets(On::Stop), vec![]);
-        assert_eq!(meets(process, On::Exited), (failed(Cause::Cancelled), Room::Stopping));
+        assert_eq!(meets(process, On::Exited), (failed_at_its_end(Cause::Cancelled), Room::Stopping));
     }
 }
 
@@ -182,7 +193,8 @@ mod broken {
     #[test]
     fn an_asker_whose_successor_can_never_start_is_refused() {
         let ending = outputs![Notice::Failed(Cause::SpawnFailed), Notice::Broken];
-        let outputs = [outputs![Action::Abandon(Attempt(1))], refused(1, Refusal::RestartThreadGone), ending].concat();
+        let outputs =
+            [outputs![Action::Abandon(Attempt(1)), Action::Hold(Whose::This)], refused(1, Refusal::RestartThreadGone), ending].concat();
         assert_eq!(meets(after(SPAWNING), On::ThreadLost), (outputs, Room::Broken));
     }
 

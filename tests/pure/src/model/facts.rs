@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Attempt, Cause, Input, Limits, Notice, Output, Reply, Side, Ticket, refusals};
+use pollflip::internals::machine::{Action, Attempt, Cause, Input, Limits, Notice, Output, Reply, Side, Ticket, Whose, refusals};
 
 use super::rows::{If, Out, ROWS, Row, Then};
 use super::{On, Room, View};
@@ -34,6 +34,8 @@ pub struct Facts {
     stop: bool,
     /// And not only that its restarter is dropped.
     ends: bool,
+    /// And the service manager is told, or about to be.
+    told: bool,
     lost: bool,
     /// When a successor must have ended, since its lifeline is closed.
     hung: Option<Duration>,
@@ -59,6 +61,7 @@ impl Facts {
             room: Room::NotReady,
             stop: false,
             ends: false,
+            told: false,
             hung: None,
             lost: false,
             attempts: 0,
@@ -108,7 +111,6 @@ impl Facts {
         if foreign || early || unasked {
             return None;
         }
-        let was_stopped = self.stop;
         self.stop |= matches!(on, On::Stop | On::Dropped);
         self.ends |= on == On::Stop;
         self.lost |= on == On::ThreadLost;
@@ -122,7 +124,7 @@ impl Facts {
         if matches!(row.only, If::Lost | If::LostForGood) {
             self.cause = Cause::HungUp;
         }
-        for out in row.out.iter().filter(|out| **out != Out::TellStoppingFirst || !was_stopped) {
+        for out in row.out {
             self.put(*out, now, input);
         }
         match row.then {
@@ -294,8 +296,17 @@ impl Facts {
             Out::PrecopyRoom => Notice::PrecopyRoom(attempt).into(),
             Out::StateRequested => Notice::StateRequested(attempt).into(),
             Out::Progress => Notice::Progress(attempt).into(),
-            Out::HandedOff | Out::Commit => {
-                let output = if out == Out::Commit { Action::Commit(attempt).into() } else { Notice::HandedOff(pid).into() };
+            Out::HoldBoth => Action::Hold(Whose::Both).into(),
+            Out::HoldThis if self.told => return,
+            Out::HoldThisAfter if self.ends => return,
+            Out::HoldThis | Out::HoldThisAfter => Action::Hold(Whose::This).into(),
+            Out::HoldReturned => Action::Hold(Whose::Returned).into(),
+            Out::HandedOff | Out::HoldSuccessor | Out::Commit => {
+                let output = match out {
+                    Out::HandedOff => Notice::HandedOff(pid).into(),
+                    Out::HoldSuccessor => Action::Hold(Whose::Successor).into(),
+                    _ => Action::Commit(attempt).into(),
+                };
                 let before = self
                     .queue
                     .iter()
@@ -304,8 +315,11 @@ impl Facts {
                 self.queue.insert(before, output);
                 return;
             }
-            Out::TellStopping | Out::TellStoppingFirst | Out::TellStoppingLast if !self.ends => return,
-            Out::TellStoppingLast => Action::TellStopping.into(),
+            Out::TellStopping | Out::TellStoppingLast if !self.ends || self.told => return,
+            Out::TellStoppingLast => {
+                self.told = true;
+                Action::TellStopping.into()
+            }
             Out::HangUp => {
                 self.hung.get_or_insert(now.saturating_add(Duration::from_secs(1)));
                 return;
@@ -315,8 +329,12 @@ impl Facts {
                 (self.until, self.thaws) = (self.until.max(later), self.thaws.max(later));
                 return;
             }
-            Out::TellStopping | Out::TellStoppingFirst => {
-                self.queue.push_front(Action::TellStopping.into());
+            Out::TellStopping => {
+                self.told = true;
+                self.queue.retain(|queued| !matches!(queued, Output::Action(Action::Hold(Whose::This | Whose::Both))));
+                // A program that is about to have its service again has what it kept first.
+                let returns = self.queue.iter().rposition(|queued| *queued == Action::Hold(Whose::Returned).into());
+                self.queue.insert(returns.map_or(0, |place| place + 1), Action::TellStopping.into());
                 return;
             }
             Out::Predecessor => {

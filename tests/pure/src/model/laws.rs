@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Closed, Handover, Input, Knows, Notice, Output, Phase, Reply, Side, State, Ticket, refusals};
+use pollflip::internals::machine::{
+    Action, Closed, Handover, Input, Knows, Notice, Output, Phase, Reply, Side, State, Ticket, Whose, refusals,
+};
 
 /// One attempt, as seen from outside.
 #[derive(Debug, Default)]
@@ -63,6 +65,8 @@ pub struct Laws {
     completed: Option<u32>,
     /// New flows go to the successor.
     steered: bool,
+    /// What is held, once that was said.
+    held: Option<Whose>,
     broken: bool,
     now: Duration,
 }
@@ -165,6 +169,7 @@ impl Laws {
         let of = self.tries.entry(told).or_default();
         match action {
             Action::Spawn(_) => {
+                law(self.held == Some(Whose::Both) || self.told_stopping, "a successor is started whose connections nobody holds")?;
                 law(!others_at_large, "a successor is started while another lives")?;
                 law(!of.ordered && !of.over, "a successor is started twice, or after its attempt")?;
                 let wanted = matches!(state, State::Spawning { attempt, .. } if attempt.0 == told);
@@ -202,7 +207,21 @@ impl Laws {
                 law(of.given || !(of.asked || of.precopied), "a successor is granted the service while its state is on the way")?;
                 of.granted = true;
             }
+            Action::Hold(whose) => {
+                let is_after = match whose {
+                    Whose::Both => !of.ordered && !of.over && !self.told_stopping,
+                    Whose::This => !of.handed_off || of.over,
+                    Whose::Returned => of.handed_off && !of.committed && (of.ended || of.unawaited),
+                    Whose::Successor => of.handed_off && !of.committed && !of.killed && !of.over,
+                };
+                law(is_after, "what is held is not of those who have a claim to the service")?;
+                law(!self.told_stopping, "something is held after the end was told")?;
+                let has_returned = self.held == Some(Whose::Returned);
+                law(whose != Whose::This || !has_returned || of.over, "what a program has kept is gone before it is told")?;
+                self.held = Some(whose);
+            }
             Action::Commit(_) => {
+                law(self.held == Some(Whose::Successor), "what this process drains is held when the successor becomes the main one")?;
                 law(of.granted && of.handed_off && !of.committed && !of.killed && !of.over, "Commit follows HandedOff, once")?;
                 of.committed = true;
             }
@@ -337,6 +356,13 @@ impl Laws {
         };
         law(self.steered == is_there, "new flows go to the one that has the service, or is about to be granted it")?;
         law(is_told || self.dropped, "the service manager is told of the end as soon as the service is nobody else's, and not before")?;
+        let holds = match state {
+            State::Closed(_) | State::Idle => matches!(self.held, None | Some(Whose::This)),
+            State::Spawning { .. } | State::AwaitingReady { .. } | State::Killing { .. } => self.held == Some(Whose::Both),
+            State::Handoff { phase: Phase::Probation { .. } | Phase::Checking { .. }, .. } => self.held == Some(Whose::Both),
+            State::Handoff { .. } => self.held == Some(Whose::Successor),
+        };
+        law(holds || self.told_stopping, "what is held is of those who have a claim to the service, and of nobody else")?;
         law(self.unanswered.iter().eq(asker.iter()), "a ticket is neither answered nor in flight")?;
         for (number, of) in &self.tries {
             let current = current.is_some_and(|attempt| attempt.0 == *number);

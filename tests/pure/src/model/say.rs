@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Attempt, Cause, Notice, Output, Reply, Side, Ticket};
+use pollflip::internals::machine::{Action, Attempt, Cause, Notice, Output, Reply, Side, Ticket, Whose};
 
 use super::{Checked, On, PLAIN, Room};
 
@@ -103,6 +103,11 @@ macro_rules! outputs {
 
 /// An attempt that came to nothing,
 pub fn failed(cause: Cause) -> Vec<Output> {
+    [outputs![Action::Hold(Whose::This)], failed_at_its_end(cause)].concat()
+}
+
+/// in a process whose end was told,
+pub fn failed_at_its_end(cause: Cause) -> Vec<Output> {
     outputs![Action::Reply(T, Reply::Failed(cause)), Notice::Failed(cause)]
 }
 
@@ -113,7 +118,12 @@ pub fn here_again(path: &[On]) -> Vec<Output> {
 
 /// one that gave the service back,
 pub fn resumed(cause: Cause) -> Vec<Output> {
-    outputs![Action::Steer(Side::This), Action::Reply(T, Reply::Failed(cause)), Notice::Resumed(cause)]
+    [resumed_at_its_end(cause), outputs![Action::Hold(Whose::This)]].concat()
+}
+
+/// to a process whose end is told next,
+pub fn resumed_at_its_end(cause: Cause) -> Vec<Output> {
+    outputs![Action::Steer(Side::This), Action::Hold(Whose::Returned), Action::Reply(T, Reply::Failed(cause)), Notice::Resumed(cause)]
 }
 
 /// and one that is final.

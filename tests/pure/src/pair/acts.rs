@@ -50,7 +50,7 @@ impl Run<'_> {
         if facts.waits {
             acts.push(Act::PollAtDeadline);
         }
-        if facts.willing && facts.queue.len() < 3 {
+        if facts.willing && facts.queue.len() < 4 {
             acts.push(Act::Request);
         }
         if setting.has(Power::Predecessor) && !facts.queue.iter().any(|output| output == "Predecessor") {

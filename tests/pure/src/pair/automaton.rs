@@ -250,6 +250,7 @@ impl Restarts {
                 format!("Reply({}, {reply})", self.tickets - ticket.0)
             }
             Output::Action(Action::Steer(side)) => format!("Steer({side:?})"),
+            Output::Action(Action::Hold(whose)) => format!("Hold({whose:?})"),
             Output::Action(Action::TellStopping) => "TellStopping".into(),
             Output::Notice(notice) => format!("{notice:?}").split('(').next().unwrap_or_default().into(),
         }

@@ -29,12 +29,15 @@ pub enum Law {
     OneAtATime,
     EndUnreported,
     FlowsAstray,
+    Unheld,
+    DrainedHeld,
+    HeldForNobody,
     Stuck,
     Endless,
 }
 
 impl Law {
-    pub const ALL: [Law; 18] = [
+    pub const ALL: [Law; 21] = [
         Law::TwoOwners,
         Law::NoOwner,
         Law::Ticket,
@@ -51,6 +54,9 @@ impl Law {
         Law::OneAtATime,
         Law::EndUnreported,
         Law::FlowsAstray,
+        Law::Unheld,
+        Law::DrainedHeld,
+        Law::HeldForNobody,
         Law::Stuck,
         Law::Endless,
     ];
@@ -75,6 +81,9 @@ impl fmt::Display for Law {
             Law::OneAtATime => "a successor is started only when the one before is gone or out of reach",
             Law::EndUnreported => "after the commit the end of the successor is reported",
             Law::FlowsAstray => "new flows go to the one that serves, or is about to be granted the service",
+            Law::Unheld => "what the one that serves has is held, whenever a kill comes",
+            Law::DrainedHeld => "what is drained is not held any more when the successor becomes the main process",
+            Law::HeldForNobody => "nothing is held of a process that has not got the service",
             Law::Stuck => "nobody waits for what does not come",
             Law::Endless => "what is on its way arrives",
         })
@@ -103,6 +112,7 @@ impl Run<'_> {
         let new_owners = self.world.successors().filter(|(_, of)| self.serves(of)).count();
         self.holds(new_owners + usize::from(old.life == Life::Alive && old.serves) < 2, Law::TwoOwners);
         self.holds(!(old.life == Life::Alive && old.serves && old.committed), Law::AfterCommit);
+        self.holds(!(old.life == Life::Alive && old.serves) || old.stored || old.stopped, Law::Unheld);
         for which in [Which::Current, Which::Earlier] {
             let Some(of) = self.world.get(which).copied() else { continue };
             let has_grant = of.granted && of.life == Life::Alive && !of.killed && !of.given_up;
@@ -111,6 +121,8 @@ impl Run<'_> {
                 self.holds(of.granted || old.life == Life::Ended, Law::Ungranted);
                 self.holds(!of.given_up, Law::GivenUpServes);
                 let is_alone = matches!(self.stage_of(&of), Some(Stage::Alone { .. }));
+                // One that was given up, and is left alone before it knows, has what it has held when it takes the service.
+                self.holds(of.stored || (is_alone && !of.took_service), Law::Unheld);
                 self.holds(is_alone || !(of.asked || of.precopied) || of.taken, Law::StateMissing);
             }
             if let Some(stage) = self.stage_of(&of).filter(|_| of.life == Life::Alive) {
@@ -147,12 +159,24 @@ impl Run<'_> {
             let is_right = if self.serves(of) { of.steered } else { !(of.steered && old_lives && old.serves) };
             self.holds(is_right, Law::FlowsAstray);
         }
+        self.judge_what_is_held_at_rest(&all);
         if old_lives && !old.dropped {
             self.judge_the_old_at_rest();
         }
         for of in all {
             self.judge_the_new_at_rest(&of);
         }
+    }
+
+    /// What the next start would find.
+    fn judge_what_is_held_at_rest(&mut self, all: &[Successor]) {
+        let old = self.world.old;
+        let awaits_an_end = is_killing(self.pair.restarts.facts(old.machine).room);
+        if old.life == Life::Alive && old.serves && !awaits_an_end {
+            self.holds(!old.lends && !all.iter().any(|of| of.stored), Law::HeldForNobody);
+        }
+        let is_taken = all.iter().any(|of| self.serves(of) && of.took_service);
+        self.holds(!(is_taken && old.stored), Law::HeldForNobody);
     }
 
     fn has_state(&self, of: &Successor) -> bool {

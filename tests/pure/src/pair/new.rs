@@ -214,6 +214,13 @@ impl Run<'_> {
                 // What is free is nobody's here.
                 TakeoverOutput::MarksFreed | TakeoverOutput::Answer | TakeoverOutput::Notice(_) => continue,
             };
+            if step == Move::Opened {
+                // `Keeper::take_service`.
+                self.of(which).stored = true;
+                if self.pair.setting.plant != Some(Plant::HoldsThePredecessors) {
+                    self.world.old.stored = false;
+                }
+            }
             if step == Move::Opened && std::mem::replace(&mut self.of(which).took_service, true) {
                 self.breaks(Law::TakenTwice);
             }

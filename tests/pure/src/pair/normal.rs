@@ -25,6 +25,9 @@ impl Run<'_> {
                 committed: old.committed || is_final,
                 serves,
                 owed,
+                stored: old.stored,
+                lends: old.lends && old.life == Life::Alive,
+                stopped: old.stopped && serves,
                 ..blank
             };
         }

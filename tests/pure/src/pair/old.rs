@@ -2,7 +2,7 @@
 //!
 //! Knows: `turn.rs`, `carry_out.rs`, `manager.rs`, `end.rs` and `exec.rs`, with ideal means. Does not know: clients, systemd's protocol, words.
 
-use pollflip::internals::machine::{Action, Notice, Output, Reply, Side};
+use pollflip::internals::machine::{Action, Notice, Output, Reply, Side, Whose};
 
 use super::automaton::{Move, is_committing, is_killing};
 use super::laws::Law;
@@ -146,6 +146,7 @@ impl Run<'_> {
         left.line.old_end = false;
         left.line.unsent_by_old = Messages::NONE;
         self.world.old.astray |= left.steered;
+        self.world.old.lends |= std::mem::take(&mut left.stored);
         let lives = left.life != Life::Unborn && left.life != Life::Ended;
         let is_out_of_reach = left.wrapper != Wrapper::None || left.late || !left.killed;
         if lives && is_out_of_reach {
@@ -166,7 +167,8 @@ impl Run<'_> {
                 if std::mem::take(&mut self.world.old.lineless) {
                     return self.feed(Move::SpawnFailed);
                 }
-                self.world.current = Some(Successor::unborn());
+                let stored = std::mem::take(&mut self.world.old.lends);
+                self.world.current = Some(Successor { stored, ..Successor::unborn() });
                 if self.world.old.thread_lost {
                     self.feed(Move::ThreadLost);
                 } else {
@@ -202,7 +204,12 @@ impl Run<'_> {
             }
             Action::Grant(_) => self.grant(),
             Action::Check(_) => self.check(),
+            Action::Hold(whose) => self.hold(whose),
             Action::Commit(_) => {
+                // From here on the end of the successor has the next one started, which looks at what is held.
+                if self.world.old.stored {
+                    self.breaks(Law::DrainedHeld);
+                }
                 if self.pair.setting.probation && self.world.current.is_some_and(|current| current.child_has_ended()) {
                     self.breaks(Law::DeadGranted);
                 }
@@ -214,7 +221,10 @@ impl Run<'_> {
                 self.look_at_manager();
             }
             Action::TellCommit(_) => self.tell_commit(),
-            Action::TellStopping => {}
+            Action::TellStopping => {
+                self.hold(Whose::This);
+                (self.world.old.stored, self.world.old.stopped) = (false, true);
+            }
             Action::Reply(_, reply) => {
                 if matches!(reply, Reply::Failed(_)) {
                     self.tell_the_end();
@@ -224,6 +234,20 @@ impl Run<'_> {
                     None => self.breaks(Law::Ticket),
                 }
             }
+        }
+    }
+
+    /// `Keeper::hold`.
+    fn hold(&mut self, whose: Whose) {
+        match whose {
+            Whose::Both => self.world.old.lends = true,
+            Whose::This | Whose::Returned => {
+                self.world.old.lends = false;
+                if let Some(current) = &mut self.world.current {
+                    current.stored = false;
+                }
+            }
+            Whose::Successor => self.world.old.stored = false,
         }
     }
 

@@ -3,7 +3,7 @@
 //! Knows: where each tampers. Does not know: which law finds it.
 
 use pollflip::internals::machine::{
-    Action, Cause, Inbound, Input, Notice, Output, Reply, Side, Stage, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput,
+    Action, Cause, Inbound, Input, Notice, Output, Reply, Side, Stage, Takeover, TakeoverInput, TakeoverNotice, TakeoverOutput, Whose,
 };
 
 use super::automaton::Move;
@@ -46,6 +46,9 @@ pub enum Plant {
     GrantsBeforeFlows,
     KeepsFlowsThere,
     RefusesTwice,
+    HoldsNoSuccessor,
+    HoldsWhatIsDrained,
+    HoldsTheFailed,
     // The driver of the old process.
     KilledIsEnded,
     GrantsTheDead,
@@ -60,6 +63,7 @@ pub enum Plant {
     LeavesTheLate,
     GivesUpUnheard,
     AskedUnheard,
+    HoldsThePredecessors,
     // The lifeline.
     LosesGrant,
     LosesCommit,
@@ -113,6 +117,9 @@ pub const PLANTS: &[(Plant, &str, &[Power], bool, Law)] = {
         (NeverTellsCommit, "restart: the successor is not told that it is final", &[], true, Law::Ticket),
         (GrantsBeforeFlows, "restart: the service is granted, and new flows stay here", &[], false, Law::FlowsAstray),
         (KeepsFlowsThere, "restart: new flows stay with a successor that has failed", &[Wrapper], false, Law::FlowsAstray),
+        (HoldsNoSuccessor, "restart: a successor is started, and nothing that it will have is held", &[], false, Law::Unheld),
+        (HoldsWhatIsDrained, "restart: what is drained stays held after the commit", &[], false, Law::DrainedHeld),
+        (HoldsTheFailed, "restart: what a successor had stays held when it has failed", &[], true, Law::HeldForNobody),
         (GoneUntold, "restart: the end of the successor is not told", &[], false, Law::EndUnreported),
         (KilledIsEnded, "driver: what is killed is taken for ended", &[], false, Law::OneAtATime),
         (GrantsTheDead, "driver: nobody looks whether the successor lives that is granted the service", &[], false, Law::DeadGranted),
@@ -133,6 +140,7 @@ pub const PLANTS: &[(Plant, &str, &[Power], bool, Law)] = {
         (LeavesTheLate, "driver: one that comes too late is left alone", &[LateThread], false, Law::Stray),
         (GivesUpUnheard, "driver: a drop leaves the commit to a kernel that does not take it", &[Stalls], false, Law::Ticket),
         (AskedUnheard, "driver: nobody hears that the service manager is being told", &[], false, Law::Ticket),
+        (HoldsThePredecessors, "driver: what a predecessor had stays held when it has ended", &[], false, Law::HeldForNobody),
         (LosesGrant, "lifeline: the grant is lost", &[], false, Law::NoOwner),
         (LosesCommit, "lifeline: the commit is lost", &[], true, Law::Stuck),
         (StateOvertakes, "lifeline: the state overtakes what goes ahead of it", &[Precopy, State], false, Law::AheadMissing),
@@ -206,6 +214,9 @@ impl Plant {
             (Some(Plant::NeverTellsCommit), Output::Action(Action::TellCommit(_))) => vec![],
             (Some(Plant::GrantsBeforeFlows), Output::Action(Action::Steer(Side::Successor))) => vec![],
             (Some(Plant::KeepsFlowsThere), Output::Action(Action::Steer(Side::This))) => vec![],
+            (Some(Plant::HoldsNoSuccessor), Output::Action(Action::Hold(Whose::Both))) => vec![],
+            (Some(Plant::HoldsWhatIsDrained), Output::Action(Action::Hold(Whose::Successor))) => vec![],
+            (Some(Plant::HoldsTheFailed), Output::Action(Action::Hold(Whose::This | Whose::Returned))) => vec![],
             (Some(Plant::GoneUntold), Output::Notice(Notice::SuccessorGone(_))) => vec![],
             (Some(Plant::ResumesAfterCommit), Output::Notice(Notice::SuccessorGone(_))) => {
                 vec![output, Notice::Resumed(Cause::Exited).into()]

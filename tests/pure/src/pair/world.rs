@@ -71,6 +71,12 @@ pub struct Old {
     /// The service manager is being sent the new main PID.
     pub naming: bool,
     pub barrier: Barrier,
+    /// A keeper holds what it has,
+    pub stored: bool,
+    /// and what a successor will have that is not started yet, or had that is gone;
+    pub lends: bool,
+    /// or nothing, since the service ends.
+    pub stopped: bool,
 }
 
 /// How long the kernel has lacked what it needs to give out what has come.
@@ -145,6 +151,8 @@ pub struct Successor {
     pub given_up: bool,
     pub granted: bool,
     pub took_service: bool,
+    /// A keeper holds what it has.
+    pub stored: bool,
     /// New flows go to it.
     pub steered: bool,
     /// Something was given to it ahead of the state; it has come and is not closed.
@@ -226,8 +234,8 @@ pub struct Line {
 /// Flags together: a search spends much of its time here.
 macro_rules! together {
     ($($flag:ident)*) => {{
-        let mut flags = 0u16;
-        $(flags = flags << 1 | $flag as u16;)*
+        let mut flags = 0u32;
+        $(flags = flags << 1 | $flag as u32;)*
         flags
     }};
 }
@@ -254,14 +262,15 @@ impl Hash for Successor {
             given_up,
             granted,
             took_service,
+            stored,
             steered,
             sent_ahead,
             holds_ahead,
         } = *self;
         (held, line, wrapper, life, takeover, machine).hash(state);
-        state.write_u16(
+        state.write_u32(
             together!(undying killed late orphaned precopied asked taken refused progressed garbled given_up granted took_service
-            steered sent_ahead holds_ahead),
+            stored steered sent_ahead holds_ahead),
         );
     }
 }
@@ -270,7 +279,7 @@ impl Hash for Held {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Held { process, copy, handover, granting, granted, committing, closed, deaf, failed, reaped, exited } = *self;
         (copy, handover).hash(state);
-        state.write_u16(together!(process granting granted committing closed deaf failed reaped exited));
+        state.write_u32(together!(process granting granted committing closed deaf failed reaped exited));
     }
 }
 
@@ -279,7 +288,7 @@ impl Hash for Line {
         let Line { to_new, to_old, unsent_by_old, unsent_by_new, mute, old_end, new_end, shut, old_copied, new_copied, stalled, short } =
             *self;
         (to_new, to_old, unsent_by_old, unsent_by_new).hash(state);
-        state.write_u16(together!(mute old_end new_end shut old_copied new_copied stalled short));
+        state.write_u32(together!(mute old_end new_end shut old_copied new_copied stalled short));
     }
 }
 
@@ -387,6 +396,9 @@ impl World {
             manager: Manager::Attends,
             naming: false,
             barrier: Barrier::None,
+            stored: true,
+            lends: false,
+            stopped: false,
         };
         World { old, current: None, earlier: None }
     }
@@ -453,6 +465,7 @@ impl Successor {
             given_up: false,
             granted: false,
             took_service: false,
+            stored: false,
             steered: false,
             sent_ahead: false,
             holds_ahead: false,

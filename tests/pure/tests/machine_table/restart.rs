@@ -123,6 +123,7 @@ fn output_name(output: Output) -> String {
         Output::Action(Action::Reply(_, Reply::Failed(_))) => "Reply(Failed)".into(),
         Output::Action(Action::Reply(_, Reply::Refused(refusal) | Reply::Forbidden(refusal))) => format!("Reply({})", word(refusal)),
         Output::Action(Action::Steer(side)) => format!("Steer({side:?})"),
+        Output::Action(Action::Hold(whose)) => format!("Hold({whose:?})"),
         Output::Action(action) => word(action),
         Output::Notice(notice @ (Notice::Restarting | Notice::Broken)) => format!("{notice:?}"),
         Output::Notice(notice) => word(notice),

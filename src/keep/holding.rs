@@ -1,0 +1,161 @@
+//! What the restarter has of a keeper: whose connections and descriptors are held at which moment.
+//!
+//! Knows: what each word of the machines means for the keeper. Does not know: when the machines say it; who sends the orders.
+
+use std::mem;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use crate::error::Exit;
+use crate::machine::Whose;
+use crate::sys;
+
+use super::{Inner, Keeper, KeptStream, Listener, Order, Sort, Survivors};
+
+impl Keeper {
+    /// The service is this process's: what it has is held, and what those before it had is not. What is stored comes before what it
+    /// stands for is removed: a kill in between leaves both.
+    pub(crate) fn take_service<'a>(&self, listeners: impl Iterator<Item = (&'a str, Listener<'a>)>) {
+        let is_active = self.is_active();
+        let Some(mut inner) = self.inner() else { return };
+        let inner = &mut *inner;
+        if inner.whose.is_some() || inner.has_stopped {
+            return;
+        }
+        inner.whose = Some(Whose::This);
+        if is_active {
+            inner.streams.hold(&mut inner.orders);
+        }
+        for (name, listener) in listeners {
+            match listener {
+                Listener::Held => inner.listeners.add(name),
+                Listener::New(listener) => self.hold_listener(inner, name, listener),
+            }
+        }
+        inner.named.hold(inner.is_successor, &mut inner.orders);
+        inner.streams.hold_no_others(&mut inner.orders);
+        inner.named.hold_nothing_else(&mut inner.orders);
+    }
+
+    /// From now on that is held, and nothing else.
+    pub(crate) fn hold(&self, whose: Whose) {
+        let is_active = self.is_active();
+        let Some(mut inner) = self.inner() else { return };
+        let inner = &mut *inner;
+        inner.whose = Some(whose);
+        let (streams, orders) = (&mut inner.streams, &mut inner.orders);
+        match whose {
+            Whose::Both if is_active => streams.lend(orders),
+            Whose::Both => {}
+            Whose::This => streams.settle(orders),
+            Whose::Returned => streams.come_back(orders),
+            Whose::Successor => {
+                streams.let_go(orders);
+                inner.named.let_go(orders);
+            }
+        }
+    }
+
+    /// The service ends: nothing is to outlive it.
+    pub(crate) fn stop(&self) {
+        let Some(mut inner) = self.inner() else { return };
+        let inner = &mut *inner;
+        inner.has_stopped = true;
+        inner.listeners.clear(&mut inner.orders);
+        inner.named.clear(&mut inner.orders);
+        inner.streams.clear(&mut inner.orders);
+    }
+
+    /// This process has what it drains for itself. It takes processor time to close all of it, so it comes after others have been told.
+    pub(crate) fn close(&self) {
+        if let Some(mut inner) = self.inner() {
+            inner.streams.close();
+        }
+    }
+
+    /// A listener was bound, or came under another name.
+    pub(crate) fn listens(&self, name: &str, listener: BorrowedFd<'_>) {
+        if let Some(mut inner) = self.inner().filter(|inner| inner.is_holding()) {
+            self.hold_listener(&mut inner, name, listener);
+            self.wake();
+        }
+    }
+
+    /// A listener is this service's no more.
+    pub(crate) fn listens_no_more(&self, name: &str) {
+        if let Some(mut inner) = self.inner() {
+            let inner = &mut *inner;
+            if inner.listeners.remove(name, &mut inner.orders) {
+                self.wake();
+            }
+        }
+    }
+
+    fn hold_listener(&self, inner: &mut Inner, name: &str, listener: BorrowedFd<'_>) {
+        let Some(shared) = self.shared.as_ref().filter(|shared| shared.sort == Sort::Keeps) else { return };
+        let has_room = if inner.listeners.has(name) { Ok(()) } else { shared.room.check(&inner.named, &inner.listeners, name.len()) };
+        if let Err(why) = has_room.and_then(|()| inner.listeners.hold(name, listener, &mut inner.orders)) {
+            log::warn!(target: "pollflip", "socket {name:?} is not kept, and ends with this process: {why}");
+        }
+    }
+
+    /// What a successor is given by name: what is kept so, where the connections lie, and where its own will.
+    pub(crate) fn given(&self) -> Vec<(String, OwnedFd)> {
+        let Some(mut inner) = self.inner() else { return Vec::new() };
+        let mut given = inner.named.give();
+        given.extend(inner.streams.give());
+        given
+    }
+
+    /// The orders that were made since.
+    pub(crate) fn take_orders(&self) -> Vec<Order> {
+        let orders = self.inner().map(|mut inner| mem::take(&mut inner.orders)).unwrap_or_default();
+        let is_heard = self.shared.as_ref().is_some_and(|shared| shared.sort != Sort::PassesOn);
+        if is_heard { orders } else { Vec::new() }
+    }
+
+    /// What an operator should know.
+    pub(crate) fn note(&self) -> Option<String> {
+        let (exit, strikes) = self.inner()?.end?;
+        Some(format!("the process before this one {exit}; strike {strikes}"))
+    }
+
+    /// What the process before has left, once. `has_ended`: the process before is not there any more, be it the predecessor.
+    pub(crate) fn survivors(&self, has_ended: bool) -> Option<Survivors> {
+        let mut inner = self.inner()?;
+        if inner.whose.is_some() || !has_ended || mem::replace(&mut inner.is_recovered, true) {
+            return None;
+        }
+        if inner.end.is_none() && !inner.streams.follow_others() && inner.named.untaken() == 0 {
+            return None;
+        }
+        let streams = living(inner.streams.look());
+        let (exit, strikes) = inner.end.unwrap_or((Exit::Unknown, 0));
+        log::warn!(
+            target: "pollflip",
+            "the process before {exit}; strike {strikes}: {} connections and {} other descriptors were kept",
+            streams.len(),
+            inner.named.untaken()
+        );
+        drop(inner);
+        Some(Survivors { keeper: self.clone(), exit, strikes, streams })
+    }
+
+    /// The connections that this process has kept, when the service has come back to it.
+    pub(crate) fn returned(&self) -> impl Iterator<Item = KeptStream> + use<> {
+        let returned = self.inner().and_then(|mut inner| inner.streams.take_returned());
+        KeptStream::kept_by(self.clone(), living(returned.unwrap_or_default()))
+    }
+
+    pub(super) fn absolve(&self) {
+        if let Some(mut inner) = self.inner() {
+            inner.orders.push(Order::absolve());
+            self.wake();
+        }
+    }
+}
+
+/// Those that are not over: what was forgotten may still lie in a queue.
+fn living(mut streams: Vec<OwnedFd>) -> Vec<OwnedFd> {
+    streams.retain(|stream| !sys::is_over(stream));
+    streams
+}
