@@ -331,7 +331,7 @@ impl RestartConfig {
     /// | when | what is kept |
     /// | --- | --- |
     /// | before [`ready`](crate::Restarter::ready) | what the process before had, unchanged |
-    /// | after the grant, on probation | the connections of both, or of the old one alone where systemd listens to no other process (`NotifyAccess=main`); the rest is the old process's |
+    /// | after the grant, on probation | the connections of both; the rest is the old process's |
     /// | after the commit | what the new process has; an old process that drains ends with its connections |
     /// | after [`Event::Resumed`](crate::Event::Resumed) | what the old process had; the connections of the new one are closed |
     /// | after [`stop`](crate::Restarter::stop) | nothing |

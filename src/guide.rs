@@ -313,7 +313,7 @@
 //!
 //! | limit | whose | what happens beyond |
 //! | --- | --- | --- |
-//! | entries: each listener, each name, 4 for all connections, and 4 that stay free for the next process | `--store`, `FileDescriptorStoreMax=` | [`Keeper::keep`](crate::Keeper::keep) is an error, where the keeper says how many it holds; a warning for a listener |
+//! | entries: each listener, each name, 4 for all connections; 4 stay free for the next process, and 1 for what replaces something | `--store`, `FileDescriptorStoreMax=` | [`Keeper::keep`](crate::Keeper::keep) is an error, where the keeper says how many it holds; a warning for a listener |
 //! | 100 KiB for all names | this crate's: the kernel executes nothing with 128 KiB | the same |
 //! | connections: a quarter of RLIMIT_NOFILE | the kernel's, for users without CAP_SYS_RESOURCE | [`Keeper::keep_stream`](crate::Keeper::keep_stream) is an error, and the connection goes on |
 //! | tens of thousands of connections | `net.core.wmem_max` | the same |

@@ -211,8 +211,8 @@ impl Keeper {
     /// that name before is kept no more: a kill leaves the one or the other.
     ///
     /// The keeper has it as soon as the service is this process's, and the loop has turned. A
-    /// successor has what was kept when it was started: what is kept while a restart is under way is
-    /// not kept any more when that is final.
+    /// successor gets what is kept when it is started: what is kept while a restart is under way is
+    /// kept no more when that is final.
     ///
     /// # Errors
     ///

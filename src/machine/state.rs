@@ -37,15 +37,15 @@ use super::words::{Attempt, Cause, Ticket};
 /// | AwaitingReady(Open, Sent)           | MarksFreed                     | same                        | Steer(This), GenerationEnded |
 /// | Killing(ungranted)                  | MarksFreed                     | same                        | Steer(This), GenerationEnded |
 /// | Killing(ungranted overdue)          | MarksFreed                     | same                        | Steer(This), GenerationEnded |
-/// | Idle                                | Request                        | Spawning                    | Restarting, Spawn |
+/// | Idle                                | Request                        | Spawning                    | Restarting, Hold(Both), Spawn |
 /// | Idle                                | Stop                           | Closed(Stopping)            | TellStopping |
 /// | Idle                                | ThreadLost                     | Closed(Broken)              | Broken |
 /// | Spawning                            | Spawned                        | AwaitingReady(NotAsked)     | Spawned |
-/// | Spawning                            | SpawnFailed                    | Idle                        | Reply(Failed), Failed |
-/// | Spawning                            | Cancel, Timeout                | Idle                        | Abandon, Reply(Failed), Failed |
+/// | Spawning                            | SpawnFailed                    | Idle                        | Hold(This), Reply(Failed), Failed |
+/// | Spawning                            | Cancel, Timeout                | Idle                        | Abandon, Hold(This), Reply(Failed), Failed |
 /// | Spawning                            | Stop                           | Closed(Stopping)            | TellStopping, Abandon, Reply(Failed), Failed |
-/// | Spawning                            | Dropped                        | Closed(Stopping)            | Abandon, Reply(Failed), Failed |
-/// | Spawning                            | ThreadLost                     | Closed(Broken)              | Abandon, Reply(RestartThreadGone), Failed, Broken |
+/// | Spawning                            | Dropped                        | Closed(Stopping)            | Abandon, Hold(This), Reply(Failed), Failed |
+/// | Spawning                            | ThreadLost                     | Closed(Broken)              | Abandon, Hold(This), Reply(RestartThreadGone), Failed, Broken |
 /// | AwaitingReady(NotAsked, Precopy)    | Here with another pid, Garbage | Killing(Protocol)           | Kill |
 /// | AwaitingReady(Open, Sent)           | Here with another pid, Garbage | Killing(Protocol)           | Kill |
 /// | AwaitingReady(Granting)             | Here with another pid, Garbage | Killing(Protocol)           | Steer(This), Kill |
@@ -66,15 +66,15 @@ use super::words::{Attempt, Cause, Ticket};
 /// | AwaitingReady(Open, Sent)           | Progress                       | same                        | Progress |
 /// | AwaitingReady(NotAsked, Sent)       | Ready                          | AwaitingReady(Granting)     | Steer(Successor), Grant |
 /// | AwaitingReady(Precopy, Open)        | Ready                          | Killing(Protocol)           | Kill |
-/// | AwaitingReady(Granting)             | Granted (no probation)         | Committing(NotTold unasked) | HandedOff, Commit |
+/// | AwaitingReady(Granting)             | Granted (no probation)         | Committing(NotTold unasked) | HandedOff, Hold(Successor), Commit |
 /// | AwaitingReady(Granting)             | Granted (probation)            | Handoff(Probation)          | HandedOff |
 /// | AwaitingReady(open)                 | LifelineClosed                 | same, lost                  | |
 /// | Handoff(Probation, open)            | LifelineClosed                 | same, lost                  | |
 /// | AwaitingReady(open)                 | Unread                         | same, put off               | |
 /// | Handoff(Probation, open)            | Unread                         | same, put off               | |
-/// | AwaitingReady(NotAsked, Precopy)    | Exited                         | Idle                        | Reply(Failed), Failed |
-/// | AwaitingReady(Open, Sent)           | Exited                         | Idle                        | Reply(Failed), Failed |
-/// | AwaitingReady(Granting)             | Exited                         | Idle                        | Steer(This), Reply(Failed), Failed |
+/// | AwaitingReady(NotAsked, Precopy)    | Exited                         | Idle                        | Hold(This), Reply(Failed), Failed |
+/// | AwaitingReady(Open, Sent)           | Exited                         | Idle                        | Hold(This), Reply(Failed), Failed |
+/// | AwaitingReady(Granting)             | Exited                         | Idle                        | Steer(This), Hold(This), Reply(Failed), Failed |
 /// | AwaitingReady(NotAsked, Precopy)    | Stop                           | Killing(cause)              | TellStopping, Kill |
 /// | AwaitingReady(Open, Sent)           | Stop                           | Killing(cause)              | TellStopping, Kill |
 /// | AwaitingReady(Granting)             | Stop                           | Killing(cause)              | TellStopping, Steer(This), Kill |
@@ -93,9 +93,9 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Handoff(Checking)                   | Garbage                        | Killing(Protocol)           | Kill |
 /// | Handoff(Probation)                  | Dying                          | Killing(cause)              | Kill |
 /// | Handoff(Checking)                   | Dying                          | Killing(cause)              | Kill |
-/// | Handoff(Checking)                   | Sound                          | Committing(NotTold unasked) | Commit |
-/// | Handoff(Probation)                  | Exited                         | Idle                        | Steer(This), Reply(Failed), Resumed |
-/// | Handoff(Checking)                   | Exited                         | Idle                        | Steer(This), Reply(Failed), Resumed |
+/// | Handoff(Checking)                   | Sound                          | Committing(NotTold unasked) | Hold(Successor), Commit |
+/// | Handoff(Probation)                  | Exited                         | Idle                        | Steer(This), Hold(Returned), Reply(Failed), Resumed, Hold(This) |
+/// | Handoff(Checking)                   | Exited                         | Idle                        | Steer(This), Hold(Returned), Reply(Failed), Resumed, Hold(This) |
 /// | Handoff(LettingGo)                  | Exited                         | Handoff(Committed)          | Completed, SuccessorGone |
 /// | Handoff(Committed)                  | Exited                         | same                        | SuccessorGone |
 /// | Handoff(Probation, open)            | Stop, Dropped, Timeout         | Handoff(Checking)           | Check |
@@ -127,10 +127,10 @@ use super::words::{Attempt, Cause, Ticket};
 /// | Committing(Told, Taken awaited)     | GivingUp                       | Handoff(Committed)          | Reply(Completed), Completed |
 /// | Committing(NotTold awaited)         | Timeout                        | Committing(Told)            | TellCommit |
 /// | Committing(NotTold)                 | Timeout                        | Committing(Told)            | TellCommit |
-/// | Killing(ungranted)                  | Exited, GivingUp               | Idle                        | Reply(Failed), Failed |
-/// | Killing(granted)                    | Exited, GivingUp               | Idle                        | Steer(This), Reply(Failed), Resumed |
-/// | Killing(ungranted overdue)          | Exited, GivingUp               | Idle                        | |
-/// | Killing(granted overdue)            | Exited, GivingUp               | Idle                        | Steer(This), Resumed |
+/// | Killing(ungranted)                  | Exited, GivingUp               | Idle                        | Hold(This), Reply(Failed), Failed |
+/// | Killing(granted)                    | Exited, GivingUp               | Idle                        | Steer(This), Hold(Returned), Reply(Failed), Resumed, Hold(This) |
+/// | Killing(ungranted overdue)          | Exited, GivingUp               | Idle                        | Hold(This) |
+/// | Killing(granted overdue)            | Exited, GivingUp               | Idle                        | Steer(This), Hold(Returned), Resumed, Hold(This) |
 /// | Killing(ungranted)                  | Stop                           | same                        | TellStopping |
 /// | Killing(ungranted overdue)          | Stop                           | same                        | TellStopping |
 /// | Killing(ungranted)                  | Timeout                        | same, overdue               | Reply(Failed), Failed |

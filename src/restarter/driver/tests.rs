@@ -1,4 +1,4 @@
-use crate::machine::{Action, Attempt, Cause, Notice, Reply, Ticket};
+use crate::machine::{Action, Attempt, Cause, Notice, Reply, Ticket, Whose};
 
 use super::*;
 
@@ -17,8 +17,13 @@ fn open() -> Driver {
 fn asked() -> Driver {
     let mut driver = open();
     driver.feed(BEGUN, Input::Request(Ticket(1)));
-    assert_eq!(outputs(&mut driver), [Notice::Restarting.into(), Action::Spawn(Attempt(1)).into()]);
+    assert_eq!(outputs(&mut driver), begun());
     driver
+}
+
+/// What a request makes of that.
+fn begun() -> [Output; 3] {
+    [Notice::Restarting.into(), Action::Hold(Whose::Both).into(), Action::Spawn(Attempt(1)).into()]
 }
 
 fn outputs(driver: &mut Driver) -> Vec<Output> {
@@ -36,7 +41,7 @@ fn an_obstacle_forbids_restarts_as_long_as_it_is_there() {
     assert_eq!(driver.state(), State::Idle);
     driver.set_obstacle(None);
     driver.feed(BEGUN, Input::Request(Ticket(2)));
-    assert_eq!(outputs(&mut driver), [Notice::Restarting.into(), Action::Spawn(Attempt(1)).into()]);
+    assert_eq!(outputs(&mut driver), begun());
 }
 
 #[test]
@@ -60,7 +65,8 @@ fn a_timeout_by_a_clock_that_was_read_before_the_deadline_does_nothing() {
     }
     driver.feed(BEGUN + READY, Input::Timeout);
     let failed = Action::Reply(Ticket(1), Reply::Failed(Cause::TimedOut));
-    assert_eq!(outputs(&mut driver), [Action::Abandon(Attempt(1)).into(), failed.into(), Notice::Failed(Cause::TimedOut).into()]);
+    let (abandon, hold) = (Action::Abandon(Attempt(1)), Action::Hold(Whose::This));
+    assert_eq!(outputs(&mut driver), [abandon.into(), hold.into(), failed.into(), Notice::Failed(Cause::TimedOut).into()]);
 }
 
 #[test]
@@ -71,9 +77,8 @@ fn the_record_has_each_step_once_in_order_and_is_kept_only_on_demand() {
     driver.set_obstacle(None);
     driver.feed(BEGUN, Input::Request(Ticket(3)));
     // An output is noted when it is taken.
-    let begun = [Step::Obstacle(None), Step::In(BEGUN, Input::Request(Ticket(3)))];
-    assert_eq!(driver.take_record(), begun);
+    assert_eq!(driver.take_record(), [Step::Obstacle(None), Step::In(BEGUN, Input::Request(Ticket(3)))]);
     outputs(&mut driver);
-    assert_eq!(driver.take_record(), [Step::Out(Notice::Restarting.into()), Step::Out(Action::Spawn(Attempt(1)).into())]);
+    assert_eq!(driver.take_record(), begun().map(Step::Out));
     assert_eq!(driver.take_record(), []);
 }
