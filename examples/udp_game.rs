@@ -8,7 +8,7 @@
 //! the inputs that were lost and the ticks that were not made.
 
 #[allow(dead_code, reason = "of which only a part is used")]
-#[path = "udp_flows/service.rs"]
+#[path = "udp_flows/bench/service.rs"]
 mod service;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@
 //! protocol has four free bits, `udp_flows` is better.
 
 #[allow(dead_code, reason = "of which only a part is used")]
-#[path = "udp_flows/service.rs"]
+#[path = "udp_flows/bench/service.rs"]
 mod service;
 
 use std::collections::HashSet;

@@ -1,4 +1,5 @@
 //! Protocol and clients as a library, for those who test with the same flows.
 
+#[path = "bench/clients.rs"]
 pub mod clients;
 pub mod protocol;

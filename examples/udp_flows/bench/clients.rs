@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
+use crate::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
 
 /// Several flows share an address, so that several generations answer to it.
 const SOCKETS: usize = 8;
