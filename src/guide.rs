@@ -274,6 +274,7 @@
 //! | what | how it is kept | what becomes of it |
 //! | --- | --- | --- |
 //! | listeners of [`Sockets`](crate::Sockets) | on their own, once the service is this process's | clients that connect meanwhile wait in the backlog, and none is refused |
+//! | [UDP groups](crate::Sockets::udp_group) | the same, all sockets of it or none | the next start has the slot of the process that was killed, and with it its mark; earlier generations go on with their flows |
 //! | descriptors with a name | [`Keeper::keep`](crate::Keeper::keep) | [`Keeper::take`](crate::Keeper::take); a [`Ledger`](crate::Ledger), say |
 //! | connections | [`Keeper::keep_stream`](crate::Keeper::keep_stream), [`Keeper::forget_stream`](crate::Keeper::forget_stream) | [`Survivors::streams`](crate::Survivors::streams), each with its [`Position`](crate::Position) |
 //!
@@ -281,6 +282,11 @@
 //! at which the kernel has the connection. That is what a [`ledger`](crate::ledger) is for. A program
 //! without one shuts down what it cannot go on with. The
 //! [recipe](crate::recipes#a-service-that-comes-back-from-a-kill) has all three together.
+//!
+//! Datagrams that come while nobody serves wait, as far as `SO_RCVBUF` reaches, and the next start
+//! reads them: those of new flows, those of the process that was killed, and by
+//! [`recv_orphaned`](crate::UdpGroup::recv_orphaned) those of generations that have ended meanwhile.
+//! What it knows no flow of, it answers with "begin anew".
 //!
 //! Lost are: a connection between `accept` and `keep_stream`, which are microseconds; what the
 //! program has in its memory alone; a connection of TLS, whose keys are there; what an old process
@@ -300,6 +306,9 @@
 #![doc = include_str!("../examples/systemd/keep.conf")]
 //! ```
 //!
+//! When the main process is killed, systemd ends what else is in the unit, generations that drain
+//! included, unless the unit has `KillMode=process`.
+//!
 //! systemd does not tell how the process has ended: [`Exit::Unknown`](crate::Exit::Unknown). When the
 //! start limit of the unit is reached, systemd starts it no more and closes all that it holds, the
 //! listeners included: the limit in the drop-in is high for that reason. `systemctl restart` ends the
@@ -313,7 +322,7 @@
 //!
 //! | limit | whose | what happens beyond |
 //! | --- | --- | --- |
-//! | entries: each listener, each name, 4 for all connections; 4 stay free for the next process, and 1 for what replaces something | `--store`, `FileDescriptorStoreMax=` | [`Keeper::keep`](crate::Keeper::keep) is an error, where the keeper says how many it holds; a warning for a listener |
+//! | entries: each listener, each name, each socket of a UDP group and one more for it (9 unless told otherwise), 4 for all connections; 4 stay free for the next process, and 1 for what replaces something | `--store`, `FileDescriptorStoreMax=` | [`Keeper::keep`](crate::Keeper::keep) is an error, where the keeper says how many it holds; a warning for a listener or a group |
 //! | 100 KiB for all names | this crate's: the kernel executes nothing with 128 KiB | the same |
 //! | connections: a quarter of RLIMIT_NOFILE | the kernel's, for users without CAP_SYS_RESOURCE | [`Keeper::keep_stream`](crate::Keeper::keep_stream) is an error, and the connection goes on |
 //! | tens of thousands of connections | `net.core.wmem_max` | the same |
@@ -763,8 +772,9 @@
 //! | `brk`, `mmap`, `munmap`, `mremap`, `mprotect`, `madvise`, `getrandom` | memory, and the seeds of hash maps |
 //! | `rt_sigprocmask`, `rt_sigreturn`, `restart_syscall` | the handler of the restart signal; going on after a signal, or after the process was stopped |
 //!
-//! With [`RestartConfig::keep`](crate::RestartConfig::keep) come `setsockopt` and `shutdown`, in each
-//! thread that keeps connections.
+//! With [`RestartConfig::keep`](crate::RestartConfig::keep) come `setsockopt` and `shutdown` in each
+//! thread that keeps connections, `kcmp` in one that keeps something under a name for the second
+//! time, `getsockname` in the loop, and `pwrite64` there with UDP groups.
 //!
 //! A filter that has a call fail (`SystemCallErrorNumber=`) is noticed too: calls that every
 //! restart needs are tried in [`build`](crate::RestartConfig::build), which logs a warning, and

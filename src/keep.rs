@@ -23,10 +23,12 @@
 //! | `named` | what is kept by name |
 //! | `queue`, `streams` | a queue of connections; the queues of this process and of its neighbours |
 //! | `listeners` | the listeners that are held |
+//! | `groups` | the UDP groups that are |
 //! | `room` | how much there may be |
 //! | `holding` | what the machines have held, and when |
 //! | `survivors` | what the program gets after a kill, or when the service comes back |
 
+mod groups;
 mod held;
 mod holding;
 mod listeners;
@@ -55,12 +57,14 @@ use crate::notify::{LAST_END, STORE_SIZE, STRIKES, end_of_text, is_fit_name};
 use crate::sys::{self, Origin};
 use crate::systemd;
 
+use groups::Groups;
 use listeners::Listeners;
 use named::Named;
-use room::Room;
+use room::{Room, Taken};
 use streams::Streams;
 
-pub(crate) use held::Held;
+pub(crate) use groups::KeptGroup;
+pub(crate) use held::{Held, HeldGroup};
 pub(crate) use listeners::Listener;
 pub(crate) use order::Order;
 pub use survivors::{KeptStream, Survivors};
@@ -133,6 +137,9 @@ struct Inner {
     named: Named,
     streams: Streams,
     listeners: Listeners,
+    groups: Groups,
+    /// The names of what this process was given and has no use for.
+    unused: Vec<String>,
     /// How the process before has ended, and how many strikes there are, if a keeper has told it.
     end: Option<(Exit, u32)>,
     /// What the process before has left has been asked for.
@@ -148,6 +155,14 @@ impl Inner {
     /// Whether what is kept is held from now on.
     fn is_holding(&self) -> bool {
         !self.has_stopped && matches!(self.whose, Some(Whose::This | Whose::Both | Whose::Returned))
+    }
+
+    /// What counts against the room that there is, without the queues.
+    fn taken(&self) -> Taken {
+        Taken {
+            entries: self.named.len() + self.listeners.len() + self.groups.len(),
+            length_of_names: self.named.length_of_names() + self.listeners.length_of_names() + self.groups.length_of_names(),
+        }
     }
 
     /// Whether nothing is kept here any more.
@@ -233,7 +248,7 @@ impl Keeper {
             return Ok(());
         }
         if !inner.named.has(name) && shared.sort == Sort::Keeps {
-            shared.room.check(&inner.named, &inner.listeners, names::length_of(name))?;
+            shared.room.check(inner.taken(), [names::length_of(name)].into_iter())?;
         }
         let own = sys::duplicate(descriptor, 3)?;
         let is_holding = inner.is_holding();

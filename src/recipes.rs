@@ -316,6 +316,7 @@
 //! | an old flow, per datagram | nothing | a few 10 ns more for all | a copy, and both processes awake |
 //! | the old process | ends at once | goes on until its flows have ended | the same |
 //! | the new process is stopped | all flows stop | old flows go on | all flows stop |
+//! | a kept service is killed | its flows go on if the state was kept | old flows go on; those of the killed process as with the state, or they are told | its flows are told |
 //! | the old process is killed | – | what it has not read is read, its flows are told | the same, but for what is in the relay |
 //! | for | games, DNS, everything short | QUIC, long flows | protocols without a mark, sandboxes without classic BPF |
 //! | example | `udp_game` | `udp_flows` | `udp_relay` |
@@ -323,7 +324,11 @@
 //! With marks the program goes on reading after `HandedOff`, and ends when its last flow has. Whatever
 //! comes for a flow that it does not know it answers with "begin anew": a reset, a version negotiation,
 //! or whatever makes a client start over. That is what the clients of a generation that was killed get,
-//! at once. [`UdpGroup`](crate::UdpGroup) lists what does not go with it, connected sockets above all.
+//! at once: what lay in its socket the process that serves reads by
+//! [`recv_orphaned`](crate::UdpGroup::recv_orphaned), and what they send from then on comes to it as
+//! anything unmarked does. Lost are the datagrams that the killed process had read and not answered. If
+//! the process that serves is killed, all that waits for the next start, which has the same mark if the
+//! service is [kept](crate::guide#when-the-service-is-killed). [`UdpGroup`](crate::UdpGroup) lists what does not go with it, connected sockets above all.
 //!
 //! A service that had a plain socket can become one with a group by a restart, where the user that
 //! bound the socket still may; the other way is a release that asks for a `udp_socket` of the same name.

@@ -9,6 +9,8 @@ mod groups;
 mod holder;
 mod kind;
 mod path;
+mod regained;
+mod roster;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +37,9 @@ pub use group::{Owner, UdpGroup};
 pub(crate) use holder::Family;
 pub(crate) use kind::Kind;
 pub(crate) use path::{PathLock, TEMPORARY, beside, find_stale, lock_name, named, temporary_name, unix_client, unix_socket};
+pub(crate) use regained::regained;
 
+use grouped::kept_group;
 use groups::Groups;
 use holder::Holder;
 use path::bind_unix;
@@ -320,9 +324,15 @@ impl Sockets {
     /// the program was given is not touched.
     pub fn remove(&mut self, name: &str) -> bool {
         self.claim_of_systemd();
-        let removed = self.entries.remove(name).is_some() || self.groups.remove(name);
-        if removed {
+        let was_listener = self.entries.remove(name).is_some();
+        if was_listener {
             self.keeper.listens_no_more(name);
+        }
+        if let Some(group) = self.groups.get(name).and_then(|group| kept_group(name, group)) {
+            self.keeper.has_group_no_more(&group);
+        }
+        let removed = was_listener || self.groups.remove(name);
+        if removed {
             self.changed.get_or_insert_with(|| format!("socket {name:?} was removed"));
         }
         removed
@@ -475,6 +485,7 @@ impl Sockets {
     }
 
     pub(crate) fn close_unclaimed(&mut self) {
+        let keeper = &self.keeper;
         self.entries.retain(|name, entries| {
             entries.retain(|entry| {
                 if !entry.claimed {
@@ -482,8 +493,15 @@ impl Sockets {
                 }
                 entry.claimed
             });
+            if entries.is_empty() {
+                // Who connected to what a keeper holds on would wait for ever.
+                keeper.listens_no_more(name);
+            }
             !entries.is_empty()
         });
+        for (name, group) in self.groups.all_unclaimed() {
+            kept_group(name, group).iter().for_each(|group| keeper.has_group_no_more(group));
+        }
         self.groups.close_unclaimed();
     }
 

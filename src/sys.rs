@@ -45,7 +45,7 @@ pub(crate) use aside::{close_aside, discard_datagram};
 pub(crate) use books::{TcpBooks, is_tcp, socket_cookie, tcp_books, tcp_queues};
 pub(crate) use children::{end_by, ended_child, foreground_of, ignore, reap, set_to_default, signal_child};
 pub(crate) use descriptors::{Descriptors, descriptor_table_size, name_of, named_by};
-pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
+pub(crate) use dying::{ProcessKey, birth_of, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use guarding::{
     Datagram, exit_of_another, fork_and_execute, is_same_open_file, next_sender, pass_credentials, receive_datagram,

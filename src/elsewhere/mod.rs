@@ -41,7 +41,7 @@ use crate::wire::FileId;
 
 pub(crate) use children::{end_by, ended_child, foreground_of, ignore, reap, set_to_default, signal_child};
 pub(crate) use descriptors::{Descriptors, descriptor_table_size, name_of, named_by};
-pub(crate) use dying::{ProcessKey, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
+pub(crate) use dying::{ProcessKey, birth_of, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use missing::{
     Datagram, HangUps, Maker, Mapping, OomKills, OomScore, OwnOomScore, Process, SharedMemory, TcpBooks, Thread, close_aside,

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use super::names::{Meaning, Slot};
+use crate::notify::is_fit_name;
+
+use super::names::{self, Meaning, Slot};
 
 /// What this process is given: by a keeper, or by a predecessor in whose name one holds it.
 #[derive(Debug, Default)]
@@ -16,8 +18,39 @@ pub(crate) struct Held {
     pub(super) kept: BTreeMap<String, Versions>,
     /// The ends of the queues of processes before, with their full names.
     pub(super) queues: Vec<(String, OwnedFd)>,
+    /// The parts of UDP groups, by the names of the groups.
+    pub(crate) groups: BTreeMap<String, HeldGroup>,
     /// The queue that the predecessor has made for this process, and its name.
     pub(super) lent: Option<(String, Vec<OwnedFd>)>,
+}
+
+/// What has come of a UDP group.
+#[derive(Debug, Default)]
+pub(crate) struct HeldGroup {
+    /// The memory file that says who reads which socket.
+    pub(crate) roster: Option<OwnedFd>,
+    /// With their slots.
+    pub(crate) sockets: Vec<(u8, OwnedFd)>,
+}
+
+impl HeldGroup {
+    /// How long the name of a group may be that is held.
+    pub(crate) const LONGEST_NAME: usize = names::LONGEST_GROUP;
+
+    /// Whether a group of that name can be held.
+    pub(crate) fn is_fit_name(group: &str) -> bool {
+        is_fit_name(group) && group.len() <= HeldGroup::LONGEST_NAME
+    }
+
+    /// The name under which the memory file of a group is held, and goes to successors.
+    pub(crate) fn roster_name(group: &str) -> String {
+        names::of_roster(group)
+    }
+
+    /// The name under which a socket of a group is held.
+    pub(crate) fn member_name(group: &str, slot: usize) -> String {
+        names::of_member(group, slot)
+    }
 }
 
 /// All that is held under one name of the program: two, if a process was killed while it kept something else there.
@@ -34,6 +67,7 @@ impl Held {
         self.sockets.extend(other.sockets);
         self.kept.extend(other.kept);
         self.queues.extend(other.queues);
+        self.groups.extend(other.groups);
         self.lent = other.lent.or(self.lent);
         self
     }
@@ -51,6 +85,8 @@ impl Held {
                 Meaning::Kept(slot, name) => held.add(name, slot, descriptor),
                 Meaning::Queue => held.queues.push((full_name, descriptor)),
                 Meaning::Lent(name) => held.lent.get_or_insert_with(|| (name, Vec::new())).1.push(descriptor),
+                Meaning::Roster(group) => held.groups.entry(group.into()).or_default().roster = Some(descriptor),
+                Meaning::Member(slot, group) => held.groups.entry(group.into()).or_default().sockets.push((slot, descriptor)),
                 Meaning::Other => held.sockets.push((full_name, descriptor)),
             }
         }

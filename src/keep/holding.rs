@@ -9,12 +9,16 @@ use crate::error::Exit;
 use crate::machine::Whose;
 use crate::sys;
 
-use super::{Inner, Keeper, KeptStream, Listener, Order, Sort, Survivors};
+use super::{Inner, Keeper, KeptGroup, KeptStream, Listener, Order, Sort, Survivors};
 
 impl Keeper {
     /// The service is this process's: what it has is held, and what those before it had is not. What is stored comes before what it
     /// stands for is removed: a kill in between leaves both.
-    pub(crate) fn take_service<'a>(&self, listeners: impl Iterator<Item = (&'a str, Listener<'a>)>) {
+    pub(crate) fn take_service<'a>(
+        &self,
+        listeners: impl Iterator<Item = (&'a str, Listener<'a>)>,
+        groups: impl Iterator<Item = KeptGroup<'a>>,
+    ) {
         let is_active = self.is_active();
         let Some(mut inner) = self.inner() else { return };
         let inner = &mut *inner;
@@ -22,6 +26,8 @@ impl Keeper {
             return;
         }
         inner.whose = Some(Whose::This);
+        // First: there may be something else under such a name by now.
+        inner.orders.extend(mem::take(&mut inner.unused).iter().map(|name| Order::remove(name)));
         if is_active {
             inner.streams.hold(&mut inner.orders);
         }
@@ -31,6 +37,7 @@ impl Keeper {
                 Listener::New(listener) => self.hold_listener(inner, name, listener),
             }
         }
+        groups.for_each(|group| self.hold_group(inner, &group));
         inner.named.hold(inner.is_successor, &mut inner.orders);
         inner.streams.hold_no_others(&mut inner.orders);
         inner.named.hold_nothing_else(&mut inner.orders);
@@ -61,6 +68,7 @@ impl Keeper {
         let inner = &mut *inner;
         inner.has_stopped = true;
         inner.listeners.clear(&mut inner.orders);
+        inner.groups.clear(&mut inner.orders);
         inner.named.clear(&mut inner.orders);
         inner.streams.clear(&mut inner.orders);
     }
@@ -86,13 +94,46 @@ impl Keeper {
             let inner = &mut *inner;
             if inner.listeners.remove(name, &mut inner.orders) {
                 self.wake();
+            } else if inner.whose.is_none() {
+                inner.unused.push(name.into());
             }
+        }
+    }
+
+    /// A UDP group was bound, or came of a predecessor that did not keep it.
+    pub(crate) fn has_group(&self, group: &KeptGroup<'_>) {
+        if let Some(mut inner) = self.inner().filter(|inner| inner.is_holding()) {
+            self.hold_group(&mut inner, group);
+            self.wake();
+        }
+    }
+
+    /// A UDP group is this service's no more.
+    pub(crate) fn has_group_no_more(&self, group: &KeptGroup<'_>) {
+        if let Some(mut inner) = self.inner() {
+            let inner = &mut *inner;
+            if inner.groups.remove(group.name, &mut inner.orders) {
+                self.wake();
+            } else if inner.whose.is_none() {
+                inner.unused.extend(group.names());
+            }
+        }
+    }
+
+    fn hold_group(&self, inner: &mut Inner, group: &KeptGroup<'_>) {
+        let Some(shared) = self.shared.as_ref().filter(|shared| shared.sort == Sort::Keeps) else { return };
+        if group.is_held || inner.groups.has(group.name) {
+            return inner.groups.add(group);
+        }
+        let has_room = shared.room.check(inner.taken(), group.parts.iter().map(|(name, _)| name.len()));
+        if let Err(why) = has_room.and_then(|()| inner.groups.hold(group, &mut inner.orders)) {
+            log::warn!(target: "pollflip", "UDP group {:?} is not kept, and ends with this process: {why}", group.name);
         }
     }
 
     fn hold_listener(&self, inner: &mut Inner, name: &str, listener: BorrowedFd<'_>) {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.sort == Sort::Keeps) else { return };
-        let has_room = if inner.listeners.has(name) { Ok(()) } else { shared.room.check(&inner.named, &inner.listeners, name.len()) };
+        let has_room = if inner.listeners.has(name) { Ok(()) } else { shared.room.check(inner.taken(), [name.len()].into_iter()) };
         if let Err(why) = has_room.and_then(|()| inner.listeners.hold(name, listener, &mut inner.orders)) {
             log::warn!(target: "pollflip", "socket {name:?} is not kept, and ends with this process: {why}");
         }

@@ -7,6 +7,8 @@ use std::io;
 use std::mem;
 use std::os::fd::BorrowedFd;
 
+use nix::sys::socket::{getsockopt, sockopt};
+
 use crate::notify::is_fit_name;
 use crate::sys;
 
@@ -54,7 +56,9 @@ impl Listeners {
             ));
         }
         let own = sys::duplicate(listener, 3)?;
-        orders.push(Order::store(name, true, vec![own]));
+        // One that is shut down is held no more. A socket for datagrams would go as soon as there is something in its error queue.
+        let watched = getsockopt(&own, sockopt::AcceptConn).unwrap_or(false);
+        orders.push(Order::store(name, watched, vec![own]));
         self.add(name);
         Ok(())
     }

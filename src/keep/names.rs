@@ -12,6 +12,14 @@ const QUEUE: &str = "pollflip.streams.";
 /// Before the same, if the queue is the successor's that is given it.
 const LENT: &str = "pollflip.lent.";
 
+/// Before the name of a UDP group: the memory file that says who reads which socket of it.
+const GROUP: &str = "pollflip.group.";
+/// Before the number of a slot and the name of a UDP group: its socket.
+const MEMBER: &str = "pollflip.member.";
+
+/// How long the name of a UDP group may be that is held. A slot has two digits at the most.
+pub(super) const LONGEST_GROUP: usize = MAX_FDNAME - MEMBER.len() - "31.".len();
+
 /// How long a name may be that a program keeps something by.
 pub(super) const LONGEST: usize = MAX_FDNAME - KEPT[1].len();
 
@@ -48,6 +56,16 @@ pub(super) fn as_lent(queue: &str) -> String {
     format!("{LENT}{}", queue.strip_prefix(QUEUE).unwrap_or(queue))
 }
 
+/// The name of the memory file of a UDP group.
+pub(super) fn of_roster(group: &str) -> String {
+    format!("{GROUP}{group}")
+}
+
+/// The name of a socket of a UDP group.
+pub(super) fn of_member(group: &str, slot: usize) -> String {
+    format!("{MEMBER}{slot}.{group}")
+}
+
 /// What a full name stands for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meaning<'a> {
@@ -57,6 +75,10 @@ pub(super) enum Meaning<'a> {
     Queue,
     /// The queue of this process, which has that name.
     Lent(String),
+    /// The memory file of the UDP group of that name.
+    Roster(&'a str),
+    /// The socket of a UDP group in that slot.
+    Member(u8, &'a str),
     /// A listener, or what a manager passes.
     Other,
 }
@@ -68,6 +90,12 @@ impl Meaning<'_> {
             Meaning::Queue
         } else if let Some(rest) = full_name.strip_prefix(LENT) {
             Meaning::Lent(format!("{QUEUE}{rest}"))
+        } else if let Some(group) = full_name.strip_prefix(GROUP) {
+            Meaning::Roster(group)
+        } else if let Some((slot, group)) = full_name.strip_prefix(MEMBER).and_then(|rest| rest.split_once('.'))
+            && let Ok(slot) = slot.parse()
+        {
+            Meaning::Member(slot, group)
         } else {
             Slot::all().find_map(kept).unwrap_or(Meaning::Other)
         }
@@ -89,7 +117,19 @@ mod tests {
         }
         assert_eq!(Meaning::of(&of_queue(7, 3)), Meaning::Queue);
         assert_eq!(Meaning::of(&as_lent(&of_queue(7, 3))), Meaning::Lent(of_queue(7, 3)));
-        for other in ["web", "pollflip.web", "pollflip.kept3.a", "pollflip.kept", ""] {
+        assert_eq!(Meaning::of(&of_roster("a.b")), Meaning::Roster("a.b"));
+        assert_eq!(Meaning::of(&of_member("a.b", 31)), Meaning::Member(31, "a.b"));
+        assert_eq!(of_member(&"x".repeat(LONGEST_GROUP), 31).len(), MAX_FDNAME);
+        for other in [
+            "web",
+            "pollflip.web",
+            "pollflip.kept3.a",
+            "pollflip.kept",
+            "",
+            "pollflip.member.x.a",
+            "pollflip.member.256.a",
+            "pollflip.member.1",
+        ] {
             assert_eq!(Meaning::of(other), Meaning::Other, "{other:?}");
         }
     }

@@ -9,9 +9,6 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::sys;
 
-use super::listeners::Listeners;
-use super::named::Named;
-
 /// So many descriptors the queues of a process are.
 const QUEUE_ENDS: usize = 4;
 /// What replaces something is held before that is removed.
@@ -34,24 +31,31 @@ pub(super) struct Room {
     most_streams: usize,
 }
 
+/// How much of that is taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) entries: usize,
+    /// So many bytes their names are, each with a colon.
+    pub(super) length_of_names: usize,
+}
+
 impl Room {
     /// `size`: how many entries the keeper has.
     pub(super) fn new(size: Option<usize>) -> Room {
         Room { size, most_streams: most_streams() }
     }
 
-    /// Whether one more can be held beside those, under a name of so many bytes.
-    pub(super) fn check(&self, named: &Named, listeners: &Listeners, length: usize) -> io::Result<()> {
-        let entries = named.len() + listeners.len() + QUEUE_ENDS;
-        let free = QUEUE_ENDS + SPARE;
-        if let Some(size) = self.size.filter(|size| entries + free >= *size) {
+    /// Whether more can be held besides, under names of so many bytes.
+    pub(super) fn check(&self, taken: Taken, names: impl ExactSizeIterator<Item = usize>) -> io::Result<()> {
+        let (entries, more) = (taken.entries + QUEUE_ENDS, names.len());
+        if let Some(size) = self.size.filter(|size| entries + more + QUEUE_ENDS + SPARE > *size) {
             let why = format!(
-                "the keeper holds {size} descriptors, and {entries} are kept: have it hold more (pollflip guard --store, \
+                "the keeper holds {size} descriptors, {entries} are kept, and {more} more would be: have it hold more (pollflip guard --store, \
                  FileDescriptorStoreMax=); {QUEUE_ENDS} stay free for the next process, and {SPARE} for what replaces something"
             );
             return Err(io::Error::new(io::ErrorKind::StorageFull, why));
         }
-        if named.length_of_names() + listeners.length_of_names() + length + 1 > ROOM_FOR_NAMES {
+        if taken.length_of_names + names.map(|length| length + 1).sum::<usize>() > ROOM_FOR_NAMES {
             let why =
                 format!("the names of all that is kept would be longer than {ROOM_FOR_NAMES} bytes: keep less, or under shorter names");
             return Err(io::Error::new(io::ErrorKind::StorageFull, why));

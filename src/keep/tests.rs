@@ -25,7 +25,7 @@ fn serving() -> Keeper {
 }
 
 fn take_service(keeper: &Keeper) {
-    keeper.take_service([].into_iter());
+    keeper.take_service([].into_iter(), [].into_iter());
 }
 
 fn file() -> OwnedFd {
@@ -138,7 +138,7 @@ fn nothing_is_held_before_the_service_is_taken_and_then_all_at_once() {
     keeper.keep("state", &file()).expect("room");
     keeper.keep_stream(&connection(&listener).0).expect("room");
     assert_eq!(orders(&keeper), [""; 0]);
-    keeper.take_service([("web", Listener::New(listener.as_fd())), ("given", Listener::Held)].into_iter());
+    keeper.take_service([("web", Listener::New(listener.as_fd())), ("given", Listener::Held)].into_iter(), [].into_iter());
     assert_eq!(orders(&keeper), ["+pollflip.streams.PID.0 4", "+web 1", "+pollflip.kept.state 1"]);
     take_service(&keeper);
     assert_eq!(orders(&keeper), [""; 0], "once");
@@ -473,7 +473,7 @@ fn without_a_keeper_names_go_to_successors_and_nothing_is_ordered() {
     assert!(!keeper.is_active());
     keeper.keep("state", &file()).expect("no limit");
     keeper.keep_stream(&connection(&listener).0).expect("nothing is done");
-    keeper.take_service([("web", Listener::New(listener.as_fd()))].into_iter());
+    keeper.take_service([("web", Listener::New(listener.as_fd()))].into_iter(), [].into_iter());
     keeper.hold(Whose::Both);
     assert_eq!(orders(&keeper), [""; 0]);
     assert_eq!(keeper.given().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["pollflip.kept.state"]);
@@ -503,4 +503,82 @@ fn an_end_is_absolved_by_a_word() {
     let keeper = keeper(Sort::Keeps, Held::sort([("pollflip.kept.a".to_owned(), file())]));
     keeper.survivors(true).expect("what was kept").absolve();
     assert_eq!(orders(&keeper), ["X_POLLFLIP_ABSOLVED=1"]);
+}
+
+/// A group of two, as `Sockets` has it.
+fn group(is_held: bool, parts: &[OwnedFd; 3]) -> KeptGroup<'_> {
+    let names = [HeldGroup::member_name("game", 0), HeldGroup::member_name("game", 1), HeldGroup::roster_name("game")];
+    KeptGroup { name: "game", is_held, parts: names.into_iter().zip(parts.iter().map(AsFd::as_fd)).collect() }
+}
+
+const PARTS_STORED: [&str; 3] = ["+pollflip.member.0.game 1", "+pollflip.member.1.game 1", "+pollflip.group.game 1"];
+const PARTS_REMOVED: [&str; 3] = ["-pollflip.member.0.game", "-pollflip.member.1.game", "-pollflip.group.game"];
+
+#[test]
+fn a_group_is_held_whole_from_the_service_on_and_until_it_is_removed() {
+    let parts = [(); 3].map(|()| file());
+    for is_held in [false, true] {
+        let keeper = keeper(Sort::Keeps, Held::default());
+        keeper.has_group(&group(is_held, &parts));
+        assert_eq!(orders(&keeper), [""; 0], "not before");
+        keeper.take_service([].into_iter(), [group(is_held, &parts)].into_iter());
+        let expected = if is_held { &[][..] } else { &PARTS_STORED };
+        assert_eq!(orders(&keeper)[1..], *expected);
+        keeper.has_group(&group(is_held, &parts));
+        assert_eq!(orders(&keeper), [""; 0], "it is there");
+        keeper.has_group_no_more(&group(is_held, &parts));
+        keeper.has_group_no_more(&group(is_held, &parts));
+        assert_eq!(orders(&keeper), PARTS_REMOVED);
+        keeper.has_group(&group(false, &parts));
+        assert_eq!(orders(&keeper), PARTS_STORED);
+        // None is watched: a socket with something in its error queue would go.
+        keeper.has_group_no_more(&group(false, &parts));
+        orders(&keeper);
+        keeper.has_group(&group(false, &parts));
+        assert!(keeper.take_orders().iter().all(|order| order.text.ends_with("\nFDPOLL=0\n")));
+        keeper.stop();
+        assert_eq!(orders(&keeper)[..3], PARTS_REMOVED);
+    }
+}
+
+#[test]
+fn a_group_for_which_there_is_no_room_is_held_in_no_part() {
+    let (keeper, parts) = (keeper(Sort::Keeps, Held::default()), [(); 3].map(|()| file()));
+    // 16, of which four are the queue's, four the next one's, and one is spare.
+    for number in 0..5 {
+        keeper.keep(&number.to_string(), &file()).expect("room");
+    }
+    keeper.take_service([].into_iter(), [group(false, &parts)].into_iter());
+    assert!(!orders(&keeper).iter().any(|order| order.contains("game")));
+    assert!(keeper.forget("0"));
+    orders(&keeper);
+    keeper.has_group(&group(false, &parts));
+    assert_eq!(orders(&keeper), PARTS_STORED);
+    assert_eq!(keeper.keep("0", &file()).expect_err("its room is taken").kind(), io::ErrorKind::StorageFull);
+}
+
+#[test]
+fn what_this_process_has_no_use_for_is_held_no_more_with_the_service_and_not_before() {
+    let (keeper, listener, parts) = (keeper(Sort::Keeps, Held::default()), listener(), [(); 3].map(|()| file()));
+    keeper.listens_no_more("web");
+    keeper.has_group_no_more(&group(true, &parts));
+    assert_eq!(orders(&keeper), [""; 0], "a predecessor may need it yet");
+    keeper.take_service([("web", Listener::New(listener.as_fd()))].into_iter(), [].into_iter());
+    let all = orders(&keeper);
+    assert_eq!(all[0], "-web", "something else has that name by now");
+    assert_eq!((&all[1..4], all.last().map(String::as_str)), (&PARTS_REMOVED.map(String::from)[..], Some("+web 1")));
+}
+
+#[test]
+fn a_listener_is_held_until_it_is_shut_down_and_a_socket_for_datagrams_until_it_is_removed() {
+    let (keeper, listener) = (serving(), listener());
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    keeper.listens("web", listener.as_fd());
+    keeper.listens("dns", datagrams.as_fd());
+    let all = keeper.take_orders();
+    let is_watched = |name: &str| {
+        let order = all.iter().find(|order| order.text.contains(&format!("FDNAME={name}\n"))).expect("it is held");
+        !order.text.contains("FDPOLL=0")
+    };
+    assert!(is_watched("web") && !is_watched("dns"));
 }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use crate::steering::Layout;
 use crate::wire::Given;
 
-/// A UDP group of the predecessor.
+/// A UDP group of the predecessor, or of a process before that a keeper has held.
 #[derive(Debug)]
 pub(crate) struct GroupGift {
     pub(crate) name: String,
@@ -18,6 +18,10 @@ pub(crate) struct GroupGift {
     pub(crate) sockets: Vec<OwnedFd>,
     /// The process that reads it, if one does.
     pub(crate) owners: Vec<Option<u32>>,
+    /// The memory file in which the next start finds who reads what, if a keeper holds the group.
+    pub(crate) roster: Option<OwnedFd>,
+    /// A keeper has given it: the process that served is dead.
+    pub(crate) is_back: bool,
 }
 
 /// A group of which more may come.
@@ -74,7 +78,7 @@ impl Part {
         let members: Option<Vec<_>> = members.into_iter().collect();
         let Some(members) = members else { return Err(format!("a socket of the UDP group {name:?} is missing")) };
         let (sockets, owners) = members.into_iter().unzip();
-        Ok(GroupGift { name, layout, own, sockets, owners })
+        Ok(GroupGift { name, layout, own, sockets, owners, roster: None, is_back: false })
     }
 }
 

@@ -42,10 +42,13 @@ impl Restarter {
             let (name, mark) = (member.name.into(), member.layout.to_string());
             (Given::Member { name, slot, of, mark, owner: member.owner, yours: member.is_successors }, member.socket)
         }));
-        let kept = self.keeper.given();
+        let (kept, rosters) = (self.keeper.given(), self.sockets.rosters());
         let mut packets = packets(gifts).into_iter();
         let (given, descriptors) = packets.next().unwrap_or_default();
-        let following = packets.as_slice().iter().map(|(given, _)| given.len()).sum::<usize>() + self.sockets.given().count() + kept.len();
+        let following = packets.as_slice().iter().map(|(given, _)| given.len()).sum::<usize>()
+            + self.sockets.given().count()
+            + kept.len()
+            + rosters.len();
         let hello = Message::Hello(Hello {
             version: wire::VERSION,
             oldest: wire::OLDEST,
@@ -65,7 +68,8 @@ impl Restarter {
         }
         let (mut names, mut sockets) = (Packed::default(), Vec::new());
         let kept = kept.iter().map(|(name, descriptor)| (name.as_str(), descriptor.as_fd()));
-        for (name, socket) in self.sockets.given().chain(kept) {
+        let rosters = rosters.iter().map(|(name, roster)| (name.as_str(), *roster));
+        for (name, socket) in self.sockets.given().chain(kept).chain(rosters) {
             if !names.push(OpKind::Descriptor, name) {
                 send(names.bytes(), &sockets)?;
                 names.clear();

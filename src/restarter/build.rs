@@ -1,5 +1,6 @@
 //! How a restarter is made.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 use std::path::Path;
@@ -14,11 +15,11 @@ use signal_hook_mio::v1_0::Signals;
 use crate::config::{RestartConfig, restart_signal};
 use crate::error::{Error, Refusal};
 use crate::exec::Exec;
-use crate::keep::{Held, Keeper};
+use crate::keep::{Held, HeldGroup, Keeper};
 use crate::machine::Limits;
 use crate::predecessor::{Claim, Coordination, Gifts, Link};
 use crate::restart_coordination_socket::Server;
-use crate::sockets::{Family, Sockets};
+use crate::sockets::{Family, Sockets, regained};
 use crate::sys::{self, Process};
 use crate::systemd::{self, Passed};
 use crate::wire;
@@ -74,7 +75,7 @@ impl RestartConfig {
         result
     }
 
-    fn build_as(&self, claim: Claim, link: Option<Arc<Link>>, gifts: Gifts) -> Result<Restarter, Error> {
+    fn build_as(&self, claim: Claim, link: Option<Arc<Link>>, mut gifts: Gifts) -> Result<Restarter, Error> {
         let signal = self.signal.map(restart_signal).transpose()?;
         if self.ready_timeout.is_zero() {
             return Err(Error::setting("a ready timeout of zero would fail every restart"));
@@ -98,8 +99,9 @@ impl RestartConfig {
         }
         // Before this process opens descriptors of its own.
         let passed = if self.keeps && claim.has_built() { Vec::new() } else { systemd::passed(link.is_some()) };
-        let (passed, held) = self.take_held(passed, claim.has_built());
-        let mut given = Held::sort(gifts.sockets);
+        let (passed, mut held) = self.take_held(passed, claim.has_built());
+        let mut given = Held::sort(mem::take(&mut gifts.sockets));
+        join_groups(&mut gifts, mem::take(&mut held.groups), mem::take(&mut given.groups));
         let is_deaf = systemd::is_deaf();
         let reactor = Reactor::new()?;
 
@@ -213,6 +215,18 @@ impl RestartConfig {
             .map_err(Error::os("cannot watch the restart signal"))?;
         Ok(Some(signals))
     }
+}
+
+/// The UDP groups that a keeper has held, and what a predecessor that has them held gives with its own.
+fn join_groups(gifts: &mut Gifts, held: BTreeMap<String, HeldGroup>, given: BTreeMap<String, HeldGroup>) {
+    for (name, parts) in given {
+        if let Some(group) = gifts.groups.iter_mut().find(|group| group.name == name) {
+            group.roster = parts.roster;
+        }
+    }
+    let (groups, draining) = regained(held);
+    gifts.groups.extend(groups);
+    gifts.draining.extend(draining);
 }
 
 fn cannot_bind(path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -301,7 +301,7 @@ impl Restarter {
             self.manager.name_main_pid(process::id());
         }
         self.paths.take(predecessor);
-        self.keeper.take_service(self.sockets.kept());
+        self.keeper.take_service(self.sockets.kept(), self.sockets.kept_groups());
         self.tell_keeper();
         self.ancestry.settle_memory();
         self.feed(Input::Opened);

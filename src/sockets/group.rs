@@ -1,14 +1,16 @@
 //! A UDP group: one socket for each generation that can be alive, at one address, and the program that tells whose a datagram is.
 //!
-//! Knows: the slots and who has them, and how the kernel is told. Does not know: when it is told, or how a group gets to a successor.
+//! Knows: the slots and who has them, and how the kernel and the next start are told. Does not know: when they are told, or how a group gets
+//! to a successor or a keeper.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::libc;
@@ -19,6 +21,7 @@ use crate::predecessor::GroupGift;
 use crate::steering::{self, Layout, MOST, Steering};
 use crate::sys;
 
+use super::roster::{Reader, Roster};
 use super::{Kind, duplicate, set_nonblocking};
 
 /// So long after it was vacated a slot is looked at: a datagram for which the kernel had run the old program lands a moment later.
@@ -47,7 +50,8 @@ const UNKNOWN: u64 = u64::MAX;
 /// | GRO | a train of segments goes where its first one does |
 /// | options | those of a slot (`SO_RCVBUF`, `UDP_GRO`) stay from the generation that had it before: set all that matter |
 /// | trust | a client can name any generation: a mark proves nothing |
-/// | a generation that is killed | what it has not read is read by the one that serves; its flows end |
+/// | a generation that is killed | what it has not read is read by the one that serves; its flows end, and their clients are told to begin anew |
+/// | the one that serves is killed | with [`keep`](crate::RestartConfig::keep) the next start goes on with the group; without, it finds the address in use until the last flow of an earlier generation has ended |
 /// | kernel | Linux with classic BPF for `SO_REUSEPORT`: not gVisor, nor where a sandbox forbids option 51 of `SOL_SOCKET` |
 #[derive(Clone)]
 pub struct UdpGroup(Arc<Group>);
@@ -160,6 +164,12 @@ pub(super) struct Group {
     sockets: Vec<UdpSocket>,
     /// The process that reads it; 0: none.
     owners: Vec<AtomicU32>,
+    /// When those were born: it is looked at once, and not while a successor waits for its grant.
+    births: Vec<OnceLock<Option<u64>>>,
+    /// A keeper gave it to this process: its slot is that of the process which served before.
+    is_back: bool,
+    /// Where the next start finds who reads what, if a keeper holds the group.
+    roster: OnceLock<File>,
     /// The slot that the next successor has, or the one that takes over.
     next: AtomicU8,
     /// What the kernel has been told by this process.
@@ -187,13 +197,16 @@ pub(crate) struct Member<'a> {
 impl Group {
     fn new(name: &str, layout: Layout, own: u8, sockets: Vec<UdpSocket>, owners: impl IntoIterator<Item = Option<u32>>) -> Group {
         let owner = |(slot, owner): (usize, Option<u32>)| if slot == usize::from(own) { process::id() } else { owner.unwrap_or(0) };
-        let owners = owners.into_iter().enumerate().map(|owner_of| AtomicU32::new(owner(owner_of))).collect();
+        let owners: Vec<_> = owners.into_iter().enumerate().map(|owner_of| AtomicU32::new(owner(owner_of))).collect();
         Group {
             name: name.into(),
             layout,
             own,
             sockets,
+            births: owners.iter().map(|_| OnceLock::new()).collect(),
             owners,
+            is_back: false,
+            roster: OnceLock::new(),
             next: AtomicU8::new(NONE),
             in_force: AtomicU64::new(UNKNOWN),
             orphaned: AtomicU32::new(0),
@@ -236,10 +249,13 @@ impl Group {
         Ok(Group::new(name, layout, 0, sockets, owners))
     }
 
-    /// What a predecessor has given.
+    /// What a predecessor or a keeper has given.
     pub(super) fn inherited(gift: GroupGift) -> Group {
         let sockets = gift.sockets.into_iter().map(UdpSocket::from).collect();
-        Group::new(&gift.name, gift.layout, gift.own, sockets, gift.owners)
+        let mut group = Group::new(&gift.name, gift.layout, gift.own, sockets, gift.owners);
+        group.is_back = gift.is_back;
+        group.roster = gift.roster.map(|file| OnceLock::from(File::from(file))).unwrap_or_default();
+        group
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -255,11 +271,15 @@ impl Group {
         self.sockets[usize::from(self.own)].as_fd()
     }
 
-    /// Throws away what is in the slot of this process: the generation that had it before has ended, and another one was to read it.
-    pub(super) fn empty(&self) -> io::Result<()> {
+    /// Makes the slot of this process its own. The generation that had it before has ended, and what is in it was another one's to read: it is
+    /// thrown away. But where that generation served until it was killed, it is this process's.
+    pub(super) fn move_in(&self) -> io::Result<()> {
         let own = &self.sockets[usize::from(self.own)];
         // That generation does not wait in it any more.
         set_nonblocking(own)?;
+        if self.is_back {
+            return Ok(());
+        }
         let is_over = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         while !own.recv(&mut [0]).is_err_and(|error| is_over(&error)) {}
         Ok(())
@@ -338,8 +358,48 @@ impl Group {
             }
             self.in_force.store(word(steering), Ordering::Release);
         }
+        self.note();
         self.vacate(!steering.live);
         Ok(())
+    }
+
+    /// From now on the next start can be told who reads what.
+    pub(super) fn keep(&self) -> io::Result<()> {
+        let roster = self.as_roster();
+        if self.roster.get().is_none() {
+            let file = sys::memory_file()?;
+            roster.write_to(&file)?;
+            // Nobody else does this at the same time.
+            let _ = self.roster.set(file);
+        }
+        Ok(())
+    }
+
+    /// Where the next start finds that, and all sockets: what a keeper has to hold.
+    pub(super) fn kept(&self) -> Option<(&File, impl Iterator<Item = BorrowedFd<'_>>)> {
+        self.roster.get().map(|roster| (roster, self.sockets.iter().map(UdpSocket::as_fd)))
+    }
+
+    /// A keeper has given it to this process, and holds it.
+    pub(super) fn is_back(&self) -> bool {
+        self.is_back
+    }
+
+    /// Says to the next start that this process serves, and who else reads what.
+    fn note(&self) {
+        if let Some(file) = self.roster.get()
+            && let Err(error) = self.as_roster().write_to(file)
+        {
+            log::error!(target: "pollflip", "UDP group {:?}: after a kill the next start will not know who reads what: {error}", self.name);
+        }
+    }
+
+    fn as_roster(&self) -> Roster {
+        let reader = |(owner, birth): (&AtomicU32, &OnceLock<_>)| {
+            let pid = Some(owner.load(Ordering::Acquire)).filter(|pid| *pid != 0)?;
+            Some(Reader { pid, born: *birth.get_or_init(|| sys::birth_of(pid)) })
+        };
+        Roster { layout: self.layout, serving: self.own, readers: self.owners.iter().zip(&self.births).map(reader).collect() }
     }
 
     /// Who reads what, with those left out that have ended.

@@ -3,10 +3,11 @@
 //! Knows: what of the other sockets a group has to do with. Does not know: how a group works.
 
 use std::net::ToSocketAddrs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::keep::{HeldGroup, KeptGroup};
 use crate::predecessor::tell_trouble;
 use crate::steering::{self, Layout, Mark};
 
@@ -36,6 +37,12 @@ impl Sockets {
     /// that name, it becomes the first socket of the group, if this process is of the user that has
     /// bound it and may bind the port. A release that asks for a `udp_socket` under the name of a
     /// group gets its own socket of the group, which goes on for the others.
+    ///
+    /// With [`RestartConfig::keep`](crate::RestartConfig::keep) a keeper holds the group. If the process
+    /// that serves is killed while earlier generations still have flows, the next start gets the group
+    /// back, with the slot and the mark of the process that was killed. What is in the slot is new
+    /// flows, and datagrams of flows that the killed process had: a program that has kept those
+    /// goes on with them, and any other says "begin anew". The earlier generations notice nothing.
     ///
     /// ```no_run
     /// use mio::{Events, Interest, Poll, Token, net::UdpSocket};
@@ -103,7 +110,7 @@ impl Sockets {
             }
         }
         if let Some(claimed) = self.groups.claim(name) {
-            return claimed;
+            return claimed.inspect(|group| self.have_kept(name, group));
         }
         let group = match self.entries.get(name) {
             Some(_) => self.group_of_one(name, &kind, layout)?,
@@ -113,7 +120,33 @@ impl Sockets {
             }
         };
         self.changed.get_or_insert_with(|| format!("UDP group {name:?} was bound"));
-        Ok(self.groups.insert(name, group))
+        let group = self.groups.insert(name, group);
+        self.have_kept(name, &group);
+        Ok(group)
+    }
+
+    /// From now on a keeper holds it, if there is one.
+    fn have_kept(&self, name: &str, group: &Group) {
+        if !self.keeper.is_active() {
+            return;
+        }
+        let why = if HeldGroup::is_fit_name(name) {
+            group.keep().err().map(|error| error.to_string())
+        } else {
+            let longest = HeldGroup::LONGEST_NAME;
+            Some(format!("its name has more than {longest} bytes, other characters than printable ASCII, or a colon: give it another one"))
+        };
+        if let Some(why) = why {
+            log::warn!(target: "pollflip", "UDP group {name:?} is not kept, and ends with this process: {why}");
+        }
+        if let Some(group) = kept_group(name, group) {
+            self.keeper.has_group(&group);
+        }
+    }
+
+    /// The groups that outlive this process, if a keeper holds them.
+    pub(crate) fn kept_groups(&self) -> impl Iterator<Item = KeptGroup<'_>> {
+        self.groups.all().filter_map(|(name, group)| kept_group(name, group))
     }
 
     /// A group whose first socket is the one that the predecessor had under that name.
@@ -152,7 +185,8 @@ impl Sockets {
         if !fits(&self.groups.get(name)?.kind()) {
             return None;
         }
-        Some(self.groups.claim(name)?.and_then(|group| duplicate(name, group.own_socket())))
+        let claimed = self.groups.claim(name)?.inspect(|group| self.have_kept(name, group));
+        Some(claimed.and_then(|group| duplicate(name, group.own_socket())))
     }
 
     /// Chooses the socket of each UDP group that the next successor reads.
@@ -163,6 +197,12 @@ impl Sockets {
     /// Whether each UDP group has a socket for one more generation beside those that live.
     pub(crate) fn have_room(&self, lives: impl Fn(u32) -> bool) -> bool {
         self.groups.have_room(lives)
+    }
+
+    /// The memory files of the groups that are kept, by the names under which a successor knows them.
+    pub(crate) fn rosters(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        let kept = self.groups.all().filter_map(|(name, group)| Some((name, group.kept()?.0)));
+        kept.map(|(name, roster)| (HeldGroup::roster_name(name), roster.as_fd())).collect()
     }
 
     /// The sockets of UDP groups, for a successor.
@@ -179,4 +219,12 @@ impl Sockets {
     pub(crate) fn steer_to_this(&self, lives: impl Fn(u32) -> bool) -> Result<(), String> {
         self.groups.steer_to_this(lives)
     }
+}
+
+pub(super) fn kept_group<'a>(name: &'a str, group: &'a Group) -> Option<KeptGroup<'a>> {
+    let (roster, sockets) = group.kept()?;
+    let sockets = sockets.enumerate().map(|(slot, socket)| (HeldGroup::member_name(name, slot), socket));
+    // The memory file comes last: without it a keeper has nothing that is of use.
+    let parts = sockets.chain([(HeldGroup::roster_name(name), roster.as_fd())]).collect();
+    Some(KeptGroup { name, is_held: group.is_back(), parts })
 }

@@ -46,6 +46,11 @@ impl Groups {
         self.push(name.into(), group, false)
     }
 
+    /// Those that are passed on, with their names.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &Arc<Group>)> {
+        self.kept().map(|(named, group)| (named.name.as_str(), group))
+    }
+
     fn kept(&self) -> impl Iterator<Item = (&Named, &Arc<Group>)> {
         self.0.iter().filter_map(|named| named.kept.as_ref().map(|group| (named, group)))
     }
@@ -63,12 +68,13 @@ impl Groups {
         self.kept().find(|(_, group)| group.kind().serves_as(wanted)).map(|(named, _)| named.name.as_str())
     }
 
-    /// The program asks for it. What is inherited is looked at once: whether this process may steer it, and then its slot is emptied.
+    /// The program asks for it. What is inherited is looked at once: whether this process may steer it, and then it moves into its slot.
     pub(super) fn claim(&mut self, name: &str) -> Option<Result<Arc<Group>, Error>> {
         let named = self.0.iter_mut().find(|named| named.name == name && named.kept.is_some())?;
         let group = named.kept.clone()?;
         if !named.claimed {
-            let looked_at = group.check().and_then(|()| group.empty().map_err(Error::os(format!("cannot empty the UDP socket {name:?}"))));
+            let looked_at =
+                group.check().and_then(|()| group.move_in().map_err(Error::os(format!("cannot empty the UDP socket {name:?}"))));
             if let Err(error) = looked_at {
                 return Some(Err(error));
             }
@@ -82,7 +88,11 @@ impl Groups {
     }
 
     pub(super) fn unclaimed(&self) -> impl Iterator<Item = &str> {
-        self.kept().filter(|(named, _)| !named.claimed).map(|(named, _)| named.name.as_str())
+        self.all_unclaimed().map(|(name, _)| name)
+    }
+
+    pub(super) fn all_unclaimed(&self) -> impl Iterator<Item = (&str, &Arc<Group>)> {
+        self.kept().filter(|(named, _)| !named.claimed).map(|(named, group)| (named.name.as_str(), group))
     }
 
     pub(super) fn remove(&mut self, name: &str) -> bool {

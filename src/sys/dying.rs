@@ -87,6 +87,11 @@ pub(crate) fn process_key(pid: u32) -> Option<ProcessKey> {
     Some(ProcessKey { pid, born, group })
 }
 
+/// When a process was born, in ticks since the machine was started. No two processes have both that and their number in common.
+pub(crate) fn birth_of(pid: u32) -> Option<u64> {
+    look_at(&format!("/proc/{pid}/stat")).map(|thread| thread.born)
+}
+
 /// How far up parents are followed.
 const DEPTH: u32 = 1000;
 

@@ -7,6 +7,7 @@
 mod every_call;
 mod failing;
 mod flows;
+mod kept;
 mod peer;
 mod service;
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let trials = [
         flows::trials(),
         failing::trials(),
+        kept::trials(),
         #[cfg(target_arch = "x86_64")]
         every_call::trials(),
     ];

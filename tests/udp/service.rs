@@ -2,7 +2,7 @@
 //! orphaned is told by the hub.
 //!
 //! Settings, lines of `key=value`: `address`, `bits` of byte `offset` or `quic` (the length of connection IDs), `generations`, `kind` (`group`
-//! or `plain`), `probation_ms`, `uid`, `linger`, `keep`, `hold` (at `born` or `claimed`: waits there until it is told to go on), and `deny`: from when on no program is taken for a group. At `born` and `serving` no process
+//! or `plain`) and its `name`, `probation_ms`, `uid`, `linger`, `keep`, `hold` (at `born` or `claimed`: waits there until it is told to go on), and `deny`: from when on no program is taken for a group. At `born` and `serving` no process
 //! from this one on can have one, at `granting` this one alone cannot, and with `ignored` the kernel says yes from the start and does nothing.
 
 use std::collections::{BTreeMap, HashSet};
@@ -143,10 +143,11 @@ impl Service {
         let mut restarter = config.build().map_err(|error| format!("build {error}"))?;
         let address = settings.get("address").unwrap_or("127.0.0.1:0");
         let text = |error: pollflip::Error| format!("socket {error}");
+        let name = settings.get("name").unwrap_or("flows");
         let (flows, socket) = if settings.get("kind") == Some("plain") {
-            (Flows::Plain, restarter.sockets().udp_socket("flows", address).map_err(text)?)
+            (Flows::Plain, restarter.sockets().udp_socket(name, address).map_err(text)?)
         } else {
-            let group = restarter.sockets().udp_group("flows", address, settings.mark()).map_err(text)?;
+            let group = restarter.sockets().udp_group(name, address, settings.mark()).map_err(text)?;
             let socket = group.socket().map_err(text)?;
             (Flows::Group(group), socket)
         };
