@@ -23,6 +23,8 @@ const RESTARTER: Token = Token(0);
 const COMMANDS: Token = Token(1);
 /// A setting: calls that are taken off the list.
 pub const WITHOUT: &str = "without";
+/// A setting: the service keeps what it has.
+pub const KEEPS: &str = "keeps";
 /// What is handed over besides descriptors, more than one page of it.
 const STATE: &[u8] = &[7; 100_000];
 
@@ -53,7 +55,7 @@ calls! {
     SYS_read SYS_write SYS_readv SYS_writev SYS_close SYS_fcntl SYS_fstat SYS_newfstatat SYS_statx SYS_openat SYS_readlinkat SYS_unlinkat
     SYS_renameat SYS_renameat2 SYS_lseek SYS_epoll_ctl SYS_epoll_pwait SYS_ppoll SYS_timerfd_settime SYS_socket SYS_socketpair
     SYS_accept4 SYS_connect SYS_sendto SYS_recvfrom SYS_sendmsg SYS_recvmsg SYS_getsockopt SYS_setsockopt SYS_getsockname SYS_pipe2
-    SYS_shutdown SYS_memfd_create SYS_ftruncate SYS_pread64 SYS_pidfd_open SYS_pidfd_send_signal SYS_waitid SYS_getpid SYS_gettid
+    SYS_shutdown SYS_memfd_create SYS_ftruncate SYS_pread64 SYS_pwrite64 SYS_kcmp SYS_pidfd_open SYS_pidfd_send_signal SYS_waitid SYS_getpid SYS_gettid
     SYS_geteuid SYS_clock_gettime SYS_clock_nanosleep SYS_futex SYS_getrandom SYS_brk SYS_mmap SYS_munmap SYS_mremap SYS_mprotect
     SYS_madvise SYS_rt_sigreturn SYS_rt_sigprocmask SYS_rt_sigaction SYS_restart_syscall SYS_sched_yield SYS_kill SYS_wait4 SYS_tgkill SYS_dup
     SYS_ioctl SYS_timerfd_create SYS_eventfd2 SYS_epoll_create1 SYS_execve SYS_clone SYS_clone3 SYS_signalfd4 SYS_faccessat2 SYS_faccessat SYS_getdents64 SYS_prlimit64 SYS_sigaltstack SYS_exit SYS_exit_group;
@@ -67,6 +69,15 @@ pub fn names() -> Vec<String> {
     let section = section.split("//! # ").next().expect("a section");
     let rows = section.lines().filter_map(|line| line.strip_prefix("//! | `")?.split(" | ").next());
     rows.flat_map(|names| names.split(',')).map(|name| name.trim().trim_matches('`').to_owned()).collect()
+}
+
+/// The names that the guide has besides, for a service that keeps what it has.
+pub fn names_of_keeping() -> Vec<String> {
+    let guide = include_str!("../../src/guide.rs");
+    let (_, from) =
+        guide.split_once("//! With [`RestartConfig::keep`](crate::RestartConfig::keep) come ").expect("the guide has the sentence");
+    let sentence = from.split('.').next().expect("a sentence");
+    sentence.split('`').skip(1).step_by(2).map(String::from).collect()
 }
 
 pub fn main() -> ExitCode {
@@ -107,7 +118,8 @@ pub fn main() -> ExitCode {
     });
     let how = extras.get("fails").or(extras.get("waits")).unwrap_or_default().to_owned();
     let without = extras.get(WITHOUT).unwrap_or_default().split(' ').map(String::from).collect();
-    let looping = move || Loop { poll, tell, commands, how, without }.run(restarter);
+    let keeps = extras.get(KEEPS).is_some();
+    let looping = move || Loop { poll, tell, commands, how, without, keeps }.run(restarter);
     thread::Builder::new().name("loop".into()).spawn(looping).expect("a thread");
     for line in told {
         say(&line);
@@ -128,7 +140,7 @@ fn restarter(extras: &Extras, directory: &Path) -> Restarter {
     if let Some(time) = extras.get("probation_ms") {
         config = config.probation(Duration::from_millis(time.parse().expect("a number")));
     }
-    let mut restarter = config.build().expect("a restarter");
+    let mut restarter = config.keep(extras.get(KEEPS).is_some()).build().expect("a restarter");
     drop(restarter.sockets().tcp_listener("echo", "127.0.0.1:0").expect("a socket"));
     drop(restarter.sockets().udp_group("flows", "127.0.0.1:0", Mark::byte(0, 0xf0)).expect("a group"));
     restarter
@@ -141,6 +153,7 @@ struct Loop {
     how: String,
     /// Calls that are listed and that it may not make all the same.
     without: Vec<String>,
+    keeps: bool,
 }
 
 impl Loop {
@@ -150,7 +163,8 @@ impl Loop {
     }
 
     fn run(mut self, mut restarter: Restarter) {
-        let calls = names().into_iter().filter(|name| !self.without.contains(name)).filter_map(|name| number(&name));
+        let besides = if self.keeps { names_of_keeping() } else { Vec::new() };
+        let calls = names().into_iter().chain(besides).filter(|name| !self.without.contains(name)).filter_map(|name| number(&name));
         let program = confine::filter(calls, SeccompAction::KillProcess, SeccompAction::Allow);
         apply_filter(&program).expect("a filter");
         self.tell("confined");
@@ -234,6 +248,14 @@ fn obey(command: &str, restarter: &mut Option<Restarter>) -> String {
         ("stop", Some(restarter)) => {
             restarter.stop();
             "stopped".into()
+        }
+        ("keep", Some(restarter)) => {
+            let (near, _far) = std::os::unix::net::UnixStream::pair().expect("a pair");
+            let keeper = restarter.keeper();
+            let kept = keeper.keep_stream(&near);
+            keeper.forget_stream(&near);
+            let named = [(); 2].map(|()| keeper.keep("pair", &near));
+            format!("{kept:?} {named:?} {}", keeper.is_active())
         }
         ("drop", restarter) => restarter.take().map_or("none".into(), |_| "dropped".into()),
         ("ready", _) => "ready".into(),

@@ -50,7 +50,9 @@ pub fn trials() -> Vec<Trial> {
     let at_times = AT_TIMES.map(|(name, _)| name);
     let alone = listed::names().into_iter().filter(|name| !ALTERNATIVES.concat().contains(&&**name) && !at_times.contains(&&**name));
     let together = ALTERNATIVES.map(|names| names.join(" "));
-    let needed = alone.chain(together).map(|names| {
+    let besides = listed::names_of_keeping();
+    let of_keeping = besides.into_iter().filter(|name| !listed::names().contains(name));
+    let needed = alone.chain(together).chain(of_keeping).map(|names| {
         Trial::test(format!("needed::promise_11_the_loop_needs_the_listed_{}", names.replace(' ', "_or_")), move || {
             assert!(gets_through(&names).is_err(), "{names}: listed, and nobody has made such a call");
             Ok(())
@@ -76,7 +78,8 @@ struct Killed(#[allow(dead_code, reason = "told by a panic")] String);
 fn gets_through(without: &str) -> Result<(), Killed> {
     restarts(without)?;
     failures(without)?;
-    with_systemd(without)
+    with_systemd(without)?;
+    keeping(without)
 }
 
 fn start(setup: Setup, without: &str) -> Result<Exercise, Killed> {
@@ -148,6 +151,16 @@ fn with_systemd(without: &str) -> Result<(), Killed> {
     let last = exercise.restart()?;
     exercise.ask(&last, "stop")?;
     exercise.ask(&last, "drop")?;
+    Ok(())
+}
+
+fn keeping(without: &str) -> Result<(), Killed> {
+    let setup = Setup::new().set(listed::KEEPS, "yes");
+    let path = setup.path("notify");
+    let _manager = Manager::listen(&path);
+    let exercise = start(setup.env("NOTIFY_SOCKET", &path), without)?;
+    let last = exercise.restart()?;
+    exercise.ask(&last, "keep")?;
     Ok(())
 }
 

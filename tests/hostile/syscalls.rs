@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,6 +22,7 @@ pollflip_kit::trials![
     promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists,
     promise_11_the_loop_deals_with_failures_under_exactly_the_calls_that_the_guide_lists,
     promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_lists,
+    promise_11_the_loop_keeps_what_it_has_under_exactly_the_calls_that_the_guide_lists,
     promise_11_a_call_that_the_guide_does_not_list_is_noticed,
     promise_11_the_list_names_nothing_that_makes_processes,
 ];
@@ -108,21 +110,24 @@ fn promise_11_the_loop_deals_with_failures_under_exactly_the_calls_that_the_guid
     asker.join().expect("a thread").expect_err("it was given up");
 }
 
-fn promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_lists() {
-    let setup = Setup::new();
-    let path = setup.path("notify");
-    let manager = UnixDatagram::bind(&path).expect("a socket");
-    manager.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
-    let over = Arc::new(AtomicBool::new(false));
-    let listening = {
-        let over = over.clone();
-        // What comes with the messages is closed at once, which answers a barrier.
-        thread::spawn(move || {
+/// What systemd is to a service. What comes with the messages is closed at once, which answers a barrier.
+struct Manager {
+    over: Arc<AtomicBool>,
+    listening: thread::JoinHandle<String>,
+}
+
+impl Manager {
+    fn listen(path: &Path) -> Manager {
+        let manager = UnixDatagram::bind(path).expect("a socket");
+        manager.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+        let over = Arc::new(AtomicBool::new(false));
+        let until = over.clone();
+        let listening = thread::spawn(move || {
             let mut heard = String::new();
             let mut buffer = [0; 4096];
             loop {
                 // That it is over counts when nothing more has come.
-                let is_over = over.load(Ordering::Relaxed);
+                let is_over = until.load(Ordering::Relaxed);
                 match manager.recv(&mut buffer) {
                     Ok(length) => {
                         heard += &String::from_utf8_lossy(&buffer[..length]);
@@ -133,8 +138,21 @@ fn promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_l
                     Err(_) => {}
                 }
             }
-        })
-    };
+        });
+        Manager { over, listening }
+    }
+
+    /// All that it has heard.
+    fn heard(self) -> String {
+        self.over.store(true, Ordering::Relaxed);
+        self.listening.join().expect("a thread")
+    }
+}
+
+fn promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_lists() {
+    let setup = Setup::new();
+    let path = setup.path("notify");
+    let manager = Manager::listen(&path);
     let service = start(setup.env("NOTIFY_SOCKET", &path));
     restart(&service);
     service.plan_next("fails=exit");
@@ -142,11 +160,30 @@ fn promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_l
     let last = restart(&service);
     assert_eq!(last.ask("stop"), "stopped");
     assert_eq!(last.ask("drop"), "dropped");
-    over.store(true, Ordering::Relaxed);
-    let heard = listening.join().expect("a thread");
+    let heard = manager.heard();
     for word in ["READY=1", "RELOADING=1", &format!("MAINPID={}", last.pid), "STATUS=the successor exited", "BARRIER=1", "STOPPING=1"] {
         assert!(heard.contains(word), "{word} is not in: {heard}");
     }
+}
+
+fn promise_11_the_loop_keeps_what_it_has_under_exactly_the_calls_that_the_guide_lists() {
+    let setup = Setup::new().set(listed::KEEPS, "yes");
+    let path = setup.path("notify");
+    let manager = Manager::listen(&path);
+    let service = start(setup.env("NOTIFY_SOCKET", &path));
+    for _ in 0..2 {
+        restart(&service);
+    }
+    let last = restart(&service);
+    assert_eq!(last.ask("keep"), "Ok(()) [Ok(()), Ok(())] true");
+    assert_eq!(last.ask("stop"), "stopped");
+    assert_eq!(last.ask("drop"), "dropped");
+    let heard = manager.heard();
+    for name in ["echo", "pollflip.group.flows", "pollflip.member.0.flows", "pollflip.member.7.flows", "pollflip.kept.pair"] {
+        assert!(heard.contains(&format!("FDSTORE=1\nFDNAME={name}\n")), "{name} is not stored: {heard}");
+        assert!(heard.contains(&format!("FDSTOREREMOVE=1\nFDNAME={name}\n")), "{name} is not removed: {heard}");
+    }
+    assert!(heard.contains("FDSTORE=1\nFDNAME=pollflip.streams."), "{heard}");
 }
 
 fn promise_11_a_call_that_the_guide_does_not_list_is_noticed() {
