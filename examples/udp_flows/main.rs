@@ -20,10 +20,11 @@ const HELP: &str = "\
 UDP flows that outlive restarts.
 
 usage: udp_flows [--restarts N] [--clients N]
-       udp_flows serve --listen ADDRESS --socket PATH
+       udp_flows serve --listen ADDRESS --socket PATH [--keep]
 
   --restarts N   how often the server is replaced (20)
-  --clients N    how many flows there are at a time (200)";
+  --clients N    how many flows there are at a time (200)
+  --keep         come back from a kill, under a guard with --restart or a systemd";
 
 fn main() -> ExitCode {
     match run() {

@@ -1,4 +1,7 @@
 //! The server: it answers flows that it knows, begins new ones, and after a restart goes on until its own have ended.
+//!
+//! With `--keep`, under a guard or systemd, it comes back from a kill with the same mark. What it knew of its flows is lost then, and
+//! their clients are told; those of earlier generations notice nothing.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, Write};
@@ -25,19 +28,21 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub(crate) struct Options {
     listen: SocketAddr,
     socket: PathBuf,
+    keeps: bool,
 }
 
 impl Options {
     pub(crate) fn parse(parser: &mut Parser) -> Result<Self, lexopt::Error> {
-        let (mut listen, mut socket) = (SocketAddr::from(([127, 0, 0, 1], 0)), PathBuf::from("udp_flows.sock"));
+        let (mut listen, mut socket, mut keeps) = (SocketAddr::from(([127, 0, 0, 1], 0)), PathBuf::from("udp_flows.sock"), false);
         while let Some(argument) = parser.next()? {
             match argument {
                 Arg::Long("listen") => listen = parser.value()?.parse()?,
+                Arg::Long("keep") => keeps = true,
                 Arg::Long("socket") => socket = parser.value()?.into(),
                 other => return Err(other.unexpected()),
             }
         }
-        Ok(Self { listen, socket })
+        Ok(Self { listen, socket, keeps })
     }
 }
 
@@ -53,7 +58,7 @@ struct Server {
 pub(crate) fn serve(options: &Options) -> io::Result<()> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
     let mut poll = Poll::new()?;
-    let mut restarter = RestartConfig::new().coordination_socket(&options.socket).build()?;
+    let mut restarter = RestartConfig::new().coordination_socket(&options.socket).keep(options.keeps).build()?;
     let group = restarter.sockets().udp_group("flows", options.listen, MARK)?;
     let socket = UdpSocket::from_std(group.socket()?);
     let address = socket.local_addr()?;

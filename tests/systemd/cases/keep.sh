@@ -69,6 +69,40 @@ case_keep_ends_with_the_unit() {
   is "what is held" "$(show NFileDescriptorStore)" 0
 }
 
+# A UDP group comes back with its mark. systemd ends earlier generations when the main process has ended.
+case_keep_has_a_udp_group() {
+  good_release udp_flows
+  add_unit udp_flows.service <<<'[Service]
+Type=notify
+ExecStart=/srv/bin/udp_flows serve --listen 127.0.0.1:7002 --socket /run/udp_flows.sock --keep
+ExecReload=kill -USR1 $MAINPID'
+  add_unit udp_flows.service.d/keep.conf <"$here/../../examples/systemd/keep.conf"
+  start udp_flows.service
+  # The sockets of the group, its memory file, and the ends of the queues.
+  await 20 "all of it is held" property_is NFileDescriptorStore 13
+  local main
+  main=$(show MainPID)
+  reload
+  await 20 "a new main process" property_is_not MainPID "$main"
+  await 20 "the unit is active" property_is ActiveState active
+  for _ in 1 2 3; do
+    main=$(show MainPID)
+    # A flow begins, and goes on after the kill with the mark that it was given: the server has it still, and does not know the flow.
+    is "what a client sees" "$(in_box timeout 60 bash -c '
+      exec 3<>/dev/udp/127.0.0.1/7002
+      first() { head -c 1 <&3 | od -An -tu1 | tr -d " "; }
+      printf "\x01\0\0\0\x07\0\0\0\x01\0\0\0\0" >&3
+      begun=$(first)
+      kill -KILL "$1"
+      printf "\x$(printf %x $((begun / 16 * 16 + 2)))\0\0\0\x07\0\0\0\x02\0\0\0\0" >&3
+      told=$(first)
+      [ $((begun / 16)) = $((told / 16)) ] && echo "kind $((begun % 16)), then $((told % 16))"' - "$main")" "kind 1, then 4"
+    await 20 "a new main process" property_is_not MainPID "$main"
+    await 20 "the unit is active" property_is ActiveState active
+    await 20 "the same is held" property_is NFileDescriptorStore 13
+  done
+}
+
 # As the guide says: the limit of starts ends what is held, too.
 case_keep_does_not_outlive_the_start_limit() {
   keep_unit "[Unit]" "StartLimitBurst=3"
