@@ -10,6 +10,7 @@ pub fn judge(report: &Report) -> Vec<String> {
         let (over, under) = (get(over.0, over.1)?, get(under.0, under.1)?);
         (under > 0.0).then_some(over / under)
     };
+    let more = |over: (&str, Peer), under: (&str, Peer)| Some((get(over.0, over.1)? - get(under.0, under.1)?) * 1e3);
     let pause = |key: &str| get(key, Ours).map(|seconds| seconds * 1e3);
     let (latency, stall, state) = ("latency 8", "stall 8", "state mapped 1073741824");
     let bars = [
@@ -32,6 +33,11 @@ pub fn judge(report: &Report) -> Vec<String> {
         ("an inherited listener, to a bare descriptor passed", ratio(("listener each", Ours), ("listener each", Limit)), AtMost(2.0)),
         ("one of 10,000 connections, to the bare calls", ratio(("connection of 10000", Ours), ("connection of 10000", Limit)), AtMost(2.5)),
         ("a restart under a guard, to one without", ratio(("guard restart", Ours), ("guard restart", Limit)), AtMost(1.1)),
+        ("a datagram to a UDP group, with a mark, to a plain socket", ratio(("udp marked", Ours), ("udp marked", Limit)), AtMost(1.1)),
+        ("a datagram to a UDP group, without one, to a plain socket", ratio(("udp unmarked", Ours), ("udp unmarked", Limit)), AtMost(1.1)),
+        ("a grant with a UDP group, more than without, in ms", more(("udp grant", Ours), ("udp grant", Limit)), AtMost(0.3)),
+        ("kernel memory of a UDP group of eight, in KiB", get("udp memory", Ours).map(|bytes| bytes / 1024.0), AtMost(32.0)),
+        ("a packet that a full relay refuses, in µs", get("udp refused", Ours).map(|seconds| seconds * 1e6), AtMost(1.0)),
         ("crates in the normal tree", get("cost crates", Ours), AtMost(28.0)),
         ("a cold build, to shellflip's", ratio(("cost build", Ours), ("cost build", Shellflip)), AtMost(0.5)),
         ("bytes added, to shellflip's", ratio(("cost bytes", Ours), ("cost bytes", Shellflip)), AtMost(0.5)),

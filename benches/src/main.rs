@@ -32,6 +32,7 @@ mod roles;
 mod service;
 mod stall;
 mod stats;
+mod udp;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,7 +61,7 @@ struct Measurement {
     run: fn(&Plan, &mut Report) -> Result<(), String>,
 }
 
-const MEASUREMENTS: [Measurement; 13] = [
+const MEASUREMENTS: [Measurement; 14] = [
     Measurement {
         name: "latency",
         about: "from the request to the answer, by the memory of the old process",
@@ -84,6 +85,7 @@ const MEASUREMENTS: [Measurement; 13] = [
     },
     Measurement { name: "listeners", about: "inherited listeners", takes: (5, 50), run: listeners::run },
     Measurement { name: "guard", about: "a restart under a guard", takes: (1, 2), run: guard::run },
+    Measurement { name: "udp", about: "UDP groups: a datagram, a grant, the kernel's memory; and a relay", takes: (5, 40), run: udp::run },
     Measurement { name: "crowd", about: "a thousand clients at once on the coordination socket", takes: (10, 10), run: crowd::run },
     Measurement { name: "idle", about: "what it costs while nothing happens", takes: (5, 20), run: idle::run },
     Measurement { name: "load", about: "requests that fail while restarts go on", takes: (10, 60), run: load::run },

@@ -2,10 +2,12 @@
 //!
 //! A role says what happens in lines on its standard output, a word and its process id first; its successors inherit that.
 
+mod datagrams;
 #[cfg(feature = "ecdysis")]
 mod ecdysis;
 #[cfg(feature = "tokio")]
 mod http;
+mod kernel_memory;
 mod limit;
 mod ours;
 #[cfg(feature = "shellflip")]
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::Peer;
 
+pub use datagrams::{Figures, Route};
 pub use work::Gap;
 
 /// Names the role in the environment.
@@ -51,6 +54,7 @@ pub struct Settings {
     pub way: Way,
     /// It has a guard.
     pub guarded: bool,
+    pub udp: Udp,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -74,6 +78,10 @@ pub enum Role {
     /// Polls a library that has nothing to do.
     OursIdle,
     ShellflipIdle,
+    /// Sends itself datagrams on several routes.
+    Datagrams,
+    /// Makes many sockets or groups.
+    KernelMemory,
 }
 
 /// What the old process does beside restarting.
@@ -97,6 +105,16 @@ pub enum Way {
     Mapped,
     /// It is in a memory file of the program's own.
     OwnFile,
+}
+
+/// What a service has of UDP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Udp {
+    #[default]
+    Nothing,
+    Plain,
+    /// A group of eight.
+    Group,
 }
 
 impl Role {
@@ -145,6 +163,8 @@ fn act(settings: &Settings) -> Result<(), Failed> {
         }
         Role::Ours => ours::serve(settings),
         Role::OursIdle => ours::poll_idle(settings),
+        Role::Datagrams => datagrams::measure(settings),
+        Role::KernelMemory => kernel_memory::measure(settings),
         #[cfg(feature = "shellflip")]
         Role::Shellflip => shellflip::serve(settings),
         #[cfg(feature = "shellflip")]

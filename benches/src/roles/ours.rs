@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use pollflip::{Blob, Event, Handover, Predecessor, RestartConfig, Restarter};
+use pollflip::{Blob, Event, Handover, Mark, Predecessor, RestartConfig, Restarter, Sockets};
 
 use crate::memory::{now, see_all, state};
 
 use super::work::Work;
-use super::{Failed, Occupation, Settings, Way, address, say};
+use super::{Failed, Occupation, Settings, Udp, Way, address, say};
 
 pub fn serve(settings: &Settings) -> Result<(), Failed> {
     let mut restarter = RestartConfig::new().coordination_socket(&settings.socket).build()?;
@@ -28,8 +29,14 @@ pub fn serve(settings: &Settings) -> Result<(), Failed> {
         None if settings.state > 0 => state = State::new(settings)?,
         _ => {}
     }
+    let _socket = udp_socket(settings, restarter.sockets())?;
+    let begun = Instant::now();
     restarter.ready()?;
+    let lasted = begun.elapsed();
     say("ready", &listeners.len().to_string());
+    if successor && settings.udp != Udp::Nothing {
+        say("granted", &lasted.as_secs_f64().to_string());
+    }
     let mut work = Work::begin(settings, successor);
     if settings.occupation == Occupation::Frames {
         work.run_frames(|| is_over(&mut restarter))?;
@@ -43,6 +50,16 @@ pub fn serve(settings: &Settings) -> Result<(), Failed> {
         }
     }
     work.end()
+}
+
+/// Each has an address of its own, which listeners do not have.
+fn udp_socket(settings: &Settings, sockets: &mut Sockets) -> Result<Option<UdpSocket>, Failed> {
+    let address = address(settings, usize::from(u16::MAX) - settings.udp as usize);
+    Ok(match settings.udp {
+        Udp::Nothing => None,
+        Udp::Plain => Some(sockets.udp_socket("udp", address)?),
+        Udp::Group => Some(sockets.udp_group("udp", address, Mark::byte(0, 0x0f).generations(8))?.socket()?),
+    })
 }
 
 /// The state, as the way of handing it over wants it.
