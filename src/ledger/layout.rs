@@ -411,8 +411,9 @@ mod tests {
         assert!(words.claim(1, 77));
         assert_eq!(words.record(1), Ok(None));
         let bytes: Vec<u8> = (1..=40).collect();
-        for state in 0..=40 {
-            for output in 0..=(40 - state) {
+        let room = if cfg!(miri) { 5 } else { 40 };
+        for state in 0..=room {
+            for output in 0..=(room - state) {
                 let entry = Entry { read: state as u64, written: output as u64 };
                 assert_eq!(words.record_next(1, 77, entry, &bytes[..state], &bytes[state..state + output]), Ok(()));
                 let record = words.record(1).expect("no damage").expect("a record");

@@ -113,6 +113,10 @@ fn place() -> &'static AtomicU32 {
 
 #[cold]
 fn find_place() -> &'static AtomicU32 {
+    if cfg!(miri) {
+        // Miri has neither forks nor the calls that tell of them.
+        return &UNWIPED;
+    }
     let page = wiped_page();
     let place = page.unwrap_or_else(|| {
         // SAFETY: the handler makes one write to memory that stays. Without room for it, the process id has to do.
