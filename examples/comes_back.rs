@@ -39,22 +39,22 @@ fn sum(input: &[u8], draft: &mut Draft<'_>) -> io::Result<usize> {
 
 impl Server {
     /// Goes on with a connection: a new one, one that has outlived a process, or one that was handed over.
+    /// No client ends the process: if there is no room for one, that one is turned away.
     fn go_on(&mut self, stream: TcpStream, registry: &Registry) -> io::Result<()> {
-        self.keeper.keep_stream(&stream)?;
+        if let Err(error) = self.keeper.keep_stream(&stream) {
+            eprintln!("a connection ends with this process: {error}");
+        }
         let _ = stream.set_nodelay(true); // records are written one by one
-        let mut account = match self.ledger.recover(stream)? {
-            Recovered::Even(account) | Recovered::Behind(account) => account,
-            Recovered::Untouched(stream) => self.ledger.begin(stream, &0i64.to_ne_bytes())?,
-            Recovered::Unrecorded { connection: stream, .. }
-            | Recovered::Mismatched(stream)
-            | Recovered::Over(stream)
-            | Recovered::Dropped(stream)
-            | Recovered::Unknown(stream) => {
-                self.keeper.forget_stream(&stream);
+        let account = match self.ledger.recover(stream) {
+            Ok(Recovered::Even(account) | Recovered::Behind(account)) => Ok(account),
+            Ok(Recovered::Untouched(stream)) if self.ledger.free() > 0 => self.ledger.begin(stream, &0i64.to_ne_bytes()),
+            Ok(other) => {
+                self.keeper.forget_stream(&other.into_connection());
                 return Ok(());
             }
-            _ => return Ok(()),
+            Err(error) => Err(error),
         };
+        let Ok(mut account) = account.inspect_err(|error| eprintln!("a connection ends: {error}")) else { return Ok(()) };
         self.next += 1;
         registry.register(account.connection_mut(), Token(self.next), Interest::READABLE | Interest::WRITABLE)?;
         self.accounts.insert(self.next, account);

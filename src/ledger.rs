@@ -258,6 +258,9 @@ impl Ledger {
     /// an account (`AlreadyExists`), has no [`Position`] (`InvalidInput`) or is over
     /// (`NotConnected`). What [`Position::of`] returns. This is a forked child's copy
     /// (`Unsupported`).
+    ///
+    /// Clients can bring some of these about: a program that ends at such an error is ended by them. If
+    /// none is [free](Ledger::free), it turns the connection away.
     pub fn begin<S: AsFd>(&self, connection: S, state: &[u8]) -> io::Result<Account<S>> {
         let position = position(&connection)?;
         if position.is_over {

@@ -96,24 +96,26 @@
 //! `examples/comes_back.rs`; this is the order of the calls:
 //!
 //! ```no_run
-//! use std::{error, io, net::TcpStream, time::Duration};
+//! use std::{error, net::TcpStream, time::Duration};
 //! use pollflip::ledger::{Account, Ledger, Recovered, Scope};
 //! use pollflip::{Error, Keeper, RestartConfig};
 //!
 //! type Open = Account<TcpStream>;
 //!
-//! /// For a connection that is new, was handed over, or has outlived a process. `None`: it ends.
-//! fn go_on(keeper: &Keeper, ledger: &Ledger, stream: TcpStream) -> io::Result<Option<Open>> {
+//! /// For a connection that is new, was handed over, or has outlived a process. `None`: it ends. No
+//! /// client can end the process, however many there are.
+//! fn go_on(keeper: &Keeper, ledger: &Ledger, stream: TcpStream) -> Option<Open> {
 //!     let _ = stream.set_nodelay(true);
-//!     keeper.keep_stream(&stream)?; // then its account: killed in between, it is `Untouched`
-//!     Ok(match ledger.recover(stream)? {
-//!         Recovered::Even(account) | Recovered::Behind(account) => Some(account),
-//!         Recovered::Untouched(stream) => Some(ledger.begin(stream, b"the first state")?),
-//!         other => {
+//!     let _ = keeper.keep_stream(&stream); // then its account: killed in between, it is `Untouched`
+//!     match ledger.recover(stream) {
+//!         Ok(Recovered::Even(account) | Recovered::Behind(account)) => Some(account),
+//!         Ok(Recovered::Untouched(stream)) if ledger.free() > 0 => ledger.begin(stream, b"the first state").ok(),
+//!         Ok(other) => {
 //!             keeper.forget_stream(&other.into_connection());
 //!             None
 //!         }
-//!     })
+//!         Err(_) => None,
+//!     }
 //! }
 //!
 //! fn end(keeper: &Keeper, account: Open) {
@@ -136,7 +138,7 @@
 //!         None | Some(Err(Error::PredecessorGone { .. })) => {}
 //!         Some(state) => {
 //!             for (_, stream) in state?.drain() {
-//!                 accounts.extend(go_on(&keeper, &ledger, stream.into())?);
+//!                 accounts.extend(go_on(&keeper, &ledger, stream.into()));
 //!             }
 //!         }
 //!     }
@@ -147,7 +149,7 @@
 //!             survivors.absolve();
 //!         }
 //!         for survivor in survivors.streams() {
-//!             accounts.extend(go_on(&keeper, &ledger, survivor.into())?);
+//!             accounts.extend(go_on(&keeper, &ledger, survivor.into()));
 //!         }
 //!         ledger.close_unclaimed()?;
 //!     }

@@ -79,8 +79,8 @@ impl Server {
         match self.ledger.recover(TcpStream::from_std(stream))? {
             Recovered::Even(account) | Recovered::Behind(account) => self.add(account).map(Some),
             // The last process was killed just after it had accepted it.
-            Recovered::Untouched(stream) => self.begin(stream).map(Some),
-            // Over, dropped because it was in hand, or read past the ledger.
+            Recovered::Untouched(stream) if self.ledger.free() > 0 => self.begin(stream).map(Some),
+            // Over, dropped because it was in hand, read past the ledger, or one too many.
             other => {
                 self.keeper.forget_stream(&other.into_connection());
                 Ok(None)
@@ -216,8 +216,10 @@ pub(crate) fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
             }
         }
         while let Ok(Some((stream, _))) = gate.accept() {
-            server.keeper.keep_stream(&stream)?;
-            server.begin(stream)?;
+            // One for which there is no room is turned away, and one may be gone by now. Nobody ends the server.
+            if server.ledger.free() > 0 && server.keeper.keep_stream(&stream).is_ok() {
+                let _ = server.begin(stream);
+            }
         }
         for event in events.iter().filter(|event| event.token().0 >= FIRST_CONNECTION && gate.is_open()) {
             server.attend(event.token());

@@ -11,6 +11,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::keeping::ACCOUNTS;
 use crate::kept::{Kept, Player};
 use crate::kit::{End, end_of_command, signal};
 use pollflip_kit::hub::wait_until;
@@ -20,6 +21,7 @@ pollflip_kit::trials![
     peers_that_leave_while_the_service_is_dead_are_gone_and_the_others_go_on,
     a_release_that_aborts_on_connections_that_were_kept_comes_back_without_them,
     a_release_that_aborts_on_what_was_kept_by_name_comes_back_with_the_listeners_alone,
+    more_clients_than_there_are_accounts_are_turned_away_and_end_nobody,
     a_unix_socket_is_kept_and_has_no_position,
     a_guard_without_room_says_so_and_the_service_comes_back,
 ];
@@ -95,6 +97,25 @@ fn a_release_that_aborts_on_connections_that_were_kept_comes_back_without_them()
 
 fn a_release_that_aborts_on_what_was_kept_by_name_comes_back_with_the_listeners_alone() {
     comes_back("abort-of-more", &["Signal(9) 0", "Signal(6) 1", "Signal(6) 2", "Signal(6) 3"]);
+}
+
+/// A service that ended at that would be started again with the same clients, and lose them all.
+fn more_clients_than_there_are_accounts_are_turned_away_and_end_nobody() {
+    let kept = Kept::start(&["--restart", "on-failure"], &[(ACCOUNTS, "4")]);
+    let mut players: Vec<_> = (1..=4).map(|seed| Player::new(&kept, seed)).collect();
+    players.iter_mut().try_for_each(Player::round).expect("an answer");
+    for seed in 5..=40 {
+        let mut late = Player::new(&kept, seed);
+        assert!(late.round().is_err(), "there is no room for it");
+    }
+    let old = kept.kill();
+    kept.pid_after(&old);
+    players.iter_mut().try_for_each(Player::round).expect("they go on");
+    drop(players.pop());
+    wait_until("room for another one", || Player::new(&kept, 41).round().is_ok());
+    let said = kept.read("said");
+    assert_eq!(said.matches(" serves ").count(), 2, "nobody but the test has ended it: {said}");
+    assert_eq!(kept.stop(), 0);
 }
 
 fn a_unix_socket_is_kept_and_has_no_position() {

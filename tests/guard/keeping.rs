@@ -30,6 +30,9 @@ pub const KEEPS: &str = "POLLFLIP_TEST_KEEPS";
 /// How long a successor is on probation, in milliseconds.
 pub const PROBATION: &str = "POLLFLIP_TEST_PROBATION";
 
+/// How many connections it has at the most.
+pub const ACCOUNTS: &str = "POLLFLIP_TEST_ACCOUNTS";
+
 const LEDGER: &str = "sums.v1";
 
 /// The next state and the answer to a byte.
@@ -150,7 +153,8 @@ impl Server {
                 if let Some(Err(error)) = damaged {
                     say(&error.to_string());
                 }
-                Ledger::new(LEDGER, 4_096, 16_384)?
+                let accounts = std::env::var(ACCOUNTS).ok().and_then(|text| text.parse().ok()).unwrap_or(4_096);
+                Ledger::new(LEDGER, accounts, 16_384)?
             }
         };
         keeper.keep("ledger", &ledger)?;
@@ -224,7 +228,7 @@ impl Server {
         let cookie = pollflip::ledger::cookie(&stream)?;
         let account = match self.ledger.recover(stream)? {
             Recovered::Even(account) | Recovered::Behind(account) => account,
-            Recovered::Untouched(stream) => self.ledger.begin(stream, &0u64.to_ne_bytes())?,
+            Recovered::Untouched(stream) if self.ledger.free() > 0 => self.ledger.begin(stream, &0u64.to_ne_bytes())?,
             other => {
                 say(&format!("ends {other:?}"));
                 self.keeper.forget_stream(&other.into_connection());
