@@ -19,6 +19,7 @@ use pollflip::guard::{Guard, Policy};
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::{self, ExitCode, Termination};
+use std::thread;
 use std::time::Duration;
 
 const HELP: &str = "\
@@ -37,8 +38,8 @@ usage: kill_me [OPTIONS]
   --wrong           the server reads, and records then: the run must see it and fail
 
 usage: kill_me serve --socket PATH [--connections N] [--listen ADDRESS] [--wrong]
-               [--guard]
-  the server alone, or below a guard
+               [--guard] [--busy SECONDS]
+  the server alone, or below a guard; busy for so long once it has the service
 
 A pause is how long a client waits for an answer that a kill has held up, from
 the kill on, or from when it has sent. The first answer is that of whichever
@@ -49,7 +50,7 @@ refused, cut off or told a wrong byte, 1 otherwise, 2 for wrong usage.";
 enum Command {
     Help,
     Run(bench::Options),
-    Serve { options: server::Options, below_guard: bool },
+    Serve { options: server::Options, below_guard: bool, busy: Duration },
 }
 
 fn parse(mut arguments: Parser) -> Result<Command, lexopt::Error> {
@@ -65,7 +66,7 @@ fn parse(mut arguments: Parser) -> Result<Command, lexopt::Error> {
         verbose: false,
         is_wrong: false,
     };
-    let (mut serve, mut below_guard) = (false, false);
+    let (mut serve, mut below_guard, mut busy) = (false, false, Duration::ZERO);
     let (mut listen, mut socket) = ("127.0.0.1:0".to_owned(), None);
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -77,6 +78,10 @@ fn parse(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             Arg::Long("connections") => options.connections = arguments.value()?.parse()?,
             Arg::Long("unit") => options.unit = Some(arguments.value()?.string()?),
             Arg::Long("guard") if serve => below_guard = true,
+            Arg::Long("busy") if serve => {
+                let seconds = arguments.value()?.parse()?;
+                busy = Duration::try_from_secs_f64(seconds).map_err(|error| format!("--busy {seconds}: {error}"))?;
+            }
             Arg::Long("seed") => options.seed = arguments.value()?.parse()?,
             Arg::Long("wrong") => options.is_wrong = true,
             Arg::Long("verbose") => options.verbose = true,
@@ -87,11 +92,14 @@ fn parse(mut arguments: Parser) -> Result<Command, lexopt::Error> {
         }
     }
     if !serve {
+        if options.unit.is_some() && options.is_wrong {
+            return Err("--wrong is for a server that this program starts: with --unit it belongs into the unit".into());
+        }
         return Ok(Command::Run(options));
     }
     let socket = socket.ok_or("--socket is missing")?;
     let options = server::Options { listen, socket, connections: options.connections, is_wrong: options.is_wrong };
-    Ok(Command::Serve { options, below_guard })
+    Ok(Command::Serve { options, below_guard, busy })
 }
 
 fn main() -> ExitCode {
@@ -105,9 +113,9 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Command::Run(options)) => enough_descriptors(options.connections).and_then(|()| bench::run(&options)),
-        Ok(Command::Serve { options, below_guard }) => match prepare(&options, below_guard) {
+        Ok(Command::Serve { options, below_guard, busy }) => match prepare(&options, below_guard) {
             Ok(Some(code)) => return code,
-            Ok(None) => server::serve(&options).map(|()| true),
+            Ok(None) => server::serve(&options, || thread::sleep(busy)).map(|()| true),
             Err(error) => Err(error),
         },
     };

@@ -148,7 +148,8 @@ impl Server {
     }
 }
 
-pub(crate) fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
+/// `when_it_serves` comes between the grant and the first turn of the loop.
+pub(crate) fn serve(options: &Options, when_it_serves: impl FnOnce()) -> Result<(), Box<dyn Error>> {
     let began = now();
     let mut restarter = RestartConfig::new().coordination_socket(&options.socket).keep(true).build()?;
     let keeper = restarter.keeper();
@@ -196,6 +197,7 @@ pub(crate) fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     server.ledger.serves();
     gate.follow(&restarter, server.poll.registry())?;
     println!("serving {} {address} {resumed} {began} {} {}", process::id(), now(), options.socket.display());
+    when_it_serves();
     // What a killed process has left undone.
     for token in server.accounts.keys().copied().collect::<Vec<_>>() {
         server.attend(token);

@@ -30,3 +30,15 @@ case_kill_me_loses_nobody_to_poison_and_in_restarts() {
     --kills 0 --restarts 0 --poison 2 --during 8 --connections 50
   await 20 "it serves" property_is ActiveState active
 }
+
+# A successor is the main process before it has turned its loop: what it has must be held all the same.
+case_kill_me_loses_nobody_to_a_kill_just_after_a_restart() {
+  good_release kill_me
+  install_unit kill_me.service
+  add_unit kill_me.service.d/busy.conf <<<'[Service]
+ExecStart=
+ExecStart=/srv/bin/kill_me serve --busy 0.3 --socket ${RUNTIME_DIRECTORY}/restart.sock'
+  start kill_me.service
+  demonstrate "kills=8 restarts=8 connections=20 refused=0 cut=0 wrong=0 " --kills 8 --restarts 8 --connections 20
+  await 20 "it serves" property_is ActiveState active
+}
