@@ -83,7 +83,7 @@ impl Parent {
 
     /// The parent goes on: whatever children did, nothing has come, and all comes as it should.
     pub(crate) fn goes_on(mut self) {
-        assert_eq!(self.rings(), []);
+        assert_eq!(self.rings(), [0; 0]);
         assert!(!self.signals[0].is_shutdown());
         self.begin();
         assert_eq!(self.rings(), [0, 1, 2]);
@@ -115,7 +115,7 @@ fn a_child_that_drops_everything_rings_no_bell_of_its_parent() {
             Ok(())
         });
     }
-    assert_eq!(parent.rings(), []);
+    assert_eq!(parent.rings(), [0; 0]);
     parent.begin();
     assert_eq!(parent.rings(), [0, 1, 2]);
     for how in BOTH {
@@ -127,7 +127,7 @@ fn a_child_that_drops_everything_rings_no_bell_of_its_parent() {
         });
     }
     // The last handle that the children had was not the last one.
-    assert_eq!(parent.rings(), []);
+    assert_eq!(parent.rings(), [0; 0]);
     parent.ends();
 }
 
@@ -136,13 +136,13 @@ fn a_child_that_begins_and_forces_a_shutdown_begins_none_in_its_parent() {
     for how in BOTH {
         in_child(how, || parent.is_dropped());
     }
-    assert_eq!(parent.rings(), []);
+    assert_eq!(parent.rings(), [0; 0]);
     parent.begin();
     assert_eq!(parent.rings(), [0, 1, 2]);
     for how in BOTH {
         in_child(how, || parent.is_dropped());
     }
-    assert_eq!(parent.rings(), []);
+    assert_eq!(parent.rings(), [0; 0]);
     parent.ends();
 }
 

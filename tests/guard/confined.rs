@@ -9,6 +9,7 @@ use crate::kit::{End, POLLFLIP, end_of, end_of_command, how, log, there_are_cont
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::Act;
 
 pollflip_kit::trials![
     without_proc_there_is_no_guard,
@@ -72,7 +73,7 @@ fn a_read_only_root_and_nobody_as_user_are_enough() {
     let inner = crate::kit::init_of(&service);
     assert_eq!(procfs::status(inner, "Uid").expect("a process").split_whitespace().next(), Some("65534"));
     assert_eq!(procfs::status(inner, "CapEff").map(|text| text.trim().to_owned()).as_deref(), Some("0000000000000000"));
-    service.hub.nth(3).tell("exit 6");
+    service.hub.nth(3).tell(Act::Exit(6));
     assert_eq!(how(end_of(&service)), End::Code(6), "{}", log(&service));
 }
 
@@ -90,7 +91,7 @@ fn in_another_network_namespace_restarts_are_refused() {
         Err(RequestError::Impossible(why)) => assert!(why.contains("in the network namespace of the guard"), "{why}"),
         other => panic!("{other:?}"),
     }
-    service.first().tell("exit 2");
+    service.first().tell(Act::Exit(2));
     assert_eq!(how(end_of(&service)), End::Code(2));
 }
 
@@ -157,6 +158,6 @@ fn a_guard_without_descriptors_takes_a_new_process_in() {
         wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
         wait_until("the one before to be reaped", || procfs::children(guard) == [new.pid]);
     }
-    service.hub.nth(3).tell("exit 11");
+    service.hub.nth(3).tell(Act::Exit(11));
     assert_eq!(how(end_of(&service)), End::Code(11), "{}", log(&service));
 }

@@ -11,6 +11,7 @@ use pollflip_kit::client::Load;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
+use pollflip_kit::service::Act;
 
 pollflip_kit::trials![
     twenty_restarts_under_load_in_a_container,
@@ -44,16 +45,18 @@ fn the_status_of_the_third_generation_is_that_of_the_container() {
     if !there_are_containers() {
         return;
     }
-    for (end, status) in [("exit 7", 7), ("exit 0", 0), ("raise SIGSEGV", 139), ("raise SIGKILL", 137), ("abort", 134)] {
+    let ends =
+        [(Act::Exit(7), 7), (Act::Exit(0), 0), (Act::Raise(Signal::SIGSEGV), 139), (Act::Raise(Signal::SIGKILL), 137), (Act::Abort, 134)];
+    for (end, status) in ends {
         let service = contained(Setup::new(), "").start();
         service.restart();
         let third = service.restart();
         third.says("event PredecessorGone");
-        if end.ends_with("SEGV") {
-            assert_eq!(third.ask("default SIGSEGV"), "set");
+        if end == Act::Raise(Signal::SIGSEGV) {
+            assert_eq!(third.ask(Act::Default(Signal::SIGSEGV)), "set");
         }
-        third.tell(end);
-        assert_eq!(how(end_of(&service)), End::Code(status), "{end}: {}", log(&service));
+        third.tell(end.clone());
+        assert_eq!(how(end_of(&service)), End::Code(status), "{end:?}: {}", log(&service));
     }
 }
 
@@ -108,7 +111,7 @@ fn the_guard_under_an_init_that_ends_with_its_first_child() {
         }
         let last = service.restart();
         last.says("event PredecessorGone");
-        last.tell("exit 7");
+        last.tell(Act::Exit(7));
         assert_eq!(how(end_of(&service)), End::Code(7), "{init}");
     }
 }

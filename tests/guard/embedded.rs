@@ -14,6 +14,7 @@ use crate::kit::{CONTAINER, End, end_of, has_children, how, there_are_containers
 use crate::service;
 use pollflip_kit::harness::{Setup, install_copy, own_program};
 use pollflip_kit::procfs;
+use pollflip_kit::service::Act;
 
 pollflip_kit::trials![
     a_program_that_is_asked_for_a_guard_has_one,
@@ -84,7 +85,7 @@ fn a_program_that_is_asked_for_a_guard_has_one() {
         assert!(!procfs::variable_names(new.pid).iter().any(|name| name == "POLLFLIP_GUARD"));
     }
     has_children(guard, 1);
-    service.hub.nth(3).tell("exit 8");
+    service.hub.nth(3).tell(Act::Exit(8));
     assert_eq!(how(end_of(&service)), End::Code(8));
 }
 
@@ -98,7 +99,7 @@ fn a_program_that_is_the_first_process_of_a_container_has_one() {
     for _ in 0..3 {
         service.restart().says("event PredecessorGone");
     }
-    service.hub.nth(3).tell("raise SIGKILL");
+    service.hub.nth(3).tell(Act::Raise(Signal::SIGKILL));
     assert_eq!(how(end_of(&service)), End::Code(128 + Signal::SIGKILL as i32));
     // One that is told to have none is the service itself, and refuses restarts.
     let service = Setup::new().env(service::ROLE, "embedded").env("POLLFLIP_GUARD", "0").shell(&shell).start();

@@ -8,6 +8,7 @@ use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     promise_16_twenty_restarts_under_load_and_the_pid_stays,
@@ -61,7 +62,7 @@ fn third(service: &Service) -> Process {
 fn promise_16_it_ends_with_the_status_of_the_third_generation() {
     for status in [0, 7, 255] {
         let service = guarded(Setup::new(), "").start();
-        third(&service).tell(&format!("exit {status}"));
+        third(&service).tell(Act::Exit(status));
         assert_eq!(how(end_of(&service)), End::Code(status), "{}", log(&service));
     }
 }
@@ -71,9 +72,9 @@ fn it_dies_of_the_signal_of_the_third_generation() {
         let service = guarded(Setup::new(), "").start();
         let third = third(&service);
         if name == Signal::SIGSEGV {
-            assert_eq!(third.ask("default SIGSEGV"), "set");
+            assert_eq!(third.ask(Act::Default(Signal::SIGSEGV)), "set");
         }
-        third.tell(&format!("raise {name}"));
+        third.tell(Act::Raise(name));
         assert_eq!(how(end_of(&service)), End::Signal(name), "{}", log(&service));
     }
 }
@@ -92,7 +93,7 @@ fn the_end_waits_for_earlier_generations() {
     let first = service.first();
     let mut connection = service.connect();
     let new = service.restart();
-    new.tell("exit 9");
+    new.tell(Act::Exit(9));
     new.ends();
     wait_until("the guard to know", || log(&service).contains(&format!("process {} exited with status 9", new.pid)));
     connection.echo("still served");
@@ -126,7 +127,7 @@ fn told_to_end_on_probation_both_end() {
 }
 
 fn told_to_end_before_it_is_ready_it_ends() {
-    let service = guarded(Setup::new().plan("claimed hang"), "--restart always").launch();
+    let service = guarded(Setup::new().plan(at(Step::Claimed, Act::Hang)), "--restart always").launch();
     service.first().says("hangs");
     signal(service.launched(), Signal::SIGTERM);
     assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGTERM), "{}", log(&service));
@@ -151,18 +152,18 @@ fn a_guard_that_is_stopped_meanwhile_takes_the_new_process_in() {
     first.ends();
     signal(service.launched(), Signal::SIGCONT);
     wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
-    new.tell("exit 3");
+    new.tell(Act::Exit(3));
     assert_eq!(how(end_of(&service)), End::Code(3), "{}", log(&service));
 }
 
 fn a_restart_that_fails_changes_nothing() {
     let service = guarded(Setup::new(), "").start();
     let first = service.first();
-    service.plan_next("born exit 4");
+    service.plan_next(at(Step::Born, Act::Exit(4)));
     assert!(service.fail_to_restart().contains("status 4"));
     assert!(first.lives());
     service.restart();
-    service.hub.nth(2).tell("exit 6");
+    service.hub.nth(2).tell(Act::Exit(6));
     assert_eq!(how(end_of(&service)), End::Code(6), "{}", log(&service));
 }
 
@@ -204,11 +205,11 @@ fn a_status_that_the_predecessor_has_taken_is_known() {
     let first = service.first();
     let connection = service.connect();
     let new = service.restart();
-    assert_eq!(first.ask("reap-any"), "started");
+    assert_eq!(first.ask(Act::ReapAny), "started");
     // As long as it is a zombie all can see its status.
     signal(service.launched(), Signal::SIGSTOP);
     wait_until("it to stop", || procfs::state(service.launched()) == Some('T'));
-    new.tell("exit 9");
+    new.tell(Act::Exit(9));
     wait_until("its predecessor to reap it", || procfs::state(new.pid).is_none());
     signal(service.launched(), Signal::SIGCONT);
     wait_until("the guard to know", || log(&service).contains(&format!("process {} exited with status 9", new.pid)));
@@ -228,12 +229,12 @@ fn a_status_that_nobody_tells_is_that_of_a_failure() {
     let first = service.first();
     let connection = service.connect();
     let new = service.restart();
-    assert_eq!(first.ask("reap-any"), "started");
+    assert_eq!(first.ask(Act::ReapAny), "started");
     // As long as it is a zombie all can see its status.
     let guard = procfs::stat(first.pid).expect("a process")[1].parse().expect("a parent");
     signal(guard, Signal::SIGSTOP);
     wait_until("it to stop", || matches!(procfs::state(guard), Some('T' | 't')));
-    new.tell("exit 0");
+    new.tell(Act::Exit(0));
     wait_until("its predecessor to reap it", || procfs::state(new.pid).is_none());
     signal(guard, Signal::SIGCONT);
     wait_until("the guard to know", || log(&service).contains(&format!("process {} has ended, and how is not known", new.pid)));
@@ -260,7 +261,7 @@ fn nobody_is_left_when_the_guard_is_killed_after_a_change_of_user() {
 fn a_new_one_ends_with_the_guard_although_an_earlier_one_does_not() {
     let service = guarded(Setup::new(), "").start();
     let first = service.first();
-    assert_eq!(first.ask("handle SIGTERM"), "handled");
+    assert_eq!(first.ask(Act::Handle(Signal::SIGTERM)), "handled");
     let mut connection = service.connect();
     let new = service.restart();
     signal(service.launched(), Signal::SIGKILL);
@@ -275,7 +276,7 @@ fn a_guard_under_a_guard_is_a_service_like_others() {
     for _ in 0..2 {
         service.restart().says("event PredecessorGone");
     }
-    service.hub.nth(2).tell("abort");
+    service.hub.nth(2).tell(Act::Abort);
     assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGABRT));
     let service = guarded(Setup::new(), "-- \"$POLLFLIP\" guard").start();
     let new = service.restart();

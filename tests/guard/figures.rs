@@ -10,7 +10,7 @@ use crate::speaker::{NOTES, WORDS};
 use pollflip_kit::harness::{Setup, own_program};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
-use pollflip_kit::service::ROLE;
+use pollflip_kit::service::{Act, ROLE};
 
 pollflip_kit::trials![a_guard_that_has_nothing_to_do_sleeps, a_new_main_process_is_taken_in_at_once, restarts_take_as_long_as_without];
 
@@ -50,7 +50,8 @@ fn a_new_main_process_is_taken_in_at_once() {
     };
     let program = own_program();
     for number in 1..=TIMES {
-        first.ask(&format!("helper exec env {ROLE}=speaker {WORDS}=time {NOTES}='{}' '{}'", notes.display(), program.display()));
+        let script = format!("exec env {ROLE}=speaker {WORDS}=time {NOTES}='{}' '{}'", notes.display(), program.display());
+        first.ask(Act::StartHelper(script));
         wait_until("the helper", || times().len() == number);
         let is_main = format!("the service is process {}\n", first.own);
         wait_until("the service to be itself again", || log(&service).matches(&is_main).count() > number);

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use crate::kit::{End, POLLFLIP, end_of_command, run};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::service::{Act, Step, at};
 use pollflip_kit::surroundings::directory;
 
 pollflip_kit::trials![
@@ -269,7 +270,7 @@ fn a_service_is_asked_for_a_restart_and_for_its_status() {
     let (end, out, said) = ask("restart");
     let new = service.hub.nth(1).pid;
     assert_eq!((end, out), (End::Code(0), format!("{new}\n")), "{said}");
-    service.plan_next("born exit 7");
+    service.plan_next(at(Step::Born, Act::Exit(7)));
     let (end, out, said) = ask("restart");
     assert_eq!((end, out.as_str()), (End::Code(1), ""));
     assert!(said.starts_with("pollflip: restart failed: the successor exited with status 7"), "{said}");

@@ -15,6 +15,7 @@ use crate::speaker::{self, WORDS};
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
+use pollflip_kit::service::Act;
 use pollflip_kit::service::ROLE;
 
 pollflip_kit::trials![
@@ -41,8 +42,8 @@ fn address(pid: u32) -> String {
 
 /// Has a helper of that process say something, and waits for its end.
 fn helper_says(process: &pollflip_kit::hub::Process, words: &str) {
-    let command = format!("helper {ROLE}=speaker {WORDS}='{words}' exec '{}'", own_program().display());
-    let pid: u32 = process.ask(&command).parse().expect("a process");
+    let script = format!("{ROLE}=speaker {WORDS}='{words}' exec '{}'", own_program().display());
+    let pid: u32 = process.ask(Act::StartHelper(script)).parse().expect("a process");
     wait_until("the helper to end", || procfs::has_ended(pid));
 }
 
@@ -54,7 +55,7 @@ fn all_is_well(service: &Service) {
     wait_until("the guard to know", || log(service).contains(&format!("the service is process {}", new.pid)));
     wait_until("the guard to have its own descriptors only", || own_descriptors(guard) == 4);
     assert_eq!(service.connect().pid, new.pid);
-    new.tell("exit 12");
+    new.tell(Act::Exit(12));
     assert_eq!(how(end_of(service)), End::Code(12), "{}", log(service));
 }
 
@@ -83,7 +84,7 @@ fn what_another_pid_namespace_says_is_left_out() {
     let address = address(procfs::children(guard)[0]);
     speaker::say(&address, b"MAINPID=1\nREADY=1");
     wait_until("the guard to hear", || log(&service).contains("process 0 is left out: the process is in another PID namespace"));
-    service.restart().tell("exit 12");
+    service.restart().tell(Act::Exit(12));
     assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
 }
 
@@ -212,10 +213,10 @@ fn a_flood_from_far_below_does_not_hide_an_end() {
     pollflip_kit::harness::install(&nest, b"#!/bin/sh\n[ $1 -gt 0 ] || exec \"$SPEAKER\"\n\"$0\" $(($1-1))\nexit $?\n");
     let first = service.first();
     let environment = format!("SPEAKER='{}' {ROLE}=speaker {WORDS}='WATCHDOG=1;garbage;flood;flood;flood'", own_program().display());
-    first.ask(&format!("helper {environment} exec '{}' 500", nest.display()));
+    first.ask(Act::StartHelper(format!("{environment} exec '{}' 500", nest.display())));
     wait_until("the guard to hear it", || log(&service).contains("it is no text, or too long"));
     let began = std::time::Instant::now();
-    first.tell("exit 12");
+    first.tell(Act::Exit(12));
     wait_until("the guard to know", || log(&service).contains(&format!("process {} exited with status 12", first.pid)));
     println!("a flood from 500 processes below: an end is known after {:?}", began.elapsed());
     assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
@@ -231,8 +232,8 @@ fn what_an_earlier_generation_says_is_left_out() {
     // By the first process itself, and not by a helper.
     let socket = speaker::connected(&address(first.pid));
     assert!(socket.as_raw_fd() > 2);
-    assert_eq!(first.ask(&format!("notify MAINPID={} READY=1", first.pid)), "told");
-    new.tell("exit 12");
+    assert_eq!(first.ask(Act::Notify(vec![format!("MAINPID={}", first.pid), "READY=1".into()])), "told");
+    new.tell(Act::Exit(12));
     new.ends();
     first.signal(Signal::SIGKILL);
     assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
@@ -260,6 +261,6 @@ fn what_was_said_before_an_end_is_heard_before_it() {
     first.ends();
     signal(service.launched(), Signal::SIGCONT);
     wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
-    new.tell("exit 12");
+    new.tell(Act::Exit(12));
     assert_eq!(how(end_of(&service)), End::Code(12), "{}", log(&service));
 }

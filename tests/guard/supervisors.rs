@@ -14,6 +14,7 @@ use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::manager::Manager;
 use pollflip_kit::procfs;
+use pollflip_kit::service::Act;
 
 pollflip_kit::trials![
     twenty_restarts_under_runit,
@@ -111,12 +112,12 @@ fn twenty_restarts_under_runit() {
     let sv = directory.display().to_string();
     let service = setup.env("SV", &directory).shell("exec runsv \"$SV\"").start();
     let _guard = twenty_restarts("runit", &service, || tool("sv", &["1", &sv]));
-    service.hub.nth(20).tell("abort");
+    service.hub.nth(20).tell(Act::Abort);
     assert_eq!(finished(&service, 0), "-1 6");
     // runsv starts it again.
     service.hub.nth(21).says("serving");
     let _second = Reaper(procfs::stat(service.hub.nth(21).pid).expect("a process")[1].parse().expect("a parent"));
-    service.hub.nth(21).tell("exit 7");
+    service.hub.nth(21).tell(Act::Exit(7));
     assert_eq!(finished(&service, 1), "7 0");
     service.hub.nth(22).says("serving");
     tool("sv", &["-w", "30", "exit", &sv]);
@@ -133,11 +134,11 @@ fn twenty_restarts_under_s6() {
     let sv = directory.display().to_string();
     let service = setup.env("SV", &directory).shell("exec s6-supervise \"$SV\" 2>/dev/null").start();
     let _guard = twenty_restarts("s6", &service, || tool("s6-svc", &["-1", &sv]));
-    service.hub.nth(20).tell("abort");
+    service.hub.nth(20).tell(Act::Abort);
     assert_eq!(finished(&service, 0), "256 6");
     service.hub.nth(21).says("serving");
     let _second = Reaper(procfs::stat(service.hub.nth(21).pid).expect("a process")[1].parse().expect("a parent"));
-    service.hub.nth(21).tell("exit 7");
+    service.hub.nth(21).tell(Act::Exit(7));
     assert_eq!(finished(&service, 1), "7 0");
     service.hub.nth(22).says("serving");
     tool("s6-svc", &["-xd", &sv]);
@@ -170,7 +171,7 @@ fn twenty_restarts_under_supervisord() {
     let service = setup.env("CONFIG", &config).shell("exec supervisord -c \"$CONFIG\" >/dev/null 2>&1").start();
     let ask = |words: &[&str]| tool("supervisorctl", &[&["-c", &configuration], words].concat());
     let _guard = twenty_restarts("supervisord", &service, || ask(&["signal", "USR1", "restarter"]));
-    service.hub.nth(20).tell("abort");
+    service.hub.nth(20).tell(Act::Abort);
     let said = || fs::read_to_string(&log).unwrap_or_default();
     wait_until("supervisord to be told", || said().contains("terminated by SIGABRT"));
     service.hub.nth(21).says("serving");
@@ -198,7 +199,7 @@ fn contained(command: &[String]) {
         service.restart().says("event PredecessorGone");
     }
     assert_eq!(service.connect().generation, 3);
-    service.hub.nth(3).tell("exit 0");
+    service.hub.nth(3).tell(Act::Exit(0));
     assert_eq!(how(end_of(&service)), End::Code(0));
 }
 
@@ -217,7 +218,7 @@ fn a_line_of_a_procfile() {
     let line = text.lines().find_map(|line| line.strip_prefix("echo: ")).expect("a line");
     let service = Setup::new().shell(line).start();
     service.restart().says("event PredecessorGone");
-    service.hub.nth(1).tell("exit 3");
+    service.hub.nth(1).tell(Act::Exit(3));
     assert_eq!(how(end_of(&service)), End::Code(3));
 }
 
@@ -232,6 +233,6 @@ fn the_command_of_a_unit() {
     service.restart().says("event PredecessorGone");
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     manager.expect(&["READY=1", "STATUS="]);
-    service.hub.nth(1).tell("exit 0");
+    service.hub.nth(1).tell(Act::Exit(0));
     assert_eq!(how(end_of(&service)), End::Code(0));
 }

@@ -9,6 +9,7 @@ use crate::kit::{End, POLLFLIP, end_of, end_of_command, guarded, how, is_ignored
 use pollflip_kit::harness::Setup;
 use pollflip_kit::manager::Manager;
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     the_service_is_born_with_the_mask_and_dispositions_of_others,
@@ -95,12 +96,12 @@ fn a_manager_above_hears_what_concerns_it() {
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     // Neither the main process nor the barrier: the guard stays, and has taken both in.
     manager.expect(&["READY=1", "STATUS="]);
-    service.plan_next("born exit 4");
+    service.plan_next(at(Step::Born, Act::Exit(4)));
     service.fail_to_restart();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     let failed = manager.receive().lines;
     assert!(failed[0] == "READY=1" && failed[1].contains("status 4"), "{failed:?}");
-    assert_eq!(new.ask("stop"), "stopped");
+    assert_eq!(new.ask(Act::Stop), "stopped");
     manager.expect(&["STOPPING=1"]);
     signal(service.launched(), Signal::SIGTERM);
     assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGTERM));
@@ -111,8 +112,8 @@ fn a_manager_above_does_not_hear_of_an_end_that_is_none() {
     let (manager, setup) = Manager::new(Setup::new());
     let service = guarded(setup, "--restart always --delay 1").start();
     manager.expect(&["READY=1"]);
-    assert_eq!(service.first().ask("stop"), "stopped");
-    service.first().tell("exit 0");
+    assert_eq!(service.first().ask(Act::Stop), "stopped");
+    service.first().tell(Act::Exit(0));
     service.hub.nth(1).says("serving");
     loop {
         let lines = manager.receive().lines;

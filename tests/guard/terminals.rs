@@ -11,6 +11,7 @@ use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
 use pollflip_kit::service::ROLE;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     under_a_guard_that_leads_a_terminal_restarts_are_not_refused,
@@ -42,7 +43,7 @@ fn under_a_guard_that_leads_a_terminal_restarts_are_not_refused() {
         service.restart().says("event PredecessorGone");
     }
     assert_ne!(procfs::stat(service.launched()).expect("a process")[4], "0", "it leads a terminal");
-    service.hub.nth(3).tell("exit 4");
+    service.hub.nth(3).tell(Act::Exit(4));
     assert_eq!(how(end_of(&service)), End::Code(4));
 }
 
@@ -99,22 +100,22 @@ fn what_is_sent_to_the_guard_reaches_the_service() {
 fn an_interrupt_amid_a_restart_reaches_each_once() {
     let Some((service, master)) = on_terminal(Setup::new(), "") else { return };
     let first = service.first();
-    assert_eq!(first.ask("count SIGINT"), "counting");
-    service.plan_next("born count SIGINT\nclaimed wait");
+    assert_eq!(first.ask(Act::Count(Signal::SIGINT)), "counting");
+    service.plan_next(at(Step::Born, Act::Count(Signal::SIGINT)).at(Step::Claimed, Act::Wait));
     let asked = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
     press(&master, 3);
-    wait_until("the old one to have it", || first.ask("counted") == "1");
+    wait_until("the old one to have it", || first.ask(Act::Counted) == "1");
     wait_until("the guard to have it", || !procfs::has_signal(service.launched(), "ShdPnd", Signal::SIGINT as i32));
-    new.tell("go");
+    new.go();
     asked.join().expect("no panic").expect("a restart");
     wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.own)));
     // The guard has taken the second signal in when the service has it.
-    service.plan_next("born exit 4");
+    service.plan_next(at(Step::Born, Act::Exit(4)));
     signal(service.launched(), Signal::SIGUSR1);
     new.says("event Failed");
-    assert_eq!(new.ask("counted"), "1");
+    assert_eq!(new.ask(Act::Counted), "1");
     signal(service.launched(), Signal::SIGKILL);
 }
 
@@ -122,9 +123,9 @@ fn an_interrupt_amid_a_restart_reaches_each_once() {
 fn who_begins_after_an_interrupt_is_told() {
     let Some((service, master)) = on_terminal(Setup::new(), "--restart always") else { return };
     let first = service.first();
-    assert_eq!(first.ask("count SIGINT"), "counting");
+    assert_eq!(first.ask(Act::Count(Signal::SIGINT)), "counting");
     press(&master, 3);
-    wait_until("the old one to have it", || first.ask("counted") == "1");
+    wait_until("the old one to have it", || first.ask(Act::Counted) == "1");
     // It runs from the moment at which it takes the signal until it has dealt with it.
     wait_until("the guard to have it", || !procfs::has_signal(service.launched(), "ShdPnd", Signal::SIGINT as i32));
     wait_until("the guard to have dealt with it", || procfs::state(service.launched()) == Some('S'));
@@ -136,19 +137,19 @@ fn who_begins_after_an_interrupt_is_told() {
 fn who_begins_before_the_guard_has_seen_an_interrupt_is_told() {
     let Some((service, master)) = on_terminal(Setup::new(), "") else { return };
     let (first, guard) = (service.first(), service.launched());
-    assert_eq!(first.ask("count SIGINT"), "counting");
+    assert_eq!(first.ask(Act::Count(Signal::SIGINT)), "counting");
     signal(guard, Signal::SIGSTOP);
     wait_until("it to stop", || procfs::state(guard) == Some('T'));
     press(&master, 3);
-    wait_until("the old one to have it", || first.ask("counted") == "1");
-    service.plan_next("claimed wait");
+    wait_until("the old one to have it", || first.ask(Act::Counted) == "1");
+    service.plan_next(at(Step::Claimed, Act::Wait));
     let asked = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
     signal(guard, Signal::SIGCONT);
     wait_until("the guard to have it", || !procfs::has_signal(guard, "ShdPnd", Signal::SIGINT as i32));
     wait_until("the guard to have dealt with it", || procfs::state(guard) == Some('S'));
-    new.tell("go");
+    new.go();
     let _ = asked.join().expect("no panic");
     new.ends();
     assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGINT), "{}", log(&service));
@@ -165,17 +166,17 @@ fn in_the_background_the_service_has_its_own_group() {
     let setup = setup.env("POLLFLIP", POLLFLIP).env("LOG", log_path).env("POLLFLIP_LOG", "info").shell(shell);
     let service = setup.terminal(slave).start();
     let first = service.first();
-    assert_eq!(first.ask("count SIGTERM"), "counting");
+    assert_eq!(first.ask(Act::Count(Signal::SIGTERM)), "counting");
     let guard: u32 = procfs::stat(first.pid).expect("a process")[1].parse().expect("a parent");
     assert_ne!(procfs::stat(guard).expect("a process")[4], "0", "it has a terminal");
     // A guard that stands still sends nothing on.
     signal(guard, Signal::SIGSTOP);
     wait_until("the guard to stop", || procfs::state(guard) == Some('T'));
     nix::sys::signal::killpg(nix::unistd::Pid::from_raw(guard as i32), Signal::SIGTERM).expect("a group");
-    assert_eq!(first.ask("counted"), "0");
+    assert_eq!(first.ask(Act::Counted), "0");
     signal(guard, Signal::SIGCONT);
-    wait_until("the service to have it", || first.ask("counted") == "1");
-    first.tell("exit 3");
+    wait_until("the service to have it", || first.ask(Act::Counted) == "1");
+    first.tell(Act::Exit(3));
     assert_eq!(how(end_of(&service)), End::Code(3), "{}", log(&service));
     drop(master);
 }
@@ -237,14 +238,14 @@ fn a_hang_up_ends_both() {
 
 fn a_terminal_that_is_gone_does_not_end_a_service_that_stays() {
     let Some((service, master)) = on_terminal(Setup::new(), "--restart on-failure --delay 10") else { return };
-    assert_eq!(service.first().ask("handle SIGHUP"), "handled");
+    assert_eq!(service.first().ask(Act::Handle(Signal::SIGHUP)), "handled");
     drop(master);
     wait_until("the hang-up", || procfs::stat(service.launched()).expect("a process")[4] == "0");
     let new = service.restart();
     new.says("event PredecessorGone");
-    new.tell("exit 1");
+    new.tell(Act::Exit(1));
     let again = service.hub.nth(2);
     again.says("serving");
-    again.tell("exit 0");
+    again.tell(Act::Exit(0));
     assert_eq!(how(end_of(&service)), End::Code(0), "{}", log(&service));
 }

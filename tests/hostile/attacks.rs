@@ -19,6 +19,7 @@ use pollflip_kit::client::{Raw, frame};
 use pollflip_kit::harness::Service;
 use pollflip_kit::hub::{DEADLINE, Process, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at};
 use pollflip_kit::surroundings::directory;
 
 pollflip_kit::trials![
@@ -92,7 +93,7 @@ impl<'a> Watch<'a> {
 
     fn conclude(&mut self, what: &str) {
         self.look();
-        let turn = Duration::from_micros(self.process.ask("turns").parse().expect("a number"));
+        let turn = Duration::from_micros(self.process.ask(Act::Turns).parse().expect("a number"));
         let [resident, data] = [0, 1].map(|index| self.most[index].saturating_sub(self.before[index]));
         println!(
             "{what}: memory +{} KiB resident, +{} KiB data; longest turn {:.1} ms; {} honest askers, the slowest answer after {:.1} s",
@@ -174,7 +175,7 @@ fn promise_05_ten_thousand_connections_that_come_back_keep_nobody_out() {
 
 fn promise_05_clients_that_have_been_answered_make_room() {
     let service = Service::start();
-    service.plan_next("built wait");
+    service.plan_next(at(Step::Built, Act::Wait));
     let asker = service.restart_meanwhile();
     service.hub.nth(1).says("waits");
     // The successor may have come this far before the restart thread has told its loop of it.
@@ -184,7 +185,7 @@ fn promise_05_clients_that_have_been_answered_make_room() {
     while let Err(error) = three_hundred_clients(&service) {
         assert!(Instant::now() < deadline, "{error}");
     }
-    service.hub.nth(1).tell("go");
+    service.hub.nth(1).go();
     assert_eq!(asker.join().expect("a thread").expect("the restart"), service.hub.nth(1).pid);
 }
 
@@ -278,7 +279,7 @@ fn promise_10_a_service_of_another_user_has_no_say_over_the_terminal_of_a_client
 fn promise_05_a_flood_of_requests_during_a_restart_changes_nothing() {
     let service = Service::start();
     let mut watch = Watch::new(&service);
-    service.plan_next("built wait");
+    service.plan_next(at(Step::Built, Act::Wait));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
@@ -302,7 +303,7 @@ fn promise_05_a_flood_of_requests_during_a_restart_changes_nothing() {
     drop(attackers);
     // What they have asked is refused before this is answered; the next generation would take it for a wish.
     service.status();
-    new.tell("go");
+    new.go();
     assert_eq!(asker.join().expect("a thread").expect("the restart"), new.pid);
     assert_eq!(service.connect().pid, new.pid);
 }

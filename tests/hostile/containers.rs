@@ -6,8 +6,10 @@ use std::process::{Command, Stdio};
 
 use pollflip::RequestError;
 
+use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup, install};
 use pollflip_kit::manager::Manager;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     the_first_process_of_a_container_refuses_to_restart_and_serves_on,
@@ -52,9 +54,9 @@ fn the_first_process_of_a_container_refuses_to_restart_and_serves_on() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(first.ask("request").starts_with("ContainerInit :: "));
+    assert!(first.ask(Act::Request).starts_with("ContainerInit :: "));
     // A signal does nothing, and kills nobody: it is sent from outside, where the process has another number.
-    assert_eq!(first.ask("raise SIGUSR1"), "raised");
+    assert_eq!(first.ask(Act::Raise(Signal::SIGUSR1)), "raised");
     assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     assert_eq!(service.status().impossible, Some(pollflip::Refusal::ContainerInit.to_string()));
     let warned = first.said("log WARN").iter().filter(|line| line.contains("every restart of this process will be refused")).count();
@@ -105,8 +107,8 @@ fn expect_refused(service: &Service, reason: &str) {
     let first = service.first();
     let warning = first.says("log WARN");
     assert!(warning.contains("every restart of this process will be refused") && warning.contains(reason), "{warning}");
-    assert!(first.ask("request").contains(reason));
-    assert_eq!(first.ask("raise SIGUSR1"), "raised");
+    assert!(first.ask(Act::Request).contains(reason));
+    assert_eq!(first.ask(Act::Raise(Signal::SIGUSR1)), "raised");
     assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     assert!(service.status().impossible.is_some_and(|why| why.contains(reason)));
     service.connect().echo("served on");
@@ -197,7 +199,9 @@ fn a_program_that_knows_better_restarts_beside_the_main_process_of_a_container()
     }
     let service = warned().set("trust_parent", "1").shell(&format!("{ENTERED} \"$0\"")).start();
     let first = service.first();
-    for (plan, reason) in [("built exit 3", "exited with status 3"), ("built raise SIGKILL", "SIGKILL")] {
+    for (plan, reason) in
+        [(at(Step::Built, Act::Exit(3)), "exited with status 3"), (at(Step::Built, Act::Raise(Signal::SIGKILL)), "SIGKILL")]
+    {
         service.plan_next(plan);
         let why = service.fail_to_restart();
         assert!(why.contains(reason), "{why}");
@@ -242,7 +246,7 @@ fn systemd_is_told_no_number_that_is_another_one_to_it() {
     }
     let (manager, service) = apart(Setup::new().set("trust_parent", "1"), true);
     let first = service.first();
-    for plan in ["built exit 3", "built raise SIGKILL"] {
+    for plan in [at(Step::Built, Act::Exit(3)), at(Step::Built, Act::Raise(Signal::SIGKILL))] {
         service.plan_next(plan);
         service.fail_to_restart();
         manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);

@@ -7,6 +7,7 @@ use pollflip::RequestError;
 use pollflip_kit::client::Connection;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::Process;
+use pollflip_kit::service::Act;
 
 pollflip_kit::trials![
     a_restart_is_refused_while_too_many_generations_still_work,
@@ -48,7 +49,7 @@ fn a_restart_is_refused_while_too_many_generations_still_work() {
         assert!(why.contains(&format!("the oldest as process {}", first.pid)), "{why}");
     }
     // By the program itself too.
-    let answer = third.ask("request");
+    let answer = third.ask(Act::Request);
     assert!(answer.starts_with(&format!("Draining {{ count: 3, oldest: {} }}", first.pid)), "{answer}");
     assert_eq!(service.status().pid, third.pid);
     one.echo("still served");

@@ -20,6 +20,7 @@ use crate::deploys::copy;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::{Act, Step};
 
 pollflip_kit::trials![
     promise_05_a_start_that_is_held_up_holds_nothing_else_up,
@@ -128,10 +129,10 @@ fn promise_03_what_is_given_up_while_another_start_is_held_up_is_never_started()
     // These wait behind it: by their deadline, and called off before that.
     is_given_up();
     wait_until("one that is called off before its deadline", || {
-        first.ask("on spawning cancel");
-        let (failed, called_off) = (first.said("event Failed").len(), first.said("did cancel:").len());
-        assert_eq!(first.ask("request"), "ok");
-        let is_in_time = first.says_again("did cancel:", called_off) == "true";
+        first.on(Step::Spawning, Act::Cancel);
+        let (failed, called_off) = (first.said("event Failed").len(), first.said("did Cancel:").len());
+        assert_eq!(first.ask(Act::Request), "ok");
+        let is_in_time = first.says_again("did Cancel:", called_off) == "true";
         first.says_again("event Failed", failed);
         is_in_time
     });
@@ -150,9 +151,9 @@ fn promise_03_what_is_given_up_while_another_start_is_held_up_is_never_started()
 fn promise_03_a_held_up_start_that_is_called_off_is_killed_when_it_comes() {
     let Some((service, mut gate)) = gated("a_held_up_start_that_is_called_off", Setup::new()) else { return };
     let first = service.first();
-    assert_eq!(first.ask("request"), "ok");
+    assert_eq!(first.ask(Act::Request), "ok");
     gate.holds();
-    assert_eq!(first.ask("cancel"), "true");
+    assert_eq!(first.ask(Act::Cancel), "true");
     assert!(first.says("event Failed").contains("called off"));
     // One that is asked for now has to wait for the one before it.
     let asker = service.restart_meanwhile();
@@ -171,7 +172,7 @@ fn promise_03_a_held_up_start_that_is_called_off_in_the_hands_of_a_debugger_is_r
     let Some((service, mut gate)) = gated(test, Setup::new()) else { return };
     let first = service.first();
     let before = Snapshot::of(first.pid);
-    assert_eq!(first.ask("request"), "ok");
+    assert_eq!(first.ask(Act::Request), "ok");
     gate.holds();
     let child = procfs::children(first.pid)[0];
     let pid = Pid::from_raw(child as i32);
@@ -179,13 +180,13 @@ fn promise_03_a_held_up_start_that_is_called_off_in_the_hands_of_a_debugger_is_r
         gate.let_through();
         return eprintln!("skipped {test}: a process cannot be debugged here: {error}");
     }
-    assert_eq!(first.ask("cancel"), "true");
+    assert_eq!(first.ask(Act::Cancel), "true");
     gate.let_through();
     wait_until("the end of it", || procfs::state(child) == Some('Z'));
     // It is in nobody's way.
-    assert_eq!(first.ask("request"), "ok");
+    assert_eq!(first.ask(Act::Request), "ok");
     gate.holds();
-    assert_eq!(first.ask("cancel"), "true");
+    assert_eq!(first.ask(Act::Cancel), "true");
     gate.let_through();
     wait_until("the end of the other", || procfs::children(first.pid) == [child]);
     // The debugger lets it go. It was killed, or had found out before that that it is not wanted.
@@ -238,9 +239,9 @@ fn a_start_that_is_held_up_has_nothing_open_but_what_it_is_given() {
         let setup = Setup::new().set("inherit_descriptors", inherit);
         let Some((service, mut gate)) = gated("a_start_that_is_held_up_has_nothing_open", setup) else { return };
         let first = service.first();
-        assert_eq!(first.ask("open-files 300"), "open");
-        let leaked: i32 = first.ask("leak /dev/zero").parse().expect("a number");
-        assert_eq!(first.ask("request"), "ok");
+        assert_eq!(first.ask(Act::OpenFiles(300)), "open");
+        let leaked: i32 = first.ask(Act::Leak("/dev/zero".into())).parse().expect("a number");
+        assert_eq!(first.ask(Act::Request), "ok");
         gate.holds();
         let held = procfs::children(first.pid)[0];
         let passed = numbers(held);
@@ -258,9 +259,9 @@ fn a_start_that_is_held_up_leaves_the_address_of_a_stopped_service_free() {
     let (first, address) = (service.first(), service.address());
     let asker = service.restart_meanwhile();
     gate.holds();
-    assert_eq!(first.ask("stop"), "stopped");
+    assert_eq!(first.ask(Act::Stop), "stopped");
     drop(asker.join().expect("a thread"));
-    first.tell("exit 0");
+    first.tell(Act::Exit(0));
     first.ends();
     // A service that is started afresh has it, before what is held up has come or gone.
     let fresh = TcpListener::bind(address).expect("a free address");
@@ -273,7 +274,7 @@ fn a_start_that_is_held_up_leaves_the_address_of_a_stopped_service_free() {
 /// Ends the process; what was held up comes into the world as an orphan, learns that it is not wanted, and ends.
 fn takes_nothing_over(service: &Service, gate: &mut Gate) {
     let first = service.first();
-    first.tell("exit 0");
+    first.tell(Act::Exit(0));
     // What is to become its child has no copy of its connection to the hub.
     first.ends();
     let born = service.hub.pids().len();
@@ -285,11 +286,11 @@ fn takes_nothing_over(service: &Service, gate: &mut Gate) {
 }
 
 /// The same once the process has been told to do this.
-fn is_called_off(test: &str, command: &str) {
+fn is_called_off(test: &str, act: Act) {
     let Some((service, mut gate)) = gated(test, Setup::new()) else { return };
     let asker = service.restart_meanwhile();
     gate.holds();
-    service.first().ask(command);
+    service.first().ask(act);
     match asker.join().expect("a thread") {
         Err(RequestError::Failed(why)) => assert!(why.contains("stopping"), "{why}"),
         other => panic!("{other:?}"),
@@ -298,11 +299,11 @@ fn is_called_off(test: &str, command: &str) {
 }
 
 fn promise_07_a_start_that_is_held_up_until_its_process_has_stopped_takes_nothing_over() {
-    is_called_off("a_start_that_is_held_up_until_its_process_has_stopped", "stop");
+    is_called_off("a_start_that_is_held_up_until_its_process_has_stopped", Act::Stop);
 }
 
 fn promise_07_a_start_that_is_held_up_until_its_restarter_is_gone_takes_nothing_over() {
-    is_called_off("a_start_that_is_held_up_until_its_restarter_is_gone", "drop");
+    is_called_off("a_start_that_is_held_up_until_its_restarter_is_gone", Act::Drop);
 }
 
 fn promise_07_a_start_that_is_held_up_until_its_process_has_died_takes_over() {

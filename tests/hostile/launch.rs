@@ -14,6 +14,7 @@ use pollflip_kit::harness::{Service, install, install_copy};
 use pollflip_kit::hub::Process;
 use pollflip_kit::manager::Manager;
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     promise_10_a_program_with_more_rights_does_not_start_what_its_caller_s_link_leads_to,
@@ -54,7 +55,7 @@ fn refuses(service: &Service) {
         Err(RequestError::Impossible(why)) => assert_eq!(why, refusal),
         other => panic!("the restart ended with {other:?}\n{}", service.hub.story()),
     }
-    assert_eq!(first.ask("request"), format!("Privileged :: {refusal}"));
+    assert_eq!(first.ask(Act::Request), format!("Privileged :: {refusal}"));
     first.signal(Signal::SIGUSR1);
     let warning = first.says_again("log WARN", 1);
     assert!(warning.contains("the restart signal does nothing") && warning.ends_with(&refusal), "{warning}");
@@ -83,11 +84,11 @@ fn promise_10_a_program_with_more_rights_does_not_start_what_its_caller_called_i
     let evil = of_the_caller(&call.path("evil"));
     // By then what it was started by is a script, which names an interpreter.
     install(&script, format!("#!{}\n", evil.display()).as_bytes());
-    let service = call.wish("path", &link).wish("name", &evil).with(|setup| setup.plan("born wait")).launch();
+    let service = call.wish("path", &link).wish("name", &evil).with(|setup| setup.plan(at(Step::Born, Act::Wait))).launch();
     let first = service.first();
     first.says("waits");
     switch(&link, &script);
-    first.tell("go");
+    first.go();
     first.says("serving");
     refuses(&service);
 }

@@ -4,7 +4,6 @@
 //! test, and passes commands on.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -16,8 +15,10 @@ use pollflip::{Blob, Event, Handover, Mark, RestartConfig, Restarter};
 use seccompiler::{SeccompAction, apply_filter};
 
 use crate::confine;
-use crate::service::{COORDINATION, DIRECTORY, Extras, HUB, NEXT};
+use crate::service::COORDINATION;
 use pollflip_kit::service::report::{self, say};
+use pollflip_kit::service::settings::Settings;
+use pollflip_kit::service::{self, Act};
 
 const RESTARTER: Token = Token(0);
 const COMMANDS: Token = Token(1);
@@ -81,16 +82,7 @@ pub fn names_of_keeping() -> Vec<String> {
 }
 
 pub fn main() -> ExitCode {
-    let birth = report::Birth::observe();
-    let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory"));
-    report::open(&directory.join(HUB));
-    birth.report();
-    let next = directory.join(NEXT);
-    let changes = std::fs::read_to_string(&next).unwrap_or_default();
-    // There may be none.
-    let _ = std::fs::remove_file(&next);
-    let changes: Vec<String> = changes.lines().map(String::from).collect();
-    let extras = Extras::read(&changes);
+    let (_, extras) = service::begin();
     if let Some(how) = extras.get("fails") {
         say(&format!("fails by plan: {how}"));
     }
@@ -100,7 +92,7 @@ pub fn main() -> ExitCode {
     let (tell, told) = channel();
     let poll = Poll::new().expect("an epoll");
     let waker = Waker::new(poll.registry(), COMMANDS).expect("a waker");
-    let restarter = restarter(&extras, &directory);
+    let restarter = restarter(&extras);
     let (command, commands) = channel();
     // The hub's own descriptor, by another epoll: its number is all that is known of it.
     let mut hub = Poll::new().expect("an epoll");
@@ -110,8 +102,8 @@ pub fn main() -> ExitCode {
         loop {
             // Interrupted by the restart signal.
             let _ = hub.poll(&mut ready, None);
-            for line in report::commands() {
-                command.send(line).expect("a loop");
+            for act in report::commands() {
+                command.send(act).expect("a loop");
                 waker.wake().expect("a loop");
             }
         }
@@ -132,7 +124,8 @@ pub fn main() -> ExitCode {
     ExitCode::from(2)
 }
 
-fn restarter(extras: &Extras, directory: &Path) -> Restarter {
+fn restarter(extras: &Settings) -> Restarter {
+    let directory = extras.directory();
     let mut config = RestartConfig::new().coordination_socket(directory.join(COORDINATION)).pid_file(directory.join("pid"));
     if let Some(time) = extras.get("ready_timeout_ms") {
         config = config.ready_timeout(Duration::from_millis(time.parse().expect("a number")));
@@ -149,7 +142,7 @@ fn restarter(extras: &Extras, directory: &Path) -> Restarter {
 struct Loop {
     poll: Poll,
     tell: Sender<String>,
-    commands: Receiver<String>,
+    commands: Receiver<Act>,
     how: String,
     /// Calls that are listed and that it may not make all the same.
     without: Vec<String>,
@@ -182,12 +175,12 @@ impl Loop {
             while let Some(event) = restarter.as_mut().and_then(Restarter::poll) {
                 self.happened(event, &mut restarter);
             }
-            while let Ok(command) = self.commands.try_recv() {
-                if let (Some(restarter), "ready") = (&mut restarter, command.as_str()) {
+            while let Ok(act) = self.commands.try_recv() {
+                if let (Some(restarter), Act::Ready) = (&mut restarter, &act) {
                     self.tell("readies");
                     self.become_ready(restarter);
                 }
-                let answer = obey(&command, &mut restarter);
+                let answer = obey(&act, &mut restarter);
                 self.tell(format!("answer {answer}"));
             }
             // Interrupted by the restart signal.
@@ -240,16 +233,16 @@ fn name(event: &Event) -> &'static str {
     }
 }
 
-fn obey(command: &str, restarter: &mut Option<Restarter>) -> String {
-    match (command, &mut *restarter) {
-        ("status", Some(restarter)) => restarter.status().state.as_str().into(),
-        ("request", Some(restarter)) => format!("{:?}", restarter.request()),
-        ("cancel", Some(restarter)) => restarter.cancel("by a test").to_string(),
-        ("stop", Some(restarter)) => {
+fn obey(act: &Act, restarter: &mut Option<Restarter>) -> String {
+    match (act, &mut *restarter) {
+        (Act::Status, Some(restarter)) => restarter.status().state.as_str().into(),
+        (Act::Request, Some(restarter)) => format!("{:?}", restarter.request()),
+        (Act::Cancel, Some(restarter)) => restarter.cancel("by a test").to_string(),
+        (Act::Stop, Some(restarter)) => {
             restarter.stop();
             "stopped".into()
         }
-        ("keep", Some(restarter)) => {
+        (Act::Keep, Some(restarter)) => {
             let (near, _far) = std::os::unix::net::UnixStream::pair().expect("a pair");
             let keeper = restarter.keeper();
             let kept = keeper.keep_stream(&near);
@@ -257,10 +250,10 @@ fn obey(command: &str, restarter: &mut Option<Restarter>) -> String {
             let named = [(); 2].map(|()| keeper.keep("pair", &near));
             format!("{kept:?} {named:?} {}", keeper.is_active())
         }
-        ("drop", restarter) => restarter.take().map_or("none".into(), |_| "dropped".into()),
-        ("ready", _) => "ready".into(),
-        ("forbidden", _) => format!("{:?}", std::fs::create_dir("/nowhere/at/all")),
-        (other, _) => format!("unknown: {other}"),
+        (Act::Drop, restarter) => restarter.take().map_or("none".into(), |_| "dropped".into()),
+        (Act::Ready, _) => "ready".into(),
+        (Act::MakeForbiddenCall, _) => format!("{:?}", std::fs::create_dir("/nowhere/at/all")),
+        (other, _) => format!("this service does not do that: {other:?}"),
     }
 }
 

@@ -23,6 +23,7 @@ use pollflip_kit::client::frame;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, Process, wait_for};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, set};
 
 /// Which of these is made is up to the C library, its version and the machine; here, one of each row at least.
 const ALTERNATIVES: [&[&str]; 7] = [
@@ -99,24 +100,24 @@ fn restarts(without: &str) -> Result<(), Killed> {
     let new = exercise.born(before)?;
     exercise.says(&new, "event Committed", 0)?;
     // Called off by the program, and by its end.
-    service.plan_next("fails=hang");
-    exercise.ask(&new, "request")?;
+    service.plan_next(set("fails", "hang"));
+    exercise.ask(&new, Act::Request)?;
     let hanging = exercise.born(before + 1)?;
     exercise.says(&hanging, "hangs", 0)?;
-    exercise.ask(&new, "cancel")?;
+    exercise.ask(&new, Act::Cancel)?;
     exercise.says(&new, "event Failed", 0)?;
     exercise.clients()?;
     exercise.interrupted(&new)?;
     let last = exercise.restart()?;
-    exercise.ask(&last, "stop")?;
+    exercise.ask(&last, Act::Stop)?;
     match service.try_restart() {
         Err(RequestError::Refused(why)) if why.contains("stopping") => {}
         other => return Err(exercise.killed(&format!("{other:?}"))),
     }
-    exercise.ask(&last, "drop")?;
+    exercise.ask(&last, Act::Drop)?;
     // Its handler stays, and this thread is now the one that runs it.
     last.signal(Signal::SIGUSR1);
-    exercise.ask(&last, "status")?;
+    exercise.ask(&last, Act::Status)?;
     Ok(())
 }
 
@@ -132,12 +133,12 @@ fn failures(without: &str) -> Result<(), Killed> {
         exercise.fails(how, expected)?;
     }
     exercise.says(&first, "event Resumed", 0)?;
-    service.plan_next("fails=hang");
+    service.plan_next(set("fails", "hang"));
     let births = service.hub.pids().len();
     let asker = service.restart_meanwhile();
     let hanging = exercise.born(births)?;
     exercise.says(&hanging, "hangs", 0)?;
-    exercise.ask(&first, "drop")?;
+    exercise.ask(&first, Act::Drop)?;
     asker.join().expect("a thread").expect_err("it was given up");
     Ok(())
 }
@@ -149,8 +150,8 @@ fn with_systemd(without: &str) -> Result<(), Killed> {
     let exercise = start(setup.env("NOTIFY_SOCKET", &path), without)?;
     exercise.restart()?;
     let last = exercise.restart()?;
-    exercise.ask(&last, "stop")?;
-    exercise.ask(&last, "drop")?;
+    exercise.ask(&last, Act::Stop)?;
+    exercise.ask(&last, Act::Drop)?;
     Ok(())
 }
 
@@ -199,15 +200,15 @@ impl Exercise {
         self.wait("a birth", || (self.service.hub.pids().len() > number).then(|| self.service.hub.nth(number)))
     }
 
-    fn ask(&self, process: &Process, command: &str) -> Result<String, Killed> {
+    fn ask(&self, process: &Process, act: Act) -> Result<String, Killed> {
         let before = process.said("answer").len();
         // It may have been killed already: then it does not answer either.
-        let _ = process.try_tell(command);
+        let _ = process.try_tell(act);
         self.says(process, "answer", before)
     }
 
     fn fails(&self, how: &str, expected: &str) -> Result<(), Killed> {
-        self.service.plan_next(&format!("fails={how}"));
+        self.service.plan_next(set("fails", how));
         match self.service.try_restart() {
             Err(RequestError::Failed(why)) if why.contains(expected) => Ok(()),
             other => Err(self.killed(&format!("{other:?}"))),
@@ -251,12 +252,12 @@ impl Exercise {
     /// A successor that is stopped while it waits for its predecessor to grant it the service, and goes on.
     fn interrupted(&self, old: &Process) -> Result<(), Killed> {
         let births = self.service.hub.pids().len();
-        self.service.plan_next("waits=told");
+        self.service.plan_next(set("waits", "told"));
         let asker = self.service.restart_meanwhile();
         let new = self.born(births)?;
         self.says(&new, "waits", 0)?;
         self.stop(old)?;
-        let _ = new.try_tell("ready");
+        let _ = new.try_tell(Act::Ready);
         self.says(&new, "readies", 0)?;
         self.wait("a loop that polls", || polls(new.pid).then_some(()))?;
         self.stop(&new)?;

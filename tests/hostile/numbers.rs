@@ -14,6 +14,7 @@ use pollflip_kit::debugger::Stopped;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![promise_03_a_process_that_has_got_the_number_of_a_dead_successor_is_left_alone];
 
@@ -49,11 +50,11 @@ fn promise_03_a_process_that_has_got_the_number_of_a_dead_successor_is_left_alon
         return;
     }
     // Its program waits for any child, as one that starts many does.
-    let service = Setup::new().plan("granted reap-any").start();
+    let service = Setup::new().plan(at(Step::Granted, Act::ReapAny)).start();
     let old = service.first();
     let thread = wait_for("the restart thread", || procfs::restart_thread(old.pid));
     let Some(stopped) = Stopped::new(thread, test) else { return };
-    service.plan_next("born exit 3");
+    service.plan_next(at(Step::Born, Act::Exit(3)));
     let asker = service.restart_meanwhile();
     // It has started the successor, and does not hold it yet.
     stopped.go_on_until(libc::SYS_pidfd_open);

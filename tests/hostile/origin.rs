@@ -31,6 +31,7 @@ use crate::{callers, confine};
 use pollflip_kit::harness::{Service, Setup, install_copy};
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, set};
 use pollflip_kit::surroundings::stale_socket;
 
 pollflip_kit::trials![
@@ -113,7 +114,7 @@ fn refusal_of_forged(how: &str, test: &str) -> Option<String> {
     });
     if outcome.is_empty() {
         // It heeds what was said to it in its next turn.
-        process.ask("turns");
+        process.ask(Act::Turns);
     }
     assert!(victims.are_there(), "a file of root is gone");
     assert!(!outcome.is_empty(), "a forged lifeline was taken for an honest one");
@@ -194,7 +195,7 @@ fn promise_10_a_program_with_capabilities_is_restarted_by_one_that_has_them() {
         }
         // A release that has them elsewhere takes its own files away.
         let (socket, other) = (service.path("other.sock"), service.path("other.pid"));
-        service.plan_next(&format!("set socket={}\nset pid_file={}", socket.display(), other.display()));
+        service.plan_next(set("socket", &socket).set("pid_file", &other));
         let new = service.restart();
         new.says("event Committed");
         wait_until("the old paths to go", || !service.socket().exists() && !pid_file.exists());
@@ -262,7 +263,7 @@ fn promise_10_what_an_honest_lifeline_names_is_removed_only_if_it_is_the_service
         let service = setup.shell(&format!("{ROLE}={FORGER} exec \"$0\" {how} \"$0\" {names}")).launch();
         let process = service.first();
         process.says("event Committed");
-        process.ask("turns");
+        process.ask(Act::Turns);
         let are_there = [&victims.socket, &victims.pid_file].map(|path| fs::symlink_metadata(path).is_ok());
         let expected = match how {
             "regular" | "unknown" => [true, false],

@@ -15,6 +15,7 @@ use crate::is_root;
 use crate::service::{COORDINATION, HUB};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, wait_for, wait_until};
+use pollflip_kit::service::{Act, Step, at, set};
 use pollflip_kit::surroundings::stale_socket;
 
 pollflip_kit::trials![
@@ -49,7 +50,7 @@ fn promise_10_a_lock_file_that_was_there_stays() {
         let inode = File::create(&path).and_then(|file| file.metadata()).expect("a file").ino();
         let service = setup.start();
         assert_eq!(fs::metadata(&path).expect("the lock").ino(), inode);
-        assert_eq!(service.first().ask("drop"), "dropped");
+        assert_eq!(service.first().ask(Act::Drop), "dropped");
         assert_eq!(fs::metadata(&path).expect("the lock").ino(), inode);
     }
 }
@@ -131,7 +132,7 @@ fn promise_10_a_path_of_the_user_that_the_service_was_is_left_alone_by_the_user_
         fs::set_permissions(service.path(HUB), fs::Permissions::from_mode(0o666)).expect("a mode");
         let other = service.path("other.sock");
         // The path that it gave away is the first one's, and is there no more when the next looks for it.
-        service.plan_next(&format!("set socket={}\nset give_path=", other.display()));
+        service.plan_next(set("socket", &other).set("give_path", ""));
         let new = service.restart();
         new.says("event Committed");
         assert_eq!(request_status(&other, DEADLINE).expect("a status").pid, new.pid);
@@ -139,7 +140,7 @@ fn promise_10_a_path_of_the_user_that_the_service_was_is_left_alone_by_the_user_
         if is_given {
             wait_until("the old path to go", has_gone);
         } else {
-            new.ask("turns");
+            new.ask(Act::Turns);
             assert!(!has_gone(), "it belongs to root");
         }
     }
@@ -169,11 +170,11 @@ fn promise_10_the_coordination_socket_is_private_from_birth_and_no_mode_is_set_b
 /// A service that is stopped before it is built, and what stops it.
 #[cfg(target_arch = "x86_64")]
 fn stopped_at_birth(setup: Setup, test: &str) -> Option<(Service, pollflip_kit::debugger::Stopped)> {
-    let service = setup.plan("born wait").launch();
+    let service = setup.plan(at(Step::Born, Act::Wait)).launch();
     let process = service.first();
     process.says("waits");
     let thread = pollflip_kit::debugger::Stopped::new(process.pid, test)?;
-    process.tell("go");
+    process.go();
     Some((service, thread))
 }
 
@@ -247,7 +248,7 @@ fn swap_while_removed(setting: &str, name: &str, test: &str, in_place: impl Fn(&
     fs::create_dir(&other).expect("a directory");
     in_place(&other.join(name));
     let thread = pollflip_kit::debugger::Stopped::new(process.pid, test)?;
-    process.tell("drop");
+    process.tell(Act::Drop);
     loop {
         let call = thread.next_call().expect("a living thread").number();
         if call == libc::SYS_unlink || call == libc::SYS_unlinkat {

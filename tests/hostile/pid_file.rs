@@ -15,6 +15,7 @@ use crate::service::clock;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at, set};
 
 pollflip_kit::trials![
     the_pid_file_names_a_live_and_ready_process_at_every_moment,
@@ -89,10 +90,10 @@ fn the_pid_file_goes_with_the_last_process_alone() {
     let (first, second) = (service.first(), service.restart());
     let third = service.restart();
     for process in [first, second] {
-        assert_eq!(process.ask("drop"), "dropped");
+        assert_eq!(process.ask(Act::Drop), "dropped");
         assert_eq!(named(&path), third.pid);
     }
-    assert_eq!(third.ask("drop"), "dropped");
+    assert_eq!(third.ask(Act::Drop), "dropped");
     assert!(!path.exists());
     let left: Vec<_> = fs::read_dir(service.path(".")).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("pid")), "{left:?}");
@@ -104,7 +105,7 @@ fn a_pid_file_with_the_longest_name_is_written() {
     let service = setup.set("pid_file", &path).start();
     wait_until("the file", || path.exists());
     assert_eq!(named(&path), service.first().pid);
-    assert_eq!(service.first().ask("drop"), "dropped");
+    assert_eq!(service.first().ask(Act::Drop), "dropped");
     assert!(!path.exists());
 }
 
@@ -125,7 +126,7 @@ fn promise_10_nobody_else_may_write_to_the_pid_file_whatever_the_umask() {
 fn a_pid_file_that_names_another_process_is_left_alone() {
     let (service, path) = start(Setup::new());
     fs::write(&path, "1\n").expect("a file");
-    assert_eq!(service.first().ask("drop"), "dropped");
+    assert_eq!(service.first().ask(Act::Drop), "dropped");
     assert_eq!(named(&path), 1);
 }
 
@@ -141,8 +142,8 @@ fn a_pid_file_that_is_stale_is_written_over() {
 
 fn a_pid_file_at_another_path_takes_the_place_of_the_old_one() {
     let (service, path) = start(Setup::new());
-    let (other, set) = (service.path("other"), format!("set pid_file={}", service.path("other").display()));
-    service.plan_next(&set);
+    let other = service.path("other");
+    service.plan_next(set("pid_file", &other));
     let second = service.restart();
     wait_until("the new file", || other.exists() && !path.exists());
     assert_eq!(named(&other), second.pid);
@@ -157,7 +158,7 @@ fn a_pid_file_that_goes_by_another_name_stays() {
     // As `/var/run` is a name of `/run`.
     std::os::unix::fs::symlink(".", setup.path("run")).expect("a link");
     let (service, path) = start(setup);
-    service.plan_next(&format!("set pid_file={}", service.path("run/pid").display()));
+    service.plan_next(set("pid_file", service.path("run/pid")));
     let second = service.restart();
     second.says("event Committed");
     assert_eq!(named(&path), second.pid);
@@ -199,7 +200,7 @@ fn a_pipe_in_the_place_of_the_pid_file_holds_nothing_up() {
     let fourth = service.restart();
     third.ends();
     assert_eq!(service.connect().pid, fourth.pid);
-    assert_eq!(fourth.ask("drop"), "dropped");
+    assert_eq!(fourth.ask(Act::Drop), "dropped");
     assert!(is_pipe(&path), "it is somebody's");
 }
 
@@ -244,7 +245,7 @@ fn a_failed_restart_leaves_the_pid_file() {
     let (service, path) = start(Setup::new().set("probation_ms", "60000"));
     let first = service.first();
     // At any step: before it is ready, while it gets ready, on probation.
-    for plan in ["born exit 3", "built exit 4", "granted exit 5"] {
+    for plan in [at(Step::Born, Act::Exit(3)), at(Step::Built, Act::Exit(4)), at(Step::Granted, Act::Exit(5))] {
         service.plan_next(plan);
         service.fail_to_restart();
         assert_eq!(named(&path), first.pid);
@@ -254,14 +255,14 @@ fn a_failed_restart_leaves_the_pid_file() {
 fn a_successor_whose_predecessor_dies_writes_the_pid_file() {
     let (service, path) = start(Setup::new());
     let first = service.first();
-    service.plan_next("built wait");
+    service.plan_next(at(Step::Built, Act::Wait));
     let asker = service.restart_meanwhile();
     let second = service.hub.nth(1);
     second.says("waits");
     first.signal(nix::sys::signal::Signal::SIGKILL);
     first.ends();
     asker.join().expect("a thread").expect_err("the old process died");
-    second.tell("go");
+    second.go();
     second.says("serving");
     wait_until("the file to name the successor", || named(&path) == second.pid);
 }

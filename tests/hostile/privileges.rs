@@ -10,6 +10,7 @@ use crate::is_root;
 use pollflip_kit::harness::{Service, Setup, install_copy, own_program};
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Plan, Step, at, set};
 use pollflip_kit::surroundings::directory;
 
 pollflip_kit::trials![
@@ -68,7 +69,7 @@ fn restarts_though_nobody_else_can(service: &Service) {
         let process = service.hub.nth(generation);
         process.says("serving");
         assert!(process.says("worker").contains("not permitted"));
-        let answer = process.ask("spawn");
+        let answer = process.ask(Act::SpawnDirectly);
         assert!(answer.contains("not permitted"), "a thread of generation {generation} could start something: {answer}");
         let (own, others) = restart_thread_and_others(process.pid, "Seccomp");
         assert_eq!(own, "0");
@@ -85,9 +86,9 @@ fn promise_11_a_seccomp_filter_on_the_other_threads_leaves_the_right_to_restart(
     let service = Setup::new().set("confine", "seccomp").start();
     restarts_though_nobody_else_can(&service);
     // What goes wrong is found out and put right without those rights too: a successor that must be killed.
-    service.plan_next("born exit 3");
+    service.plan_next(at(Step::Born, Act::Exit(3)));
     assert!(service.fail_to_restart().contains("exited with status 3"));
-    service.plan_next("built close-lifeline\nbuilt hang");
+    service.plan_next(at(Step::Built, Act::CloseLifeline).at(Step::Built, Act::Hang));
     assert!(service.fail_to_restart().contains("closed its lifeline"));
     service.restart();
 }
@@ -111,7 +112,7 @@ fn promise_11_threads_without_capabilities_and_new_privileges_leave_the_right_to
         let new = service.restart();
         assert_eq!(service.connect().pid, new.pid);
     }
-    service.plan_next("built close-lifeline\nbuilt hang");
+    service.plan_next(at(Step::Built, Act::CloseLifeline).at(Step::Built, Act::Hang));
     assert!(service.fail_to_restart().contains("closed its lifeline"));
     service.restart();
 }
@@ -123,11 +124,11 @@ fn promise_11_a_successor_of_another_user_can_be_killed_without_capabilities() {
     let service = Setup::new().set("confine", "capabilities").start();
     let old = service.first();
     // Root without capabilities has no power over others.
-    service.plan_next(&format!("set uid={NOBODY}\nbuilt hang"));
+    service.plan_next(set("uid", NOBODY.to_string()).at(Step::Built, Act::Hang));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("hangs");
-    assert_eq!(old.ask("cancel"), "true");
+    assert_eq!(old.ask(Act::Cancel), "true");
     let why = asker.join().expect("a thread").expect_err("a restart that was called off");
     assert_eq!(why.to_string(), "restart failed: the restart was called off: by a test");
     new.ends();
@@ -140,13 +141,13 @@ fn promise_11_a_successor_of_another_user_can_be_killed_where_no_descriptor_can_
     }
     let service = Setup::new().set("confine", "capabilities").start();
     let old = service.first();
-    service.plan_next(&format!("set uid={NOBODY}\nbuilt hang"));
+    service.plan_next(set("uid", NOBODY.to_string()).at(Step::Built, Act::Hang));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("hangs");
     old.says("event Spawned");
-    assert_eq!(old.ask("spare-descriptors 0"), "held");
-    assert_eq!(old.ask("cancel"), "true");
+    assert_eq!(old.ask(Act::SpareDescriptors(0)), "held");
+    assert_eq!(old.ask(Act::Cancel), "true");
     let why = asker.join().expect("a thread").expect_err("a restart that was called off");
     assert_eq!(why.to_string(), "restart failed: the restart was called off: by a test");
     new.ends();
@@ -174,19 +175,19 @@ fn of_nobody_with_a_program_of_root(test: &str) -> Option<Service> {
 }
 
 /// The plan of a successor that the service may not kill until it is told to go on.
-fn out_of_reach() -> String {
-    format!("born become 0\nborn wait\nborn become {NOBODY}\nborn hang")
+fn out_of_reach() -> Plan {
+    [Act::Become(0), Act::Wait, Act::Become(NOBODY), Act::Hang].into_iter().fold(Plan::default(), |plan, act| plan.at(Step::Born, act))
 }
 
 fn promise_11_a_successor_that_nobody_may_kill_is_killed_when_somebody_may() {
     let Some(service) = of_nobody_with_a_program_of_root("the one of a successor that nobody may kill") else { return };
     let old = service.first();
-    service.plan_next(&out_of_reach());
+    service.plan_next(out_of_reach());
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
     old.says("event Spawned");
-    assert_eq!(old.ask("cancel"), "true");
+    assert_eq!(old.ask(Act::Cancel), "true");
     let began = Instant::now();
     let why = asker.join().expect("a thread").expect_err("a restart that was called off");
     assert_eq!(why.to_string(), "restart failed: the restart was called off: by a test");
@@ -194,7 +195,7 @@ fn promise_11_a_successor_that_nobody_may_kill_is_killed_when_somebody_may() {
     assert_eq!(service.status().state, pollflip::ServiceState::Killing);
     assert!(new.lives());
     // As the user that the service is, it can be killed.
-    new.tell("go");
+    new.go();
     new.ends();
     wait_until("the end of that", || service.status().state == pollflip::ServiceState::Serving);
     assert!(procfs::children(old.pid).is_empty());
@@ -210,19 +211,19 @@ fn promise_11_one_that_comes_too_late_and_that_nobody_may_kill_is_in_nobodys_way
     let mut tries = 0;
     let late = loop {
         tries += 1;
-        service.plan_next(&out_of_reach());
-        for action in ["wait", "status", "cancel"] {
-            old.ask(&format!("on spawning {action}"));
+        service.plan_next(out_of_reach());
+        for act in [Act::Wait, Act::Status, Act::Cancel] {
+            old.on(Step::Spawning, act);
         }
         let asker = service.restart_meanwhile();
         old.says_again("waits", tries - 1);
         let new = service.hub.nth(tries);
         new.says("waits");
-        old.tell("go");
-        let is_late = old.says_again("did status:", tries - 1).contains("\"state\":\"spawning\"");
+        old.go();
+        let is_late = old.says_again("did Status:", tries - 1).contains("\"state\":\"spawning\"");
         if !is_late {
             // The loop had it already, which a busy machine may do.
-            new.tell("go");
+            new.go();
         }
         let why = asker.join().expect("a thread").expect_err("a restart that was called off");
         assert_eq!(why.to_string(), "restart failed: the restart was called off: by a test");
@@ -234,10 +235,10 @@ fn promise_11_one_that_comes_too_late_and_that_nobody_may_kill_is_in_nobodys_way
         wait_until("the end of that", || service.status().state == pollflip::ServiceState::Serving);
     };
     // The next one is started, and fails for a reason of its own.
-    service.plan_next("born exit 7");
+    service.plan_next(at(Step::Born, Act::Exit(7)));
     assert!(service.fail_to_restart().contains("exited with status 7"));
     assert!(late.lives());
-    late.tell("go");
+    late.go();
     late.ends();
     wait_until("it to be reaped", || procfs::children(old.pid).is_empty());
 }
@@ -248,7 +249,7 @@ fn promise_03_a_deadline_is_kept_where_no_timer_can_be_set() {
     }
     let service = Setup::new().set("confine", "timer").set("ready_timeout_ms", "2500").start();
     for _ in 0..2 {
-        service.plan_next("built hang");
+        service.plan_next(at(Step::Built, Act::Hang));
         let reason = service.fail_to_restart();
         assert!(reason.contains("was not ready within 2.5 s"), "{reason}");
         assert_eq!(service.connect().pid, service.first().pid);
@@ -370,9 +371,9 @@ fn promise_11_a_program_that_only_capabilities_let_in_is_started_before_linux_5_
 
 /// What a process of that user gets for an answer.
 fn status_for(user: u32, service: &Service) -> String {
-    let ask = format!("built status-of {}", service.socket().display());
-    let asker = Setup::new().set("uid", user.to_string()).set("socket", "none").plan(&ask).start();
-    asker.first().says("did status-of").split_once(": ").expect("an answer").1.to_owned()
+    let ask = Act::StatusOf(service.socket());
+    let asker = Setup::new().set("uid", user.to_string()).set("socket", "none").plan(at(Step::Built, ask.clone())).start();
+    asker.first().did(&ask)
 }
 
 fn a_path_that_was_given_to_the_new_user_lets_that_one_ask() {

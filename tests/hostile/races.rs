@@ -6,6 +6,7 @@ use pollflip::restart_coordination_socket::request_status;
 
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, wait_for};
+use pollflip_kit::service::{Act, Step, at};
 use pollflip_kit::surroundings::{directory, stale_socket};
 
 pollflip_kit::trials![
@@ -22,10 +23,10 @@ fn race(prepare: impl Fn(&std::path::Path)) {
     let mut wins = [0; 2];
     for round in 0..ROUNDS {
         prepare(&path);
-        let services = [0, 1].map(|_| Setup::new().set("socket", &path).set("listen", "none").plan("born wait").launch());
+        let services = [0, 1].map(|_| Setup::new().set("socket", &path).set("listen", "none").plan(at(Step::Born, Act::Wait)).launch());
         let processes = services.each_ref().map(Service::first);
         processes.iter().for_each(|process| _ = process.says("waits"));
-        processes.iter().for_each(|process| process.tell("go"));
+        processes.iter().for_each(|process| process.go());
         let outcomes = processes.each_ref().map(|process| {
             wait_for("an outcome", || {
                 let error = process.said("build-error").pop();
@@ -39,7 +40,7 @@ fn race(prepare: impl Fn(&std::path::Path)) {
         };
         wins[winner] += 1;
         assert_eq!(request_status(&path, DEADLINE).expect("a status").pid, processes[winner].pid);
-        assert_eq!(processes[winner].ask("drop"), "dropped");
+        assert_eq!(processes[winner].ask(Act::Drop), "dropped");
         assert!(!path.exists(), "round {round}");
     }
     println!("{ROUNDS} races: the first won {} of them, the second {}", wins[0], wins[1]);

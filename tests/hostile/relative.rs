@@ -11,6 +11,7 @@ use crate::callers::{Call, Rights};
 use crate::deploys::copy;
 use pollflip_kit::harness::{Service, Setup, install};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     promise_10_a_relative_path_is_not_taken_for_a_file_of_that_name_in_another_directory,
@@ -70,7 +71,7 @@ fn refuses(service: &Service) {
         Err(RequestError::Impossible(why)) => assert_eq!(why, refusal),
         other => panic!("the restart ended with {other:?}\n{}", service.hub.story()),
     }
-    assert_eq!(first.ask("request"), format!("UnknownProgram :: {refusal}"));
+    assert_eq!(first.ask(Act::Request), format!("UnknownProgram :: {refusal}"));
     assert_eq!(first.said("log WARN"), [format!("every restart of this process will be refused: {refusal}")]);
     assert_eq!(service.hub.pids(), [first.pid]);
     assert_eq!(service.connect().pid, first.pid);
@@ -83,11 +84,11 @@ fn promise_10_a_relative_path_to_a_file_that_was_deleted_forbids_restarts() {
         if is_another_there {
             copy(&directories[1].join("bin/server"));
         }
-        let service = started(setup, &directories).plan("born wait").launch();
+        let service = started(setup, &directories).plan(at(Step::Born, Act::Wait)).launch();
         let first = service.first();
         first.says("waits");
         fs::remove_file(directories[0].join("bin/server")).expect("a program");
-        first.tell("go");
+        first.go();
         first.says("serving");
         refuses(&service);
     }
@@ -98,12 +99,12 @@ fn promise_10_a_relative_path_to_a_file_that_was_replaced_forbids_restarts() {
     let [home, _] = directories(&setup);
     // It stays where it is, and that cannot be known.
     let directories = [home.clone(), home.clone()];
-    let service = started(setup, &directories).plan("born wait").launch();
+    let service = started(setup, &directories).plan(at(Step::Born, Act::Wait)).launch();
     let first = service.first();
     first.says("waits");
     copy(&home.join("bin/next"));
     fs::rename(home.join("bin/next"), home.join("bin/server")).expect("a rename");
-    first.tell("go");
+    first.go();
     first.says("serving");
     refuses(&service);
 }
@@ -142,12 +143,12 @@ fn promise_10_the_name_of_a_program_is_not_taken_for_it_when_a_script_has_replac
     // The service is another user's, who need not be able to enter the directories of this test program.
     let release = call.path("release");
     copy(&release);
-    let service = call.wish("name", &other).with(|setup| setup.plan("born wait")).launch();
+    let service = call.wish("name", &other).with(|setup| setup.plan(at(Step::Born, Act::Wait))).launch();
     let first = service.first();
     first.says("waits");
     install(&next, format!("#!/bin/sh\nexport RELEASE=2\nexec '{}' \"$@\"\n", release.display()).as_bytes());
     fs::rename(&next, &program).expect("a rename");
-    first.tell("go");
+    first.go();
     first.says("serving");
     let new = service.restart();
     assert_eq!(new.says("variable RELEASE"), "2");

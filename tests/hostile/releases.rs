@@ -12,6 +12,7 @@ use crate::is_root;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, Process};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     a_service_that_a_shell_started_by_a_relative_path_in_a_current_link_follows_it,
@@ -53,7 +54,7 @@ fn follows(service: &Service, root: &Path, below: &str) {
     for release in 2..=3 {
         switch(root, release);
         // An attempt that fails changes nothing.
-        service.plan_next("born exit 1");
+        service.plan_next(at(Step::Born, Act::Exit(1)));
         assert!(service.fail_to_restart().contains("exited with status 1"));
         assert_eq!(service.connect().pid, last.pid);
         last = service.restart();
@@ -146,7 +147,7 @@ fn promise_10_a_name_by_way_of_a_process_does_not_lead_where_that_goes_later() {
     for start in starts {
         let setup = Setup::new();
         let root = releases(&setup, 2);
-        let setup = setup.plan(&format!("built chdir {}", root.join("releases/2").display()));
+        let setup = setup.plan(at(Step::Built, Act::ChangeDirectory(root.join("releases/2").into())));
         let service = started(setup, &root, start);
         let new = service.restart();
         assert_eq!(procfs::executable(new.pid), root.join("releases/1/bin/server"), "{start}");

@@ -11,6 +11,7 @@ use pollflip::restart_coordination_socket::request_restart;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     calls_that_every_restart_needs_are_missed_at_build_by_name,
@@ -58,7 +59,7 @@ fn calls_that_every_restart_needs_are_missed_at_build_by_name() {
                 Err(RequestError::Impossible(why)) => assert!(why.contains(&told), "{why}"),
                 other => panic!("{call} {error}: {other:?}"),
             }
-            assert!(first.ask("request").starts_with("MissingCall"));
+            assert!(first.ask(Act::Request).starts_with("MissingCall"));
             assert_eq!(service.status().state, pollflip::ServiceState::Serving);
             assert_eq!(service.connect().pid, first.pid);
             assert!(procfs::children(first.pid).is_empty());
@@ -90,7 +91,7 @@ fn a_hung_successor_that_cannot_be_killed_is_said_to_be_so() {
         let setup = Setup::new().env("POLLFLIP_TEST_LOG", "1").set("ready_timeout_ms", "500");
         let service = setup.set("confine", format!("deny pidfd_send_signal {error}")).start();
         let first = service.first();
-        service.plan_next("built hang");
+        service.plan_next(at(Step::Built, Act::Hang));
         let asker = service.restart_meanwhile();
         let hung = service.hub.nth(1);
         hung.says("hangs");

@@ -10,6 +10,7 @@ use pollflip::RequestError;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::DEADLINE;
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     a_successor_that_takes_too_much_memory_is_the_one_that_the_kernel_ends,
@@ -25,7 +26,7 @@ struct Group {
 impl Group {
     /// With so much memory and no swap. `None`: this machine or user does not have the means, which
     /// is said.
-    fn of(mebibytes: u32, test: &str) -> Option<Group> {
+    fn of(mebibytes: usize, test: &str) -> Option<Group> {
         let bytes = (mebibytes << 20).to_string();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let first = own.lines().find_map(|line| line.split_once(":memory:")).map(|(_, group)| group.trim_start_matches('/'));
@@ -50,10 +51,10 @@ impl Group {
     }
 
     /// A service in it that has touched so much.
-    fn start(&self, setup: Setup, mebibytes: u32) -> Service {
+    fn start(&self, setup: Setup, mebibytes: usize) -> Service {
         let procs = self.path.join("cgroup.procs");
-        let plan = format!("born touch-mebibytes {mebibytes}");
-        setup.env("GROUP", procs).plan(&plan).shell("echo $$ > \"$GROUP\" && exec \"$0\"").start()
+        let plan = at(Step::Born, Act::TouchMebibytes(mebibytes));
+        setup.env("GROUP", procs).plan(plan).shell("echo $$ > \"$GROUP\" && exec \"$0\"").start()
     }
 }
 
@@ -76,7 +77,7 @@ fn a_successor_that_takes_too_much_memory_is_the_one_that_the_kernel_ends() {
     let first = service.first();
     let mut connection = service.connect();
     for _ in 0..3 {
-        service.plan_next("built touch-mebibytes 80");
+        service.plan_next(at(Step::Built, Act::TouchMebibytes(80)));
         match service.try_restart() {
             Err(RequestError::Failed(why)) => assert!(why.contains(WORDS) && why.contains("before it was ready"), "{why}"),
             other => panic!("{other:?}\n{}", service.hub.story()),
@@ -98,7 +99,7 @@ fn a_successor_that_takes_too_much_memory_on_probation_gives_the_service_back() 
     let service = group.start(Setup::new().set("probation_ms", "120000"), 100);
     let first = service.first();
     let mut connection = service.connect();
-    service.plan_next("granted touch-mebibytes 80");
+    service.plan_next(at(Step::Granted, Act::TouchMebibytes(80)));
     match service.try_restart() {
         Err(RequestError::Failed(why)) => assert!(why.contains(WORDS) && why.contains("on probation"), "{why}"),
         other => panic!("{other:?}\n{}", service.hub.story()),
@@ -115,7 +116,7 @@ fn a_service_that_was_moved_to_another_control_group_learns_why_its_successor_wa
     let service = Setup::new().start();
     fs::write(group.path.join("cgroup.procs"), service.first().pid.to_string()).expect("a group to move to");
     let fails_for_memory = || {
-        service.plan_next("built touch-mebibytes 80");
+        service.plan_next(at(Step::Built, Act::TouchMebibytes(80)));
         match service.try_restart() {
             Err(RequestError::Failed(why)) => assert!(why.contains(WORDS), "{why}"),
             other => panic!("{other:?}\n{}", service.hub.story()),

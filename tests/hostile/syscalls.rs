@@ -17,6 +17,7 @@ use crate::listed;
 use pollflip_kit::client::Raw;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::Process;
+use pollflip_kit::service::{Act, set};
 
 pollflip_kit::trials![
     promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists,
@@ -55,11 +56,11 @@ fn promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists() {
     let new = service.hub.nth(before);
     new.says("event Committed");
     // By itself, and called off.
-    service.plan_next("fails=hang");
-    assert_eq!(new.ask("request"), "Ok(())");
+    service.plan_next(set("fails", "hang"));
+    assert_eq!(new.ask(Act::Request), "Ok(())");
     service.hub.nth(before + 1).says("hangs");
-    assert!(new.ask("request").starts_with("Err(UnderWay"));
-    assert_eq!(new.ask("cancel"), "true");
+    assert!(new.ask(Act::Request).starts_with("Err(UnderWay"));
+    assert_eq!(new.ask(Act::Cancel), "true");
     new.says("event Failed");
     // Clients of all kinds.
     assert_eq!(service.status().state, pollflip::ServiceState::Serving);
@@ -75,15 +76,15 @@ fn promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists() {
     clients[69].expect_end();
     drop(clients);
     let last = restart(&service);
-    assert_eq!(last.ask("stop"), "stopped");
+    assert_eq!(last.ask(Act::Stop), "stopped");
     assert!(matches!(service.try_restart(), Err(RequestError::Refused(why)) if why.contains("stopping")));
-    assert_eq!(last.ask("drop"), "dropped");
+    assert_eq!(last.ask(Act::Drop), "dropped");
     assert!(!service.socket().exists() && !service.path("pid").exists());
 }
 
 fn promise_11_the_loop_deals_with_failures_under_exactly_the_calls_that_the_guide_lists() {
     let fails = |service: &Service, how: &str| {
-        service.plan_next(&format!("fails={how}"));
+        service.plan_next(set("fails", how));
         match service.try_restart() {
             Err(RequestError::Failed(why)) => why,
             other => panic!("{how}: {other:?}\n{}", service.hub.story()),
@@ -102,11 +103,11 @@ fn promise_11_the_loop_deals_with_failures_under_exactly_the_calls_that_the_guid
     assert!(fails(&service, "die").contains("exited with status 9"));
     first.says("event Resumed");
     // The successor of a service that dies at the wrong moment goes on alone.
-    service.plan_next("fails=hang");
+    service.plan_next(set("fails", "hang"));
     let asker = service.restart_meanwhile();
     let second = service.hub.nth(4);
     second.says("hangs");
-    assert_eq!(first.ask("drop"), "dropped");
+    assert_eq!(first.ask(Act::Drop), "dropped");
     asker.join().expect("a thread").expect_err("it was given up");
 }
 
@@ -155,11 +156,11 @@ fn promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_l
     let manager = Manager::listen(&path);
     let service = start(setup.env("NOTIFY_SOCKET", &path));
     restart(&service);
-    service.plan_next("fails=exit");
+    service.plan_next(set("fails", "exit"));
     service.fail_to_restart();
     let last = restart(&service);
-    assert_eq!(last.ask("stop"), "stopped");
-    assert_eq!(last.ask("drop"), "dropped");
+    assert_eq!(last.ask(Act::Stop), "stopped");
+    assert_eq!(last.ask(Act::Drop), "dropped");
     let heard = manager.heard();
     for word in ["READY=1", "RELOADING=1", &format!("MAINPID={}", last.pid), "STATUS=the successor exited", "BARRIER=1", "STOPPING=1"] {
         assert!(heard.contains(word), "{word} is not in: {heard}");
@@ -175,9 +176,9 @@ fn promise_11_the_loop_keeps_what_it_has_under_exactly_the_calls_that_the_guide_
         restart(&service);
     }
     let last = restart(&service);
-    assert_eq!(last.ask("keep"), "Ok(()) [Ok(()), Ok(())] true");
-    assert_eq!(last.ask("stop"), "stopped");
-    assert_eq!(last.ask("drop"), "dropped");
+    assert_eq!(last.ask(Act::Keep), "Ok(()) [Ok(()), Ok(())] true");
+    assert_eq!(last.ask(Act::Stop), "stopped");
+    assert_eq!(last.ask(Act::Drop), "dropped");
     let heard = manager.heard();
     for name in ["echo", "pollflip.group.flows", "pollflip.member.0.flows", "pollflip.member.7.flows", "pollflip.kept.pair"] {
         assert!(heard.contains(&format!("FDSTORE=1\nFDNAME={name}\n")), "{name} is not stored: {heard}");
@@ -189,7 +190,7 @@ fn promise_11_the_loop_keeps_what_it_has_under_exactly_the_calls_that_the_guide_
 fn promise_11_a_call_that_the_guide_does_not_list_is_noticed() {
     let service = start(Setup::new());
     let first = service.first();
-    first.tell("forbidden");
+    first.tell(Act::MakeForbiddenCall);
     first.ends();
     assert!(first.said("answer").is_empty());
 }

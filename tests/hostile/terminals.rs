@@ -10,6 +10,7 @@ use pollflip::RequestError;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     the_leader_of_a_terminal_refuses_to_restart_and_serves_on,
@@ -69,7 +70,7 @@ fn the_leader_of_a_terminal_refuses_to_restart_and_serves_on() {
     for _ in 0..2 {
         is_refused(&service);
     }
-    assert!(first.ask("request").starts_with("SessionLeader :: the service leads the session of a terminal"));
+    assert!(first.ask(Act::Request).starts_with("SessionLeader :: the service leads the session of a terminal"));
     first.signal(Signal::SIGUSR1);
     assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     service.connect().echo("served on");
@@ -85,13 +86,13 @@ fn a_leader_that_ignores_the_hang_up_restarts() {
 fn a_leader_that_handles_the_hang_up_restarts_from_then_on() {
     let Some((service, _master)) = on_terminal(Setup::new()) else { return };
     is_refused(&service);
-    assert_eq!(service.first().ask("handle SIGHUP"), "handled");
-    service.plan_next("born handle SIGHUP");
+    assert_eq!(service.first().ask(Act::Handle(Signal::SIGHUP)), "handled");
+    service.plan_next(at(Step::Born, Act::Handle(Signal::SIGHUP)));
     survives_the_end_of_the_leader(&service);
 }
 
 fn a_leader_that_was_built_deaf_to_the_hang_up_restarts() {
-    let Some((service, _master)) = on_terminal(Setup::new().plan("born block SIGHUP")) else { return };
+    let Some((service, _master)) = on_terminal(Setup::new().plan(at(Step::Born, Act::Block(Signal::SIGHUP)))) else { return };
     survives_the_end_of_the_leader(&service);
     let new = service.hub.nth(2);
     assert!(has_hang_up(&new, "SigBlk"));

@@ -10,6 +10,7 @@ use pollflip_kit::debugger::Stopped;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::set;
 use udp_flows::protocol::{BEGIN, UNKNOWN};
 
 pollflip_kit::trials!(
@@ -31,13 +32,13 @@ fn killed_at_each_call(kills_new: bool, check: impl Fn(&Service, &mut Peer, Flow
         let service = Setup::new().set("probation_ms", "120000").start();
         let (old, mut peer) = (service.first(), Peer::new(address(&service)));
         let flow = peer.begins();
-        service.plan_next("hold=claimed");
+        service.plan_next(set("hold", "claimed"));
         let asker = service.restart_meanwhile();
         let new = service.hub.nth(1);
         new.says("waits");
         old.says("event Spawned");
         let Some(stopped) = Stopped::new(old.pid, "the one of a process that is killed on its way to the grant") else { return };
-        new.tell("go");
+        new.go();
         let goes_on = makes(calls, &stopped);
         // Whoever is killed reads nothing of what comes now.
         let (killed, left) = if kills_new { (&new, &old) } else { (&old, &new) };

@@ -2,7 +2,9 @@
 
 use crate::flows::address;
 use crate::peer::Peer;
+use crate::service::Ask;
 use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::service::set;
 
 pollflip_kit::trials!(
     a_second_instance_is_told_that_the_address_is_in_use,
@@ -42,7 +44,7 @@ fn promise_14_a_connected_member_fails_the_restart_and_not_the_service() {
     let service = Setup::new().start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
-    assert_eq!(service.first().ask("connect"), "connected");
+    assert_eq!(service.first().ask(Ask::Connect), "connected");
     for _ in 0..2 {
         let why = service.fail_to_restart();
         assert!(why.contains("new UDP flows could not be given") && why.contains("connect()"), "{why}");
@@ -61,7 +63,7 @@ fn promise_14_a_sandbox_that_forbids_it_to_the_successor_fails_the_attempt() {
     let service = Setup::new().start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
-    service.plan_next("deny=born");
+    service.plan_next(set("deny", "born"));
     let why = service.fail_to_restart();
     assert!(why.contains("SO_ATTACH_REUSEPORT_CBPF"), "{why}");
     goes_on(&service, &mut peer, flow);
@@ -72,7 +74,7 @@ fn promise_14_a_sandbox_that_forbids_it_to_the_successor_fails_the_attempt() {
 }
 
 fn promise_14_a_sandbox_that_is_handed_down_fails_the_attempt() {
-    let service = Setup::new().plan("deny=serving").start();
+    let service = Setup::new().plan(set("deny", "serving")).start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
     // Of the successor it is what forbids it too, which that finds out first.
@@ -82,7 +84,7 @@ fn promise_14_a_sandbox_that_is_handed_down_fails_the_attempt() {
 }
 
 fn promise_14_a_sandbox_that_forbids_it_at_the_grant_alone_fails_the_attempt() {
-    let service = Setup::new().plan("deny=granting").start();
+    let service = Setup::new().plan(set("deny", "granting")).start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
     for attempt in 1..=2 {
@@ -102,7 +104,7 @@ fn a_kernel_that_takes_the_program_and_does_nothing_is_named() {
     let service = Setup::new().start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
-    service.plan_next("deny=ignored");
+    service.plan_next(set("deny", "ignored"));
     let why = service.fail_to_restart();
     assert!(why.contains(told), "{why}");
     goes_on(&service, &mut peer, flow);
@@ -114,11 +116,11 @@ fn another_mark_than_the_predecessor_s_is_refused_before_ready() {
     let flow = peer.begins();
     // Another place, a group that is smaller than it was, one that is larger, and another kind.
     for (other, told) in [
-        ("bits=15", "bits 0x0f of byte 0"),
-        ("offset=1", "bits 0xf0 of byte 1"),
-        ("generations=4", "4 generations"),
-        ("generations=15", "15 generations"),
-        ("quic=9", "connection IDs of 9 bytes"),
+        (set("bits", "15"), "bits 0x0f of byte 0"),
+        (set("offset", "1"), "bits 0xf0 of byte 1"),
+        (set("generations", "4"), "4 generations"),
+        (set("generations", "15"), "15 generations"),
+        (set("quic", "9"), "connection IDs of 9 bytes"),
     ] {
         service.plan_next(other);
         let why = service.fail_to_restart();
@@ -162,9 +164,9 @@ fn a_stop_closes_what_is_passed_on_and_flows_go_on() {
     let service = Setup::new().start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
-    assert_eq!(service.first().ask("stop"), "stops");
+    assert_eq!(service.first().ask(Ask::Stop), "stops");
     goes_on(&service, &mut peer, flow);
-    service.first().tell("end");
+    service.first().tell(Ask::End);
     service.first().ends();
     let again = Setup::new().set("address", address(&service).to_string()).start();
     assert!(again.first().lives());

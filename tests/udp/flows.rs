@@ -8,6 +8,7 @@ use crate::peer::Peer;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::set;
 use udp_flows::clients::Clients;
 use udp_flows::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
 
@@ -174,7 +175,7 @@ fn promise_14_an_old_process_does_not_read_what_is_a_later_one_s() {
 
 fn a_release_without_groups_gets_its_slot_and_passes_the_group_on() {
     let (service, mut peer, flow, _) = two_generations(Setup::new().set("linger", "yes"));
-    service.plan_next("kind=plain");
+    service.plan_next(set("kind", "plain"));
     let plain = service.restart();
     plain.says("serving");
     let unmarked = peer.begins();
@@ -191,7 +192,7 @@ fn a_release_without_groups_gets_its_slot_and_passes_the_group_on() {
 
 fn the_plain_socket_of_a_predecessor_becomes_the_first_of_a_group() {
     for (uid, works) in [("0", true), ("12345", true)] {
-        let service = Setup::new().set("uid", uid).plan("kind=plain").start();
+        let service = Setup::new().set("uid", uid).plan(set("kind", "plain")).start();
         let mut peer = Peer::new(address(&service));
         assert_eq!(peer.begins().mark, 0);
         let new = service.restart();

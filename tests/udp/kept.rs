@@ -10,6 +10,8 @@ use nix::unistd::Pid;
 
 use crate::flows::address;
 use crate::peer::{Flow, Peer};
+use crate::service::Ask;
+use pollflip_kit::service::set;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
@@ -158,7 +160,7 @@ fn promise_14_what_comes_while_nobody_serves_waits_for_the_next_start() {
     let kept = Kept::start(Setup::new());
     let (peer, [one, two, lost], [_, second, third]) = three_generations(&kept);
     let born = kept.0.hub.pids().len();
-    kept.0.plan_next("hold=born");
+    kept.0.plan_next(set("hold", "born"));
     third.signal(Signal::SIGKILL);
     let new = kept.next(born);
     new.says("waits");
@@ -175,7 +177,7 @@ fn promise_14_what_comes_while_nobody_serves_waits_for_the_next_start() {
     }
     second.signal(Signal::SIGKILL);
     second.ends();
-    new.tell("go");
+    new.go();
     let mut answers: Vec<_> = (0..60).map(|_| peer.hears()).map(|answer| (answer.flow, answer.pid, answer.kind)).collect();
     answers.sort_unstable();
     let all = (100..120).flat_map(|number| [(number, BEGIN), (number, UNKNOWN)]).chain((200..220).map(|number| (number, UNKNOWN)));
@@ -203,7 +205,7 @@ fn promise_14_a_drainer_and_the_serving_one_killed_at_once_leave_the_other_drain
 }
 
 fn promise_14_both_killed_on_probation_leave_a_drainer_its_flows() {
-    let kept = Kept::start(Setup::new().set("probation_ms", "60000").plan("probation_ms=0"));
+    let kept = Kept::start(Setup::new().set("probation_ms", "60000").plan(set("probation_ms", "0")));
     let mut peer = Peer::new(address(&kept.0));
     let one = peer.begins();
     let old = kept.restart();
@@ -261,7 +263,7 @@ fn a_start_that_is_killed_before_it_is_ready_leaves_the_group_to_the_next_one() 
     let (mut peer, [one, two, lost], [.., third]) = three_generations(&kept);
     for step in ["born", "claimed"] {
         let born = kept.0.hub.pids().len();
-        kept.0.plan_next(&format!("hold={step}"));
+        kept.0.plan_next(set("hold", step));
         let serving = if step == "born" { third.clone() } else { kept.0.hub.nth(born - 1) };
         serving.signal(Signal::SIGKILL);
         let held = kept.next(born);
@@ -337,11 +339,11 @@ fn a_group_that_is_removed_or_stopped_is_kept_no_more() {
     let kept = Kept::start(Setup::new());
     // Its queue is held too, which is four.
     wait_until("the group to be held", || kept.held(&kept.0.first()) == (12, 1));
-    assert_eq!(kept.0.first().ask("remove"), "true");
+    assert_eq!(kept.0.first().ask(Ask::Remove), "true");
     wait_until("it to be held no more", || kept.held(&kept.0.first()) == (4, 1));
     let at = address(&kept.0).to_string();
-    assert_eq!(kept.0.first().ask("stop"), "stops");
-    kept.0.first().tell("end");
+    assert_eq!(kept.0.first().ask(Ask::Stop), "stops");
+    kept.0.first().tell(Ask::End);
     kept.0.first().ends();
     let again = Setup::new().set("address", &at).start();
     assert_eq!(Peer::new(address(&again)).begins().pid, again.first().own);
@@ -352,7 +354,7 @@ fn what_a_release_has_no_use_for_after_a_kill_is_kept_no_more() {
         let kept = Kept::start(Setup::new().set("kind", kind));
         let serving = kept.restart();
         kept.0.first().ends();
-        kept.0.plan_next("name=other");
+        kept.0.plan_next(set("name", "other"));
         serving.signal(Signal::SIGKILL);
         let new = kept.0.hub.nth(2);
         new.says("serving");

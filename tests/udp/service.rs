@@ -5,12 +5,11 @@
 //! or `plain`) and its `name`, `probation_ms`, `uid`, `linger`, `keep`, `hold` (at `born` or `claimed`: waits there until it is told to go on), and `deny`: from when on no program is taken for a group. At `born` and `serving` no process
 //! from this one on can have one, at `granting` this one alone cannot, and with `ignored` the kernel says yes from the start and does nothing.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fs;
+use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{self, ExitCode};
 use std::time::Duration;
 
@@ -23,18 +22,19 @@ use seccompiler::{
     apply_filter_all_threads,
 };
 
+use pollflip_kit::hub::Command;
 use pollflip_kit::procfs;
+use pollflip_kit::service;
 use pollflip_kit::service::report::{self, say};
+use pollflip_kit::service::settings::Settings;
+use serde::{Deserialize, Serialize};
 use udp_flows::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
 
-pub use pollflip_kit::service::{COORDINATION, DIRECTORY, HUB, NEXT, ROLE, SETTINGS};
+pub use pollflip_kit::service::{COORDINATION, HUB, ROLE};
 
 pub fn main() -> ExitCode {
-    let birth = report::Birth::observe();
-    let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory"));
-    report::open(&directory.join(HUB));
-    birth.report();
-    let settings = Settings::read(&directory);
+    let (_, settings) = service::begin();
+    let directory = settings.directory().to_owned();
     match Service::start(settings, &directory).and_then(Service::serve) {
         Ok(()) => {
             say("ends");
@@ -47,55 +47,31 @@ pub fn main() -> ExitCode {
     }
 }
 
-struct Settings(BTreeMap<String, String>);
+fn mark(settings: &Settings) -> Mark {
+    let mark = match settings.number("quic") {
+        Some(length) => Mark::quic(length as u8),
+        None => Mark::byte(settings.number("offset").unwrap_or(0) as u16, settings.number("bits").unwrap_or(0xf0) as u8),
+    };
+    settings.number("generations").map_or(mark, |generations| mark.generations(generations as u8))
+}
 
-impl Settings {
-    fn read(directory: &Path) -> Settings {
-        let all = std::env::var(SETTINGS).unwrap_or_default();
-        let next = directory.join(NEXT);
-        let own = fs::read_to_string(&next).unwrap_or_default();
-        if !own.is_empty() {
-            fs::remove_file(next).expect("the settings are this process's");
-        }
-        let pairs = all.lines().chain(own.lines()).filter_map(|line| line.trim().split_once('='));
-        Settings(pairs.map(|(key, value)| (key.into(), value.into())).collect())
-    }
-
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
-    }
-
-    fn number(&self, key: &str) -> Option<u64> {
-        self.get(key).map(|value| value.parse().expect("a number"))
-    }
-
-    fn mark(&self) -> Mark {
-        let mark = match self.number("quic") {
-            Some(length) => Mark::quic(length as u8),
-            None => Mark::byte(self.number("offset").unwrap_or(0) as u16, self.number("bits").unwrap_or(0xf0) as u8),
-        };
-        self.number("generations").map_or(mark, |generations| mark.generations(generations as u8))
-    }
-
-    fn hold_at(&self, step: &str) {
-        if self.get("hold") == Some(step) {
-            report::wait_for_go();
-        }
-    }
-
-    fn deny_at(&self, step: &str) {
-        let is_meant = |word: &str| self.get("deny") == Some(word);
-        match step {
-            "born" if is_meant("born") => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
-            "born" if is_meant("ignored") => apply_filter_all_threads(&filter(0)).expect("a filter for all threads"),
-            "serving" if is_meant("serving") => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
-            // The restart thread has none, and so no successor.
-            "serving" if is_meant("granting") => apply_filter(&filter(libc::EPERM)).expect("a filter for this thread"),
-            _ => {}
-        }
+fn hold_at(settings: &Settings, step: &str) {
+    if settings.get("hold") == Some(step) {
+        report::wait_for_go();
     }
 }
 
+fn deny_at(settings: &Settings, step: &str) {
+    let is_meant = |word: &str| settings.get("deny") == Some(word);
+    match step {
+        "born" if is_meant("born") => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
+        "born" if is_meant("ignored") => apply_filter_all_threads(&filter(0)).expect("a filter for all threads"),
+        "serving" if is_meant("serving") => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
+        // The restart thread has none, and so no successor.
+        "serving" if is_meant("granting") => apply_filter(&filter(libc::EPERM)).expect("a filter for this thread"),
+        _ => {}
+    }
+}
 /// With it the kernel answers so to a program for sockets that share an address, and does not look at it.
 fn filter(errno: i32) -> BpfProgram {
     let is = |argument, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).expect("a condition");
@@ -105,6 +81,21 @@ fn filter(errno: i32) -> BpfProgram {
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), machine).expect("a filter");
     filter.try_into().expect("a program")
 }
+
+/// What a server can be told to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Ask {
+    /// Ends at once.
+    End,
+    /// Has the restarter stop: "stops".
+    Stop,
+    /// Gives its sockets up. Whether it had some.
+    Remove,
+    /// Connects a socket of the group that is not its own: "connected".
+    Connect,
+}
+
+impl Command for Ask {}
 
 /// What the program has of the address.
 enum Flows {
@@ -133,8 +124,8 @@ impl Service {
             }
             nix::unistd::setresuid(uid, uid, uid).expect("another user");
         }
-        settings.hold_at("born");
-        settings.deny_at("born");
+        hold_at(&settings, "born");
+        deny_at(&settings, "born");
         let mut config = RestartConfig::new().coordination_socket(directory.join(COORDINATION)).ready_timeout(Duration::from_secs(120));
         config = config.keep(settings.get("keep").is_some());
         if let Some(probation) = settings.number("probation_ms") {
@@ -147,14 +138,14 @@ impl Service {
         let (flows, socket) = if settings.get("kind") == Some("plain") {
             (Flows::Plain, restarter.sockets().udp_socket(name, address).map_err(text)?)
         } else {
-            let group = restarter.sockets().udp_group(name, address, settings.mark()).map_err(text)?;
+            let group = restarter.sockets().udp_group(name, address, mark(&settings)).map_err(text)?;
             let socket = group.socket().map_err(text)?;
             (Flows::Group(group), socket)
         };
         say("claimed");
-        settings.hold_at("claimed");
+        hold_at(&settings, "claimed");
         restarter.ready().map_err(|error| format!("ready {error}"))?;
-        settings.deny_at("serving");
+        deny_at(&settings, "serving");
         let at = socket.local_addr().map_err(|error| error.to_string())?;
         say(&format!("serving {at}"));
         Ok(Service {
@@ -251,21 +242,20 @@ impl Service {
         let _ = self.socket.send_to(&answer.encode(), client);
     }
 
-    fn obey(&mut self, command: &str) -> String {
+    fn obey(&mut self, command: &Ask) -> String {
         match command {
-            "end" => {
+            Ask::End => {
                 self.told_to_end = true;
                 "ends".into()
             }
-            "stop" => {
+            Ask::Stop => {
                 if let Some(restarter) = &mut self.restarter {
                     restarter.stop();
                 }
                 "stops".into()
             }
-            "remove" => self.restarter.as_mut().is_some_and(|restarter| restarter.sockets().remove("flows")).to_string(),
-            "connect" => connect_another(&self.socket).map_or_else(|error| error.to_string(), |()| "connected".into()),
-            _ => format!("no such command: {command}"),
+            Ask::Remove => self.restarter.as_mut().is_some_and(|restarter| restarter.sockets().remove("flows")).to_string(),
+            Ask::Connect => connect_another(&self.socket).map_or_else(|error| error.to_string(), |()| "connected".into()),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::world::World;
 use pollflip_kit::client::Load;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::wait_until;
+use pollflip_kit::service::{Act, at, plan};
 
 /// How many of them one after the other.
 const RELEASES: usize = 3;
@@ -30,7 +31,7 @@ const STARTS: RangeInclusive<usize> = 6..=60;
 
 /// The shortest start so far, after one more.
 fn shortest_start(world: &World) -> Duration {
-    world.service.plan_next("born exit 0");
+    world.service.plan_next(at(plan::Step::Born, Act::Exit(0)));
     world.service.fail_to_restart();
     let times = world.owner.said("spawned-within");
     times.iter().map(|text| Duration::from_micros(text.parse().expect("a number"))).min().expect("starts")

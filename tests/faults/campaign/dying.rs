@@ -22,6 +22,7 @@ use crate::world::World;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Plan, at, plan};
 
 const CASE: Case = Case { step: Step::Probation, fault: Fault::Abort, victim: Victim::New };
 
@@ -39,11 +40,11 @@ pub fn trials() -> Vec<Trial> {
         trial(
             "promise_07_on_probation::a_failure_whose_killing_is_not_over_when_the_old_one_is_stopped_gives_the_service_back".into(),
             || {
-                is_being_killed("stop");
+                is_being_killed(Act::Stop);
             },
         ),
         trial("promise_03_on_probation::a_restarter_that_is_dropped_waits_for_the_end_of_one_that_is_being_killed".into(), || {
-            is_being_killed("drop");
+            is_being_killed(Act::Drop);
         }),
         trial(
             "promise_03_on_probation::a_restarter_that_is_dropped_answers_before_the_end_of_one_that_does_not_die".into(),
@@ -53,11 +54,11 @@ pub fn trials() -> Vec<Trial> {
         trial("promise_03_at_ready::a_crash_that_is_not_over_keeps_the_service_here".into(), when_ready),
         trial("promise_03_at_here::a_new_one_whose_killing_is_not_over_is_told_of_as_killed".into(), without_its_lifeline),
         trial("promise_07_at_here::an_old_one_whose_end_is_not_over_leaves_the_new_one_the_service".into(), || {
-            old_without_its_lifeline("");
+            old_without_its_lifeline(Plan::default());
         }),
         trial("promise_07_at_here::an_old_one_that_is_dying_unseen_leaves_the_new_one_the_service".into(), || {
             // Without a descriptor it cannot look at the old one.
-            old_without_its_lifeline("claimed spare-descriptors 0\n");
+            old_without_its_lifeline(at(plan::Step::Claimed, Act::SpareDescriptors(0)));
         }),
     ]
 }
@@ -109,7 +110,7 @@ fn hold_in_its_end(process: &Process, end: End) -> Option<Held> {
         match end {
             End::Crash => process.signal(Signal::SIGABRT),
             End::Kill => process.signal(Signal::SIGKILL),
-            End::Exit => process.tell("exit 3"),
+            End::Exit => process.tell(Act::Exit(3)),
         }
         loop {
             match waitpid(pid, Some(WaitPidFlag::__WALL)).expect("a process that is debugged") {
@@ -145,7 +146,7 @@ impl Held {
     fn ends_after(self, old: &Process, state: &str) {
         let state = format!(r#""state":"{state}""#);
         wait_until("the old one to decide", || {
-            let status = old.ask("status");
+            let status = old.ask(Act::Status);
             // Or it has answered something else that it was told.
             status.contains(r#""state":"#) && !status.contains(&state)
         });
@@ -180,15 +181,15 @@ fn at_its_end(end: End, stopped: bool) {
     let mut world = World::start(Setup::new().set("probation_ms", if stopped { "60000" } else { "1000" }), false);
     let old = world.owner.clone();
     // Until the debugger is there. What is left of the probation is waited out then.
-    old.ask("on HandedOff wait");
+    old.on(plan::Step::HandedOff, Act::Wait);
     let births = world.service.hub.pids().len();
     let asker = Asker::ask(&world.service.socket());
     let new = world.service.hub.nth(births);
     new.says("serving");
     let Some(held) = hold_in_its_end(&new, end) else { return };
-    old.tell("go");
+    old.go();
     if stopped {
-        old.ask("stop");
+        old.ask(Act::Stop);
     }
     held.ends_after(&old, "handing off");
     // What follows is a hint where to look.
@@ -207,7 +208,7 @@ fn when_ready() {
     let under_way = world.reach(Step::Ready, false);
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
     let Some(held) = hold_in_its_end(&new, End::Crash) else { return };
-    old.tell("go");
+    old.go();
     held.ends_after(&old, "awaiting ready");
     match under_way.asker.answer() {
         Answer::Failed(why) => assert_eq!(
@@ -240,23 +241,23 @@ fn without_its_lifeline() {
     next_restart(&mut world, CASE);
 }
 
-fn old_without_its_lifeline(plan: &str) {
+fn old_without_its_lifeline(plan: Plan) {
     let world = World::start(Setup::new(), false);
     let service = &world.service;
-    service.plan_next(&format!("built wait\n{plan}"));
+    service.plan_next(at(plan::Step::Built, Act::Wait).and(plan.clone()));
     let _asker = Asker::ask(&service.socket());
     let (old, new) = (service.first(), service.hub.nth(1));
     new.says("waits");
     old.says("event Spawned");
     let Some(held) = hold_in_its_end(&old, End::Crash) else { return };
     shut_lifeline(&old);
-    new.tell("go");
+    new.go();
     // One that lives on so long has closed it on purpose: the clock is what this is about.
     thread::sleep(Duration::from_millis(2500));
     assert!(new.lives() && new.said("serving").is_empty());
     held.ends();
     new.says("serving");
-    if plan.is_empty() {
+    if plan == Plan::default() {
         assert_eq!(service.connect().pid, new.own);
     }
     new.says("event PredecessorGone");
@@ -267,15 +268,15 @@ fn dropped() {
     let world = World::start(Setup::new().set("probation_ms", "60000"), false);
     let old = world.owner.clone();
     // Before it looks again.
-    old.ask("on HandedOff wait");
-    old.ask("on HandedOff drop");
+    old.on(plan::Step::HandedOff, Act::Wait);
+    old.on(plan::Step::HandedOff, Act::Drop);
     let births = world.service.hub.pids().len();
     let asker = Asker::ask(&world.service.socket());
     let new = world.service.hub.nth(births);
     new.says("serving");
-    new.tell("exit 3");
+    new.tell(Act::Exit(3));
     new.ends();
-    old.tell("go");
+    old.go();
     assert_eq!(asker.answer(), Answer::Failed("the successor exited with status 3 on probation".into()));
 }
 
@@ -288,18 +289,18 @@ fn with_one_that_is_being_killed() -> Option<(World, Asker, Process, Held)> {
     new.says("serving");
     let held = hold_in_its_end(&new, End::Crash)?;
     shut_lifeline(&new);
-    wait_until("the old one to kill it", || world.owner.ask("status").contains(r#""state":"killing""#));
+    wait_until("the old one to kill it", || world.owner.ask(Act::Status).contains(r#""state":"killing""#));
     Some((world, asker, new, held))
 }
 
-fn is_being_killed(then: &str) {
+fn is_being_killed(then: Act) {
     let Some((world, asker, new, held)) = with_one_that_is_being_killed() else { return };
     let old = world.owner.clone();
-    if then == "stop" {
-        assert_eq!(old.ask(then), "stopped");
-        assert!(old.ask("status").contains(r#""state":"killing""#));
+    if then == Act::Stop {
+        assert_eq!(old.ask(then.clone()), "stopped");
+        assert!(old.ask(Act::Status).contains(r#""state":"killing""#));
     } else {
-        old.tell(then);
+        old.tell(then.clone());
         wait_until("the old one to wait in the drop", || waits_in_poll(old.pid));
     }
     held.ends();
@@ -310,7 +311,7 @@ fn is_being_killed(then: &str) {
         )
     );
     new.ends();
-    if then == "stop" {
+    if then == Act::Stop {
         old.says("event Resumed");
         assert_eq!(world.service.connect().pid, old.own);
         assert_eq!(world.service.status().state, pollflip::ServiceState::Stopping);
@@ -319,7 +320,7 @@ fn is_being_killed(then: &str) {
         assert_eq!(old.says("answer dropped"), "");
         assert!(old.lives() && old.said("event Resumed").is_empty());
         // The debugger may have kept it from the old one until nobody was left there to reap it.
-        old.tell("exit 0");
+        old.tell(Act::Exit(0));
         alone(&world, CASE, None);
     }
 }
@@ -338,7 +339,7 @@ fn outlives_the_drop() {
     let Some((world, asker, new, held)) = with_one_that_is_being_killed() else { return };
     let old = world.owner.clone();
     // It is waited for for a while.
-    old.tell("drop");
+    old.tell(Act::Drop);
     assert_eq!(
         asker.answer(),
         Answer::Failed(
@@ -351,6 +352,6 @@ fn outlives_the_drop() {
     new.ends();
     assert!(old.lives() && old.said("event Resumed").is_empty());
     // Nobody is left there to reap it.
-    old.tell("exit 0");
+    old.tell(Act::Exit(0));
     alone(&world, CASE, None);
 }

@@ -14,6 +14,7 @@ use crate::trial;
 use crate::world::{Outcome, UnderWay, World, stop};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{Process, wait_until};
+use pollflip_kit::service::{Act, plan};
 
 /// Longer than the kernel may take to take the grant.
 const TOO_LONG: Duration = Duration::from_millis(5300);
@@ -84,7 +85,7 @@ fn with_a_full_lifeline() -> (World, UnderWay, Process) {
     world.strike_with(old, "fill down");
     goes_on(old);
     for _ in 0..2 {
-        let status = old.ask("status");
+        let status = old.ask(Act::Status);
         assert!(status.contains(r#""state":"awaiting ready""#), "{status}");
     }
     (world, under_way, new)
@@ -93,7 +94,7 @@ fn with_a_full_lifeline() -> (World, UnderWay, Process) {
 /// It waits by a command, which is answered.
 fn goes_on(old: &Process) {
     let answers = old.said("answer").len();
-    old.tell("go");
+    old.go();
     old.says_again("answer", answers);
 }
 
@@ -108,7 +109,8 @@ fn suffer(before: Before, expected: (Serves, Told)) {
     if before != Nothing {
         let waits = old.said("waits").len();
         // In one breath: the restarter has no turn in between.
-        old.tell(if before == RoomAndCancel { "wait\ncancel" } else { "wait" });
+        let then = (before == RoomAndCancel).then_some(Act::Cancel);
+        old.tell_all([Act::Wait].into_iter().chain(then));
         old.says_again("waits", waits);
         if before != Death {
             new.signal(Signal::SIGCONT);
@@ -138,7 +140,7 @@ fn suffer(before: Before, expected: (Serves, Told)) {
 
 fn cancelled() {
     let (mut world, under_way, new) = with_a_full_lifeline();
-    assert_eq!(under_way.old.ask("cancel"), "true");
+    assert_eq!(under_way.old.ask(Act::Cancel), "true");
     let expected = (Serves::Old, Told::Failed(&["the restart was called off: by a test"]));
     judge(&mut world, case(Fault::Kill, Victim::New), outcome(under_way), &[expected]);
     new.ends();
@@ -147,7 +149,7 @@ fn cancelled() {
 fn stopped() {
     let (world, under_way, new) = with_a_full_lifeline();
     let old = under_way.old.clone();
-    assert_eq!(old.ask("stop"), "stopped");
+    assert_eq!(old.ask(Act::Stop), "stopped");
     let answer = outcome(under_way).answer;
     assert_eq!(answer, Answer::Failed("the restart was called off because this process is stopping".into()));
     new.ends();
@@ -161,13 +163,13 @@ fn dropped(there_is_room: bool) {
     let old = under_way.old.clone();
     let waits = old.said("waits").len();
     // In one breath: the restarter has no turn in between.
-    old.tell("wait\ndrop");
+    old.tell_all([Act::Wait, Act::Drop]);
     old.says_again("waits", waits);
     if there_is_room {
         new.signal(Signal::SIGCONT);
         world.strike_with(&old, "room down");
     }
-    old.tell("go");
+    old.go();
     let answer = outcome(under_way).answer;
     assert_eq!(answer, Answer::Failed("the restart was called off because this process is stopping".into()));
     new.ends();
@@ -180,28 +182,28 @@ fn dropped(there_is_room: bool) {
 fn commit_not_taken(probation: Option<&str>) {
     let setup = probation.into_iter().fold(Setup::new(), |setup, time| setup.set("probation_ms", time));
     let world = World::start(setup, false);
-    world.owner.ask("on HandedOff wait");
-    world.owner.ask("on HandedOff drop");
+    world.owner.on(plan::Step::HandedOff, Act::Wait);
+    world.owner.on(plan::Step::HandedOff, Act::Drop);
     let under_way = world.reach(Step::Ready, false);
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
     stop(&new);
     let waits = old.said("waits").len();
-    old.tell("go");
+    old.go();
     old.says_again("waits", waits);
     world.strike_with(&old, "fill down");
-    old.tell("go");
+    old.go();
     assert_eq!(under_way.asker.answer(), Answer::Complete(new.own));
-    assert_eq!(old.says("did drop:"), "dropped");
+    assert_eq!(old.did(&Act::Drop), "dropped");
     new.signal(Signal::SIGCONT);
     new.says("event Granted");
     if probation.is_some() {
         // Nobody can tell it that this is final but the end of the old one.
-        assert!(new.ask("request").starts_with("OnProbation"));
+        assert!(new.ask(Act::Request).starts_with("OnProbation"));
         drop(under_way.kept);
-        old.tell("exit 0");
+        old.tell(Act::Exit(0));
     }
     new.says("event Committed");
-    wait_until("a process that can be restarted", || new.ask("status").contains(r#""state":"idle""#));
+    wait_until("a process that can be restarted", || new.ask(Act::Status).contains(r#""state":"idle""#));
     assert_eq!(world.service.connect().pid, new.own);
 }
 

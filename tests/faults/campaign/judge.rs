@@ -11,6 +11,7 @@ use crate::world::{Outcome, World};
 use pollflip_kit::harness::Service;
 use pollflip_kit::hub::{DEADLINE, Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::Act;
 
 /// Looks at what a case has left. Whoever serves then is the owner, or nobody does: `false`.
 pub fn judge(world: &mut World, case: Case, outcome: Outcome, expected: &[(Serves, Told)]) -> bool {
@@ -89,7 +90,7 @@ pub fn next_restart(world: &mut World, case: Case) {
         let asker = Asker::ask(&world.service.socket());
         let next = world.service.hub.nth(births);
         next.says("serving");
-        world.owner.ask("stop");
+        world.owner.ask(Act::Stop);
         assert_eq!(asker.answer(), Answer::Complete(next.own), "{case}");
         next
     } else {
@@ -133,9 +134,9 @@ pub fn alone(world: &World, case: Case, owner: Option<&Process>) {
 /// What a process has open when all who have left are gone. The end of a connection takes a moment through the loopback device; what else
 /// has happened it knows when it has answered twice.
 pub fn size(process: &Process) -> Snapshot {
-    wait_until("the end of all connections", || process.ask("connections") == "0");
-    process.ask("status");
-    process.ask("status");
+    wait_until("the end of all connections", || process.ask(Act::Connections) == "0");
+    process.ask(Act::Status);
+    process.ask(Act::Status);
     Snapshot::of(process.pid)
 }
 

@@ -15,6 +15,7 @@ use crate::trial;
 use crate::world::{UnderWay, World, stop};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::Process;
+use pollflip_kit::service::{Act, at, plan};
 
 /// Of the old one: shorter than the time that a closed lifeline is given to become an end.
 const PROBATION: Duration = Duration::from_millis(900);
@@ -57,7 +58,7 @@ fn without_probation(how: &str) {
     let mut clients = [(); 3].map(|()| world.service.connect());
     let mut serve = || clients.iter_mut().filter(|client| client.pid == new.own).for_each(|client| client.echo("for the program"));
     serve();
-    old.tell("go");
+    old.go();
     assert_eq!(under_way.asker.answer(), Answer::Complete(new.own));
     // What has been granted without a probation cannot be taken back.
     new.says("event Committed");
@@ -96,7 +97,7 @@ fn refused(world: &World) {
 fn at_its_end() {
     let (mut world, under_way) = lose_at_the_end();
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
-    old.tell("go");
+    old.go();
     drop(under_way.kept);
     is_given_up(&mut world, under_way.asker.answer(), &old);
     new.ends();
@@ -106,12 +107,12 @@ fn at_its_end() {
 /// and the old one has yet to take in that it has granted anything.
 fn shut_down_unread(setup: Setup, end: Victim) -> (World, UnderWay) {
     let world = World::start(setup, false);
-    world.owner.ask("on HandedOff wait");
+    world.owner.on(plan::Step::HandedOff, Act::Wait);
     let under_way = world.reach(Step::Ready, false);
     let (old, new) = (&under_way.old, under_way.new.as_ref().expect("a successor"));
     stop(new);
     let waits = old.said("waits").len();
-    old.tell("go");
+    old.go();
     old.says_again("waits", waits);
     shut_lifeline(if end == Victim::New { new } else { old });
     (world, under_way)
@@ -120,7 +121,7 @@ fn shut_down_unread(setup: Setup, end: Victim) -> (World, UnderWay) {
 fn shut_down_without_probation(end: Victim) {
     let (mut world, under_way) = shut_down_unread(Setup::new(), end);
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
-    old.tell("go");
+    old.go();
     assert_eq!(under_way.asker.answer(), Answer::Complete(new.own));
     new.signal(Signal::SIGCONT);
     // What was in it is still read, and cannot be taken back.
@@ -144,7 +145,7 @@ fn shut_down(end: Victim) {
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
     // The clock is what this is about.
     thread::sleep(PROBATION);
-    old.tell("go");
+    old.go();
     drop(under_way.kept);
     is_given_up(&mut world, under_way.asker.answer(), &old);
     new.ends();
@@ -167,13 +168,13 @@ fn short() {
     let mut world = World::start(Setup::new().set("probation_ms", PROBATION.as_millis().to_string()), false);
     let old = world.owner.clone();
     // The old one looks when it is closed, and a probation is not over before somebody looks.
-    old.ask("on HandedOff wait");
-    world.service.plan_next("granted close-lifeline");
+    old.on(plan::Step::HandedOff, Act::Wait);
+    world.service.plan_next(at(plan::Step::Granted, Act::CloseLifeline));
     let births = world.service.hub.pids().len();
     let asker = Asker::ask(&world.service.socket());
     old.says("waits");
-    world.service.hub.nth(births).says("did close-lifeline:");
-    old.tell("go");
+    world.service.hub.nth(births).did(&Act::CloseLifeline);
+    old.go();
     is_given_up(&mut world, asker.answer(), &old);
 }
 
@@ -182,7 +183,7 @@ fn taken_back() {
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
     new.signal(Signal::SIGKILL);
     new.ends();
-    old.tell("go");
+    old.go();
     assert_eq!(
         under_way.asker.answer(),
         Answer::Failed(

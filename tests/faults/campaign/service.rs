@@ -1,10 +1,15 @@
 //! The service of the campaign: it greets and echoes, restarts itself, gives a state that does not fit into one message, and waits
-//! wherever it is told to. Steps at which it can wait: `Restarting`, `Spawned`, `PrecopyRequested`, `half-ahead`, `StateRequested`,
-//! `half`, `HandedOff`, `Completed` in the old process; `born`, `built`, `claimed`, `ArrivedAll`, `Inherited` in the new one.
+//! wherever it is told to.
+//!
+//! It has a loop of its own, not that of the kit: what is planned for an event it does before it has dealt with the event, so that it can
+//! be struck with its listeners still registered, and it takes its state in before it is ready.
+//!
+//! Settings that only this service has: `pulls` (a successor asks for the state), `copies` (and for what can go ahead of it before),
+//! `raw` (it speaks by hand), `stop-on` (a signal that ends it in order, the second at once), `own-handler` (for the restart signal too),
+//! `ignore-children`, `reap-any`, `ballast`.
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,11 +25,11 @@ use pollflip::{Arrival, Event, Handover, Precopy, Restarter};
 
 use crate::{raw, strike};
 use pollflip_kit::service::listeners::Listeners;
-use pollflip_kit::service::plan::{self, Plan};
 use pollflip_kit::service::report::{self, say};
 use pollflip_kit::service::settings::Settings;
+use pollflip_kit::service::{self, Act, Plan, Step};
 
-pub use pollflip_kit::service::{DIRECTORY, HUB, NEXT, ROLE, SETTINGS};
+pub use pollflip_kit::service::{HUB, ROLE};
 
 const RESTARTER: Token = Token(usize::MAX - 1);
 const COMMANDS: Token = Token(usize::MAX - 2);
@@ -34,18 +39,12 @@ const ITEMS: usize = MAX_DESCRIPTORS + 40;
 const BALLAST: usize = 768 << 20;
 
 pub fn main() -> ExitCode {
-    let birth = report::Birth::observe();
-    let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory"));
-    report::open(&directory.join(HUB));
-    birth.report();
-    let options = Options::read(&directory.join(NEXT));
-    let (plan, changes) = Plan::take(&directory.join(NEXT));
-    strike::listen(&directory);
-    if options.has("raw") {
+    let (plan, settings) = service::begin();
+    strike::listen(settings.directory());
+    if settings.get("raw").is_some() {
         raw::hears_hello();
     }
-    let settings = Settings::read(&directory, changes);
-    match Running::start(settings, options, plan).and_then(Running::serve) {
+    match Running::start(settings, plan).and_then(Running::serve) {
         Ok(()) => {
             say("ends");
             ExitCode::SUCCESS
@@ -54,25 +53,6 @@ pub fn main() -> ExitCode {
             say(&format!("error {error}"));
             ExitCode::from(2)
         }
-    }
-}
-
-/// The settings that only this service has: `pulls` (a successor asks for the state), `copies` (and for what
-/// can go ahead of it before), `raw` (it speaks by hand), `stop-on` (a signal that
-/// ends it in order, the second at once), `own-handler` (for the restart signal too), `ignore-children`, `reap-any`, `ballast`.
-struct Options(Vec<String>);
-
-impl Options {
-    /// Of all generations, and of the plan for this process alone.
-    fn read(plan: &Path) -> Options {
-        let all = std::env::var(SETTINGS).unwrap_or_default();
-        let own = std::fs::read_to_string(plan).unwrap_or_default();
-        let key = |line: &str| line.trim().trim_start_matches("set ").split_once('=').map(|(key, _)| key.to_owned());
-        Options(all.lines().chain(own.lines()).filter_map(key).collect())
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.0.iter().any(|own| own == key)
     }
 }
 
@@ -99,22 +79,23 @@ struct Running {
 }
 
 impl Running {
-    fn start(settings: Settings, options: Options, mut plan: Plan) -> Result<Running, String> {
+    fn start(settings: Settings, mut plan: Plan) -> Result<Running, String> {
+        let has = |key: &str| settings.get(key).is_some();
         let null = File::open("/dev/null").map_err(|error| error.to_string())?;
-        plan.carry_out("born", &mut None);
+        plan.carry_out(Step::Born, &mut None);
         settings.give_up_rights();
         let told_to_stop = Arc::new(AtomicUsize::new(0));
-        prepare(&options);
+        prepare(&settings);
         let restarter = settings.config().build().map_err(|error| format!("build-error {error}"))?;
         let generation = restarter.generation();
         say(&format!("built generation {generation}"));
         let mut restarter = Some(restarter);
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let registry = poll.registry();
-        if options.has("stop-on") {
+        if has("stop-on") {
             stop_on_signals(&told_to_stop, Waker::new(registry, STOP).map_err(|error| format!("no waker: {error}"))?);
         }
-        plan.carry_out("built", &mut restarter);
+        plan.carry_out(Step::Built, &mut restarter);
         let mut listeners = Listeners::new(generation);
         let predecessor = restarter.as_ref().and_then(Restarter::predecessor);
         if let Some(restarter) = &mut restarter {
@@ -122,10 +103,10 @@ impl Running {
             registry.register(restarter, RESTARTER, Interest::READABLE).map_err(|error| error.to_string())?;
         }
         registry.register(&mut SourceFd(&report::descriptor()), COMMANDS, Interest::READABLE).map_err(|error| error.to_string())?;
-        plan.carry_out("claimed", &mut restarter);
+        plan.carry_out(Step::Claimed, &mut restarter);
         let mut waits_for_state = false;
-        if let Some(predecessor) = predecessor.filter(|_| options.has("pulls")) {
-            if options.has("copies") {
+        if let Some(predecessor) = predecessor.filter(|_| has("pulls")) {
+            if has("copies") {
                 predecessor.pull_precopy()
             } else {
                 predecessor.pull()
@@ -134,7 +115,7 @@ impl Running {
             say("pulls");
         }
         // Written to, so that it is there.
-        let _ballast = vec![1; if options.has("ballast") { BALLAST } else { 0 }];
+        let _ballast = vec![1; if has("ballast") { BALLAST } else { 0 }];
         let (completed, stopping, begun) = (false, false, Instant::now());
         let (precopy, arrived) = (None, Vec::new());
         Ok(Running {
@@ -161,7 +142,7 @@ impl Running {
         }
         say("readies");
         self.restarter.as_mut().expect("a restarter").ready().map_err(|error| format!("ready-error {error}"))?;
-        self.plan.carry_out("granted", &mut self.restarter);
+        self.plan.carry_out(Step::Granted, &mut self.restarter);
         say(&format!("serving {}", self.listeners.address()));
         while !self.is_over() {
             self.turn(&mut events)?;
@@ -196,19 +177,20 @@ impl Running {
         Ok(())
     }
 
-    fn obey(&mut self, command: &str) {
-        let answer = match command.split_once(' ') {
-            Some(("on", rest)) => {
-                self.plan.add(rest);
+    fn obey(&mut self, act: &Act) {
+        let answer = match act {
+            Act::On(step, act) => {
+                self.plan.add(*step, *act.clone());
                 "planned".into()
             }
-            None if command == "connections" => self.listeners.connections().to_string(),
-            None if command == "wait" => {
-                let state = self.restarter.as_ref().map(|restarter| restarter.status().state);
-                say(&format!("comes-to-wait {}", state.as_ref().map(pollflip::ServiceState::as_str).unwrap_or_default()));
-                plan::perform(command, &mut self.restarter)
+            Act::Connections => self.listeners.connections().to_string(),
+            act => {
+                if *act == Act::Wait {
+                    let state = self.restarter.as_ref().map(|restarter| restarter.status().state);
+                    say(&format!("comes-to-wait {}", state.as_ref().map(pollflip::ServiceState::as_str).unwrap_or_default()));
+                }
+                act.perform(&mut self.restarter).unwrap_or_else(|| format!("this service does not do that: {act:?}"))
             }
-            _ => plan::perform(command, &mut self.restarter),
         };
         say(&format!("answer {answer}"));
     }
@@ -232,8 +214,10 @@ impl Running {
     }
 
     fn happened(&mut self, event: Event) -> Result<(), String> {
-        let name = report::event(&event);
-        self.plan.carry_out(&name, &mut self.restarter);
+        report::event(&event);
+        if let Some(step) = Step::of(&event) {
+            self.plan.carry_out(step, &mut self.restarter);
+        }
         let registry = self.poll.registry();
         match event {
             Event::Restarting => self.begun = Instant::now(),
@@ -281,7 +265,7 @@ impl Running {
         let next = (given + precopy.room()).min(ITEMS);
         for number in given..next {
             if number == MAX_DESCRIPTORS + 1 {
-                self.plan.carry_out("half-ahead", &mut self.restarter);
+                self.plan.carry_out(Step::HalfAhead, &mut self.restarter);
             }
             // What goes wrong is told by `Failed`.
             let _ = precopy.fd(&format!("item/{number}"), &self.null);
@@ -296,7 +280,7 @@ impl Running {
         let ahead = self.precopy.take().map_or(0, |(_, given)| given);
         for number in ahead..ITEMS {
             if number == MAX_DESCRIPTORS + 1 {
-                self.plan.carry_out("half", &mut self.restarter);
+                self.plan.carry_out(Step::Half, &mut self.restarter);
             }
             let given = File::open("/dev/null").and_then(|file| handover.fd(&format!("item/{number}"), &file));
             if let Err(error) = given {
@@ -310,11 +294,12 @@ impl Running {
 }
 
 /// What the program does with signals besides the restarter.
-fn prepare(options: &Options) {
-    if options.has("ignore-children") {
+fn prepare(settings: &Settings) {
+    let has = |key: &str| settings.get(key).is_some();
+    if has("ignore-children") {
         ignore(Signal::SIGCHLD);
     }
-    if options.has("reap-any") {
+    if has("reap-any") {
         std::thread::spawn(|| {
             loop {
                 if waitpid(Pid::from_raw(-1), None).is_err() {
@@ -323,7 +308,7 @@ fn prepare(options: &Options) {
             }
         });
     }
-    if options.has("own-handler") {
+    if has("own-handler") {
         handle(Signal::SIGUSR1, || {});
     }
 }

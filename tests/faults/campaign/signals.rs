@@ -19,6 +19,7 @@ use crate::world::{World, setup};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{DEADLINE, Process, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, plan};
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
@@ -50,10 +51,10 @@ pub fn trials() -> Vec<Trial> {
 /// The restarter is told to stop and dropped in one breath, while a successor is about to be started.
 fn stopped_and_dropped() {
     let world = world(Step::BeforeSpawn, None);
-    world.owner.ask("on Restarting stop");
-    world.owner.ask("on Restarting drop");
+    world.owner.on(plan::Step::Restarting, Act::Stop);
+    world.owner.on(plan::Step::Restarting, Act::Drop);
     let under_way = world.reach(Step::BeforeSpawn, false);
-    world.owner.tell("go");
+    world.owner.go();
     let answer = under_way.asker.answer();
     assert!(matches!(&answer, Answer::Failed(why) if why.contains("because this process is stopping")), "{answer:?}");
     let case = Case { step: Step::BeforeSpawn, fault: Fault::Pause, victim: Victim::Old };
@@ -89,13 +90,13 @@ fn storm(step: Step, whom: &str, own_handler: bool) {
         struck.iter().for_each(|process| send(process, Signal::SIGUSR1));
     }
     if let Some(new) = under_way.new.as_ref().filter(|_| under_way.new_waits) {
-        new.tell("go");
+        new.go();
     }
     if under_way.old_waits {
-        old.tell("go");
+        old.go();
     }
     if step == Step::Probation {
-        old.ask("stop");
+        old.ask(Act::Stop);
     }
     let answer = under_way.asker.answer();
     assert!(matches!(answer, Answer::Complete(_)), "{answer:?}");
@@ -113,7 +114,7 @@ pub fn calm(world: &World, births: usize) {
             // A restart more that a signal has begun ends as the one before.
             let old = left.iter().find(|process| !process.said("event HandedOff").is_empty() && process.said("event Completed").is_empty());
             // It may have ended since it was looked at.
-            old.iter().for_each(|old| drop(old.try_tell("stop")));
+            old.iter().for_each(|old| drop(old.try_tell(Act::Stop)));
         }
         // A signal that was sent may not have been seen yet, and the next restart begins with it.
         left.len() == 1
@@ -128,7 +129,7 @@ pub fn calm(world: &World, births: usize) {
     for process in later() {
         // What it has told may still be on its way here.
         if process.lives() {
-            process.ask("status");
+            process.ask(Act::Status);
         } else {
             process.ends();
         }
@@ -142,28 +143,28 @@ fn stop(step: Step) {
     let mut world = world(step, None);
     let old = world.owner.clone();
     let event = match step {
-        Step::BeforeSpawn => Some("Restarting"),
-        Step::AfterSpawn => Some("Spawned"),
-        Step::Precopy => Some("PrecopyRequested"),
-        Step::HalfAhead => Some("half-ahead"),
-        Step::Pull => Some("StateRequested"),
-        Step::Half => Some("half"),
-        Step::Granted => Some("HandedOff"),
-        Step::Commit => Some("Completed"),
+        Step::BeforeSpawn => Some(plan::Step::Restarting),
+        Step::AfterSpawn => Some(plan::Step::Spawned),
+        Step::Precopy => Some(plan::Step::PrecopyRequested),
+        Step::HalfAhead => Some(plan::Step::HalfAhead),
+        Step::Pull => Some(plan::Step::StateRequested),
+        Step::Half => Some(plan::Step::Half),
+        Step::Granted => Some(plan::Step::HandedOff),
+        Step::Commit => Some(plan::Step::Completed),
         _ => None,
     };
     if let Some(event) = event {
         // It is called where the old one waits then.
-        old.ask(&format!("on {event} stop"));
+        old.on(event, Act::Stop);
     }
     let under_way = world.reach(step, has_state(step));
     if under_way.old_waits {
-        old.tell("go");
+        old.go();
     }
     if event.is_none() {
-        old.ask("stop");
+        old.ask(Act::Stop);
     } else {
-        old.says("did stop:");
+        old.did(&Act::Stop);
     }
     let answer = under_way.asker.answer();
     let mut kept = under_way.kept;
@@ -196,10 +197,10 @@ fn stop_by(step: Step, signal: Signal) {
     let under_way = world.reach(step, has_state(step));
     old.signal(signal);
     if let Some(new) = under_way.new.as_ref().filter(|_| under_way.new_waits && step == Step::AfterSpawn) {
-        new.tell("go");
+        new.go();
     }
     if under_way.old_waits {
-        old.tell("go");
+        old.go();
     }
     let answer = under_way.asker.answer();
     drop(under_way.kept);
@@ -230,7 +231,7 @@ fn storm_of_all(step: Step) {
     }
     for (process, waits) in [(Some(&under_way.old), under_way.old_waits), (under_way.new.as_ref(), under_way.new_waits)] {
         // It may have ended.
-        process.into_iter().filter(|_| waits).for_each(|process| drop(process.try_tell("go")));
+        process.into_iter().filter(|_| waits).for_each(|process| drop(process.try_go()));
     }
     under_way.asker.answer();
     drop(under_way.kept);

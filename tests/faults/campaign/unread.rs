@@ -13,6 +13,7 @@ use crate::trial;
 use crate::world::{Outcome, UnderWay, World, stop};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::Process;
+use pollflip_kit::service::{Act, plan};
 
 /// Longer than any test.
 const PROBATION: &str = "120000";
@@ -68,7 +69,7 @@ fn reach(world: &World, halt: impl FnOnce(&Process)) -> UnderWay {
     let old = &under_way.old;
     halt(under_way.new.as_ref().expect("a successor"));
     let waits = old.said("waits").len();
-    old.tell("go");
+    old.go();
     old.says_again("waits", waits);
     under_way
 }
@@ -91,7 +92,7 @@ fn hears(new: &Process, events: &[&str]) {
 
 fn grant_unread(probation: Option<&str>, fault: Fault) {
     let mut world = world(probation);
-    world.owner.ask("on HandedOff wait");
+    world.owner.on(plan::Step::HandedOff, Act::Wait);
     let under_way = reach(&world, stop);
     let new = new_of(&under_way);
     let case = case(Step::Granted, fault, Victim::Old);
@@ -103,7 +104,7 @@ fn grant_unread(probation: Option<&str>, fault: Fault) {
 
 fn commit_unread() {
     let mut world = world(None);
-    world.owner.ask("on Completed wait");
+    world.owner.on(plan::Step::Completed, Act::Wait);
     let under_way = reach(&world, stop);
     let new = new_of(&under_way);
     let case = case(Step::Commit, Fault::Kill, Victim::Old);
@@ -116,8 +117,8 @@ fn commit_unread() {
 /// The restarter goes between the grant and the commit, which it makes on its way out if it can.
 fn dropped(probation: Option<&str>, dies_first: bool) {
     let world = world(probation);
-    world.owner.ask("on HandedOff wait");
-    world.owner.ask("on HandedOff drop");
+    world.owner.on(plan::Step::HandedOff, Act::Wait);
+    world.owner.on(plan::Step::HandedOff, Act::Drop);
     let under_way = reach(&world, stop);
     let (old, new) = (under_way.old.clone(), new_of(&under_way));
     let killed = || {
@@ -127,8 +128,8 @@ fn dropped(probation: Option<&str>, dies_first: bool) {
     if dies_first {
         killed();
     }
-    old.tell("go");
-    assert_eq!(old.says("did drop:"), "dropped");
+    old.go();
+    assert_eq!(old.did(&Act::Drop), "dropped");
     if !dies_first {
         killed();
     }
@@ -146,7 +147,7 @@ fn dropped(probation: Option<&str>, dies_first: bool) {
         alone(&world, case, Some(&old));
     }
     drop(under_way.kept);
-    old.tell("exit 0");
+    old.tell(Act::Exit(0));
     alone(&world, case, None);
 }
 
@@ -155,9 +156,9 @@ fn state_unread(fault: Fault) {
     let under_way = world.reach(Step::Pull, true);
     let (old, new) = (under_way.old.clone(), new_of(&under_way));
     stop(&new);
-    old.tell("go");
+    old.go();
     assert_eq!(old.says("gives"), "Ok(())");
-    old.ask("status");
+    old.ask(Act::Status);
     let case = case(Step::End, fault, Victim::Old);
     world.strike(case, &under_way);
     new.signal(Signal::SIGCONT);
@@ -169,14 +170,14 @@ fn state_unread(fault: Fault) {
 /// is left is that the old one, which finishes its work, says that the new one has ended.
 fn grant_closed(probation: Option<&str>, expected: &[(Serves, Told)]) {
     let mut world = world(probation);
-    world.owner.ask("on HandedOff wait");
+    world.owner.on(plan::Step::HandedOff, Act::Wait);
     let mut frozen = None;
     let under_way = reach(&world, |new| frozen = Frozen::new(new));
     let Some(frozen) = frozen else { return };
     let new = new_of(&under_way);
     world.strike_with(&new, "vanish up");
     drop(frozen);
-    under_way.old.tell("go");
+    under_way.old.go();
     judge(&mut world, case(Step::Granted, Fault::Close, Victim::New), outcome(under_way), expected);
     assert!(new.said("event Granted").is_empty() && new.said("serving").is_empty());
 }
@@ -184,7 +185,7 @@ fn grant_closed(probation: Option<&str>, expected: &[(Serves, Told)]) {
 /// The same where the old one has ended before the new one goes on.
 fn grant_closed_at_the_end() {
     let mut world = world(None);
-    world.owner.ask("on Completed wait");
+    world.owner.on(plan::Step::Completed, Act::Wait);
     let mut frozen = None;
     let under_way = reach(&world, |new| frozen = Frozen::new(new));
     let Some(frozen) = frozen else { return };

@@ -20,6 +20,7 @@ use pollflip_kit::client::Connection;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::{Act, Plan, at, plan, set};
 
 /// The time to become ready where it is to pass.
 pub const IMPATIENT: Duration = Duration::from_millis(2500);
@@ -117,29 +118,31 @@ impl World {
     fn reach_in_time(&self, step: Step, has_state: bool, has_deadline: bool, is_planned: &mut bool) -> Option<UnderWay> {
         let (service, old) = (&self.service, self.owner.clone());
         // What it has said so far is here with the answer.
-        old.ask("status");
+        old.ask(Act::Status);
         let waits = old.said("waits").len();
         let (births, failures) = (old.said("event Spawned").len(), old.said("event Failed").len());
+        let nothing = Plan::default();
         let (old_waits_at, new_plan) = match step {
-            BeforeSpawn => (Some("Restarting"), ""),
-            AfterSpawn => (Some("Spawned"), "born wait\n"),
-            Hello => (None, "set raw=1\n"),
-            Here => (None, "built wait\n"),
-            Precopy => (Some("PrecopyRequested"), ""),
-            HalfAhead => (Some("half-ahead"), ""),
-            Ahead => (None, "ArrivedAll wait\n"),
-            Pull => (Some("StateRequested"), ""),
-            Half => (Some("half"), ""),
-            End => (None, "Inherited wait\n"),
-            Ready => (None, "claimed wait\n"),
-            Granted => (Some("HandedOff"), ""),
-            Probation | Drain => (None, ""),
-            Commit => (Some("Completed"), ""),
+            BeforeSpawn => (Some(plan::Step::Restarting), nothing),
+            AfterSpawn => (Some(plan::Step::Spawned), at(plan::Step::Born, Act::Wait)),
+            Hello => (None, set("raw", "1")),
+            Here => (None, at(plan::Step::Built, Act::Wait)),
+            Precopy => (Some(plan::Step::PrecopyRequested), nothing),
+            HalfAhead => (Some(plan::Step::HalfAhead), nothing),
+            Ahead => (None, at(plan::Step::ArrivedAll, Act::Wait)),
+            Pull => (Some(plan::Step::StateRequested), nothing),
+            Half => (Some(plan::Step::Half), nothing),
+            End => (None, at(plan::Step::Inherited, Act::Wait)),
+            Ready => (None, at(plan::Step::Claimed, Act::Wait)),
+            Granted => (Some(plan::Step::HandedOff), nothing),
+            Probation | Drain => (None, nothing),
+            Commit => (Some(plan::Step::Completed), nothing),
         };
-        let copies = if step.goes_ahead() { "set copies=1\n" } else { "" };
-        service.plan_next(&format!("{new_plan}{copies}{}", if has_state { "set pulls=1\n" } else { "" }));
-        if let Some(event) = old_waits_at.filter(|_| !*is_planned) {
-            old.ask(&format!("on {event} wait"));
+        let copies = if step.goes_ahead() { set("copies", "1") } else { Plan::default() };
+        let pulls = if has_state { set("pulls", "1") } else { Plan::default() };
+        service.plan_next(new_plan.and(copies).and(pulls));
+        if let Some(step) = old_waits_at.filter(|_| !*is_planned) {
+            old.on(step, Act::Wait);
             *is_planned = true;
         }
         // One who is served: an old process with work left lives on.
@@ -156,14 +159,14 @@ impl World {
         // What it does not do any more when it has been told to wait, and has said so.
         let waits_in_time = || {
             // All that was said to it before has been read when the second of these is answered.
-            old.ask("status");
-            old.ask("status");
-            old.tell("wait");
+            old.ask(Act::Status);
+            old.ask(Act::Status);
+            old.tell(Act::Wait);
             old.says_again("waits", waits);
             // The successor may have been killed, and not be dead.
             let is_too_late = is_too_late() || old.said("comes-to-wait").last().is_some_and(|state| state == "killing");
             if is_too_late {
-                old.tell("go");
+                old.go();
             }
             !is_too_late
         };
@@ -196,7 +199,7 @@ impl World {
                 under_way.old_waits = true;
                 let is_reached = says(&new, "waits", 0) && waits_in_time();
                 if is_reached {
-                    new.tell("go");
+                    new.go();
                     new.says("readies");
                     self.strike_with(&old, "unread down");
                 }
@@ -288,7 +291,7 @@ impl World {
         // The old one, which goes on, kills it for its garbage; when, nobody knows.
         let is_killed = new_is_struck && (dies || (case.fault == Garbage && !old_waits));
         if let Some(new) = new.as_ref().filter(|_| new_waits && !is_left_waiting(case) && !is_killed) {
-            new.tell("go");
+            new.go();
         }
         if let Some(new) = new.as_ref().filter(|_| new_waits && old_is_struck && case.fault == Suspend && !case.goes_ahead()) {
             // What it says in time is there; then it sleeps until it is granted the service.
@@ -307,7 +310,7 @@ impl World {
             victim.signal(Signal::SIGCONT);
         }
         if old_waits && !(old_is_struck && dies) {
-            old.tell("go");
+            old.go();
         }
         if case.step == Probation && !case.is_long() && !dies {
             // A probation that would last for long: it ends well now, or the new one's end is seen before.
@@ -324,7 +327,7 @@ impl World {
         if case.victim == Victim::New && matches!(case.fault, Close | Garbage) {
             return;
         }
-        old.ask("stop");
+        old.ask(Act::Stop);
     }
 }
 

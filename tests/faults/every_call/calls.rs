@@ -11,6 +11,7 @@ use pollflip_kit::debugger::Stopped;
 use pollflip_kit::harness::{Service, Setup, install, install_copy};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::{Act, Step, at, never_ready};
 
 pollflip_kit::trials![
     promise_03_a_successor_that_refuses_is_heard_at_whatever_call_of_the_old_one_it_ends,
@@ -50,14 +51,14 @@ fn short_of_memory(test: &str, whom: impl Fn(&Process, &Process) -> u32) {
     for message in 1.. {
         let service = Setup::new().set("linger", "1").env("POLLFLIP_TEST_LOG", "1").start();
         let old = service.first();
-        service.plan_next("born wait\nbuilt progress halfway");
+        service.plan_next(at(Step::Born, Act::Wait).at(Step::Built, Act::Progress("halfway".into())));
         let asker = service.restart_meanwhile();
         let new = service.hub.nth(1);
         new.says("waits");
         old.says("event Spawned");
         let who = whom(&old, &new);
         let Some(stopped) = Stopped::new(who, test) else { return };
-        new.tell("go");
+        new.go();
         // The new one says that it is there, how far it is, and that it is ready; the old one grants and
         // commits.
         let (mut left, mut waits): (u32, u32) = if who == new.pid { (3, 2) } else { (2, 1) };
@@ -111,7 +112,8 @@ fn promise_03_a_successor_that_refuses_is_heard_at_whatever_call_of_the_old_one_
     let service = Service::start();
     let old = service.first();
     for calls in 1.. {
-        service.plan_next("claimed wait\nclaimed refuse not this one\nclaimed exit 3");
+        service
+            .plan_next(at(Step::Claimed, Act::Wait).at(Step::Claimed, Act::Refuse("not this one".into())).at(Step::Claimed, Act::Exit(3)));
         let asker = service.restart_meanwhile();
         let new = service.hub.nth(calls);
         new.says("waits");
@@ -120,7 +122,7 @@ fn promise_03_a_successor_that_refuses_is_heard_at_whatever_call_of_the_old_one_
         // The loop has something to do, and looks at all that it has.
         let client = UnixStream::connect(service.socket()).expect("a connection");
         let goes_on = makes(calls, &stopped, libc::SYS_accept4, 1);
-        new.tell("go");
+        new.go();
         is_dead(&new);
         drop(stopped);
         let why = asker.join().expect("a thread").expect_err("a refusal").to_string();
@@ -152,7 +154,7 @@ fn promise_03_a_start_that_is_called_off_at_any_call_of_the_restart_thread_leave
         wait_until("the end of the one before", || procfs::children(old.pid).is_empty());
         let Some(stopped) = Stopped::new(thread, "the one of a start that is called off") else { return };
         // Its answer may have to wait for what the thread has at this moment.
-        old.tell("request");
+        old.tell(Act::Request);
         let (mut left, mut has_told) = (calls, false);
         let is_done = loop {
             let call = stopped.next_call().expect("the restart thread");
@@ -167,7 +169,7 @@ fn promise_03_a_start_that_is_called_off_at_any_call_of_the_restart_thread_leave
             }
         };
         old.says_again("event Restarting", calls - 1);
-        assert_eq!(old.ask("cancel"), "true");
+        assert_eq!(old.ask(Act::Cancel), "true");
         drop(stopped);
         assert!(old.says_again("event Failed", calls - 1).starts_with("Cancelled"));
         if is_done {
@@ -190,13 +192,15 @@ fn killed_when_it_is_ready(setup: impl Fn() -> Setup, check: impl Fn(&Service, &
     for calls in 1.. {
         let service = setup().set("linger", "1").start();
         let old = service.first();
-        service.plan_next("claimed wait\nclaimed say-on-lifeline {\"type\":\"ready\"}\nclaimed hang");
+        service.plan_next(
+            at(Step::Claimed, Act::Wait).at(Step::Claimed, Act::SayOnLifeline("{\"type\":\"ready\"}".into())).at(Step::Claimed, Act::Hang),
+        );
         let asker = service.restart_meanwhile();
         let new = service.hub.nth(1);
         new.says("waits");
         old.says("event Spawned");
         let Some(stopped) = Stopped::new(old.pid, "the one of a successor that is killed") else { return };
-        new.tell("go");
+        new.go();
         new.says("hangs");
         // Its last word is the grant.
         let goes_on = makes(calls, &stopped, libc::SYS_sendmsg, 1);
@@ -218,7 +222,7 @@ fn serves_again(service: &Service, why: &str) {
     assert_eq!(service.connect().pid, old.pid);
     wait_until("it to be reaped", || procfs::children(old.pid).is_empty());
     // It can be restarted: by one that fails at once, for a good one would be on probation now.
-    service.plan_next("born exit 4");
+    service.plan_next(at(Step::Born, Act::Exit(4)));
     assert!(service.fail_to_restart().contains("exited with status 4"));
 }
 
@@ -242,12 +246,12 @@ fn struck_on_its_way(strike: impl Fn(&Process) -> String, check: impl Fn(&Servic
     for calls in 1.. {
         let service = Setup::new().set("linger", "1").start();
         let old = service.first();
-        service.plan_next("claimed wait");
+        service.plan_next(at(Step::Claimed, Act::Wait));
         let asker = service.restart_meanwhile();
         let new = service.hub.nth(1);
         new.says("waits");
         let Some(stopped) = Stopped::new(new.pid, "the one of a successor on its way") else { return };
-        new.tell("go");
+        new.go();
         // Its last word is that it is ready; then it waits for the grant, and for something to do.
         let goes_on = makes(calls, &stopped, libc::SYS_sendmsg, 2);
         let struck = strike(&old);
@@ -278,7 +282,7 @@ fn promise_07_the_old_one_killed_at_any_call_of_the_new_one_leaves_it_the_servic
 
 fn promise_07_the_old_one_that_calls_off_at_any_call_of_the_new_one_stays_the_only_owner() {
     struck_on_its_way(
-        |old| old.ask("cancel"),
+        |old| old.ask(Act::Cancel),
         |service, new, is_called_off| {
             let old = service.first();
             if is_called_off == "true" {
@@ -300,7 +304,7 @@ fn the_state_is_the_threads_that_waits_for_it_even_if_it_comes_before_that_one_w
     let service = Setup::new().set("linger", "1").start();
     let old = service.first();
     let go = service.path("go");
-    service.plan_next(&format!("never ready\nclaimed receive-after {}", go.display()));
+    service.plan_next(never_ready().at(Step::Claimed, Act::ReceiveAfter(go.clone())));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     let receiver = new.says("receiver").parse().expect("a number");
@@ -315,11 +319,11 @@ fn the_state_is_the_threads_that_waits_for_it_even_if_it_comes_before_that_one_w
     stopped.go_on_until(libc::SYS_futex);
     stopped.end_call();
     // The loop looks again before it has answered twice.
-    new.ask("status");
-    new.ask("status");
+    new.ask(Act::Status);
+    new.ask(Act::Status);
     drop(stopped);
     wait_until("an outcome", || !new.said("received").is_empty() || !new.said("receive-error").is_empty());
     assert_eq!(new.said("received"), ["from"], "{:?}", new.said("receive-error"));
-    old.ask("cancel");
+    old.ask(Act::Cancel);
     drop(asker.join().expect("a thread"));
 }

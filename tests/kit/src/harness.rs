@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use crate::client::Connection;
 use crate::hub::{DEADLINE, Hub, Process, wait_until};
 use crate::procfs::Snapshot;
-use crate::service;
+use crate::service::{self, Plan};
 use crate::surroundings::directory;
 
 /// How a service is started.
@@ -105,8 +105,8 @@ impl Setup {
     }
 
     /// The plan of the first process.
-    pub fn plan(self, plan: &str) -> Setup {
-        fs::write(self.path(service::NEXT), plan).expect("a plan");
+    pub fn plan(self, plan: Plan) -> Setup {
+        plan.write(&self.path(service::NEXT));
         self
     }
 
@@ -242,8 +242,8 @@ impl Service {
     }
 
     /// Writes the plan of the process that is started next, and only of that one.
-    pub fn plan_next(&self, plan: &str) {
-        fs::write(self.path(service::NEXT), plan).expect("a plan");
+    pub fn plan_next(&self, plan: Plan) {
+        plan.write(&self.path(service::NEXT));
     }
 
     /// Whether the plan for the next process still waits for it.

@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Pid;
+use serde::Serialize;
 
 use crate::procfs;
+use crate::service::report::GO;
+use crate::service::{Act, Step};
 
 /// How long anything is waited for: the machine may be busy with something else.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -187,6 +190,21 @@ impl Seen {
     }
 }
 
+/// What a process can be told: [`Act`], or what another kind of program understands.
+pub trait Command: Serialize {
+    /// What it is to be told to go on for a process that does not wait. `None`: nothing.
+    fn go_on() -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+}
+
+fn to_line(command: &impl Command) -> String {
+    serde_json::to_string(command).expect("text") + "\n"
+}
+
 /// A process of a service that speaks.
 #[derive(Debug, Clone)]
 pub struct Process {
@@ -217,22 +235,52 @@ impl Process {
     }
 
     /// Has it do something.
-    pub fn tell(&self, command: &str) {
+    pub fn tell(&self, command: impl Command) {
         self.try_tell(command).expect("it reads what it is told");
     }
 
-    /// The same, if it still lives.
-    pub fn try_tell(&self, command: &str) -> std::io::Result<()> {
-        let seen = self.hub.lock();
-        let mut stream = &seen.told(self.own).expect("a process that was born").stream;
-        stream.write_all(format!("{command}\n").as_bytes())
+    /// Has it do several things, of which it hears together.
+    pub fn tell_all<C: Command>(&self, commands: impl IntoIterator<Item = C>) {
+        let lines: Vec<_> = commands.into_iter().map(|command| to_line(&command)).collect();
+        self.write(&lines.concat()).expect("it reads what it is told");
+    }
+
+    /// Has it do something, if it still lives.
+    pub fn try_tell(&self, command: impl Command) -> std::io::Result<()> {
+        self.write(&to_line(&command))
     }
 
     /// Has it do something, and waits for what it answers.
-    pub fn ask(&self, command: &str) -> String {
+    pub fn ask(&self, command: impl Command) -> String {
         let before = self.said("answer").len();
         self.tell(command);
         self.says_again("answer", before)
+    }
+
+    /// Has it do something at a step of its life.
+    pub fn on(&self, step: Step, act: Act) {
+        assert_eq!(self.ask(Act::On(step, Box::new(act))), "planned");
+    }
+
+    /// Has it go on, where it waits ([`Act::Wait`]).
+    pub fn go(&self) {
+        self.try_go().expect("it reads what it is told");
+    }
+
+    /// The same, if it still lives.
+    pub fn try_go(&self) -> std::io::Result<()> {
+        self.write(GO)
+    }
+
+    /// Waits until it has done what was planned, and returns what came of it.
+    pub fn did(&self, act: &Act) -> String {
+        self.says(&format!("did {act:?}:"))
+    }
+
+    fn write(&self, text: &str) -> std::io::Result<()> {
+        let seen = self.hub.lock();
+        let mut stream = &seen.told(self.own).expect("a process that was born").stream;
+        stream.write_all(text.as_bytes())
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -1,26 +1,33 @@
-//! The service under test: an echo server on plain mio that restarts itself, and does at each step what its plan says.
+//! The service under test: an echo server on plain mio that restarts itself.
+//!
+//! What a process does at which step is its [`Plan`]; what a test has it do meanwhile is an [`Act`]. What a test program adds to the
+//! service, whose sockets, rights or state then are of another kind, is a [`Capability`].
 
+pub mod act;
+pub mod capability;
 pub mod listeners;
 pub mod plan;
 pub mod report;
 pub mod settings;
+mod turns;
 
-use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use pollflip::{Event, Restarter, startup_complete};
+use pollflip::{Event, RestartConfig, Restarter};
 
 use listeners::Listeners;
-use plan::Plan;
 use report::say;
 use settings::Settings;
+use turns::Turns;
+
+pub use act::Act;
+pub use capability::Capability;
+pub use plan::{Plan, Step, at, never_ready, set};
 
 /// Set: this process is no test runner.
 pub const ROLE: &str = "POLLFLIP_TEST_ROLE";
@@ -38,23 +45,36 @@ pub const COORDINATION: &str = "restart.sock";
 const RESTARTER: Token = Token(usize::MAX - 1);
 const COMMANDS: Token = Token(usize::MAX - 2);
 
-pub fn main() -> ExitCode {
+/// What every service begins with: it tells of its birth, and takes its plan and its settings.
+pub fn begin() -> (Plan, Settings) {
     let birth = report::Birth::observe();
     let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory"));
     report::open(&directory.join(HUB));
     birth.report();
-    let (plan, changes) = Plan::take(&directory.join(NEXT));
-    let settings = Settings::read(&directory, changes);
+    let mut plan = Plan::take(&directory.join(NEXT));
+    let settings = Settings::read(&directory, plan.settings());
+    (plan, settings)
+}
+
+/// The service without anything besides.
+pub fn main() -> ExitCode {
+    main_with(|_| Box::new(()))
+}
+
+/// The service with a capability, by its settings.
+pub fn main_with(capability: fn(&Settings) -> Box<dyn Capability>) -> ExitCode {
+    let (plan, settings) = begin();
     if !settings.leaves_first_thread() {
-        return ExitCode::from(run(settings, plan));
+        return ExitCode::from(run(settings, plan, capability));
     }
-    thread::spawn(|| process::exit(i32::from(run(settings, plan))));
+    thread::spawn(move || process::exit(i32::from(run(settings, plan, capability))));
     end_thread();
     ExitCode::SUCCESS
 }
 
-fn run(settings: Settings, mut plan: Plan) -> u8 {
-    match Running::start(settings, &mut plan).and_then(|mut running| running.serve(&mut plan)) {
+fn run(settings: Settings, plan: Plan, capability: fn(&Settings) -> Box<dyn Capability>) -> u8 {
+    let capability = capability(&settings);
+    match Running::start(settings, plan, capability).and_then(|mut running| running.serve()) {
         Ok(()) => {
             say("ends");
             0
@@ -76,6 +96,9 @@ fn end_thread() {
 /// The service from the moment on at which its restarter is built.
 struct Running {
     settings: Settings,
+    config: RestartConfig,
+    plan: Plan,
+    capability: Box<dyn Capability>,
     poll: Poll,
     restarter: Option<Restarter>,
     listeners: Listeners,
@@ -85,48 +108,61 @@ struct Running {
 }
 
 impl Running {
-    fn start(settings: Settings, plan: &mut Plan) -> Result<Running, String> {
-        plan.carry_out("born", &mut None);
+    fn start(settings: Settings, mut plan: Plan, mut capability: Box<dyn Capability>) -> Result<Running, String> {
+        capability.born();
+        plan.carry_out(Step::Born, &mut None);
         settings.give_up_rights();
+        capability.before_build();
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
-        let generation;
-        let mut restarter = {
-            let restarter = settings.config().build().map_err(|error| format!("build-error {error}"))?;
-            generation = restarter.generation();
-            let predecessor = restarter.predecessor().map_or("none".into(), |predecessor| predecessor.pid().to_string());
-            say(&format!("built generation {generation} predecessor {predecessor}"));
-            Some(restarter)
-        };
-        plan.carry_out("built", &mut restarter);
-        settings.change_directory();
-        let registry = poll.registry();
-        let mut listeners = Listeners::new(generation);
-        if let Some(restarter) = &mut restarter {
-            for wanted in settings.sockets() {
-                listeners.claim(restarter, registry, wanted).map_err(|error| format!("socket-error {error}"))?;
-            }
-            registry.register(restarter, RESTARTER, Interest::READABLE).map_err(|error| error.to_string())?;
-        }
-        registry.register(&mut SourceFd(&report::descriptor()), COMMANDS, Interest::READABLE).map_err(|error| error.to_string())?;
-        plan.carry_out("claimed", &mut restarter);
-        let mut running = Running { settings, poll, restarter, listeners, completed: false, turns: Turns::new() };
-        if !plan.is_never_ready() {
-            running.get_ready(plan)?;
+        let config = capability.complete(settings.config());
+        let restarter = config.build().map_err(|error| format!("build-error {error}"))?;
+        let predecessor = restarter.predecessor().map_or("none".into(), |predecessor| predecessor.pid().to_string());
+        say(&format!("built generation {} predecessor {predecessor}", restarter.generation()));
+        let listeners = Listeners::new(restarter.generation());
+        let (completed, turns) = (false, Turns::new());
+        let mut running = Running { settings, config, plan, capability, poll, restarter: Some(restarter), listeners, completed, turns };
+        running.prepare()?;
+        if !running.plan.is_never_ready() {
+            running.get_ready()?;
         }
         Ok(running)
     }
 
-    fn get_ready(&mut self, plan: &mut Plan) -> Result<(), String> {
+    /// Gets all that it has before it is ready.
+    fn prepare(&mut self) -> Result<(), String> {
+        if let Some(restarter) = &mut self.restarter {
+            self.capability.built(restarter)?;
+        }
+        self.plan.carry_out(Step::Built, &mut self.restarter);
+        self.settings.change_directory();
+        let registry = self.poll.registry();
+        if let Some(restarter) = &mut self.restarter {
+            let own = || self.settings.sockets().into_iter().map(String::from).collect();
+            for wanted in self.capability.sockets(restarter).unwrap_or_else(own) {
+                self.listeners.claim(restarter, registry, &wanted).map_err(|error| format!("socket-error {error}"))?;
+            }
+            registry.register(restarter, RESTARTER, Interest::READABLE).map_err(|error| error.to_string())?;
+        }
+        registry.register(&mut SourceFd(&report::descriptor()), COMMANDS, Interest::READABLE).map_err(|error| error.to_string())?;
+        self.plan.carry_out(Step::Claimed, &mut self.restarter);
+        self.capability.claimed();
+        Ok(())
+    }
+
+    fn get_ready(&mut self) -> Result<(), String> {
         if let Some(restarter) = &mut self.restarter {
             restarter.ready().map_err(|error| format!("ready-error {error}"))?;
+            for wanted in self.capability.ready(restarter)? {
+                self.listeners.claim(restarter, self.poll.registry(), &wanted).map_err(|error| format!("socket-error {error}"))?;
+            }
         }
         say("ready");
-        plan.carry_out("granted", &mut self.restarter);
+        self.plan.carry_out(Step::Granted, &mut self.restarter);
         say(&format!("serving {}", self.listeners.address()));
         Ok(())
     }
 
-    fn serve(&mut self, plan: &mut Plan) -> Result<(), String> {
+    fn serve(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
         while !self.completed || self.settings.lingers() || self.listeners.connections() > 0 {
             match self.poll.poll(&mut events, None) {
@@ -137,19 +173,11 @@ impl Running {
             self.turns.begin();
             for event in &events {
                 match event.token() {
-                    RESTARTER => {
-                        let mut begins = false;
-                        while let Some(event) = self.restarter.as_mut().and_then(Restarter::poll) {
-                            begins |= matches!(event, Event::Restarting);
-                            self.happened(event, plan).map_err(|error| format!("cannot register: {error}"))?;
-                        }
-                        if begins {
-                            plan.carry_out("spawning", &mut self.restarter);
-                        }
-                    }
+                    RESTARTER => self.drain()?,
                     COMMANDS => {
                         for command in report::commands() {
-                            self.obey(&command, plan)?;
+                            let answer = self.obey(&command);
+                            say(&format!("answer {answer}"));
                         }
                     }
                     token => self.listeners.serve(self.poll.registry(), token),
@@ -160,99 +188,79 @@ impl Running {
         Ok(())
     }
 
-    fn happened(&mut self, event: Event, plan: &mut Plan) -> io::Result<()> {
-        let name = report::event(&event);
-        if let Event::StateRequested(mut handover) = event {
-            plan.carry_out(&name, &mut self.restarter);
-            let given = handover.bytes("from", process::id().to_string().as_bytes());
-            say(&format!("gives the state {given:?}"));
-            handover.send();
-            return Ok(());
+    fn drain(&mut self) -> Result<(), String> {
+        let mut begins = false;
+        while let Some(event) = self.restarter.as_mut().and_then(Restarter::poll) {
+            begins |= matches!(event, Event::Restarting);
+            self.happened(event)?;
         }
-        match event {
-            Event::HandedOff(_) => self.listeners.stop(self.poll.registry())?,
-            Event::Resumed(_) => self.listeners.go_on(self.poll.registry())?,
+        if begins {
+            self.plan.carry_out(Step::Spawning, &mut self.restarter);
+        }
+        Ok(())
+    }
+
+    fn happened(&mut self, event: Event) -> Result<(), String> {
+        report::event(&event);
+        let step = Step::of(&event);
+        let registry = self.poll.registry();
+        // The listeners stop first: a capability may take its time.
+        match &event {
+            Event::HandedOff(_) => self.listeners.stop(registry).map_err(|error| format!("cannot register: {error}"))?,
+            Event::Resumed(_) => self.listeners.go_on(registry).map_err(|error| format!("cannot register: {error}"))?,
             Event::Completed(_) => {
                 self.listeners.close();
                 self.completed = true;
             }
             _ => {}
         }
-        plan.carry_out(&name, &mut self.restarter);
+        let event = self.capability.event(event);
+        if let Some(step) = step {
+            self.plan.carry_out(step, &mut self.restarter);
+        }
+        if let Some(Event::StateRequested(mut handover)) = event {
+            let given = handover.bytes("from", process::id().to_string().as_bytes());
+            say(&format!("gives the state {given:?}"));
+            handover.send();
+        }
         Ok(())
     }
 
     /// Does what the test wants; each command is answered by one line.
-    fn obey(&mut self, command: &str, plan: &mut Plan) -> Result<(), String> {
-        let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
-        let answer = match (word, &mut self.restarter) {
-            ("on", _) => {
-                plan.add(rest);
+    fn obey(&mut self, act: &Act) -> String {
+        if let Some(answer) = self.capability.perform(act) {
+            return answer;
+        }
+        match act {
+            Act::On(step, act) => {
+                self.plan.add(*step, *act.clone());
                 "planned".into()
             }
-            ("turns", _) => self.turns.longest().as_micros().to_string(),
-            ("ready", Some(_)) => match self.get_ready(plan) {
-                Ok(()) => "ok".into(),
-                Err(error) => error,
+            Act::Turns => self.turns.longest().as_micros().to_string(),
+            Act::Connections => self.listeners.connections().to_string(),
+            Act::Ready => act::answer(self.get_ready(), "ok"),
+            Act::Build => self.build(),
+            Act::Claim(wanted) => match &mut self.restarter {
+                Some(restarter) => act::answer(self.listeners.claim(restarter, self.poll.registry(), wanted), "ok"),
+                None => "there is no restarter".into(),
             },
-            ("startup-complete", _) => startup_complete().map_or_else(|error| error.to_string(), |()| "ok".into()),
-            ("build", restarter) => match self.settings.config().build() {
-                Ok(built) if restarter.is_none() => {
-                    let built = restarter.insert(built);
-                    self.poll.registry().register(built, RESTARTER, Interest::READABLE).map_err(|error| error.to_string())?;
-                    "ok".into()
-                }
-                Ok(_) => "built a second one".into(),
-                Err(error) => error.to_string(),
-            },
-            ("claim", Some(restarter)) => match self.listeners.claim(restarter, self.poll.registry(), rest) {
-                Ok(()) => "ok".into(),
-                Err(error) => error,
-            },
-            ("forget", _) => self.settings.forget(rest).to_string(),
-            ("successor", restarter) => match restarter.take().and_then(Restarter::into_successor) {
-                Some(mut successor) => format!("{} {:?}", successor.pid(), successor.try_wait()),
-                None => "none".into(),
-            },
-            (_, restarter) => plan::perform(command, restarter),
-        };
-        say(&format!("answer {answer}"));
-        Ok(())
-    }
-}
-
-/// How long the loop was away from its poll at most: the time on the clock without that in which the scheduler had others run.
-struct Turns {
-    statistics: Option<File>,
-    began: (Instant, Duration),
-    longest: Duration,
-}
-
-impl Turns {
-    fn new() -> Turns {
-        let mut turns =
-            Turns { statistics: File::open("/proc/self/schedstat").ok(), began: (Instant::now(), Duration::ZERO), longest: Duration::ZERO };
-        turns.begin();
-        turns
+            Act::Forget(key) => self.settings.forget(key).to_string(),
+            act => act.perform(&mut self.restarter).unwrap_or_else(|| format!("this service does not do that: {act:?}")),
+        }
     }
 
-    fn begin(&mut self) {
-        self.began = (Instant::now(), self.waited_for_processor());
-    }
-
-    fn end(&mut self) {
-        let waited = self.waited_for_processor().saturating_sub(self.began.1);
-        self.longest = self.longest.max(self.began.0.elapsed().saturating_sub(waited));
-    }
-
-    fn longest(&self) -> Duration {
-        self.longest
-    }
-
-    fn waited_for_processor(&self) -> Duration {
-        let mut text = [0; 128];
-        let length = self.statistics.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or(0);
-        let text = String::from_utf8_lossy(&text[..length]);
-        Duration::from_nanos(text.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0))
+    /// A restarter again, if there is none; otherwise one more, which cannot be.
+    fn build(&mut self) -> String {
+        if self.restarter.is_none() {
+            self.config = self.capability.complete(self.settings.config());
+        }
+        match self.config.build() {
+            Ok(built) if self.restarter.is_none() => {
+                let built = self.restarter.insert(built);
+                act::answer(self.poll.registry().register(built, RESTARTER, Interest::READABLE), "ok")
+            }
+            Ok(_) => "built a second one".into(),
+            Err(error) => error.to_string(),
+        }
     }
 }

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::player::Player;
+use crate::service::Ask;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::procfs::Snapshot;
+use pollflip_kit::service::set;
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -50,13 +52,13 @@ fn promise_13_connections_go_ahead_and_only_the_rest_goes_with_the_state() {
     let (mut tcp, mut unix) = (Player::tcp(&service), Player::unix(&service));
     tcp.write("half a ");
     let old = service.first();
-    let before = old.ask("holds");
+    let before = old.ask(Ask::Holds);
     let new = service.restart();
     assert_eq!(new.says("ahead"), "4 Ok(true)");
     // The buffers.
     assert_eq!(new.says("received"), "1");
     old.ends();
-    assert_eq!(new.ask("holds"), before);
+    assert_eq!(new.ask(Ask::Holds), before);
     tcp.write("line\n");
     assert_eq!((tcp.hear(), unix.echo("unix")), ((new.pid, "half a line".into()), new.pid));
     // And so on.
@@ -91,7 +93,7 @@ fn the_predecessor_serves_while_it_copies() {
     assert_eq!((one.echo("served"), other.echo("served")), (old.pid, old.pid));
     let mut late = Player::tcp(&service);
     assert_eq!(late.echo("also"), old.pid);
-    new.tell("go");
+    new.go();
     assert_eq!(asked.join().expect("no panic").expect("a restart"), new.pid);
     assert_eq!((one.echo("one"), other.echo("other"), late.echo("late")), (new.pid, new.pid, new.pid));
     // It came after that was all: it goes with the state.
@@ -104,13 +106,13 @@ fn what_has_changed_since_can_be_taken_before_the_state() {
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
     let new = successor_that_waits(&service);
-    assert_eq!(old.ask("close file"), "closed");
-    assert_eq!(old.ask("again 3"), "given");
-    new.tell("go");
+    assert_eq!(old.ask(Ask::Close("file".into())), "closed");
+    assert_eq!(old.ask(Ask::Again(3)), "given");
+    new.go();
     asked.join().expect("no panic").expect("a restart");
     new.says("ahead again Ok(true)");
     assert!(new.said("gone").is_empty());
-    assert_eq!(new.ask("holds"), "again memfd tcp/3");
+    assert_eq!(new.ask(Ask::Holds), "again memfd tcp/3");
     assert_eq!(player.echo("still"), new.pid);
 }
 
@@ -121,20 +123,20 @@ fn a_name_can_be_given_and_be_gone_again_and_again() {
         let asked = service.restart_meanwhile();
         let new = service.hub.nth(1);
         old.says("copies");
-        assert_eq!(old.ask("again 300"), "given");
-        assert_eq!(old.ask("close file"), "closed");
-        assert_eq!(old.ask("complete"), "complete");
+        assert_eq!(old.ask(Ask::Again(300)), "given");
+        assert_eq!(old.ask(Ask::Close("file".into())), "closed");
+        assert_eq!(old.ask(Ask::Complete), "complete");
         new.says("waits");
         if take_ahead == "wait" {
             new.says("ahead");
             // It has them, and they go again, and one comes anew.
-            assert_eq!(old.ask("close memfd"), "closed");
-            assert_eq!(old.ask("again 2"), "given");
+            assert_eq!(old.ask(Ask::Close("memfd".into())), "closed");
+            assert_eq!(old.ask(Ask::Again(2)), "given");
         }
-        new.tell("go");
+        new.go();
         asked.join().expect("no panic").expect("a restart");
         let (gone, holds) = if take_ahead == "wait" { (vec!["memfd", "again"], "again") } else { (vec![], "again memfd") };
-        assert_eq!(new.ask("holds"), holds, "{take_ahead}");
+        assert_eq!(new.ask(Ask::Holds), holds, "{take_ahead}");
         assert_eq!(new.said("gone"), gone, "what it had, to be dropped before the rest is taken");
     }
 }
@@ -148,13 +150,13 @@ fn an_end_during_the_copy_is_heard_at_once_whatever_the_successor_does() {
     old.says("copied");
     // The successor has not read that they are there, and their ends are in its descriptors' queue.
     for (name, player) in [("tcp/1", &mut one), ("unix/2", &mut other)] {
-        assert_eq!(old.ask(&format!("close {name}")), "closed");
+        assert_eq!(old.ask(Ask::Close(name.into())), "closed");
         player.expect_end();
     }
     assert_eq!(stays.echo("still"), old.pid);
-    new.tell("go");
+    new.go();
     asked.join().expect("no panic").expect("a restart");
-    assert_eq!((stays.echo("here"), new.ask("holds").as_str()), (new.pid, "tcp/3"));
+    assert_eq!((stays.echo("here"), new.ask(Ask::Holds).as_str()), (new.pid, "tcp/3"));
 }
 
 /// Clients that come, say something, and go, as fast as they can, until they are told to stop.
@@ -195,13 +197,13 @@ fn four_hundred_connections_come_and_go_in_a_second_during_the_copy() {
         thread::yield_now();
     }
     println!("{count:?} came and went in {:?}; the longest wait for an end was {longest:?}", begun.elapsed());
-    new.tell("go");
+    new.go();
     assert_eq!(asked.join().expect("no panic").expect("a restart"), new.pid);
     over.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().expect("each is served to its end"));
     assert!(players.iter_mut().all(|player| player.echo("still") == new.pid));
     // None of them has stayed.
-    pollflip_kit::hub::wait_until("they are gone", || new.ask("holds").split(' ').count() == 20);
+    pollflip_kit::hub::wait_until("they are gone", || new.ask(Ask::Holds).split(' ').count() == 20);
 }
 
 fn a_predecessor_that_gives_nothing_ahead_hands_over_as_ever() {
@@ -225,10 +227,10 @@ fn a_precopy_that_is_dropped_half_way_gives_the_rest_with_the_state() {
     let mut players = [Player::tcp(&service), Player::tcp(&service)];
     let asked = service.restart_meanwhile();
     let new = successor_that_waits(&service);
-    assert_eq!(old.ask("give_nothing_more"), "dropped");
+    assert_eq!(old.ask(Ask::GiveNothingMore), "dropped");
     // What has gone ahead is then given twice by this careless program, which the successor is not asked to bear.
     let late = Player::tcp(&service);
-    new.tell("go");
+    new.go();
     let why = asked.join().expect("no panic").expect_err("a name is given twice").to_string();
     assert!(why.contains("there is one of that name already"), "{why}");
     assert!(players.iter_mut().chain([late].iter_mut()).all(|player| player.echo("still here") == old.pid));
@@ -249,23 +251,23 @@ fn what_is_given_after_the_freeze_fails_nothing_and_does_not_go() {
     let new = service.hub.nth(1);
     new.says("waits");
     let why = "the state has been asked for: the rest is given to the Handover";
-    assert_eq!(old.ask("give_late"), why);
-    assert_eq!((old.ask("complete"), old.ask("room")), ("complete".into(), "0".into()));
-    new.tell("go");
+    assert_eq!(old.ask(Ask::GiveLate), why);
+    assert_eq!((old.ask(Ask::Complete), old.ask(Ask::Room)), ("complete".into(), "0".into()));
+    new.go();
     asked.join().expect("no panic").expect("a restart");
-    assert_eq!((player.echo("here"), new.ask("holds").as_str()), (new.pid, "tcp/1"));
+    assert_eq!((player.echo("here"), new.ask(Ask::Holds).as_str()), (new.pid, "tcp/1"));
 }
 
 /// A restart that fails, twice, and leaves everything as it was. Returns the reason.
 fn fails(service: &Service) -> String {
     let old = service.first();
     let (mut tcp, mut unix) = (Player::tcp(service), Player::unix(service));
-    let holds = old.ask("holds");
+    let holds = old.ask(Ask::Holds);
     let before = Snapshot::of(old.pid);
     service.fail_to_restart();
     let why = service.fail_to_restart();
     assert_eq!((tcp.echo("still"), unix.echo("here")), (old.pid, old.pid));
-    assert_eq!(old.ask("holds"), holds);
+    assert_eq!(old.ask(Ask::Holds), holds);
     assert!(old.said("frozen").is_empty(), "nobody stood still");
     service.expect_unchanged(&old, &before);
     why
@@ -283,7 +285,7 @@ fn a_successor_that_fails_with_what_it_has_leaves_everything_where_it_is() {
     ] {
         let service = copying("all").set("ahead_items", "600").set("take_ahead", take_ahead).start();
         assert_eq!(fails(&service), reason);
-        service.plan_next("take_ahead=all");
+        service.plan_next(set("take_ahead", "all"));
         let mut player = Player::tcp(&service);
         let new = service.restart();
         assert_eq!(player.echo("at last"), new.pid);
@@ -310,10 +312,10 @@ fn a_list_of_what_goes_ahead_that_makes_no_sense_is_refused() {
         ("ahead_miscounted", "3 items have gone ahead, and 1 have come"),
         ("ahead_and_end_miscounted", "2 items were handed over, and 1 have come"),
     ] {
-        let service = Setup::new().set("ahead", "all").plan(&format!("predecessor={how}")).launch();
+        let service = Setup::new().set("ahead", "all").plan(set("predecessor", how)).launch();
         let old = service.first();
         old.says("waits");
-        old.tell("go");
+        old.go();
         let error = service.hub.nth(1).says("receive-error");
         assert_eq!(error, format!("the state of the predecessor cannot be used: {why}"));
         assert_eq!(old.says("refused"), format!("the state cannot be taken over: {why}"));
@@ -328,7 +330,7 @@ fn a_successor_that_asks_in_the_wrong_order_is_killed() {
     ] {
         let service = copying("all").start();
         let mut player = Player::tcp(&service);
-        service.plan_next(&format!("successor={how}"));
+        service.plan_next(set("successor", how));
         let told = service.fail_to_restart();
         assert_eq!(told, format!("the successor broke the protocol and has been killed: {why}"));
         assert_eq!(player.echo("still"), service.first().pid);
@@ -356,7 +358,7 @@ fn dies(ahead: &str, take_ahead: &str, moment: &str) {
     old.signal(Signal::SIGKILL);
     old.ends();
     if take_ahead != "all" {
-        new.tell("go");
+        new.go();
     }
     let error = new.says("receive-error");
     assert_eq!(error, format!("no state has come: the predecessor (process {}) has ended; what it listened on is here", old.pid));
@@ -383,7 +385,7 @@ fn ten_thousand_items_need_no_descriptors_of_the_predecessor() {
         return;
     }
     // As many as go at a time, and some for its own use.
-    let service = copying("all").plan("nofile=340").set("ahead_items", "10000").start();
+    let service = copying("all").plan(set("nofile", "340")).set("ahead_items", "10000").start();
     let mut player = Player::tcp(&service);
     let new = service.restart();
     assert_eq!((new.says("ahead"), player.echo("here")), ("10001 Ok(true)".into(), new.pid));
@@ -392,7 +394,7 @@ fn ten_thousand_items_need_no_descriptors_of_the_predecessor() {
 fn a_successor_without_room_for_them_freezes_nobody() {
     let service = copying("all").set("ahead_items", "600").start();
     for _ in 0..2 {
-        service.plan_next("nofile=60");
+        service.plan_next(set("nofile", "60"));
         let why = service.fail_to_restart();
         let told = "this process may have no more than 60 open at a time (RLIMIT_NOFILE)";
         assert!(why.contains(told), "{why}");
@@ -412,12 +414,12 @@ fn a_successor_that_reads_nothing_has_the_predecessor_wait_for_room() {
     let before = pollflip_kit::procfs::descriptors(old.pid).len();
     let asked = service.restart_meanwhile();
     let new = successor_that_waits(&service);
-    pollflip_kit::hub::wait_until("there is no room", || old.ask("room") == "0");
+    pollflip_kit::hub::wait_until("there is no room", || old.ask(Ask::Room) == "0");
     let during = pollflip_kit::procfs::descriptors(old.pid).len();
     assert!(during < before + 300, "{before}, then {during}");
     assert!(old.said("copied").is_empty());
     assert_eq!(player.echo("served"), old.pid);
-    new.tell("go");
+    new.go();
     asked.join().expect("no panic").expect("a restart");
     assert_eq!((new.says("ahead"), player.echo("here")), ("20001 Ok(true)".into(), new.pid));
 }
@@ -428,12 +430,12 @@ fn an_attempt_that_fails_is_followed_by_one_that_copies_anew() {
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
     service.hub.nth(1).says("waits");
-    assert_eq!(old.ask("cancel"), "true");
+    assert_eq!(old.ask(Ask::Cancel("by a test".into())), "true");
     asked.join().expect("no panic").expect_err("called off");
     let asked = service.restart_meanwhile();
     let new = service.hub.nth(2);
     new.says("waits");
-    new.tell("go");
+    new.go();
     asked.join().expect("no panic").expect("a restart");
     assert_eq!((new.says("ahead"), player.echo("here")), ("601 Ok(true)".into(), new.pid));
 }
@@ -448,11 +450,11 @@ fn a_memory_file_that_went_ahead_is_not_what_it_was_after_a_roll_back() {
     let new = service.hub.nth(1);
     new.says("serving");
     assert_eq!(player.echo("on probation"), new.pid);
-    assert_eq!(new.ask("write  of the successor"), "word of the successor");
+    assert_eq!(new.ask(Ask::Write(" of the successor".into())), "word of the successor");
     new.signal(Signal::SIGKILL);
     asked.join().expect("no panic").expect_err("taken back");
     old.says("event Resumed");
-    assert_eq!(old.ask("read memfd"), "word of the successor");
+    assert_eq!(old.ask(Ask::Read("memfd".into())), "word of the successor");
     // The connection is still this process's.
     assert_eq!(player.echo("back"), old.pid);
 }

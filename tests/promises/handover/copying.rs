@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pollflip::{Arrival, Event, Precopy, Predecessor};
 
-use crate::service::{Kind, Service, memory};
+use crate::service::{Ask, Kind, Service, memory};
 use crate::taking::hold;
 use pollflip_kit::service::report::{self, say};
 
@@ -74,12 +74,11 @@ pub fn closed(service: &mut Service, name: &str, fd: &Kind) {
     }
 }
 
-pub fn obey(service: &mut Service, word: &str, rest: &str) -> Option<String> {
+pub fn obey(service: &mut Service, ask: &Ask) -> Option<String> {
     let copy = service.copy.as_mut()?;
-    Some(match word {
-        // The same name again, for another file, and as often.
-        "again" => {
-            for _ in 0..rest.parse().expect("a number") {
+    Some(match ask {
+        Ask::Again(times) => {
+            for _ in 0..*times {
                 copy.precopy.gone("again");
                 tell(copy.precopy.fd("again", memory()));
             }
@@ -87,13 +86,13 @@ pub fn obey(service: &mut Service, word: &str, rest: &str) -> Option<String> {
             service.hold("again", Kind::Other(memory()));
             "given".into()
         }
-        "complete" => {
+        Ask::Complete => {
             copy.precopy.complete();
             "complete".into()
         }
-        "give_late" => copy.precopy.fd("late", io::stdin()).map_or_else(|error| error.to_string(), |()| "given".into()),
-        "room" => copy.precopy.room().to_string(),
-        "give_nothing_more" => {
+        Ask::GiveLate => copy.precopy.fd("late", io::stdin()).map_or_else(|error| error.to_string(), |()| "given".into()),
+        Ask::Room => copy.precopy.room().to_string(),
+        Ask::GiveNothingMore => {
             service.copy = None;
             "dropped".into()
         }

@@ -1,8 +1,10 @@
 //! What goes over arrives: descriptors of all kinds, blobs, many of them, by either way of taking.
 
 use crate::player::{Player, with_predecessor_and};
+use crate::service::Ask;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::procfs;
+use pollflip_kit::service::set;
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -29,14 +31,14 @@ fn descriptors_of_all_kinds_go_on_in_the_successor() {
     let service = Setup::new().set("hold", "file pipe memfd").start();
     let (mut tcp, mut unix) = (Player::tcp(&service), Player::unix(&service));
     let old = service.first();
-    let before = (old.ask("holds"), old.ask("inode file"), old.ask("inode memfd"));
+    let before = (old.ask(Ask::Holds), old.ask(Ask::Inode("file".into())), old.ask(Ask::Inode("memfd".into())));
     let new = service.restart();
     old.ends();
-    assert_eq!((new.ask("holds"), new.ask("inode file"), new.ask("inode memfd")), before);
+    assert_eq!((new.ask(Ask::Holds), new.ask(Ask::Inode("file".into())), new.ask(Ask::Inode("memfd".into()))), before);
     assert_eq!((tcp.echo("tcp"), unix.echo("unix")), (new.pid, new.pid));
-    assert_eq!(new.ask("pipe"), "through");
-    assert_eq!(new.ask("write  and more"), "word and more");
-    assert_eq!(new.ask("read file"), "");
+    assert_eq!(new.ask(Ask::Pipe), "through");
+    assert_eq!(new.ask(Ask::Write(" and more".into())), "word and more");
+    assert_eq!(new.ask(Ask::Read("file".into())), "");
 }
 
 fn the_successor_can_pull_and_be_told_by_an_event() {
@@ -67,7 +69,7 @@ fn what_is_sent_during_the_freeze_is_answered_by_the_successor() {
     let asked = service.restart_meanwhile();
     service.first().says("frozen");
     player.write("is anybody there?\n");
-    service.first().tell("go");
+    service.first().go();
     let pid = asked.join().expect("no panic").expect("a restart");
     assert_eq!(player.hear(), (pid, "is anybody there?".into()));
 }
@@ -87,10 +89,14 @@ fn connections_that_are_given_at_once_and_taken_as_they_come_go_on() {
         tcp.write("half a line");
         unix.echo("a turn");
         unix.echo("another turn");
-        let before = (old.ask("holds"), old.ask("inode file"), old.ask("inode memfd"));
+        let before = (old.ask(Ask::Holds), old.ask(Ask::Inode("file".into())), old.ask(Ask::Inode("memfd".into())));
         for _ in 0..2 {
             let new = service.restart();
-            assert_eq!((new.ask("holds"), new.ask("inode file"), new.ask("inode memfd")), before, "{give} {take}");
+            assert_eq!(
+                (new.ask(Ask::Holds), new.ask(Ask::Inode("file".into())), new.ask(Ask::Inode("memfd".into()))),
+                before,
+                "{give} {take}"
+            );
             assert_eq!(unix.echo("unix"), new.pid);
             if take == "each" {
                 // Blobs are no arrivals.
@@ -109,7 +115,7 @@ fn what_the_program_takes_as_it_comes_may_have_come_before_it_waits() {
     service.first().says("frozen");
     let new = service.hub.nth(1);
     new.says("waits");
-    new.tell("go");
+    new.go();
     assert_eq!((new.says("each"), new.says("received")), ("1".into(), "1".into()));
     assert_eq!(asked.join().expect("no panic").expect("a restart"), new.pid);
     assert_eq!(player.echo("here"), new.pid);
@@ -139,7 +145,7 @@ fn what_is_taken_back_is_not_there() {
     for take in ["all", "each_aloud"] {
         let (_service, old, new) = with_predecessor_and("takes_back", take);
         old.says("granted");
-        let held = new.ask("holds");
+        let held = new.ask(Ask::Holds);
         assert_eq!(held, "one three", "{take}");
         if take == "each_aloud" {
             assert_eq!((new.said("arrived").len(), new.said("gone")), (4, vec!["two".to_owned(); 2]));
@@ -150,7 +156,7 @@ fn what_is_taken_back_is_not_there() {
 fn what_is_not_taken_is_closed_at_the_grant() {
     let service = Setup::new().set("take", "first").start();
     let (mut one, mut two) = (Player::tcp(&service), Player::tcp(&service));
-    service.plan_next("take=first\nlingers=1");
+    service.plan_next(set("take", "first").set("lingers", "1"));
     let new = service.restart();
     assert_eq!(one.echo("taken"), new.pid);
     two.expect_end();
@@ -164,25 +170,25 @@ fn a_handover_can_be_filled_on_another_thread_while_the_loop_turns() {
     old.says("half");
     // The loop turns: it answers here, and on the coordination socket.
     assert_eq!(service.status().state, pollflip::ServiceState::AwaitingReady);
-    assert!(old.ask("holds").contains("tcp/"));
-    old.tell("go");
+    assert!(old.ask(Ask::Holds).contains("tcp/"));
+    old.go();
     let pid = asked.join().expect("no panic").expect("a restart");
     assert_eq!(player.echo("after"), pid);
     assert_eq!(service.hub.process(pid).says("received"), "1002");
 }
 
 fn a_limit_for_the_state_holds_while_another_thread_waits_for_it() {
-    let service = Setup::new().plan("give=thread").start();
+    let service = Setup::new().plan(set("give", "thread")).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
-    service.plan_next("take=impatient_while_another_thread_waits");
+    service.plan_next(set("take", "impatient_while_another_thread_waits"));
     let asked = service.restart_meanwhile();
     // The other thread has asked by then.
     old.says("frozen");
     let new = service.hub.nth(1);
-    new.tell("go");
+    new.go();
     assert_eq!(new.says("impatient"), "no state has come from the predecessor within 0.2 s; refuse, or end");
-    old.tell("go");
+    old.go();
     assert_eq!(asked.join().expect("no panic").expect("a restart"), new.pid);
     assert_eq!(player.echo("patience"), new.pid);
 }
@@ -199,7 +205,7 @@ fn progress_reaches_the_asker_the_events_and_the_status() {
     service.first().says("frozen");
     assert_eq!(service.first().says("event Progress"), "warming, 40%");
     assert_eq!(service.status().progress.as_deref(), Some("warming, 40%"));
-    service.first().tell("go");
+    service.first().go();
     let (result, heard) = asked.join().expect("no panic");
     result.expect("a restart");
     assert!(heard.contains(&"warming, 40%".to_owned()), "{heard:?}");
@@ -207,11 +213,11 @@ fn progress_reaches_the_asker_the_events_and_the_status() {
 
 fn a_successor_that_wants_no_state_gets_none() {
     let service = Setup::new().set("lingers", "1").start();
-    service.plan_next("take=nothing");
+    service.plan_next(set("take", "nothing"));
     let mut player = Player::tcp(&service);
     let new = service.restart();
     assert_eq!(service.first().said("event StateRequested"), Vec::<String>::new());
-    assert_eq!(new.ask("holds"), "");
+    assert_eq!(new.ask(Ask::Holds), "");
     // This program lets its connections go; another would finish them.
     player.expect_end();
 }
@@ -231,8 +237,8 @@ fn connections_survive_a_chain_of_restarts() {
         });
         // It knows, and has let go of the last of them.
         new.says("event PredecessorGone");
-        new.ask("holds");
-        new.ask("holds");
+        new.ask(Ask::Holds);
+        new.ask(Ask::Holds);
         fds.push(procfs::descriptors(new.pid).len());
     }
     fds.dedup();

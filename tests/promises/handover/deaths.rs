@@ -57,7 +57,7 @@ fn a_predecessor_that_dies_when_all_is_given_leaves_everything() {
     new.says("waits");
     old.signal(Signal::SIGKILL);
     old.ends();
-    new.tell("go");
+    new.go();
     new.says("serving");
     drop(asked.join().expect("no panic"));
     assert_eq!(player.echo("whose am I?"), new.pid);

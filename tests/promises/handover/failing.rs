@@ -6,9 +6,11 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
 use crate::player::Player;
+use crate::service::Ask;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs::Snapshot;
+use pollflip_kit::service::set;
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -36,13 +38,13 @@ pollflip_kit::trials![
 fn fails(service: &Service) -> String {
     let old = service.first();
     let (mut tcp, mut unix) = (Player::tcp(service), Player::unix(service));
-    let holds = old.ask("holds");
+    let holds = old.ask(Ask::Holds);
     let before = Snapshot::of(old.pid);
     service.fail_to_restart();
     let why = service.fail_to_restart();
     assert!(old.says_again("event Failed", 1).ends_with(&why), "{why}");
     assert_eq!((tcp.echo("still"), unix.echo("here")), (old.pid, old.pid));
-    assert_eq!(old.ask("holds"), holds);
+    assert_eq!(old.ask(Ask::Holds), holds);
     assert_eq!(service.status().last_failure.as_deref(), Some(why.as_str()));
     service.expect_unchanged(&old, &before);
     why
@@ -53,7 +55,7 @@ fn fails_with(take: &str) -> String {
     let service = Setup::new().set("take", take).start();
     let why = fails(&service);
     let mut player = Player::tcp(&service);
-    service.plan_next("take=all");
+    service.plan_next(set("take", "all"));
     let new = service.restart();
     assert_eq!(player.echo("at last"), new.pid);
     why
@@ -157,7 +159,7 @@ fn what_is_sent_during_the_freeze_is_answered_by_the_old_process_if_it_fails() {
     service.first().says("frozen");
     player.write(" line, and ");
     player.write("more\n");
-    service.first().tell("go");
+    service.first().go();
     asked.join().expect("no panic").expect_err("it fails");
     assert_eq!(player.hear(), (service.first().pid, "half a line, and more".into()));
 }
@@ -171,7 +173,7 @@ fn a_handover_that_is_kept_past_the_deadline_is_told_of() {
     wait_until("the log", || {
         let why = service.fail_to_restart();
         assert!(why.contains("was not ready within 1.0 s"), "{why}");
-        old.ask("holds");
+        old.ask(Ask::Holds);
         old.said("log ERROR").iter().any(|line| line.contains("still has the Handover"))
     });
     assert_eq!(player.echo("back"), old.pid);
@@ -188,7 +190,7 @@ fn a_handover_that_is_sent_after_the_attempt_has_ended_does_nothing() {
     assert!(why.contains("was killed by SIGKILL"), "{why}");
     assert_eq!(player.echo("back"), old.pid);
     // The thread still has it, and goes on with it now.
-    old.tell("go");
+    old.go();
     let error = old.says("give-error");
     assert!(error.contains("the successor is gone"), "{error}");
     old.says("given");
@@ -197,7 +199,7 @@ fn a_handover_that_is_sent_after_the_attempt_has_ended_does_nothing() {
     assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     // The next attempt is another, to which nothing of this one belongs.
     let asked = service.restart_meanwhile();
-    frozen_again(&old).tell("go");
+    frozen_again(&old).go();
     let pid = asked.join().expect("no panic").expect("a restart");
     assert_eq!(player.echo("over"), pid);
 }
@@ -210,21 +212,21 @@ fn frozen_again(old: &Process) -> &Process {
 fn an_own_memory_file_stays_writable_after_an_attempt_that_failed() {
     let service = Setup::new().set("hold", "memfd").start();
     let old = service.first();
-    service.plan_next("take=exit");
+    service.plan_next(set("take", "exit"));
     service.fail_to_restart();
-    assert_eq!(old.ask("write  goes on"), "word goes on");
-    let inode = old.ask("inode memfd");
+    assert_eq!(old.ask(Ask::Write(" goes on".into())), "word goes on");
+    let inode = old.ask(Ask::Inode("memfd".into()));
     let new = service.restart();
     // It is the same file, not a copy of it.
-    assert_eq!(new.ask("inode memfd"), inode);
-    assert_eq!(new.ask("write  and on"), "word goes on and on");
+    assert_eq!(new.ask(Ask::Inode("memfd".into())), inode);
+    assert_eq!(new.ask(Ask::Write(" and on".into())), "word goes on and on");
 }
 
 fn a_successor_that_is_too_impatient_to_wait_is_not_granted_anything() {
     let service = Setup::new().set("give", "thread").start();
     let old = service.first();
     let mut player = Player::tcp(&service);
-    service.plan_next("limit_ms=50");
+    service.plan_next(set("limit_ms", "50"));
     let why = service.fail_to_restart();
     let told = "the successor exited with status 2 before it was ready: the state that was asked for has not been taken yet";
     assert!(why.starts_with(told), "{why}");
@@ -232,7 +234,7 @@ fn a_successor_that_is_too_impatient_to_wait_is_not_granted_anything() {
     assert_eq!(new.says("receive-error"), "no state has come from the predecessor within 0.1 s; refuse, or end");
     // Which is what it should do; it tries to be ready.
     assert!(new.says("error").starts_with("the state that was asked for has not been taken yet"));
-    old.tell("go");
+    old.go();
     assert_eq!(player.echo("mine"), old.pid);
 }
 
@@ -242,7 +244,7 @@ fn a_cancelled_restart_gives_everything_back() {
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
     old.says("half");
-    assert_eq!(old.ask("cancel the cache\tis being rebuilt"), "true");
+    assert_eq!(old.ask(Ask::Cancel("the cache\tis being rebuilt".into())), "true");
     let why = asked.join().expect("no panic").expect_err("called off").to_string();
     let told = "the restart was called off: the cache is being rebuilt";
     assert!(why.ends_with(told), "{why}");
@@ -251,9 +253,9 @@ fn a_cancelled_restart_gives_everything_back() {
     let status = service.status();
     assert_eq!(status.last_failure.as_deref(), Some(told));
     assert_eq!(status.outcomes.last().map(|last| (last.ok, last.text.as_str())), Some((false, told)));
-    assert_eq!(old.ask("cancel"), "false", "there is nothing to call off");
+    assert_eq!(old.ask(Ask::Cancel("by a test".into())), "false", "there is nothing to call off");
     assert_eq!(player.echo("mine"), old.pid);
-    old.tell("go");
+    old.go();
     assert_eq!(player.echo("still mine"), old.pid);
 }
 
@@ -273,7 +275,7 @@ fn a_lock_on_a_file_that_is_given_survives_what_becomes_of_the_restart_if_it_is_
         for take in ["exit", "abort"] {
             let service = Setup::new().set("hold", "file").set("lock", kind).start();
             assert!(!is_free(&service, kind), "{kind}");
-            service.plan_next(&format!("take={take}"));
+            service.plan_next(set("take", take));
             service.fail_to_restart();
             // What the documentation of Handover::fd says, and what it offers instead.
             assert_eq!(!is_free(&service, kind), stays, "{kind}, {take}");

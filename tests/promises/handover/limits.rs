@@ -5,8 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::player::Player;
 use crate::service;
+use crate::service::Ask;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::set;
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -24,9 +26,9 @@ fn a_successor_that_may_not_have_so_many_descriptors_refuses_and_names_the_limit
         let old = service.first();
         let mut player = Player::tcp(&service);
         let before = Snapshot::of(old.pid);
-        service.plan_next(&format!("nofile={limit}"));
+        service.plan_next(set("nofile", limit.to_string()));
         service.fail_to_restart();
-        service.plan_next(&format!("nofile={limit}"));
+        service.plan_next(set("nofile", limit.to_string()));
         let why = service.fail_to_restart();
         assert!(why.starts_with("the successor refused: the state cannot be taken over: "), "{take}: {why}");
         assert!(why.contains(&format!("may have no more than {limit} open at a time (RLIMIT_NOFILE)")), "{take}: {why}");
@@ -37,7 +39,7 @@ fn a_successor_that_may_not_have_so_many_descriptors_refuses_and_names_the_limit
 }
 
 fn an_old_process_that_cannot_duplicate_fails_the_attempt_and_names_the_item() {
-    let service = Setup::new().plan("nofile=200\ngive=many").start();
+    let service = Setup::new().plan(set("nofile", "200").set("give", "many")).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let before = Snapshot::of(old.pid);
@@ -54,22 +56,22 @@ fn an_old_process_without_room_for_duplicates_hands_over_at_once() {
     if !are_many_descriptors_allowed("an_old_process_without_room_for_duplicates_hands_over_at_once") {
         return;
     }
-    let service = Setup::new().plan("nofile=200\ngive=many_at_once\ncount=5000").start();
+    let service = Setup::new().plan(set("nofile", "200").set("give", "many_at_once").set("count", "5000")).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
-    service.plan_next("nofile=20000");
+    service.plan_next(set("nofile", "20000"));
     service.restart();
     assert_eq!(old.said("give-error"), Vec::<String>::new());
     player.expect_end();
 }
 
 fn an_old_process_without_room_for_what_must_wait_fails_the_attempt_and_names_the_item() {
-    let service = Setup::new().plan("nofile=200\ngive=many_at_once\ncount=20000").start();
+    let service = Setup::new().plan(set("nofile", "200").set("give", "many_at_once").set("count", "20000")).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let before = Snapshot::of(old.pid);
     for _ in 0..2 {
-        service.plan_next("successor=never_reads");
+        service.plan_next(set("successor", "never_reads"));
         let why = service.fail_to_restart();
         assert!(why.starts_with("the handover failed: cannot hand \"item/1"), "{why}");
         assert!(why.contains("(os error 24)") && why.contains("no more than 200 open at a time (RLIMIT_NOFILE)"), "{why}");
@@ -97,22 +99,25 @@ fn wait_for_too_many_descriptors(give: &str) {
     fs::set_permissions(setup.path(""), Permissions::from_mode(0o777)).expect("permissions");
     // These tests may run more than once at a time.
     let user = 20_000 + std::process::id() % 20_000 * 2 + u32::from(give == "many");
-    let service =
-        setup.set("coordination", "none").set("uid", user.to_string()).plan(&format!("nofile=1100\ngive={give}\ncount=1700")).launch();
+    let service = setup
+        .set("coordination", "none")
+        .set("uid", user.to_string())
+        .plan(set("nofile", "1100").set("give", give).set("count", "1700"))
+        .launch();
     fs::set_permissions(service.path(service::HUB), Permissions::from_mode(0o777)).expect("permissions");
     let old = service.first();
     old.says("serving");
-    service.plan_next("successor=reads_late");
+    service.plan_next(set("successor", "reads_late"));
     fs::set_permissions(service.path(service::NEXT), Permissions::from_mode(0o666)).expect("permissions");
     let before = procfs::descriptors(old.pid).len();
-    assert_eq!(old.ask("restart"), "Ok(())");
+    assert_eq!(old.ask(Ask::Restart), "Ok(())");
     old.says("given");
     // Six packets of 253 are in flight before the kernel says that it is too much; the rest is held here.
     let waiting = procfs::descriptors(old.pid).len() - before;
     assert!((100..=700).contains(&waiting), "{waiting} descriptors wait");
     let new = service.hub.nth(1);
     new.says("waits");
-    new.tell("go");
+    new.go();
     assert_eq!(new.says("granted"), "1700 1700");
     old.says("event Completed");
 }

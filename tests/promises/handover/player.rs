@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use crate::service;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, Process};
+use pollflip_kit::service::set;
 
 /// A service whose first process is a predecessor of that kind; and its successor, a real one.
 pub fn with_predecessor(how: &str) -> (Service, Process, Process) {
@@ -15,10 +16,10 @@ pub fn with_predecessor(how: &str) -> (Service, Process, Process) {
 
 /// The same with a successor that takes the state in that way.
 pub fn with_predecessor_and(how: &str, take: &str) -> (Service, Process, Process) {
-    let service = Setup::new().set("take", take).plan(&format!("predecessor={how}")).launch();
+    let service = Setup::new().set("take", take).plan(set("predecessor", how)).launch();
     let old = service.first();
     old.says("waits");
-    old.tell("go");
+    old.go();
     let new = service.hub.nth(1);
     (service, old, new)
 }

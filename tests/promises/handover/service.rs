@@ -4,12 +4,12 @@
 //! line is state: it goes over in the blob `buffers`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -18,7 +18,11 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use pollflip::{Event, RestartConfig, Restarter};
 
 use crate::{copying, dialects, giving, taking};
+use pollflip_kit::hub::Command;
+use pollflip_kit::service;
 use pollflip_kit::service::report::{self, say};
+use pollflip_kit::service::settings::Settings;
+use serde::{Deserialize, Serialize};
 
 /// The name of the socket on which unix connections are accepted.
 pub const UNIX: &str = "service.sock";
@@ -26,15 +30,12 @@ pub const UNIX: &str = "service.sock";
 /// How often the service looks around.
 const TURN: Duration = Duration::from_millis(2);
 
-pub use pollflip_kit::service::{COORDINATION, DIRECTORY, HUB, NEXT, ROLE, SETTINGS};
+pub use pollflip_kit::service::{COORDINATION, HUB, NEXT, ROLE};
 
 pub fn main() -> ExitCode {
-    let birth = report::Birth::observe();
-    let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory"));
-    report::open(&directory.join(HUB));
-    birth.report();
-    let settings = Settings::read(&directory);
-    settings.apply();
+    let (_, settings) = service::begin();
+    let directory = settings.directory().to_owned();
+    give_up(&settings);
     let result = match (settings.get("successor"), settings.get("predecessor")) {
         (Some(how), _) => dialects::successor(how),
         (_, Some(how)) => dialects::predecessor(how),
@@ -52,45 +53,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-#[derive(Debug, Clone)]
-pub struct Settings(BTreeMap<String, String>);
-
-impl Settings {
-    fn read(directory: &Path) -> Settings {
-        let all = std::env::var(SETTINGS).unwrap_or_default();
-        let next = directory.join(NEXT);
-        let own = fs::read_to_string(&next).unwrap_or_default();
-        if !own.is_empty() {
-            fs::remove_file(next).expect("the settings are this process's");
+/// Gives up what this process is to do without.
+fn give_up(settings: &Settings) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    for (key, resource) in [("nofile", Resource::RLIMIT_NOFILE), ("fsize", Resource::RLIMIT_FSIZE)] {
+        if let Some(limit) = settings.number(key) {
+            let (_, hard) = getrlimit(resource).expect("a limit");
+            setrlimit(resource, limit, hard).expect("a lower limit");
         }
-        let pairs = all.lines().chain(own.lines()).filter_map(|line| line.trim().split_once('='));
-        Settings(pairs.map(|(key, value)| (key.into(), value.into())).collect())
     }
-
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
-    }
-
-    pub fn number(&self, key: &str) -> Option<u64> {
-        self.get(key).map(|value| value.parse().expect("a number"))
-    }
-
-    /// Gives up what this process is to do without.
-    fn apply(&self) {
-        use nix::sys::resource::{Resource, getrlimit, setrlimit};
-        for (key, resource) in [("nofile", Resource::RLIMIT_NOFILE), ("fsize", Resource::RLIMIT_FSIZE)] {
-            if let Some(limit) = self.number(key) {
-                let (_, hard) = getrlimit(resource).expect("a limit");
-                setrlimit(resource, limit, hard).expect("a lower limit");
-            }
-        }
-        if let Some(uid) = self.number("uid") {
-            let uid = nix::unistd::Uid::from_raw(uid as u32);
-            nix::unistd::setresuid(uid, uid, uid).expect("another user");
-        }
+    if let Some(uid) = settings.number("uid") {
+        let uid = nix::unistd::Uid::from_raw(uid as u32);
+        nix::unistd::setresuid(uid, uid, uid).expect("another user");
     }
 }
-
 /// Locks the whole file, until it is closed everywhere or, if it is a lock of POSIX, once here.
 fn lock(file: &File, kind: &str) {
     use nix::fcntl::{FcntlArg, fcntl};
@@ -112,6 +88,45 @@ fn lock(file: &File, kind: &str) {
         other => panic!("no such lock: {other}"),
     }
     .expect("a lock");
+}
+
+/// What a service can be told to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Ask {
+    /// Wakes the thread that gives.
+    GoOn,
+    /// Asks for a restart.
+    Restart,
+    /// Calls it off, with a reason. Whether there was one.
+    Cancel(String),
+    /// The names of all that it holds.
+    Holds,
+    /// Appends that to the memory file. What is in it then.
+    Write(String),
+    /// What is in a file.
+    Read(String),
+    /// The inode of a file.
+    Inode(String),
+    /// Writes into its pipe. What comes out of it.
+    Pipe,
+    /// Closes what has that name: the only one that is held, with a word for the other side.
+    Close(String),
+    /// Gives the same name ahead again, for another file, so often: "given".
+    Again(usize),
+    /// Says that all has gone ahead: "complete".
+    Complete,
+    /// Gives something more ahead: "given", or the error.
+    GiveLate,
+    /// For how many there is room ahead.
+    Room,
+    /// Gives nothing more ahead: "dropped".
+    GiveNothingMore,
+}
+
+impl Command for Ask {
+    fn go_on() -> Option<Ask> {
+        Some(Ask::GoOn)
+    }
 }
 
 /// Something that is held.
@@ -266,26 +281,22 @@ impl Service {
         }
     }
 
-    fn obey(&mut self, command: &str) -> String {
-        let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
-        match word {
-            "go" => self.go.take().map_or("nobody waits".into(), |go| format!("{:?}", go.send(()))),
-            "restart" => format!("{:?}", self.restarter.request()),
-            "cancel" => self.restarter.cancel(if rest.is_empty() { "by a test" } else { rest }).to_string(),
-            "holds" => self.holdings.keys().cloned().collect::<Vec<_>>().join(" "),
-            // Writes to a file and reads it whole.
-            "write" => self.file("memfd", |file| append(file, rest)),
-            "read" => self.file(rest, contents),
-            "inode" => self.file(rest, |file| Ok(std::os::unix::fs::MetadataExt::ino(&file.metadata()?).to_string())),
-            // What is written into the pipe comes out of it.
-            "pipe" => self.file("pipe/write", |mut file| file.write_all(b"through").map(|()| String::new())) + &self.pipe(),
-            // The only one that is held, with a word for the other side.
-            "close" => {
-                let held = self.holdings.remove(rest).expect("it is held");
-                copying::closed(self, rest, &held.fd);
+    fn obey(&mut self, ask: &Ask) -> String {
+        match ask {
+            Ask::GoOn => self.go.take().map_or("nobody waits".into(), |go| format!("{:?}", go.send(()))),
+            Ask::Restart => format!("{:?}", self.restarter.request()),
+            Ask::Cancel(why) => self.restarter.cancel(why).to_string(),
+            Ask::Holds => self.holdings.keys().cloned().collect::<Vec<_>>().join(" "),
+            Ask::Write(text) => self.file("memfd", |file| append(file, text)),
+            Ask::Read(name) => self.file(name, contents),
+            Ask::Inode(name) => self.file(name, |file| Ok(std::os::unix::fs::MetadataExt::ino(&file.metadata()?).to_string())),
+            Ask::Pipe => self.file("pipe/write", |mut file| file.write_all(b"through").map(|()| String::new())) + &self.pipe(),
+            Ask::Close(name) => {
+                let held = self.holdings.remove(name).expect("it is held");
+                copying::closed(self, name, &held.fd);
                 "closed".into()
             }
-            _ => copying::obey(self, word, rest).unwrap_or_else(|| format!("unknown: {command}")),
+            ask => copying::obey(self, ask).unwrap_or_else(|| "nothing goes ahead".into()),
         }
     }
 

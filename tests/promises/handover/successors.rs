@@ -1,9 +1,11 @@
 //! Successors with bad manners, or slow ones.
 
 use crate::player::Player;
+use crate::service::Ask;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::Process;
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::set;
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -27,13 +29,13 @@ fn fails(how: &str, give: &str, timeout: &str) -> String {
     let old = service.first();
     let mut player = Player::tcp(&service);
     let before = Snapshot::of(old.pid);
-    service.plan_next(&format!("successor={how}"));
+    service.plan_next(set("successor", how));
     service.fail_to_restart();
-    service.plan_next(&format!("successor={how}"));
+    service.plan_next(set("successor", how));
     let why = service.fail_to_restart();
     assert_eq!(player.echo("here"), old.pid);
     // A thread that still waits with the handover lets go of it.
-    old.ask("go");
+    old.ask(Ask::GoOn);
     service.expect_unchanged(&old, &before);
     why
 }
@@ -75,19 +77,19 @@ fn a_successor_that_never_reads_costs_what_waits_for_it_until_the_deadline() {
     let service = give_many().start();
     let old = service.first();
     let before = procfs::descriptors(old.pid).len();
-    service.plan_next("successor=never_reads");
+    service.plan_next(set("successor", "never_reads"));
     let asked = service.restart_meanwhile();
     old.says("given");
     let during = procfs::descriptors(old.pid).len();
     assert!(during > before + 1000 && during < before + count / 2, "{before}, {during}");
-    assert_eq!(old.ask("cancel"), "true");
+    assert_eq!(old.ask(Ask::Cancel("by a test".into())), "true");
     asked.join().expect("no panic").expect_err("called off");
     lets_go(&old, before);
 
     let service = give_many().set("ready_timeout_ms", "1500").start();
     let old = service.first();
     let before = procfs::descriptors(old.pid).len();
-    service.plan_next("successor=never_reads");
+    service.plan_next(set("successor", "never_reads"));
     let why = service.fail_to_restart();
     assert!(why.contains("was not ready within 1.5 s"), "{why}");
     lets_go(&old, before);
@@ -97,18 +99,18 @@ fn a_successor_that_challenges_without_end_costs_nothing() {
     let service = Setup::new().start();
     let old = service.first();
     let before = procfs::descriptors(old.pid).len();
-    service.plan_next("successor=challenges_without_end");
+    service.plan_next(set("successor", "challenges_without_end"));
     let asked = service.restart_meanwhile();
     service.hub.nth(1).says("challenged");
     let during = procfs::descriptors(old.pid).len();
     assert!(during < before + 20, "{before}, {during}");
-    assert_eq!(old.ask("cancel"), "true");
+    assert_eq!(old.ask(Ask::Cancel("by a test".into())), "true");
     asked.join().expect("no panic").expect_err("called off");
 }
 
 fn a_successor_that_asks_for_what_can_go_ahead_is_told_that_nothing_does() {
     let service = Setup::new().set("give", "many").set("count", "10").start();
-    service.plan_next("successor=asks_ahead");
+    service.plan_next(set("successor", "asks_ahead"));
     let new = service.restart();
     assert_eq!(new.says("granted"), "PrecopyComplete { items: 0 } 10 10");
 }
@@ -119,13 +121,13 @@ fn gets_everything(how: &str) {
     }
     for give in ["many", "many_at_once"] {
         let service = Setup::new().set("give", give).set("count", "15000").start();
-        service.plan_next(&format!("successor={how}"));
+        service.plan_next(set("successor", how));
         let asked = service.restart_meanwhile();
         service.first().says("given");
         let new = service.hub.nth(1);
         if how == "reads_late" {
             new.says("waits");
-            new.tell("go");
+            new.go();
         }
         assert_eq!(new.says("granted"), "15000 15000", "{give}");
         assert_eq!(asked.join().expect("no panic").expect("a restart"), new.pid);

@@ -3,7 +3,9 @@
 use pollflip::internals::wire::{OLDEST, VERSION};
 
 use crate::player::{Player, with_predecessor};
+use crate::service::Ask;
 use pollflip_kit::harness::Setup;
+use pollflip_kit::service::set;
 
 pollflip_kit::trials![
     a_newer_successor_that_can_still_speak_this_version_is_served,
@@ -20,7 +22,7 @@ pollflip_kit::trials![
 
 fn a_newer_successor_that_can_still_speak_this_version_is_served() {
     let service = Setup::new().set("give", "many").start();
-    service.plan_next("successor=newer");
+    service.plan_next(set("successor", "newer"));
     let new = service.restart();
     assert_eq!(new.says("granted"), "1000 1000");
     assert_eq!(service.first().says_again("event Progress", 0), "nearly there");
@@ -32,14 +34,14 @@ fn a_newer_predecessor_that_can_still_speak_this_version_is_served() {
     assert_eq!(new.says("built"), "generation 3");
     assert_eq!(new.says("received"), "2");
     new.says("event Committed");
-    assert_eq!(new.ask("holds"), "memfd odd");
-    assert_eq!(new.ask("read memfd"), "word");
+    assert_eq!(new.ask(Ask::Holds), "memfd odd");
+    assert_eq!(new.ask(Ask::Read("memfd".into())), "word");
 }
 
 fn fails(how: &str) -> String {
     let service = Setup::new().start();
     let mut player = Player::tcp(&service);
-    service.plan_next(&format!("successor={how}"));
+    service.plan_next(set("successor", how));
     let why = service.fail_to_restart();
     assert_eq!(player.echo("here"), service.first().pid);
     service.restart();

@@ -4,9 +4,11 @@ use std::net::TcpListener;
 
 use nix::libc;
 
+use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::Process;
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     passed_sockets_are_inherited_by_name,
@@ -120,7 +122,7 @@ fn passed_sockets_that_nobody_touches_stay_at_their_numbers() {
 
 fn passed_sockets_stay_at_their_numbers_through_a_failed_restart() {
     let (service, listeners) = untouched();
-    service.plan_next("born exit 1");
+    service.plan_next(at(Step::Born, Act::Exit(1)));
     service.fail_to_restart();
     let new = service.restart();
     assert!(is_at(&new, 3, &listeners[0]) && is_at(&new, 4, &listeners[1]));
@@ -128,27 +130,27 @@ fn passed_sockets_stay_at_their_numbers_through_a_failed_restart() {
 
 fn the_environment_of_passed_sockets_is_put_right() {
     let (service, _listeners) = untouched();
-    service.plan_next("born fixup\nset listen=none");
+    service.plan_next(at(Step::Born, Act::FixUpSystemdVariables).set("listen", "none"));
     let new = service.restart();
-    assert_eq!(new.says("did fixup:"), new.pid.to_string());
+    assert_eq!(new.did(&Act::FixUpSystemdVariables), new.pid.to_string());
     // And the next one is told `auto` again.
     assert_eq!(service.restart().says("variable LISTEN_PID"), "auto");
 }
 
 fn the_environment_is_left_alone_when_there_are_threads() {
     let (service, _listeners) = untouched();
-    service.plan_next("born thread\nborn fixup\nset listen=none");
-    assert_eq!(service.restart().says("did fixup:"), "auto");
+    service.plan_next(at(Step::Born, Act::StartThread).at(Step::Born, Act::FixUpSystemdVariables).set("listen", "none"));
+    assert_eq!(service.restart().did(&Act::FixUpSystemdVariables), "auto");
 }
 
 fn the_environment_of_a_process_without_a_predecessor_is_left_alone() {
     // A helper has the variables of the successor that started it, and its descriptors are its own: one is closed here, one another.
     for lifeline in ["77:1:1", "4:1:1", ""] {
         let listeners = two_listeners();
-        let setup = Setup::new().set("listen", "none").plan("born fixup").env("POLLFLIP_LIFELINE", lifeline);
+        let setup = Setup::new().set("listen", "none").plan(at(Step::Born, Act::FixUpSystemdVariables)).env("POLLFLIP_LIFELINE", lifeline);
         let setup = activated(setup.env("AS_PID", "auto"), "web:admin", [&listeners[0], &listeners[1]]);
         let service = setup.start();
-        assert_eq!(service.first().says("did fixup:"), "auto", "{lifeline}");
+        assert_eq!(service.first().did(&Act::FixUpSystemdVariables), "auto", "{lifeline}");
     }
 }
 
@@ -165,7 +167,7 @@ fn sockets_passed_to_another_process_are_none_of_ours() {
     assert!(warnings.len() == 1 && warnings[0].contains(&told), "{warnings:?}");
     // The one who binds the address afresh is told who has it.
     drop(listeners);
-    let answer = first.ask(&format!("claim tcp again {address}"));
+    let answer = first.ask(Act::Claim(format!("tcp again {address}")));
     let holder = format!("this process has {address}, as descriptor 3, which has no name here");
     assert!(answer.contains(&holder) && answer.contains("LISTEN_FDS"), "{answer}");
     let new = service.restart();
@@ -189,9 +191,9 @@ fn sockets_passed_to_nobody_by_name_are_taken_if_they_are_bound() {
     for (line, listener) in lines.iter().zip(&listeners) {
         assert!(line.contains(&format!("inode {} ", inode(listener))), "{line}");
     }
-    service.plan_next("claimed exit 1");
+    service.plan_next(at(Step::Claimed, Act::Exit(1)));
     service.fail_to_restart();
-    service.plan_next("claimed raise SIGKILL");
+    service.plan_next(at(Step::Claimed, Act::Raise(Signal::SIGKILL)));
     service.fail_to_restart();
     assert_eq!(service.connect().pid, first.pid);
     for _ in 0..2 {

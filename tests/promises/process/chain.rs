@@ -6,6 +6,7 @@ use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     promise_01_connections_under_load_survive_restarts_by_socket_and_by_signal,
@@ -49,7 +50,7 @@ fn promise_01_connections_under_load_survive_restarts_on_probation() {
         if number % 2 == 1 {
             service.restart();
         } else {
-            service.plan_next("granted exit 9");
+            service.plan_next(at(Step::Granted, Act::Exit(9)));
             let reason = service.fail_to_restart();
             assert!(reason.contains("exited with status 9 on probation"), "{reason}");
         }
@@ -112,7 +113,12 @@ fn promise_02_failed_restarts_leave_nothing_behind() {
     let old = service.first();
     let before = Snapshot::of(old.pid);
     for number in 0..30 {
-        service.plan_next(["born exit 1", "built exit 2", "built refuse no", "born close-lifeline\nborn hang"][number % 4]);
+        service.plan_next(match number % 4 {
+            0 => at(Step::Born, Act::Exit(1)),
+            1 => at(Step::Built, Act::Exit(2)),
+            2 => at(Step::Built, Act::Refuse("no".into())),
+            _ => at(Step::Born, Act::CloseLifeline).at(Step::Born, Act::Hang),
+        });
         service.fail_to_restart();
     }
     service.expect_unchanged(&old, &before);

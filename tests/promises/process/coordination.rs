@@ -10,6 +10,7 @@ use pollflip_kit::client::{Raw, frame};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     promise_10_the_bytes_of_shellflip_are_understood_and_answered,
@@ -46,7 +47,7 @@ fn promise_10_the_bytes_of_shellflip_are_understood_and_answered() {
 
 fn promise_10_a_failure_has_the_bytes_of_shellflip_too() {
     let service = Service::start();
-    service.plan_next("born exit 3");
+    service.plan_next(at(Step::Born, Act::Exit(3)));
     let mut client = Raw::connect(&service.socket());
     client.send(RESTART);
     assert_eq!(
@@ -239,14 +240,14 @@ fn promise_10_a_client_that_leaves_does_not_end_its_restart() {
 
 fn promise_10_a_client_that_leaves_unanswered_kills_no_program_that_minds_sigpipe() {
     // One whose main function is not Rust's, or that asks for what shells expect.
-    let service = Setup::new().plan("born default SIGPIPE").start();
+    let service = Setup::new().plan(at(Step::Born, Act::Default(Signal::SIGPIPE))).start();
     let first = service.first();
-    first.tell("wait");
+    first.tell(Act::Wait);
     first.says("waits");
     let mut client = Raw::connect(&service.socket());
     client.send(STATUS);
     drop(client);
-    first.tell("go");
+    first.go();
     assert_eq!(first.says("answer"), "gone on");
     assert_eq!(service.status().pid, first.pid);
 }

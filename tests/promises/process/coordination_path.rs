@@ -11,6 +11,7 @@ use nix::unistd::mkfifo;
 
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::DEADLINE;
+use pollflip_kit::service::{Act, Step, at, set};
 use pollflip_kit::surroundings::{directory, stale_socket};
 
 pollflip_kit::trials![
@@ -198,9 +199,9 @@ fn promise_10_of_two_servers_at_the_same_instant_exactly_one_wins() {
     let path = keep.path().join("restart.sock");
     let competitor = || {
         // It starts with a socket of its own, lets go of it, and from then on wants the one that both want.
-        let service = Setup::new().set("listen", "none").set("socket", &path).plan("set socket=none").start();
-        service.first().ask("drop");
-        service.first().ask("forget socket");
+        let service = Setup::new().set("listen", "none").set("socket", &path).plan(set("socket", "none")).start();
+        service.first().ask(Act::Drop);
+        service.first().ask(Act::Forget("socket".into()));
         service
     };
     let both = [competitor(), competitor()];
@@ -211,13 +212,13 @@ fn promise_10_of_two_servers_at_the_same_instant_exactly_one_wins() {
         }
         let before = processes[0].said("answer").len();
         assert_eq!(processes[1].said("answer").len(), before);
-        processes.iter().for_each(|process| process.tell("build"));
+        processes.iter().for_each(|process| process.tell(Act::Build));
         let answers = [0, 1].map(|index| processes[index].says_again("answer", before));
         let winners: Vec<_> = answers.iter().filter(|answer| *answer == "ok").collect();
         assert_eq!(winners.len(), 1, "round {round}: {answers:?}");
         let loser = answers.iter().find(|answer| *answer != "ok").expect("a loser");
         assert!(loser.contains("another process serves it"), "round {round}: {loser}");
-        processes.iter().for_each(|process| assert!(["dropped", "there was none"].contains(&process.ask("drop").as_str())));
+        processes.iter().for_each(|process| assert!(["dropped", "there was none"].contains(&process.ask(Act::Drop).as_str())));
         assert!(!path.exists(), "round {round}");
     }
     assert_eq!(fs::read_dir(keep.path()).expect("a directory").count(), 0);
@@ -238,13 +239,13 @@ fn promise_10_another_user_is_refused() {
     }
     let service = Service::start();
     let path = service.socket();
-    let ask = format!("built status-of {}", path.display());
-    let stranger = || Setup::new().set("uid", "12345").set("socket", "none").plan(&ask).start();
-    let answer = stranger().first().says("did status-of");
+    let ask = Act::StatusOf(path.clone());
+    let stranger = || Setup::new().set("uid", "12345").set("socket", "none").plan(at(Step::Built, ask.clone())).start();
+    let answer = stranger().first().did(&ask);
     assert!(answer.contains("the path belongs to root: ask as root"), "{answer}");
     // Even if somebody opens the path to all.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("a mode");
-    let answer = stranger().first().says("did status-of");
+    let answer = stranger().first().did(&ask);
     assert!(answer.contains("restart refused: user 12345 may not ask; root and the user of the service may"), "{answer}");
     assert_eq!(service.status().state, pollflip::ServiceState::Serving);
 }
@@ -262,8 +263,8 @@ fn the_user_nobody_is_told_why_it_may_not_ask() {
         (writable.start(), "user 65534 may not ask, although the service runs as that user"),
     ] {
         fs::set_permissions(service.socket(), fs::Permissions::from_mode(0o666)).expect("a mode");
-        let ask = format!("built status-of {}", service.socket().display());
-        let answer = nobody().set("socket", "none").plan(&ask).start().first().says("did status-of");
+        let ask = Act::StatusOf(service.socket());
+        let answer = nobody().set("socket", "none").plan(at(Step::Built, ask.clone())).start().first().did(&ask);
         assert!(answer.contains(why), "{answer}");
         assert_eq!(service.status().state, pollflip::ServiceState::Serving, "root may");
     }
@@ -273,7 +274,7 @@ fn promise_10_a_path_that_somebody_replaced_is_not_removed() {
     let service = Service::start();
     fs::remove_file(service.socket()).expect("the socket");
     fs::write(service.socket(), "precious").expect("a file");
-    assert_eq!(service.first().ask("drop"), "dropped");
+    assert_eq!(service.first().ask(Act::Drop), "dropped");
     assert_eq!(fs::read_to_string(service.socket()).expect("the file"), "precious");
 }
 

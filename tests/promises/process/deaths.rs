@@ -10,6 +10,7 @@ use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::{Act, Plan, Step, at, set};
 
 pollflip_kit::trials![
     promise_07_the_old_one_killed_before_the_build_of_the_new_one_leaves_it_the_service,
@@ -35,11 +36,11 @@ pollflip_kit::trials![
 ];
 
 /// Kills the first process while the second waits at a step, and finds that the second serves and can be restarted.
-fn orphaned_at(step: &str) {
-    orphaned(&format!("{step} wait"));
+fn orphaned_at(step: Step) {
+    orphaned(at(step, Act::Wait));
 }
 
-fn orphaned(plan: &str) {
+fn orphaned(plan: Plan) {
     let service = Service::start();
     let old = service.first();
     service.plan_next(plan);
@@ -49,7 +50,7 @@ fn orphaned(plan: &str) {
     old.signal(Signal::SIGKILL);
     old.ends();
     assert!(matches!(asker.join().expect("a thread"), Err(RequestError::HungUp(_))));
-    new.tell("go");
+    new.go();
     new.says("serving");
     new.says("event PredecessorGone");
     assert_eq!(new.said("event Committed"), Vec::<String>::new());
@@ -59,34 +60,34 @@ fn orphaned(plan: &str) {
 }
 
 fn promise_07_the_old_one_killed_before_the_build_of_the_new_one_leaves_it_the_service() {
-    orphaned_at("born");
+    orphaned_at(Step::Born);
 }
 
 fn promise_07_the_new_one_may_end_with_another_parent_than_the_old_one() {
-    orphaned("born wait\nborn end-with-parent SIGKILL");
+    orphaned(at(Step::Born, Act::Wait).at(Step::Born, Act::EndWithParent(Signal::SIGKILL)));
 }
 
 fn promise_07_the_old_one_killed_before_granted_leaves_the_new_one_the_service() {
-    orphaned_at("claimed");
+    orphaned_at(Step::Claimed);
 }
 
 fn promise_07_a_successor_that_asks_for_the_state_gets_it() {
     let service = Service::start();
     for generation in 1..=2 {
-        service.plan_next("claimed receive");
+        service.plan_next(at(Step::Claimed, Act::Receive));
         let new = service.restart();
-        assert_eq!(new.says("did receive:"), service.hub.nth(generation - 1).pid.to_string());
+        assert_eq!(new.did(&Act::Receive), service.hub.nth(generation - 1).pid.to_string());
     }
 }
 
 fn promise_07_the_old_one_killed_before_it_gives_the_state_is_reported_to_the_new_one() {
     let service = Service::start();
     let old = service.first();
-    old.ask("on StateRequested raise SIGKILL");
-    service.plan_next("claimed receive");
+    old.on(Step::StateRequested, Act::Raise(Signal::SIGKILL));
+    service.plan_next(at(Step::Claimed, Act::Receive));
     assert!(matches!(service.try_restart(), Err(RequestError::HungUp(_))));
     let new = service.hub.nth(1);
-    let told = new.says("did receive:");
+    let told = new.did(&Act::Receive);
     assert!(told.contains("predecessor"), "{told}");
     // What it makes of that is for the program to say: this one serves without the state.
     new.says("event PredecessorGone");
@@ -104,7 +105,7 @@ fn promise_07_the_new_one_killed_when_it_asks_for_the_state_leaves_the_old_one_t
     let service = Service::start();
     let old = service.first();
     let before = Snapshot::of(old.pid);
-    service.plan_next("claimed say-on-lifeline {\"type\":\"pull\"}\nclaimed raise SIGKILL");
+    service.plan_next(at(Step::Claimed, Act::SayOnLifeline("{\"type\":\"pull\"}".into())).at(Step::Claimed, Act::Raise(Signal::SIGKILL)));
     let reason = service.fail_to_restart();
     assert!(reason.contains("was killed by SIGKILL"), "{reason}");
     service.expect_unchanged(&old, &before);
@@ -115,7 +116,7 @@ fn promise_07_the_new_one_killed_when_it_asks_for_the_state_leaves_the_old_one_t
 fn promise_07_the_old_one_killed_at_handed_off_leaves_the_new_one_the_service() {
     let service = Service::start();
     let old = service.first();
-    old.ask("on HandedOff raise SIGKILL");
+    old.on(Step::HandedOff, Act::Raise(Signal::SIGKILL));
     let load = Load::start(service.address(), 1);
     assert!(matches!(service.try_restart(), Err(RequestError::HungUp(_))));
     let new = service.hub.nth(1);
@@ -132,7 +133,7 @@ fn promise_07_the_old_one_killed_on_probation_leaves_the_new_one_the_service() {
     old.says("event HandedOff");
     let new = service.hub.nth(1);
     new.says("serving");
-    assert!(new.ask("request").starts_with("OnProbation"));
+    assert!(new.ask(Act::Request).starts_with("OnProbation"));
     old.signal(Signal::SIGKILL);
     assert!(matches!(asker.join().expect("a thread"), Err(RequestError::HungUp(_))));
     new.says("event PredecessorGone");
@@ -140,11 +141,11 @@ fn promise_07_the_old_one_killed_on_probation_leaves_the_new_one_the_service() {
     new.says("event Committed");
     assert_eq!(service.connect().pid, new.pid);
     assert_eq!(service.status().pid, new.pid);
-    assert_eq!(new.ask("request"), "ok");
+    assert_eq!(new.ask(Act::Request), "ok");
 }
 
 /// A release that fails on probation: the old process serves again, and the asker learns how it ended.
-fn fails_on_probation(plan: &str, failure: &str, words: &str) {
+fn fails_on_probation(plan: Plan, failure: &str, words: &str) {
     let service = Setup::new().set("probation_ms", "120000").start();
     let old = service.first();
     let before = Snapshot::of(old.pid);
@@ -161,13 +162,13 @@ fn fails_on_probation(plan: &str, failure: &str, words: &str) {
 
     let asker = service.restart_meanwhile();
     old.says_again("event HandedOff", 1);
-    old.ask("stop");
+    old.ask(Act::Stop);
     let pid = asker.join().expect("a thread").expect("a restart");
     assert_eq!(service.connect().pid, pid);
 }
 
 fn promise_07_the_new_one_dead_at_once_on_probation_gives_the_service_back() {
-    fails_on_probation("granted exit 7", "DiedOnProbation(Code(7))", "the successor exited with status 7 on probation");
+    fails_on_probation(at(Step::Granted, Act::Exit(7)), "DiedOnProbation(Code(7))", "the successor exited with status 7 on probation");
 }
 
 fn promise_07_the_new_one_killed_later_on_probation_gives_the_service_back() {
@@ -187,21 +188,21 @@ fn promise_07_the_new_one_killed_later_on_probation_gives_the_service_back() {
 }
 
 fn promise_07_the_new_one_that_closes_its_lifeline_on_probation_is_killed() {
-    fails_on_probation("granted close-lifeline\ngranted hang", "HungUp", "closed its lifeline");
+    fails_on_probation(at(Step::Granted, Act::CloseLifeline).at(Step::Granted, Act::Hang), "HungUp", "closed its lifeline");
 }
 
 /// A restart whose successor does this, and has a second for it from when its predecessor sees that the lifeline is closed: that one is held
 /// still meanwhile. Returns it when it has ended, and why the restart failed.
-fn without_a_lifeline(service: &Service, does: &[&str], then: &str) -> (Process, String) {
+fn without_a_lifeline(service: &Service, does: &[Act], then: Plan) -> (Process, String) {
     let old = service.first();
-    let plan: String = ["wait"].iter().chain(does).map(|action| format!("claimed {action}\n")).collect();
-    service.plan_next(&(plan + then));
+    let plan = does.iter().fold(at(Step::Claimed, Act::Wait), |plan, act| plan.at(Step::Claimed, act.clone()));
+    service.plan_next(plan.and(then));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
     old.signal(Signal::SIGSTOP);
     wait_until("the old one to stand still", || procfs::state(old.pid) == Some('T'));
-    new.tell("go");
+    new.go();
     new.says_again("did", does.len());
     old.signal(Signal::SIGCONT);
     let why = asker.join().expect("a thread").expect_err("a successor without a lifeline").to_string();
@@ -212,14 +213,14 @@ fn without_a_lifeline(service: &Service, does: &[&str], then: &str) -> (Process,
 fn promise_07_a_successor_that_closes_what_it_does_not_know_does_not_serve() {
     let service = Service::start();
     let old = service.first();
-    let (new, reason) = without_a_lifeline(&service, &["close-lifeline", "close-pidfd"], "");
+    let (new, reason) = without_a_lifeline(&service, &[Act::CloseLifeline, Act::ClosePidfd], Plan::default());
     let ended_by_itself = reason.contains("exited with status 2") && new.said("ready-error").len() == 1;
     assert!(ended_by_itself || reason.contains("closed its lifeline"), "{reason}");
     assert_eq!(new.said("did"), ["wait: gone on", "close-lifeline: closed", "close-pidfd: closed"]);
     assert_eq!(new.said("ready"), Vec::<String>::new());
     assert_eq!(service.connect().pid, old.pid);
     // One that has its lifeline is told there.
-    service.plan_next("claimed close-pidfd");
+    service.plan_next(at(Step::Claimed, Act::ClosePidfd));
     let new = service.restart();
     new.says("event Committed");
     assert_eq!(service.connect().pid, new.pid);
@@ -227,9 +228,9 @@ fn promise_07_a_successor_that_closes_what_it_does_not_know_does_not_serve() {
 
 fn promise_10_the_number_of_a_closed_pidfd_is_the_programs() {
     let service = Service::start();
-    service.plan_next("Committed reuse-pidfd");
+    service.plan_next(at(Step::Committed, Act::ReusePidfd));
     let new = service.restart();
-    new.says("did reuse-pidfd: reused");
+    assert_eq!(new.did(&Act::ReusePidfd), "reused");
     // What the program has there is not given away as a process that still finishes its work.
     let last = service.restart();
     let pipes: Vec<_> = procfs::descriptors(last.pid).into_iter().filter(|(_, what)| what.starts_with("pipe:")).collect();
@@ -251,7 +252,7 @@ fn promise_03_a_successor_that_ends_in_the_hands_of_a_debugger_is_reported() {
     let service = Service::start();
     let old = service.first();
     let before = Snapshot::of(old.pid);
-    service.plan_next("built wait");
+    service.plan_next(at(Step::Built, Act::Wait));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
@@ -260,10 +261,10 @@ fn promise_03_a_successor_that_ends_in_the_hands_of_a_debugger_is_reported() {
     assert!(error.to_string().contains("was killed by SIGKILL before it was ready"), "{error}");
     // It is still there, and in nobody's way.
     assert_eq!(procfs::state(new.pid), Some('Z'));
-    service.plan_next("born exit 3");
+    service.plan_next(at(Step::Born, Act::Exit(3)));
     assert!(service.fail_to_restart().contains("exited with status 3"));
     // The loop has nothing more to do until then.
-    old.ask("status");
+    old.ask(Act::Status);
     assert_eq!(waitpid(pid, None), Ok(WaitStatus::Signaled(pid, Signal::SIGKILL, false)));
     service.expect_unchanged(&old, &before);
     service.restart();
@@ -289,10 +290,10 @@ fn promise_10_the_number_of_a_closed_lifeline_is_the_programs() {
     // What its owner reads there, and what the other side of that connection does.
     let kept = "reuse-lifeline: a request, WouldBlock";
     let service = Service::start();
-    let (new, reason) = without_a_lifeline(&service, &["reuse-lifeline"], "claimed hang");
+    let (new, reason) = without_a_lifeline(&service, &[Act::ReuseLifeline], at(Step::Claimed, Act::Hang));
     assert!(reason.contains("closed its lifeline"), "{reason}");
     assert_eq!(new.said("did"), ["wait: gone on", kept]);
-    service.plan_next("Committed reuse-lifeline");
+    service.plan_next(at(Step::Committed, Act::ReuseLifeline));
     let new = service.restart();
     assert_eq!(new.says("did"), kept);
     service.restart();
@@ -302,13 +303,13 @@ fn promise_03_a_successor_whose_first_thread_has_ended_is_not_taken_for_dead() {
     // Of the old one, which has no descriptors left to look at the other threads with.
     let service = Service::start();
     let old = service.first();
-    service.plan_next("set leave_first_thread=1\nbuilt wait");
-    assert_eq!(old.ask("request"), "ok");
+    service.plan_next(set("leave_first_thread", "1").at(Step::Built, Act::Wait));
+    assert_eq!(old.ask(Act::Request), "ok");
     let new = service.hub.nth(1);
     new.says("waits");
     wait_until("the end of its first thread", || procfs::state(new.pid) == Some('Z'));
-    assert_eq!(old.ask("spare-descriptors 1"), "held");
-    new.tell("go");
+    assert_eq!(old.ask(Act::SpareDescriptors(1)), "held");
+    new.go();
     new.says("serving");
     old.says("event Completed");
 }
@@ -327,15 +328,15 @@ fn promise_07_a_probation_that_ends_well_commits() {
 fn promise_07_the_end_of_the_old_one_is_told_after_its_commit() {
     let service = Setup::new().set("probation_ms", "120000").start();
     let old = service.first();
-    service.plan_next("granted wait");
+    service.plan_next(at(Step::Granted, Act::Wait));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
-    old.ask("stop");
+    old.ask(Act::Stop);
     old.ends();
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
     // It sees both at once.
-    new.tell("go");
+    new.go();
     new.says("event Committed");
     new.says("event PredecessorGone");
     assert_eq!(new.said("event"), ["Granted", "Committed", "PredecessorGone"]);

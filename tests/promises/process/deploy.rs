@@ -8,7 +8,8 @@ use pollflip::restart_coordination_socket::request_restart;
 
 use pollflip_kit::harness::{Service, Setup, install, install_copy, own_program};
 use pollflip_kit::hub::DEADLINE;
-use pollflip_kit::{procfs, service};
+use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Plan, Step, at};
 
 pollflip_kit::trials![
     a_release_deployed_by_rename_runs_after_a_restart,
@@ -74,7 +75,7 @@ fn a_program_that_was_executed_by_a_descriptor_follows_the_current_link() {
         release(&root.join("releases").join(number).join("server"));
     }
     symlink("releases/1", root.join("current")).expect("a link");
-    let service = setup.plan(&format!("born execute-by-descriptor {}", root.join("current/server").display())).start();
+    let service = setup.plan(at(Step::Born, Act::ExecuteByDescriptor(root.join("current/server").into()))).start();
     let second = service.restart();
     assert_eq!(procfs::executable(second.pid), root.join("releases/1/server"));
     symlink("releases/2", root.join("next")).expect("a link");
@@ -87,12 +88,12 @@ fn what_a_program_has_under_the_number_by_which_it_was_executed_is_not_read() {
     let setup = Setup::new();
     let program = setup.path("server");
     release(&program);
-    let next = setup.path(service::NEXT);
-    let leave = |line: &str| format!("born leave-plan {} {line}\n", next.display());
-    let execute = format!("born execute-by-descriptor {}", program.display());
-    let plan = leave("born hold-pipe a request") + &leave("built read-pipe") + &execute;
-    let service = setup.plan(&plan).start();
-    assert_eq!(service.first().says("did read-pipe:"), "a request");
+    let leave = |plan: Plan| at(Step::Born, Act::LeavePlan(plan));
+    let plan = leave(at(Step::Born, Act::HoldPipe("a request".into())))
+        .and(leave(at(Step::Built, Act::ReadPipe)))
+        .at(Step::Born, Act::ExecuteByDescriptor(program));
+    let service = setup.plan(plan).start();
+    assert_eq!(service.first().did(&Act::ReadPipe), "a request");
     service.restart();
 }
 
@@ -179,8 +180,13 @@ fn arguments_environment_and_directory_can_be_set() {
 
 /// What the program loads if it is not set: the line of the first generation, then that of the second one.
 fn loads(setup: Setup) -> [Vec<String>; 2] {
-    let service =
-        setup.env("COLOUR", "green").set("env", "SIZE=small").plan("born set-variable COLOUR=red\nborn set-variable TASTE=sour").start();
+    let service = setup
+        .env("COLOUR", "green")
+        .set("env", "SIZE=small")
+        .plan(
+            at(Step::Born, Act::SetVariable("COLOUR".into(), "red".into())).at(Step::Born, Act::SetVariable("TASTE".into(), "sour".into())),
+        )
+        .start();
     let new = service.restart();
     let third = service.restart();
     let own = |pid| {
@@ -242,7 +248,7 @@ fn a_restart_that_runs_a_new_release_or_fails_does_not_speak_of_the_same_file() 
     let program = setup.path("server");
     install_copy(&program);
     let service = setup.program(program.clone()).start();
-    service.plan_next("built exit 1");
+    service.plan_next(at(Step::Built, Act::Exit(1)));
     assert!(!service.fail_to_restart().contains("the same file"));
     install_copy(&service.path("next-release"));
     fs::rename(service.path("next-release"), &program).expect("a rename");

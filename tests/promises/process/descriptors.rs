@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::Process;
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::{Act, Step, at};
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -54,7 +55,7 @@ fn a_descriptor_that_is_passed_on_purpose_goes_from_generation_to_generation_wit
 
 /// Each generation opens this before it builds its restarter.
 fn leaking(setup: Setup) -> Setup {
-    setup.env("POLLFLIP_TEST_LOG", "1").plan("born leak /dev/zero")
+    setup.env("POLLFLIP_TEST_LOG", "1").plan(at(Step::Born, Act::Leak("/dev/zero".into())))
 }
 
 fn descriptors_that_become_more_with_each_generation_are_named() {
@@ -62,7 +63,7 @@ fn descriptors_that_become_more_with_each_generation_are_named() {
     let mut process = service.first();
     for generation in 1..=3 {
         let before = born_with(&process).len();
-        service.plan_next("born leak /dev/zero");
+        service.plan_next(at(Step::Born, Act::Leak("/dev/zero".into())));
         let new = service.restart();
         // The first one is not told what it was born with.
         if generation == 1 {
@@ -81,9 +82,9 @@ fn descriptors_that_become_more_with_each_generation_are_named() {
 fn descriptors_that_become_more_are_named_where_the_restart_fails_too() {
     let service = Setup::new().env("POLLFLIP_TEST_LOG", "1").start();
     let first = service.first();
-    let number = first.ask("leak /dev/zero");
+    let number = first.ask(Act::Leak("/dev/zero".into()));
     let before = Snapshot::of(first.pid);
-    service.plan_next("born exit 3");
+    service.plan_next(at(Step::Born, Act::Exit(3)));
     assert!(service.fail_to_restart().contains("exited with status 3"));
     let told = warnings(&first);
     assert!(told.len() == 1 && told[0].contains(&format!("{number} (/dev/zero)")), "{told:?}");
@@ -94,7 +95,7 @@ fn descriptors_that_become_more_are_named_where_the_restart_fails_too() {
 fn descriptors_that_are_not_cloexec_are_closed_where_the_program_says_so() {
     let service = leaking(Setup::new().set("inherit_descriptors", "false")).start();
     for _ in 0..3 {
-        service.plan_next("born leak /dev/zero");
+        service.plan_next(at(Step::Born, Act::Leak("/dev/zero".into())));
         let new = service.restart();
         assert_eq!(born_with(&new), [0; 0]);
         assert_eq!(warnings(&new), [""; 0]);
@@ -104,10 +105,10 @@ fn descriptors_that_are_not_cloexec_are_closed_where_the_program_says_so() {
 fn a_successor_gets_what_stands_above_many_descriptors_that_it_does_not_get() {
     let service = Setup::new().env("POLLFLIP_TEST_LOG", "1").start();
     let first = service.first();
-    assert_eq!(first.ask("open-files 500"), "open");
-    let number: i32 = first.ask("leak /dev/zero").parse().expect("a number");
+    assert_eq!(first.ask(Act::OpenFiles(500)), "open");
+    let number: i32 = first.ask(Act::Leak("/dev/zero".into())).parse().expect("a number");
     assert!(number > 500);
-    assert_eq!(first.ask("open-files 500"), "open");
+    assert_eq!(first.ask(Act::OpenFiles(500)), "open");
     let new = service.restart();
     assert_eq!(born_with(&new), [number]);
     assert!(procfs::descriptors(new.pid).contains(&(number, "/dev/zero".into())));
@@ -115,7 +116,7 @@ fn a_successor_gets_what_stands_above_many_descriptors_that_it_does_not_get() {
 }
 
 fn a_successor_gets_the_last_number_that_is_allowed() {
-    let service = Setup::new().plan("born leak-last 63").start();
+    let service = Setup::new().plan(at(Step::Born, Act::LeakLast(63))).start();
     for _ in 0..2 {
         let new = service.restart();
         assert_eq!(born_with(&new), [63]);
@@ -129,10 +130,8 @@ fn a_program_that_is_named_by_a_descriptor_is_started() {
         let program = own_program();
         let number = 60;
         // CLOEXEC: the name leads nowhere in a process that does not have it any more.
-        let service = setup
-            .set("program", Path::new(where_from).join(number.to_string()))
-            .plan(&format!("born open-as {number} {}", program.display()))
-            .start();
+        let service =
+            setup.set("program", Path::new(where_from).join(number.to_string())).plan(at(Step::Born, Act::OpenAs(number, program))).start();
         let new = service.restart();
         assert_eq!(service.connect().pid, new.pid);
     }
@@ -145,7 +144,7 @@ fn a_program_in_a_directory_that_is_named_by_a_descriptor_is_started() {
         let (directory, name) = (program.parent().expect("a directory"), program.file_name().expect("a name"));
         let number = 60;
         let path = Path::new(where_from).join(number.to_string()).join(name);
-        let service = setup.set("program", path).plan(&format!("born open-as {number} {}", directory.display())).start();
+        let service = setup.set("program", path).plan(at(Step::Born, Act::OpenAs(number, directory.into()))).start();
         let new = service.restart();
         assert_eq!(service.connect().pid, new.pid);
     }
@@ -157,9 +156,9 @@ fn start_takes(service: &Service) -> Duration {
     let mut times: Vec<_> = (0..15)
         .map(|_| {
             let (spawned, failed) = (first.said("event Spawned").len(), first.said("event Failed").len());
-            service.plan_next("born exit 1");
+            service.plan_next(at(Step::Born, Act::Exit(1)));
             let since = Instant::now();
-            assert_eq!(first.ask("request"), "ok");
+            assert_eq!(first.ask(Act::Request), "ok");
             first.says_again("event Spawned", spawned);
             let took = since.elapsed();
             first.says_again("event Failed", failed);
@@ -179,7 +178,7 @@ fn what_it_costs_to_start_a_successor_from_many_descriptors_is_bounded() {
     for count in [100, 10_000, 19_000] {
         let service = Setup::new().start();
         let first = service.first();
-        assert_eq!(first.ask(&format!("open-files {count}")), "open");
+        assert_eq!(first.ask(Act::OpenFiles(count)), "open");
         let before = Snapshot::of(first.pid);
         let takes = start_takes(&service);
         service.expect_unchanged(&first, &before);

@@ -8,6 +8,7 @@ use crate::api::{go_on_when_it_was_tried, slow_to_spawn, while_it_is_tried};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs::Snapshot;
+use pollflip_kit::service::{Act, Step, at, never_ready, set};
 
 pollflip_kit::trials![
     a_drop_when_idle_leaves_nothing,
@@ -41,22 +42,22 @@ fn expect_dropped(service: &Service) {
         assert!(!descriptors.iter().any(|what| what.contains(kind)), "{descriptors:?}");
     }
     service.connect().echo("it serves");
-    assert_eq!(old.ask("request"), "there is no restarter");
+    assert_eq!(old.ask(Act::Request), "there is no restarter");
 }
 
 fn a_drop_when_idle_leaves_nothing() {
     let service = Service::start();
     assert!(service.socket().exists());
-    assert_eq!(service.first().ask("drop"), "dropped");
+    assert_eq!(service.first().ask(Act::Drop), "dropped");
     expect_dropped(&service);
 }
 
 fn a_drop_at_restarting_leaves_nothing() {
     let service = Service::start();
-    service.plan_next("set listen=none");
-    service.first().ask("on Restarting drop");
-    service.first().ask("request");
-    assert_eq!(service.first().says("did drop:"), "dropped");
+    service.plan_next(set("listen", "none"));
+    service.first().on(Step::Restarting, Act::Drop);
+    service.first().ask(Act::Request);
+    assert_eq!(service.first().did(&Act::Drop), "dropped");
     expect_dropped(&service);
     assert!(service.next_is_waiting());
 }
@@ -64,10 +65,10 @@ fn a_drop_at_restarting_leaves_nothing() {
 fn a_drop_while_spawning_leaves_nothing() {
     let (service, writer) = slow_to_spawn();
     let old = service.first();
-    let waits = while_it_is_tried(&old, "drop");
-    old.ask("request");
+    let waits = while_it_is_tried(&old, Act::Drop);
+    old.ask(Act::Request);
     go_on_when_it_was_tried(&old, waits);
-    assert_eq!(old.says("did drop:"), "dropped");
+    assert_eq!(old.did(&Act::Drop), "dropped");
     drop(writer);
     expect_dropped(&service);
     assert_eq!(service.hub.pids(), [old.pid]);
@@ -76,11 +77,11 @@ fn a_drop_while_spawning_leaves_nothing() {
 fn a_drop_while_the_successor_gets_ready_kills_it() {
     let service = Service::start();
     let old = service.first();
-    service.plan_next("built hang");
-    old.ask("request");
+    service.plan_next(at(Step::Built, Act::Hang));
+    old.ask(Act::Request);
     let new = service.hub.nth(1);
     new.says("hangs");
-    assert_eq!(old.ask("drop"), "dropped");
+    assert_eq!(old.ask(Act::Drop), "dropped");
     new.ends();
     expect_dropped(&service);
 }
@@ -88,25 +89,25 @@ fn a_drop_while_the_successor_gets_ready_kills_it() {
 fn a_drop_while_a_successor_is_being_killed_leaves_nothing() {
     let service = Service::start();
     let old = service.first();
-    service.plan_next("born hang");
-    old.ask("on Spawned cancel");
-    old.ask("on Spawned drop");
-    old.ask("request");
-    assert_eq!(old.says("did drop:"), "dropped");
+    service.plan_next(at(Step::Born, Act::Hang));
+    old.on(Step::Spawned, Act::Cancel);
+    old.on(Step::Spawned, Act::Drop);
+    old.ask(Act::Request);
+    assert_eq!(old.did(&Act::Drop), "dropped");
     expect_dropped(&service);
 }
 
 fn a_drop_on_probation_commits() {
     let service = Setup::new().set("probation_ms", "120000").set("linger", "1").start();
     let old = service.first();
-    old.ask("on HandedOff drop");
-    old.ask("request");
+    old.on(Step::HandedOff, Act::Drop);
+    old.ask(Act::Request);
     let new = service.hub.nth(1);
     new.says("event Committed");
     assert_eq!(service.connect().pid, new.pid);
     assert_eq!(service.status().pid, new.pid);
     old.signal(Signal::SIGUSR1);
-    assert_eq!(old.ask("drop"), "there was none");
+    assert_eq!(old.ask(Act::Drop), "there was none");
     assert!(new.lives());
 }
 
@@ -115,7 +116,7 @@ fn a_drop_after_the_handoff_leaves_the_service_alone() {
     let old = service.first();
     let new = service.restart();
     old.says("event Completed");
-    assert_eq!(old.ask("drop"), "dropped");
+    assert_eq!(old.ask(Act::Drop), "dropped");
     assert_eq!(service.status().pid, new.pid);
     assert_eq!(service.connect().pid, new.pid);
     old.signal(Signal::SIGUSR1);
@@ -126,14 +127,14 @@ fn a_drop_after_the_handoff_leaves_the_service_alone() {
 fn a_drop_with_the_commit_unread_takes_the_path_away() {
     let service = Service::start();
     let old = service.first();
-    service.plan_next("granted wait\ngranted drop");
+    service.plan_next(at(Step::Granted, Act::Wait).at(Step::Granted, Act::Drop));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
     asker.join().expect("a thread").expect("a restart");
     old.ends();
-    new.tell("go");
-    assert_eq!(new.says("did drop:"), "dropped");
+    new.go();
+    assert_eq!(new.did(&Act::Drop), "dropped");
     assert!(!service.socket().exists());
 }
 
@@ -141,18 +142,18 @@ fn a_restarter_can_be_built_again_after_a_drop() {
     let service = Setup::new().set("listen", "none").start();
     let old = service.first();
     for _ in 0..3 {
-        assert_eq!(old.ask("drop"), "dropped");
+        assert_eq!(old.ask(Act::Drop), "dropped");
         assert!(!service.socket().exists());
-        assert_eq!(old.ask("build"), "ok");
-        assert_eq!(old.ask("ready"), "ok");
+        assert_eq!(old.ask(Act::Build), "ok");
+        assert_eq!(old.ask(Act::Ready), "ok");
         assert_eq!(service.status().state, pollflip::ServiceState::Serving);
     }
     let new = service.restart();
     assert_eq!(new.says("built"), format!("generation 1 predecessor {}", old.pid));
     // And in a successor.
-    assert_eq!(new.ask("drop"), "dropped");
-    assert_eq!(new.ask("build"), "ok");
-    assert_eq!(new.ask("ready"), "ok");
+    assert_eq!(new.ask(Act::Drop), "dropped");
+    assert_eq!(new.ask(Act::Build), "ok");
+    assert_eq!(new.ask(Act::Ready), "ok");
     wait_until("a process that can be restarted again", || service.status().state == pollflip::ServiceState::Serving);
     service.restart();
 }
@@ -160,22 +161,22 @@ fn a_restarter_can_be_built_again_after_a_drop() {
 fn what_a_dropped_restarter_has_not_told_of_the_predecessor_the_next_one_tells() {
     let service = Setup::new().set("listen", "none").set("socket", "none").set("probation_ms", "120000").start();
     let old = service.first();
-    service.plan_next("granted drop");
-    assert_eq!(old.ask("request"), "ok");
+    service.plan_next(at(Step::Granted, Act::Drop));
+    assert_eq!(old.ask(Act::Request), "ok");
     let new = service.hub.nth(1);
-    assert_eq!(new.says("did drop:"), "dropped");
+    assert_eq!(new.did(&Act::Drop), "dropped");
     // The grant is all that there is: the loop need not wait for anything else.
-    assert_eq!(new.ask("build"), "ok");
+    assert_eq!(new.ask(Act::Build), "ok");
     new.says("event Granted");
-    assert_eq!(new.ask("drop"), "dropped");
-    assert_eq!(old.ask("stop"), "stopped");
+    assert_eq!(new.ask(Act::Drop), "dropped");
+    assert_eq!(old.ask(Act::Stop), "stopped");
     old.ends();
-    assert_eq!(new.ask("build"), "ok");
+    assert_eq!(new.ask(Act::Build), "ok");
     new.says("event Committed");
     new.says("event PredecessorGone");
     // Each comes once.
-    assert_eq!((new.ask("drop").as_str(), new.ask("build").as_str(), new.ask("ready").as_str()), ("dropped", "ok", "ok"));
-    assert!(new.ask("status").contains("idle"));
+    assert_eq!((new.ask(Act::Drop).as_str(), new.ask(Act::Build).as_str(), new.ask(Act::Ready).as_str()), ("dropped", "ok", "ok"));
+    assert!(new.ask(Act::Status).contains("idle"));
     for event in ["event Granted", "event Committed", "event PredecessorGone"] {
         assert_eq!(new.said(event).len(), 1, "{event}");
     }
@@ -186,20 +187,20 @@ fn what_a_dropped_restarter_has_not_told_the_next_one_tells() {
     let service = Setup::new().set("listen", "none").start();
     let old = service.first();
     // It has looked when it was ready, and once more when it was dropped.
-    service.plan_next("granted wait\ngranted drop");
+    service.plan_next(at(Step::Granted, Act::Wait).at(Step::Granted, Act::Drop));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
     asker.join().expect("a thread").expect("a restart");
     old.ends();
-    new.tell("go");
-    assert_eq!(new.says("did drop:"), "dropped");
+    new.go();
+    assert_eq!(new.did(&Act::Drop), "dropped");
     for _ in 0..2 {
-        assert_eq!(new.ask("build"), "ok");
+        assert_eq!(new.ask(Act::Build), "ok");
         for event in ["Granted", "Committed", "PredecessorGone"] {
             new.says(&format!("event {event}"));
         }
-        assert_eq!(new.ask("drop"), "dropped");
+        assert_eq!(new.ask(Act::Drop), "dropped");
     }
     for event in ["Granted", "Committed", "PredecessorGone"] {
         assert_eq!(new.said(&format!("event {event}")).len(), 1, "{event}");
@@ -209,40 +210,42 @@ fn what_a_dropped_restarter_has_not_told_the_next_one_tells() {
 fn what_a_dropped_restarter_has_not_told_when_the_predecessor_is_killed_the_next_one_tells() {
     let service = Setup::new().set("listen", "none").set("socket", "none").set("probation_ms", "120000").start();
     let old = service.first();
-    service.plan_next("granted drop");
-    assert_eq!(old.ask("request"), "ok");
+    service.plan_next(at(Step::Granted, Act::Drop));
+    assert_eq!(old.ask(Act::Request), "ok");
     let new = service.hub.nth(1);
-    assert_eq!(new.says("did drop:"), "dropped");
+    assert_eq!(new.did(&Act::Drop), "dropped");
     old.signal(Signal::SIGKILL);
     old.ends();
-    assert_eq!((new.ask("build").as_str(), new.ask("ready").as_str()), ("ok", "ok"));
+    assert_eq!((new.ask(Act::Build).as_str(), new.ask(Act::Ready).as_str()), ("ok", "ok"));
     new.says("event PredecessorGone");
     assert_eq!(new.said("event"), ["Granted", "Committed", "PredecessorGone"]);
-    assert!(new.ask("status").contains("idle"));
+    assert!(new.ask(Act::Status).contains("idle"));
 }
 
 fn promise_07_the_state_that_a_dropped_restarter_has_read_is_the_next_ones_though_the_predecessor_dies() {
     let service = Setup::new().set("listen", "none").set("socket", "none").start();
     let old = service.first();
-    service.plan_next("never ready\nclaimed pull\nclaimed wait\nclaimed drop\nclaimed wait");
-    assert_eq!(old.ask("request"), "ok");
+    service.plan_next(
+        never_ready().at(Step::Claimed, Act::Pull).at(Step::Claimed, Act::Wait).at(Step::Claimed, Act::Drop).at(Step::Claimed, Act::Wait),
+    );
+    assert_eq!(old.ask(Act::Request), "ok");
     let new = service.hub.nth(1);
     new.says("waits");
     assert_eq!(old.says("gives the state"), "Ok(())");
     // It is under way when this is answered. The restarter reads it when it is dropped, and nobody takes it.
-    old.ask("status");
-    new.tell("go");
+    old.ask(Act::Status);
+    new.go();
     new.says_again("waits", 1);
-    assert_eq!(new.said("did drop:"), ["dropped"]);
+    assert_eq!(new.said("did Drop:"), ["dropped"]);
     old.signal(Signal::SIGKILL);
     old.ends();
-    new.tell("go");
-    assert_eq!(new.ask("build"), "ok");
+    new.go();
+    assert_eq!(new.ask(Act::Build), "ok");
     new.says("event Inherited");
     new.says("event PredecessorGone");
     assert_eq!(new.said("event"), ["Inherited", "PredecessorGone"]);
-    assert_eq!(new.ask("ready"), "ok");
-    assert!(new.ask("status").contains("idle"));
+    assert_eq!(new.ask(Act::Ready), "ok");
+    assert!(new.ask(Act::Status).contains("idle"));
 }
 
 /// A worker that fails runs its way out of `main`, over everything that it has inherited.
@@ -250,10 +253,10 @@ fn a_copy_that_a_forked_child_drops_is_not_the_restarter() {
     let service = Service::start();
     let old = service.first();
     // It takes as long as the machine's load, and never the seconds that it could wait for a thread.
-    let drops_a_copy = || wait_until("a drop that waits for nobody", || old.ask("drop-in-a-fork") == "Ok(true)");
+    let drops_a_copy = || wait_until("a drop that waits for nobody", || old.ask(Act::DropInAFork) == "Ok(true)");
     drops_a_copy();
     assert_eq!(service.status().state, pollflip::ServiceState::Serving);
-    service.plan_next("built hang");
+    service.plan_next(at(Step::Built, Act::Hang));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("hangs");
@@ -262,7 +265,7 @@ fn a_copy_that_a_forked_child_drops_is_not_the_restarter() {
     assert!(new.lives());
     let status = service.status();
     assert_eq!((status.state.as_str(), status.successor), ("awaiting ready", Some(new.pid)));
-    assert_eq!(old.ask("cancel"), "true");
+    assert_eq!(old.ask(Act::Cancel), "true");
     asker.join().expect("a thread").expect_err("a restart that was called off");
     service.restart();
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::Process;
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     promise_10_a_lifeline_variable_of_garbage_is_ignored,
@@ -48,14 +49,14 @@ fn promise_10_a_birth_variable_that_belongs_to_no_lifeline_of_this_process_is_ig
     let score = |pid| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a process").trim().to_owned();
     let service = Setup::new().env("POLLFLIP_BIRTH", stale).set("probation_ms", "120000").start();
     let before = score(service.first().pid);
-    service.plan_next(&format!("born set-variable POLLFLIP_BIRTH={stale}"));
-    assert_eq!(service.first().ask("request"), "ok");
+    service.plan_next(at(Step::Born, Act::SetVariable("POLLFLIP_BIRTH".into(), stale.into())));
+    assert_eq!(service.first().ask(Act::Request), "ok");
     let new = service.hub.nth(1);
     new.says("serving");
     service.first().says("event HandedOff");
     let named = procfs::environment(new.pid).into_iter().filter(|line| line.starts_with("POLLFLIP_BIRTH=")).collect::<Vec<_>>();
     assert!(named.len() == 1 && !named[0].contains("oom_score_adj=500"), "{named:?}");
-    service.first().ask("stop");
+    service.first().ask(Act::Stop);
     service.first().says("event Completed");
     new.says("event Committed");
     assert_eq!(score(new.pid), before);
@@ -133,14 +134,20 @@ fn promise_10_descriptors_that_the_variable_does_not_name_are_left_alone() {
 fn promise_12_nothing_is_printed() {
     // With all that goes wrong, which goes to `log`: dropping the service checks its standard output and error.
     let service = Setup::new().env("RUST_LOG", "trace").set("probation_ms", "120000").start();
-    for plan in ["born exit 1", "built refuse no", "born close-lifeline\nborn hang", "built panic", "granted exit 1"] {
+    for plan in [
+        at(Step::Born, Act::Exit(1)),
+        at(Step::Built, Act::Refuse("no".into())),
+        at(Step::Born, Act::CloseLifeline).at(Step::Born, Act::Hang),
+        at(Step::Built, Act::Panic),
+        at(Step::Granted, Act::Exit(1)),
+    ] {
         service.plan_next(plan);
         service.fail_to_restart();
     }
     let old = service.first();
     let asker = service.restart_meanwhile();
     old.says_again("event HandedOff", 1);
-    old.ask("stop");
+    old.ask(Act::Stop);
     asker.join().expect("a thread").expect("a restart");
     old.ends();
 }
@@ -162,7 +169,7 @@ fn a_successor_is_born_with_its_lifeline_and_nothing_else() {
         connections.push(service.connect());
     }
     // A failed one in between, and a signal instead of the socket.
-    service.plan_next("born exit 1");
+    service.plan_next(at(Step::Born, Act::Exit(1)));
     service.fail_to_restart();
     let (descriptors, lifeline) = birth(&service.hub.nth(5));
     assert_eq!(descriptors, format!("[0, 1, 2, {lifeline}]"));
@@ -172,7 +179,7 @@ fn a_helper_that_inherits_the_variable_is_no_successor() {
     let service = Service::start();
     let second = service.restart();
     // The lifeline is CLOEXEC again, and its number is free or something else in the helper.
-    let helper = second.ask("helper exec sleep 1000");
+    let helper = second.ask(Act::StartHelper("exec sleep 1000".into()));
     let helper: u32 = helper.parse().expect("a pid");
     pollflip_kit::hub::wait_until("the helper with its environment", || {
         procfs::status(helper, "Name").as_deref() == Some("sleep")

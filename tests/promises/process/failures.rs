@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::{Act, Plan, Step, at, never_ready, set};
 
 pollflip_kit::trials![
     promise_03_a_successor_that_exits_with_0_is_reported,
@@ -40,7 +41,7 @@ pollflip_kit::trials![
 ];
 
 /// One failed restart: what the successor does, how the failure begins as a value, and what the asker must read.
-fn fails(setup: Setup, plan: &str, failure: &str, words: &[&str]) {
+fn fails(setup: Setup, plan: Plan, failure: &str, words: &[&str]) {
     let service = setup.start();
     let old = service.first();
     let before = Snapshot::of(old.pid);
@@ -67,7 +68,7 @@ fn fails(setup: Setup, plan: &str, failure: &str, words: &[&str]) {
     }
     service.expect_unchanged(&old, &before);
 
-    service.plan_next("");
+    service.plan_next(Plan::default());
     let new = service.restart_some_time();
     assert_eq!(service.connect().pid, new.pid);
 }
@@ -78,68 +79,73 @@ fn impatient() -> Setup {
 }
 
 fn promise_03_a_successor_that_exits_with_0_is_reported() {
-    fails(Setup::new(), "born exit 0", "Exited { exit: Code(0)", &["exited with status 0 before it was ready"]);
+    fails(Setup::new(), at(Step::Born, Act::Exit(0)), "Exited { exit: Code(0)", &["exited with status 0 before it was ready"]);
 }
 
 fn promise_03_a_successor_that_exits_with_3_is_reported() {
-    fails(Setup::new(), "born exit 3", "Exited { exit: Code(3)", &["exited with status 3"]);
+    fails(Setup::new(), at(Step::Born, Act::Exit(3)), "Exited { exit: Code(3)", &["exited with status 3"]);
 }
 
 fn promise_03_a_successor_that_exits_after_its_build_is_reported() {
-    fails(Setup::new(), "claimed exit 4", "Exited { exit: Code(4)", &["exited with status 4"]);
+    fails(Setup::new(), at(Step::Claimed, Act::Exit(4)), "Exited { exit: Code(4)", &["exited with status 4"]);
 }
 
 fn promise_03_a_successor_that_panics_is_reported() {
-    fails(Setup::new(), "built panic", "Exited { exit: Code(101)", &["exited with status 101"]);
+    fails(Setup::new(), at(Step::Built, Act::Panic), "Exited { exit: Code(101)", &["exited with status 101"]);
 }
 
 fn promise_03_a_successor_that_aborts_is_reported() {
-    fails(Setup::new(), "born abort", "Exited { exit: Signal(6)", &["was killed by SIGABRT"]);
+    fails(Setup::new(), at(Step::Born, Act::Abort), "Exited { exit: Signal(6)", &["was killed by SIGABRT"]);
 }
 
 fn promise_03_a_successor_that_is_killed_is_reported() {
-    fails(Setup::new(), "born raise SIGKILL", "Exited { exit: Signal(9)", &["was killed by SIGKILL"]);
+    fails(Setup::new(), at(Step::Born, Act::Raise(Signal::SIGKILL)), "Exited { exit: Signal(9)", &["was killed by SIGKILL"]);
 }
 
 fn promise_03_a_successor_that_is_killed_after_its_build_is_reported() {
-    fails(Setup::new(), "claimed raise SIGKILL", "Exited { exit: Signal(9)", &["was killed by SIGKILL"]);
+    fails(Setup::new(), at(Step::Claimed, Act::Raise(Signal::SIGKILL)), "Exited { exit: Signal(9)", &["was killed by SIGKILL"]);
 }
 
 fn promise_03_a_successor_that_hangs_before_its_build_is_killed_at_the_deadline() {
-    fails(impatient(), "born hang", "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
+    fails(impatient(), at(Step::Born, Act::Hang), "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_hangs_after_its_build_is_killed_at_the_deadline() {
-    fails(impatient(), "built hang", "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
+    fails(impatient(), at(Step::Built, Act::Hang), "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_is_stopped_is_killed_at_the_deadline() {
-    fails(impatient(), "born raise SIGSTOP", "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
+    fails(impatient(), at(Step::Born, Act::Raise(Signal::SIGSTOP)), "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_is_never_ready_is_killed_at_the_deadline() {
-    fails(impatient(), "never ready", "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
+    fails(impatient(), never_ready(), "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
 }
 
 fn promise_03_a_successor_that_refuses_is_quoted() {
-    let plan = "built refuse the disk is full\nbuilt hang";
+    let plan = at(Step::Built, Act::Refuse("the disk is full".into())).at(Step::Built, Act::Hang);
     fails(Setup::new(), plan, "Refused(\"the disk is full\")", &["refused: the disk is full"]);
 }
 
 fn promise_03_a_successor_whose_build_fails_is_quoted() {
-    fails(Setup::new(), "set signal=9", "Refused(", &["refused: ", "signal 9 cannot be the restart signal"]);
+    fails(Setup::new(), set("signal", "9"), "Refused(", &["refused: ", "signal 9 cannot be the restart signal"]);
 }
 
 fn promise_03_a_successor_that_the_end_of_its_predecessor_would_kill_is_quoted() {
     // The first may: its parent is none of ours.
-    let setup = Setup::new().plan("born end-with-parent SIGKILL");
-    fails(setup, "born end-with-parent SIGTERM", "Refused(", &["PR_SET_PDEATHSIG", "set that only where there is none"]);
+    let setup = Setup::new().plan(at(Step::Born, Act::EndWithParent(Signal::SIGKILL)));
+    fails(
+        setup,
+        at(Step::Born, Act::EndWithParent(Signal::SIGTERM)),
+        "Refused(",
+        &["PR_SET_PDEATHSIG", "set that only where there is none"],
+    );
 }
 
 fn promise_03_a_successor_that_wants_another_kind_of_socket_is_reported() {
     fails(
         Setup::new(),
-        "set listen=udp echo 127.0.0.1:0",
+        set("listen", "udp echo 127.0.0.1:0"),
         "Exited { exit: Code(2)",
         &["exited with status 2 before it was ready: socket \"echo\" is a TCP", "was asked for"],
     );
@@ -148,18 +154,18 @@ fn promise_03_a_successor_that_wants_another_kind_of_socket_is_reported() {
 fn promise_03_an_address_that_a_successor_cannot_bind_is_told() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
     let address = other.local_addr().expect("an address");
-    let plan = format!("set listen=tcp another {address}");
+    let plan = set("listen", format!("tcp another {address}"));
     let told = format!("exited with status 2 before it was ready: cannot bind \"another\" as a TCP listener on {address}");
-    fails(Setup::new(), &plan, "Exited { exit: Code(2)", &[&told, "(os error 98)"]);
+    fails(Setup::new(), plan, "Exited { exit: Code(2)", &[&told, "(os error 98)"]);
 }
 
 fn promise_03_the_last_line_of_a_successor_that_hangs_is_told() {
-    let plan = "built progress warming the cache, 40%\nbuilt hang";
+    let plan = at(Step::Built, Act::Progress("warming the cache, 40%".into())).at(Step::Built, Act::Hang);
     fails(impatient(), plan, "TimedOut { limit: 2.5s", &["was not ready within 2.5 s", "heard of it: warming the cache, 40%"]);
 }
 
 fn promise_03_a_successor_that_closes_its_lifeline_but_lives_on_is_killed() {
-    fails(Setup::new(), "born close-lifeline\nborn hang", "HungUp", &["closed its lifeline"]);
+    fails(Setup::new(), at(Step::Born, Act::CloseLifeline).at(Step::Born, Act::Hang), "HungUp", &["closed its lifeline"]);
 }
 
 fn promise_03_a_successor_that_closes_its_lifeline_and_exits_is_reported_by_its_status() {
@@ -168,7 +174,7 @@ fn promise_03_a_successor_that_closes_its_lifeline_and_exits_is_reported_by_its_
     let old = service.first();
     let before = Snapshot::of(old.pid);
     for (number, is_held) in [true, false].into_iter().enumerate() {
-        service.plan_next("born wait\nborn close-lifeline\nborn exit 5");
+        service.plan_next(at(Step::Born, Act::Wait).at(Step::Born, Act::CloseLifeline).at(Step::Born, Act::Exit(5)));
         let asker = service.restart_meanwhile();
         let new = service.hub.nth(number + 1);
         new.says("waits");
@@ -177,7 +183,7 @@ fn promise_03_a_successor_that_closes_its_lifeline_and_exits_is_reported_by_its_
             wait_until("the old one to stand still", || procfs::state(old.pid) == Some('T'));
         }
         let begun = Instant::now();
-        new.tell("go");
+        new.go();
         if is_held {
             new.ends();
             old.signal(Signal::SIGCONT);
@@ -193,22 +199,25 @@ fn promise_03_a_successor_that_closes_its_lifeline_and_exits_is_reported_by_its_
 }
 
 fn promise_03_a_successor_that_talks_garbage_is_killed() {
-    let plan = "born say-on-lifeline GET / HTTP/1.1\nborn hang";
+    let plan = at(Step::Born, Act::SayOnLifeline("GET / HTTP/1.1".into())).at(Step::Born, Act::Hang);
     fails(Setup::new(), plan, "Protocol(", &["broke the protocol", "a message that cannot be read"]);
 }
 
 fn promise_03_a_successor_that_talks_as_a_predecessor_is_killed() {
-    let plan = "born say-on-lifeline {\"type\":\"granted\"}\nborn hang";
+    let plan = at(Step::Born, Act::SayOnLifeline("{\"type\":\"granted\"}".into())).at(Step::Born, Act::Hang);
     fails(Setup::new(), plan, "Protocol(", &["a message for the other side"]);
 }
 
 fn promise_03_a_successor_of_a_later_protocol_is_killed() {
-    let plan = "born say-on-lifeline {\"type\":\"here\",\"version\":9,\"oldest\":8,\"pid\":1}\nborn hang";
+    let plan =
+        at(Step::Born, Act::SayOnLifeline("{\"type\":\"here\",\"version\":9,\"oldest\":8,\"pid\":1}".into())).at(Step::Born, Act::Hang);
     fails(Setup::new(), plan, "Protocol(", &["no version of the lifeline before 8"]);
 }
 
 fn promise_03_a_successor_that_asks_for_the_state_twice_is_killed() {
-    let plan = "built say-on-lifeline {\"type\":\"pull\"}\nbuilt say-on-lifeline {\"type\":\"pull\"}\nbuilt hang";
+    let plan = at(Step::Built, Act::SayOnLifeline("{\"type\":\"pull\"}".into()))
+        .at(Step::Built, Act::SayOnLifeline("{\"type\":\"pull\"}".into()))
+        .at(Step::Built, Act::Hang);
     fails(Setup::new(), plan, "Protocol(", &["asked for the state twice"]);
 }
 
@@ -216,7 +225,7 @@ fn promise_03_a_wrapper_that_does_not_exec_is_named() {
     let service = Service::start();
     let old = service.first();
     let before = Snapshot::of(old.pid);
-    service.plan_next("born fork");
+    service.plan_next(at(Step::Born, Act::RunAsChild));
     let reason = service.fail_to_restart();
     assert!(reason.contains("a wrapper must exec the program"), "{reason}");
     // The one behind the wrapper learns that it has been given up, and ends by itself.
@@ -233,10 +242,10 @@ fn promise_03_a_helper_that_keeps_the_lifeline_does_not_hide_a_death() {
     let service = Service::start();
     let old = service.first();
     let before = Snapshot::of(old.pid);
-    service.plan_next("born helper exec sleep 1000\nborn exit 6");
+    service.plan_next(at(Step::Born, Act::StartHelper("exec sleep 1000".into())).at(Step::Born, Act::Exit(6)));
     let reason = service.fail_to_restart();
     assert!(reason.contains("exited with status 6"), "{reason}");
-    let helper: u32 = service.hub.nth(1).says("did helper exec sleep 1000:").parse().expect("a pid");
+    let helper: u32 = service.hub.nth(1).did(&Act::StartHelper("exec sleep 1000".into())).parse().expect("a pid");
     assert!(!procfs::has_ended(helper));
     service.expect_unchanged(&old, &before);
     service.restart();
@@ -244,14 +253,14 @@ fn promise_03_a_helper_that_keeps_the_lifeline_does_not_hide_a_death() {
 
 fn promise_03_what_a_later_version_says_is_skipped() {
     let service = Service::start();
-    service.plan_next("built say-on-lifeline {\"type\":\"sing\",\"song\":1}");
+    service.plan_next(at(Step::Built, Act::SayOnLifeline("{\"type\":\"sing\",\"song\":1}".into())));
     let new = service.restart();
     assert_eq!(service.connect().pid, new.pid);
 }
 
 fn promise_03_the_progress_of_a_successor_reaches_the_asker() {
     let service = Service::start();
-    service.plan_next("built progress warming the cache, 40%\nbuilt wait");
+    service.plan_next(at(Step::Built, Act::Progress("warming the cache, 40%".into())).at(Step::Built, Act::Wait));
     let (socket, (send, lines)) = (service.socket(), std::sync::mpsc::channel());
     let asker = std::thread::spawn(move || {
         let progress = |line: &str| send.send(line.to_owned()).expect("a test");
@@ -260,6 +269,6 @@ fn promise_03_the_progress_of_a_successor_reaches_the_asker() {
     assert_eq!(lines.recv_timeout(pollflip_kit::hub::DEADLINE).as_deref(), Ok("warming the cache, 40%"));
     assert_eq!(service.first().says("event Progress"), "warming the cache, 40%");
     assert_eq!(service.status().progress.as_deref(), Some("warming the cache, 40%"));
-    service.hub.nth(1).tell("go");
+    service.hub.nth(1).go();
     asker.join().expect("a thread").expect("a restart");
 }

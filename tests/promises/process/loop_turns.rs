@@ -6,9 +6,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use pollflip_kit::client::Raw;
 use pollflip_kit::harness::{Service, Setup, install, own_program};
 use pollflip_kit::hub::Process;
+use pollflip_kit::service::{Act, Step, at};
 
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -22,14 +24,14 @@ pollflip_kit::trials![
 ];
 
 fn expect_short_turns(process: &Process) {
-    let longest = Duration::from_micros(process.ask("turns").parse().expect("a number"));
+    let longest = Duration::from_micros(process.ask(Act::Turns).parse().expect("a number"));
     assert!(longest < LONGEST, "the loop was held up for {longest:?}");
 }
 
 fn promise_05_a_successor_that_hangs_does_not_hold_the_loop_up() {
     let service = Setup::new().set("ready_timeout_ms", "2500").start();
     let old = service.first();
-    for plan in ["born hang", "built hang", "built raise SIGSTOP"] {
+    for plan in [at(Step::Born, Act::Hang), at(Step::Built, Act::Hang), at(Step::Built, Act::Raise(Signal::SIGSTOP))] {
         service.plan_next(plan);
         let asker = service.restart_meanwhile();
         service.connect().echo("served meanwhile");
@@ -43,7 +45,7 @@ fn promise_05_a_successor_that_never_reads_does_not_hold_the_loop_up() {
     let setup = Setup::new().set("ready_timeout_ms", "2500").set("listen", "tcp echo 127.0.0.1:0").set("listen", "many null 400");
     let service = setup.start();
     let old = service.first();
-    service.plan_next("born hang");
+    service.plan_next(at(Step::Born, Act::Hang));
     let asker = service.restart_meanwhile();
     service.connect().echo("served meanwhile");
     asker.join().expect("a thread").expect_err("a successor that hangs");

@@ -10,6 +10,7 @@ use nix::unistd::geteuid;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     a_successor_is_the_first_that_the_kernel_ends_until_the_restart_is_final,
@@ -42,7 +43,7 @@ fn open_to_all(service: &Service) {
 /// A successor that has taken over and can still be taken back.
 fn handed_off(service: &Service) -> Process {
     let before = service.hub.pids().len();
-    assert_eq!(service.first().ask("request"), "ok");
+    assert_eq!(service.first().ask(Act::Request), "ok");
     let new = service.hub.nth(before);
     new.says("serving");
     service.first().says("event HandedOff");
@@ -51,7 +52,7 @@ fn handed_off(service: &Service) -> Process {
 
 /// The old one ends: that makes the restart final.
 fn becomes_final(service: &Service) {
-    service.first().ask("stop");
+    service.first().ask(Act::Stop);
     service.first().says("event Completed");
 }
 
@@ -82,14 +83,14 @@ fn a_successor_is_the_first_that_the_kernel_ends_until_the_restart_is_final() {
     let service = on_probation().start();
     let before = score(service.first().pid);
     assert!(before < 1000, "the tests themselves go first");
-    service.plan_next("born wait");
-    assert_eq!(service.first().ask("request"), "ok");
+    service.plan_next(at(Step::Born, Act::Wait));
+    assert_eq!(service.first().ask(Act::Request), "ok");
     let new = service.hub.nth(1);
     new.says("waits");
     service.first().says("event Spawned");
     goes_first(&new);
     assert_eq!(score(service.first().pid), before);
-    new.tell("go");
+    new.go();
     service.first().says("event HandedOff");
     assert_eq!(score(new.pid), 1000);
     becomes_final(&service);
@@ -98,10 +99,10 @@ fn a_successor_is_the_first_that_the_kernel_ends_until_the_restart_is_final() {
     new.says("event Committed");
     assert_eq!(service.status().notes, [""; 0]);
     // From one generation to the next nothing is left of it.
-    assert_eq!(new.ask("request"), "ok");
+    assert_eq!(new.ask(Act::Request), "ok");
     let third = service.hub.nth(2);
     new.says("event HandedOff");
-    new.ask("stop");
+    new.ask(Act::Stop);
     new.says("event Completed");
     assert_eq!(score(third.pid), before);
 }
@@ -117,8 +118,8 @@ fn a_successor_that_dies_on_probation_leaves_the_old_one_as_it_was() {
     assert!(old.says("event Resumed").contains("was killed by SIGKILL on probation"));
     assert_eq!(score(old.pid), before);
     service.expect_unchanged(&old, &held);
-    service.plan_next("born exit 1");
-    assert_eq!(old.ask("request"), "ok");
+    service.plan_next(at(Step::Born, Act::Exit(1)));
+    assert_eq!(old.ask(Act::Request), "ok");
     old.says("event Failed");
     service.expect_unchanged(&old, &held);
     assert_eq!(service.connect().pid, old.pid);
@@ -141,8 +142,8 @@ fn a_successor_whose_predecessor_is_killed_before_the_grant_sets_itself_back() {
     let service = on_probation().start();
     let old = service.first();
     let before = score(old.pid);
-    service.plan_next("built wait");
-    assert_eq!(old.ask("request"), "ok");
+    service.plan_next(at(Step::Built, Act::Wait));
+    assert_eq!(old.ask(Act::Request), "ok");
     let new = service.hub.nth(1);
     new.says("waits");
     old.says("event Spawned");
@@ -150,27 +151,27 @@ fn a_successor_whose_predecessor_is_killed_before_the_grant_sets_itself_back() {
     old.signal(Signal::SIGKILL);
     wait_until("the end of the old one", || procfs::has_ended(old.pid));
     assert_eq!(score(new.pid), 1000);
-    new.tell("go");
+    new.go();
     new.says("serving");
     wait_until("the score of the old one", || score(new.pid) == before);
 }
 
 fn what_a_program_sets_itself_is_left_alone() {
     let service = on_probation().start();
-    service.plan_next("built wait\ngranted oom-score 700");
-    assert_eq!(service.first().ask("request"), "ok");
+    service.plan_next(at(Step::Built, Act::Wait).at(Step::Granted, Act::SetOomScore(700)));
+    assert_eq!(service.first().ask(Act::Request), "ok");
     let new = service.hub.nth(1);
     new.says("waits");
     service.first().says("event Spawned");
-    new.tell("go");
-    assert_eq!(new.says("did oom-score 700:"), "set");
+    new.go();
+    assert_eq!(new.did(&Act::SetOomScore(700)), "set");
     becomes_final(&service);
     new.says("event Committed");
     assert_eq!(score(new.pid), 700);
 }
 
 fn a_service_that_goes_first_anyway_stays_so() {
-    let service = on_probation().plan("born oom-score 1000").start();
+    let service = on_probation().plan(at(Step::Born, Act::SetOomScore(1000))).start();
     let new = handed_off(&service);
     becomes_final(&service);
     new.says("event Committed");
@@ -201,12 +202,12 @@ fn rights_that_are_dropped_after_the_start_do_not_keep_a_successor_from_being_se
     for dies in [false, true] {
         let service = on_probation().start();
         let before = score(service.first().pid);
-        service.plan_next("granted become 12345");
+        service.plan_next(at(Step::Granted, Act::Become(12345)));
         let new = handed_off(&service);
-        assert_eq!(new.says("did become 12345:"), "became");
+        assert_eq!(new.did(&Act::Become(12345)), "became");
         goes_first(&new);
         // Nobody who might write something lower than was set with the rights of root is left.
-        assert_eq!(service.first().ask("become 12345"), "became");
+        assert_eq!(service.first().ask(Act::Become(12345)), "became");
         if dies {
             service.first().signal(Signal::SIGKILL);
         } else {
@@ -221,7 +222,7 @@ fn a_service_that_root_has_protected_is_protected_in_each_generation() {
         return;
     }
     // As OOMScoreAdjust= does, before the rights are given up.
-    let service = on_probation().set("socket", "none").set("uid", "12345").plan("born oom-score -500").start();
+    let service = on_probation().set("socket", "none").set("uid", "12345").plan(at(Step::Born, Act::SetOomScore(-500))).start();
     open_to_all(&service);
     assert_eq!(score(service.first().pid), -500);
     let new = handed_off(&service);
@@ -243,7 +244,7 @@ fn a_successor_that_cannot_be_made_to_go_first_is_told_of_and_takes_over() {
     // Nobody may look into a process whose program nobody but root may read.
     nix::unistd::chown(&program, Some(0.into()), Some(0.into())).expect("root's");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o711)).expect("permissions");
-    assert_eq!(old.ask("request"), "ok");
+    assert_eq!(old.ask(Act::Request), "ok");
     let told = old.says("log WARN");
     assert!(told.contains("may end the process that serves") && told.contains("Permission denied"), "{told}");
     let new = service.hub.nth(1);
@@ -256,7 +257,7 @@ fn a_successor_that_cannot_be_made_to_go_first_is_told_of_and_takes_over() {
 
 /// The notes that a process itself has, whoever answers for the service.
 fn request_status_of(process: &Process) -> Vec<String> {
-    let json = process.ask("status");
+    let json = process.ask(Act::Status);
     let notes = json.split_once("\"notes\":[").expect("notes").1.split_once(']').expect("an end").0;
     notes.split("\",\"").map(|note| note.trim_matches('"').to_owned()).filter(|note| !note.is_empty()).collect()
 }
@@ -267,16 +268,16 @@ fn a_successor_that_cannot_be_set_back_says_so() {
     }
     let service = on_probation().start();
     // With the rights of root this is also the lowest value that others may set.
-    service.plan_next("built wait\nbuilt oom-score 1000\ngranted become 12345");
-    assert_eq!(service.first().ask("request"), "ok");
+    service.plan_next(at(Step::Built, Act::Wait).at(Step::Built, Act::SetOomScore(1000)).at(Step::Granted, Act::Become(12345)));
+    assert_eq!(service.first().ask(Act::Request), "ok");
     let new = service.hub.nth(1);
     new.says("waits");
     goes_first(&new);
-    new.tell("go");
+    new.go();
     new.says("serving");
     service.first().says("event HandedOff");
-    assert_eq!(new.says("did become 12345:"), "became");
-    assert_eq!(service.first().ask("become 12345"), "became");
+    assert_eq!(new.did(&Act::Become(12345)), "became");
+    assert_eq!(service.first().ask(Act::Become(12345)), "became");
     becomes_final(&service);
     assert!(service.first().says("log WARN").contains("cannot be set back by this process"));
     let told = new.says("log WARN");

@@ -8,6 +8,7 @@ use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::manager::Manager;
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at, never_ready};
 
 pollflip_kit::trials![
     systemd_is_told_of_a_start_and_of_a_restart,
@@ -62,7 +63,7 @@ fn systemd_is_told_of_a_start_and_of_a_restart() {
 
 fn systemd_is_told_though_the_program_forgets_where_it_listens() {
     // Libraries that tell it that a service is ready can take the variable out of the environment at once.
-    let (manager, service) = start(Setup::new().plan("built forget-variable NOTIFY_SOCKET"));
+    let (manager, service) = start(Setup::new().plan(at(Step::Built, Act::ForgetVariable("NOTIFY_SOCKET".into()))));
     let asker = service.restart_meanwhile();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     let message = manager.receive();
@@ -74,28 +75,28 @@ fn systemd_is_told_though_the_program_forgets_where_it_listens() {
 
 fn systemd_is_told_of_a_process_that_is_left_alone_between_two_restarters() {
     let (manager, service) = start(Setup::new().set("listen", "none"));
-    service.plan_next("never ready\nclaimed drop");
+    service.plan_next(never_ready().at(Step::Claimed, Act::Drop));
     let asker = service.restart_meanwhile();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     let new = service.hub.nth(1);
-    assert_eq!(new.says("did drop:"), "dropped");
+    assert_eq!(new.did(&Act::Drop), "dropped");
     service.first().signal(Signal::SIGKILL);
     service.first().ends();
     asker.join().expect("a thread").expect_err("a restart whose old process was killed");
     // The service is its own from here on, and it has nobody yet who could say so.
-    assert_eq!(new.ask("startup-complete"), "ok");
-    assert_eq!(new.ask("build"), "ok");
+    assert_eq!(new.ask(Act::StartupComplete), "ok");
+    assert_eq!(new.ask(Act::Build), "ok");
     let told = manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
     assert_eq!(told.lines[0], format!("MAINPID={}", new.pid));
     // Once is enough.
-    assert_eq!((new.ask("drop").as_str(), new.ask("build").as_str(), new.ask("ready").as_str()), ("dropped", "ok", "ok"));
-    assert!(new.ask("status").contains("idle"));
+    assert_eq!((new.ask(Act::Drop).as_str(), new.ask(Act::Build).as_str(), new.ask(Act::Ready).as_str()), ("dropped", "ok", "ok"));
+    assert!(new.ask(Act::Status).contains("idle"));
     manager.expect_nothing();
 }
 
 fn systemd_is_told_that_a_failed_restart_is_over_and_why() {
     let (manager, service) = start(Setup::new());
-    service.plan_next("born exit 3");
+    service.plan_next(at(Step::Born, Act::Exit(3)));
     service.fail_to_restart();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     manager.expect(&["READY=1", "STATUS=the successor exited with status 3 before it was ready; its standard error may say why"]);
@@ -119,7 +120,7 @@ fn systemd_is_told_one_line_whatever_the_reason_has_in_it() {
 
 fn systemd_is_told_of_progress() {
     let (manager, service) = start(Setup::new());
-    service.plan_next("built progress 40%\nbuilt exit 1");
+    service.plan_next(at(Step::Built, Act::Progress("40%".into())).at(Step::Built, Act::Exit(1)));
     service.fail_to_restart();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     manager.expect(&["STATUS=40%"]);
@@ -149,24 +150,24 @@ fn systemd_is_told_why_a_reload_by_signal_is_refused() {
 
 fn systemd_is_told_that_the_service_stops() {
     let (manager, service) = start(Setup::new());
-    service.first().ask("stop");
+    service.first().ask(Act::Stop);
     manager.expect(&["STOPPING=1"]);
 }
 
 fn systemd_is_told_last_that_the_service_stops_in_the_middle_of_a_restart() {
     let (manager, service) = start(Setup::new());
     let old = service.first();
-    service.plan_next("built hang");
+    service.plan_next(at(Step::Built, Act::Hang));
     let asker = service.restart_meanwhile();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     service.hub.nth(1).says("hangs");
-    old.ask("stop");
+    old.ask(Act::Stop);
     manager.expect(&["STOPPING=1"]);
     asker.join().expect("a thread").expect_err("a restart that was called off");
     // The reload is over, and what was said before that is not: a unit that is ready again would be called active to its end.
     manager.expect(&["READY=1", "STATUS=the restart was called off because this process is stopping"]);
     manager.expect(&["STOPPING=1"]);
-    assert_eq!(old.ask("drop"), "dropped");
+    assert_eq!(old.ask(Act::Drop), "dropped");
     manager.expect_nothing();
 }
 
@@ -179,10 +180,10 @@ fn systemd_is_not_told_that_the_service_stops_by_one_that_does_not_have_it() {
     let new = service.hub.nth(1);
     new.says("serving");
     // It would not listen to this one yet, or it would, and take the end of this one for that of the service.
-    assert_eq!(new.ask("stop"), "stopped");
+    assert_eq!(new.ask(Act::Stop), "stopped");
     manager.expect_nothing();
     // It has the service after all, and ends.
-    assert_eq!(old.ask("stop"), "stopped");
+    assert_eq!(old.ask(Act::Stop), "stopped");
     manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
     Manager::answer(manager.expect_barrier());
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
@@ -194,16 +195,16 @@ fn systemd_is_told_that_the_service_stops_by_one_that_has_it_back() {
     wait_until("a look in time", || {
         let (manager, service) = start(Setup::new().set("probation_ms", "120000"));
         let old = service.first();
-        service.plan_next("granted close-lifeline");
+        service.plan_next(at(Step::Granted, Act::CloseLifeline));
         let asker = service.restart_meanwhile();
         manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
         old.says("event HandedOff");
-        service.hub.nth(1).says("did close-lifeline:");
+        service.hub.nth(1).did(&Act::CloseLifeline);
         // It has seen that.
-        (0..2).for_each(|_| drop(old.ask("status")));
-        let is_in_time = old.ask("status").contains("handing off");
+        (0..2).for_each(|_| drop(old.ask(Act::Status)));
+        let is_in_time = old.ask(Act::Status).contains("handing off");
         // It may be final, and then it is not this one that stops.
-        assert_eq!(old.ask("stop"), "stopped");
+        assert_eq!(old.ask(Act::Stop), "stopped");
         asker.join().expect("a thread").expect_err("a successor that has hung up");
         old.says("event Resumed");
         if !is_in_time {
@@ -218,7 +219,7 @@ fn systemd_is_told_that_the_service_stops_by_one_that_has_it_back() {
 
 fn systemd_is_told_nothing_new_by_a_release_that_fails_on_probation() {
     let (manager, service) = start(Setup::new().set("probation_ms", "120000"));
-    service.plan_next("granted exit 3");
+    service.plan_next(at(Step::Granted, Act::Exit(3)));
     service.fail_to_restart();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     manager.expect(&["READY=1", "STATUS=the successor exited with status 3 on probation"]);
@@ -242,7 +243,7 @@ fn is_held_up_by_systemd() -> bool {
     let barrier = manager.expect_barrier();
     // It still runs its loop, and has not been told that it may end.
     service.hub.nth(1).says("serving");
-    let status = old.ask("status");
+    let status = old.ask(Act::Status);
     let (completed, is_answered) = (old.said("event Completed"), asker.is_finished());
     let is_in_time = began.elapsed() < Duration::from_secs(5);
     if is_in_time {
@@ -280,7 +281,7 @@ fn systemd_that_is_busy_is_told_of_the_start_later_and_holds_nothing_up() {
     let (manager, service) = start_with_a_full_manager(Setup::new());
     let old = service.first();
     old.says("serving");
-    assert!(old.ask("status").contains("idle"));
+    assert!(old.ask(Act::Status).contains("idle"));
     // What comes later is told later.
     let asker = service.restart_meanwhile();
     old.says("event Restarting");
@@ -303,8 +304,8 @@ fn promise_07_the_successor_is_not_told_that_it_is_final_before_systemd_has_been
         let asker = service.restart_meanwhile();
         let new = service.hub.process(old.says("event HandedOff").parse().expect("a pid"));
         // It would have been told by now, and would restart in its turn: what is sent of that one could overtake what waits here.
-        old.ask("status");
-        let refusal = new.ask("request");
+        old.ask(Act::Status);
+        let refusal = new.ask(Act::Request);
         // The old one answers for as long as the new one does not.
         let who_answers = service.status().pid;
         if began.elapsed() >= Duration::from_secs(5) {
@@ -324,7 +325,7 @@ fn promise_07_the_successor_is_not_told_that_it_is_final_before_systemd_has_been
 /// The old one, which has handed over and waits for systemd, is killed then, if it is in time; the new one has the service.
 fn killed_while_it_waits(service: &Service, began: Instant, new: &Process) -> bool {
     let old = service.first();
-    assert!(old.ask("status").contains("handed off"));
+    assert!(old.ask(Act::Status).contains("handed off"));
     old.signal(Signal::SIGKILL);
     // A busy machine may take longer than the old one waits for systemd.
     let is_in_time = began.elapsed() < Duration::from_secs(5);
@@ -393,15 +394,15 @@ fn promise_03_a_drop_held_up_by_systemd_answers_though_the_new_one_is_killed_mea
     let (manager, service) = start(Setup::new());
     manager.is_kept_busy();
     let old = service.first();
-    old.ask("on HandedOff drop");
+    old.on(Step::HandedOff, Act::Drop);
     let asker = service.restart_meanwhile();
     let new = service.hub.process(old.says("event HandedOff").parse().expect("a pid"));
     new.signal(Signal::SIGKILL);
     new.ends();
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
-    assert_eq!(old.says("did drop:"), "dropped");
+    assert_eq!(old.did(&Act::Drop), "dropped");
     assert_eq!(old.said("event"), ["Restarting".into(), format!("Spawned {}", new.pid), format!("HandedOff {}", new.pid)]);
-    assert_eq!(old.ask("request"), "there is no restarter");
+    assert_eq!(old.ask(Act::Request), "there is no restarter");
 }
 
 /// The program goes on without its restarter. Who asked and the new one wait for the commit, and would hear nothing more from here.
@@ -409,7 +410,7 @@ fn promise_07_a_drop_held_up_by_systemd_and_stopped_past_its_time_still_commits(
     let (manager, service) = start(Setup::new().set("probation_ms", "120000"));
     manager.is_kept_busy();
     let old = service.first();
-    old.ask("on HandedOff drop");
+    old.on(Step::HandedOff, Act::Drop);
     let asker = service.restart_meanwhile();
     let new = service.hub.process(old.says("event HandedOff").parse().expect("a pid"));
     wait_until("the old one to wait in the drop", || procfs::sleeps(old.pid));
@@ -419,19 +420,19 @@ fn promise_07_a_drop_held_up_by_systemd_and_stopped_past_its_time_still_commits(
     std::thread::sleep(Duration::from_millis(5500));
     old.signal(Signal::SIGCONT);
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
-    assert_eq!(old.says("did drop:"), "dropped");
+    assert_eq!(old.did(&Act::Drop), "dropped");
     new.says("event Committed");
     assert!(old.lives());
-    assert_eq!(new.ask("request"), "ok");
+    assert_eq!(new.ask(Act::Request), "ok");
 }
 
 fn systemd_that_is_busy_does_not_hold_up_a_thread_that_says_ready() {
-    let (manager, service) = start_with_a_full_manager(Setup::new().plan("never ready\nclaimed startup-complete-elsewhere"));
+    let (manager, service) = start_with_a_full_manager(Setup::new().plan(never_ready().at(Step::Claimed, Act::StartupCompleteElsewhere)));
     let old = service.first();
-    assert_eq!(old.says("did startup-complete-elsewhere:"), "ok");
-    assert!(old.ask("status").contains("idle"));
+    assert_eq!(old.did(&Act::StartupCompleteElsewhere), "ok");
+    assert!(old.ask(Act::Status).contains("idle"));
     manager.expect(&["READY=1"]);
-    old.ask("status");
+    old.ask(Act::Status);
     manager.expect_nothing();
 }
 
@@ -440,14 +441,14 @@ fn systemd_that_is_not_there_does_no_harm() {
     let nowhere = setup.path("nowhere");
     let service = setup.env("NOTIFY_SOCKET", nowhere).start();
     service.restart();
-    service.plan_next("born exit 1");
+    service.plan_next(at(Step::Born, Act::Exit(1)));
     service.fail_to_restart();
 }
 
 /// Whom systemd takes for the service, systemd must be able to reap: else it would not learn that this was a crash. An end in order says
 /// nothing that it would miss.
 fn systemd_is_left_the_crash_of_a_process_that_has_taken_over() {
-    for (end, stays) in [("exit 0", false), ("exit 3", true), ("abort", true)] {
+    for (end, stays) in [(Act::Exit(0), false), (Act::Exit(3), true), (Act::Abort, true)] {
         let (manager, service) = start(Setup::new().set("linger", "1"));
         let old = service.first();
         let asker = service.restart_meanwhile();
@@ -455,8 +456,8 @@ fn systemd_is_left_the_crash_of_a_process_that_has_taken_over() {
         manager.expect(&["MAINPID=", "READY=1", "STATUS="]);
         Manager::answer(manager.expect_barrier());
         let new = service.hub.process(asker.join().expect("a thread").expect("a restart"));
-        new.tell(end);
+        new.tell(end.clone());
         assert_eq!(old.says("event SuccessorGone"), new.pid.to_string());
-        assert_eq!(procfs::state(new.pid), stays.then_some('Z'), "{end}");
+        assert_eq!(procfs::state(new.pid), stays.then_some('Z'), "{end:?}");
     }
 }

@@ -8,6 +8,7 @@ use pollflip::restart_coordination_socket::{request_restart, request_status};
 
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::DEADLINE;
+use pollflip_kit::service::{Act, Plan, Step, set};
 
 pollflip_kit::trials![
     promise_10_a_successor_with_another_path_serves_there,
@@ -20,7 +21,7 @@ pollflip_kit::trials![
 fn promise_10_a_successor_with_another_path_serves_there() {
     let service = Service::start();
     let other = service.path("other.sock");
-    service.plan_next(&format!("set socket={}", other.display()));
+    service.plan_next(set("socket", &other));
     let new = service.restart();
     new.says("event Committed");
     let status = request_status(&other, DEADLINE).expect("a status");
@@ -36,7 +37,7 @@ fn promise_10_a_successor_with_another_name_of_the_path_goes_on_there() {
     let link = service.path("link");
     symlink(service.path("."), &link).expect("a link");
     let other = link.join("restart.sock");
-    service.plan_next(&format!("set socket={}", other.display()));
+    service.plan_next(set("socket", &other));
     let second = service.restart();
     second.says("event Committed");
     assert_eq!(request_status(&other, DEADLINE).expect("a status").pid, second.pid);
@@ -44,17 +45,17 @@ fn promise_10_a_successor_with_another_name_of_the_path_goes_on_there() {
     third.says("event Committed");
     assert_eq!((service.status().pid, inode()), (third.pid, bound));
     // It is the last one's to take away, by whichever name.
-    service.plan_next(&format!("set socket={}", other.display()));
+    service.plan_next(set("socket", &other));
     let last = service.restart();
     last.says("event Committed");
-    assert_eq!(last.ask("drop"), "dropped");
+    assert_eq!(last.ask(Act::Drop), "dropped");
     assert!(!service.socket().exists());
 }
 
 fn promise_04_whoever_asks_at_another_path_than_the_predecessors_is_told_at_once() {
     let service = Setup::new().set("probation_ms", "600000").start();
     let other = service.path("other.sock");
-    service.plan_next(&format!("set socket={}\nclaimed wait", other.display()));
+    service.plan_next(set("socket", &other).at(Step::Claimed, Act::Wait));
     let first = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
@@ -63,12 +64,12 @@ fn promise_04_whoever_asks_at_another_path_than_the_predecessors_is_told_at_once
         let other = other.clone();
         move || request_restart(other, DEADLINE, |_| {})
     });
-    new.tell("go");
+    new.go();
     new.says("serving");
     let error = early.join().expect("a thread").expect_err("a refusal");
     assert!(error.to_string().contains("has not committed yet"), "{error}");
     assert_eq!(request_status(&other, DEADLINE).expect("a status").state, pollflip::ServiceState::OnProbation);
-    service.first().ask("stop");
+    service.first().ask(Act::Stop);
     assert_eq!(first.join().expect("a thread").expect("a restart"), new.pid);
     new.says("event Committed");
     assert_eq!(request_status(&other, DEADLINE).expect("a status").state, pollflip::ServiceState::Serving);
@@ -82,7 +83,7 @@ fn promise_10_a_path_that_was_taken_away_is_there_again_after_a_restart() {
     assert_eq!(service.status().pid, service.hub.nth(1).pid);
     let third = service.restart();
     assert_eq!(service.status().pid, third.pid);
-    assert_eq!(third.ask("drop"), "dropped");
+    assert_eq!(third.ask(Act::Drop), "dropped");
     assert!(!service.socket().exists());
 }
 
@@ -94,14 +95,14 @@ fn promise_10_a_path_that_another_service_has_by_now_is_never_taken_from_it() {
     let answers = || request_status(&path, DEADLINE).expect("the other's status").pid == other.first().pid;
     assert!(answers());
     // By one that goes on there, by one that has another path, and at the end.
-    for (generation, plan) in [(1, "".into()), (2, format!("set socket={}", service.path("elsewhere").display()))] {
-        service.plan_next(&plan);
+    for (generation, plan) in [(1, Plan::default()), (2, set("socket", service.path("elsewhere")))] {
+        service.plan_next(plan);
         service.hub.nth(generation - 1).signal(Signal::SIGUSR1);
         service.hub.nth(generation).says("event Committed");
         service.hub.nth(generation - 1).ends();
         assert!(answers());
     }
     let last = service.hub.nth(2);
-    assert_eq!(last.ask("drop"), "dropped");
+    assert_eq!(last.ask(Act::Drop), "dropped");
     assert!(answers());
 }

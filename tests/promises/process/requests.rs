@@ -13,6 +13,7 @@ use pollflip_kit::client::Raw;
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::{DEADLINE, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at, never_ready};
 use pollflip_kit::surroundings::stale_socket;
 
 pollflip_kit::trials![
@@ -36,7 +37,7 @@ pollflip_kit::trials![
 fn promise_04_a_second_asker_is_refused_at_once_with_what_is_going_on() {
     let service = Service::start();
     let old = service.first();
-    service.plan_next("built wait");
+    service.plan_next(at(Step::Built, Act::Wait));
     let first = service.restart_meanwhile();
     let successor = service.hub.nth(1);
     successor.says("waits");
@@ -50,16 +51,16 @@ fn promise_04_a_second_asker_is_refused_at_once_with_what_is_going_on() {
     raw.send(r#"{"Request":"TryRestart"}"#);
     let answer = raw.receive();
     assert!(answer.starts_with(r#"{"Response":{"RestartFailed":"a restart has been under way for"#), "{answer}");
-    assert!(old.ask("request").starts_with("UnderWay {"));
+    assert!(old.ask(Act::Request).starts_with("UnderWay {"));
 
-    successor.tell("go");
+    successor.go();
     let pid = first.join().expect("a thread").expect("a restart");
     assert_eq!(pid, successor.pid);
 }
 
 fn promise_04_of_many_at_once_exactly_one_gets_a_restart() {
     let service = Service::start();
-    service.plan_next("built wait");
+    service.plan_next(at(Step::Built, Act::Wait));
     let askers: Vec<_> = (0..16).map(|_| service.restart_meanwhile()).collect();
     let successor = service.hub.nth(1);
     successor.says("waits");
@@ -78,19 +79,19 @@ fn promise_04_of_many_at_once_exactly_one_gets_a_restart() {
         thread::yield_now();
     }
     assert_eq!(refused, 15);
-    successor.tell("go");
+    successor.go();
     let pid = unanswered.pop().expect("one").join().expect("a thread").expect("a restart");
     assert_eq!(service.connect().pid, pid);
     assert_eq!(service.hub.pids().len(), 2);
 }
 
 fn promise_04_a_process_that_is_not_ready_refuses() {
-    let service = Setup::new().plan("never ready").launch();
+    let service = Setup::new().plan(never_ready()).launch();
     let first = service.first();
     first.says("socket echo");
-    assert!(first.ask("request").starts_with("NotReady"));
-    assert_eq!(first.ask("ready"), "ok");
-    assert_eq!(first.ask("request"), "ok");
+    assert!(first.ask(Act::Request).starts_with("NotReady"));
+    assert_eq!(first.ask(Act::Ready), "ok");
+    assert_eq!(first.ask(Act::Request), "ok");
     first.says("event Completed");
 }
 
@@ -107,14 +108,14 @@ fn promise_04_both_refuse_during_a_probation() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(old.ask("request").starts_with("OnProbation { successor: Some("));
-    assert!(new.ask("request").starts_with("OnProbation { successor: None }"));
+    assert!(old.ask(Act::Request).starts_with("OnProbation { successor: Some("));
+    assert!(new.ask(Act::Request).starts_with("OnProbation { successor: None }"));
     assert_eq!(service.status().state, pollflip::ServiceState::HandingOff);
     // Its end makes the restart final.
-    assert_eq!(old.ask("stop"), "stopped");
+    assert_eq!(old.ask(Act::Stop), "stopped");
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
     new.says("event Committed");
-    assert_eq!(new.ask("request"), "ok");
+    assert_eq!(new.ask(Act::Request), "ok");
 }
 
 fn promise_04_who_has_handed_off_names_its_successor() {
@@ -122,14 +123,14 @@ fn promise_04_who_has_handed_off_names_its_successor() {
     let old = service.first();
     let new = service.restart();
     old.says("event Completed");
-    assert!(old.ask("request").starts_with(&format!("HandedOff {{ successor: {} }}", new.pid)));
+    assert!(old.ask(Act::Request).starts_with(&format!("HandedOff {{ successor: {} }}", new.pid)));
     assert_eq!(service.status().pid, new.pid);
 }
 
 fn promise_04_a_request_of_the_program_is_answered_by_events() {
     let service = Service::start();
     let old = service.first();
-    assert_eq!(old.ask("request"), "ok");
+    assert_eq!(old.ask(Act::Request), "ok");
     let new = service.hub.process(old.says("event Completed").parse().expect("a pid"));
     old.ends();
     assert_eq!(
@@ -147,7 +148,7 @@ fn the_status_follows_a_restart() {
     let old = service.first();
     let status = service.status();
     assert_eq!((status.pid, status.generation, status.state.as_str(), status.successor), (old.pid, 0, "idle", None));
-    service.plan_next("built wait");
+    service.plan_next(at(Step::Built, Act::Wait));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
@@ -156,7 +157,7 @@ fn the_status_follows_a_restart() {
     let status = service.status();
     assert_eq!((status.pid, status.state.as_str(), status.successor), (old.pid, "awaiting ready", Some(new.pid)));
     assert!(status.under_way().is_some());
-    new.tell("go");
+    new.go();
     asker.join().expect("a thread").expect("a restart");
     let status = service.status();
     assert_eq!((status.pid, status.generation, status.state.as_str()), (new.pid, 1, "idle"));
@@ -178,12 +179,12 @@ fn the_status_names_the_program_and_those_that_finish_their_work() {
 fn a_line_of_the_log_names_who_writes_it_and_the_generations() {
     let service = Setup::new().env("POLLFLIP_TEST_LOG", "1").start();
     let old = service.first();
-    service.plan_next("born exit 3");
+    service.plan_next(at(Step::Born, Act::Exit(3)));
     service.fail_to_restart();
     let line = old.says("log ERROR");
     assert!(line.starts_with(&format!("process {}, generation 0 → 1, restart 1 after ", old.pid)), "{line}");
     let new = service.restart();
-    service.plan_next("born exit 3");
+    service.plan_next(at(Step::Born, Act::Exit(3)));
     service.fail_to_restart();
     let line = new.says("log ERROR");
     assert!(line.starts_with(&format!("process {}, generation 1 → 2, restart 1 after ", new.pid)), "{line}");
@@ -235,12 +236,12 @@ fn a_client_on_a_stream_of_the_programs_asks_as_one_by_path_does() {
         let status = socket.request_status(DEADLINE).expect("a status");
         assert_eq!((status.pid, status.state), (old.pid, ServiceState::Serving));
     }
-    service.plan_next("built exit 3");
+    service.plan_next(at(Step::Built, Act::Exit(3)));
     match socket.request_restart(DEADLINE, |_| {}) {
         Err(RequestError::Failed(why)) => assert!(why.contains("exited with status 3"), "{why}"),
         other => panic!("{other:?}"),
     }
-    service.plan_next("built progress half of it");
+    service.plan_next(at(Step::Built, Act::Progress("half of it".into())));
     let mut lines = Vec::new();
     let pid = socket.request_restart(DEADLINE, |line| lines.push(line.to_owned())).expect("a restart");
     let same = format!("the same file as before: {}", own_program().display());
@@ -263,7 +264,7 @@ fn a_client_on_a_stream_gives_up_at_its_deadline_and_tells_that_the_other_end_hu
 fn the_client_gives_up_at_its_deadline() {
     let service = Service::start();
     let old = service.first();
-    service.plan_next("built wait");
+    service.plan_next(at(Step::Built, Act::Wait));
     let limit = Duration::from_millis(300);
     // A busy machine may have no time left for the question itself.
     wait_until("one who has asked", || {
@@ -272,14 +273,14 @@ fn the_client_gives_up_at_its_deadline() {
             other => panic!("{other:?}"),
         }
         // What was asked has been read when the second of these is answered.
-        old.ask("status");
-        old.ask("status");
+        old.ask(Act::Status);
+        old.ask(Act::Status);
         !old.said("event Restarting").is_empty()
     });
     // The restart goes on without its asker.
     let new = service.hub.nth(1);
     new.says("waits");
-    new.tell("go");
+    new.go();
     new.says("event Committed");
     assert_eq!(service.connect().pid, new.pid);
 }

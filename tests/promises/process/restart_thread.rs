@@ -11,6 +11,7 @@ use pollflip_kit::debugger::Stopped;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Plan, Step, at};
 
 /// Whoever waits for the outcome.
 type Asker = JoinHandle<Result<u32, RequestError>>;
@@ -34,7 +35,7 @@ fn stopped_thread(service: &Service) -> Option<Stopped> {
 fn told_of_too_late() -> Option<(Service, Stopped, Process)> {
     let service = Setup::new().set("ready_timeout_ms", "2500").start();
     let old = service.first();
-    service.plan_next("born wait");
+    service.plan_next(at(Step::Born, Act::Wait));
     let stopped = stopped_thread(&service)?;
     let asker = service.restart_meanwhile();
     while !matches!(stopped.next_call()?.number(), libc::SYS_clone | libc::SYS_clone3 | libc::SYS_vfork) {}
@@ -73,13 +74,13 @@ fn promise_03_a_successor_that_runs_and_is_told_of_after_its_deadline_is_killed_
     let Some((service, stopped, new)) = told_of_too_late() else { return };
     restarts_when_the_thread_goes_on(&service, stopped, &new);
     // It has never gone on.
-    assert!(new.said("did wait:").is_empty());
+    assert!(new.said("did Wait:").is_empty());
 }
 
 fn promise_07_a_successor_that_runs_and_is_told_of_after_its_deadline_does_not_serve() {
     let Some((service, stopped, new)) = told_of_too_late() else { return };
     // It is out of the reach of a kill until the thread goes on.
-    new.tell("go");
+    new.go();
     let told = new.says("build-error");
     assert!(told.contains("has given this process up"), "{told}");
     new.ends();
@@ -90,7 +91,7 @@ fn promise_07_a_successor_that_runs_and_is_told_of_after_its_deadline_does_not_s
 
 /// The restart thread has started a successor, which does this and waits, and panics when it is about to tell of it: it cannot wake the loop,
 /// and the program's log fails.
-fn lost(setup: Setup, plan: &str) -> Option<(Service, Asker, Process)> {
+fn lost(setup: Setup, plan: Plan) -> Option<(Service, Asker, Process)> {
     let service = setup.env("POLLFLIP_TEST_LOG", "faulty").start();
     let old = service.first();
     service.plan_next(plan);
@@ -131,8 +132,8 @@ fn is_broken(service: &Service) {
 }
 
 fn promise_07_a_successor_that_waits_when_the_restart_thread_is_lost_takes_over() {
-    let Some((service, asker, new)) = lost(Setup::new(), "built wait") else { return };
-    new.tell("go");
+    let Some((service, asker, new)) = lost(Setup::new(), at(Step::Built, Act::Wait)) else { return };
+    new.go();
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
     service.first().ends();
     assert!(service.first().said("event NoMoreRestarts").is_empty());
@@ -141,16 +142,16 @@ fn promise_07_a_successor_that_waits_when_the_restart_thread_is_lost_takes_over(
 }
 
 fn promise_07_a_successor_that_fails_after_the_restart_thread_is_lost_leaves_the_old_one_the_service() {
-    let Some((service, asker, new)) = lost(Setup::new(), "built wait\nbuilt exit 3") else { return };
-    new.tell("go");
+    let Some((service, asker, new)) = lost(Setup::new(), at(Step::Built, Act::Wait).at(Step::Built, Act::Exit(3))) else { return };
+    new.go();
     let why = asker.join().expect("a thread").expect_err("a successor that fails").to_string();
     assert!(why.contains("exited with status 3 before it was ready"), "{why}");
     is_broken(&service);
 }
 
 fn promise_07_a_successor_that_dies_on_probation_after_the_restart_thread_is_lost_gives_the_service_back() {
-    let Some((service, asker, new)) = lost(Setup::new().set("probation_ms", "120000"), "built wait") else { return };
-    new.tell("go");
+    let Some((service, asker, new)) = lost(Setup::new().set("probation_ms", "120000"), at(Step::Built, Act::Wait)) else { return };
+    new.go();
     new.says("serving");
     new.signal(Signal::SIGKILL);
     let why = asker.join().expect("a thread").expect_err("a successor that dies").to_string();
@@ -160,8 +161,8 @@ fn promise_07_a_successor_that_dies_on_probation_after_the_restart_thread_is_los
 }
 
 fn promise_03_a_successor_that_waits_when_the_restart_thread_is_lost_can_be_called_off() {
-    let Some((service, asker, new)) = lost(Setup::new(), "built wait") else { return };
-    assert_eq!(service.first().ask("cancel"), "true");
+    let Some((service, asker, new)) = lost(Setup::new(), at(Step::Built, Act::Wait)) else { return };
+    assert_eq!(service.first().ask(Act::Cancel), "true");
     let why = asker.join().expect("a thread").expect_err("a restart that was called off").to_string();
     assert!(why.contains("the restart was called off: by a test"), "{why}");
     new.ends();

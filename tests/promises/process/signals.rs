@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at, set};
 
 pollflip_kit::trials![
     promise_06_a_signal_restarts,
@@ -48,13 +49,13 @@ fn promise_06_the_thread_of_the_loop_is_not_interrupted_by_the_restart_signal() 
 }
 
 fn promise_06_a_signal_at_once_after_the_build_kills_nothing() {
-    let service = Setup::new().plan("built raise SIGUSR1\nbuilt wait").launch();
+    let service = Setup::new().plan(at(Step::Built, Act::Raise(Signal::SIGUSR1)).at(Step::Built, Act::Wait)).launch();
     let first = service.first();
     first.says("waits");
     for _ in 0..20 {
         first.signal(Signal::SIGUSR1);
     }
-    first.tell("go");
+    first.go();
     first.says("serving");
     // What came before it was ready was refused, or restarts it now; it is not dead of it.
     wait_until("somebody who can be restarted", || service.try_restart().is_ok());
@@ -64,7 +65,7 @@ fn promise_06_a_signal_at_once_after_the_build_kills_nothing() {
 fn promise_06_signals_to_a_starting_successor_kill_nothing() {
     let service = Service::start();
     let old = service.first();
-    service.plan_next("born wait\nbuilt wait\nclaimed wait");
+    service.plan_next(at(Step::Born, Act::Wait).at(Step::Built, Act::Wait).at(Step::Claimed, Act::Wait));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     for number in 0..3 {
@@ -78,7 +79,7 @@ fn promise_06_signals_to_a_starting_successor_kill_nothing() {
             new.signal(Signal::SIGUSR1);
             old.signal(Signal::SIGUSR1);
         }
-        new.tell("go");
+        new.go();
     }
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
     new.says("serving");
@@ -129,7 +130,7 @@ fn promise_06_a_storm_of_signals_kills_nothing_and_starts_one_at_a_time() {
 fn promise_06_signals_during_a_restart_are_refused() {
     let service = Service::start();
     let old = service.first();
-    service.plan_next("built wait");
+    service.plan_next(at(Step::Built, Act::Wait));
     old.signal(Signal::SIGUSR1);
     let new = service.hub.nth(1);
     new.says("waits");
@@ -139,7 +140,7 @@ fn promise_06_signals_during_a_restart_are_refused() {
     // The successor may have come this far before the restart thread has told the loop of it.
     old.says("event Spawned");
     assert_eq!(service.status().state, pollflip::ServiceState::AwaitingReady);
-    new.tell("go");
+    new.go();
     new.says("event Committed");
     assert_eq!(old.said("event Spawned").len(), 1);
     old.ends();
@@ -157,8 +158,8 @@ fn promise_06_another_restart_signal_can_be_chosen() {
 
 fn promise_06_a_successor_may_choose_another_signal() {
     let service = Setup::new().set("signal", libc::SIGHUP.to_string()).start();
-    let usr2 = format!("set signal={}\nbuilt wait", libc::SIGUSR2);
-    service.plan_next(&usr2);
+    let usr2 = || set("signal", libc::SIGUSR2.to_string());
+    service.plan_next(usr2().at(Step::Built, Act::Wait));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
@@ -166,11 +167,11 @@ fn promise_06_a_successor_may_choose_another_signal() {
     new.signal(Signal::SIGHUP);
     // While its handler runs it is blocked.
     wait_until("a signal that nobody blocks", || !procfs::has_signal(new.pid, "SigBlk", libc::SIGHUP));
-    new.tell("go");
+    new.go();
     assert_eq!(asker.join().expect("a thread").expect("a restart"), new.pid);
     new.signal(Signal::SIGHUP);
     assert_eq!(service.status().pid, new.pid);
-    service.plan_next(&usr2.replace("built wait", ""));
+    service.plan_next(usr2());
     new.signal(Signal::SIGUSR2);
     let last = service.hub.nth(2);
     last.says("event Committed");

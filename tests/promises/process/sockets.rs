@@ -14,6 +14,7 @@ use pollflip_kit::client::{Connection, greeting};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, Process, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Act, Step, at, set};
 use pollflip_kit::surroundings::stale_socket;
 
 pollflip_kit::trials![
@@ -110,7 +111,7 @@ fn sockets_of_every_kind_are_the_same_after_restarts() {
         client.send_to(b"?", udp).expect("a datagram");
         assert_eq!(datagram(|buffer| client.recv(buffer)), serving.pid);
     }
-    assert_eq!(serving.ask("unclaimed"), "");
+    assert_eq!(serving.ask(Act::Unclaimed), "");
 }
 
 /// The address of the service's UDP socket: /proc knows sockets by their inodes.
@@ -153,17 +154,17 @@ fn an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart() 
     let service = Setup::new().set("listen", "tcp echo [::1%1]:0").start();
     let new = service.restart();
     // As it is with a port that was named from the start.
-    assert_eq!(new.ask(&format!("claim tcp echo [::1%1]:{}", service.address().port())), "ok");
+    assert_eq!(new.ask(Act::Claim(format!("tcp echo [::1%1]:{}", service.address().port()))), "ok");
     assert_eq!(service.connect().pid, new.pid);
 }
 
 fn an_inherited_listener_is_taken_although_its_name_does_not_resolve() {
     let service = Setup::new().start();
     // No name server knows a name of this domain.
-    let answer = service.first().ask("claim tcp other nowhere.invalid:80");
+    let answer = service.first().ask(Act::Claim("tcp other nowhere.invalid:80".into()));
     assert!(answer.contains("cannot resolve the address of \"other\""), "{answer}");
     let new = service.restart();
-    assert_eq!(new.ask("claim tcp echo nowhere.invalid:80"), "ok");
+    assert_eq!(new.ask(Act::Claim("tcp echo nowhere.invalid:80".into())), "ok");
     assert_eq!(service.connect().pid, new.pid);
 }
 
@@ -174,7 +175,7 @@ fn a_path_by_another_way_to_it_is_the_same() {
     std::os::unix::fs::symlink(".", &way).expect("a link");
     let new = service.restart();
     for (kind, name, file) in [("unix", "stream", "stream"), ("datagram", "datagram", "datagram"), ("seqpacket", "packet", "packet")] {
-        assert_eq!(new.ask(&format!("claim {kind} {name} {}", way.join(file).display())), "ok");
+        assert_eq!(new.ask(Act::Claim(format!("{kind} {name} {}", way.join(file).display()))), "ok");
     }
 }
 
@@ -186,65 +187,65 @@ fn what_the_new_version_does_not_claim_is_closed_at_ready() {
             NAMES.map(|name| service.first().says(&format!("socket {name}")).split(' ').nth(1).expect("an inode").to_owned()).into();
         all.iter().filter(|(_, what)| inodes.iter().any(|inode| what.contains(&format!("[{inode}]")))).count()
     };
-    service.plan_next("set only=tcp echo 127.0.0.1:0\nclaimed unclaimed\nclaimed wait");
+    service.plan_next(set("only", "tcp echo 127.0.0.1:0").at(Step::Claimed, Act::Unclaimed).at(Step::Claimed, Act::Wait));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
-    assert_eq!(new.says("did unclaimed:"), "datagram file packet stream udp");
+    assert_eq!(new.did(&Act::Unclaimed), "datagram file packet stream udp");
     // One of each, the file not being a socket, and the duplicate that the program has.
     assert_eq!(sockets(&new), 6);
-    new.tell("go");
+    new.go();
     asker.join().expect("a thread").expect("a restart");
     wait_until("the listener alone", || sockets(&new) == 2);
     assert_eq!(service.connect().pid, new.pid);
     new.says("event PredecessorGone");
     assert!(UnixStream::connect(service.path("stream")).is_err());
-    assert_eq!(new.ask("unclaimed"), "");
+    assert_eq!(new.ask(Act::Unclaimed), "");
 }
 
 fn what_was_removed_is_not_passed_on() {
     let service = all_kinds(Setup::new()).start();
     let first = service.first();
-    assert_eq!(first.ask("remove udp"), "true");
-    assert_eq!(first.ask("remove udp"), "false");
-    assert_eq!(first.ask("remove nothing"), "false");
-    service.plan_next("set only=tcp echo 127.0.0.1:0\nclaimed unclaimed");
+    assert_eq!(first.ask(Act::Remove("udp".into())), "true");
+    assert_eq!(first.ask(Act::Remove("udp".into())), "false");
+    assert_eq!(first.ask(Act::Remove("nothing".into())), "false");
+    service.plan_next(set("only", "tcp echo 127.0.0.1:0").at(Step::Claimed, Act::Unclaimed));
     let new = service.restart();
-    assert_eq!(new.says("did unclaimed:"), "datagram file packet stream");
+    assert_eq!(new.did(&Act::Unclaimed), "datagram file packet stream");
 }
 
 fn what_is_bound_and_removed_when_a_restart_begins_is_what_its_successor_gets() {
     let service = all_kinds(Setup::new()).start();
     let first = service.first();
-    for action in ["remove udp", "remove stream", "bind stream", "bind late"] {
-        first.ask(&format!("on Restarting {action}"));
+    let (remove, bind) = (|name: &str| Act::Remove(name.into()), |name: &str| Act::Bind(name.into()));
+    for act in [remove("udp"), remove("stream"), bind("stream"), bind("late")] {
+        first.on(Step::Restarting, act);
     }
-    service.plan_next("set only=tcp echo 127.0.0.1:0\nclaimed unclaimed");
+    service.plan_next(set("only", "tcp echo 127.0.0.1:0").at(Step::Claimed, Act::Unclaimed));
     let new = service.restart();
-    assert_eq!(new.says("did unclaimed:"), "datagram file late packet stream");
+    assert_eq!(new.did(&Act::Unclaimed), "datagram file late packet stream");
 }
 
 fn a_socket_that_is_bound_or_removed_while_a_successor_starts_fails_the_attempt_with_a_word() {
     let service = all_kinds(Setup::new()).start();
     let first = service.first();
-    for (number, (change, word)) in
-        [("bind late", "socket \"late\" was bound"), ("remove udp", "socket \"udp\" was removed")].iter().enumerate()
-    {
-        service.plan_next("claimed wait\nclaimed hang");
+    let changes = [(Act::Bind("late".into()), "socket \"late\" was bound"), (Act::Remove("udp".into()), "socket \"udp\" was removed")];
+    for (number, (change, word)) in changes.into_iter().enumerate() {
+        service.plan_next(at(Step::Claimed, Act::Wait).at(Step::Claimed, Act::Hang));
         let asker = service.restart_meanwhile();
         let new = service.hub.nth(number + 1);
         new.says("waits");
         first.ask(change);
         // It says that it goes on, to nobody but the test: the loop of the first hears of the change with the next thing that happens.
-        new.tell("go");
+        new.go();
         service.status();
         let error = asker.join().expect("a thread").expect_err("it has other sockets").to_string();
         assert!(error.contains(word) && error.contains("ask for the restart again"), "{error}");
     }
     // Asked again, it gets what there is.
-    service.plan_next("set only=tcp echo 127.0.0.1:0\nclaimed unclaimed");
+    service.plan_next(set("only", "tcp echo 127.0.0.1:0").at(Step::Claimed, Act::Unclaimed));
     let new = service.restart();
-    assert_eq!(new.says("did unclaimed:"), "datagram file late packet stream");
+    assert_eq!(new.did(&Act::Unclaimed), "datagram file late packet stream");
     assert_eq!(service.connect().pid, new.pid);
 }
 
@@ -252,15 +253,18 @@ fn a_socket_that_is_bound_or_removed_while_a_successor_starts_fails_the_attempt_
 fn a_socket_that_is_bound_just_before_the_grant_fails_the_attempt_with_a_word() {
     let service = Setup::new().start();
     let first = service.first();
-    first.ask("on spawning wait");
-    first.ask("on Spawned bind late");
-    service.plan_next("claimed progress nearly");
+    first.on(Step::Spawning, Act::Wait);
+    first.on(Step::Spawned, Act::Bind("late".into()));
+    service.plan_next(at(Step::Claimed, Act::Progress("nearly".into())));
     let asker = service.restart_meanwhile();
     first.says("waits");
     // Its start may have been seen before the wait: then the attempt is at its end by now.
-    let is_nearly_ready = |pid: &u32| !service.hub.process(*pid).said("did progress").is_empty() && procfs::state(*pid) == Some('S');
-    wait_until("it to wait for the grant", || !first.said("did bind late:").is_empty() || service.hub.pids().iter().any(is_nearly_ready));
-    first.tell("go");
+    let is_nearly_ready =
+        |pid: &u32| !service.hub.process(*pid).said(r#"did Progress("nearly"):"#).is_empty() && procfs::state(*pid) == Some('S');
+    wait_until("it to wait for the grant", || {
+        !first.said(r#"did Bind("late"):"#).is_empty() || service.hub.pids().iter().any(is_nearly_ready)
+    });
+    first.go();
     let error = asker.join().expect("a thread").expect_err("it lacks a socket").to_string();
     assert!(error.contains("socket \"late\" was bound"), "{error}");
     service.restart();
@@ -269,8 +273,8 @@ fn a_socket_that_is_bound_just_before_the_grant_fails_the_attempt_with_a_word() 
 fn a_socket_that_is_bound_while_the_state_is_handed_over_fails_the_attempt_with_a_word() {
     let service = Setup::new().start();
     let first = service.first();
-    first.ask("on StateRequested bind late");
-    service.plan_next("claimed receive");
+    first.on(Step::StateRequested, Act::Bind("late".into()));
+    service.plan_next(at(Step::Claimed, Act::Receive));
     let why = service.fail_to_restart();
     assert!(why.contains("socket \"late\" was bound after the successor had been given the sockets"), "{why}");
     assert_eq!(service.connect().pid, first.pid);
@@ -289,7 +293,7 @@ fn promise_09_flags_of_inherited_descriptions_are_unchanged() {
     assert!(before[..5].iter().all(|flags| flags & libc::O_NONBLOCK != 0));
     assert_eq!(flags(&first, "slow") & libc::O_NONBLOCK, 0, "what the program made is as it made it");
     // A restart that fails, one that succeeds, and what the old one sees of it.
-    service.plan_next("claimed exit 1");
+    service.plan_next(at(Step::Claimed, Act::Exit(1)));
     service.fail_to_restart();
     let new = service.restart();
     assert_eq!(NAMES.iter().map(|name| flags(&new, name)).collect::<Vec<_>>(), before);
@@ -322,7 +326,7 @@ fn promise_09_a_unix_path_stays_connectable_throughout() {
         });
         for number in 0..6 {
             if number == 2 {
-                service.plan_next("claimed exit 1");
+                service.plan_next(at(Step::Claimed, Act::Exit(1)));
                 service.fail_to_restart();
             } else {
                 service.restart();
@@ -342,10 +346,10 @@ fn promise_09_a_unix_listener_replaces_a_stale_path_and_nothing_else() {
     let _listener = std::os::unix::net::UnixListener::bind(&served).expect("a listener");
     let service = setup.start();
     let first = service.first();
-    assert_eq!(first.ask(&format!("claim unix stale {}", stale.display())), "ok");
-    let answer = first.ask(&format!("claim unix file {}", file.display()));
+    assert_eq!(first.ask(Act::Claim(format!("unix stale {}", stale.display()))), "ok");
+    let answer = first.ask(Act::Claim(format!("unix file {}", file.display())));
     assert!(answer.contains("something that is no socket is there; it is left alone"), "{answer}");
-    let answer = first.ask(&format!("claim unix served {}", served.display()));
+    let answer = first.ask(Act::Claim(format!("unix served {}", served.display())));
     assert!(answer.contains("another process serves it"), "{answer}");
     assert_eq!(fs::read_to_string(&file).expect("the file"), "precious");
     assert!(UnixStream::connect(&stale).is_ok());
@@ -360,7 +364,7 @@ fn a_listener_that_was_shut_down_is_named_as_such_by_the_next_generation() {
         let service = Setup::new().set("listen", format!("{kind} echo {address}")).start();
         let old = service.first();
         // By the old one when it has handed over, as is habit in C: the new one cannot know yet.
-        assert_eq!(old.ask("on HandedOff shut-listeners-down"), "planned");
+        old.on(Step::HandedOff, Act::ShutListenersDown);
         let new = service.restart();
         for _ in 0..2 {
             let reason = service.fail_to_restart();

@@ -6,10 +6,12 @@ use std::os::fd::OwnedFd;
 use nix::sys::socket::{setsockopt, sockopt};
 use pollflip::Restarter;
 
-use crate::service::Recipe;
+use nix::sys::signal::Signal;
 use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::service::Capability;
 use pollflip_kit::service::report::say;
+use pollflip_kit::service::{Act, Plan, Step, at, set};
 
 pollflip_kit::trials![
     a_group_that_grows_and_shrinks_loses_no_connection,
@@ -30,7 +32,7 @@ impl Group {
     }
 }
 
-impl Recipe for Group {
+impl Capability for Group {
     fn sockets(&mut self, restarter: &mut Restarter) -> Option<Vec<String>> {
         // All of them, also if fewer are wanted: connections wait in each.
         self.adopted = restarter.sockets().unclaimed();
@@ -65,9 +67,11 @@ fn reserved() -> (OwnedFd, u16) {
     (socket, port)
 }
 
-fn failing(service: &Service, change: &str) {
-    for (plan, reason) in [("claimed exit 3", "exited with status 3"), ("claimed raise SIGKILL", "SIGKILL")] {
-        service.plan_next(&format!("{plan}\nset {change}"));
+fn failing(service: &Service, change: &Plan) {
+    for (plan, reason) in
+        [(at(Step::Claimed, Act::Exit(3)), "exited with status 3"), (at(Step::Claimed, Act::Raise(Signal::SIGKILL)), "SIGKILL")]
+    {
+        service.plan_next(plan.and(change.clone()));
         let why = service.fail_to_restart();
         assert!(why.contains(reason), "{why}");
     }
@@ -76,13 +80,14 @@ fn failing(service: &Service, change: &str) {
 fn a_group_that_grows_and_shrinks_loses_no_connection() {
     let (_reserved, port) = reserved();
     let address: SocketAddr = (Ipv4Addr::LOCALHOST, port).into();
-    let group = |count: usize| format!("recipe=group {}", vec![address.to_string(); count].join(" "));
-    let service = Setup::new().set("recipe", group(2).trim_start_matches("recipe=")).start();
+    let group = |count: usize| format!("group {}", vec![address.to_string(); count].join(" "));
+    let service = Setup::new().set("recipe", group(2)).start();
     let load = Load::start(address, 8);
     for round in 0..5 {
         for count in [4, 1, 2] {
-            failing(&service, &group(count));
-            service.plan_next(&format!("set {}", group(count)));
+            let change = set("recipe", group(count));
+            failing(&service, &change);
+            service.plan_next(change);
             let new = service.restart();
             let expected = if round == 0 && count == 4 { "2 binds 2" } else { "4 binds 0" };
             assert_eq!(new.says("adopts"), expected);
@@ -102,9 +107,9 @@ fn an_address_that_overlaps_the_old_one_is_bound_beside_it_without_a_refusal() {
         let load = Load::start(narrow, 8);
         for number in 0..5 {
             let now = if number % 2 == 0 { to } else { from };
-            let change = format!("recipe=group {now}");
+            let change = set("recipe", format!("group {now}"));
             failing(&service, &change);
-            service.plan_next(&format!("set {change}"));
+            service.plan_next(change);
             let new = service.restart();
             assert_eq!(new.says("adopts"), if number == 0 { "1 binds 1" } else { "2 binds 0" });
         }
@@ -127,7 +132,7 @@ impl Multicast {
     }
 }
 
-impl Recipe for Multicast {
+impl Capability for Multicast {
     fn sockets(&mut self, restarter: &mut Restarter) -> Option<Vec<String>> {
         let sockets = restarter.sockets();
         let is_inherited = sockets.unclaimed().iter().any(|name| name == "discovery");
@@ -143,7 +148,7 @@ fn a_multicast_group_is_joined_once_for_all_generations() {
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
     let service = Setup::new().set("recipe", format!("multicast 0.0.0.0:{}", address.port())).start();
     assert_eq!(service.first().says("inherited"), "false joins ok");
-    service.plan_next("claimed exit 3");
+    service.plan_next(at(Step::Claimed, Act::Exit(3)));
     service.fail_to_restart();
     for _ in 0..2 {
         assert_eq!(service.restart().says("inherited"), "true joins address in use");

@@ -7,11 +7,13 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pollflip::{Event, Restarter};
 
-use crate::service::Recipe;
+use nix::sys::signal::Signal;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{DEADLINE, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::Capability;
 use pollflip_kit::service::report::say;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     a_helper_is_watched_and_ended_by_its_pidfd_in_every_generation,
@@ -47,7 +49,7 @@ fn has_ended_within(pidfd: &OwnedFd, limit: PollTimeout) -> bool {
     poll(&mut fds, limit).expect("poll") == 1
 }
 
-impl Recipe for Helper {
+impl Capability for Helper {
     fn built(&mut self, restarter: &mut Restarter) -> Result<(), String> {
         match restarter.predecessor() {
             None => {
@@ -79,14 +81,14 @@ impl Recipe for Helper {
         }
     }
 
-    fn answer(&mut self, question: &str) -> Option<String> {
+    fn perform(&mut self, act: &Act) -> Option<String> {
         let pidfd = self.pidfd.as_ref().expect("a helper");
-        match question {
-            "helper ended" => Some(has_ended_within(pidfd, PollTimeout::ZERO).to_string()),
-            "helper child" => {
+        match act {
+            Act::HelperHasEnded => Some(has_ended_within(pidfd, PollTimeout::ZERO).to_string()),
+            Act::HelperIsChild => {
                 Some(self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none())).to_string())
             }
-            "end helper" => {
+            Act::EndHelper => {
                 send(pidfd, libc::SIGTERM);
                 Some(has_ended_within(pidfd, PollTimeout::from(10_000u16)).to_string())
             }
@@ -101,13 +103,13 @@ fn a_helper_is_watched_and_ended_by_its_pidfd_in_every_generation() {
     for _ in 0..3 {
         let new = service.restart();
         new.says("event PredecessorGone");
-        assert_eq!(new.ask("helper ended"), "false");
+        assert_eq!(new.ask(Act::StartHelper("ended".into())), "false");
         assert!(procfs::state(helper).is_some());
     }
     let last = service.restart();
     last.says("event PredecessorGone");
-    assert_eq!(last.ask("end helper"), "true");
-    assert_eq!(last.ask("helper ended"), "true");
+    assert_eq!(last.ask(Act::EndHelper), "true");
+    assert_eq!(last.ask(Act::StartHelper("ended".into())), "true");
     // Whoever takes orphans in reaps it: here, the test.
     wait_until("the helper to be over", || matches!(procfs::state(helper), None | Some('Z')));
     assert_eq!(service.connect().pid, last.pid);
@@ -116,11 +118,14 @@ fn a_helper_is_watched_and_ended_by_its_pidfd_in_every_generation() {
 fn a_helper_stays_the_child_of_a_process_whose_restart_fails() {
     let service = Setup::new().set("recipe", "helper").start();
     let first = service.first();
-    for plan in ["claimed exit 3", "claimed raise SIGKILL"] {
+    for plan in [at(Step::Claimed, Act::Exit(3)), at(Step::Claimed, Act::Raise(Signal::SIGKILL))] {
         service.plan_next(plan);
         service.fail_to_restart();
-        assert_eq!((first.ask("helper child"), first.ask("helper ended")), ("true".into(), "false".into()));
+        assert_eq!(
+            (first.ask(Act::StartHelper("child".into())), first.ask(Act::StartHelper("ended".into()))),
+            ("true".into(), "false".into())
+        );
     }
-    assert_eq!(first.ask("end helper"), "true");
-    assert_eq!(first.ask("helper child"), "false");
+    assert_eq!(first.ask(Act::EndHelper), "true");
+    assert_eq!(first.ask(Act::StartHelper("child".into())), "false");
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use pollflip::{Event, Restarter};
 
-use crate::service::Recipe;
+use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::DEADLINE;
+use pollflip_kit::service::Capability;
 use pollflip_kit::service::report::say;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![
     two_hundred_restarts_with_a_lock_that_is_let_go_before_the_state_never_collide,
@@ -60,7 +62,7 @@ impl Lock {
     }
 }
 
-impl Recipe for Lock {
+impl Capability for Lock {
     fn built(&mut self, restarter: &mut Restarter) -> Result<(), String> {
         match restarter.predecessor() {
             Some(predecessor) if self.order == Order::State => {
@@ -83,8 +85,8 @@ impl Recipe for Lock {
         Some(event)
     }
 
-    fn answer(&mut self, question: &str) -> Option<String> {
-        (question == "held").then(|| self.held.is_some().to_string())
+    fn perform(&mut self, act: &Act) -> Option<String> {
+        matches!(act, Act::HoldsLock).then(|| self.held.is_some().to_string())
     }
 }
 
@@ -117,19 +119,19 @@ fn two_hundred_restarts_with_a_lock_that_is_taken_at_committed_never_collide() {
     two_hundred("committed", "at Committed");
 }
 
-/// Plans of a successor that fails once it has its sockets, and a part of the reason.
-const FAILURES: [(&str, &str); 3] =
-    [("claimed exit 3", "exited with status 3"), ("claimed raise SIGKILL", "SIGKILL"), ("claimed hang", "was not ready within")];
+/// What a successor that fails does once it has its sockets, and a part of the reason.
+const FAILURES: [(Act, &str); 3] =
+    [(Act::Exit(3), "exited with status 3"), (Act::Raise(Signal::SIGKILL), "SIGKILL"), (Act::Hang, "was not ready within")];
 
 fn failing(order: &str) -> Service {
     let service = service(order).set("ready_timeout_ms", "2000").start();
     let first = service.first();
-    for (number, (plan, reason)) in FAILURES.into_iter().enumerate() {
-        service.plan_next(plan);
+    for (number, (act, reason)) in FAILURES.into_iter().enumerate() {
+        service.plan_next(at(Step::Claimed, act));
         let why = service.fail_to_restart();
         assert!(why.contains(reason), "{why}");
         first.says_again("event Failed", number);
-        assert_eq!(first.ask("held"), "true", "{why}");
+        assert_eq!(first.ask(Act::HoldsLock), "true", "{why}");
         assert_eq!(service.connect().pid, first.pid);
     }
     expect_no_collision(&service);
@@ -139,7 +141,7 @@ fn failing(order: &str) -> Service {
 fn a_lock_that_is_let_go_before_the_state_is_taken_again_when_the_attempt_fails() {
     let service = failing("state");
     assert_eq!(service.first().said("takes again").len(), FAILURES.len());
-    assert_eq!(service.restart_some_time().ask("held"), "true");
+    assert_eq!(service.restart_some_time().ask(Act::HoldsLock), "true");
     expect_no_collision(&service);
 }
 
@@ -156,12 +158,12 @@ fn a_lock_is_taken_again_when_a_successor_dies_on_probation() {
         let asker = service.restart_meanwhile();
         let new = service.hub.nth(1);
         new.says("serving");
-        new.tell("raise SIGKILL");
+        new.tell(Act::Raise(Signal::SIGKILL));
         let why = asker.join().expect("a thread").expect_err("a restart that has failed").to_string();
         assert!(why.contains("on probation"), "{why}");
         let first = service.first();
         first.says("event Resumed");
-        assert_eq!(first.ask("held"), "true");
+        assert_eq!(first.ask(Act::HoldsLock), "true");
         expect_no_collision(&service);
     }
 }

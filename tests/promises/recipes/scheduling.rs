@@ -8,9 +8,10 @@ use nix::unistd::Pid;
 
 use pollflip::Restarter;
 
-use crate::service::Recipe;
 use pollflip_kit::harness::Setup;
+use pollflip_kit::service::Capability;
 use pollflip_kit::service::report::say;
+use pollflip_kit::service::{Act, Step, at};
 
 pollflip_kit::trials![what_is_set_after_build_is_not_inherited, what_is_set_before_build_is_inherited,];
 
@@ -43,8 +44,8 @@ fn pin() {
     assert_eq!(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness() + 1) }, 0);
 }
 
-impl Recipe for Pinned {
-    fn begin(&mut self) {
+impl Capability for Pinned {
+    fn before_build(&mut self) {
         say(&format!("processors {} niceness {}", thread::available_parallelism().expect("a number"), niceness()));
         if self.first {
             pin();
@@ -62,7 +63,7 @@ impl Recipe for Pinned {
 fn what_is_set_after_build_is_not_inherited() {
     let service = Setup::new().set("recipe", "pinned after").start();
     let born = service.first().says("processors");
-    service.plan_next("claimed exit 3");
+    service.plan_next(at(Step::Claimed, Act::Exit(3)));
     service.fail_to_restart();
     for _ in 0..3 {
         assert_eq!(service.restart().says("processors"), born);

@@ -9,12 +9,17 @@ use std::sync::{Mutex, OnceLock};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use pollflip::Event;
+use serde::de::DeserializeOwned;
 
+use crate::hub::Command;
 use crate::procfs;
 
 static HUB: OnceLock<UnixStream> = OnceLock::new();
 /// What was received of a line that is not whole.
 static RECEIVED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// What one that waits is told: it is no command.
+pub(crate) const GO: &str = "go\n";
 
 /// Set: what goes to the log is told too, warnings and worse.
 const LOG: &str = "POLLFLIP_TEST_LOG";
@@ -86,13 +91,18 @@ pub fn descriptor() -> RawFd {
     hub().as_raw_fd()
 }
 
-/// The commands that have come.
-pub fn commands() -> Vec<String> {
+/// The commands that have come, as they are written by [`Process::tell`](crate::hub::Process::tell).
+pub fn commands<C: Command + DeserializeOwned>() -> Vec<C> {
     let mut received = RECEIVED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     while receive(&mut received, 1024, MsgFlags::MSG_DONTWAIT) {}
     let Some(end) = received.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
     let whole: Vec<_> = received.drain(..=end).collect();
-    String::from_utf8_lossy(&whole).lines().map(String::from).collect()
+    let parse = |line: &[u8]| match serde_json::from_slice(line) {
+        Ok(command) => Some(command),
+        Err(_) if line == GO.trim_end().as_bytes() => C::go_on(),
+        Err(error) => panic!("{error}: {}", String::from_utf8_lossy(line)),
+    };
+    whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).filter_map(parse).collect()
 }
 
 /// Blocks until `go` comes.
@@ -100,9 +110,9 @@ pub fn wait_for_go() {
     let mut received = RECEIVED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     say("waits");
     // No more than that: what comes after it is for the loop, which looks at what has yet to be received.
-    while *received != b"go\n" {
-        assert!(b"go\n".starts_with(&received), "it waits for nothing else");
-        let missing = 3 - received.len();
+    while *received != GO.as_bytes() {
+        assert!(GO.as_bytes().starts_with(&received), "it waits for nothing else");
+        let missing = GO.len() - received.len();
         receive(&mut received, missing, MsgFlags::empty());
     }
     received.clear();

@@ -16,19 +16,30 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn read(directory: &Path, changes: Vec<String>) -> Settings {
+    /// Those of all generations, and the changes of this one.
+    pub fn read(directory: &Path, changes: Vec<(String, String)>) -> Settings {
         let text = std::env::var(super::SETTINGS).unwrap_or_default();
         let split = |line: &str| line.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let lines = text.lines().chain(changes.iter().map(String::as_str)).filter_map(split).collect();
+        let lines = text.lines().filter_map(split).chain(changes).collect();
         Settings { directory: directory.into(), lines }
+    }
+
+    /// Where all files of the test are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     fn all(&self, key: &str) -> impl Iterator<Item = &str> {
         self.lines.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    fn get(&self, key: &str) -> Option<&str> {
+    /// The last of that key.
+    pub fn get(&self, key: &str) -> Option<&str> {
         self.all(key).last()
+    }
+
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.get(key).map(|value| value.parse().expect("a number"))
     }
 
     /// Takes the last line of that key back.
