@@ -147,7 +147,7 @@ fn promise_10_a_name_by_way_of_a_process_does_not_lead_where_that_goes_later() {
     for start in starts {
         let setup = Setup::new();
         let root = releases(&setup, 2);
-        let setup = setup.plan(at(Step::Built, Act::ChangeDirectory(root.join("releases/2").into())));
+        let setup = setup.plan(at(Step::Built, Act::ChangeDirectory(root.join("releases/2"))));
         let service = started(setup, &root, start);
         let new = service.restart();
         assert_eq!(procfs::executable(new.pid), root.join("releases/1/bin/server"), "{start}");

@@ -77,7 +77,7 @@ fn names_are_checked() {
     assert!(answer.contains("this one has 256"), "{answer}");
     let longest = "n".repeat(255);
     assert_eq!(first.ask(Act::Claim(format!("tcp {longest} 127.0.0.1:0"))), "ok");
-    service.plan_next(set("listen", "tcp echo 127.0.0.1:0").set("listen", &format!("tcp {longest} 127.0.0.1:0")));
+    service.plan_next(set("listen", "tcp echo 127.0.0.1:0").set("listen", format!("tcp {longest} 127.0.0.1:0")));
     let new = service.restart();
     assert_eq!(new.says(&format!("socket {longest}")), first.says(&format!("socket {longest}")));
     let answer = new.ask(Act::Claim("tcp web 300.0.0.1:80".into()));

@@ -216,7 +216,7 @@ fn promise_07_a_successor_that_closes_what_it_does_not_know_does_not_serve() {
     let (new, reason) = without_a_lifeline(&service, &[Act::CloseLifeline, Act::ClosePidfd], Plan::default());
     let ended_by_itself = reason.contains("exited with status 2") && new.said("ready-error").len() == 1;
     assert!(ended_by_itself || reason.contains("closed its lifeline"), "{reason}");
-    assert_eq!(new.said("did"), ["wait: gone on", "close-lifeline: closed", "close-pidfd: closed"]);
+    assert_eq!(new.said("did"), ["Wait: gone on", "CloseLifeline: closed", "ClosePidfd: closed"]);
     assert_eq!(new.said("ready"), Vec::<String>::new());
     assert_eq!(service.connect().pid, old.pid);
     // One that has its lifeline is told there.
@@ -288,11 +288,11 @@ fn promise_07_the_new_one_dead_on_probation_in_the_hands_of_a_debugger_gives_the
 
 fn promise_10_the_number_of_a_closed_lifeline_is_the_programs() {
     // What its owner reads there, and what the other side of that connection does.
-    let kept = "reuse-lifeline: a request, WouldBlock";
+    let kept = "ReuseLifeline: a request, WouldBlock";
     let service = Service::start();
     let (new, reason) = without_a_lifeline(&service, &[Act::ReuseLifeline], at(Step::Claimed, Act::Hang));
     assert!(reason.contains("closed its lifeline"), "{reason}");
-    assert_eq!(new.said("did"), ["wait: gone on", kept]);
+    assert_eq!(new.said("did"), ["Wait: gone on", kept]);
     service.plan_next(at(Step::Committed, Act::ReuseLifeline));
     let new = service.restart();
     assert_eq!(new.says("did"), kept);

@@ -75,7 +75,7 @@ fn a_program_that_was_executed_by_a_descriptor_follows_the_current_link() {
         release(&root.join("releases").join(number).join("server"));
     }
     symlink("releases/1", root.join("current")).expect("a link");
-    let service = setup.plan(at(Step::Born, Act::ExecuteByDescriptor(root.join("current/server").into()))).start();
+    let service = setup.plan(at(Step::Born, Act::ExecuteByDescriptor(root.join("current/server")))).start();
     let second = service.restart();
     assert_eq!(procfs::executable(second.pid), root.join("releases/1/server"));
     symlink("releases/2", root.join("next")).expect("a link");

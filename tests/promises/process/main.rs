@@ -1,7 +1,7 @@
 //! Tests with real processes, sockets and signals.
 //!
 //! This binary is both sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the service under test (`service`), and so
-//! are its successors, which inherit the variable. What a process does at which step is written in a plan (`service::plan`); what it
+//! are its successors, which inherit the variable. What a process does at which step is written in a plan (`pollflip_kit::service::Plan`); what it
 //! does and sees it tells over a socket of the test's own (`hub`), so that its standard output stays the crate's to leave empty.
 //!
 //! `cargo test --test process -- promise_03` runs the tests of one promise, `--ignored` the long ones.

@@ -103,13 +103,13 @@ fn a_helper_is_watched_and_ended_by_its_pidfd_in_every_generation() {
     for _ in 0..3 {
         let new = service.restart();
         new.says("event PredecessorGone");
-        assert_eq!(new.ask(Act::StartHelper("ended".into())), "false");
+        assert_eq!(new.ask(Act::HelperHasEnded), "false");
         assert!(procfs::state(helper).is_some());
     }
     let last = service.restart();
     last.says("event PredecessorGone");
     assert_eq!(last.ask(Act::EndHelper), "true");
-    assert_eq!(last.ask(Act::StartHelper("ended".into())), "true");
+    assert_eq!(last.ask(Act::HelperHasEnded), "true");
     // Whoever takes orphans in reaps it: here, the test.
     wait_until("the helper to be over", || matches!(procfs::state(helper), None | Some('Z')));
     assert_eq!(service.connect().pid, last.pid);
@@ -122,10 +122,10 @@ fn a_helper_stays_the_child_of_a_process_whose_restart_fails() {
         service.plan_next(plan);
         service.fail_to_restart();
         assert_eq!(
-            (first.ask(Act::StartHelper("child".into())), first.ask(Act::StartHelper("ended".into()))),
+            (first.ask(Act::HelperIsChild), first.ask(Act::HelperHasEnded)),
             ("true".into(), "false".into())
         );
     }
     assert_eq!(first.ask(Act::EndHelper), "true");
-    assert_eq!(first.ask(Act::StartHelper("child".into())), "false");
+    assert_eq!(first.ask(Act::HelperIsChild), "false");
 }
