@@ -161,7 +161,7 @@ fn keeping(without: &str) -> Result<(), Killed> {
     let _manager = Manager::listen(&path);
     let exercise = start(setup.env("NOTIFY_SOCKET", &path), without)?;
     let last = exercise.restart()?;
-    exercise.ask(&last, "keep")?;
+    exercise.ask(&last, Act::Keep)?;
     Ok(())
 }
 

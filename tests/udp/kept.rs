@@ -11,10 +11,10 @@ use nix::unistd::Pid;
 use crate::flows::address;
 use crate::peer::{Flow, Peer};
 use crate::service::Ask;
-use pollflip_kit::service::set;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::set;
 use udp_flows::clients::Clients;
 use udp_flows::protocol::{BEGIN, DATA, END, UNKNOWN};
 

@@ -121,10 +121,7 @@ fn a_helper_stays_the_child_of_a_process_whose_restart_fails() {
     for plan in [at(Step::Claimed, Act::Exit(3)), at(Step::Claimed, Act::Raise(Signal::SIGKILL))] {
         service.plan_next(plan);
         service.fail_to_restart();
-        assert_eq!(
-            (first.ask(Act::HelperIsChild), first.ask(Act::HelperHasEnded)),
-            ("true".into(), "false".into())
-        );
+        assert_eq!((first.ask(Act::HelperIsChild), first.ask(Act::HelperHasEnded)), ("true".into(), "false".into()));
     }
     assert_eq!(first.ask(Act::EndHelper), "true");
     assert_eq!(first.ask(Act::HelperIsChild), "false");
