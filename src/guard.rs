@@ -169,7 +169,8 @@ impl Guard {
     }
 
     /// Kills a service that has not said within this time that it is ready. A service that asks for
-    /// more time (EXTEND_TIMEOUT_USEC) gets it. There is no limit unless this is set.
+    /// more time (EXTEND_TIMEOUT_USEC) gets it. Such an end is a strike, and the next start learns of
+    /// it as [`Exit::NotReady`]. There is no limit unless this is set.
     pub fn ready_timeout(mut self, limit: Duration) -> Guard {
         self.rules.ready = Some(limit);
         self
