@@ -50,7 +50,7 @@ impl Room {
         let (entries, more) = (taken.entries + QUEUE_ENDS, names.len());
         if let Some(size) = self.size.filter(|size| entries + more + QUEUE_ENDS + SPARE > *size) {
             let why = format!(
-                "the keeper holds {size} descriptors, {entries} are kept, and {more} more would be: have it hold more (pollflip guard --store, \
+                "the keeper holds {size} descriptors at the most, {entries} are kept, and {more} more do not fit: have it hold more (pollflip guard --store, \
                  FileDescriptorStoreMax=); {QUEUE_ENDS} stay free for the next process, and {SPARE} for what replaces something"
             );
             return Err(io::Error::new(io::ErrorKind::StorageFull, why));

@@ -480,7 +480,10 @@ fn a_keeper_that_is_too_small_is_an_error_that_says_so() {
     command.env(ROLE, "keeping").env(DIRECTORY, directory.path());
     let (end, _, said) = end_of_command(command);
     assert_eq!(end, End::Code(101), "{said}");
-    assert!(said.contains("the keeper holds 4 descriptors, and 4 are kept: have it hold more (pollflip guard --store"), "{said}");
+    assert!(
+        said.contains("holds 4 descriptors at the most, 4 are kept, and 1 more do not fit: have it hold more (pollflip guard --store"),
+        "{said}"
+    );
 }
 
 /// The guard kills it, and the one after it goes on with what was kept.
