@@ -5,6 +5,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 
 use crate::flows::address;
+use crate::kept::Kept;
 use crate::peer::{Flow, Peer};
 use pollflip_kit::debugger::Stopped;
 use pollflip_kit::harness::{Service, Setup};
@@ -16,6 +17,7 @@ use udp_flows::protocol::{BEGIN, UNKNOWN};
 pollflip_kit::trials!(
     promise_14_the_new_one_killed_at_any_call_of_the_old_one_gives_back_what_had_come_to_it,
     promise_14_the_old_one_killed_at_any_call_leaves_the_new_one_what_had_come_to_it,
+    promise_14_a_start_killed_at_any_call_leaves_the_group_to_the_next_one,
 );
 
 /// So many flows begin while the old one stands still.
@@ -92,4 +94,49 @@ fn promise_14_the_old_one_killed_at_any_call_leaves_the_new_one_what_had_come_to
         assert_eq!(peer.goes_on(flow), (new.own, UNKNOWN));
         assert_eq!(peer.begins().pid, new.own);
     });
+}
+
+/// A service whose last process was killed is started again, and that start is killed too: at each eleventh call on its way to its
+/// flows. With POLLFLIP_STEP=1 at each, which takes a minute.
+fn promise_14_a_start_killed_at_any_call_leaves_the_group_to_the_next_one() {
+    let kept = Kept::start(Setup::new());
+    let mut peer = Peer::new(address(&kept.0));
+    let flow = peer.begins();
+    let mut serving = kept.restart();
+    let mark = peer.begins().mark;
+    let step = std::env::var("POLLFLIP_STEP").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
+    for calls in (1..).step_by(step) {
+        let born = kept.0.hub.pids().len();
+        kept.0.plan_next("hold=born");
+        serving.signal(Signal::SIGKILL);
+        let start = kept.0.hub.nth(born);
+        start.says("waits");
+        peer.send(0, BEGIN, 1000 + calls);
+        let Some(stopped) = Stopped::new(start.pid, "the one of a start that is killed on its way") else { return };
+        start.tell("go");
+        let mut left = calls;
+        // It reads what has come after it has waited for that.
+        let goes_on = loop {
+            let call = stopped.next_call().expect("it lives");
+            left -= 1;
+            let is_there = call.number() == libc::SYS_poll && call.waits();
+            if left == 0 || is_there {
+                break !is_there;
+            }
+        };
+        start.signal(Signal::SIGKILL);
+        wait_until("the end of it", || procfs::has_ended(start.pid));
+        drop(stopped);
+        serving = kept.0.hub.nth(born + 1);
+        serving.says("serving");
+        let answer = peer.hears();
+        assert_eq!((answer.flow, answer.pid, answer.kind, answer.mark), (1000 + calls, serving.own, BEGIN, mark), "after {calls} calls");
+        peer.stays(flow);
+        if !goes_on {
+            println!("{calls} calls");
+            assert!(calls > 100, "no more than {calls} calls");
+            break;
+        }
+    }
+    assert_eq!(kept.0.status().draining, [kept.0.first().own]);
 }

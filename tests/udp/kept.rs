@@ -27,6 +27,7 @@ pollflip_kit::trials!(
     a_start_that_is_killed_before_it_is_ready_leaves_the_group_to_the_next_one,
     a_group_comes_back_for_another_user_by_ipv6_and_by_both_at_once,
     a_number_that_is_another_process_s_by_now_is_no_drainer,
+    a_release_that_keeps_nothing_goes_on_with_the_group_all_the_same,
     a_keeper_without_room_for_a_group_is_told_of_and_the_service_goes_on_without,
     a_group_that_is_removed_or_stopped_is_kept_no_more,
     what_a_release_has_no_use_for_after_a_kill_is_kept_no_more,
@@ -36,10 +37,10 @@ pollflip_kit::trials!(
 const POLLFLIP: &str = env!("CARGO_BIN_EXE_pollflip-of-udp");
 
 /// A service under a guard.
-struct Kept(Service);
+pub struct Kept(pub Service);
 
 impl Kept {
-    fn start(setup: Setup) -> Kept {
+    pub fn start(setup: Setup) -> Kept {
         Kept::with(setup, "")
     }
 
@@ -87,7 +88,7 @@ impl Kept {
         (shared, guard.len() - shared)
     }
 
-    fn restart(&self) -> Process {
+    pub fn restart(&self) -> Process {
         let new = self.0.restart();
         new.says("event Committed");
         new
@@ -309,6 +310,22 @@ fn a_number_that_is_another_process_s_by_now_is_no_drainer() {
     peer.stays(one);
     assert_eq!(peer.goes_on(two), (new.own, UNKNOWN), "its mark is nobody's");
     assert_eq!(peer.begins().pid, new.own);
+}
+
+fn a_release_that_keeps_nothing_goes_on_with_the_group_all_the_same() {
+    let kept = Kept::start(Setup::new());
+    let (mut peer, [one, two, lost], [.., third]) = three_generations(&kept);
+    kept.0.plan_next("keep=no");
+    let mut serving = kept.kill(&third);
+    for _ in 0..2 {
+        for flow in [one, two] {
+            peer.stays(flow);
+        }
+        let begun = peer.begins();
+        assert_eq!((begun.pid, begun.mark), (serving.own, lost.mark));
+        // The one after that keeps again.
+        serving = kept.kill(&serving);
+    }
 }
 
 /// The memory file of the group, as that process has it.

@@ -127,7 +127,7 @@ impl Service {
         hold_at(&settings, "born");
         deny_at(&settings, "born");
         let mut config = RestartConfig::new().coordination_socket(directory.join(COORDINATION)).ready_timeout(Duration::from_secs(120));
-        config = config.keep(settings.get("keep").is_some());
+        config = config.keep(settings.get("keep") == Some("yes"));
         if let Some(probation) = settings.number("probation_ms") {
             config = config.probation(Duration::from_millis(probation));
         }
