@@ -1,9 +1,10 @@
 //! A server of UDP flows: it echoes what belongs to a flow that it knows, and says of all else that it knows no such flow. Whether it was
 //! orphaned is told by the hub.
 //!
-//! Settings, lines of `key=value`: `address`, `bits` of byte `offset` or `quic` (the length of connection IDs), `generations`, `kind` (`group`
-//! or `plain`) and its `name`, `probation_ms`, `uid`, `linger`, `keep`, `hold` (at `born` or `claimed`: waits there until it is told to go on), and `deny`: from when on no program is taken for a group. At `born` and `serving` no process
-//! from this one on can have one, at `granting` this one alone cannot, and with `ignored` the kernel says yes from the start and does nothing.
+//! Settings, lines of `key=value`: `address`, `bits` of byte `offset` or `quic` (the length of connection IDs), `generations`, `kind`
+//! (`group` or `plain`) and its `name`, `probation_ms`, `uid`, `linger`, `keep` (`yes`), `hold` (at `born` or `claimed`: waits there until it
+//! is told to go on), and `deny`: from when on no program is taken for a group. At `born` and `serving` no process from this one on can have
+//! one, at `granting` this one alone cannot, and with `ignored` the kernel says yes from the start and does nothing.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
