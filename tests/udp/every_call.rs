@@ -107,13 +107,13 @@ fn promise_14_a_start_killed_at_any_call_leaves_the_group_to_the_next_one() {
     let step = std::env::var("POLLFLIP_STEP").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
     for calls in (1..).step_by(step) {
         let born = kept.0.hub.pids().len();
-        kept.0.plan_next("hold=born");
+        kept.0.plan_next(set("hold", "born"));
         serving.signal(Signal::SIGKILL);
         let start = kept.0.hub.nth(born);
         start.says("waits");
         peer.send(0, BEGIN, 1000 + calls);
         let Some(stopped) = Stopped::new(start.pid, "the one of a start that is killed on its way") else { return };
-        start.tell("go");
+        start.go();
         let mut left = calls;
         // It reads what has come after it has waited for that.
         let goes_on = loop {

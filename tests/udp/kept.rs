@@ -315,7 +315,7 @@ fn a_number_that_is_another_process_s_by_now_is_no_drainer() {
 fn a_release_that_keeps_nothing_goes_on_with_the_group_all_the_same() {
     let kept = Kept::start(Setup::new());
     let (mut peer, [one, two, lost], [.., third]) = three_generations(&kept);
-    kept.0.plan_next("keep=no");
+    kept.0.plan_next(set("keep", "no"));
     let mut serving = kept.kill(&third);
     for _ in 0..2 {
         for flow in [one, two] {
