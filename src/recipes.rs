@@ -321,7 +321,7 @@
 //! | a kept service is killed | its flows go on if the state was kept | old flows go on; those of the killed process as with the state, or they are told | its flows are told |
 //! | the old process is killed | – | what it has not read is read, its flows are told | the same, but for what is in the relay |
 //! | for | games, DNS, everything short | QUIC, long flows | protocols without a mark, sandboxes without classic BPF |
-//! | example | `udp_game` | `udp_flows` | `udp_relay` |
+//! | example | `udp_game` | `udp_flows`, and `examples/quic` for [QUIC](#quic) | `udp_relay` |
 //!
 //! With marks the program goes on reading after `HandedOff`, and ends when its last flow has. Whatever
 //! comes for a flow that it does not know it answers with "begin anew": a reset, a version negotiation,
@@ -338,6 +338,24 @@
 //!
 //! A service that had a plain socket can become one with a group by a restart, where the user that
 //! bound the socket still may; the other way is a release that asks for a `udp_socket` of the same name.
+//!
+//! # QUIC
+//!
+//! Keys and streams cannot go over, so connections stay with their generation, by marks in the connection
+//! IDs that the server gives out. `examples/quic` is a server and a client on quinn-proto and this crate;
+//! its tests stop a restart at each place where something of a connection can be on its way.
+//!
+//! | what | what the server does | what becomes of it over a restart |
+//! | --- | --- | --- |
+//! | a connection | [stamps](crate::UdpGroup::stamp) each ID that it gives out, of 7 bytes: see [`Mark::quic`](crate::Mark::quic) | stays, also when the client moves to another address |
+//! | a client's first datagram | accepts, after [`HandedOff`](crate::Event::HandedOff) too: some are queued | belongs to the generation that serves when it comes |
+//! | the same, repeated or cut in two | nothing: a client stays with the server whose answer was first, and ignores the other (RFC 9000, 7.2) | both generations begin a connection; one of the two ends by its idle time-out |
+//! | a handshake | counts it among the connections for which it waits | goes on with the generation that has answered |
+//! | a Retry, an address token | has one key for all generations, from a file or handed over | is good for the next one |
+//! | early data, resumption | nothing, unless the ticket keys are [shared](#tls) | a full handshake once; early data are sent again |
+//! | clients that stay | tells them to ask elsewhere (GOAWAY of HTTP/3) at [`Completed`](crate::Event::Completed), closes those that are left after a time | their next request begins anew |
+//! | clients of a generation that was killed | has one key for stateless resets, reads [what is left](crate::UdpGroup::recv_orphaned) | are told as soon as they send something. Only a handshake of which the server's part was not whole is lost silently |
+//! | a datagram for another generation | drops what [`owner`](crate::UdpGroup::owner) gives to another, and what has a short header and is unmarked unless it serves | without that, a reset could end a connection that is alive |
 //!
 //! # A multicast group
 //!

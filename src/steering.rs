@@ -32,8 +32,8 @@ const CHECK: u8 = 0xa5;
 ///
 /// // The high half of the third byte, which clients copy from what the server has sent.
 /// const GAME: Mark = Mark::byte(2, 0xf0);
-/// // The server's connection IDs have nine bytes, the first two of which are the mark.
-/// const QUIC: Mark = Mark::quic(9).generations(4);
+/// // The server's connection IDs have seven bytes, the first two of which are the mark.
+/// const QUIC: Mark = Mark::quic(7).generations(4);
 /// # let _ = (GAME, QUIC);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,11 +57,15 @@ impl Mark {
     }
 
     /// The first two bytes of the connection IDs that a QUIC server gives out, all of `cid_length` bytes,
-    /// 2 to 20. Only what [RFC 8999] says of all versions is read. A client chooses the first connection
-    /// ID itself, so its first datagrams go to the generation that serves. A length that clients do not
-    /// choose, such as 9, 11 or 13, keeps such a choice from looking like a mark, which else one in 33,000
-    /// does for two draining generations.
+    /// 2 to 20. Only what [RFC 8999] says of all versions is read.
     ///
+    /// A client chooses the first connection ID itself, of 8 bytes at least ([RFC 9000], 7.2), so its first
+    /// datagrams go to the generation that serves. A server whose own IDs are shorter never takes that
+    /// choice for a mark: 7 bytes leave five to chance. At 8 or more a choice of that very length looks like
+    /// a mark once in 33,000 times, for two generations that drain, and the connection begins with one of
+    /// those.
+    ///
+    /// [RFC 9000]: https://www.rfc-editor.org/rfc/rfc9000
     /// [RFC 8999]: https://www.rfc-editor.org/rfc/rfc8999
     pub const fn quic(cid_length: u8) -> Mark {
         Mark { place: Place::Quic { cid_length }, generations: None }

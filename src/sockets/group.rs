@@ -47,7 +47,7 @@ const UNKNOWN: u64 = u64::MAX;
 /// | `connect()` | never on what [`socket`](UdpGroup::socket) returns, nor on a duplicate: it takes the socket out of the group, and the next restart fails |
 /// | broadcast, multicast | each generation gets a copy: use [`udp_socket`](super::Sockets::udp_socket) |
 /// | error queue | `IP_RECVERR` reports may go to another generation than the one that sent |
-/// | GRO | a train of segments goes where its first one does |
+/// | GRO | a train of segments goes where its first one does: drop what [`owner`](UdpGroup::owner) gives to another generation, and do not answer it |
 /// | options | those of a slot (`SO_RCVBUF`, `UDP_GRO`) stay from the generation that had it before: set all that matter |
 /// | trust | a client can name any generation: a mark proves nothing |
 /// | a generation that is killed | what it has not read is read by the one that serves; its flows end, and their clients are told to begin anew |
@@ -100,13 +100,19 @@ impl UdpGroup {
 
     /// Makes a QUIC connection ID one of this generation: the first two bytes change. `false`: it has
     /// another length than the mark says, or the mark is none of QUIC; nothing has changed.
+    ///
+    /// A server stamps each ID that it gives out: of a handshake, of a Retry, in NEW_CONNECTION_ID. See the
+    /// [recipe](crate::recipes#quic).
     pub fn stamp(&self, cid: &mut [u8]) -> bool {
         self.0.layout.stamp(self.0.own, cid)
     }
 
     /// What the kernel decides of a datagram, as far as this process knows: which generations are alive
-    /// was last looked at when this process was given the service, or when one of them ended. For tests
-    /// and for relays; a program that reads its own socket has no need of it.
+    /// was last looked at when this process was given the service, or when one of them ended. The marks of
+    /// later generations are not known: in a process that has been replaced, theirs are `Unmarked`.
+    ///
+    /// For relays, for tests, and for programs whose answer to an unknown flow ends it: a segment that has
+    /// come in a train (GRO) can be for another generation.
     pub fn owner(&self, datagram: &[u8]) -> Owner {
         let Some(slot) = self.0.layout.marked(datagram) else { return Owner::Unmarked };
         match self.0.owners.get(usize::from(slot)).map(|owner| owner.load(Ordering::Acquire)) {

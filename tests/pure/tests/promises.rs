@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use pollflip_tests_pure::repository;
 
+/// An example that is a crate of its own, with tests of its own.
+const QUIC: &str = "examples/quic/tests";
+
 /// The rows of the table of promises: the number, what is promised, and the tests that are named.
 fn promises() -> Vec<(usize, String, Vec<String>)> {
     let plan = fs::read_to_string(repository().join("ARCHITECTURE.md")).expect("the plan");
@@ -25,7 +28,7 @@ fn is_test(name: &str, tests: &str) -> bool {
     [format!("fn {name}("), format!("\"{name}\"")].iter().any(|text| tests.contains(text))
 }
 
-/// Of the tests of whole processes (`tests`), or of units (`src`).
+/// Of the tests of whole processes (`tests`, and those of `QUIC`), or of units (`src`).
 fn all_tests(of: &str) -> String {
     let files = files(&repository().join(of));
     files.iter().map(|file| fs::read_to_string(file).expect("a source file")).collect()
@@ -37,7 +40,7 @@ fn each_promise_is_named_by_a_test() {
     let numbers: Vec<_> = promises.iter().map(|(number, ..)| *number).collect();
     assert_eq!(numbers, Vec::from_iter(1..=numbers.len()), "the promises are numbered from 1");
     assert!(numbers.len() >= 12, "{} promises: is the table still what this test reads?", numbers.len());
-    let tests = all_tests("tests");
+    let tests = all_tests("tests") + &all_tests(QUIC);
     let mut named: BTreeMap<usize, usize> = BTreeMap::new();
     for (at, _) in tests.match_indices("promise_") {
         let digits: String = tests[at + "promise_".len()..].chars().take_while(char::is_ascii_digit).collect();
@@ -59,7 +62,7 @@ fn each_promise_is_named_by_a_test() {
 #[test]
 fn each_line_of_the_threat_model_names_tests_that_exist() {
     let root = repository();
-    let tests = all_tests("tests") + &all_tests("src");
+    let tests = all_tests("tests") + &all_tests(QUIC) + &all_tests("src");
     let model = fs::read_to_string(root.join("SECURITY.md")).expect("the threat model");
     let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| entrance |") && !line.starts_with("| --- |");
     let mut named = 0;
