@@ -349,7 +349,7 @@
 //! | --- | --- | --- |
 //! | a connection | [stamps](crate::UdpGroup::stamp) each ID that it gives out, of 7 bytes: see [`Mark::quic`](crate::Mark::quic) | stays, also when the client moves to another address |
 //! | a client's first datagram | accepts, after [`HandedOff`](crate::Event::HandedOff) too: some are queued | belongs to the generation that serves when it comes |
-//! | the same, repeated or cut in two | nothing: a client stays with the server whose answer was first, and ignores the other (RFC 9000, 7.2) | both generations begin a connection; one of the two ends by its idle time-out |
+//! | the same, repeated over the restart or cut in two by it | answers with a Retry for some 10 s after it was given the service | a client goes by the answer that was first. Without a Retry both generations begin a connection with the same keys, and not every client can keep the two apart |
 //! | a handshake | counts it among the connections for which it waits | goes on with the generation that has answered |
 //! | a Retry, an address token | has one key for all generations, from a file or handed over | is good for the next one |
 //! | early data, resumption | nothing, unless the ticket keys are [shared](#tls) | a full handshake once; early data are sent again |

@@ -180,7 +180,8 @@ impl<W: Wire> Client<W> {
         self.sessions.values().all(|session| session.lost.is_some() || self.quic.is_confirmed(session.handle))
     }
 
-    /// Goes on from another socket. Connections for which it is too early are lost: see [`may_move`](Client::may_move). The others change to other IDs, so that nobody who sees both ports knows that it is the same client.
+    /// Goes on from another socket. A connection whose handshake is not done is lost: see [`may_move`](Client::may_move). The others change to
+    /// other IDs, so that nobody who sees both ports knows that it is the same client.
     ///
     /// # Errors
     ///

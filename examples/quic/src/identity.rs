@@ -27,7 +27,7 @@ const SECRET: &str = "secret";
 pub const NAME: &str = "localhost";
 
 /// A connection of which nothing is heard ends after this time, unless the server says less.
-pub const IDLE: Duration = Duration::from_secs(10);
+pub const IDLE: Duration = Duration::from_secs(30);
 /// So often a client that waits says that it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// The server sends no more of a file than this beyond what the client has read.

@@ -32,7 +32,7 @@ const NEW: u64 = 16;
 /// A client looks at least so often how many restarts there were.
 const TICK: Duration = Duration::from_millis(5);
 /// How long anything may take: the machine may be busy.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What is asked for.
 pub struct Plan {

@@ -1,10 +1,12 @@
 //! What of a connection can be on its way when the server is replaced, one thing at a time, with real processes. The client holds datagrams
 //! back or loses them, so that each crossing happens every time.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -172,6 +174,10 @@ impl Wire for Tapped {
 
 fn has_long_header(datagram: &[u8]) -> bool {
     datagram[0] & 0x80 != 0
+}
+
+fn is_retry(datagram: &[u8]) -> bool {
+    datagram[0] & 0xb0 == 0xb0
 }
 
 /// The IDs of a long header: whom it is for, and who sends it.
@@ -418,7 +424,7 @@ fn promise_14_a_retry_of_a_generation_that_has_ended_is_good_for_the_next() {
     client.wire.incoming = always(Fate::Goes);
     client.wire.let_in(|_| true);
     assert_eq!(answers(&mut client, id, 1).generation, 1);
-    let retries = client.wire.received.iter().filter(|datagram| datagram[0] & 0xb0 == 0xb0).count();
+    let retries = client.wire.received.iter().filter(|datagram| is_retry(datagram)).count();
     assert_eq!(retries, 1, "the new process takes the token of the old one");
     test.stop();
 }
@@ -516,7 +522,13 @@ fn promise_14_the_clients_of_a_successor_that_died_on_probation_begin_anew_with_
     let held = hold(&mut client);
     // It has the first flight of the new process, and its answer waits.
     let mut late = test.client();
-    late.wire.outgoing = Box::new(|datagram| if receiver(datagram).is_some() { Fate::Waits } else { Fate::Goes });
+    let is_answered = Rc::new(Cell::new(false));
+    let sees = is_answered.clone();
+    late.wire.incoming = Box::new(move |datagram| {
+        sees.set(sees.get() || sender(datagram).is_some() && !is_retry(datagram));
+        Fate::Goes
+    });
+    late.wire.outgoing = Box::new(move |_| if is_answered.get() { Fate::Waits } else { Fate::Goes });
     let half_way = late.connect().expect("a connection");
     late.download(half_way, SHORT, u64::MAX);
     until(&mut late, "the second flight waits", |client| !client.wire.leaving.is_empty());
