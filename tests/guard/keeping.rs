@@ -4,7 +4,8 @@
 //! What a start finds in its directory changes what it does: with `hang` it takes that away, and hangs;
 //! with `abort` it dies of connections that were kept, and with `abort-of-more` of something else that
 //! was; with `gate`, a pipe, it recovers nothing before it has read a byte from that; with `peer.sock` the
-//! first one keeps a connection to that, too.
+//! first one keeps a connection to that, too. With `at STEP`, a pipe, a process waits at that step of a
+//! restart until it has read a byte from that; with `renumber PID` that process keeps another file under a name.
 //!
 //! A client says what it wants by its first byte: `B` to be answered byte by byte, and `!` to be told
 //! the process id, generation and how many connections there are. Of a `B` client a `P` later on is poison: the process dies
@@ -13,8 +14,9 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +34,8 @@ pub const PROBATION: &str = "POLLFLIP_TEST_PROBATION";
 
 /// How many connections it has at the most.
 pub const ACCOUNTS: &str = "POLLFLIP_TEST_ACCOUNTS";
+/// `yes`: it hands over some of its connections, and finishes those itself whose peer [`is_drained`].
+pub const DRAINS: &str = "POLLFLIP_TEST_DRAINS";
 
 const LEDGER: &str = "sums.v1";
 
@@ -47,6 +51,8 @@ struct Server {
     accounts: BTreeMap<u64, Account<TcpStream>>,
     /// What has no position.
     others: Vec<UnixStream>,
+    /// What is kept under "number", as often as it was kept anew.
+    number: u32,
     buffer: Vec<u8>,
 }
 
@@ -60,6 +66,23 @@ fn say(text: &str) {
     let mut file = OpenOptions::new().create(true).append(true).open(path).expect("a file");
     // At once: it may be killed between two parts.
     file.write_all(format!("{} {text}\n", std::process::id()).as_bytes()).expect("room");
+}
+
+/// Where a test may hold this process: at a pipe of that name. `other`: the other process of the restart.
+fn at(step: &str, other: Option<u32>) {
+    if let Ok(mut pipe) = File::open(directory().join(format!("at {step}"))) {
+        say(&format!("is at {step}, and the other is {}", other.unwrap_or_default()));
+        pipe.read_exact(&mut [0]).expect("a byte");
+    }
+}
+
+fn drains(stream: &TcpStream) -> bool {
+    std::env::var(DRAINS).is_ok_and(|drains| drains == "yes") && stream.peer_addr().is_ok_and(is_drained)
+}
+
+/// Every other one of those that the kernel gives, which are even.
+pub fn is_drained(peer: SocketAddr) -> bool {
+    peer.port() & 2 != 0
 }
 
 fn is_there(name: &str) -> bool {
@@ -76,7 +99,10 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let config = RestartConfig::new().coordination_socket(directory().join("restart.sock")).probation(probation);
     let mut restarter = config.keep(variable(KEEPS) != "no").build()?;
     let keeper = restarter.keeper();
-    let mut server = Server::new(&keeper, restarter.predecessor().is_some())?;
+    let predecessor = restarter.predecessor().map(|predecessor| predecessor.pid());
+    let is_at = |step| predecessor.into_iter().for_each(|pid| at(step, Some(pid)));
+    is_at("built");
+    let mut server = Server::new(&keeper, predecessor.is_some())?;
     server.recover(&mut restarter)?;
     server.keep_more()?;
     if std::fs::remove_file(directory().join("hang")).is_ok() {
@@ -98,32 +124,56 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
             Err(error) => return Err(error.into()),
         }
     }
+    is_at("received");
     restarter.ready()?;
+    is_at("ready");
     say(&format!("serves {} {}", server.accounts.len(), keeper.is_active()));
     let (mut frozen, mut over) = (false, false);
-    while !over {
+    while !over || !server.accounts.is_empty() {
         while let Some(event) = restarter.wait(if frozen { Duration::from_secs(1) } else { Duration::from_micros(200) }) {
+            let successor = restarter.status().successor;
             match event {
+                Event::Restarting => at("restarting", None),
+                Event::Spawned(_) => at("spawned", successor),
                 Event::StateRequested(mut handover) => {
                     frozen = true;
-                    for (cookie, account) in &server.accounts {
+                    at("asked", successor);
+                    for (cookie, account) in server.accounts.iter().filter(|(_, account)| !drains(account.connection())) {
                         handover.fd(&cookie.to_string(), account.connection())?;
                     }
                     handover.send();
+                    at("given", successor);
                 }
-                Event::HandedOff(_) => server.accounts.clear(),
+                Event::HandedOff(_) => {
+                    at("handed off", successor);
+                    server.accounts.retain(|_, account| drains(account.connection()));
+                }
                 Event::Failed(_) => frozen = false,
                 Event::Resumed(_) => {
                     frozen = false;
                     let streams: Vec<_> = restarter.returned().map(TcpStream::from).collect();
                     say(&format!("resumed {}", streams.len()));
-                    streams.into_iter().try_for_each(|stream| server.go_on(stream))?;
+                    for stream in streams {
+                        // What it drains it has still.
+                        if !server.accounts.contains_key(&pollflip::ledger::cookie(&stream)?) {
+                            server.go_on(stream)?;
+                        }
+                    }
                 }
-                Event::Completed(_) => over = true,
+                Event::Completed(_) => {
+                    (frozen, over) = (false, true);
+                    say("has handed over");
+                    at("completed", successor);
+                }
+                Event::Committed => is_at("committed"),
                 _ => {}
             }
         }
-        if frozen || over {
+        if frozen {
+            continue;
+        }
+        if over {
+            server.turn();
             continue;
         }
         for _ in 0..64 {
@@ -133,6 +183,9 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
             server.go_on(stream)?;
         }
         server.turn();
+        if std::fs::remove_file(directory().join(format!("renumber {}", std::process::id()))).is_ok() {
+            server.renumber()?;
+        }
         if std::fs::remove_file(directory().join("stop")).is_ok() {
             restarter.stop();
             drop(listener);
@@ -158,7 +211,24 @@ impl Server {
             }
         };
         keeper.keep("ledger", &ledger)?;
-        Ok(Server { ledger, keeper: keeper.clone(), accounts: BTreeMap::new(), others: Vec::new(), buffer: vec![0; 4_096] })
+        let number = keeper.take("number").map(|file| read_number(&file.into()));
+        say(&format!("has number {number:?}"));
+        Ok(Server {
+            ledger,
+            keeper: keeper.clone(),
+            accounts: BTreeMap::new(),
+            others: Vec::new(),
+            number: number.unwrap_or_default(),
+            buffer: vec![0; 4_096],
+        })
+    }
+
+    /// Keeps another file under the name.
+    fn renumber(&mut self) -> io::Result<()> {
+        self.number += 1;
+        let path = directory().join(format!("number {}", self.number));
+        std::fs::write(&path, self.number.to_string())?;
+        self.keeper.keep("number", &File::open(path)?)
     }
 
     /// Goes on with what the process before has left, if it was killed.
@@ -179,7 +249,10 @@ impl Server {
                 None => self.go_on_without_position(survivor.into())?,
             }
         }
-        self.ledger.close_unclaimed()?;
+        // Not while an earlier process may finish connections with it.
+        if std::env::var(DRAINS).is_err() {
+            self.ledger.close_unclaimed()?;
+        }
         if is_there("abort") && !self.accounts.is_empty() {
             std::process::abort();
         }
@@ -260,6 +333,12 @@ impl Server {
             }
         }
     }
+}
+
+fn read_number(file: &File) -> u32 {
+    let mut text = [0; 10];
+    let length = file.read_at(&mut text, 0).expect("a file");
+    String::from_utf8_lossy(&text[..length]).parse().expect("a number")
 }
 
 fn work(input: &[u8], draft: &mut Draft<'_>, count: usize) -> io::Result<usize> {

@@ -108,11 +108,17 @@ impl Kept {
 
     /// How many connections the service has, that of who asks left out.
     pub fn connections(&self) -> usize {
+        self.serving().1
+    }
+
+    /// Who serves now, and how many connections that one has besides.
+    pub fn serving(&self) -> (u32, usize) {
         let mut stream = self.connect().expect("nobody is refused");
         stream.write_all(b"!").expect("a connection");
         let mut line = String::new();
         io::BufReader::new(stream).read_line(&mut line).expect("an answer");
-        line.trim_end().split_once(' ').expect("two numbers").1.parse::<usize>().expect("a number") - 1
+        let (pid, count) = line.trim_end().split_once(' ').expect("two numbers");
+        (pid.parse().expect("a number"), count.parse::<usize>().expect("a number") - 1)
     }
 
     /// How many descriptors the service has open.

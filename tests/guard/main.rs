@@ -22,6 +22,7 @@ mod kept;
 mod killed;
 mod kit;
 mod policies;
+mod restarts;
 mod speaker;
 mod stored;
 mod storer;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         stored::trials(),
         kept::trials(),
         killed::trials(),
+        restarts::trials(),
         damaged::trials(),
         bad_input::trials(),
         terminals::trials(),

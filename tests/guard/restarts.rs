@@ -1,0 +1,251 @@
+//! A service that keeps what it has, killed at each step of a restart: the old process, the new one or both.
+//! Afterwards its listener and its connections are there, nobody was refused, and each byte is right.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+
+use crate::keeping::{DRAINS, PROBATION, is_drained};
+use crate::kept::{Kept, Player};
+use crate::kit::signal;
+use pollflip_kit::debugger::Stopped;
+use pollflip_kit::hub::{wait_for, wait_until};
+
+pollflip_kit::trials![
+    promise_15_whoever_is_killed_at_a_step_of_the_old_process_the_connections_go_on,
+    promise_15_whoever_is_killed_at_a_step_of_the_new_process_the_connections_go_on,
+    promise_15_whoever_is_killed_on_probation_the_connections_go_on,
+    what_a_process_drains_is_not_found_by_the_start_after_its_killed_successor,
+    a_process_that_is_killed_at_any_call_while_it_keeps_something_else_under_a_name_has_the_one_or_the_other,
+];
+
+/// Who dies, and in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Killed {
+    Old,
+    New,
+    OldThenNew,
+    NewThenOld,
+}
+
+/// Where one of the two processes of a restart waits.
+struct Step<'a> {
+    kept: &'a Kept,
+    name: &'static str,
+    pipe: File,
+}
+
+impl<'a> Step<'a> {
+    fn new(kept: &'a Kept, name: &'static str) -> Step<'a> {
+        let path = kept.path(&format!("at {name}"));
+        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
+        // Who has both ends waits for nobody.
+        let pipe = OpenOptions::new().read(true).write(true).open(path).expect("a pipe");
+        Step { kept, name, pipe }
+    }
+
+    /// Who waits there, and who the other process is; 0 before that is born.
+    fn waits(&self) -> (u32, u32) {
+        let what = format!(" is at {}, and the other is ", self.name);
+        wait_for(&format!("a process at {:?}", self.name), || {
+            let said = self.kept.read("said");
+            let (held, other) = said.lines().find_map(|line| line.split_once(&what))?;
+            Some((held.parse().ok()?, other.parse().ok()?))
+        })
+    }
+
+    /// Whoever is left goes on.
+    fn is_over(mut self) {
+        fs::remove_file(self.kept.path(&format!("at {}", self.name))).expect("a pipe");
+        self.pipe.write_all(b"x").expect("room");
+    }
+}
+
+/// One that connects again and again.
+struct Stranger {
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<Result<u64, String>>,
+}
+
+impl Stranger {
+    fn new(kept: &Kept) -> Stranger {
+        let over = Arc::new(AtomicBool::new(false));
+        let (address, stop) = (kept.read("address"), Arc::clone(&over));
+        let thread = thread::spawn(move || {
+            let mut count = 0;
+            while !stop.load(Ordering::Relaxed) {
+                std::net::TcpStream::connect(&address).map_err(|error| error.to_string())?;
+                count += 1;
+                thread::yield_now();
+            }
+            Ok(count)
+        });
+        Stranger { over, thread }
+    }
+
+    fn was_never_refused(self) {
+        self.over.store(true, Ordering::Relaxed);
+        assert!(self.thread.join().expect("no panic").expect("nobody is refused") > 0);
+    }
+}
+
+fn all_go_on(players: &mut [Player], when: &str) {
+    players.iter_mut().try_for_each(Player::round).unwrap_or_else(|why| panic!("{when}: {why}"));
+}
+
+/// One restart, held at a step, at which somebody is killed. `is_of_old`: it is the old process that waits there.
+/// `serves`: the new one serves then, and has a connection of its own.
+fn killed_at(step: &'static str, killed: Killed, probation: &str, is_of_old: bool, serves: bool) {
+    let case = format!("{killed:?} at {step:?}, probation {probation}");
+    let kept = Kept::start(&["--restart", "on-failure"], &[(PROBATION, probation)]);
+    let mut players: Vec<_> = (1..=3).map(|seed| Player::new(&kept, seed)).collect();
+    all_go_on(&mut players, &case);
+    let stranger = Stranger::new(&kept);
+    let held = Step::new(&kept, step);
+    let socket = kept.path("restart.sock");
+    let asking = thread::spawn(move || pollflip::restart_coordination_socket::request_restart(socket, LIMIT, |_| {}).is_ok());
+    let (waits, other) = held.waits();
+    let (old, new) = if is_of_old { (waits, other) } else { (other, waits) };
+    if serves {
+        kept.pid_after(&old.to_string());
+        let mut late = Player::new(&kept, 9);
+        all_go_on(std::slice::from_mut(&mut late), &case);
+        players.push(late);
+    }
+    let order: &[u32] = match killed {
+        Killed::Old => &[old],
+        Killed::New => &[new],
+        Killed::OldThenNew => &[old, new],
+        Killed::NewThenOld => &[new, old],
+    };
+    for pid in order.iter().filter(|pid| **pid != 0) {
+        // An old process that has handed over may have ended.
+        let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
+    }
+    held.is_over();
+    let _ = asking.join().expect("no panic");
+    // What the new one has accepted ends with it where the service comes back to the old one.
+    if serves && probation != "0" && killed == Killed::New {
+        assert!(players.pop().expect("a player").round().is_err(), "{case}");
+    }
+    all_go_on(&mut players, &case);
+    wait_until(&format!("{case}: no more connections than there are"), || kept.connections() == players.len());
+    stranger.was_never_refused();
+    // Nothing is left behind that a further restart or kill would find.
+    let (serving, _) = kept.serving();
+    signal(serving, Signal::SIGKILL);
+    all_go_on(&mut players, &format!("{case}, then killed once more"));
+    if probation == "0" {
+        kept.restart().unwrap_or_else(|error| panic!("{case}, then restarted: {error}"));
+        all_go_on(&mut players, &format!("{case}, then restarted"));
+    }
+    assert_eq!(kept.stop(), 0, "{case}");
+}
+
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
+const ALL: [Killed; 4] = [Killed::Old, Killed::New, Killed::OldThenNew, Killed::NewThenOld];
+
+fn promise_15_whoever_is_killed_at_a_step_of_the_old_process_the_connections_go_on() {
+    killed_at("restarting", Killed::Old, "0", true, false);
+    for (step, serves) in [("spawned", false), ("asked", false), ("given", false), ("handed off", true), ("completed", true)] {
+        for killed in ALL {
+            killed_at(step, killed, "0", true, serves);
+        }
+    }
+}
+
+fn promise_15_whoever_is_killed_at_a_step_of_the_new_process_the_connections_go_on() {
+    for step in ["built", "received", "ready", "committed"] {
+        for killed in ALL {
+            killed_at(step, killed, "0", false, false);
+        }
+    }
+}
+
+fn promise_15_whoever_is_killed_on_probation_the_connections_go_on() {
+    for killed in ALL {
+        killed_at("handed off", killed, "60000", true, true);
+        killed_at("ready", killed, "60000", false, false);
+    }
+}
+
+/// The new process is killed when it has the service and has not told anybody anything: what is held is what its
+/// predecessor has left.
+fn what_a_process_drains_is_not_found_by_the_start_after_its_killed_successor() {
+    let kept = Kept::start(&["--restart", "on-failure"], &[(DRAINS, "yes")]);
+    let (mut drained, mut handed_over): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
+    while drained.len() < 2 || handed_over.len() < 2 {
+        let mut player = Player::new(&kept, (drained.len() + handed_over.len()) as u64);
+        all_go_on(std::slice::from_mut(&mut player), "at first");
+        let is_drained = is_drained(player.stream.local_addr().expect("an address"));
+        if is_drained { &mut drained } else { &mut handed_over }.push(player);
+    }
+    let old = kept.pid_after("");
+    let held = Step::new(&kept, "ready");
+    let socket = kept.path("restart.sock");
+    let asking = thread::spawn(move || pollflip::restart_coordination_socket::request_restart(socket, LIMIT, |_| {}).is_ok());
+    let (new, _) = held.waits();
+    wait_until("the old one to drain", || kept.read("said").contains(&format!("{old} has handed over")));
+    all_go_on(&mut drained, "while the new one has not begun to serve");
+    signal(new, Signal::SIGKILL);
+    held.is_over();
+    assert!(asking.join().expect("no panic"), "it was final");
+    let next = kept.pid_after(&old);
+    assert_ne!(next, new.to_string());
+    all_go_on(&mut handed_over, "found by the next start");
+    all_go_on(&mut drained, "drained by the old one");
+    assert_eq!(kept.connections(), handed_over.len(), "and by nobody else: {}", kept.read("said"));
+    // What an old process drains ends with it, and with nothing else.
+    signal(old.parse().expect("a number"), Signal::SIGKILL);
+    assert!(drained.iter_mut().all(|player| player.round().is_err()));
+    all_go_on(&mut handed_over, "after the end of the old one");
+    assert_eq!((kept.pid_after(""), kept.stop()), (next, 0));
+}
+
+/// What a start has said of the number that it has found.
+fn number_of(kept: &Kept, pid: &str) -> Option<u32> {
+    let (said, what) = (kept.read("said"), format!("{pid} has number "));
+    let found = said.lines().find_map(|line| line.strip_prefix(&what))?;
+    found.strip_prefix("Some(")?.strip_suffix(')')?.parse().ok()
+}
+
+fn a_process_that_is_killed_at_any_call_while_it_keeps_something_else_under_a_name_has_the_one_or_the_other() {
+    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let (mut number, mut stored) = (0, 0);
+    for calls in 0.. {
+        let pid = kept.pid_after("");
+        let Some(stopped) = Stopped::new(pid.parse().expect("a number"), "the one of what is replaced") else { return };
+        stopped.go_on_until(nix::libc::SYS_epoll_wait);
+        fs::write(kept.path(&format!("renumber {pid}")), "").expect("a file");
+        // It has stored the one and removed the other, and waits.
+        let (mut sent, mut goes_on) = (0, true);
+        // The first one is kept whole.
+        for _ in 0..if number == 0 { usize::MAX } else { calls } {
+            let Some(call) = stopped.next_call() else { panic!("it has ended") };
+            if sent >= if number == 0 { 1 } else { 2 } && call.waits() {
+                goes_on = false;
+                break;
+            }
+            sent += usize::from(call.number() == nix::libc::SYS_sendmsg);
+        }
+        signal(pid.parse().expect("a number"), Signal::SIGKILL);
+        drop(stopped);
+        let next = kept.pid_after(&pid);
+        let found = number_of(&kept, &next).unwrap_or_else(|| panic!("killed after {calls} calls: nothing is kept"));
+        assert!(found == number || found == number + 1, "killed after {calls} calls: {found} after {number}");
+        stored += usize::from(found > number);
+        let is_first = std::mem::replace(&mut number, found) == 0;
+        if !goes_on && !is_first {
+            println!("{calls} calls to keep something else under a name; a kill after {stored} of them leaves that");
+            assert!(calls > 10 && stored > 1, "no more than {calls} calls");
+            break;
+        }
+    }
+    assert_eq!(kept.stop(), 0);
+}
