@@ -62,13 +62,14 @@ pub(super) struct Versions {
 }
 
 impl Held {
-    /// What came by a keeper and what came by a predecessor.
+    /// What came by a keeper, and what came by a predecessor.
     pub(crate) fn and(mut self, other: Held) -> Held {
         self.sockets.extend(other.sockets);
         self.kept.extend(other.kept);
         self.queues.extend(other.queues);
         self.groups.extend(other.groups);
-        self.lent = other.lent.or(self.lent);
+        // A predecessor lends, and nobody else.
+        self.lent = other.lent;
         self
     }
 

@@ -3,13 +3,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
+use pollflip::restart_coordination_socket::request_restart;
 
 use crate::keeping::{DRAINS, PROBATION, is_drained};
 use crate::kept::{Kept, Player};
@@ -21,7 +24,8 @@ pollflip_kit::trials![
     promise_15_whoever_is_killed_at_a_step_of_the_old_process_the_connections_go_on,
     promise_15_whoever_is_killed_at_a_step_of_the_new_process_the_connections_go_on,
     promise_15_whoever_is_killed_on_probation_the_connections_go_on,
-    what_a_process_drains_is_not_found_by_the_start_after_its_killed_successor,
+    what_a_process_drains_is_not_found_when_its_successor_is_killed_as_soon_as_that_is_the_main_process,
+    what_a_process_drains_is_not_found_when_its_successor_is_killed_before_it_has_taken_the_service,
     a_process_that_is_killed_at_any_call_while_it_keeps_something_else_under_a_name_has_the_one_or_the_other,
 ];
 
@@ -80,7 +84,7 @@ impl Stranger {
         let thread = thread::spawn(move || {
             let mut count = 0;
             while !stop.load(Ordering::Relaxed) {
-                std::net::TcpStream::connect(&address).map_err(|error| error.to_string())?;
+                TcpStream::connect(&address).map_err(|error| error.to_string())?;
                 count += 1;
                 thread::yield_now();
             }
@@ -93,6 +97,12 @@ impl Stranger {
         self.over.store(true, Ordering::Relaxed);
         assert!(self.thread.join().expect("no panic").expect("nobody is refused") > 0);
     }
+}
+
+/// Says later whether there was a restart.
+fn ask(kept: &Kept) -> JoinHandle<bool> {
+    let socket = kept.path("restart.sock");
+    thread::spawn(move || request_restart(socket, Duration::from_secs(20), |_| {}).is_ok())
 }
 
 fn all_go_on(players: &mut [Player], when: &str) {
@@ -108,8 +118,7 @@ fn killed_at(step: &'static str, killed: Killed, probation: &str, is_of_old: boo
     all_go_on(&mut players, &case);
     let stranger = Stranger::new(&kept);
     let held = Step::new(&kept, step);
-    let socket = kept.path("restart.sock");
-    let asking = thread::spawn(move || pollflip::restart_coordination_socket::request_restart(socket, LIMIT, |_| {}).is_ok());
+    let asking = ask(&kept);
     let (waits, other) = held.waits();
     let (old, new) = if is_of_old { (waits, other) } else { (other, waits) };
     if serves {
@@ -148,7 +157,6 @@ fn killed_at(step: &'static str, killed: Killed, probation: &str, is_of_old: boo
     assert_eq!(kept.stop(), 0, "{case}");
 }
 
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 const ALL: [Killed; 4] = [Killed::Old, Killed::New, Killed::OldThenNew, Killed::NewThenOld];
 
 fn promise_15_whoever_is_killed_at_a_step_of_the_old_process_the_connections_go_on() {
@@ -175,37 +183,85 @@ fn promise_15_whoever_is_killed_on_probation_the_connections_go_on() {
     }
 }
 
-/// The new process is killed when it has the service and has not told anybody anything: what is held is what its
-/// predecessor has left.
-fn what_a_process_drains_is_not_found_by_the_start_after_its_killed_successor() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[(DRAINS, "yes")]);
-    let (mut drained, mut handed_over): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
-    while drained.len() < 2 || handed_over.len() < 2 {
-        let mut player = Player::new(&kept, (drained.len() + handed_over.len()) as u64);
-        all_go_on(std::slice::from_mut(&mut player), "at first");
-        let is_drained = is_drained(player.stream.local_addr().expect("an address"));
-        if is_drained { &mut drained } else { &mut handed_over }.push(player);
+/// A service that hands over some of its connections, and finishes the others itself.
+struct Divided {
+    kept: Kept,
+    old: String,
+    drained: Vec<Player>,
+    handed_over: Vec<Player>,
+}
+
+impl Divided {
+    fn new() -> Divided {
+        let kept = Kept::start(&["--restart", "on-failure"], &[(DRAINS, "yes")]);
+        let (mut drained, mut handed_over): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
+        while drained.len() < 2 || handed_over.len() < 2 {
+            let mut player = Player::new(&kept, (drained.len() + handed_over.len()) as u64);
+            all_go_on(std::slice::from_mut(&mut player), "at first");
+            let is_drained = is_drained(player.stream.local_addr().expect("an address"));
+            if is_drained { &mut drained } else { &mut handed_over }.push(player);
+        }
+        Divided { old: kept.pid_after(""), kept, drained, handed_over }
     }
-    let old = kept.pid_after("");
-    let held = Step::new(&kept, "ready");
-    let socket = kept.path("restart.sock");
-    let asking = thread::spawn(move || pollflip::restart_coordination_socket::request_restart(socket, LIMIT, |_| {}).is_ok());
-    let (new, _) = held.waits();
+
+    /// A start has come after the end of the new process, while the old one drains.
+    fn is_divided(&mut self, new: u32) {
+        let next = wait_for("the next start", || Some(self.kept.pid_after(&self.old)).filter(|pid| *pid != new.to_string()));
+        all_go_on(&mut self.handed_over, "found by the next start");
+        let expected = (next.parse().expect("a number"), self.handed_over.len());
+        assert_eq!(self.kept.serving(), expected, "it has no others: {}", self.kept.read("said"));
+    }
+
+    fn ends(mut self) {
+        all_go_on(&mut self.drained, "drained by the old one");
+        // What an old process drains ends with it, and with nothing else.
+        let next = self.kept.serving();
+        signal(self.old.parse().expect("a number"), Signal::SIGKILL);
+        assert!(self.drained.iter_mut().all(|player| player.round().is_err()));
+        all_go_on(&mut self.handed_over, "after the end of the old one");
+        assert_eq!((self.kept.serving(), self.kept.stop()), (next, 0));
+    }
+}
+
+/// The old process has told all others, and has yet to let go of what it has handed over; the new one has told nobody anything.
+fn what_a_process_drains_is_not_found_when_its_successor_is_killed_as_soon_as_that_is_the_main_process() {
+    let mut divided = Divided::new();
+    let kept = &divided.kept;
+    let (handed_off, ready) = (Step::new(kept, "handed off"), Step::new(kept, "ready"));
+    let asking = ask(kept);
+    let (old, new) = handed_off.waits();
+    ready.waits();
+    let Some(stopped) = Stopped::new(old, "the one of what is drained at a commit") else { return };
+    handed_off.is_over();
+    let mut sent = 0;
+    // The guard, and then the new process.
+    while stopped.next_call().is_some_and(|call| {
+        sent += usize::from(call.number() == nix::libc::SYS_sendmsg);
+        sent < 3 || !call.waits()
+    }) {}
+    assert!(!kept.read("said").contains("has handed over"), "it has gone on for too long");
+    signal(new, Signal::SIGKILL);
+    ready.is_over();
+    divided.is_divided(new);
+    drop(stopped);
+    assert!(asking.join().expect("no panic"), "it was final");
+    divided.ends();
+}
+
+/// All know but the new process, which has told nobody anything.
+fn what_a_process_drains_is_not_found_when_its_successor_is_killed_before_it_has_taken_the_service() {
+    let mut divided = Divided::new();
+    let kept = &divided.kept;
+    let held = Step::new(kept, "ready");
+    let asking = ask(kept);
+    let (new, old) = held.waits();
     wait_until("the old one to drain", || kept.read("said").contains(&format!("{old} has handed over")));
-    all_go_on(&mut drained, "while the new one has not begun to serve");
+    all_go_on(&mut divided.drained, "while the new one has not begun to serve");
     signal(new, Signal::SIGKILL);
     held.is_over();
     assert!(asking.join().expect("no panic"), "it was final");
-    let next = kept.pid_after(&old);
-    assert_ne!(next, new.to_string());
-    all_go_on(&mut handed_over, "found by the next start");
-    all_go_on(&mut drained, "drained by the old one");
-    assert_eq!(kept.connections(), handed_over.len(), "and by nobody else: {}", kept.read("said"));
-    // What an old process drains ends with it, and with nothing else.
-    signal(old.parse().expect("a number"), Signal::SIGKILL);
-    assert!(drained.iter_mut().all(|player| player.round().is_err()));
-    all_go_on(&mut handed_over, "after the end of the old one");
-    assert_eq!((kept.pid_after(""), kept.stop()), (next, 0));
+    divided.is_divided(new);
+    divided.ends();
 }
 
 /// What a start has said of the number that it has found.
