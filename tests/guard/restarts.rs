@@ -65,7 +65,7 @@ impl<'a> Step<'a> {
     }
 
     /// Whoever is left goes on.
-    fn is_over(mut self) {
+    fn opens(mut self) {
         fs::remove_file(self.kept.path(&format!("at {}", self.name))).expect("a pipe");
         self.pipe.write_all(b"x").expect("room");
     }
@@ -137,7 +137,7 @@ fn killed_at(step: &'static str, killed: Killed, probation: &str, is_of_old: boo
         // An old process that has handed over may have ended.
         let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
     }
-    held.is_over();
+    held.opens();
     let _ = asking.join().expect("no panic");
     // What the new one has accepted ends with it where the service comes back to the old one.
     if serves && probation != "0" && killed == Killed::New {
@@ -232,7 +232,7 @@ fn what_a_process_drains_is_not_found_when_its_successor_is_killed_as_soon_as_th
     let (old, new) = handed_off.waits();
     ready.waits();
     let Some(stopped) = Stopped::new(old, "the one of what is drained at a commit") else { return };
-    handed_off.is_over();
+    handed_off.opens();
     let mut sent = 0;
     // The guard, and then the new process.
     while stopped.next_call().is_some_and(|call| {
@@ -241,7 +241,7 @@ fn what_a_process_drains_is_not_found_when_its_successor_is_killed_as_soon_as_th
     }) {}
     assert!(!kept.read("said").contains("has handed over"), "it has gone on for too long");
     signal(new, Signal::SIGKILL);
-    ready.is_over();
+    ready.opens();
     divided.is_divided(new);
     drop(stopped);
     assert!(asking.join().expect("no panic"), "it was final");
@@ -258,7 +258,7 @@ fn what_a_process_drains_is_not_found_when_its_successor_is_killed_before_it_has
     wait_until("the old one to drain", || kept.read("said").contains(&format!("{old} has handed over")));
     all_go_on(&mut divided.drained, "while the new one has not begun to serve");
     signal(new, Signal::SIGKILL);
-    held.is_over();
+    held.opens();
     assert!(asking.join().expect("no panic"), "it was final");
     divided.is_divided(new);
     divided.ends();
