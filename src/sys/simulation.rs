@@ -95,7 +95,7 @@ impl Simulation {
     ///
     /// # Panics
     ///
-    /// But for unit tests, there are none without the feature `simulation` and in a release build; a thread has one at a time.
+    /// But for unit tests, there are none without `tests/simulated` and in a release build; a thread has one at a time.
     pub fn new(lifeline: Option<OwnedFd>, manager: Option<OsString>) -> Simulation {
         if !POSSIBLE {
             panic!("this build has no simulations");
