@@ -486,7 +486,7 @@ mod tests {
         let seed = RandomState::new().build_hasher().finish();
         println!("seed {seed}");
         let mut chance = Chance(seed);
-        for round in 0..if cfg!(miri) { 20 } else { 3000 } {
+        for round in 0..if cfg!(miri) { 5 } else { 3000 } {
             let (mut truth, mut held) = (BTreeMap::new(), BTreeMap::new());
             let mut collected = Collected::default();
             collected.expect_ahead();
