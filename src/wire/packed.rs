@@ -243,6 +243,7 @@ mod tests {
             assert_eq!(list(bytes), Err(why.to_owned()));
         }
         // Those that are gone are as many as fit.
-        assert_eq!(list(&[0, 0, 0, 0, 0].repeat(9000)).map(|ops| ops.len()), Ok(9000));
+        let many = if cfg!(miri) { 300 } else { 9000 };
+        assert_eq!(list(&[0, 0, 0, 0, 0].repeat(many)).map(|ops| ops.len()), Ok(many));
     }
 }
