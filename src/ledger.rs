@@ -336,7 +336,10 @@ impl Ledger {
     /// were kept are recovered, and no other process works with the ledger:
     ///
     /// - after the last of the [`Survivors`](crate::Survivors), before
-    ///   [`ready`](crate::Restarter::ready): the process before has ended;
+    ///   [`ready`](crate::Restarter::ready): the process before has ended. If a generation before that
+    ///   one may still finish connections of this ledger, leave it to a later successor: such a start
+    ///   is not told of the end of that generation, whose next [`advance`](Account::advance) would
+    ///   fail;
     /// - in a successor at [`PredecessorGone`](crate::Event::PredecessorGone), or where earlier
     ///   generations still finish connections, at the last
     ///   [`GenerationEnded`](crate::Event::GenerationEnded).
