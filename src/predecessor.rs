@@ -127,7 +127,8 @@ impl Predecessor {
 
     /// Tells the predecessor how far this process is: a line for people, such as "warming the cache,
     /// 40%". The predecessor passes it on to the one who asked for the restart, and to systemd. While
-    /// some two hundred lines have not been read, further ones are left out.
+    /// some two hundred lines have not been read, further ones are left out. A line is cut at 4096
+    /// bytes, and then ends in `…`.
     pub fn progress(&self, text: &str) {
         // What nobody reads must not pile up, nor stand in the way of what this process says last.
         if self.is_here() && self.0.line.has_room() {
@@ -264,7 +265,8 @@ impl Predecessor {
     }
 
     /// Tells the predecessor, and through it the one who asked for the restart, that this process will
-    /// not take over, and why. The predecessor then kills this process.
+    /// not take over, and why. The predecessor then kills this process. A reason is cut at 4096
+    /// bytes, and then ends in `…`.
     pub fn refuse(&self, reason: &str) {
         if self.is_here() {
             self.0.refuse(reason);

@@ -34,7 +34,7 @@ pub const MAX_DESCRIPTORS: usize = 253;
 /// The longest name of a socket, a descriptor or a blob, in bytes. As many long ones as a packet takes
 /// descriptors do not fit into one: see [`Packed::push`].
 pub const MAX_NAME: usize = 255;
-/// The longest text (a reason, a line of progress) that is sent; what is longer is cut.
+/// The length in bytes at which a text (a reason, a line of progress) is cut, behind a whole character.
 pub const MAX_TEXT: usize = 4096;
 
 /// Tells a successor of its own start, as a [`Birth`].

@@ -1,5 +1,5 @@
-//! Promise 3: whatever a successor does, the old process serves on, the asker learns the true reason, nothing is left behind, and the
-//! next restart works.
+//! Promise 3: whatever a successor does, the predecessor keeps serving, the asker is told the true reason, nothing is left behind, and
+//! the next restart works.
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ pollflip_kit::trials![
     promise_03_a_successor_that_is_stopped_is_killed_at_the_deadline,
     promise_03_a_successor_that_is_never_ready_is_killed_at_the_deadline,
     promise_03_a_successor_that_refuses_is_quoted,
+    promise_03_a_long_refusal_after_much_progress_is_quoted_up_to_the_limit,
     promise_03_a_successor_whose_build_fails_is_quoted,
     promise_03_a_successor_that_the_end_of_its_predecessor_would_kill_is_quoted,
     promise_03_a_successor_that_wants_another_kind_of_socket_is_reported,
@@ -125,6 +126,13 @@ fn promise_03_a_successor_that_is_never_ready_is_killed_at_the_deadline() {
 fn promise_03_a_successor_that_refuses_is_quoted() {
     let plan = at(Step::Built, Act::Refuse("the disk is full".into())).at(Step::Built, Act::Hang);
     fails(Setup::new(), plan, "Refused(\"the disk is full\")", &["refused: the disk is full"]);
+}
+
+fn promise_03_a_long_refusal_after_much_progress_is_quoted_up_to_the_limit() {
+    let plan = at(Step::Built, Act::RefuseAtLength { lines: 200, characters: 3000 }).at(Step::Built, Act::Hang);
+    // A text is cut behind the character that reaches 4096 bytes.
+    let quoted = format!("n{}…", "ö".repeat(2048));
+    fails(Setup::new(), plan, "Refused(\"nö", &[&format!("refused: {quoted}")]);
 }
 
 fn promise_03_a_successor_whose_build_fails_is_quoted() {

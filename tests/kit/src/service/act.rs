@@ -148,6 +148,8 @@ pub enum Act {
     // --- the predecessor ---
     /// Refuses, and says why: "refused".
     Refuse(String),
+    /// Tells so many lines of progress, and refuses with a reason of so many characters: "refused".
+    RefuseAtLength { lines: usize, characters: usize },
     /// Tells how far it is: "told".
     Progress(String),
     /// Asks for the state: "asked".

@@ -39,6 +39,7 @@ pub(super) fn perform(act: &Act, restarter: &mut Option<Restarter>) -> Option<St
             predecessor(restarter).refuse(why);
             "refused".into()
         }
+        Act::RefuseAtLength { lines, characters } => refuse_at_length(&predecessor(restarter), *lines, *characters),
         Act::Progress(text) => {
             predecessor(restarter).progress(text);
             "told".into()
@@ -54,6 +55,16 @@ pub(super) fn perform(act: &Act, restarter: &mut Option<Restarter>) -> Option<St
         Act::Unclaimed => restarter.sockets().unclaimed().join(" "),
         _ => return None,
     })
+}
+
+fn refuse_at_length(predecessor: &Predecessor, lines: usize, characters: usize) -> String {
+    for line in 0..lines {
+        predecessor.progress(&format!("line {line}"));
+    }
+    // The first character has one byte, and each other has two: a cut by bytes alone would split one.
+    let reason: String = std::iter::once('n').chain(std::iter::repeat('ö')).take(characters).collect();
+    predecessor.refuse(&reason);
+    "refused".into()
 }
 
 fn successor(restarter: &mut Option<Restarter>) -> String {
