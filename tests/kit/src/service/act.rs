@@ -1,12 +1,15 @@
 //! What a process of the service can be told to do, at once or at a step of its life.
 //!
-//! A new behaviour is a variant here, and a function below [`Act::perform`] or in one of the modules:
+//! A new behaviour is a variant here, and an arm in `perform` of one of the modules:
 //!
 //! | module | acts on |
 //! | --- | --- |
 //! | `process` | the process: how it ends, signals, variables, memory, children |
 //! | `descriptors` | what it has open, the lifeline among it |
-//! | `restarter` | its restarter and its predecessor |
+//! | `restarter` | its restarter and its predecessor: at [`Step::Built`] or later |
+//!
+//! The compiler does not tell that an arm is missing, for each module leaves the acts of the others out.
+//! A process whose plan has such an act panics at its step, and the story of the test shows the panic.
 
 mod descriptors;
 mod process;
