@@ -177,6 +177,8 @@ impl Sockets {
             no_group(&format!("{error}; {why}"))
         })?;
         self.entries.remove(name);
+        // It is held as a part of the group from now on, and a keeper holds an open file once.
+        self.keeper.listens_no_more(name);
         Ok(group)
     }
 

@@ -31,6 +31,7 @@ pollflip_kit::trials!(
     a_keeper_without_room_for_a_group_is_told_of_and_the_service_goes_on_without,
     a_group_that_is_removed_or_stopped_is_kept_no_more,
     what_a_release_has_no_use_for_after_a_kill_is_kept_no_more,
+    a_socket_that_has_become_a_group_comes_back_as_one,
     descriptors_are_as_many_after_many_kills,
 );
 
@@ -377,6 +378,18 @@ fn what_a_release_has_no_use_for_after_a_kill_is_kept_no_more() {
         new.says("serving");
         wait_until("the address to be free", || UdpSocket::bind(address(&kept.0)).is_ok());
     }
+}
+
+fn a_socket_that_has_become_a_group_comes_back_as_one() {
+    let kept = Kept::start(Setup::new().plan(set("kind", "plain")));
+    let serving = kept.restart();
+    let mut peer = Peer::new(address(&kept.0));
+    let flow = peer.begins();
+    assert_eq!(flow.pid, serving.own);
+    wait_until("the group to be held", || kept.held(&serving) == (12, 1));
+    let new = kept.kill(&kept.restart());
+    peer.stays(flow);
+    assert_eq!(peer.begins().pid, new.own);
 }
 
 fn descriptors_are_as_many_after_many_kills() {
