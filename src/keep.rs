@@ -232,8 +232,9 @@ impl Keeper {
     /// # Errors
     ///
     /// The name is not fit: it has 1 to 240 printable ASCII characters, and no colon among them
-    /// (`InvalidInput`). There is no room for one more, or for the name (`StorageFull`). No
-    /// descriptor can be had.
+    /// (`InvalidInput`). The open file is kept under another name (`AlreadyExists`): a keeper holds an
+    /// open file once, so [forget](Keeper::forget) that name first. There is no room for one more, or
+    /// for the name (`StorageFull`). No descriptor can be had.
     pub fn keep(&self, name: &str, descriptor: &impl AsFd) -> io::Result<()> {
         let (Some(mut inner), Some(shared)) = (self.inner(), &self.shared) else { return Ok(()) };
         let inner = &mut *inner;
@@ -244,8 +245,17 @@ impl Keeper {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        if inner.is_over() || inner.named.is_same(name, descriptor) {
+        if inner.is_over() {
             return Ok(());
+        }
+        match inner.named.name_of(descriptor) {
+            Some(there) if there == name => return Ok(()),
+            Some(there) => {
+                let why =
+                    format!("what is to be kept as {name:?} is kept as {there:?}, and a keeper holds it once: forget {there:?} first");
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+            }
+            None => {}
         }
         if !inner.named.has(name) && shared.sort == Sort::Keeps {
             shared.room.check(inner.taken(), [names::length_of(name)].into_iter())?;

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::libc;
 use nix::sys::stat::fstat;
@@ -25,28 +27,37 @@ pub(super) struct Named {
 /// What is under one name.
 #[derive(Debug, Default)]
 struct Entry {
-    /// `None`: it was forgotten, and is still held.
-    descriptor: Option<OwnedFd>,
-    /// The program has it; otherwise it is there to be taken.
-    is_kept: bool,
+    /// What the program keeps.
+    kept: Option<Arc<OwnedFd>>,
+    /// What is in the latest slot that is held, until the service is this process's.
+    found: Option<Arc<OwnedFd>>,
+    /// That is there to be taken.
+    is_offered: bool,
     /// Under which it is held, or will be.
     slot: Slot,
     /// In which something is held, the latest last.
     held: Vec<Slot>,
-    /// The successor under way knows of something under this name.
-    is_given: bool,
+    /// The slot of what the successor under way was given.
+    given: Option<Slot>,
 }
 
 impl Entry {
-    fn kept(&self) -> Option<&OwnedFd> {
-        self.descriptor.as_ref().filter(|_| self.is_kept)
+    /// Where what comes next goes. What a successor takes for its own in the slot that it was given is that and nothing else.
+    fn next_slot(&self) -> Slot {
+        let next = self.slot.next();
+        if self.given == Some(next) { next.next() } else { next }
+    }
+
+    fn has_found(&self, descriptor: &impl AsFd) -> bool {
+        self.found.as_ref().is_some_and(|found| is_same(found, descriptor))
     }
 }
 
 impl Named {
     pub(super) fn new(held: BTreeMap<String, Versions>) -> Named {
         let entry = |Versions { latest, slots }| Entry {
-            descriptor: Some(latest),
+            found: Some(Arc::new(latest)),
+            is_offered: true,
             slot: slots.last().copied().unwrap_or_default(),
             held: slots,
             ..Entry::default()
@@ -61,21 +72,22 @@ impl Named {
 
     /// How many are there to be taken.
     pub(super) fn untaken(&self) -> usize {
-        self.entries.values().filter(|entry| entry.descriptor.is_some() && !entry.is_kept).count()
+        self.entries.values().filter(|entry| entry.is_offered).count()
     }
 
     /// What the program keeps.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().filter(|(_, entry)| entry.kept().is_some()).map(|(name, _)| name.as_str())
+        self.entries.iter().filter(|(_, entry)| entry.kept.is_some()).map(|(name, _)| name.as_str())
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        self.entries.get(name).is_some_and(|entry| entry.kept().is_some())
+        self.entries.get(name).is_some_and(|entry| entry.kept.is_some())
     }
 
-    /// Whether the program keeps that very file under that name.
-    pub(super) fn is_same(&self, name: &str, descriptor: &impl AsFd) -> bool {
-        self.entries.get(name).and_then(Entry::kept).is_some_and(|kept| is_same(kept, descriptor))
+    /// The name under which the program keeps that very file.
+    pub(super) fn name_of(&self, descriptor: &impl AsFd) -> Option<&str> {
+        let is_it = |entry: &Entry| entry.kept.as_ref().is_some_and(|kept| is_same(kept, descriptor));
+        self.entries.iter().find(|(_, entry)| is_it(entry)).map(|(name, _)| name.as_str())
     }
 
     /// Keeps that under a name, and what was there no more. `orders`, if the service is this process's: what a kill finds is the
@@ -83,33 +95,43 @@ impl Named {
     pub(super) fn keep(&mut self, name: &str, own: OwnedFd, orders: Option<&mut Vec<Order>>) -> io::Result<()> {
         let copy = orders.as_ref().map(|_| sys::duplicate(&own, 3)).transpose()?;
         let entry = self.entries.entry(name.into()).or_default();
-        if entry.held.contains(&entry.slot) {
-            entry.slot = entry.slot.next();
+        if let Some(latest) = entry.held.last().filter(|_| entry.has_found(&own)) {
+            // A keeper does not hold it in another slot as well.
+            entry.slot = *latest;
+        } else if entry.held.contains(&entry.slot) {
+            entry.slot = entry.next_slot();
         }
         if let (Some(orders), Some(copy)) = (orders, copy) {
             orders.push(Order::store(&entry.slot.full_name(name), false, vec![copy]));
             orders.extend(entry.held.drain(..).map(|slot| Order::remove(&slot.full_name(name))));
             entry.held.push(entry.slot);
         }
-        (entry.descriptor, entry.is_kept) = (Some(own), true);
+        (entry.kept, entry.is_offered) = (Some(Arc::new(own)), false);
         Ok(())
     }
 
     /// What a process before has kept under that name, once. It is kept on.
     pub(super) fn take(&mut self, name: &str) -> Option<OwnedFd> {
-        let entry = self.entries.get_mut(name).filter(|entry| !entry.is_kept)?;
-        let descriptor = entry.descriptor.take()?;
-        match sys::duplicate(&descriptor, 3) {
-            Ok(own) => (entry.descriptor, entry.is_kept) = (Some(own), true),
-            Err(error) => log::warn!(target: "pollflip", "{name:?} was kept, and is no more: {error}"),
+        let entry = self.entries.get_mut(name).filter(|entry| entry.is_offered)?;
+        entry.is_offered = false;
+        let found = entry.found.as_ref()?;
+        match sys::duplicate(found, 3) {
+            Ok(copy) => {
+                entry.kept = Some(found.clone());
+                Some(copy)
+            }
+            Err(error) => {
+                log::warn!(target: "pollflip", "{name:?} was kept, and is no more: {error}");
+                entry.found.take().and_then(Arc::into_inner)
+            }
         }
-        Some(descriptor)
     }
 
     /// Keeps that name no more. Says whether there was something.
     pub(super) fn forget(&mut self, name: &str, orders: Option<&mut Vec<Order>>) -> bool {
         let Some(entry) = self.entries.get_mut(name) else { return false };
-        let was_there = entry.descriptor.take().is_some();
+        let was_kept = entry.kept.take().is_some();
+        let was_there = mem::take(&mut entry.is_offered) || was_kept;
         if let Some(orders) = orders {
             orders.extend(entry.held.drain(..).map(|slot| Order::remove(&slot.full_name(name))));
         }
@@ -122,38 +144,58 @@ impl Named {
     /// The service is this process's: what it keeps is held. `follows`: a predecessor may have kept something else under a name
     /// since it started this process.
     ///
-    /// Of what is held under a name all but the latest is removed first: with something in all three slots nobody could tell which
-    /// is that.
+    /// Of what is held under a name all but what was found is removed first: with something in all three slots nobody could tell
+    /// which is the latest. A predecessor may have removed what was found, so that is held again before. Each name is done with
+    /// before the next one, so that a keeper needs room for one more, and not for two of each.
     pub(super) fn hold(&mut self, follows: bool, orders: &mut Vec<Order>) {
+        self.let_renamed_go(orders);
         for (name, entry) in &mut self.entries {
-            if let Some(latest) = entry.held.pop() {
+            let store = |slot: Slot, descriptor: &OwnedFd, orders: &mut Vec<Order>| match sys::duplicate(descriptor, 3) {
+                // What is held already stays as it is.
+                Ok(copy) => orders.push(Order::store(&slot.full_name(name), false, vec![copy])),
+                Err(error) => log::warn!(target: "pollflip", "{name:?} is not kept: {error}"),
+            };
+            let latest = entry.held.pop();
+            if let Some(latest) = latest {
+                if let (Some(found), Some(_)) = (entry.found.as_ref().filter(|_| follows), &entry.kept) {
+                    store(latest, found, orders);
+                }
                 let others = Slot::all().filter(|slot| *slot != latest && (follows || entry.held.contains(slot)));
                 orders.extend(others.map(|slot| Order::remove(&slot.full_name(name))));
                 entry.held = vec![latest];
             }
-            let Some(kept) = entry.kept() else { continue };
-            match sys::duplicate(kept, 3) {
-                // What is held already stays as it is.
-                Ok(copy) => orders.push(Order::store(&entry.slot.full_name(name), false, vec![copy])),
-                Err(error) => log::warn!(target: "pollflip", "{name:?} is not kept: {error}"),
+            entry.found = None;
+            let Some(kept) = &entry.kept else { continue };
+            if !follows || latest != Some(entry.slot) {
+                store(entry.slot, kept, orders);
             }
+            orders.extend(latest.filter(|slot| *slot != entry.slot).map(|slot| Order::remove(&slot.full_name(name))));
+            entry.held = vec![entry.slot];
+        }
+    }
+
+    /// What was found under one name and is kept under another one: a keeper holds an open file once, so it has to let it go first.
+    fn let_renamed_go(&mut self, orders: &mut Vec<Order>) {
+        let is_renamed = |entry: &Entry| entry.kept.is_none() && entry.found.as_ref().is_some_and(|found| self.name_of(found).is_some());
+        let renamed: Vec<String> = self.entries.iter().filter(|(_, entry)| is_renamed(entry)).map(|(name, _)| name.clone()).collect();
+        for name in renamed {
+            self.forget(&name, Some(orders));
         }
     }
 
     /// And nothing else is.
     pub(super) fn hold_nothing_else(&mut self, orders: &mut Vec<Order>) {
         self.entries.retain(|name, entry| {
-            let is_kept = entry.kept().is_some();
-            let others = entry.held.iter().filter(|slot| !is_kept || **slot != entry.slot);
-            orders.extend(others.map(|slot| Order::remove(&slot.full_name(name))));
-            entry.held = vec![entry.slot];
+            let is_kept = entry.kept.is_some();
+            let held = entry.held.iter().filter(|_| !is_kept);
+            orders.extend(held.map(|slot| Order::remove(&slot.full_name(name))));
             is_kept
         });
     }
 
     /// The service is a successor's for good, which does not know of what came later.
     pub(super) fn let_go(&mut self, orders: &mut Vec<Order>) {
-        self.remove(|entry| !entry.is_given, orders);
+        self.remove(|entry| entry.given.is_none(), orders);
     }
 
     /// Nothing is held any more.
@@ -162,7 +204,7 @@ impl Named {
     }
 
     fn remove(&mut self, is_meant: impl Fn(&Entry) -> bool, orders: &mut Vec<Order>) {
-        for (name, entry) in std::mem::take(&mut self.entries).into_iter().filter(|(_, entry)| is_meant(entry)) {
+        for (name, entry) in mem::take(&mut self.entries).into_iter().filter(|(_, entry)| is_meant(entry)) {
             orders.extend(entry.held.iter().map(|slot| Order::remove(&slot.full_name(&name))));
         }
     }
@@ -170,9 +212,9 @@ impl Named {
     /// What a successor is given, by its full name.
     pub(super) fn give(&mut self) -> Vec<(String, OwnedFd)> {
         let all = self.entries.iter_mut().filter_map(|(name, entry)| {
-            entry.is_given = true;
+            entry.given = Some(entry.slot);
             // Without one of them the successor begins without it, as a first start does.
-            Some((entry.slot.full_name(name), sys::duplicate(entry.kept()?, 3).ok()?))
+            Some((entry.slot.full_name(name), sys::duplicate(entry.kept.as_ref()?, 3).ok()?))
         });
         all.collect()
     }
@@ -185,8 +227,8 @@ impl Named {
 
 /// Whether the two are one open file. Where the kernel does not tell, they are if they are one file:
 /// eventfds and the like are none, and have one number all together.
-fn is_same(one: &OwnedFd, other: &impl AsFd) -> bool {
+fn is_same(one: &impl AsFd, other: &impl AsFd) -> bool {
     let is_file = || fstat(one).is_ok_and(|found| found.st_mode & libc::S_IFMT != 0);
-    sys::identity(one.as_raw_fd()) == sys::identity(other.as_fd().as_raw_fd())
+    sys::identity(one.as_fd().as_raw_fd()) == sys::identity(other.as_fd().as_raw_fd())
         && sys::is_same_open_file(one, other).unwrap_or_else(|_| is_file())
 }

@@ -226,7 +226,7 @@ fn what_a_process_before_kept_and_nobody_took_is_removed_when_the_service_is_tak
     // Another file under the name.
     keeper.keep("b", &file()).expect("room");
     take_service(&keeper);
-    let expected = ["+pollflip.kept.a 1", "+pollflip.kept1.b 1", "-pollflip.streams.9", "-pollflip.kept.b", "-pollflip.kept2.c"];
+    let expected = ["+pollflip.kept.a 1", "+pollflip.kept1.b 1", "-pollflip.kept.b", "-pollflip.streams.9", "-pollflip.kept2.c"];
     assert_eq!(orders(&keeper)[1..], expected);
 }
 
@@ -581,4 +581,99 @@ fn a_listener_is_held_until_it_is_shut_down_and_a_socket_for_datagrams_until_it_
         !order.text.contains("FDPOLL=0")
     };
     assert!(is_watched("web") && !is_watched("dns"));
+}
+
+#[test]
+fn what_is_kept_under_another_name_is_held_under_that_one() {
+    // As a program that serves, and as one that has found it.
+    let (keeper, mut store, state) = (serving(), Store::default(), file());
+    keeper.keep("old", &state).expect("room");
+    store.obey_all(&keeper);
+    assert_eq!(keeper.keep("new", &state).expect_err("it is held once").kind(), io::ErrorKind::AlreadyExists);
+    keeper.keep("old", &state).expect("it is there");
+    assert!(keeper.forget("old"));
+    keeper.keep("new", &state).expect("room");
+    store.obey_all(&keeper);
+    assert!(is_same(&store.named("new").expect("it is kept"), &state));
+    assert!(store.named("old").is_none());
+}
+
+#[test]
+fn a_start_that_keeps_what_it_found_under_another_name_has_it_held() {
+    for is_taken in [false, true] {
+        let (first, mut store, state) = (serving(), Store::default(), file());
+        first.keep("old", &state).expect("room");
+        store.obey_all(&first);
+        drop(first);
+        let keeper = keeper(Sort::Keeps, store.held());
+        // Or it came by other ways: a successor can have been handed it over.
+        let found = if is_taken { keeper.take("old").expect("it was kept") } else { copy(&state) };
+        assert!(!is_taken || keeper.forget("old"));
+        keeper.keep("new", &found).expect("room");
+        take_service(&keeper);
+        store.obey_all(&keeper);
+        assert!(is_same(&store.named("new").expect("it is kept"), &state));
+        assert!(store.named("old").is_none());
+    }
+}
+
+#[test]
+fn a_start_that_comes_back_to_what_it_found_has_it_held() {
+    let (first, mut store, state) = (serving(), Store::default(), file());
+    first.keep("state", &state).expect("room");
+    store.obey_all(&first);
+    drop(first);
+    let keeper = keeper(Sort::Keeps, store.held());
+    let found = keeper.take("state").expect("it was kept");
+    keeper.keep("state", &file()).expect("room");
+    keeper.keep("state", &found).expect("room");
+    take_service(&keeper);
+    for order in keeper.take_orders() {
+        store.obey(order);
+        assert!(is_same(&store.named("state").expect("it is kept"), &state));
+    }
+}
+
+#[test]
+fn a_kill_while_a_successor_takes_what_its_predecessor_has_replaced_leaves_something() {
+    for replacements in 0..4 {
+        for successor_replaces in [false, true] {
+            let (old, mut store) = (serving(), Store::default());
+            old.keep("state", &file()).expect("room");
+            old.hold(Whose::Both);
+            let new = successor_of(&old);
+            let found = new.take("state").expect("it was given");
+            for _ in 0..replacements {
+                old.keep("state", &file()).expect("room");
+            }
+            store.obey_all(&old);
+            let latest = if successor_replaces { file() } else { copy(&found) };
+            new.keep("state", &latest).expect("room");
+            old.hold(Whose::Successor);
+            store.obey_all(&old);
+            take_service(&new);
+            for order in new.take_orders() {
+                store.obey(order);
+                assert!(store.named("state").is_some(), "{replacements} {successor_replaces}");
+            }
+            assert!(is_same(&store.named("state").expect("it is kept"), &latest));
+        }
+    }
+}
+
+#[test]
+fn a_start_that_replaces_all_it_found_needs_room_for_one_more() {
+    let (first, mut store) = (serving(), Store::default());
+    let names: Vec<String> = (0..7).map(|number| number.to_string()).collect();
+    names.iter().for_each(|name| first.keep(name, &file()).expect("room"));
+    store.obey_all(&first);
+    let next = keeper(Sort::Keeps, store.held());
+    names.iter().for_each(|name| next.keep(name, &file()).expect("room"));
+    take_service(&next);
+    let mut most = 0;
+    for order in next.take_orders() {
+        store.obey(order);
+        most = most.max(store.entries.len());
+    }
+    assert_eq!(most, 16, "and no more");
 }
