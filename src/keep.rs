@@ -122,7 +122,7 @@ enum Sort {
     Keeps,
     /// There is none: what is kept by name goes to successors, and that is all.
     PassesOn,
-    /// The program keeps nothing, and has removed what was kept before.
+    /// The program keeps nothing, and has removed what was kept before. Sockets that it goes on with stay.
     Removes,
 }
 
@@ -178,11 +178,11 @@ impl Keeper {
     }
 
     /// One of a program that keeps nothing: what a release before it has kept is removed when the
-    /// service is its own.
-    pub(crate) fn for_nothing(mut held: Held, waker: Arc<Waker>) -> Keeper {
+    /// service is its own. `has_groups`: UDP groups among it, which it may go on with.
+    pub(crate) fn for_nothing(mut held: Held, has_groups: bool, waker: Arc<Waker>) -> Keeper {
         let lent = held.lent.take();
         held.queues.extend(lent.into_iter().flat_map(|(name, ends)| ends.into_iter().map(move |end| (name.clone(), end))));
-        if held.kept.is_empty() && held.queues.is_empty() {
+        if held.kept.is_empty() && held.queues.is_empty() && !has_groups {
             return Keeper::inert();
         }
         Keeper::with(Inner::new(held), waker, Sort::Removes, Room::new(None))

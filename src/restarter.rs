@@ -236,7 +236,9 @@ impl Restarter {
             self.keeper = Keeper::new(held.and(given), is_successor, self.reactor.waker().clone());
             self.sockets.keep_by(self.keeper.clone(), passed);
         } else {
-            self.keeper = Keeper::for_nothing(held.and(given), self.reactor.waker().clone());
+            let has_groups = self.sockets.kept_groups().next().is_some();
+            self.keeper = Keeper::for_nothing(held.and(given), has_groups, self.reactor.waker().clone());
+            self.sockets.keep_by(self.keeper.clone(), Vec::new());
         }
     }
 

@@ -94,8 +94,8 @@ impl Keeper {
             let inner = &mut *inner;
             if inner.listeners.remove(name, &mut inner.orders) {
                 self.wake();
-            } else if inner.whose.is_none() {
-                inner.unused.push(name.into());
+            } else {
+                self.hold_no_more(inner, vec![name.into()]);
             }
         }
     }
@@ -114,9 +114,19 @@ impl Keeper {
             let inner = &mut *inner;
             if inner.groups.remove(group.name, &mut inner.orders) {
                 self.wake();
-            } else if inner.whose.is_none() {
-                inner.unused.extend(group.names());
+            } else {
+                self.hold_no_more(inner, group.names());
             }
+        }
+    }
+
+    /// What this process has not had held is held for one before it, if it is: no more as soon as the service is this process's.
+    fn hold_no_more(&self, inner: &mut Inner, names: Vec<String>) {
+        if inner.whose.is_none() {
+            inner.unused.extend(names);
+        } else if inner.is_holding() && self.shared.as_ref().is_some_and(|shared| shared.sort == Sort::Removes) {
+            inner.orders.extend(names.iter().map(|name| Order::remove(name)));
+            self.wake();
         }
     }
 

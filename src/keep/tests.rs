@@ -487,7 +487,7 @@ fn a_program_that_keeps_nothing_has_removed_what_was_kept() {
     old.hold(Whose::Both);
     store.obey_all(&old);
     let waker = Waker::new(Poll::new().expect("a poll").registry(), Token(0)).expect("a waker");
-    let keeper = Keeper::for_nothing(Held::sort(old.given()), Arc::new(waker));
+    let keeper = Keeper::for_nothing(Held::sort(old.given()), false, Arc::new(waker));
     assert!(!keeper.for_program().is_active() && keeper.for_program().take("a").is_none());
     old.hold(Whose::Successor);
     store.obey_all(&old);
@@ -495,7 +495,14 @@ fn a_program_that_keeps_nothing_has_removed_what_was_kept() {
     take_service(&keeper);
     store.obey_all(&keeper);
     assert_eq!(store.names(), [""; 0]);
-    assert!(Keeper::for_nothing(Held::default(), Arc::clone(&keeper.shared.expect("it removes").waker)).shared.is_none());
+    // What it does not go on with, at once.
+    let parts = [(); 3].map(|()| file());
+    keeper.listens_no_more("web");
+    keeper.has_group_no_more(&group(true, &parts));
+    assert_eq!(orders(&keeper), [&["-web"][..], &PARTS_REMOVED].concat());
+    let waker = &keeper.shared.as_ref().expect("it removes").waker;
+    let of_nothing = |has_groups| Keeper::for_nothing(Held::default(), has_groups, Arc::clone(waker)).shared.is_none();
+    assert!(of_nothing(false) && !of_nothing(true));
 }
 
 #[test]

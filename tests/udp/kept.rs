@@ -31,6 +31,7 @@ pollflip_kit::trials!(
     a_keeper_without_room_for_a_group_is_told_of_and_the_service_goes_on_without,
     a_group_that_is_removed_or_stopped_is_kept_no_more,
     what_a_release_has_no_use_for_after_a_kill_is_kept_no_more,
+    what_a_release_that_keeps_nothing_has_no_use_for_is_kept_no_more,
     a_socket_that_has_become_a_group_comes_back_as_one,
     descriptors_are_as_many_after_many_kills,
 );
@@ -377,6 +378,23 @@ fn what_a_release_has_no_use_for_after_a_kill_is_kept_no_more() {
         let new = kept.0.hub.nth(2);
         new.says("serving");
         wait_until("the address to be free", || UdpSocket::bind(address(&kept.0)).is_ok());
+    }
+}
+
+fn what_a_release_that_keeps_nothing_has_no_use_for_is_kept_no_more() {
+    for (kind, earlier) in [("group", 0), ("group", 1), ("plain", 0)] {
+        let kept = Kept::start(Setup::new().set("kind", kind));
+        let mut serving = kept.0.first();
+        // Releases that keep nothing either, and go on with it.
+        for _ in 0..earlier {
+            kept.0.plan_next(set("keep", "no"));
+            serving = kept.kill(&serving);
+        }
+        kept.0.plan_next(set("keep", "no").set("name", "other"));
+        serving.signal(Signal::SIGKILL);
+        let new = kept.0.hub.nth(earlier + 1);
+        new.says("serving");
+        wait_until("nothing to be held", || kept.held(&new) == (0, 1));
     }
 }
 
