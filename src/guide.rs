@@ -324,6 +324,7 @@
 //! | --- | --- | --- |
 //! | entries: each listener, each name, each socket of a UDP group and one more for it (9 unless told otherwise), 4 for all connections; 4 stay free for the next process, and 1 for what replaces something | `--store`, `FileDescriptorStoreMax=` | [`Keeper::keep`](crate::Keeper::keep) is an error, where the keeper says how many it holds; a warning for a listener or a group |
 //! | 100 KiB for all names | this crate's: the kernel executes nothing with 128 KiB | the same |
+//! | an open file, under one name | a keeper holds it once | [`Keeper::keep`](crate::Keeper::keep) under a second name is an error |
 //! | connections: a quarter of RLIMIT_NOFILE | the kernel's, for users without CAP_SYS_RESOURCE | [`Keeper::keep_stream`](crate::Keeper::keep_stream) is an error, and the connection goes on |
 //! | tens of thousands of connections | `net.core.wmem_max` | the same |
 //!

@@ -166,7 +166,11 @@ impl Sockets {
             return Err(no_group("this process has bound it as a socket of its own"));
         }
         if self.family.predecessor.is_none() {
-            return Err(no_group("systemd has bound it; take it out of the unit of its sockets"));
+            return Err(no_group(if self.keeper.is_active() {
+                "a keeper or systemd has given it to this process as it is; if systemd has bound it, take it out of the unit of its sockets"
+            } else {
+                "systemd has bound it; take it out of the unit of its sockets"
+            }));
         }
         if sockets_at(&found).iter().filter(|(_, address)| found.is_exactly(*address)).count() > 1 {
             return Err(no_group("other sockets are bound beside it (SO_REUSEPORT)"));
