@@ -183,7 +183,7 @@ impl Keeper {
         let (exit, strikes) = inner.end.unwrap_or((Exit::Unknown, 0));
         log::warn!(
             target: "pollflip",
-            "the process before {exit}; strike {strikes}: {} connections and {} other descriptors were kept",
+            "the process before {exit}; strike {strikes}: {} connections were kept, and {} descriptors by name that the program has yet to take",
             streams.len(),
             inner.named.untaken()
         );

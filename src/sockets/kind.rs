@@ -135,7 +135,11 @@ impl fmt::Display for Listed<'_> {
 pub(crate) fn resolve(name: &str, address: impl ToSocketAddrs) -> Result<Vec<SocketAddr>, Error> {
     let found = address.to_socket_addrs().map(|found| found.collect::<Vec<_>>());
     let found = found.and_then(|found| if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) });
-    found.map_err(|error| Error::os(format!("cannot resolve the address of {name:?}"))(error))
+    found.map_err(|error| {
+        // The standard library says so of what is no address at all.
+        let advice = if error.kind() == io::ErrorKind::InvalidInput { " (HOST:PORT is expected)" } else { "" };
+        Error::os(format!("cannot resolve the address of {name:?}{advice}"))(error)
+    })
 }
 
 fn internet(address: &SockaddrStorage) -> Vec<SocketAddr> {

@@ -183,6 +183,8 @@ fn an_inherited_socket_is_taken_although_its_address_does_not_resolve() {
         let error = sockets.tcp_listener(name, away()).expect_err("not to be told");
         assert!(error.to_string().contains("cannot resolve the address"), "{error}");
     }
+    let error = sockets.tcp_listener("new", "127.0.0.1").expect_err("without a port");
+    assert!(error.to_string().contains("HOST:PORT"), "{error}");
     assert!(sockets.udp_socket("tcp", away()).is_err() && sockets.tcp_listener("tcp", Unresolved(ErrorKind::InvalidInput)).is_err());
     // One that was bound here is no reason not to look.
     let bound = sockets.tcp_listener("bound", (Ipv4Addr::LOCALHOST, 0)).expect("a listener");

@@ -24,7 +24,7 @@ impl History {
     pub(super) fn new(handed_down: Vec<Outcome>) -> History {
         let mut history = History::default();
         for mut outcome in handed_down {
-            outcome.text = line(&outcome.text).chars().take(LONGEST).collect();
+            outcome.text = shortened(&line(&outcome.text));
             history.push(outcome);
         }
         history
@@ -48,7 +48,7 @@ impl History {
 
     /// It has ended.
     pub(super) fn end(&mut self, ok: bool, text: &str, now: Duration) {
-        let text = text.chars().take(LONGEST).collect();
+        let text = shortened(text);
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.push(Outcome { at, took_ms: self.took(now).as_millis() as u64, ok, text });
     }
@@ -67,5 +67,13 @@ impl History {
             self.outcomes.pop_front();
         }
         self.outcomes.push_back(outcome);
+    }
+}
+
+/// So that a reader sees where a reason is cut.
+fn shortened(text: &str) -> String {
+    match text.chars().nth(LONGEST) {
+        None => text.to_string(),
+        Some(_) => text.chars().take(LONGEST - 1).chain(['…']).collect(),
     }
 }

@@ -344,7 +344,7 @@ fn the_history_has_the_last_outcomes_each_no_longer_than_it_may_be() {
     let mut fixture = Fixture::with((0..20).map(earlier).collect());
     let kept = fixture.succession.outcomes();
     assert_eq!(kept.iter().map(|outcome| outcome.at).collect::<Vec<_>>(), (12..20).collect::<Vec<_>>());
-    assert!(kept.iter().all(|outcome| outcome.text.chars().count() == 200 && !outcome.text.contains('\n')));
+    assert!(kept.iter().all(|outcome| outcome.text.chars().count() == 200 && outcome.text.ends_with('…') && !outcome.text.contains('\n')));
 
     let began = Duration::from_secs(100);
     fixture.succession.begin(Attempt(9), began);
