@@ -286,7 +286,8 @@
 //! Datagrams that come while nobody serves wait, as far as `SO_RCVBUF` reaches, and the next start
 //! reads them: those of new flows, those of the process that was killed, and by
 //! [`recv_orphaned`](crate::UdpGroup::recv_orphaned) those of generations that have ended meanwhile.
-//! What it knows no flow of, it answers with "begin anew".
+//! What it knows no flow of, it answers with "begin anew"; a
+//! [recipe](crate::recipes#udp-flows-that-outlive-a-kill) keeps the flows.
 //!
 //! Lost are: a connection between `accept` and `keep_stream`, which are microseconds; what the
 //! program has in its memory alone; a connection of TLS, whose keys are there; what an old process
@@ -655,7 +656,7 @@
 //! an alarm:
 //!
 //! - an outcome that is not `ok`;
-//! - a generation that does not move with a deploy;
+//! - a generation that does not move with a deploy (it is 0 again after a kill);
 //! - earlier processes that do not end: more than two in the unit, for longer than a drain may
 //!   take.
 //!

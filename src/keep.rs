@@ -84,12 +84,17 @@ pub use survivors::{KeptStream, Survivors};
 /// ```no_run
 /// use std::fs::File;
 ///
-/// # fn scratch() -> File { unimplemented!() }
+/// /// A memory file, which nobody but its owners can reach.
+/// fn memory_file() -> std::io::Result<File> {
+///     use nix::sys::memfd::{MFdFlags, memfd_create};
+///     Ok(memfd_create(c"counters", MFdFlags::MFD_CLOEXEC)?.into())
+/// }
+///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut restarter = pollflip::RestartConfig::new().keep(true).build()?;
 /// let keeper = restarter.keeper();
 /// // What the process before has kept, be it the predecessor or one that was killed; or a new one.
-/// let counters = keeper.take("counters").map_or_else(scratch, File::from);
+/// let counters = keeper.take("counters").map_or_else(memory_file, |file| Ok(file.into()))?;
 /// keeper.keep("counters", &counters)?;
 /// let listener = restarter.sockets().tcp_listener("web", "127.0.0.1:8080")?;
 /// restarter.ready()?;

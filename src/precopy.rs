@@ -60,6 +60,7 @@ const PER_TURN: usize = MAX_DESCRIPTORS;
 ///
 /// #[derive(Default)]
 /// struct Server {
+///     /// By their numbers, which are the names under which they go over.
 ///     players: BTreeMap<u64, TcpStream>,
 ///     /// While something goes ahead: the number from which on players have yet to go.
 ///     copying: Option<(Precopy, u64)>,
@@ -76,7 +77,7 @@ const PER_TURN: usize = MAX_DESCRIPTORS;
 ///             Event::StateRequested(mut handover) => {
 ///                 let next = self.copying.take().map_or(0, |(_, next)| next);
 ///                 // Here the program freezes. Then only those that have not gone ahead, and state.
-///                 let rest = self.players.range(next..).map(|(key, stream)| (format!("player/{key}"), stream));
+///                 let rest = self.players.range(next..).map(|(key, stream)| (key.to_string(), stream));
 ///                 if handover.fds(rest).is_ok() {
 ///                     handover.send();
 ///                 } // otherwise Failed comes, and says why
@@ -93,7 +94,7 @@ const PER_TURN: usize = MAX_DESCRIPTORS;
 ///             *next = *last + 1;
 ///         }
 ///         // An error: Failed comes, and says why.
-///         let _ = precopy.fds(batch.into_iter().map(|(key, stream)| (format!("player/{key}"), stream)));
+///         let _ = precopy.fds(batch.into_iter().map(|(key, stream)| (key.to_string(), stream)));
 ///         if self.players.range(*next..).next().is_none() {
 ///             precopy.complete();
 ///         }
@@ -104,7 +105,7 @@ const PER_TURN: usize = MAX_DESCRIPTORS;
 ///         let Some(player) = self.players.remove(&key) else { return };
 ///         if let Some((precopy, _)) = &mut self.copying {
 ///             pollflip::hang_up(player);
-///             precopy.gone(&format!("player/{key}"));
+///             precopy.gone(&key.to_string());
 ///         }
 ///     }
 /// }

@@ -6,6 +6,8 @@
 //! - [A listener for each thread](#a-listener-for-each-thread)
 //! - [Another address](#another-address)
 //! - [UDP: three ways through a restart](#udp-three-ways-through-a-restart)
+//! - [UDP flows that outlive a kill](#udp-flows-that-outlive-a-kill)
+//! - [QUIC](#quic)
 //! - [A multicast group](#a-multicast-group)
 //! - [A library that blocks in accept](#a-library-that-blocks-in-accept)
 //! - [io_uring](#io_uring)
@@ -338,6 +340,56 @@
 //!
 //! A service that had a plain socket can become one with a group by a restart, where the user that
 //! bound the socket still may; the other way is a release that asks for a `udp_socket` of the same name.
+//!
+//! # UDP flows that outlive a kill
+//!
+//! With [`RestartConfig::keep`](crate::RestartConfig::keep) a killed service gets its group back. Its
+//! flows go on if their state is in a file that the service [keeps](crate::Keeper::keep), a memory file
+//! say. The file belongs to one process. A successor is given the file of its predecessor under the
+//! name too, and must not use it: the predecessor goes on with those flows. So a process uses the file
+//! only where there are [survivors](crate::Restarter::survivors), and otherwise keeps one of its own
+//! under the same name:
+//!
+//! ```no_run
+//! use std::{error, fs::File, io, time::Duration};
+//! use nix::sys::memfd::{MFdFlags, memfd_create};
+//! use pollflip::{Error, Mark, RestartConfig};
+//!
+//! /// Room for the flows: an id and what belongs to it, one record for each.
+//! fn table() -> io::Result<File> {
+//!     let file = File::from(memfd_create(c"flows", MFdFlags::MFD_CLOEXEC)?);
+//!     file.set_len(4_096 * 64)?;
+//!     Ok(file)
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn error::Error>> {
+//!     let mut restarter = RestartConfig::new().keep(true).build()?;
+//!     let keeper = restarter.keeper();
+//!     let group = restarter.sockets().udp_group("game", "0.0.0.0:7777", Mark::byte(0, 0xf0))?;
+//!     // No state comes, but whether the predecessor lives: it may have been killed meanwhile.
+//!     match restarter.predecessor().map(|old| old.receive(Duration::from_secs(5))) {
+//!         None | Some(Ok(_) | Err(Error::PredecessorGone { .. })) => {}
+//!         Some(Err(why)) => return Err(why.into()),
+//!     }
+//!     let flows = match (restarter.survivors(), keeper.take("flows")) {
+//!         (Some(_), Some(file)) => File::from(file), // of the process that was killed
+//!         _ => table()?,
+//!     };
+//!     keeper.keep("flows", &flows)?;
+//!     restarter.ready()?;
+//!     // Each record is written at its place before the datagram is answered. The answer bears the
+//!     // mark of this process, which after a kill in the middle of a restart is another than before.
+//!     # drop(group);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - At [`StateRequested`](crate::Event::StateRequested) the predecessor only calls
+//!   [`send`](crate::Handover::send). It goes on with its flows.
+//! - A datagram that was read and not answered is lost in a kill. The client sends it again, so each has
+//!   a number, and one that comes twice changes nothing.
+//! - The flows of an earlier generation that is killed begin anew, and those of a predecessor that is
+//!   killed after `receive` and before it has handed the service over.
 //!
 //! # QUIC
 //!

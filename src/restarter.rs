@@ -252,7 +252,8 @@ impl Restarter {
         self.ancestry.predecessor()
     }
 
-    /// How many restarts lie behind this process.
+    /// How many restarts lie behind this process. It is 0 again in a process that a guard or systemd
+    /// has started after a kill.
     pub fn generation(&self) -> u32 {
         self.ancestry.generation()
     }

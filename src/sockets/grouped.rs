@@ -43,8 +43,10 @@ impl Sockets {
     /// back, with the slot and the mark of the process that was killed. What is in the slot is new
     /// flows, and datagrams of flows that the killed process had: a program that has kept those
     /// goes on with them, and any other says "begin anew". The earlier generations notice nothing.
+    /// A [recipe](crate::recipes#udp-flows-that-outlive-a-kill) keeps them.
     ///
     /// ```no_run
+    /// use std::time::Duration;
     /// use mio::{Events, Interest, Poll, Token, net::UdpSocket};
     /// use pollflip::{Event, Mark};
     ///
@@ -57,12 +59,17 @@ impl Sockets {
     /// poll.registry().register(&mut socket, Token(0), Interest::READABLE)?;
     /// poll.registry().register(&mut restarter, Token(1), Interest::READABLE)?;
     /// restarter.ready()?;
-    /// let mut buffer = [0; 1500];
+    /// let (mut buffer, mut is_empty) = ([0; 1500], false);
     /// loop {
-    ///     poll.poll(&mut events, None)?;
-    ///     while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+    ///     // What is left of the turn before is told no more: mio tells of a socket when more comes.
+    ///     poll.poll(&mut events, if is_empty { None } else { Some(Duration::ZERO) })?;
+    ///     // So many in a turn, for the restarter to have its own under a flood too.
+    ///     for _ in 0..64 {
+    ///         let received = socket.recv_from(&mut buffer);
+    ///         is_empty = received.is_err();
+    ///         let Ok((length, client)) = received else { break };
     ///         buffer[0] = buffer[0] & 0x0f | group.mark();
-    ///         socket.send_to(&buffer[..length], client)?;
+    ///         let _ = socket.send_to(&buffer[..length], client);
     ///     }
     ///     while let Some(event) = restarter.poll() {
     ///         if let Event::Completed(_) = event {
