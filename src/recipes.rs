@@ -485,7 +485,7 @@
 //!
 //! Three things keep a restart from being seen: the next tick stays where it was, no datagram is
 //! lost while the world stands still, and the pause is as long as the handover and no longer.
-//! `examples/game_loop` prints the frame times.
+//! `examples/integrations/game_loop` prints the frame times.
 //!
 //! ```
 //! use std::time::Duration;

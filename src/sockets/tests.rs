@@ -43,7 +43,7 @@ fn names(sockets: &Sockets) -> Vec<&str> {
 
 #[test]
 fn a_name_means_the_same_socket_each_time_and_the_program_gets_a_duplicate() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = temp_dir::TempDir::new().expect("a directory");
     let path = directory.path().join("socket");
     let mut sockets = empty();
     let one = sockets.unix_listener("web", &path).expect("a listener");
@@ -94,7 +94,7 @@ fn of_several_that_came_by_one_name_each_is_found_by_its_address() {
 fn what_was_inherited_and_not_asked_for_is_closed() {
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     theirs.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = temp_dir::TempDir::new().expect("a directory");
     let [kept_at, unused_at] = ["kept", "unused"].map(|name| directory.path().join(name));
     let [kept, unused] = [&kept_at, &unused_at].map(|path| UnixListener::bind(path).expect("a listener"));
     let inherited = vec![("pair".into(), ours.into()), ("kept".into(), kept.into()), ("unused".into(), unused.into())];
@@ -110,7 +110,7 @@ fn what_was_inherited_and_not_asked_for_is_closed() {
 
 #[test]
 fn after_the_end_there_are_none_and_nothing_is_bound() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = temp_dir::TempDir::new().expect("a directory");
     let path = directory.path().join("socket");
     let mut sockets = empty();
     let listener = sockets.unix_listener("web", &path).expect("a listener");
@@ -218,7 +218,7 @@ fn get_returns_what_is_there_and_binds_nothing() {
 
 #[test]
 fn a_path_is_bound_over_a_socket_that_nobody_serves_and_over_nothing_else() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = temp_dir::TempDir::new().expect("a directory");
     let path = directory.path().join("socket");
     drop(UnixListener::bind(&path).expect("a listener"));
     let mut sockets = empty();

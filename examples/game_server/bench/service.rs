@@ -15,7 +15,7 @@ use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
-use tempfile::TempDir;
+use temp_dir::TempDir;
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// Longer than a server gives its successor: so it is the server who says what was wrong.
@@ -47,7 +47,7 @@ impl Service {
     pub(crate) fn start(settings: &Settings) -> Result<Self, String> {
         // When a server ends, the one that it started becomes a child of this process, which can so wait for all of them.
         set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
-        let directory = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
+        let directory = TempDir::new().map_err(|error| format!("cannot make a directory: {error}"))?;
         let (socket, fail) = (directory.path().join("restart.sock"), directory.path().join("fail"));
         let mut command = Command::new(env::current_exe().map_err(|error| format!("which program is this? {error}"))?);
         command.args(["serve", "--listen", "127.0.0.1:0", "--socket"]).arg(&socket).arg("--fail").arg(&fail);

@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs};
-use tempfile::TempDir;
+use temp_dir::TempDir;
 
 /// How long a server may take to come back.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -68,7 +68,7 @@ enum Keeper {
 impl Service {
     /// Starts a guard, and the server below it.
     pub(crate) fn guarded(connections: usize, is_wrong: bool) -> Result<(Service, Serving), Box<dyn Error>> {
-        let directory = tempfile::tempdir()?;
+        let directory = TempDir::new()?;
         let mut command = Command::new(env::current_exe()?);
         command.args(["serve", "--guard", "--connections", &connections.to_string(), "--socket"]);
         command.arg(directory.path().join("restart.sock")).args(is_wrong.then_some("--wrong"));

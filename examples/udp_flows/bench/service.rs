@@ -14,7 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pollflip::RequestError;
 use pollflip::restart_coordination_socket::{request_restart, request_status};
-use tempfile::TempDir;
+use temp_dir::TempDir;
 
 /// How long the processes may take for anything: the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -32,7 +32,7 @@ impl Service {
     pub(crate) fn start(arguments: &[&str]) -> Result<Self, Box<dyn std::error::Error>> {
         // A server whose predecessor ends becomes a child of this process.
         set_child_subreaper(true)?;
-        let directory = tempfile::tempdir()?;
+        let directory = TempDir::new()?;
         let socket = directory.path().join("restart.sock");
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "--listen", "127.0.0.1:0", "--socket"]).arg(&socket).args(arguments);

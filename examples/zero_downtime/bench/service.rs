@@ -16,7 +16,7 @@ use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
-use tempfile::TempDir;
+use temp_dir::TempDir;
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// Longer than a server gives its successor to become ready: so it is the server who says what was wrong.
@@ -45,7 +45,7 @@ impl Service {
         // When a server ends, the one that it started becomes a child of this process, which can
         // so wait for all of them.
         set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
-        let directory = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
+        let directory = TempDir::new().map_err(|error| format!("cannot make a directory: {error}"))?;
         let mut service = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)), // any port
             pid: 0,

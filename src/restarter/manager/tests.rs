@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 
-use tempfile::TempDir;
+use temp_dir::TempDir;
 
 use crate::restarter::testing::collect_until;
 use crate::sys::simulation::Simulation;
@@ -25,7 +25,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Fixture {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = TempDir::new().expect("a directory");
         let path = directory.path().join("notify");
         let listener = UnixDatagram::bind(&path).expect("a socket");
         listener.set_nonblocking(true).expect("a socket");

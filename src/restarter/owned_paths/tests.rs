@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use tempfile::TempDir;
+use temp_dir::TempDir;
 
 use super::*;
 
@@ -13,7 +13,7 @@ const PREDECESSOR: u32 = 1 << 30;
 const STRANGER: u32 = PREDECESSOR + 1;
 
 fn directory() -> TempDir {
-    tempfile::tempdir().expect("a directory")
+    TempDir::new().expect("a directory")
 }
 
 fn text(path: &Path) -> String {

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use mio::Interest;
 use nix::sys::signal::raise;
 use nix::sys::socket::{MsgFlags, recv};
-use tempfile::TempDir;
+use temp_dir::TempDir;
 
 use crate::predecessor;
 use crate::restart_coordination_socket::ServiceState;
@@ -28,7 +28,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Fixture {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = TempDir::new().expect("a directory");
         let server = Server::new(&directory.path().join("socket"), FIRST_CLIENT).expect("a server");
         let mut fixture = Fixture::of(Requests::new(None, None, Some(server)), directory);
         fixture.requests.open(&fixture.reactor);
@@ -226,7 +226,7 @@ fn a_restart_signal_is_one_request_however_often_it_came_and_another_signal_none
     // What these do by default is nothing, and no other test of this crate raises them.
     let (own, predecessors) = (Signal::SIGWINCH, Signal::SIGURG);
     let mut signals = Signals::new([own as i32, predecessors as i32]).expect("handlers");
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = TempDir::new().expect("a directory");
     let reactor = Reactor::new().expect("a reactor");
     reactor.registry().register(&mut signals, SIGNALS, Interest::READABLE).expect("a watch");
     let mut fixture = Fixture { requests: Requests::new(Some(signals), Some(own), None), reactor, directory };
