@@ -148,38 +148,42 @@ impl Named {
     /// which is the latest. A predecessor may have removed what was found, so that is held again before. Each name is done with
     /// before the next one, so that a keeper needs room for one more, and not for two of each.
     pub(super) fn hold(&mut self, follows: bool, orders: &mut Vec<Order>) {
-        self.let_renamed_go(orders);
+        let store = |name: &str, slot: Slot, descriptor: &OwnedFd, orders: &mut Vec<Order>| match sys::duplicate(descriptor, 3) {
+            // What is held already stays as it is.
+            Ok(copy) => orders.push(Order::store(&slot.full_name(name), false, vec![copy])),
+            Err(error) => log::warn!(target: "pollflip", "{name:?} is not kept: {error}"),
+        };
+        self.let_moved_go(orders);
         for (name, entry) in &mut self.entries {
-            let store = |slot: Slot, descriptor: &OwnedFd, orders: &mut Vec<Order>| match sys::duplicate(descriptor, 3) {
-                // What is held already stays as it is.
-                Ok(copy) => orders.push(Order::store(&slot.full_name(name), false, vec![copy])),
-                Err(error) => log::warn!(target: "pollflip", "{name:?} is not kept: {error}"),
-            };
             let latest = entry.held.pop();
-            if let Some(latest) = latest {
-                if let (Some(found), Some(_)) = (entry.found.as_ref().filter(|_| follows), &entry.kept) {
-                    store(latest, found, orders);
-                }
-                let others = Slot::all().filter(|slot| *slot != latest && (follows || entry.held.contains(slot)));
-                orders.extend(others.map(|slot| Order::remove(&slot.full_name(name))));
-                entry.held = vec![latest];
+            if let (Some(latest), Some(found), Some(_)) = (latest, entry.found.as_ref().filter(|_| follows), &entry.kept) {
+                store(name, latest, found, orders);
             }
+            let others = Slot::all().filter(|slot| Some(*slot) != latest && (follows || entry.held.contains(slot)));
+            orders.extend(others.map(|slot| Order::remove(&slot.full_name(name))));
+            entry.held = latest.into_iter().collect();
             entry.found = None;
+        }
+        for (name, entry) in &mut self.entries {
             let Some(kept) = &entry.kept else { continue };
-            if !follows || latest != Some(entry.slot) {
-                store(entry.slot, kept, orders);
-            }
-            orders.extend(latest.filter(|slot| *slot != entry.slot).map(|slot| Order::remove(&slot.full_name(name))));
+            store(name, entry.slot, kept, orders);
+            let before = entry.held.drain(..).filter(|slot| *slot != entry.slot);
+            orders.extend(before.map(|slot| Order::remove(&slot.full_name(name))));
             entry.held = vec![entry.slot];
         }
     }
 
     /// What was found under one name and is kept under another one: a keeper holds an open file once, so it has to let it go first.
-    fn let_renamed_go(&mut self, orders: &mut Vec<Order>) {
-        let is_renamed = |entry: &Entry| entry.kept.is_none() && entry.found.as_ref().is_some_and(|found| self.name_of(found).is_some());
-        let renamed: Vec<String> = self.entries.iter().filter(|(_, entry)| is_renamed(entry)).map(|(name, _)| name.clone()).collect();
-        for name in renamed {
-            self.forget(&name, Some(orders));
+    fn let_moved_go(&mut self, orders: &mut Vec<Order>) {
+        let has_moved = |name: &str, entry: &Entry| {
+            let now = entry.found.as_ref().and_then(|found| self.name_of(found));
+            now.is_some_and(|now| now != name)
+        };
+        let moved: Vec<_> = self.entries.iter().filter(|(name, entry)| has_moved(name, entry)).map(|(name, _)| name.clone()).collect();
+        for name in moved {
+            let Some(entry) = self.entries.get_mut(&name) else { continue };
+            entry.found = None;
+            orders.extend(entry.held.drain(..).map(|slot| Order::remove(&slot.full_name(&name))));
         }
     }
 

@@ -684,3 +684,73 @@ fn a_start_that_replaces_all_it_found_needs_room_for_one_more() {
     }
     assert_eq!(most, 16, "and no more");
 }
+
+/// Any number without a seed.
+fn random(state: &mut u64, below: usize) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 11) as usize % below
+}
+
+#[test]
+fn whatever_is_kept_and_moved_a_keeper_has_it_when_it_was_told_and_a_kill_finds_something() {
+    let names = ["a", "b", "c"];
+    let files: Vec<_> = (0..5).map(|_| file()).collect();
+    let number = |found: &OwnedFd| files.iter().position(|file| is_same(file, found)).expect("one of them");
+    let look = |store: &Store| names.map(|name| store.named(name).map(|found| number(&found)));
+    let mut state = 0x9e37_79b9_7f4a_7c15;
+    let (mut serving, mut store) = (serving(), Store::default());
+    let mut model: [Option<usize>; 3] = [None; 3];
+    let change = |keeper: &Keeper, model: &mut [Option<usize>; 3], state: &mut u64| {
+        let (name, file) = (random(state, 3), random(state, 5));
+        if random(state, 3) == 0 {
+            assert_eq!(keeper.forget(names[name]), model[name].take().is_some());
+        } else {
+            let elsewhere = (0..3).any(|other| other != name && model[other] == Some(file));
+            match keeper.keep(names[name], &files[file]) {
+                Ok(()) => model[name] = Some(file),
+                Err(error) => assert!(elsewhere && error.kind() == io::ErrorKind::AlreadyExists, "{error}"),
+            }
+        }
+    };
+    for round in 0..1_000 {
+        let before = model;
+        let was_killed = match random(&mut state, 4) {
+            // A kill and a start.
+            0 => {
+                serving = keeper(Sort::Keeps, store.held());
+                Some(true)
+            }
+            // A restart. The predecessor goes on meanwhile.
+            1 => {
+                serving.hold(Whose::Both);
+                let new = successor_of(&serving);
+                let mut of_old = model;
+                (0..random(&mut state, 5)).for_each(|_| change(&serving, &mut of_old, &mut state));
+                serving.hold(Whose::Successor);
+                store.obey_all(&serving);
+                serving = new;
+                Some(false)
+            }
+            _ => None,
+        };
+        if was_killed.is_some() {
+            for (name, kept) in names.iter().zip(&model) {
+                assert_eq!(serving.take(name).map(|found| number(&found)), *kept, "{round}");
+            }
+        }
+        (0..random(&mut state, 5)).for_each(|_| change(&serving, &mut model, &mut state));
+        take_service(&serving);
+        for order in serving.take_orders() {
+            store.obey(order);
+            let found = look(&store);
+            // What was there all the while.
+            let stays = (0..3).filter(|name| was_killed == Some(true) && before[*name].is_some() && before[*name] == model[*name]);
+            stays.for_each(|name| assert_eq!(found[name], model[name], "{round}"));
+        }
+        assert_eq!(look(&store), model, "{round}");
+        let held = store.entries.iter().filter(|(name, _)| name.starts_with("pollflip.kept")).count();
+        assert_eq!(held, model.iter().flatten().count(), "{round}: {:?}", store.names());
+    }
+}
