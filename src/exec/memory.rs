@@ -45,6 +45,7 @@ impl Memory {
         let raised = opened.and_then(|score| score.map(OomScore::raised).transpose());
         match raised {
             Ok(raised) => standing.raised = raised,
+            Err(_) if process.has_ended() => {}
             Err(error) => {
                 let pid = process.pid();
                 let problem = format!(
@@ -84,5 +85,22 @@ impl Memory {
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn of_a_successor_that_has_ended_no_problem_is_told() {
+        let mut child = Command::new("true").spawn().expect("a process");
+        let process = Process::open(child.id()).expect("a pidfd");
+        child.wait().expect("its end");
+        let memory = Memory::default();
+        memory.put_first(&process, None);
+        assert_eq!(memory.problem(), None);
     }
 }
