@@ -166,7 +166,8 @@ fn a_kill_while_something_is_replaced_leaves_the_one_or_the_other() {
     let files: Vec<_> = (0..7).map(|_| file()).collect();
     keeper.keep("state", &files[0]).expect("room");
     store.obey_all(&keeper);
-    for [before, after] in files.array_windows() {
+    for pair in files.windows(2) {
+        let [before, after] = pair else { unreachable!("they are two") };
         keeper.keep("state", after).expect("room");
         let orders = keeper.take_orders();
         assert_eq!(orders.len(), 2);
