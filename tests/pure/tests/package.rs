@@ -28,6 +28,6 @@ fn the_crate_has_no_features() {
 /// All of them are built for each example. What else a test or an example needs is for a package below `tests/` or `examples/`.
 #[test]
 fn an_example_is_built_with_little() {
-    let wanted = ["env_logger", "httparse", "lexopt", "nix", "serde", "serde_json", "signal-hook", "tempfile"];
+    let wanted = ["env_logger", "httparse", "lexopt", "nix", "signal-hook", "temp-dir"];
     assert_eq!(names("dev-dependencies"), wanted);
 }
