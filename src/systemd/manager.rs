@@ -22,8 +22,10 @@ use super::unit::warn_of_deafness;
 
 /// How often the manager is told that the end takes longer. Each time it is asked for twice that: a loop that hangs is killed.
 pub(crate) const EXTENSION: Duration = Duration::from_secs(10);
-/// How soon a message that the manager had no room for is sent again.
-const RETRY: Duration = Duration::from_millis(20);
+/// How soon a message that the manager had no room for is sent again: a socket has room for ten, and a guard has read them by then.
+const RETRY: Duration = Duration::from_micros(500);
+/// How soon it is if the manager has read nothing meanwhile, again and again.
+const LONGEST_RETRY: Duration = Duration::from_millis(20);
 
 /// Whether there is a service manager to tell.
 pub(crate) fn is_there() -> bool {
@@ -70,6 +72,8 @@ pub(crate) struct Notifier {
     names_nobody: bool,
     waiting: VecDeque<Waiting>,
     tried: Option<Instant>,
+    /// How soon it is tried again.
+    retry: Duration,
 }
 
 #[derive(Debug)]
@@ -157,17 +161,14 @@ impl Notifier {
     pub(crate) fn flush(&mut self) -> bool {
         if READY_UNSENT.get().load(Ordering::Acquire) {
             if send_ready().is_err() {
-                self.tried = Some(sys::now());
-                return true;
+                return self.wait(false);
             }
             READY_UNSENT.get().store(false, Ordering::Release);
         }
+        let before = self.waiting.len();
         while let Some(first) = self.waiting.front() {
             match send(first) {
-                Err(error) if has_to_wait(&error) => {
-                    self.tried = Some(sys::now());
-                    return true;
-                }
+                Err(error) if has_to_wait(&error) => return self.wait(self.waiting.len() < before),
                 Err(error) => unreachable_manager(&error),
                 Ok(()) => {}
             }
@@ -177,9 +178,16 @@ impl Notifier {
         false
     }
 
+    /// Something still waits. `was_room`: some of it was sent.
+    fn wait(&mut self, was_room: bool) -> bool {
+        self.retry = if was_room || self.tried.is_none() { RETRY } else { (self.retry * 2).min(LONGEST_RETRY) };
+        self.tried = Some(sys::now());
+        true
+    }
+
     /// How long until [`Notifier::flush`] is needed.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
-        self.tried.map(|tried| RETRY.saturating_sub(sys::now() - tried))
+        self.tried.map(|tried| self.retry.saturating_sub(sys::now() - tried))
     }
 }
 

@@ -70,11 +70,16 @@ fn comes_back(file: &str, expected: &[&str]) {
     let kept = Kept::start(&["--restart", "on-failure"], &[]);
     let mut player = Player::new(&kept, 1);
     player.round().expect("an answer");
+    let held = || procfs::descriptors(kept.guard()).into_iter().filter(|(_, what)| what == "/dev/null").count();
+    let before = held();
     fs::write(kept.path(file), "").expect("a file");
     // Keeps it from here on.
     let new = kept.restart().expect("a restart").to_string();
     wait_until("it to serve", || kept.pid_after("") == new);
     player.round().expect("it was handed over");
+    if file == "abort-of-more" {
+        wait_until("what it keeps to be held", || held() > before);
+    }
     kept.kill();
     let old = kept.pid_after(&new);
     let said = kept.read("said");
