@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-/// What is said, with semicolons between; `flood` says much, `some` less.
+/// What is said, with semicolons between; `flood` says much, `some` less; `stay` ends by a signal only.
 pub const WORDS: &str = "POLLFLIP_TEST_WORDS";
 
 pub fn main() -> ExitCode {
@@ -26,6 +26,10 @@ pub fn main() -> ExitCode {
             "descriptors" => descriptors(&address),
             "garbage" => garbage(&address),
             "time" => time(&address),
+            // Until it is killed: who has ended is nobody's descendant any more.
+            "stay" => loop {
+                std::thread::park();
+            },
             text => say(&address, text.as_bytes()),
         }
     }

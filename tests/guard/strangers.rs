@@ -42,9 +42,13 @@ fn address(pid: u32) -> String {
 
 /// Has a helper of that process say something, and waits for its end.
 fn helper_says(process: &pollflip_kit::hub::Process, words: &str) {
-    let script = format!("{ROLE}=speaker {WORDS}='{words}' exec '{}'", own_program().display());
-    let pid: u32 = process.ask(Act::StartHelper(script)).parse().expect("a process");
+    let pid = helper(process, words);
     wait_until("the helper to end", || procfs::has_ended(pid));
+}
+
+fn helper(process: &pollflip_kit::hub::Process, words: &str) -> u32 {
+    let script = format!("{ROLE}=speaker {WORDS}='{words}' exec '{}'", own_program().display());
+    process.ask(Act::StartHelper(script)).parse().expect("a process")
 }
 
 /// The guard is as it was: it takes a restart in, and ends as that.
@@ -195,8 +199,10 @@ fn garbage_and_descriptors_of_a_helper_do_nothing() {
 
 fn a_helper_cannot_make_a_stranger_the_service() {
     let service = guarded(Setup::new(), "").start();
-    helper_says(&service.first(), &format!("MAINPID={};MAINPID={};MAINPID=1", process::id(), service.launched()));
+    let helper = helper(&service.first(), &format!("MAINPID={};MAINPID={};MAINPID=1;stay", process::id(), service.launched()));
     wait_until("the guard to hear", || log(&service).matches("the main process, and that is no descendant").count() == 3);
+    signal(helper, Signal::SIGKILL);
+    wait_until("the helper to end", || procfs::has_ended(helper));
     all_is_well(&service);
 }
 
