@@ -41,7 +41,7 @@ use start::start;
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// A successor that takes longer than this becomes the first that the kernel ends when memory is
-/// short. A shorter restart does not pay for it.
+/// short. A shorter restart does not pay for it, and the machine is not told of either.
 const SOON: Duration = Duration::from_millis(5);
 
 /// The restart thread.
@@ -107,8 +107,8 @@ struct Desk {
     /// The successor's end of the lifeline, while that one is being started.
     starting: Option<Arc<OwnedFd>>,
     done: VecDeque<(Attempt, Result<Started, ChildSpawnError>)>,
-    /// The successor that was started last, and when the kernel is to end it first.
-    last: Option<(Instant, Started)>,
+    /// The successor that is to be put first when memory is short, and from when on.
+    to_put_first: Option<(Instant, Started)>,
     ended: bool,
     /// Given up, and cannot be reaped yet: a debugger has them, or they do not die. The loop reaps them when they can be.
     held: Vec<Arc<Process>>,
@@ -164,7 +164,7 @@ impl Exec {
         desk.abandoned = desk.abandoned.max(attempt.0);
         let starting = desk.starting.take();
         let late = mem::take(&mut desk.done);
-        desk.last = None;
+        desk.to_put_first = None;
         drop(desk);
         self.shared.changed.notify_all();
         if let Some(lifeline) = starting {
@@ -309,7 +309,7 @@ impl Shared {
             if desk.alarm.take_if(|at| now >= *at).is_some() {
                 self.wake_loop();
             }
-            if let Some((_, started)) = desk.last.take_if(|(at, _)| now >= *at) {
+            if let Some((_, started)) = desk.to_put_first.take_if(|(at, _)| now >= *at) {
                 return Some(Order::PutFirst(started));
             }
             if let Some((_, waker)) = desk.sleeper.take_if(|(at, _)| now >= *at) {
@@ -321,8 +321,9 @@ impl Shared {
                 desk.waking = false;
                 continue;
             }
-            let (last, sleeper) = (desk.last.as_ref().map(|(at, _)| *at), desk.sleeper.as_ref().map(|(at, _)| *at));
-            let next = [desk.alarm, last, sleeper].into_iter().flatten().min();
+            let to_put_first = desk.to_put_first.as_ref().map(|(at, _)| *at);
+            let sleeper = desk.sleeper.as_ref().map(|(at, _)| *at);
+            let next = [desk.alarm, to_put_first, sleeper].into_iter().flatten().min();
             // Woken early or late, what matters is what is there then.
             desk = match next {
                 Some(at) => match self.changed.wait_timeout(desk, at.saturating_duration_since(now)) {
@@ -397,12 +398,13 @@ impl Work {
         let mut desk = self.shared.desk();
         let theirs = desk.starting.take();
         if desk.abandoned >= attempt.0 {
+            drop(desk);
             return result.ok().map(|(process, _)| Arc::new(process));
         }
         let (result, fate) = match result {
             Ok((process, fate)) => {
                 let started = Started { process: Arc::new(process), memory: Memory::default() };
-                desk.last = Some((Instant::now() + SOON, started.clone()));
+                desk.to_put_first = Some((Instant::now() + SOON, started.clone()));
                 (Ok(started), Some(fate))
             }
             Err(error) => (Err(error), None),

@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(remove_what_hangs_up(&mut store), 1);
     }
 
-    /// One that whoever closes it last waits for, until its peer has taken all that was sent.
+    /// A connection whose last close waits until the peer has taken all that was sent.
     fn lingering() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");

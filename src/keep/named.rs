@@ -197,7 +197,7 @@ impl Named {
         });
     }
 
-    /// The service is a successor's for good, which does not know of what came later.
+    /// The restart is final. The successor does not know of what came after its start.
     pub(super) fn let_go(&mut self, orders: &mut Vec<Order>) {
         self.remove(|entry| entry.given.is_none(), orders);
     }

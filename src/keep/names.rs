@@ -5,7 +5,7 @@
 use crate::notify::MAX_FDNAME;
 
 /// What the program keeps has one of these before its name. Something else under that name goes under the next of them before the
-/// one before is removed: whoever finds two of the three knows which is the later.
+/// one before is removed: with two of the three it is known which is the later.
 const KEPT: [&str; 3] = ["pollflip.kept.", "pollflip.kept1.", "pollflip.kept2."];
 /// Before what tells the queues of connections apart.
 const QUEUE: &str = "pollflip.streams.";

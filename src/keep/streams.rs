@@ -162,7 +162,7 @@ impl Streams {
         self.hold(orders);
     }
 
-    /// The service is the successor's for good. Its own queue was held all the while.
+    /// The restart is final. The successor's own queue was held all the while.
     pub(super) fn let_go(&mut self, orders: &mut Vec<Order>) {
         self.successor = None;
         orders.extend(self.own.as_ref().map(|own| Order::remove(&own.name)));
@@ -176,7 +176,8 @@ impl Streams {
         self.close();
     }
 
-    /// What lies in the queue of this process ends as soon as it is closed elsewhere, whoever still has the queue.
+    /// The queue of this process is emptied. A connection that lay in it ends when its other owners close it, although others still
+    /// have the queue open.
     pub(super) fn close(&mut self) {
         if let Some(mut own) = self.own.take() {
             own.queue.clear();
