@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -15,15 +15,14 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+pub use crate::hub::{DEADLINE, wait_for, wait_until};
+pub use crate::procfs::{has_ended, state};
 use crate::surroundings::directory;
 
 /// Set: this process is no test runner.
 pub const ROLE: &str = "POLLFLIP_EMBEDDING_ROLE";
 /// Where all files of a test are.
 pub const DIRECTORY: &str = "POLLFLIP_EMBEDDING_DIRECTORY";
-
-/// How long anything is waited for: the machine may be busy with something else.
-pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A process and all that it starts. What they write to standard output is gathered here, line by line.
 #[derive(Debug)]
@@ -167,34 +166,6 @@ pub fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid as i32), signal).expect("a signal");
 }
 
-/// The state of a process, as /proc gives it; `None` if there is none.
-pub fn state(pid: u32) -> Option<char> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    text.rsplit_once(')')?.1.trim_start().chars().next()
-}
-
-/// Gone, or only waiting to be reaped.
-pub fn has_ended(pid: u32) -> bool {
-    matches!(state(pid), None | Some('Z' | 'X'))
-}
-
 pub fn entries(directory: impl AsRef<Path>) -> usize {
     fs::read_dir(directory).map_or(0, Iterator::count)
-}
-
-/// Waits for something that announces itself by nothing.
-pub fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
-    wait_for(what, || look().then_some(()));
-}
-
-/// Waits for something that announces itself by nothing, and returns it.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
