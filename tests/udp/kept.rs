@@ -411,23 +411,27 @@ fn a_socket_that_has_become_a_group_comes_back_as_one() {
 }
 
 fn descriptors_are_as_many_after_many_kills() {
-    let kept = Kept::start(Setup::new());
-    let mut peer = Peer::new(address(&kept.0));
-    let flow = peer.begins();
-    let count = |serving: &Process| {
+    // Another guard and service, which the many kills do not befall. Both are looked at until they agree: a
+    // guard amid a turn has other descriptors than one that waits.
+    let count = |kept: &Kept, serving: &Process| {
         // What processes before had held is removed soon.
         wait_until("nothing but what this one has to be held", || kept.held(serving) == (12, 1));
         (procfs::descriptors(kept.0.launched()).len(), procfs::descriptors(serving.pid).len())
     };
+    let fresh = Kept::start(Setup::new());
+    let mut of_another = Peer::new(address(&fresh.0));
+    of_another.begins();
+    let of_fresh = fresh.kill(&fresh.restart());
+    let kept = Kept::start(Setup::new());
+    let mut peer = Peer::new(address(&kept.0));
+    let flow = peer.begins();
     let mut serving = kept.restart();
-    serving = kept.kill(&serving);
-    let before = count(&serving);
     // The long form: a thousand.
     let kills = std::env::var("POLLFLIP_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
     for _ in 0..kills {
         serving = kept.kill(&serving);
     }
-    wait_until("as many descriptors", || count(&serving) == before);
+    wait_until("as many descriptors", || count(&kept, &serving) == count(&fresh, &of_fresh));
     peer.stays(flow);
     assert_eq!(peer.begins().pid, serving.own);
 }
