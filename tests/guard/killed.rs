@@ -203,7 +203,7 @@ fn a_process_that_is_killed_at_any_call_while_it_forgets_a_connection_leaves_not
         leaves.round().expect("an answer");
         let pid = serving(&kept);
         let Some(stopped) = Stopped::new(pid, "the one of a connection that is forgotten") else { return };
-        stopped.go_on_until(libc::SYS_epoll_wait);
+        stopped.go_on_until_it_waits();
         leaves.stream.shutdown(Shutdown::Write).expect("a connection");
         let (mut has_shut_down, mut goes_on) = (false, true);
         for _ in 0..calls {

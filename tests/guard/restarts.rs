@@ -277,7 +277,7 @@ fn a_process_that_is_killed_at_any_call_while_it_keeps_something_else_under_a_na
     for calls in 0.. {
         let pid = kept.pid_after("");
         let Some(stopped) = Stopped::new(pid.parse().expect("a number"), "the one of what is replaced") else { return };
-        stopped.go_on_until(nix::libc::SYS_epoll_wait);
+        stopped.go_on_until_it_waits();
         fs::write(kept.path(&format!("renumber {pid}")), "").expect("a file");
         // It has stored the one and removed the other, and waits.
         let (mut sent, mut goes_on) = (0, true);

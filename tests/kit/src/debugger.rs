@@ -65,6 +65,11 @@ impl Stopped {
     pub fn go_on_until(&self, number: c_long) {
         while self.next_call().expect("a living thread").number() != number {}
     }
+
+    /// Lets it go on until it waits for something that is yet to come. C libraries have different calls for that.
+    pub fn go_on_until_it_waits(&self) {
+        while !self.next_call().expect("a living thread").waits() {}
+    }
 }
 
 impl Drop for Stopped {

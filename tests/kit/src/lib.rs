@@ -25,6 +25,9 @@ pub mod service;
 pub mod surroundings;
 
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+use std::{env, process, thread};
 
 pub use libtest_mimic::Trial;
 
@@ -44,10 +47,25 @@ macro_rules! trials {
 /// A trial that is a function of a module of a test program.
 pub fn trial(module: &str, name: &str, run: fn()) -> Trial {
     let module = module.split_once("::").map_or(module, |(_, module)| module);
-    Trial::test(format!("{module}::{name}"), move || {
+    let name = format!("{module}::{name}");
+    Trial::test(name.clone(), move || {
+        let (ends, over) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            if over.recv_timeout(limit()) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{name} has not ended after {:?}: is something waited for that does not come?", limit());
+                process::exit(101);
+            }
+        });
         run();
+        drop(ends);
         Ok(())
     })
+}
+
+/// A trial that hangs ends the test program, which would say nothing otherwise.
+fn limit() -> Duration {
+    let set = env::var("POLLFLIP_TRIAL_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(set.unwrap_or(600))
 }
 
 /// The root of the repository.
