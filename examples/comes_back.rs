@@ -54,7 +54,14 @@ impl Server {
             }
             Err(error) => Err(error),
         };
-        let Ok(mut account) = account.inspect_err(|error| eprintln!("a connection ends: {error}")) else { return Ok(()) };
+        let mut account = match account {
+            Ok(account) => account,
+            Err(failed) => {
+                eprintln!("a connection ends: {failed}");
+                self.keeper.forget_stream(&failed.connection);
+                return Ok(());
+            }
+        };
         self.next += 1;
         registry.register(account.connection_mut(), Token(self.next), Interest::READABLE | Interest::WRITABLE)?;
         self.accounts.insert(self.next, account);

@@ -47,7 +47,7 @@
 //!     Ok(input.len())
 //! }
 //!
-//! # fn main() -> io::Result<()> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let listener = TcpListener::bind("127.0.0.1:0")?;
 //! # let mut client = TcpStream::connect(listener.local_addr()?)?;
 //! let ledger = Ledger::new("sums.v1", 1_000, 4_096)?;
@@ -107,6 +107,7 @@ pub(crate) mod compare;
 mod book;
 mod in_hand;
 pub(crate) mod layout;
+mod no_account;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -131,6 +132,7 @@ use layout::{Entry, Record};
 pub use crate::machine::poison::Scope;
 pub use account::{Account, Advance, Draft};
 pub use in_hand::InHand;
+pub use no_account::NoAccount;
 
 /// A memory file with an account for each connection: see the [module](self).
 ///
@@ -257,16 +259,24 @@ impl Ledger {
     /// No account is free, or the state is longer than a record (`StorageFull`). The connection has
     /// an account (`AlreadyExists`), has no [`Position`] (`InvalidInput`) or is over
     /// (`NotConnected`). What [`Position::of`] returns. This is a forked child's copy
-    /// (`Unsupported`).
+    /// (`Unsupported`). The connection [comes back](NoAccount) with each of them.
     ///
     /// Clients can bring some of these about: a program that ends at such an error is ended by them. If
     /// none is [free](Ledger::free), it turns the connection away.
-    pub fn begin<S: AsFd>(&self, connection: S, state: &[u8]) -> io::Result<Account<S>> {
-        let position = position(&connection)?;
+    pub fn begin<S: AsFd>(&self, connection: S, state: &[u8]) -> Result<Account<S>, NoAccount<S>> {
+        match self.open_account(&connection, state) {
+            Ok((account, record)) => Ok(Account::new(&self.book, account, connection, record, (0, 0))),
+            Err(error) => Err(NoAccount::new(connection, error)),
+        }
+    }
+
+    /// The account with its cookie, and its first record.
+    fn open_account(&self, connection: &impl AsFd, state: &[u8]) -> io::Result<((usize, u64), Record)> {
+        let position = position(connection)?;
         if position.is_over {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the connection is over"));
         }
-        let cookie = cookie(&connection)?;
+        let cookie = cookie(connection)?;
         let account = self.book.claim(cookie)?;
         let entry = Entry { read: position.read, written: position.written };
         if self.book.words().record_next(account, cookie, entry, state, &[]).is_err() {
@@ -275,8 +285,7 @@ impl Ledger {
             return Err(io::Error::new(io::ErrorKind::StorageFull, why));
         }
         self.book.serves();
-        let record = Record { entry, state: state.into(), output: Vec::new() };
-        Ok(Account::new(&self.book, (account, cookie), connection, record, (0, 0)))
+        Ok(((account, cookie), Record { entry, state: state.into(), output: Vec::new() }))
     }
 
     /// Finds the account of a connection that has outlived its process, or was handed over, and
@@ -287,11 +296,13 @@ impl Ledger {
     ///
     /// The connection has no [`Position`] (`InvalidInput`). Its account is in use in this process
     /// (`ResourceBusy`). What [`Position::of`] returns. This is a forked child's copy
-    /// (`Unsupported`).
-    pub fn recover<S: AsFd>(&self, connection: S) -> io::Result<Recovered<S>> {
-        let position = position(&connection)?;
-        let cookie = cookie(&connection)?;
-        let Some(account) = self.book.take(cookie)? else {
+    /// (`Unsupported`). The connection [comes back](NoAccount) with each of them.
+    pub fn recover<S: AsFd>(&self, connection: S) -> Result<Recovered<S>, NoAccount<S>> {
+        let (position, cookie, account) = match self.look_up(&connection) {
+            Ok(found) => found,
+            Err(error) => return Err(NoAccount::new(connection, error)),
+        };
+        let Some(account) = account else {
             // One that was shut down here has been in use, though nothing was read from it.
             let is_untouched = position.read == 0 && position.written == 0 && !position.is_over && !position.finished;
             return Ok(if is_untouched { Recovered::Untouched(connection) } else { Recovered::Unknown(connection) });
@@ -329,6 +340,13 @@ impl Ledger {
             Standing::Unrecorded { read, written } => Recovered::Unrecorded { connection: close(connection), read, written },
             Standing::Ahead => Recovered::Mismatched(close(connection)),
         })
+    }
+
+    /// How far the connection is, its cookie, and its account, if it has one.
+    fn look_up(&self, connection: &impl AsFd) -> io::Result<(Position, u64, Option<usize>)> {
+        let position = position(connection)?;
+        let cookie = cookie(connection)?;
+        Ok((position, cookie, self.book.take(cookie)?))
     }
 
     /// Closes the accounts that nobody has begun or recovered in this process: those whose

@@ -109,15 +109,16 @@
 //! fn go_on(keeper: &Keeper, ledger: &Ledger, stream: TcpStream) -> Option<Open> {
 //!     let _ = stream.set_nodelay(true);
 //!     let _ = keeper.keep_stream(&stream); // then its account: killed in between, it is `Untouched`
-//!     match ledger.recover(stream) {
-//!         Ok(Recovered::Even(account) | Recovered::Behind(account)) => Some(account),
-//!         Ok(Recovered::Untouched(stream)) if ledger.free() > 0 => ledger.begin(stream, b"the first state").ok(),
+//!     let account = match ledger.recover(stream) {
+//!         Ok(Recovered::Even(account) | Recovered::Behind(account)) => Ok(account),
+//!         Ok(Recovered::Untouched(stream)) if ledger.free() > 0 => ledger.begin(stream, b"the first state"),
 //!         Ok(other) => {
 //!             keeper.forget_stream(&other.into_connection());
-//!             None
+//!             return None;
 //!         }
-//!         Err(_) => None,
-//!     }
+//!         Err(failed) => Err(failed),
+//!     };
+//!     account.map_err(|failed| keeper.forget_stream(&failed.connection)).ok()
 //! }
 //!
 //! fn end(keeper: &Keeper, account: Open) {

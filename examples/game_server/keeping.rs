@@ -9,7 +9,7 @@
 use super::kept::{self, Kept};
 use mio::net::TcpStream;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use pollflip::ledger::{Ledger, Recovered, Scope};
+use pollflip::ledger::{Ledger, NoAccount, Recovered, Scope};
 use pollflip::{Keeper, Restarter};
 use std::fs::File;
 use std::io;
@@ -64,7 +64,7 @@ impl Keeping {
         if let Err(error) = self.keeper.keep_stream(&stream) {
             log::warn!("a player is lost if this process is killed: {error}");
         }
-        self.ledger.begin(stream, &Kept::first_record()).map(Kept::new)
+        self.ledger.begin(stream, &Kept::first_record()).map(Kept::new).map_err(|failed| self.end_failed(failed))
     }
 
     /// A connection that was handed over, and is not resumed yet.
@@ -76,13 +76,19 @@ impl Keeping {
 
     /// Goes on with a player where it was, byte for byte. The connection comes back if that cannot be.
     pub(crate) fn resume(&self, stream: TcpStream) -> io::Result<Result<Kept, TcpStream>> {
-        Ok(match self.ledger.recover(stream)? {
+        Ok(match self.ledger.recover(stream).map_err(|failed| self.end_failed(failed))? {
             Recovered::Even(account) | Recovered::Behind(account) => Ok(Kept::new(account)),
             // The process before was killed just after it had accepted it.
             Recovered::Untouched(stream) => Ok(self.begin(stream)?),
             // Over, dropped because the process before died of it, or read past the ledger.
             other => Err(other.into_connection()),
         })
+    }
+
+    /// Of a connection that is only dropped the keeper has a copy.
+    fn end_failed(&self, failed: NoAccount<TcpStream>) -> io::Error {
+        self.keeper.forget_stream(&failed.connection);
+        failed.error
     }
 
     /// The players of a process that was killed. `None`: there was no such process.

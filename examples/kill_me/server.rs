@@ -7,7 +7,7 @@ use super::chain::Chain;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 use nix::time::{ClockId, clock_gettime};
-use pollflip::ledger::{Account, Advance, Draft, Ledger, Recovered, Scope};
+use pollflip::ledger::{Account, Advance, Draft, Ledger, NoAccount, Recovered, Scope};
 use pollflip::{Event, Gate, Handover, Keeper, RestartConfig, Restarter};
 use std::collections::HashMap;
 use std::error::Error;
@@ -76,7 +76,7 @@ impl Server {
     /// Goes on with a connection that has outlived a process, or was handed over by one. `None`: it
     /// does not.
     fn resume(&mut self, stream: std::net::TcpStream) -> io::Result<Option<Token>> {
-        match self.ledger.recover(TcpStream::from_std(stream))? {
+        match self.ledger.recover(TcpStream::from_std(stream)).map_err(|failed| self.end(failed))? {
             Recovered::Even(account) | Recovered::Behind(account) => self.add(account).map(Some),
             // The last process was killed just after it had accepted it.
             Recovered::Untouched(stream) if self.ledger.free() > 0 => self.begin(stream).map(Some),
@@ -90,8 +90,14 @@ impl Server {
 
     fn begin(&mut self, stream: TcpStream) -> io::Result<Token> {
         let _ = stream.set_nodelay(true); // records are written one by one
-        let account = self.ledger.begin(stream, &Chain::START.to_bytes())?;
+        let account = self.ledger.begin(stream, &Chain::START.to_bytes()).map_err(|failed| self.end(failed))?;
         self.add(account)
+    }
+
+    /// Of a connection that is only dropped the keeper has a copy.
+    fn end(&self, failed: NoAccount<TcpStream>) -> io::Error {
+        self.keeper.forget_stream(&failed.connection);
+        failed.error
     }
 
     fn add(&mut self, mut account: Account<TcpStream>) -> io::Result<Token> {

@@ -89,9 +89,9 @@ fn work(input: &[u8], draft: &mut Draft<'_>) -> io::Result<usize> {
 /// `Err`: it was killed.
 fn live(kept: &Kept) -> io::Result<()> {
     let ledger = kept.ledger();
-    let mut account = match ledger.recover(kept.connection())? {
+    let mut account = match ledger.recover(kept.connection()).map_err(|failed| failed.error)? {
         Recovered::Even(account) | Recovered::Behind(account) => account,
-        Recovered::Untouched(connection) => ledger.begin(connection, &[0])?,
+        Recovered::Untouched(connection) => ledger.begin(connection, &[0]).map_err(|failed| failed.error)?,
         other => panic!("{other:?}"),
     };
     assert_eq!(ledger.close_unclaimed()?, 0);
@@ -265,7 +265,7 @@ fn a_connection_that_ended_meanwhile_is_over_and_one_that_is_half_closed_is_not(
     let ledger = Ledger::open(NAME_OF_STATES, file).expect("a ledger");
     assert!(matches!(ledger.recover(&connection), Ok(Recovered::Over(_))));
     assert_eq!(ledger.free(), 3);
-    assert_eq!(ledger.begin(&connection, b"").expect_err("it is over").kind(), io::ErrorKind::NotConnected);
+    assert_eq!(ledger.begin(&connection, b"").expect_err("it is over").error.kind(), io::ErrorKind::NotConnected);
 }
 
 #[test]
@@ -307,15 +307,15 @@ fn each_account_is_used_once_and_all_of_them_are() {
     let ledger = Ledger::new("few", 2, 8).expect("a ledger");
     let pairs = [connect(), connect(), connect()];
     let first = ledger.begin(&pairs[0].1, b"").expect("an account");
-    assert_eq!(ledger.begin(&pairs[0].1, b"").expect_err("it has one").kind(), io::ErrorKind::AlreadyExists);
-    assert_eq!(ledger.recover(&pairs[0].1).expect_err("it is in use").kind(), io::ErrorKind::ResourceBusy);
-    assert_eq!(ledger.begin(&pairs[1].1, b"a long state").expect_err("too long").kind(), io::ErrorKind::StorageFull);
+    assert_eq!(ledger.begin(&pairs[0].1, b"").expect_err("it has one").error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(ledger.recover(&pairs[0].1).expect_err("it is in use").error.kind(), io::ErrorKind::ResourceBusy);
+    assert_eq!(ledger.begin(&pairs[1].1, b"a long state").expect_err("too long").error.kind(), io::ErrorKind::StorageFull);
     // Another process begins one meanwhile.
     let other = Ledger::open("few", ledger.as_fd().try_clone_to_owned().expect("a duplicate")).expect("the same");
     drop(other.begin(&pairs[1].1, b"b").expect("an account"));
-    let error = ledger.begin(&pairs[2].1, b"").expect_err("no room");
-    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-    assert!(error.to_string().contains("2 accounts"), "{error}");
+    let failed = ledger.begin(&pairs[2].1, b"").expect_err("no room");
+    assert_eq!(failed.error.kind(), io::ErrorKind::StorageFull);
+    assert!(failed.to_string().contains("2 accounts"), "{failed}");
     // That one is found though it was begun after this one had looked.
     assert!(matches!(ledger.recover(&pairs[1].1), Ok(Recovered::Even(account)) if account.state() == b"b"));
     first.close();
@@ -379,9 +379,10 @@ fn what_is_no_ledger_or_has_no_position_is_refused_with_a_reason() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert!(error.to_string().contains("\"one\""), "{error}");
     let (unix, _other) = UnixStream::pair().expect("a pair");
-    let error = ledger.begin(&unix, b"").expect_err("it has none");
-    assert!(error.to_string().contains("unix"), "{error}");
-    assert_eq!(ledger.recover(&unix).expect_err("it has none").kind(), io::ErrorKind::InvalidInput);
+    let failed = ledger.begin(&unix, b"").expect_err("it has none");
+    assert!(failed.to_string().contains("unix"), "{failed}");
+    assert!(failed.connection.peer_addr().is_ok(), "it comes back as it was");
+    assert_eq!(ledger.recover(&unix).expect_err("it has none").error.kind(), io::ErrorKind::InvalidInput);
 }
 
 /// A ledger with two connections, of which those are in hand that are told, at the end of a process.

@@ -25,8 +25,8 @@ fn tries_all(ledger: &Ledger, mut account: Account<TcpStream>, other: &TcpStream
     is_refused(account.advance(&mut [0; 8], |_, _| Ok(1)), "it works")?;
     is_refused(account.push(|draft| draft.write_all(b"the child's")), "it writes")?;
     is_refused(account.flush(), "it flushes")?;
-    is_refused(ledger.begin(other, b""), "it begins")?;
-    is_refused(ledger.recover(account.connection()), "it recovers")?;
+    is_refused(ledger.begin(other, b"").map_err(|failed| failed.error), "it begins")?;
+    is_refused(ledger.recover(account.connection()).map_err(|failed| failed.error), "it recovers")?;
     is_refused(ledger.close_unclaimed(), "it closes the unclaimed")?;
     is_refused(ledger.judge(Exit::Unknown), "it judges")?;
     ledger.serves();

@@ -4,8 +4,9 @@
 //! What a start finds in its directory changes what it does: with `hang` it takes that away, and hangs;
 //! with `abort` it dies of connections that were kept, and with `abort-of-more` of something else that
 //! was; with `gate`, a pipe, it recovers nothing before it has read a byte from that; with `peer.sock` the
-//! first one keeps a connection to that, too. With `at STEP`, a pipe, a process waits at that step of a
-//! restart until it has read a byte from that; with `renumber PID` that process keeps another file under a name.
+//! first one keeps a connection to that, too; with `long-state` there is no account that a new connection
+//! fits into. With `at STEP`, a pipe, a process waits at that step of a restart until it has read a byte
+//! from that; with `renumber PID` that process keeps another file under a name.
 //!
 //! A client says what it wants by its first byte: `B` to be answered byte by byte, and `!` to be told
 //! the process id, generation and how many connections there are. Of a `B` client a `P` later on is poison: the process dies
@@ -275,8 +276,9 @@ impl Server {
     }
 
     fn go_on_without_position(&mut self, stream: OwnedFd) -> io::Result<()> {
-        say(&self.ledger.recover(&stream).expect_err("it has no position").to_string());
-        let mut stream = UnixStream::from(stream);
+        let failed = self.ledger.recover(stream).expect_err("it has no position");
+        say(&failed.to_string());
+        let mut stream = UnixStream::from(failed.connection);
         stream.write_all(b"back")?;
         self.others.push(stream);
         Ok(())
@@ -299,16 +301,25 @@ impl Server {
 
     fn go_on(&mut self, stream: TcpStream) -> io::Result<()> {
         let cookie = pollflip::ledger::cookie(&stream)?;
-        let account = match self.ledger.recover(stream)? {
-            Recovered::Even(account) | Recovered::Behind(account) => account,
-            Recovered::Untouched(stream) if self.ledger.free() > 0 => self.ledger.begin(stream, &0u64.to_ne_bytes())?,
-            other => {
+        let long = is_there("long-state").then(|| vec![0; self.ledger.capacity() + 1]);
+        let state = long.as_deref().unwrap_or(&[0; 8]);
+        let account = match self.ledger.recover(stream) {
+            Ok(Recovered::Even(account) | Recovered::Behind(account)) => Ok(account),
+            Ok(Recovered::Untouched(stream)) if self.ledger.free() > 0 => self.ledger.begin(stream, state),
+            Ok(other) => {
                 say(&format!("ends {other:?}"));
                 self.keeper.forget_stream(&other.into_connection());
                 return Ok(());
             }
+            Err(failed) => Err(failed),
         };
-        self.accounts.insert(cookie, account);
+        match account {
+            Ok(account) => drop(self.accounts.insert(cookie, account)),
+            Err(failed) => {
+                self.keeper.forget_stream(&failed.connection);
+                say(&format!("{failed}; {} are kept", self.keeper.streams()));
+            }
+        }
         Ok(())
     }
 

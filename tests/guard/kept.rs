@@ -34,6 +34,7 @@ pollflip_kit::trials![
     without_a_keeper_a_service_runs_as_it_does_without,
     connections_that_come_and_go_leave_nothing_behind,
     a_user_keeps_as_many_connections_as_its_limit_allows_and_can_restart,
+    a_connection_that_no_account_can_be_begun_for_ends_and_is_not_kept,
     a_keeper_that_is_too_small_is_an_error_that_says_so,
     a_start_that_hangs_counts_as_the_service_s_own_doing,
 ];
@@ -476,6 +477,23 @@ fn a_user_keeps_as_many_connections_as_its_limit_allows_and_can_restart() {
     kept.pid_after(&old);
     let living = players.iter_mut().filter_map(|player| player.round().ok()).count();
     assert_eq!(living, 256, "{}", kept.read("guard.log"));
+    assert_eq!(kept.stop(), 0);
+}
+
+/// The keeper has a copy by then, which would hold it open.
+fn a_connection_that_no_account_can_be_begun_for_ends_and_is_not_kept() {
+    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let mut stays = Player::new(&kept, 1);
+    stays.round().expect("an answer");
+    fs::write(kept.path("long-state"), "").expect("a file");
+    let mut refused = kept.connect().expect("nobody is refused");
+    assert_eq!(refused.read(&mut [0]).expect("an end, and not the time limit"), 0);
+    wait_until("the reason", || kept.read("said").contains("longer than a record of 16384 bytes; 1 are kept"));
+    fs::remove_file(kept.path("long-state")).expect("a file");
+    let old = kept.kill();
+    kept.pid_after(&old);
+    stays.round().expect("it goes on");
+    assert_eq!(kept.connections(), 1);
     assert_eq!(kept.stop(), 0);
 }
 

@@ -90,6 +90,7 @@ fn all() -> Vec<(String, String)> {
         pollflip::ledger::Draft<'static>,
         pollflip::ledger::InHand,
         pollflip::ledger::Judgement,
+        pollflip::ledger::NoAccount<std::net::TcpStream>,
         pollflip::ledger::Recovered<std::net::TcpStream>,
         pollflip::ledger::Scope,
         pollflip::restart_coordination_socket::RestartCoordinationSocket,
