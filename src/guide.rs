@@ -437,7 +437,10 @@
 //!         server.serve(event.token().0)?; // the poll tells it no more
 //!     }
 //!     loop {
-//!         poll.poll(&mut events, None)?; // … as in any other program
+//!         match poll.poll(&mut events, None) {
+//!             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+//!             _ => {} // … as in any other program
+//!         }
 //!     }
 //! }
 //! ```

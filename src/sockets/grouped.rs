@@ -46,7 +46,7 @@ impl Sockets {
     /// A [recipe](crate::recipes#udp-flows-that-outlive-a-kill) keeps them.
     ///
     /// ```no_run
-    /// use std::time::Duration;
+    /// use std::{io::ErrorKind, time::Duration};
     /// use mio::{Events, Interest, Poll, Token, net::UdpSocket};
     /// use pollflip::{Event, Mark};
     ///
@@ -62,7 +62,10 @@ impl Sockets {
     /// let (mut buffer, mut is_empty) = ([0; 1500], false);
     /// loop {
     ///     // What is left of the turn before is told no more: mio tells of a socket when more comes.
-    ///     poll.poll(&mut events, if is_empty { None } else { Some(Duration::ZERO) })?;
+    ///     match poll.poll(&mut events, if is_empty { None } else { Some(Duration::ZERO) }) {
+    ///         Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
+    ///         _ => {}
+    ///     }
     ///     // So many in a turn, for the restarter to have its own under a flood too.
     ///     for _ in 0..64 {
     ///         let received = socket.recv_from(&mut buffer);

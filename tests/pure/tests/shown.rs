@@ -86,6 +86,26 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
 }
 
+/// A signal, or the end of a child: `poll` of mio returns then, and there is nothing to end for.
+#[test]
+fn no_loop_that_is_shown_ends_when_its_poll_is_interrupted() {
+    let mut files = ["src", "examples"].map(|directory| sources(&repository().join(directory))).concat();
+    files.push(repository().join("README.md"));
+    let mut loops = 0;
+    for file in files.iter().filter(|file| file.extension().is_some_and(|ending| ["rs", "md"].iter().any(|known| ending == *known))) {
+        let text = fs::read_to_string(file).expect("a text");
+        let lines: Vec<_> = text.lines().collect();
+        for (at, line) in
+            lines.iter().enumerate().filter(|(_, line)| line.contains("poll.poll(&mut ") || line.contains("poll().poll(&mut "))
+        {
+            let is_in_loop = lines[at.saturating_sub(5)..at].iter().any(|line| line.contains("loop {") || line.contains("while "));
+            loops += usize::from(is_in_loop);
+            assert!(!is_in_loop || !line.contains(")?;"), "{}:{}: {line}", file.display(), at + 1);
+        }
+    }
+    assert!(loops >= 10, "{loops} loops");
+}
+
 #[test]
 fn the_symptoms_are_quoted_as_they_are_said() {
     let files = sources(&repository().join("src"));
