@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Prints the line, and says whether nothing was lost.
 pub(crate) fn run(restarts: usize, clients: usize) -> Result<bool, Box<dyn Error>> {
     let mut service = Service::start(&[])?;
+    // A user who may not ask is told so here. Later it would look like a refusal that passes.
+    service.alive()?;
     let load = Clients::start(service.address, clients)?;
     let mut generations = 1;
     for _ in 0..restarts {

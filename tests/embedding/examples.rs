@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
@@ -51,6 +51,7 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("kill_me_sees_a_server_that_reads_before_it_records", kill_me_is_wrong),
     ("promise_14_udp_flows_stay_with_eight_generations_over_twenty_restarts", || udp_flows(example("udp_flows"))),
     ("promise_14_udp_flows_do_so_for_a_user_without_rights", udp_flows_of_nobody),
+    ("udp_flows_says_at_once_that_its_user_may_not_ask_for_a_restart", udp_flows_of_the_overflow_user),
     ("udp_game_loses_no_input_of_a_player", udp_game),
     ("udp_relay_accounts_for_what_a_stopped_process_does_not_take", udp_relay),
     ("game_loop_prints_frame_times_across_its_generations", game_loop),
@@ -454,8 +455,28 @@ fn udp_flows(command: Command) {
 }
 
 fn udp_flows_of_nobody() {
+    if let Some((command, _place)) = udp_flows_as(12_345) {
+        udp_flows(command);
+    }
+}
+
+/// Of whom it cannot be told whether they are that user.
+fn udp_flows_of_the_overflow_user() {
+    let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok().and_then(|text| text.trim().parse().ok());
+    if let Some((mut command, _place)) = udp_flows_as(overflow.unwrap_or(65_534)) {
+        let began = Instant::now();
+        let output = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("may not ask, although the service runs as that user"), "{said}");
+        assert!(began.elapsed() < DEADLINE / 2, "{:?}", began.elapsed());
+    }
+}
+
+/// As that user, and the directory that has the program.
+fn udp_flows_as(user: u32) -> Option<(Command, TempDir)> {
     if !nix::unistd::geteuid().is_root() {
-        return eprintln!("skipped: it needs root to become another user; the test beside it runs without rights here");
+        eprintln!("skipped: it needs root to become another user; the test beside it runs without rights here");
+        return None;
     }
     // The directories that the example is built in need not be open to others.
     let place = directory();
@@ -463,8 +484,8 @@ fn udp_flows_of_nobody() {
     let copied = Command::new("cp").arg(example("udp_flows").get_program()).arg(&copy).status().expect("cp");
     assert!(copied.success());
     let mut command = Command::new(copy);
-    command.env("TMPDIR", temporary()).current_dir(place.path()).uid(12_345).gid(12_345);
-    udp_flows(command);
+    command.env("TMPDIR", temporary()).current_dir(place.path()).uid(user).gid(user);
+    Some((command, place))
 }
 
 fn udp_game() {

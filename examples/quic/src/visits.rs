@@ -97,6 +97,8 @@ struct Shared {
 pub fn run(program: &Path, plan: &Plan) -> Result<Tally, Box<dyn Error>> {
     let arguments: Vec<&str> = plan.server.iter().map(String::as_str).collect();
     let mut service = Service::start(program, &arguments)?;
+    // A user who may not ask is told so here. Later it would look like a refusal that passes.
+    service.status()?;
     let shared = Arc::new(Shared::default());
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
