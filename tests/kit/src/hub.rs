@@ -22,6 +22,8 @@ use crate::service::{Act, Step};
 /// How long anything is waited for: the machine may be busy with something else.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// So often is looked for what announces itself by nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// What one who is no process says to the hub, with a number.
 const MARK: &str = "mark ";
 /// What is left out of a story.
@@ -125,18 +127,44 @@ impl Hub {
 
     /// Waits until `look` finds something in what the processes have told.
     fn wait<T>(&self, what: &str, look: impl Fn(&Seen) -> Option<T>) -> T {
+        self.wait_while(|_| None, what, look)
+    }
+
+    /// The same for something that one process tells: when that has ended, nothing more comes.
+    fn wait_for_process<T>(&self, own: u32, what: &str, look: impl Fn(&Told) -> Option<T>) -> T {
+        self.wait_while(|seen| seen.told(own).filter(|told| told.hung_up), what, |seen| look(seen.told(own)?))
+    }
+
+    /// Waits no longer when the process that `hung_up` finds has ended. One that executes a program hangs up too, and connects once more.
+    fn wait_while<T>(&self, hung_up: impl Fn(&Seen) -> Option<&Told>, what: &str, look: impl Fn(&Seen) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
+        let mut is_heard = false;
         let mut seen = self.lock();
         loop {
             if let Some(found) = look(&seen) {
                 return found;
             }
+            let gone = hung_up(&seen).map(|told| told.pid);
+            let has_ended = gone.is_some_and(procfs::has_ended);
+            if has_ended && !is_heard {
+                drop(seen);
+                // All that it has said before its end.
+                self.pids();
+                is_heard = true;
+                seen = self.lock();
+                continue;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if has_ended || left.is_zero() {
                 let story = seen.story.clone();
                 drop(seen);
-                panic!("waited {DEADLINE:?} for {what}; so far:\n{story}");
+                match has_ended {
+                    true => panic!("the process has ended, without {what}; so far:\n{story}"),
+                    false => panic!("waited {DEADLINE:?} for {what}; so far:\n{story}"),
+                }
             }
+            // The end announces itself by nothing.
+            let left = if gone.is_some() { left.min(LOOK_AGAIN) } else { left };
             seen = self.changed.wait_timeout(seen, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
     }
@@ -223,8 +251,8 @@ impl Process {
 
     /// Waits for one more line of a kind after so many of them.
     pub fn says_again(&self, beginning: &str, after: usize) -> String {
-        self.hub.wait(&format!("{beginning:?} number {after} from process {}", self.own), |seen| {
-            seen.told(self.own)?.lines.iter().filter_map(|line| rest(line, beginning)).nth(after)
+        self.hub.wait_for_process(self.own, &format!("{beginning:?} number {after} from process {}", self.own), |told| {
+            told.lines.iter().filter_map(|line| rest(line, beginning)).nth(after)
         })
     }
 
@@ -317,6 +345,6 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}");
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(LOOK_AGAIN);
     }
 }

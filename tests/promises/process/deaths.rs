@@ -1,5 +1,8 @@
 //! Promise 7: whoever of the two dies at whatever step, the service remains, or its end is reported.
 
+use std::thread;
+use std::time::Instant;
+
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -8,7 +11,7 @@ use pollflip::RequestError;
 
 use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup, own_program};
-use pollflip_kit::hub::{Process, wait_until};
+use pollflip_kit::hub::{DEADLINE, Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
 use pollflip_kit::service::{Act, Plan, Step, at, set};
 
@@ -33,6 +36,7 @@ pollflip_kit::trials![
     promise_07_a_probation_that_ends_well_commits,
     promise_07_the_end_of_the_old_one_is_told_after_its_commit,
     promise_07_the_end_of_the_new_one_after_commit_is_reported,
+    a_test_that_waits_for_words_of_a_process_that_has_ended_fails_at_once_with_the_story,
 ];
 
 /// Kills the first process while the second waits at a step, and finds that the second serves and can be restarted.
@@ -350,4 +354,19 @@ fn promise_07_the_end_of_the_new_one_after_commit_is_reported() {
     assert_eq!(old.says("event SuccessorGone"), new.pid.to_string());
     wait_until("no zombie", || Snapshot::of(old.pid).children == 0);
     assert_eq!(old.said("event SuccessorGone").len(), 1);
+}
+
+fn a_test_that_waits_for_words_of_a_process_that_has_ended_fails_at_once_with_the_story() {
+    let service = Service::start();
+    let process = service.first();
+    let waiting = {
+        let process = process.clone();
+        thread::spawn(move || process.says("what it never says"))
+    };
+    process.signal(Signal::SIGKILL);
+    let began = Instant::now();
+    let panic = waiting.join().expect_err("nothing comes");
+    assert!(began.elapsed() < DEADLINE / 2, "{:?}", began.elapsed());
+    let said = panic.downcast_ref::<String>().expect("a text");
+    assert!(said.contains("has ended") && said.contains("what it never says") && said.contains("serving"), "{said}");
 }
