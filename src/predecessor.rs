@@ -125,6 +125,32 @@ impl Predecessor {
         self.0.pid()
     }
 
+    /// Whether it has ended. Before the grant nobody serves then, and [`ready`](crate::Restarter::ready) has nobody to wait for.
+    ///
+    /// Of a predecessor that ends before it has given its state, [`receive`](Predecessor::receive) tells. A program that asks for no state
+    /// asks this before `ready`, if it is to know that something may be lost: what was not saved, or
+    /// [kept](crate::Restarter::survivors). Later [`Event::PredecessorGone`](crate::Event::PredecessorGone) tells it.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), pollflip::Error> {
+    /// # let mut restarter = pollflip::RestartConfig::new().build()?;
+    /// // Initialised, and about to serve.
+    /// if restarter.predecessor().is_some_and(|predecessor| predecessor.has_ended()) {
+    ///     println!("the process before has ended in the middle of the restart");
+    /// }
+    /// restarter.ready()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn has_ended(&self) -> bool {
+        let has_ended = self.is_here() && self.0.has_ended();
+        if self.is_here() {
+            // What else has come is the loop's.
+            wake_loop(&startup());
+        }
+        has_ended
+    }
+
     /// Tells the predecessor how far this process is: a line for people, such as "warming the cache,
     /// 40%". The predecessor passes it on to the one who asked for the restart, and to systemd. While
     /// some two hundred lines have not been read, further ones are left out. A line is cut at 4096

@@ -183,9 +183,10 @@ impl Restarter {
     /// Call it before [`ready`](Restarter::ready). What is not taken by then is closed, and kept no
     /// more.
     ///
-    /// In a successor there is something only if the predecessor has ended before it has handed the
-    /// service over: after [`Predecessor::receive`] or another call has failed with
-    /// [`Error::PredecessorGone`], say.
+    /// In a successor there is something only if the predecessor [has ended](Predecessor::has_ended)
+    /// before it has handed the service over: after [`Predecessor::receive`] or another call has failed
+    /// with [`Error::PredecessorGone`], say. A successor that asks for no state calls this last before
+    /// `ready`.
     ///
     /// ```no_run
     /// use std::net::TcpStream;
@@ -211,7 +212,7 @@ impl Restarter {
     /// # }
     /// ```
     pub fn survivors(&mut self) -> Option<Survivors> {
-        let has_ended = self.ancestry.predecessor_pid().is_none() || self.ancestry.is_alone();
+        let has_ended = !self.is_anothers() && self.ancestry.has_ended_before_the_grant();
         self.keeper.for_program().survivors(has_ended)
     }
 
@@ -262,8 +263,9 @@ impl Restarter {
     /// were inherited and not asked for are closed. Once is enough, more often is harmless. The program can
     /// register listeners and connections before, but reads, writes and accepts only after this has returned.
     ///
-    /// Blocks until the predecessor has answered, which takes one turn of its loop; the predecessor serves until then. Without one it does
-    /// not block: a systemd that is too busy to be told is told by the next calls of [`poll`](Restarter::poll).
+    /// Blocks until the predecessor has answered, which takes one turn of its loop; the predecessor serves until then. If it ends instead, the
+    /// service is this process's too: [`Event::PredecessorGone`] comes then, and no [`Event::Granted`]. Without a predecessor this does not
+    /// block: a systemd that is too busy to be told is told by the next calls of [`poll`](Restarter::poll).
     ///
     /// Under a [guard](crate::guard), asks once more for SIGTERM at the guard's end: a change of user has taken that away.
     ///

@@ -261,6 +261,16 @@ impl Link {
         }
     }
 
+    /// Whether the predecessor has ended, as far as the machine has it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.look();
+        match self.takeover.stage() {
+            Stage::Final { predecessor_ended } | Stage::GivenUp { predecessor_ended } => predecessor_ended,
+            Stage::Alone { .. } => true,
+            Stage::Starting { .. } | Stage::ReadySent { .. } | Stage::Granted { .. } => false,
+        }
+    }
+
     /// How long until [`Link::look`] is needed although nothing came; `None` while another thread waits.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         let _reader = self.try_reader()?;

@@ -166,6 +166,11 @@ impl Ancestry {
         matches!(self.takeover.stage(), Stage::Granted { .. })
     }
 
+    /// Whether nobody before this process can grant the service, as it is now: there was no predecessor, or it has ended.
+    pub(super) fn has_ended_before_the_grant(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.has_ended() && self.is_alone())
+    }
+
     /// Whether the predecessor had ended before it granted the service.
     pub(super) fn is_alone(&self) -> bool {
         matches!(self.takeover.stage(), Stage::Alone { .. })

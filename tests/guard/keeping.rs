@@ -5,7 +5,7 @@
 //! with `abort` it dies of connections that were kept, and with `abort-of-more` of something else that
 //! was; with `gate`, a pipe, it recovers nothing before it has read a byte from that; with `peer.sock` the
 //! first one keeps a connection to that, too; with `long-state` there is no account that a new connection
-//! fits into. With `at STEP`, a pipe, a process waits at that step of a restart until it has read a byte
+//! fits into; with `no-state` a successor asks for no state. With `at STEP`, a pipe, a process waits at that step of a restart until it has read a byte
 //! from that; with `renumber PID` that process keeps another file under a name.
 //!
 //! A client says what it wants by its first byte: `B` to be answered byte by byte, and `!` to be told
@@ -117,7 +117,13 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
         std::fs::write(directory().join("address.new"), listener.local_addr()?.to_string())?;
         std::fs::rename(directory().join("address.new"), directory().join("address"))?;
     }
-    if let Some(predecessor) = restarter.predecessor() {
+    let tell_whether_it_has_ended = |restarter: &Restarter| {
+        let has_ended = restarter.predecessor().map(|predecessor| predecessor.has_ended());
+        say(&format!("of the predecessor it is {has_ended:?} that it has ended"));
+    };
+    if is_there("no-state") {
+        tell_whether_it_has_ended(&restarter);
+    } else if let Some(predecessor) = restarter.predecessor() {
         match predecessor.receive(Duration::from_secs(5)) {
             Ok(inheritance) => server.inherit(inheritance)?,
             // It was killed: what it has kept is here all the same.
@@ -167,6 +173,7 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
                     at("completed", successor);
                 }
                 Event::Committed => is_at("committed"),
+                Event::PredecessorGone => tell_whether_it_has_ended(&restarter),
                 _ => {}
             }
         }

@@ -19,11 +19,13 @@ use crate::kept::{Kept, Player};
 use crate::kit::signal;
 use pollflip_kit::debugger::Stopped;
 use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::procfs;
 
 pollflip_kit::trials![
     promise_15_whoever_is_killed_at_a_step_of_the_old_process_the_connections_go_on,
     promise_15_whoever_is_killed_at_a_step_of_the_new_process_the_connections_go_on,
     promise_15_whoever_is_killed_on_probation_the_connections_go_on,
+    promise_15_a_successor_that_asks_for_no_state_finds_what_a_predecessor_that_was_killed_has_left,
     what_a_process_drains_is_not_found_when_its_successor_is_killed_as_soon_as_that_is_the_main_process,
     what_a_process_drains_is_not_found_when_its_successor_is_killed_before_it_has_taken_the_service,
     a_process_that_is_killed_at_any_call_while_it_keeps_something_else_under_a_name_has_the_one_or_the_other,
@@ -181,6 +183,29 @@ fn promise_15_whoever_is_killed_on_probation_the_connections_go_on() {
         killed_at("handed off", killed, "60000", true, true);
         killed_at("ready", killed, "60000", false, false);
     }
+}
+
+fn promise_15_a_successor_that_asks_for_no_state_finds_what_a_predecessor_that_was_killed_has_left() {
+    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    fs::write(kept.path("no-state"), "").expect("a file");
+    let says = |pid: u32, told: bool| {
+        let what = format!("{pid} of the predecessor it is Some({told}) that it has ended");
+        wait_until(&what, || kept.read("said").contains(&what));
+    };
+    let second = kept.restart().expect("a restart");
+    [false, true].into_iter().for_each(|told| says(second, told));
+    let mut players: Vec<_> = (1..=3).map(|seed| Player::new(&kept, seed)).collect();
+    all_go_on(&mut players, "at first");
+    let held = Step::new(&kept, "built");
+    let asking = ask(&kept);
+    let (new, old) = held.waits();
+    signal(old, Signal::SIGKILL);
+    wait_until("its end", || procfs::has_ended(old));
+    held.opens();
+    assert!(!asking.join().expect("no panic"));
+    says(new, true);
+    all_go_on(&mut players, "found by the successor");
+    assert_eq!((kept.serving(), kept.stop()), ((new, 3), 0));
 }
 
 /// A service that hands over some of its connections, and finishes the others itself.
