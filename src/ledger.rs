@@ -380,6 +380,10 @@ impl Ledger {
     /// successor. [`Exit::Unknown`] where nobody tells how, as under systemd. A second call in the
     /// same process returns the same.
     ///
+    /// Open the ledger as one of the first things of a start, and judge soon after. A start that ends in
+    /// between is known, and its end blames no connection. One that ends before it has opened the ledger
+    /// is not: its end is then judged as that of the process that had a connection in hand.
+    ///
     /// An end is from outside if it was status 0, or a signal that people send: HUP, INT, KILL,
     /// QUIT, TERM, USR1, USR2. All others are the process's own doing, and so is a start that hung and
     /// that the guard has killed.
@@ -393,6 +397,7 @@ impl Ledger {
     /// | unknown, after it had served | nothing | all |
     /// | unknown, before it served | nothing | as if it was its own doing |
     /// | memory was short | nothing, or another one each time | as if it was its own doing |
+    /// | that of a start which has not judged | a connection, at the end before that | as with nothing in hand; if it is in hand at another end, all but that |
     ///
     /// What is not gone on with, [`recover`](Ledger::recover) shuts down. After
     /// [`Scope::NotStreams`] and [`Scope::Listeners`] that is every connection that has an account:
@@ -411,30 +416,34 @@ impl Ledger {
         let words = self.book.words();
         let marked = |account: &usize| ![0, self.book.number()].contains(&words.marked_by(*account)) && words.cookie(*account) != 0;
         let accounts: Vec<_> = (0..self.accounts()).filter(marked).collect();
-        let suspects = match accounts.iter().any(|account| words.blame(*account) > 0) {
+        let was_in_hand_before = |account: &usize| ![0, words.marked_by(*account)].contains(&words.blame(*account));
+        // Since the one that has them in hand was seen to serve, another process has opened the ledger, and has ended without a judgement.
+        let is_unjudged = |account: &usize| words.marked_by(*account).saturating_add(1) < self.book.number() && !self.book.has_served_before();
+        let suspects = match accounts.iter().any(was_in_hand_before) {
             _ if accounts.is_empty() => Suspects::None,
+            _ if accounts.iter().all(is_unjudged) => Suspects::Unjudged,
             true => Suspects::Again,
             false => Suspects::New,
         };
-        let [strikes, last, ..] = words.memory();
-        let mut poison = Poison::new(u32::try_from(strikes).unwrap_or(u32::MAX), Duration::from_nanos(last));
+        let (strikes, last) = words.memory();
+        let mut poison = Poison::new(strikes, last);
         let ruling = poison.judge(now(), doing, suspects, self.book.has_served_before());
-        let last = u64::try_from(poison.last().as_nanos()).unwrap_or(u64::MAX);
         let in_hand = accounts.iter().map(|account| words.cookie(*account)).collect();
         // Where it is not sure whose doing it was, only those who were in hand before are dropped.
         let is_sure = doing == Doing::Own;
         let is_dropped = |account: &usize| match ruling.scope {
             Scope::All => false,
-            Scope::NotSuspects => accounts.contains(account) && (is_sure || words.blame(*account) > 0),
+            Scope::NotSuspects => accounts.contains(account) && (is_sure || was_in_hand_before(account)),
             // Those of this moment, and none that is begun from here on.
             Scope::NotStreams | Scope::Listeners => words.cookie(*account) != 0,
         };
         // In the file, and before the marks go: this process may be killed before it has closed them.
         (0..self.accounts()).filter(is_dropped).for_each(|account| words.condemn(account));
-        words.remember([u64::from(poison.strikes()), last, 0, 0]);
+        words.remember(poison.strikes(), poison.last());
         for account in &accounts {
             if ruling.remember && !words.is_condemned(*account) {
-                words.set_blame(*account, words.blame(*account).saturating_add(1));
+                // Not how often: the next process may find the mark of the same end once more.
+                words.set_blame(*account, words.marked_by(*account));
             }
             words.mark(*account, 0);
         }

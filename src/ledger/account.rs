@@ -157,7 +157,6 @@ impl<S: AsFd> Account<S> {
         };
         let is_full = length >= buffer.len();
         let input = buffer.get(..length).unwrap_or_default();
-        line.book.serves();
         let in_hand = InHand::new(&line.book, line.account);
         let used = line.record(|draft| match work(input, draft)? {
             0 if is_full => {
@@ -187,7 +186,6 @@ impl<S: AsFd> Account<S> {
     pub fn push(&mut self, work: impl FnOnce(&mut Draft<'_>) -> io::Result<()>) -> io::Result<bool> {
         let Account { connection, line } = self;
         line.settle(connection, &mut [0; TAKEN_AT_ONCE])?;
-        line.book.serves();
         let in_hand = InHand::new(&line.book, line.account);
         line.record(|draft| work(draft).map(|()| Some(0)))?;
         drop(in_hand);

@@ -19,6 +19,8 @@ pub struct InHand {
 impl InHand {
     pub(super) fn new(book: &Arc<Book>, account: usize) -> InHand {
         if book.is_here() {
+            // It is told apart by that from one of before a start that has ended.
+            book.serves();
             book.words().mark(account, book.number());
         }
         InHand { book: Arc::clone(book), account }

@@ -11,12 +11,12 @@
 //! 4 … 7            the name of what the states are
 //! 8                how many processes have opened it
 //! 9                how many accounts were ever begun
-//! 10 … 13          what the poison rules remember
+//! 10               what the poison rules remember: how many strikes in the lowest byte, and when the last was in the others
 //! 14               how many had opened it when a process was last seen to serve
 //! 64 …             a cookie for each account; 0: it is free
 //! then             a mark for each account: who has its connection in hand
-//! then             for each account: at how many ends it was in hand that may not have been its doing;
-//!                  or its cookie with each bit turned: the service goes on without it
+//! then             for each account: whose mark it last had at an end that may not have been its doing; or
+//!                  its cookie with each bit turned: the service goes on without it
 //! then             the accounts: a word that says which record counts, and two records
 //! ```
 //!
@@ -26,6 +26,7 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::time::Duration;
 
 use super::steps::lives;
 
@@ -33,6 +34,8 @@ const MAGIC: u64 = u64::from_ne_bytes(*b"pollflip");
 pub(crate) const VERSION: u64 = 1;
 /// The longest name.
 pub(crate) const NAME: usize = 32;
+/// More strikes than that are that many.
+const STRIKES: u64 = u8::MAX as u64;
 /// Room for what later versions have to say of all accounts.
 const HEAD: usize = 64;
 /// Cookie, read, written, length of the state, length of the output.
@@ -193,12 +196,16 @@ impl<'a> Words<'a> {
         self.get(9)
     }
 
-    pub(crate) fn memory(&self) -> [u64; 4] {
-        [10, 11, 12, 13].map(|at| self.get(at))
+    /// How many strikes there are, and when the last of them was.
+    pub(crate) fn memory(&self) -> (u32, Duration) {
+        let word = self.get(10);
+        ((word & STRIKES) as u32, Duration::from_nanos(word & !STRIKES))
     }
 
-    pub(crate) fn remember(&self, memory: [u64; 4]) {
-        (10..).zip(memory).for_each(|(at, word)| self.set(at, word));
+    /// In one store, so that a process that is killed leaves the one or the other.
+    pub(crate) fn remember(&self, strikes: u32, last: Duration) {
+        let last = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
+        self.set(10, last & !STRIKES | u64::from(strikes).min(STRIKES));
     }
 
     /// How many have opened it.

@@ -505,6 +505,60 @@ fn where_nobody_knows_the_cause_two_ends_drop_the_one_that_was_in_hand_at_both()
     assert_eq!((judgement.scope, goes_on), (Scope::NotSuspects, [false, true]));
 }
 
+/// An end, a start that judges it and is killed after each number of steps, and a start after that.
+#[test]
+fn an_end_is_counted_once_though_the_one_that_judges_it_is_killed() {
+    for end in [Exit::Unknown, Exit::OutOfMemory] {
+        let mut steps = 0;
+        loop {
+            let kept = two();
+            ended_with(&kept, [true, false], true);
+            kill_after(Some(steps));
+            let first = kept[0].ledger().judge(end).expect("a judgement");
+            let is_killed = kill_after(None).expect("a number") == 0;
+            // How the one that was killed has ended: where nobody tells, the same is said of each.
+            let [told, counted] = match end {
+                Exit::Unknown => [Exit::Unknown, Exit::Signal(libc::SIGKILL)],
+                _ => [Exit::Signal(libc::SIGKILL); 2],
+            };
+            assert_eq!(judged(&kept, told).1, [true, true], "{end:?}, {steps} steps: it was in hand at one end alone");
+            let strikes = kept[0].ledger().judge(counted).expect("a judgement").strikes;
+            let of_the_kill = u32::from(told == Exit::Unknown && strikes > first.strikes);
+            assert!(strikes - of_the_kill == first.strikes || is_killed && strikes == 0, "{end:?}, {steps} steps: {strikes}");
+            if !is_killed {
+                break;
+            }
+            steps += 1;
+        }
+        assert!(steps >= 3, "{end:?}: {steps} steps");
+    }
+}
+
+/// Killed from outside with a connection in hand; the start after that fails on its own.
+#[test]
+fn a_start_that_ends_before_it_judges_passes_no_blame_on() {
+    let kept = two();
+    ended_with(&kept, [true, false], true);
+    drop(kept[0].ledger());
+    let (judgement, goes_on) = judged(&kept, Exit::Code(1));
+    assert_eq!((judgement.scope, judgement.is_strike, goes_on), (Scope::All, true, [true, true]));
+    // Once more is no chance.
+    ended_with(&kept, [true, false], true);
+    assert_eq!(judged(&kept, Exit::Unknown).1, [false, true]);
+}
+
+#[test]
+fn a_successor_that_fails_takes_no_blame_from_its_predecessor() {
+    let kept = two();
+    ended_with(&kept, [false, false], true);
+    let serving = kept[0].ledger();
+    let Ok(Recovered::Even(account)) = serving.recover(kept[0].connection()) else { panic!("not even") };
+    drop(kept[0].ledger());
+    std::mem::forget(account.in_hand());
+    drop((account, serving));
+    assert_eq!(judged(&kept, Exit::Signal(libc::SIGSEGV)).1, [false, true]);
+}
+
 #[test]
 fn crashes_with_nobody_in_hand_drop_the_connections_at_the_second_and_all_state() {
     let kept = two();

@@ -52,6 +52,9 @@ pub enum Suspects {
     New,
     /// One that was in hand at an earlier end too.
     Again,
+    /// Connections that were in hand at the end before this one, which nobody has judged: the start after it has ended first, and its
+    /// end is what is judged.
+    Unjudged,
 }
 
 /// With what of that which was kept the next process goes on. The listeners stay in any case.
@@ -82,21 +85,26 @@ pub struct Ruling {
 /// The rules, with what they remember.
 ///
 // table:begin
-/// | whose doing | in hand | had served | strikes    | goes on with                         | remembered |
-/// | ---         | ---     | ---        | ---        | ---                                  | --- |
-/// | Own         | None    |            | one more   | All, then NotStreams, then Listeners | |
-/// | Own         | New     |            |            | NotSuspects                          | |
-/// | Own         | Again   |            |            | NotSuspects                          | |
-/// | Memory      | None    |            | one more   | All, then NotStreams, then Listeners | |
-/// | Memory      | New     |            | one more   | All, then NotStreams, then Listeners | yes |
-/// | Memory      | Again   |            |            | NotSuspects                          | |
-/// | Outside     | None    |            |            | All                                  | |
-/// | Outside     | New     |            |            | All                                  | |
-/// | Outside     | Again   |            |            | All                                  | |
-/// | Unknown     | None    | no         | one more   | All, then NotStreams, then Listeners | |
-/// | Unknown     | None    | yes        | begin anew | All                                  | |
-/// | Unknown     | New     |            |            | All                                  | yes |
-/// | Unknown     | Again   |            |            | NotSuspects                          | |
+/// | whose doing | in hand  | had served | strikes    | goes on with                         | remembered |
+/// | ---         | ---      | ---        | ---        | ---                                  | --- |
+/// | Own         | None     |            | one more   | All, then NotStreams, then Listeners | |
+/// | Own         | New      |            |            | NotSuspects                          | |
+/// | Own         | Again    |            |            | NotSuspects                          | |
+/// | Own         | Unjudged |            | one more   | All, then NotStreams, then Listeners | yes |
+/// | Memory      | None     |            | one more   | All, then NotStreams, then Listeners | |
+/// | Memory      | New      |            | one more   | All, then NotStreams, then Listeners | yes |
+/// | Memory      | Again    |            |            | NotSuspects                          | |
+/// | Memory      | Unjudged |            | one more   | All, then NotStreams, then Listeners | yes |
+/// | Outside     | None     |            |            | All                                  | |
+/// | Outside     | New      |            |            | All                                  | |
+/// | Outside     | Again    |            |            | All                                  | |
+/// | Outside     | Unjudged |            |            | All                                  | |
+/// | Unknown     | None     | no         | one more   | All, then NotStreams, then Listeners | |
+/// | Unknown     | None     | yes        | begin anew | All                                  | |
+/// | Unknown     | New      |            |            | All                                  | yes |
+/// | Unknown     | Again    |            |            | NotSuspects                          | |
+/// | Unknown     | Unjudged | no         | one more   | All, then NotStreams, then Listeners | yes |
+/// | Unknown     | Unjudged | yes        | begin anew | All                                  | yes |
 // table:end
 ///
 /// A strike leads on: the first keeps all, since nobody is to blame; the second drops connections
@@ -130,6 +138,8 @@ impl Poison {
         match (doing, suspects) {
             // It says nothing about anybody.
             (Doing::Outside, _) => ruling(Scope::All, false),
+            // Nobody knows of what the process ended that had them in hand.
+            (_, Suspects::Unjudged) => Ruling { remember: true, ..self.judge(now, doing, Suspects::None, has_served) },
             (Doing::Own, Suspects::New | Suspects::Again) => ruling(Scope::NotSuspects, false),
             // Twice is no chance.
             (Doing::Memory | Doing::Unknown, Suspects::Again) => ruling(Scope::NotSuspects, false),

@@ -17,7 +17,7 @@ const BEGIN: &str = "// table:begin\n";
 const END: &str = "// table:end\n";
 
 const DOINGS: [Doing; 4] = [Doing::Own, Doing::Memory, Doing::Outside, Doing::Unknown];
-const SUSPECTS: [Suspects; 3] = [Suspects::None, Suspects::New, Suspects::Again];
+const SUSPECTS: [Suspects; 4] = [Suspects::None, Suspects::New, Suspects::Again, Suspects::Unjudged];
 const NOW: Duration = Duration::from_secs(1_000);
 
 fn ruling(strikes: u32, doing: Doing, suspects: Suspects, served: bool) -> (Ruling, u32) {
@@ -93,14 +93,17 @@ fn what_holds_for_every_end_in_every_state() {
                     let what = format!("{strikes} strikes, {doing:?}, {suspects:?}, served {served}: {ruling:?}, {then} strikes");
                     assert!(doing != Doing::Outside || (ruling.scope, then) == (Scope::All, strikes), "outside strikes nobody: {what}");
                     assert!(
-                        suspects == Suspects::None || doing != Doing::Own || ruling.scope == Scope::NotSuspects,
+                        matches!(suspects, Suspects::None | Suspects::Unjudged) || doing != Doing::Own || ruling.scope == Scope::NotSuspects,
                         "suspects first: {what}"
                     );
-                    assert!(ruling.scope != Scope::NotSuspects || suspects != Suspects::None, "nobody to drop: {what}");
+                    assert!(
+                        ruling.scope != Scope::NotSuspects || !matches!(suspects, Suspects::None | Suspects::Unjudged),
+                        "nobody to drop: {what}"
+                    );
                     assert!(ruling.scope != Scope::NotSuspects || !ruling.is_strike, "one who is blamed is no strike: {what}");
                     assert!(ruling.is_strike == (then > strikes), "a strike is counted: {what}");
                     assert!(ruling.is_strike || matches!(ruling.scope, Scope::All | Scope::NotSuspects), "strikes lead on: {what}");
-                    assert!(!ruling.remember || suspects == Suspects::New, "{what}");
+                    assert!(!ruling.remember || matches!(suspects, Suspects::New | Suspects::Unjudged), "{what}");
                     // More strikes than there are stages are all alike.
                     let then = then.min(4);
                     if seen.insert(then) {
