@@ -42,6 +42,7 @@ mod survivors;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::env;
 use std::fmt;
 use std::io;
@@ -56,6 +57,7 @@ use crate::machine::Whose;
 use crate::notify::{LAST_END, STORE_SIZE, STRIKES, end_of_text, is_fit_name};
 use crate::sys::{self, Origin};
 use crate::systemd;
+use crate::wire::FileId;
 
 use groups::Groups;
 use listeners::Listeners;
@@ -143,6 +145,8 @@ struct Inner {
     streams: Streams,
     listeners: Listeners,
     groups: Groups,
+    /// The sockets of the service that are held under names of their own, or will be.
+    sockets: HashMap<FileId, String>,
     /// The names of what this process was given and has no use for.
     unused: Vec<String>,
     /// How the process before has ended, and how many strikes there are, if a keeper has told it.
@@ -228,7 +232,8 @@ impl Keeper {
 
     /// Keeps a descriptor, any but a connection, under a name: a memory file with the state, say. The
     /// next start gets it by [`take`](Keeper::take), and so does each successor. What was kept under
-    /// that name before is kept no more: a kill leaves the one or the other.
+    /// that name before is kept no more: a kill leaves the one or the other. The sockets of
+    /// [`Sockets`](crate::Sockets) are kept without it, by the names that they have there.
     ///
     /// The keeper has it as soon as the service is this process's, and the loop has turned. A
     /// successor gets what is kept when it is started: what is kept while a restart is under way is
@@ -238,7 +243,7 @@ impl Keeper {
     ///
     /// The name is not fit: it has 1 to 240 printable ASCII characters, and no colon among them
     /// (`InvalidInput`). The open file is kept under another name (`AlreadyExists`): a keeper holds an
-    /// open file once, so [forget](Keeper::forget) that name first. There is no room for one more, or
+    /// open file once, so [forget](Keeper::forget) that name first. It is a socket of `Sockets` (`AlreadyExists`). There is no room for one more, or
     /// for the name (`StorageFull`). No descriptor can be had.
     pub fn keep(&self, name: &str, descriptor: &impl AsFd) -> io::Result<()> {
         let (Some(mut inner), Some(shared)) = (self.inner(), &self.shared) else { return Ok(()) };
@@ -261,6 +266,13 @@ impl Keeper {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
             }
             None => {}
+        }
+        if let Some(socket) = sys::identity(descriptor.as_fd().as_raw_fd()).and_then(|file| inner.sockets.get(&file)) {
+            let why = format!(
+                "what is to be kept as {name:?} is socket {socket:?} of this service, which is kept by that name, and a keeper holds it once: \
+                 ask Sockets for it"
+            );
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
         }
         if !inner.named.has(name) && shared.sort == Sort::Keeps {
             shared.room.check(inner.taken(), [names::length_of(name)].into_iter())?;
@@ -338,8 +350,12 @@ impl Keeper {
 
     /// What the program gets of it.
     pub(crate) fn for_program(&self) -> Keeper {
-        let is_kept = self.shared.as_ref().is_some_and(|shared| shared.sort != Sort::Removes);
-        if is_kept { self.clone() } else { Keeper::inert() }
+        if self.is_for_program() { self.clone() } else { Keeper::inert() }
+    }
+
+    /// Whether the program can have something kept, be it for successors alone.
+    pub(crate) fn is_for_program(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.sort != Sort::Removes)
     }
 
     /// `None`: nothing is kept, or this is a forked child's copy.

@@ -418,7 +418,8 @@ impl Ledger {
         let accounts: Vec<_> = (0..self.accounts()).filter(marked).collect();
         let was_in_hand_before = |account: &usize| ![0, words.marked_by(*account)].contains(&words.blame(*account));
         // Since the one that has them in hand was seen to serve, another process has opened the ledger, and has ended without a judgement.
-        let is_unjudged = |account: &usize| words.marked_by(*account).saturating_add(1) < self.book.number() && !self.book.has_served_before();
+        let is_unjudged =
+            |account: &usize| words.marked_by(*account).saturating_add(1) < self.book.number() && !self.book.has_served_before();
         let suspects = match accounts.iter().any(was_in_hand_before) {
             _ if accounts.is_empty() => Suspects::None,
             _ if accounts.iter().all(is_unjudged) => Suspects::Unjudged,

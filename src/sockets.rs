@@ -134,8 +134,18 @@ impl Sockets {
     /// own: no number of it stays open.
     pub(crate) fn keep_by(&mut self, keeper: Keeper, given: Vec<(String, OwnedFd)>) {
         self.keeper = keeper;
+        let inherited = self.entries.iter().flat_map(|(name, entries)| entries.iter().map(move |entry| (name, &entry.socket)));
+        inherited.for_each(|(name, socket)| self.tell_keeper(name, socket));
+        self.kept_groups().for_each(|group| self.tell_keeper_of_parts(&group));
         for (name, socket) in given {
             self.take_over(name, socket);
+        }
+    }
+
+    /// That such a socket is kept without the program's doing, as what outlives this process is.
+    fn tell_keeper(&self, name: &str, socket: &OwnedFd) {
+        if self.keeper.is_for_program() && !matches!(Kind::of(socket), Kind::Other(_)) {
+            self.keeper.has_socket(name, socket.as_fd());
         }
     }
 
@@ -423,6 +433,7 @@ impl Sockets {
 
     fn insert<T: From<OwnedFd>>(&mut self, name: &str, socket: OwnedFd) -> Result<T, Error> {
         let given = duplicate(name, &socket)?;
+        self.tell_keeper(name, &socket);
         if self.keeper.is_active() && !matches!(Kind::of(&socket), Kind::Other(_)) {
             self.keeper.listens(name, socket.as_fd());
         }
@@ -459,6 +470,7 @@ impl Sockets {
         {
             log::warn!("cannot make socket {name:?} of systemd non-blocking: {error}");
         }
+        self.tell_keeper(&name, &socket);
         self.entries.entry(name).or_default().push(Entry { socket, passed: true, inherited: true, claimed: false });
     }
 

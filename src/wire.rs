@@ -43,7 +43,7 @@ pub const BIRTH_VARIABLE: &str = "POLLFLIP_BIRTH";
 pub const LIFELINE_VARIABLE: &str = "POLLFLIP_LIFELINE";
 
 /// What tells one file from another as long as both are there, sockets and pipes included. Written `dev:ino`, sent as both numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId {
     /// The device.
     pub device: u64,

@@ -3,7 +3,7 @@
 //! Knows: what each word of the machines means for the keeper. Does not know: when the machines say it; who sends the orders.
 
 use std::mem;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::error::Exit;
 use crate::machine::Whose;
@@ -80,6 +80,15 @@ impl Keeper {
         }
     }
 
+    /// A socket of the service, which is held under that name or as a part of the group of that name, as soon as anything is.
+    pub(crate) fn has_socket(&self, name: &str, socket: BorrowedFd<'_>) {
+        if let Some(mut inner) = self.inner()
+            && let Some(file) = sys::identity(socket.as_raw_fd())
+        {
+            inner.sockets.insert(file, name.into());
+        }
+    }
+
     /// A listener was bound, or came under another name.
     pub(crate) fn listens(&self, name: &str, listener: BorrowedFd<'_>) {
         if let Some(mut inner) = self.inner().filter(|inner| inner.is_holding()) {
@@ -92,6 +101,7 @@ impl Keeper {
     pub(crate) fn listens_no_more(&self, name: &str) {
         if let Some(mut inner) = self.inner() {
             let inner = &mut *inner;
+            inner.sockets.retain(|_, known| known != name);
             if inner.listeners.remove(name, &mut inner.orders) {
                 self.wake();
             } else {
@@ -112,6 +122,7 @@ impl Keeper {
     pub(crate) fn has_group_no_more(&self, group: &KeptGroup<'_>) {
         if let Some(mut inner) = self.inner() {
             let inner = &mut *inner;
+            inner.sockets.retain(|_, known| known != group.name);
             if inner.groups.remove(group.name, &mut inner.orders) {
                 self.wake();
             } else {

@@ -592,6 +592,32 @@ fn a_listener_is_held_until_it_is_shut_down_and_a_socket_for_datagrams_until_it_
 }
 
 #[test]
+fn a_socket_of_the_service_is_held_under_its_own_name_and_under_no_other() {
+    for sort in [Sort::Keeps, Sort::PassesOn] {
+        let (keeper, listener, other) = (keeper(sort, Held::default()), listener(), listener());
+        keeper.has_socket("web", listener.as_fd());
+        let error = keeper.keep("mine", &copy(&listener)).expect_err("it is held once");
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains("socket \"web\""), "{error}");
+        assert!(!keeper.forget("mine"));
+        // One that is no socket of the service, and one that is none any more.
+        keeper.keep("mine", &other).expect("room");
+        keeper.listens_no_more("web");
+        keeper.keep("mine", &listener).expect("room");
+    }
+}
+
+#[test]
+fn a_listener_that_is_kept_by_name_is_replaced_by_another_one() {
+    let (keeper, mut store, listeners) = (serving(), Store::default(), [listener(), listener()]);
+    for listener in &listeners {
+        keeper.keep("mine", listener).expect("room");
+        store.obey_all(&keeper);
+        assert!(is_same(&store.named("mine").expect("it is kept"), &copy(listener)));
+    }
+}
+
+#[test]
 fn what_is_kept_under_another_name_is_held_under_that_one() {
     // As a program that serves, and as one that has found it.
     let (keeper, mut store, state) = (serving(), Store::default(), file());

@@ -150,8 +150,13 @@ impl Sockets {
             log::warn!(target: "pollflip", "UDP group {name:?} is not kept, and ends with this process: {why}");
         }
         if let Some(group) = kept_group(name, group) {
+            self.tell_keeper_of_parts(&group);
             self.keeper.has_group(&group);
         }
+    }
+
+    pub(super) fn tell_keeper_of_parts(&self, group: &KeptGroup<'_>) {
+        group.parts.iter().for_each(|(_, part)| self.keeper.has_socket(group.name, *part));
     }
 
     /// The groups that outlive this process, if a keeper holds them.

@@ -5,8 +5,9 @@
 //! with `abort` it dies of connections that were kept, and with `abort-of-more` of something else that
 //! was; with `gate`, a pipe, it recovers nothing before it has read a byte from that; with `peer.sock` the
 //! first one keeps a connection to that, too; with `long-state` there is no account that a new connection
-//! fits into; with `no-state` a successor asks for no state. With `at STEP`, a pipe, a process waits at that step of a restart until it has read a byte
-//! from that; with `renumber PID` that process keeps another file under a name.
+//! fits into; with `keep-listener` it wants its listener kept by name too; with `no-state` a successor
+//! asks for no state. With `at STEP`, a pipe, a process waits at that step of a restart until it has read
+//! a byte from that; with `renumber PID` that process keeps another file under a name.
 //!
 //! A client says what it wants by its first byte: `B` to be answered byte by byte, and `!` to be told
 //! the process id, generation and how many connections there are. Of a `B` client a `P` later on is poison: the process dies
@@ -113,6 +114,9 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let listener = restarter.sockets().tcp_listener("web", "127.0.0.1:0")?;
+    if is_there("keep-listener") {
+        say(&format!("keeps its listener by name: {:?}", keeper.keep("listener", &listener).map_err(|error| error.kind())));
+    }
     if restarter.generation() == 0 {
         std::fs::write(directory().join("address.new"), listener.local_addr()?.to_string())?;
         std::fs::rename(directory().join("address.new"), directory().join("address"))?;

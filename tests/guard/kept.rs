@@ -35,6 +35,7 @@ pollflip_kit::trials![
     connections_that_come_and_go_leave_nothing_behind,
     a_user_keeps_as_many_connections_as_its_limit_allows_and_can_restart,
     a_connection_that_no_account_can_be_begun_for_ends_and_is_not_kept,
+    a_listener_of_the_service_is_kept_once_and_to_keep_it_by_name_is_an_error,
     a_keeper_that_is_too_small_is_an_error_that_says_so,
     a_start_that_hangs_counts_as_the_service_s_own_doing,
 ];
@@ -494,6 +495,24 @@ fn a_connection_that_no_account_can_be_begun_for_ends_and_is_not_kept() {
     kept.pid_after(&old);
     stays.round().expect("it goes on");
     assert_eq!(kept.connections(), 1);
+    assert_eq!(kept.stop(), 0);
+}
+
+/// A keeper would say that it is there already, and the next start would have nothing of that name.
+fn a_listener_of_the_service_is_kept_once_and_to_keep_it_by_name_is_an_error() {
+    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    fs::write(kept.path("keep-listener"), "").expect("a file");
+    let is_refused = |pid: String| {
+        let said = kept.read("said");
+        assert!(said.contains(&format!("{pid} keeps its listener by name: Err(AlreadyExists)")), "{said}");
+    };
+    // Of the guard, and of a predecessor.
+    let old = kept.kill();
+    is_refused(kept.pid_after(&old));
+    is_refused(kept.restart().expect("a restart").to_string());
+    let old = kept.kill();
+    is_refused(kept.pid_after(&old));
+    kept.connect().expect("nobody is refused");
     assert_eq!(kept.stop(), 0);
 }
 

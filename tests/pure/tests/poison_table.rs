@@ -93,7 +93,9 @@ fn what_holds_for_every_end_in_every_state() {
                     let what = format!("{strikes} strikes, {doing:?}, {suspects:?}, served {served}: {ruling:?}, {then} strikes");
                     assert!(doing != Doing::Outside || (ruling.scope, then) == (Scope::All, strikes), "outside strikes nobody: {what}");
                     assert!(
-                        matches!(suspects, Suspects::None | Suspects::Unjudged) || doing != Doing::Own || ruling.scope == Scope::NotSuspects,
+                        matches!(suspects, Suspects::None | Suspects::Unjudged)
+                            || doing != Doing::Own
+                            || ruling.scope == Scope::NotSuspects,
                         "suspects first: {what}"
                     );
                     assert!(
