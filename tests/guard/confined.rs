@@ -9,7 +9,7 @@ use crate::kit::{End, POLLFLIP, end_of, end_of_command, how, log, there_are_cont
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::Act;
+use pollflip_kit::service::{Act, Listen};
 
 pollflip_kit::trials![
     without_proc_there_is_no_guard,
@@ -86,7 +86,7 @@ fn in_another_network_namespace_restarts_are_refused() {
         return;
     }
     let shell = "exec \"$POLLFLIP\" guard -- unshare --net \"$0\"";
-    let service = Setup::new().set("listen", "none").env("POLLFLIP", POLLFLIP).shell(shell).start();
+    let service = Setup::new().set(Listen::Nowhere).env("POLLFLIP", POLLFLIP).shell(shell).start();
     match service.try_restart() {
         Err(RequestError::Impossible(why)) => assert!(why.contains("in the network namespace of the guard"), "{why}"),
         other => panic!("{other:?}"),

@@ -8,7 +8,7 @@ use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Config, RunAs, Step, at, ms};
 
 pollflip_kit::trials![
     promise_16_twenty_restarts_under_load_and_the_pid_stays,
@@ -116,7 +116,7 @@ fn told_to_end_all_generations_are_told() {
 }
 
 fn told_to_end_on_probation_both_end() {
-    let service = guarded(Setup::new().set("probation_ms", "60000"), "").start();
+    let service = guarded(Setup::new().set(Config::Probation(ms(60000))), "").start();
     let first = service.first();
     let asked = service.restart_meanwhile();
     first.says("event HandedOff");
@@ -248,7 +248,7 @@ fn nobody_is_left_when_the_guard_is_killed_after_a_change_of_user() {
         eprintln!("skipped: it needs root, to become another user");
         return;
     }
-    let setup = Setup::new().set("uid", "64998");
+    let setup = Setup::new().set(RunAs(64998));
     std::fs::set_permissions(setup.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("permissions");
     let service = guarded(setup, "").start();
     let first = service.first();

@@ -15,8 +15,7 @@ use crate::speaker::{self, WORDS};
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
-use pollflip_kit::service::Act;
-use pollflip_kit::service::ROLE;
+use pollflip_kit::service::{Act, Listen, ROLE};
 
 pollflip_kit::trials![
     what_a_stranger_says_is_left_out,
@@ -254,7 +253,7 @@ fn what_was_said_before_an_end_is_heard_before_it() {
         eprintln!("skipped: it needs root and a network namespace, in which a socket's queue is long");
         return;
     }
-    let setup = Setup::new().set("listen", "none");
+    let setup = Setup::new().set(Listen::Nowhere);
     let log_path = setup.path("guard.log");
     let script = "echo 512 >/proc/sys/net/unix/max_dgram_qlen; exec \"$POLLFLIP\" guard -- \"$0\" 2>>\"$LOG\"";
     let shell = format!("exec unshare --net /bin/sh -c '{script}' \"$0\"");

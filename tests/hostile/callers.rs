@@ -17,7 +17,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::is_root;
-use crate::service::{DIRECTORY, HUB, ROLE};
+use crate::service::{DIRECTORY, HUB, KeepVariables, ROLE};
 use pollflip_kit::harness::{Service, Setup, install_copy};
 
 /// The user who starts the program.
@@ -70,7 +70,7 @@ impl Call {
             return None;
         }
         // A successor gets nothing of the environment but what is set for it.
-        let setup = setup.set("keep", "1").env("POLLFLIP_TEST_LOG", "1");
+        let setup = setup.set(KeepVariables).env("POLLFLIP_TEST_LOG", "1");
         Some(Call { wishes: vec![("path".into(), program.display().to_string())], setup })
     }
 

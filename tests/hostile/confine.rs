@@ -1,67 +1,99 @@
-//! What a thread can give up: by name, in the thread that calls.
+//! What a thread can give up.
 
+use std::path::PathBuf;
 use std::sync::Once;
 
 use nix::libc;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter, apply_filter_all_threads};
 
+use pollflip_kit::service::Setting;
 use pollflip_kit::service::report::say;
+use serde::{Deserialize, Serialize};
+
+pollflip_kit::settings![Deny];
 
 /// The user that a service becomes.
 pub const NOBODY: u32 = 12345;
 
-/// Gives up what `how` names, in this thread; some of it reaches all others too.
-pub fn this_thread(how: &str) {
-    let (word, rest) = how.split_once(' ').unwrap_or((how, ""));
-    match word {
-        // No process can be made and no program executed by this thread.
-        "seccomp" => apply_filter(&no_processes()).expect("a filter"),
-        "tsync" => apply_filter_all_threads(&no_processes()).expect("a filter for all threads"),
-        "capabilities" => {
-            drop_capabilities();
-            nix::sys::prctl::set_no_new_privs().expect("no new privileges");
-        }
-        "setuid" => become_nobody(),
-        // Once: the other thread says the same.
-        "deny" => deny(rest),
-        // Of a program that is setuid: nobody can see from then on that it was started by another
-        // user.
-        "root" => {
-            setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).expect("another group");
-            setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).expect("another user");
-        }
-        // No timer can be set by this thread.
-        "timer" => {
-            let program = filter([libc::SYS_timerfd_settime], SeccompAction::Allow, SeccompAction::Errno(libc::ENOMEM as u32));
-            apply_filter(&program).expect("a filter");
-        }
-        // As one who is root in effect alone, on a kernel that cannot be asked what that one may.
-        "before-5.8" => {
-            let program = filter([libc::SYS_faccessat2], SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32));
-            apply_filter_all_threads(&program).expect("a filter for all threads");
-            setresuid(Uid::from_raw(NOBODY), Uid::from_raw(0), Uid::from_raw(0)).expect("another real user");
-        }
-        "chroot" => {
-            // Once for all threads; whoever comes second is there already.
-            if nix::unistd::chroot(rest).is_ok() {
-                std::env::set_current_dir("/").expect("the new root");
-            }
-        }
-        other => panic!("nothing to give up is called {other}"),
-    }
-    say(&format!("confined {word}"));
+/// What the service gives up once its restarter is built, in its loop and in a thread beside that.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Confine {
+    /// No process can be made and no program executed by this thread.
+    Seccomp,
+    /// The same for all threads.
+    Tsync,
+    Capabilities,
+    /// It becomes [`NOBODY`].
+    Setuid,
+    /// A call, of all threads.
+    Denied(Deny),
+    /// Of a program that is setuid: nobody can see from then on that it was started by another user.
+    Root,
+    /// No timer can be set by this thread.
+    Timer,
+    /// As one who is root in effect alone, on a kernel that cannot be asked what that one may.
+    Before5_8,
+    Chroot(PathBuf),
 }
 
-/// Denies a system call with an error, `CALL ERROR`, to all threads, and to all that is started from here on.
-pub fn deny(what: &str) {
-    let (call, error) = what.split_once(' ').expect("a call and an error");
-    #[cfg(target_pointer_width = "64")]
-    let number = crate::listed::number(call).expect("a call of this machine");
-    #[cfg(not(target_pointer_width = "64"))]
-    let number = panic!("no calls are known by name here: {call}");
-    let program = filter([number], SeccompAction::Allow, SeccompAction::Errno(error.parse().expect("a number")));
-    apply_filter_all_threads(&program).expect("a filter for all threads");
+impl Setting for Confine {
+    fn becomes_another(&self) -> bool {
+        matches!(self, Confine::Setuid)
+    }
+}
+
+impl Confine {
+    /// Gives that up in this thread; some of it reaches all others too.
+    pub fn this_thread(&self) {
+        match self {
+            Confine::Seccomp => apply_filter(&no_processes()).expect("a filter"),
+            Confine::Tsync => apply_filter_all_threads(&no_processes()).expect("a filter for all threads"),
+            Confine::Capabilities => {
+                drop_capabilities();
+                nix::sys::prctl::set_no_new_privs().expect("no new privileges");
+            }
+            Confine::Setuid => become_nobody(),
+            Confine::Denied(denied) => denied.apply(),
+            Confine::Root => {
+                setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).expect("another group");
+                setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).expect("another user");
+            }
+            Confine::Timer => {
+                let program = filter([libc::SYS_timerfd_settime], SeccompAction::Allow, SeccompAction::Errno(libc::ENOMEM as u32));
+                apply_filter(&program).expect("a filter");
+            }
+            Confine::Before5_8 => {
+                let program = filter([libc::SYS_faccessat2], SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32));
+                apply_filter_all_threads(&program).expect("a filter for all threads");
+                setresuid(Uid::from_raw(NOBODY), Uid::from_raw(0), Uid::from_raw(0)).expect("another real user");
+            }
+            Confine::Chroot(root) => {
+                // Once for all threads; whoever comes second is there already.
+                if nix::unistd::chroot(root).is_ok() {
+                    std::env::set_current_dir("/").expect("the new root");
+                }
+            }
+        }
+        say(&format!("confined {self:?}"));
+    }
+}
+
+/// A system call, by its name, and the error that it gets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Deny(pub String, pub i32);
+
+impl Deny {
+    /// To all threads, and to all that is started from here on.
+    pub fn apply(&self) {
+        let Deny(call, error) = self;
+        #[cfg(target_pointer_width = "64")]
+        let number = crate::listed::number(call).expect("a call of this machine");
+        #[cfg(not(target_pointer_width = "64"))]
+        let number = panic!("no calls are known by name here: {call}");
+        let program = filter([number], SeccompAction::Allow, SeccompAction::Errno(*error as u32));
+        apply_filter_all_threads(&program).expect("a filter for all threads");
+    }
 }
 
 /// Denies what makes processes and executes programs.

@@ -9,7 +9,7 @@ use pollflip::RequestError;
 use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup, install};
 use pollflip_kit::manager::Manager;
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Config, RunAs, Step, at};
 
 pollflip_kit::trials![
     the_first_process_of_a_container_refuses_to_restart_and_serves_on,
@@ -142,7 +142,7 @@ fn a_user_without_rights_knows_such_an_init_too() {
     }
     let place = Setup::new();
     for init in inits(&place) {
-        let setup = warned().set("uid", "65534");
+        let setup = warned().set(RunAs(65534));
         fs::set_permissions(setup.path("."), Permissions::from_mode(0o777)).expect("a directory");
         let service = setup.shell(&format!("exec {CONTAINER} {init} -- \"$0\"")).start();
         expect_refused(&service, OF_INIT);
@@ -197,7 +197,7 @@ fn a_program_that_knows_better_restarts_beside_the_main_process_of_a_container()
     if !there_are_containers() {
         return;
     }
-    let service = warned().set("trust_parent", "1").shell(&format!("{ENTERED} \"$0\"")).start();
+    let service = warned().set(Config::TrustParent).shell(&format!("{ENTERED} \"$0\"")).start();
     let first = service.first();
     for (plan, reason) in
         [(at(Step::Built, Act::Exit(3)), "exited with status 3"), (at(Step::Built, Act::Raise(Signal::SIGKILL)), "SIGKILL")]
@@ -214,7 +214,7 @@ fn a_program_that_knows_better_restarts_beside_the_main_process_of_a_container()
     }
     assert!(first.said("log WARN").is_empty());
     // Nobody knows better of PID 1.
-    let service = warned().set("trust_parent", "1").shell(&format!("exec {CONTAINER} \"$0\"")).start();
+    let service = warned().set(Config::TrustParent).shell(&format!("exec {CONTAINER} \"$0\"")).start();
     assert!(matches!(service.try_restart(), Err(RequestError::Impossible(why)) if why.contains("PID 1")));
 }
 
@@ -244,7 +244,7 @@ fn systemd_is_told_no_number_that_is_another_one_to_it() {
     if !there_are_containers() {
         return;
     }
-    let (manager, service) = apart(Setup::new().set("trust_parent", "1"), true);
+    let (manager, service) = apart(Setup::new().set(Config::TrustParent), true);
     let first = service.first();
     for plan in [at(Step::Built, Act::Exit(3)), at(Step::Built, Act::Raise(Signal::SIGKILL))] {
         service.plan_next(plan);

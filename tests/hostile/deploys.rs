@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use pollflip_kit::harness::{Service, Setup, install, install_copy, own_program};
 use pollflip_kit::hub::wait_for;
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Config, GoTo};
 
 pollflip_kit::trials![
     a_program_that_runs_cannot_be_written_over_and_a_rename_replaces_it,
@@ -68,7 +69,7 @@ fn a_release_that_is_a_script_replaces_a_program() {
     let program = setup.path("server");
     copy(&program);
     // Named, since a program that a script executes has its own path.
-    let service = setup.program(program.clone()).set("program", &program).start();
+    let service = setup.program(program.clone()).set(Config::Program(program.clone())).start();
     let script = |release: u32| format!("#!/bin/sh\nRELEASE={release}\nexport RELEASE\nexec '{}' \"$@\"\n", own_program().display());
     for release in [2, 3] {
         write(&program, script(release).as_bytes());
@@ -90,7 +91,7 @@ fn a_chain_of_releases_by_a_switched_link_and_a_relative_name() {
     (1..=4).for_each(|release| copy(&directory.join(format!("releases/{release}/bin/server"))));
     symlink("releases/1", directory.join("current")).expect("a link");
     let shell = "cd \"$WHERE\" && exec current/bin/server";
-    let service = setup.env("WHERE", &directory).set("chdir", "/").shell(shell).start();
+    let service = setup.env("WHERE", &directory).set(GoTo("/".into())).shell(shell).start();
     for release in 2..=4 {
         symlink(format!("releases/{release}"), directory.join("next")).expect("a link");
         fs::rename(directory.join("next"), directory.join("current")).expect("a rename");

@@ -7,7 +7,7 @@ use pollflip::RequestError;
 use pollflip_kit::client::Connection;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::Process;
-use pollflip_kit::service::Act;
+use pollflip_kit::service::{Act, Config};
 
 pollflip_kit::trials![
     a_restart_is_refused_while_too_many_generations_still_work,
@@ -37,7 +37,7 @@ fn end(service: &Service, connection: Connection) {
 }
 
 fn a_restart_is_refused_while_too_many_generations_still_work() {
-    let service = Setup::new().set("max_draining", "2").start();
+    let service = Setup::new().set(Config::MaxDraining(2)).start();
     let first = service.first();
     let (zeroth, _) = hold_and_restart(&service);
     let (mut one, _) = hold_and_restart(&service);
@@ -64,7 +64,7 @@ fn a_restart_is_refused_while_too_many_generations_still_work() {
 }
 
 fn a_restart_with_no_generation_allowed_to_drain_waits_for_the_predecessor() {
-    let service = Setup::new().set("max_draining", "0").start();
+    let service = Setup::new().set(Config::MaxDraining(0)).start();
     let (connection, second) = hold_and_restart(&service);
     let why = refusal(&service);
     assert!(why.contains("1 earlier generation") && why.contains(&format!("process {}", connection.pid)), "{why}");
@@ -74,7 +74,7 @@ fn a_restart_with_no_generation_allowed_to_drain_waits_for_the_predecessor() {
 }
 
 fn a_generation_that_ends_out_of_order_makes_room() {
-    let service = Setup::new().set("max_draining", "1").start();
+    let service = Setup::new().set(Config::MaxDraining(1)).start();
     let (zeroth, _) = hold_and_restart(&service);
     let (one, _) = hold_and_restart(&service);
     let why = refusal(&service);

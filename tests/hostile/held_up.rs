@@ -20,7 +20,7 @@ use crate::deploys::copy;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Step};
+use pollflip_kit::service::{Act, Config, Step, ms};
 
 pollflip_kit::trials![
     promise_05_a_start_that_is_held_up_holds_nothing_else_up,
@@ -112,7 +112,7 @@ fn promise_05_a_start_that_is_held_up_holds_nothing_else_up() {
 }
 
 fn promise_03_what_is_given_up_while_another_start_is_held_up_is_never_started() {
-    let setup = Setup::new().set("ready_timeout_ms", "1000");
+    let setup = Setup::new().set(Config::ReadyTimeout(ms(1000)));
     let Some((service, mut gate)) = gated("what_is_given_up_while_another_start_is_held_up", setup) else { return };
     let first = service.first();
     let before = Snapshot::of(first.pid);
@@ -235,8 +235,8 @@ fn a_client_sees_the_end_of_its_connection_while_a_start_is_held_up() {
 }
 
 fn a_start_that_is_held_up_has_nothing_open_but_what_it_is_given() {
-    for inherit in ["true", "false"] {
-        let setup = Setup::new().set("inherit_descriptors", inherit);
+    for inherit in [true, false] {
+        let setup = Setup::new().set(Config::InheritDescriptors(inherit));
         let Some((service, mut gate)) = gated("a_start_that_is_held_up_has_nothing_open", setup) else { return };
         let first = service.first();
         assert_eq!(first.ask(Act::OpenFiles(300)), "open");
@@ -246,7 +246,7 @@ fn a_start_that_is_held_up_has_nothing_open_but_what_it_is_given() {
         let held = procfs::children(first.pid)[0];
         let passed = numbers(held);
         let lifeline = passed.last().copied().expect("a lifeline");
-        let (expected, above) = if inherit == "true" { (vec![0, 1, 2, leaked, lifeline], leaked) } else { (vec![0, 1, 2, lifeline], 2) };
+        let (expected, above) = if inherit { (vec![0, 1, 2, leaked, lifeline], leaked) } else { (vec![0, 1, 2, lifeline], 2) };
         assert_eq!(passed, expected);
         assert!(lifeline > above);
         gate.let_through();

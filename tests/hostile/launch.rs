@@ -10,11 +10,12 @@ use nix::sys::signal::Signal;
 use pollflip::{Refusal, RequestError};
 
 use crate::callers::{CALLER, Call, MORE, Rights};
+use crate::confine::Confine;
 use pollflip_kit::harness::{Service, install, install_copy};
 use pollflip_kit::hub::Process;
 use pollflip_kit::manager::Manager;
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Config, Listen, Step, at, tcp};
 
 pollflip_kit::trials![
     promise_10_a_program_with_more_rights_does_not_start_what_its_caller_s_link_leads_to,
@@ -98,16 +99,20 @@ fn promise_10_a_program_with_more_rights_does_not_start_what_is_relative_to_its_
         let Some(call) = Call::new("the one of a relative program", rights) else { return };
         of_the_caller(&call.path("server"));
         let directory = call.path(".");
-        let service = call.with(|setup| setup.set("program", "server")).wish("directory", directory).start();
+        let service = call.with(|setup| setup.set(Config::Program("server".into()))).wish("directory", directory).start();
         refuses(&service);
     }
 }
 
 fn promise_10_a_path_relative_to_the_caller_s_directory_is_an_error() {
-    for (key, what) in [("socket", "the coordination socket"), ("pid_file", "the pid file"), ("current_dir", "the directory to start in")] {
+    for (setting, what) in [
+        (Config::Socket("mine".into()), "the coordination socket"),
+        (Config::PidFile("mine".into()), "the pid file"),
+        (Config::CurrentDir("mine".into()), "the directory to start in"),
+    ] {
         let Some(call) = Call::new("the one of relative paths", Rights::User) else { return };
         let (directory, program) = (call.path("."), call.program());
-        let service = call.with(|setup| setup.set("program", program).set(key, "mine")).wish("directory", directory).launch();
+        let service = call.with(|setup| setup.set(Config::Program(program)).set(setting)).wish("directory", directory).launch();
         let error = service.first().says("build-error");
         assert_eq!(
             error,
@@ -131,7 +136,8 @@ fn promise_10_a_program_with_more_rights_that_is_named_is_restarted() {
         let Some(call) = Call::new("the one of a program that is named", rights) else { return };
         let (link, program, mine) = (call.path("link"), call.program(), call.path("."));
         switch(&link, &program);
-        let call = call.with(|setup| setup.set("program", &program)).wish("path", &link).wish("name", "mine").wish("directory", mine);
+        let call =
+            call.with(|setup| setup.set(Config::Program(program.clone()))).wish("path", &link).wish("name", "mine").wish("directory", mine);
         let service = call.start();
         switch(&link, &of_the_caller(&service.path("evil")));
         let name = program.to_str().expect("text");
@@ -162,7 +168,14 @@ fn promise_10_a_program_with_more_rights_that_is_named_is_restarted() {
     // With other arguments, in another directory.
     let Some(call) = Call::new("the one of other arguments", Rights::User) else { return };
     let (program, directory) = (call.program(), call.path("root").canonicalize().expect("a directory"));
-    let service = call.with(|setup| setup.set("program", &program).set("arg", "--restarted").set("current_dir", &directory)).start();
+    let service = call
+        .with(|setup| {
+            setup
+                .set(Config::Program(program.clone()))
+                .set(Config::Args(vec!["--restarted".into()]))
+                .set(Config::CurrentDir(directory.clone()))
+        })
+        .start();
     let new = service.restart();
     assert_eq!(arguments(&new), [program.to_str().expect("text"), "--restarted"]);
     assert_eq!(procfs::current_dir(new.pid), directory);
@@ -172,7 +185,7 @@ fn promise_10_the_caller_s_environment_does_not_reach_a_successor() {
     let Some(call) = Call::new("the one of the environment", Rights::User) else { return };
     let program = call.program();
     let call = call.with(|setup| {
-        let setup = setup.set("program", &program).set("env", "COLOUR=red").set("confine", "root");
+        let setup = setup.set(Config::Program(program.clone())).set(Config::Env("COLOUR".into(), "red".into())).set(Confine::Root);
         // Some of it the C library takes away; what a program of another kind goes by, it does not
         // know.
         let variables =
@@ -182,7 +195,7 @@ fn promise_10_the_caller_s_environment_does_not_reach_a_successor() {
         setup.env("NOTIFY_SOCKET", "mine").env("SYSTEMD_EXEC_PID", "mine").env("INVOCATION_ID", "mine").env("LISTEN_FDNAMES", "mine")
     });
     let service = call.start();
-    service.first().says("confined root");
+    service.first().says("confined Root");
     for _ in 0..2 {
         let new = service.restart();
         assert_eq!(procfs::status(new.pid, "Uid").expect("a line"), "0\t0\t0\t0");
@@ -202,7 +215,7 @@ fn promise_10_the_caller_s_sockets_are_left_alone() {
     for rights in MORE {
         let Some(call) = Call::new("the one of the caller's sockets", rights) else { return };
         let program = call.program();
-        let call = call.with(|setup| setup.set("program", &program).set("listen", "tcp web 127.0.0.1:0"));
+        let call = call.with(|setup| setup.set(Config::Program(program.clone())).set(Listen::To(tcp("web", "127.0.0.1:0"))));
         let service = call.wish("listens", "1").wish("systemd", "1").start();
         let first = service.first();
         let passed = procfs::descriptors(first.pid).into_iter().find(|(number, _)| *number == 3).expect("what the caller passes").1;
@@ -218,7 +231,7 @@ fn promise_10_the_caller_of_a_program_with_more_rights_keeps_nothing_of_it() {
         let Some(call) = Call::new("the one of what a caller keeps", rights) else { return };
         let program = call.program();
         let call = call.with(|setup| {
-            let setup = setup.set("program", &program).set("listen", "tcp web 127.0.0.1:0").set("keeps", "yes");
+            let setup = setup.set(Config::Program(program.clone())).set(Listen::To(tcp("web", "127.0.0.1:0"))).set(Config::Keep(true));
             setup.env("NOTIFY_SOCKET", "@nobody-is-here").env("FDSTORE", "10").env("POLLFLIP_LAST_END", "exit:1")
         });
         let service = call.start();
@@ -232,7 +245,7 @@ fn promise_10_sockets_without_a_number_are_not_taken() {
     for rights in MORE {
         let Some(call) = Call::new("the one of sockets without a number", rights) else { return };
         let program = call.program();
-        let call = call.with(|setup| setup.set("program", &program).set("listen", "tcp web 127.0.0.1:0"));
+        let call = call.with(|setup| setup.set(Config::Program(program.clone())).set(Listen::To(tcp("web", "127.0.0.1:0"))));
         let service = call.wish("listens", "1").wish("unaddressed", "1").start();
         let first = service.first();
         let passed = procfs::descriptors(first.pid).into_iter().find(|(number, _)| *number == 3).expect("what the caller passes").1;
@@ -250,8 +263,8 @@ fn promise_10_the_caller_s_socket_is_not_passed_on_in_the_place_of_one_of_root()
         let (program, pid_file) = (call.program(), call.path("pid"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let call = call.with(|setup| {
-            let setup = setup.set("program", &program).set("listen", "none").stdin(listener.try_clone().expect("a descriptor"));
-            setup.set("pid_file", &pid_file).shell("exec 4<&0 </dev/null; exec \"$0\"")
+            let setup = setup.set(Config::Program(program.clone())).set(Listen::Nowhere).stdin(listener.try_clone().expect("a descriptor"));
+            setup.set(Config::PidFile(pid_file.clone())).shell("exec 4<&0 </dev/null; exec \"$0\"")
         });
         let service = call.wish("listens", "1").wish("systemd", "2").start();
         let warnings = service.first().said("log WARN");
@@ -278,7 +291,7 @@ fn promise_10_a_program_with_capabilities_is_restarted_under_systemd() {
     let id = "0123456789abcdef0123456789abcdef";
     let mut manager = None;
     let call = call.with(|setup| {
-        let setup = setup.set("program", &program).set("listen", format!("tcp web {address}")).env("INVOCATION_ID", id);
+        let setup = setup.set(Config::Program(program.clone())).set(Listen::To(tcp("web", address))).env("INVOCATION_ID", id);
         let (made, setup) = Manager::new(setup.stdin(listener.try_clone().expect("a descriptor")));
         manager = Some(made);
         setup.shell("chmod 666 \"$NOTIFY\"; exec 3<&0 </dev/null; exec \"$0\"")
@@ -311,8 +324,8 @@ fn promise_10_sockets_that_a_program_with_more_rights_does_not_touch_are_passed_
     let (program, pid_file) = (call.program(), call.path("pid"));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let call = call.with(|setup| {
-        let setup = setup.set("program", &program).set("listen", "none").stdin(listener.try_clone().expect("a descriptor"));
-        setup.set("pid_file", &pid_file).shell("exec 3<&0 </dev/null; exec \"$0\"")
+        let setup = setup.set(Config::Program(program.clone())).set(Listen::Nowhere).stdin(listener.try_clone().expect("a descriptor"));
+        setup.set(Config::PidFile(pid_file.clone())).shell("exec 3<&0 </dev/null; exec \"$0\"")
     });
     let service = call.wish("systemd", "1").start();
     let passed = (3, format!("socket:[{}]", nix::sys::stat::fstat(&listener).expect("a socket").st_ino));
@@ -330,7 +343,7 @@ fn promise_10_a_service_manager_of_the_caller_s_directory_is_not_told_anything()
     let (program, directory) = (call.program(), call.path("."));
     let mut manager = None;
     let call = call.with(|setup| {
-        let (made, setup) = Manager::new(setup.set("program", &program));
+        let (made, setup) = Manager::new(setup.set(Config::Program(program.clone())));
         manager = Some(made);
         setup.env("NOTIFY_SOCKET", "notify")
     });
@@ -346,7 +359,7 @@ fn promise_10_a_program_with_more_rights_tells_nothing_of_what_a_file_holds() {
         let named = call.path("root/named");
         let program = call.program();
         fs::hard_link(&program, &named).expect("a link");
-        let service = call.with(|setup| setup.set("program", &named)).start();
+        let service = call.with(|setup| setup.set(Config::Program(named.clone()))).start();
         let replace = |content: &[u8]| {
             fs::remove_file(&named).expect("a program");
             install(&named, content);

@@ -7,25 +7,42 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use pollflip::{Blob, Event, Handover, Mark, RestartConfig, Restarter};
+use pollflip::{Blob, Event, Handover, Mark, Restarter};
 use seccompiler::{SeccompAction, apply_filter};
 
 use crate::confine;
-use crate::service::COORDINATION;
 use pollflip_kit::service::report::{self, say};
-use pollflip_kit::service::settings::Settings;
-use pollflip_kit::service::{self, Act};
+use pollflip_kit::service::{self, Act, Settings};
+use serde::{Deserialize, Serialize};
+
+pollflip_kit::settings![Without, Keeps, Instead];
 
 const RESTARTER: Token = Token(0);
 const COMMANDS: Token = Token(1);
-/// A setting: calls that are taken off the list.
-pub const WITHOUT: &str = "without";
-/// A setting: the service keeps what it has.
-pub const KEEPS: &str = "keeps";
+
+/// Calls that are taken off the list.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Without(pub Vec<String>);
+
+/// The service keeps what it has.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Keeps;
+
+/// What a process does instead of serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Instead {
+    Exit,
+    Hang,
+    Refuse,
+    /// It dies when it serves.
+    Die,
+    /// It waits with its state until it is told to get ready.
+    Wait,
+}
+
 /// What is handed over besides descriptors, more than one page of it.
 const STATE: &[u8] = &[7; 100_000];
 
@@ -82,17 +99,18 @@ pub fn names_of_keeping() -> Vec<String> {
 }
 
 pub fn main() -> ExitCode {
-    let (_, extras) = service::begin();
-    if let Some(how) = extras.get("fails") {
-        say(&format!("fails by plan: {how}"));
+    let (_, settings) = service::begin();
+    let instead = settings.get();
+    if let Some(how) = instead.filter(|how| *how != Instead::Wait) {
+        say(&format!("fails by plan: {how:?}"));
     }
-    if extras.get("fails") == Some("exit") {
+    if instead == Some(Instead::Exit) {
         return ExitCode::from(3);
     }
     let (tell, told) = channel();
     let poll = Poll::new().expect("an epoll");
     let waker = Waker::new(poll.registry(), COMMANDS).expect("a waker");
-    let restarter = restarter(&extras);
+    let restarter = restarter(&settings);
     let (command, commands) = channel();
     // The hub's own descriptor, by another epoll: its number is all that is known of it.
     let mut hub = Poll::new().expect("an epoll");
@@ -108,15 +126,14 @@ pub fn main() -> ExitCode {
             }
         }
     });
-    let how = extras.get("fails").or(extras.get("waits")).unwrap_or_default().to_owned();
-    let without = extras.get(WITHOUT).unwrap_or_default().split(' ').map(String::from).collect();
-    let keeps = extras.get(KEEPS).is_some();
-    let looping = move || Loop { poll, tell, commands, how, without, keeps }.run(restarter);
+    let Without(without) = settings.get().unwrap_or_default();
+    let keeps = settings.has::<Keeps>();
+    let looping = move || Loop { poll, tell, commands, instead, without, keeps }.run(restarter);
     thread::Builder::new().name("loop".into()).spawn(looping).expect("a thread");
     for line in told {
         say(&line);
         match line.as_str() {
-            "serving" if extras.get("fails") == Some("die") => return ExitCode::from(9),
+            "serving" if instead == Some(Instead::Die) => return ExitCode::from(9),
             "over" => return ExitCode::SUCCESS,
             _ => {}
         }
@@ -124,16 +141,9 @@ pub fn main() -> ExitCode {
     ExitCode::from(2)
 }
 
-fn restarter(extras: &Settings) -> Restarter {
-    let directory = extras.directory();
-    let mut config = RestartConfig::new().coordination_socket(directory.join(COORDINATION)).pid_file(directory.join("pid"));
-    if let Some(time) = extras.get("ready_timeout_ms") {
-        config = config.ready_timeout(Duration::from_millis(time.parse().expect("a number")));
-    }
-    if let Some(time) = extras.get("probation_ms") {
-        config = config.probation(Duration::from_millis(time.parse().expect("a number")));
-    }
-    let mut restarter = config.keep(extras.get(KEEPS).is_some()).build().expect("a restarter");
+fn restarter(settings: &Settings) -> Restarter {
+    let config = settings.config().pid_file(service::directory().join("pid")).keep(settings.has::<Keeps>());
+    let mut restarter = config.build().expect("a restarter");
     drop(restarter.sockets().tcp_listener("echo", "127.0.0.1:0").expect("a socket"));
     drop(restarter.sockets().udp_group("flows", "127.0.0.1:0", Mark::byte(0, 0xf0)).expect("a group"));
     restarter
@@ -143,7 +153,7 @@ struct Loop {
     poll: Poll,
     tell: Sender<String>,
     commands: Receiver<Act>,
-    how: String,
+    instead: Option<Instead>,
     /// Calls that are listed and that it may not make all the same.
     without: Vec<String>,
     keeps: bool,
@@ -189,10 +199,10 @@ impl Loop {
     }
 
     fn get_ready(&self, restarter: &mut Restarter) {
-        match self.how.as_str() {
-            "refuse" => restarter.predecessor().expect("a predecessor").refuse("as planned"),
-            "hang" => self.tell("hangs"),
-            "told" => self.tell("waits"),
+        match self.instead {
+            Some(Instead::Refuse) => restarter.predecessor().expect("a predecessor").refuse("as planned"),
+            Some(Instead::Hang) => self.tell("hangs"),
+            Some(Instead::Wait) => self.tell("waits"),
             _ => self.become_ready(restarter),
         }
     }

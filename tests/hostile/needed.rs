@@ -19,11 +19,12 @@ use pollflip::RequestError;
 use crate::attacker::Attacker;
 use crate::confine::NOBODY;
 use crate::listed;
+use crate::listed::{Instead, Keeps, Without};
 use pollflip_kit::client::frame;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, Process, wait_for};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, set};
+use pollflip_kit::service::{Act, Config, ms, set};
 
 /// Which of these is made is up to the C library, its version and the machine; here, one of each row at least.
 const ALTERNATIVES: [&[&str]; 7] = [
@@ -84,7 +85,7 @@ fn gets_through(without: &str) -> Result<(), Killed> {
 }
 
 fn start(setup: Setup, without: &str) -> Result<Exercise, Killed> {
-    let service = setup.set(listed::WITHOUT, without).env(crate::service::ROLE, "listed").launch();
+    let service = setup.set(Without(without.split(' ').map(String::from).collect())).env(crate::service::ROLE, "listed").launch();
     let exercise = Exercise { service };
     let first = exercise.service.first();
     exercise.says(&first, "serving", 0)?;
@@ -100,7 +101,7 @@ fn restarts(without: &str) -> Result<(), Killed> {
     let new = exercise.born(before)?;
     exercise.says(&new, "event Committed", 0)?;
     // Called off by the program, and by its end.
-    service.plan_next(set("fails", "hang"));
+    service.plan_next(set(Instead::Hang));
     exercise.ask(&new, Act::Request)?;
     let hanging = exercise.born(before + 1)?;
     exercise.says(&hanging, "hangs", 0)?;
@@ -123,17 +124,17 @@ fn restarts(without: &str) -> Result<(), Killed> {
 
 fn failures(without: &str) -> Result<(), Killed> {
     // None but one that hangs has a short time.
-    let impatient = start(Setup::new().set("ready_timeout_ms", "500"), without)?;
-    impatient.fails("hang", "was not ready")?;
+    let impatient = start(Setup::new().set(Config::ReadyTimeout(ms(500))), without)?;
+    impatient.fails(Instead::Hang, "was not ready")?;
     drop(impatient);
-    let exercise = start(Setup::new().set("probation_ms", "60000"), without)?;
+    let exercise = start(Setup::new().set(Config::Probation(ms(60000))), without)?;
     let service = &exercise.service;
     let first = service.first();
-    for (how, expected) in [("exit", "exited with status 3"), ("refuse", "as planned"), ("die", "status 9")] {
+    for (how, expected) in [(Instead::Exit, "exited with status 3"), (Instead::Refuse, "as planned"), (Instead::Die, "status 9")] {
         exercise.fails(how, expected)?;
     }
     exercise.says(&first, "event Resumed", 0)?;
-    service.plan_next(set("fails", "hang"));
+    service.plan_next(set(Instead::Hang));
     let births = service.hub.pids().len();
     let asker = service.restart_meanwhile();
     let hanging = exercise.born(births)?;
@@ -156,7 +157,7 @@ fn with_systemd(without: &str) -> Result<(), Killed> {
 }
 
 fn keeping(without: &str) -> Result<(), Killed> {
-    let setup = Setup::new().set(listed::KEEPS, "yes");
+    let setup = Setup::new().set(Keeps);
     let path = setup.path("notify");
     let _manager = Manager::listen(&path);
     let exercise = start(setup.env("NOTIFY_SOCKET", &path), without)?;
@@ -207,8 +208,8 @@ impl Exercise {
         self.says(process, "answer", before)
     }
 
-    fn fails(&self, how: &str, expected: &str) -> Result<(), Killed> {
-        self.service.plan_next(set("fails", how));
+    fn fails(&self, how: Instead, expected: &str) -> Result<(), Killed> {
+        self.service.plan_next(set(how));
         match self.service.try_restart() {
             Err(RequestError::Failed(why)) if why.contains(expected) => Ok(()),
             other => Err(self.killed(&format!("{other:?}"))),
@@ -252,7 +253,7 @@ impl Exercise {
     /// A successor that is stopped while it waits for its predecessor to grant it the service, and goes on.
     fn interrupted(&self, old: &Process) -> Result<(), Killed> {
         let births = self.service.hub.pids().len();
-        self.service.plan_next(set("waits", "told"));
+        self.service.plan_next(set(Instead::Wait));
         let asker = self.service.restart_meanwhile();
         let new = self.born(births)?;
         self.says(&new, "waits", 0)?;

@@ -25,13 +25,14 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::Pid;
 use pollflip::internals::wire::{Given, Hello, MAX_PACKET, Message, OLDEST, VERSION};
 
+use crate::confine::Confine;
 use crate::is_root;
-use crate::service::{HUB, ROLE};
+use crate::service::{HUB, KeepVariables, ROLE};
 use crate::{callers, confine};
 use pollflip_kit::harness::{Service, Setup, install_copy};
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, set};
+use pollflip_kit::service::{Act, Config, set};
 use pollflip_kit::surroundings::stale_socket;
 
 pollflip_kit::trials![
@@ -76,7 +77,7 @@ fn furnish(test: &str, capabilities: &[u32]) -> Option<(Setup, PathBuf)> {
     install_copy(&program);
     install_copy(&plain);
     // A successor gets nothing of the environment but what is set for it, and the path is named.
-    let setup = setup.set("keep", "1").set("program", &program);
+    let setup = setup.set(KeepVariables).set(Config::Program(program.clone()));
     give_capabilities(&program, capabilities).then(|| (setup.program(program), plain))
 }
 
@@ -175,14 +176,14 @@ fn start(setup: Setup, plain: &Path) -> Service {
 }
 
 fn promise_10_a_program_with_capabilities_is_restarted_by_one_that_has_them() {
-    for confine in [None, Some("capabilities")] {
+    for confine in [None, Some(Confine::Capabilities)] {
         let Some((mut setup, plain)) = furnish("the one of a program with capabilities that restarts", &[CAP_DAC_OVERRIDE]) else { return };
-        if let Some(how) = confine {
+        if let Some(how) = &confine {
             // The thread that starts successors has them still.
-            setup = setup.set("confine", how);
+            setup = setup.set(how.clone());
         }
         let pid_file = setup.path("pid");
-        let service = start(setup.set("pid_file", &pid_file), &plain);
+        let service = start(setup.set(Config::PidFile(pid_file.clone())), &plain);
         assert_eq!(procfs::status(service.first().pid, "Uid").map(|line| line.starts_with(&confine::NOBODY.to_string())), Some(true));
         for _ in 0..2 {
             let new = service.restart();
@@ -195,7 +196,7 @@ fn promise_10_a_program_with_capabilities_is_restarted_by_one_that_has_them() {
         }
         // A release that has them elsewhere takes its own files away.
         let (socket, other) = (service.path("other.sock"), service.path("other.pid"));
-        service.plan_next(set("socket", &socket).set("pid_file", &other));
+        service.plan_next(set(Config::Socket(socket.clone())).set(Config::PidFile(other.clone())));
         let new = service.restart();
         new.says("event Committed");
         wait_until("the old paths to go", || !service.socket().exists() && !pid_file.exists());

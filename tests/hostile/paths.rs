@@ -10,12 +10,12 @@ use nix::libc;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use pollflip::restart_coordination_socket::request_status;
 
-use crate::confine::NOBODY;
+use crate::confine::{Confine, NOBODY};
 use crate::is_root;
-use crate::service::{COORDINATION, HUB};
+use crate::service::{COORDINATION, GivePath, HUB};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, wait_for, wait_until};
-use pollflip_kit::service::{Act, Step, at, set};
+use pollflip_kit::service::{Act, Config, Step, at, set};
 use pollflip_kit::surroundings::stale_socket;
 
 pollflip_kit::trials![
@@ -77,7 +77,7 @@ fn promise_10_what_others_put_beside_the_pid_file_is_left_alone() {
     let setup = Setup::new();
     let (path, beside) = (setup.path("pid"), setup.path("pid.new"));
     fs::write(&beside, "precious").expect("a file");
-    let service = setup.set("pid_file", &path).start();
+    let service = setup.set(Config::PidFile(path.clone())).start();
     wait_until("the pid file", || path.exists());
     assert_eq!(fs::read_to_string(&beside).expect("a file"), "precious");
     drop(service);
@@ -106,7 +106,7 @@ fn promise_10_what_others_put_beside_the_pid_file_is_left_alone() {
             }
         }
         let inode = fs::symlink_metadata(&temporary).expect("a file").ino();
-        let service = setup.set("pid_file", &path).env("POLLFLIP_TEST_LOG", "1").start();
+        let service = setup.set(Config::PidFile(path.clone())).env("POLLFLIP_TEST_LOG", "1").start();
         let warning = service.first().says("log WARN cannot write the pid file");
         assert!(warning.contains("the name under which it is made is taken: .pid.pollflip-new: "), "{what}: {warning}");
         assert_eq!(fs::symlink_metadata(&temporary).expect("a file").ino(), inode, "{what}");
@@ -122,17 +122,17 @@ fn promise_10_a_path_of_the_user_that_the_service_was_is_left_alone_by_the_user_
         return;
     }
     for is_given in [false, true] {
-        let mut setup = Setup::new().set("confine", "setuid");
+        let mut setup = Setup::new().set(Confine::Setuid);
         // Its new user may remove what is there, whosever it is.
         chown(setup.path("."), Some(NOBODY), Some(NOBODY)).expect("another owner");
         if is_given {
-            setup = setup.set("give_path", NOBODY.to_string());
+            setup = setup.set(GivePath(Some(NOBODY)));
         }
         let service = setup.start();
         fs::set_permissions(service.path(HUB), fs::Permissions::from_mode(0o666)).expect("a mode");
         let other = service.path("other.sock");
         // The path that it gave away is the first one's, and is there no more when the next looks for it.
-        service.plan_next(set("socket", &other).set("give_path", ""));
+        service.plan_next(set(Config::Socket(other.clone())).set(GivePath(None)));
         let new = service.restart();
         new.says("event Committed");
         assert_eq!(request_status(&other, DEADLINE).expect("a status").pid, new.pid);
@@ -154,7 +154,7 @@ fn promise_10_the_coordination_socket_is_private_from_birth_and_no_mode_is_set_b
     let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVED_TO;
     inotify.add_watch(&watched, flags).expect("a watch");
     let path = watched.join("restart.sock");
-    let service = setup.set("socket", &path).shell("umask 0 && exec \"$0\"").start();
+    let service = setup.set(Config::Socket(path.clone())).shell("umask 0 && exec \"$0\"").start();
     let events = inotify.read_events().expect("events");
     let of =
         |flag, name: &str| events.iter().filter(|event| event.mask.contains(flag) && event.name.as_deref() == Some(name.as_ref())).count();
@@ -233,15 +233,12 @@ fn promise_10_a_file_that_comes_to_the_path_while_the_socket_is_made_is_left_alo
 /// Another directory takes the place of the one in which the service has its file, while the service is about to remove that. Returns what
 /// has become of the two.
 #[cfg(target_arch = "x86_64")]
-fn swap_while_removed(setting: &str, name: &str, test: &str, in_place: impl Fn(&Path)) -> Option<(bool, bool)> {
+fn swap_while_removed(setting: fn(PathBuf) -> Config, name: &str, test: &str, in_place: impl Fn(&Path)) -> Option<(bool, bool)> {
     let setup = Setup::new();
     let directory = setup.path("directory");
     fs::create_dir(&directory).expect("a directory");
-    let mut setup = setup.set(setting, directory.join(name));
-    if setting != "socket" {
-        setup = setup.set("socket", "none");
-    }
-    let service = setup.start();
+    // The last word on the socket counts.
+    let service = setup.set(Config::NoSocket).set(setting(directory.join(name))).start();
     let process = service.first();
     let (moved, other) = (service.path("moved"), service.path("other"));
     wait_until("the file", || fs::symlink_metadata(directory.join(name)).is_ok());
@@ -265,7 +262,7 @@ fn swap_while_removed(setting: &str, name: &str, test: &str, in_place: impl Fn(&
 
 fn promise_10_a_directory_in_the_place_of_the_pid_files_is_left_alone() {
     #[cfg(target_arch = "x86_64")]
-    if let Some(there) = swap_while_removed("pid_file", "pid", "the one of a directory in the place of another", |path| {
+    if let Some(there) = swap_while_removed(Config::PidFile, "pid", "the one of a directory in the place of another", |path| {
         fs::write(path, "precious").expect("a file");
     }) {
         assert_eq!(there, (false, true));
@@ -274,7 +271,7 @@ fn promise_10_a_directory_in_the_place_of_the_pid_files_is_left_alone() {
 
 fn promise_10_a_directory_in_the_place_of_the_sockets_is_left_alone() {
     #[cfg(target_arch = "x86_64")]
-    if let Some(there) = swap_while_removed("socket", COORDINATION, "the one of a directory in the place of another", stale_socket) {
+    if let Some(there) = swap_while_removed(Config::Socket, COORDINATION, "the one of a directory in the place of another", stale_socket) {
         assert_eq!(there, (false, true));
     }
 }

@@ -15,7 +15,7 @@ use crate::service::clock;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Step, at, set};
+use pollflip_kit::service::{Act, Config, Linger, Step, at, ms, set};
 
 pollflip_kit::trials![
     the_pid_file_names_a_live_and_ready_process_at_every_moment,
@@ -36,7 +36,7 @@ pollflip_kit::trials![
 
 fn start(setup: Setup) -> (Service, PathBuf) {
     let path = setup.path("pid");
-    let service = setup.set("pid_file", &path).start();
+    let service = setup.set(Config::PidFile(path.clone())).start();
     (service, path)
 }
 
@@ -86,7 +86,7 @@ fn the_pid_file_names_a_live_and_ready_process_at_every_moment() {
 }
 
 fn the_pid_file_goes_with_the_last_process_alone() {
-    let (service, path) = start(Setup::new().set("linger", "1"));
+    let (service, path) = start(Setup::new().set(Linger));
     let (first, second) = (service.first(), service.restart());
     let third = service.restart();
     for process in [first, second] {
@@ -102,7 +102,7 @@ fn the_pid_file_goes_with_the_last_process_alone() {
 fn a_pid_file_with_the_longest_name_is_written() {
     let setup = Setup::new();
     let path = setup.path(&"p".repeat(255));
-    let service = setup.set("pid_file", &path).start();
+    let service = setup.set(Config::PidFile(path.clone())).start();
     wait_until("the file", || path.exists());
     assert_eq!(named(&path), service.first().pid);
     assert_eq!(service.first().ask(Act::Drop), "dropped");
@@ -114,7 +114,7 @@ fn promise_10_nobody_else_may_write_to_the_pid_file_whatever_the_umask() {
     for (umask, expected) in [("0", 0o644), ("002", 0o644), ("077", 0o600)] {
         let setup = Setup::new();
         let path = setup.path("pid");
-        let service = setup.set("pid_file", &path).shell(&format!("umask {umask} && exec \"$0\"")).start();
+        let service = setup.set(Config::PidFile(path.clone())).shell(&format!("umask {umask} && exec \"$0\"")).start();
         let mode = || fs::metadata(&path).expect("a pid file").permissions().mode() & 0o7777;
         assert_eq!(mode(), expected, "umask {umask}");
         let new = service.restart();
@@ -143,7 +143,7 @@ fn a_pid_file_that_is_stale_is_written_over() {
 fn a_pid_file_at_another_path_takes_the_place_of_the_old_one() {
     let (service, path) = start(Setup::new());
     let other = service.path("other");
-    service.plan_next(set("pid_file", &other));
+    service.plan_next(set(Config::PidFile(other.clone())));
     let second = service.restart();
     wait_until("the new file", || other.exists() && !path.exists());
     assert_eq!(named(&other), second.pid);
@@ -158,7 +158,7 @@ fn a_pid_file_that_goes_by_another_name_stays() {
     // As `/var/run` is a name of `/run`.
     std::os::unix::fs::symlink(".", setup.path("run")).expect("a link");
     let (service, path) = start(setup);
-    service.plan_next(set("pid_file", service.path("run/pid")));
+    service.plan_next(set(Config::PidFile(service.path("run/pid"))));
     let second = service.restart();
     second.says("event Committed");
     assert_eq!(named(&path), second.pid);
@@ -226,7 +226,7 @@ fn a_pid_file_in_the_place_of_the_coordination_socket_is_an_error() {
     for (file, socket, why) in pairs {
         let setup = Setup::new();
         let (file, socket) = (setup.path(file), setup.path(socket));
-        let service = setup.set("pid_file", &file).set("socket", &socket).launch();
+        let service = setup.set(Config::PidFile(file.clone())).set(Config::Socket(socket.clone())).launch();
         let error = service.first().says("build-error");
         assert!(error.contains(why) && error.contains("give it another path"), "{error}");
         service.first().ends();
@@ -236,13 +236,13 @@ fn a_pid_file_in_the_place_of_the_coordination_socket_is_an_error() {
     let setup = Setup::new();
     let file = setup.path("other");
     std::os::unix::fs::symlink(setup.path("."), &file).expect("a link");
-    let service = setup.set("pid_file", file.join("restart.sock")).start();
+    let service = setup.set(Config::PidFile(file.join("restart.sock"))).start();
     service.restart();
     assert!(fs::symlink_metadata(service.socket()).expect("the socket").file_type().is_socket());
 }
 
 fn a_failed_restart_leaves_the_pid_file() {
-    let (service, path) = start(Setup::new().set("probation_ms", "60000"));
+    let (service, path) = start(Setup::new().set(Config::Probation(ms(60000))));
     let first = service.first();
     // At any step: before it is ready, while it gets ready, on probation.
     for plan in [at(Step::Born, Act::Exit(3)), at(Step::Built, Act::Exit(4)), at(Step::Granted, Act::Exit(5))] {

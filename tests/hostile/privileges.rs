@@ -5,12 +5,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::confine::NOBODY;
+use crate::confine::{Confine, NOBODY};
 use crate::is_root;
+use crate::service::GivePath;
 use pollflip_kit::harness::{Service, Setup, install_copy, own_program};
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Plan, Step, at, set};
+use pollflip_kit::service::{Act, Config, Plan, RunAs, Step, at, ms, set};
 use pollflip_kit::surroundings::directory;
 
 pollflip_kit::trials![
@@ -83,7 +84,7 @@ fn promise_11_a_seccomp_filter_on_the_other_threads_leaves_the_right_to_restart(
     if !there_are_filters() {
         return;
     }
-    let service = Setup::new().set("confine", "seccomp").start();
+    let service = Setup::new().set(Confine::Seccomp).start();
     restarts_though_nobody_else_can(&service);
     // What goes wrong is found out and put right without those rights too: a successor that must be killed.
     service.plan_next(at(Step::Born, Act::Exit(3)));
@@ -97,7 +98,7 @@ fn promise_11_threads_without_capabilities_and_new_privileges_leave_the_right_to
     if !is_root("the one of the capabilities") {
         return;
     }
-    let service = Setup::new().set("confine", "capabilities").start();
+    let service = Setup::new().set(Confine::Capabilities).start();
     let all = threads(std::process::id(), "CapEff").remove(0).1;
     for generation in 0..3 {
         let process = service.hub.nth(generation);
@@ -121,10 +122,10 @@ fn promise_11_a_successor_of_another_user_can_be_killed_without_capabilities() {
     if !is_root("the one of another user's successor") {
         return;
     }
-    let service = Setup::new().set("confine", "capabilities").start();
+    let service = Setup::new().set(Confine::Capabilities).start();
     let old = service.first();
     // Root without capabilities has no power over others.
-    service.plan_next(set("uid", NOBODY.to_string()).at(Step::Built, Act::Hang));
+    service.plan_next(set(RunAs(NOBODY)).at(Step::Built, Act::Hang));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("hangs");
@@ -139,9 +140,9 @@ fn promise_11_a_successor_of_another_user_can_be_killed_where_no_descriptor_can_
     if !is_root("the one of another user's successor where no descriptor can be had") {
         return;
     }
-    let service = Setup::new().set("confine", "capabilities").start();
+    let service = Setup::new().set(Confine::Capabilities).start();
     let old = service.first();
-    service.plan_next(set("uid", NOBODY.to_string()).at(Step::Built, Act::Hang));
+    service.plan_next(set(RunAs(NOBODY)).at(Step::Built, Act::Hang));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("hangs");
@@ -160,7 +161,7 @@ fn of_nobody_with_a_program_of_root(test: &str) -> Option<Service> {
     if !is_root(test) {
         return None;
     }
-    let setup = Setup::new().set("confine", "setuid").env("POLLFLIP_TEST_LOG", "1");
+    let setup = Setup::new().set(Confine::Setuid).env("POLLFLIP_TEST_LOG", "1");
     let program = public_copy(&setup);
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).expect("a mode");
     let service = setup.program(program).launch();
@@ -247,7 +248,7 @@ fn promise_03_a_deadline_is_kept_where_no_timer_can_be_set() {
     if !there_are_filters() {
         return;
     }
-    let service = Setup::new().set("confine", "timer").set("ready_timeout_ms", "2500").start();
+    let service = Setup::new().set(Confine::Timer).set(Config::ReadyTimeout(ms(2500))).start();
     for _ in 0..2 {
         service.plan_next(at(Step::Built, Act::Hang));
         let reason = service.fail_to_restart();
@@ -261,7 +262,7 @@ fn promise_11_a_filter_on_all_threads_takes_the_right_to_restart_away() {
     if !there_are_filters() {
         return;
     }
-    let service = Setup::new().set("confine", "tsync").start();
+    let service = Setup::new().set(Confine::Tsync).start();
     let first = service.first();
     assert!(first.says("worker").contains("not permitted"));
     for _ in 0..2 {
@@ -283,7 +284,7 @@ fn promise_11_setuid_reaches_the_restart_thread_and_the_successor() {
     if !is_root("the one of setuid") {
         return;
     }
-    let setup = Setup::new().set("confine", "setuid");
+    let setup = Setup::new().set(Confine::Setuid);
     let program = public_copy(&setup);
     let service = setup.program(program).launch();
     fs::set_permissions(service.path(crate::service::HUB), fs::Permissions::from_mode(0o666)).expect("a mode");
@@ -318,7 +319,7 @@ fn promise_10_a_program_that_is_setuid_goes_on_for_nobody_who_has_not_its_rights
         service
     };
     // Anybody can say to such a program what a predecessor says: which files to take away, say.
-    let service = start(Setup::new().set("confine", "setuid"));
+    let service = start(Setup::new().set(Confine::Setuid));
     let flags = nix::sys::statvfs::statvfs(service.path("server").as_path()).expect("a file system").flags();
     if flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID) {
         return eprintln!("skipped: the one of a program that is setuid, where there is none");
@@ -338,7 +339,7 @@ fn promise_11_a_directory_that_the_new_user_cannot_enter_is_stayed_in() {
     }
     let start = |setup: Setup| {
         let program = public_copy(&setup);
-        let service = setup.program(program).set("confine", "setuid").shell("mkdir -m 700 shut && cd shut && exec \"$0\"").launch();
+        let service = setup.program(program).set(Confine::Setuid).shell("mkdir -m 700 shut && cd shut && exec \"$0\"").launch();
         fs::set_permissions(service.path(crate::service::HUB), fs::Permissions::from_mode(0o666)).expect("a mode");
         service.first().says("serving");
         service
@@ -351,7 +352,7 @@ fn promise_11_a_directory_that_the_new_user_cannot_enter_is_stayed_in() {
     // One that was asked for must be entered.
     let setup = Setup::new();
     let directory = setup.path("shut");
-    let service = start(setup.set("current_dir", &directory));
+    let service = start(setup.set(Config::CurrentDir(directory.clone())));
     let reason = service.fail_to_restart();
     let told = format!(" (this process's) may not enter the directory to start it in, {}", directory.display());
     assert!(reason.contains(&told), "{reason}");
@@ -361,7 +362,7 @@ fn promise_11_a_program_that_only_capabilities_let_in_is_started_before_linux_5_
     if !is_root("the one of a program that others may not execute") || !there_are_filters() {
         return;
     }
-    let setup = Setup::new().set("confine", "before-5.8");
+    let setup = Setup::new().set(Confine::Before5_8);
     let program = public_copy(&setup);
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("a mode");
     let service = setup.program(program).start();
@@ -372,7 +373,7 @@ fn promise_11_a_program_that_only_capabilities_let_in_is_started_before_linux_5_
 /// What a process of that user gets for an answer.
 fn status_for(user: u32, service: &Service) -> String {
     let ask = Act::StatusOf(service.socket());
-    let asker = Setup::new().set("uid", user.to_string()).set("socket", "none").plan(at(Step::Built, ask.clone())).start();
+    let asker = Setup::new().set(RunAs(user)).set(Config::NoSocket).plan(at(Step::Built, ask.clone())).start();
     asker.first().did(&ask)
 }
 
@@ -381,7 +382,7 @@ fn a_path_that_was_given_to_the_new_user_lets_that_one_ask() {
         return;
     }
     let setup = || {
-        let setup = Setup::new().set("confine", "setuid");
+        let setup = Setup::new().set(Confine::Setuid);
         let program = public_copy(&setup);
         setup.program(program)
     };
@@ -389,7 +390,7 @@ fn a_path_that_was_given_to_the_new_user_lets_that_one_ask() {
     let answer = status_for(NOBODY, &service);
     assert!(answer.contains("the path belongs to root: ask as root"), "{answer}");
 
-    let service = setup().set("give_path", NOBODY.to_string()).start();
+    let service = setup().set(GivePath(Some(NOBODY))).start();
     fs::set_permissions(service.path(crate::service::HUB), fs::Permissions::from_mode(0o666)).expect("a mode");
     for _ in 0..2 {
         assert_eq!(status_for(NOBODY, &service), "idle");
@@ -412,7 +413,7 @@ fn promise_11_chroot_hides_a_program_from_the_restart_thread() {
     let setup = Setup::new();
     let root = setup.path("root");
     fs::create_dir(&root).expect("a directory");
-    let service = setup.set("confine", format!("chroot {}", root.display())).set("current_dir", "/").start();
+    let service = setup.set(Confine::Chroot(root.clone())).set(Config::CurrentDir("/".into())).start();
     let first = service.first();
     let reason = service.fail_to_restart();
     assert!(reason.contains("could not start") && reason.contains("there is no such file"), "{reason}");
@@ -453,7 +454,7 @@ fn promise_11_a_program_within_the_new_root_is_started_there() {
     let path = outside.path().join("restart.sock");
     // Where the test asks.
     symlink(&path, setup.path("restart.sock")).expect("a link");
-    let setup = setup.set("socket", &path).set("confine", format!("chroot {}", root.display())).set("current_dir", "/");
+    let setup = setup.set(Config::Socket(path.clone())).set(Confine::Chroot(root.clone())).set(Config::CurrentDir("/".into()));
     let service = setup.start();
     for _ in 0..2 {
         let new = service.restart();

@@ -6,7 +6,7 @@ use pollflip::restart_coordination_socket::request_status;
 
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, wait_for};
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Config, Listen, Step, at};
 use pollflip_kit::surroundings::{directory, stale_socket};
 
 pollflip_kit::trials![
@@ -23,7 +23,8 @@ fn race(prepare: impl Fn(&std::path::Path)) {
     let mut wins = [0; 2];
     for round in 0..ROUNDS {
         prepare(&path);
-        let services = [0, 1].map(|_| Setup::new().set("socket", &path).set("listen", "none").plan(at(Step::Born, Act::Wait)).launch());
+        let services =
+            [0, 1].map(|_| Setup::new().set(Config::Socket(path.clone())).set(Listen::Nowhere).plan(at(Step::Born, Act::Wait)).launch());
         let processes = services.each_ref().map(Service::first);
         processes.iter().for_each(|process| _ = process.says("waits"));
         processes.iter().for_each(|process| process.go());

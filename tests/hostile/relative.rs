@@ -9,6 +9,7 @@ use pollflip::{Refusal, RequestError};
 
 use crate::callers::{Call, Rights};
 use crate::deploys::copy;
+use crate::service::GoFirstTo;
 use pollflip_kit::harness::{Service, Setup, install};
 use pollflip_kit::procfs;
 use pollflip_kit::service::{Act, Step, at};
@@ -34,7 +35,7 @@ fn directories(setup: &Setup) -> [PathBuf; 2] {
 /// Started in the first directory by a relative path; then it goes to the second, before it builds
 /// its restarter.
 fn started(setup: Setup, [home, away]: &[PathBuf; 2]) -> Setup {
-    setup.env("POLLFLIP_TEST_LOG", "1").env("WHERE", home).set("chdir_first", away).shell("cd \"$WHERE\" && exec bin/server")
+    setup.env("POLLFLIP_TEST_LOG", "1").env("WHERE", home).set(GoFirstTo(away.clone())).shell("cd \"$WHERE\" && exec bin/server")
 }
 
 /// Two restarts, of the very file that runs.

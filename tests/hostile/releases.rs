@@ -12,7 +12,7 @@ use crate::is_root;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, Process};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Config, Step, at};
 
 pollflip_kit::trials![
     a_service_that_a_shell_started_by_a_relative_path_in_a_current_link_follows_it,
@@ -157,7 +157,7 @@ fn promise_10_a_name_by_way_of_a_process_does_not_lead_where_that_goes_later() {
 fn a_program_that_is_set_by_a_relative_path_follows_a_current_link() {
     let setup = Setup::new();
     let root = releases(&setup, 3);
-    let setup = setup.set("program", "bin/server").set("current_dir", "var");
+    let setup = setup.set(Config::Program("bin/server".into())).set(Config::CurrentDir("var".into()));
     let service = started(setup, &root, "cd \"$WHERE/current\" && exec ./bin/server");
     switch(&root, 2);
     let new = service.restart();

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use pollflip_kit::harness::{Service, Setup, install, own_program};
+use pollflip_kit::service::Config;
 
 pollflip_kit::trials![
     promise_10_what_only_the_service_may_read_is_not_shown,
@@ -24,7 +25,7 @@ fn with_program() -> (Service, PathBuf) {
     fs::create_dir(&directory).expect("a directory");
     let program = directory.join("program");
     symlink(own_program(), &program).expect("a link");
-    (setup.set("program", &program).start(), program)
+    (setup.set(Config::Program(program.clone())).start(), program)
 }
 
 fn set_mode(path: &Path, mode: u32) {

@@ -1,6 +1,6 @@
-//! The service under test: that of the kit, which can also give up rights and its coordination socket's path once its restarter is built,
-//! keep a pid file, and keep itself.
+//! The service under test: that of the kit, which can also give up rights and its coordination socket's path once its restarter is built.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -9,12 +9,14 @@ use nix::time::{ClockId, clock_gettime};
 use pollflip::{RestartConfig, Restarter};
 use pollflip_kit::service::act::spawn_directly;
 use pollflip_kit::service::report::say;
-use pollflip_kit::service::settings::Settings;
-use pollflip_kit::service::{self, Capability};
+use pollflip_kit::service::{self, Capability, Settings};
+use serde::{Deserialize, Serialize};
 
-use crate::confine;
+use crate::confine::{Confine, Deny};
 
 pub use pollflip_kit::service::{COORDINATION, DIRECTORY, HUB, ROLE, SETTINGS};
+
+pollflip_kit::settings![GivePath, GoFirstTo, KeepVariables];
 
 /// The time on the clock that all processes share, in nanoseconds.
 pub fn clock() -> u64 {
@@ -26,54 +28,53 @@ pub fn main() -> ExitCode {
     service::main_with(|settings| Box::new(Extras::new(settings)))
 }
 
-/// What it has besides, by the settings `confine`, `deny`, `give_path`, `pid_file`, `keep` (its variables), `keeps` (descriptors),
-/// `chdir_first`.
+/// Gives the path of its coordination socket to that user, once it has a restarter.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GivePath(pub Option<u32>);
+
+/// It goes there before it has a restarter.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GoFirstTo(pub PathBuf);
+
+/// It has what makes a successor this service set for one that inherits nothing.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct KeepVariables;
+
+/// What it has besides.
 struct Extras {
-    confine: Option<String>,
-    deny: Option<String>,
-    give_path: Option<String>,
-    pid_file: Option<String>,
-    chdir_first: Option<String>,
+    confine: Option<Confine>,
+    deny: Option<Deny>,
+    give_path: Option<u32>,
+    go_first_to: Option<GoFirstTo>,
     keeps_variables: bool,
-    keeps: bool,
 }
 
 impl Extras {
     fn new(settings: &Settings) -> Extras {
-        let get = |key| settings.get(key).map(String::from);
         Extras {
-            confine: get("confine"),
-            deny: get("deny"),
-            give_path: get("give_path"),
-            pid_file: get("pid_file"),
-            chdir_first: get("chdir_first"),
-            keeps_variables: settings.get("keep").is_some(),
-            keeps: settings.get("keeps").is_some(),
+            confine: settings.get(),
+            deny: settings.get(),
+            give_path: settings.get().and_then(|GivePath(user)| user),
+            go_first_to: settings.get(),
+            keeps_variables: settings.has::<KeepVariables>(),
         }
     }
 }
 
 impl Capability for Extras {
     fn born(&mut self) {
-        if let Some(what) = &self.deny {
-            confine::deny(what);
+        if let Some(denied) = &self.deny {
+            denied.apply();
         }
     }
 
     fn before_build(&mut self) {
-        if let Some(path) = &self.chdir_first {
+        if let Some(GoFirstTo(path)) = &self.go_first_to {
             std::env::set_current_dir(path).expect("a directory");
         }
     }
 
     fn complete(&mut self, mut config: RestartConfig) -> RestartConfig {
-        if let Some(path) = &self.pid_file {
-            config = config.pid_file(path);
-        }
-        if self.keeps {
-            config = config.keep(true);
-        }
-        // What makes a successor this service, where it inherits nothing.
         if self.keeps_variables {
             for name in [ROLE, DIRECTORY, SETTINGS] {
                 config = config.env(name, std::env::var_os(name).expect("a variable of this test"));
@@ -83,9 +84,8 @@ impl Capability for Extras {
     }
 
     fn built(&mut self, _: &mut Restarter) -> Result<(), String> {
-        if let Some(user) = &self.give_path {
-            let directory = std::env::var(DIRECTORY).expect("a directory");
-            std::os::unix::fs::chown(format!("{directory}/{COORDINATION}"), user.parse().ok(), None).expect("another owner");
+        if let Some(user) = self.give_path {
+            std::os::unix::fs::chown(service::directory().join(COORDINATION), Some(user), None).expect("another owner");
         }
         Ok(())
     }
@@ -93,17 +93,17 @@ impl Capability for Extras {
     fn claimed(&mut self) {
         if let Some(how) = &self.confine {
             work_beside(how.clone());
-            confine::this_thread(how);
+            how.this_thread();
         }
         say(&format!("begins-ready {}", clock()));
     }
 }
 
 /// Another thread of the program, with no more rights than the loop.
-fn work_beside(how: String) {
+fn work_beside(how: Confine) {
     let worker = thread::Builder::new().name("worker".into());
     let run = move || {
-        confine::this_thread(&how);
+        how.this_thread();
         say(&format!("worker {}", spawn_directly()));
         loop {
             thread::park();

@@ -10,7 +10,7 @@ use pollflip::RequestError;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::DEADLINE;
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Config, Step, at, ms};
 
 pollflip_kit::trials![
     a_successor_that_takes_too_much_memory_is_the_one_that_the_kernel_ends,
@@ -96,7 +96,7 @@ fn a_successor_that_takes_too_much_memory_is_the_one_that_the_kernel_ends() {
 
 fn a_successor_that_takes_too_much_memory_on_probation_gives_the_service_back() {
     let Some(group) = Group::of(160, "a_successor_that_takes_too_much_memory_on_probation") else { return };
-    let service = group.start(Setup::new().set("probation_ms", "120000"), 100);
+    let service = group.start(Setup::new().set(Config::Probation(ms(120000))), 100);
     let first = service.first();
     let mut connection = service.connect();
     service.plan_next(at(Step::Granted, Act::TouchMebibytes(80)));

@@ -14,10 +14,11 @@ use nix::sys::signal::Signal;
 use pollflip::RequestError;
 
 use crate::listed;
+use crate::listed::{Instead, Keeps};
 use pollflip_kit::client::Raw;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::Process;
-use pollflip_kit::service::{Act, set};
+use pollflip_kit::service::{Act, Config, ms, set};
 
 pollflip_kit::trials![
     promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists,
@@ -56,7 +57,7 @@ fn promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists() {
     let new = service.hub.nth(before);
     new.says("event Committed");
     // By itself, and called off.
-    service.plan_next(set("fails", "hang"));
+    service.plan_next(set(Instead::Hang));
     assert_eq!(new.ask(Act::Request), "Ok(())");
     service.hub.nth(before + 1).says("hangs");
     assert!(new.ask(Act::Request).starts_with("Err(UnderWay"));
@@ -83,27 +84,27 @@ fn promise_11_the_loop_restarts_under_exactly_the_calls_that_the_guide_lists() {
 }
 
 fn promise_11_the_loop_deals_with_failures_under_exactly_the_calls_that_the_guide_lists() {
-    let fails = |service: &Service, how: &str| {
-        service.plan_next(set("fails", how));
+    let fails = |service: &Service, how: Instead| {
+        service.plan_next(set(how));
         match service.try_restart() {
             Err(RequestError::Failed(why)) => why,
-            other => panic!("{how}: {other:?}\n{}", service.hub.story()),
+            other => panic!("{how:?}: {other:?}\n{}", service.hub.story()),
         }
     };
     // None but one that hangs has a short time.
-    let service = start(Setup::new().set("ready_timeout_ms", "1000"));
-    assert!(fails(&service, "hang").contains("was not ready within 1.0 s"));
+    let service = start(Setup::new().set(Config::ReadyTimeout(ms(1000))));
+    assert!(fails(&service, Instead::Hang).contains("was not ready within 1.0 s"));
     service.first().says("event Failed");
-    let service = start(Setup::new().set("probation_ms", "60000"));
+    let service = start(Setup::new().set(Config::Probation(ms(60000))));
     let first = service.first();
-    assert!(fails(&service, "exit").contains("exited with status 3"));
-    assert!(fails(&service, "refuse").contains("as planned"));
+    assert!(fails(&service, Instead::Exit).contains("exited with status 3"));
+    assert!(fails(&service, Instead::Refuse).contains("as planned"));
     first.says_again("event Failed", 1);
     // It is granted the service, and dies of it.
-    assert!(fails(&service, "die").contains("exited with status 9"));
+    assert!(fails(&service, Instead::Die).contains("exited with status 9"));
     first.says("event Resumed");
     // The successor of a service that dies at the wrong moment goes on alone.
-    service.plan_next(set("fails", "hang"));
+    service.plan_next(set(Instead::Hang));
     let asker = service.restart_meanwhile();
     let second = service.hub.nth(4);
     second.says("hangs");
@@ -156,7 +157,7 @@ fn promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_l
     let manager = Manager::listen(&path);
     let service = start(setup.env("NOTIFY_SOCKET", &path));
     restart(&service);
-    service.plan_next(set("fails", "exit"));
+    service.plan_next(set(Instead::Exit));
     service.fail_to_restart();
     let last = restart(&service);
     assert_eq!(last.ask(Act::Stop), "stopped");
@@ -168,7 +169,7 @@ fn promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_l
 }
 
 fn promise_11_the_loop_keeps_what_it_has_under_exactly_the_calls_that_the_guide_lists() {
-    let setup = Setup::new().set(listed::KEEPS, "yes");
+    let setup = Setup::new().set(Keeps);
     let path = setup.path("notify");
     let manager = Manager::listen(&path);
     let service = start(setup.env("NOTIFY_SOCKET", &path));

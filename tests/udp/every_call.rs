@@ -11,7 +11,7 @@ use pollflip_kit::debugger::Stopped;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::set;
+use pollflip_kit::service::{Act, Config, Step, at, ms};
 use udp_flows::protocol::{BEGIN, UNKNOWN};
 
 pollflip_kit::trials!(
@@ -31,10 +31,10 @@ fn is_stopped(process: &Process) -> bool {
 /// the two. `check` is told the service, the client, the flow of the old one, and who is left.
 fn killed_at_each_call(kills_new: bool, check: impl Fn(&Service, &mut Peer, Flow, &Process)) {
     for calls in 1.. {
-        let service = Setup::new().set("probation_ms", "120000").start();
+        let service = Setup::new().set(Config::Probation(ms(120000))).start();
         let (old, mut peer) = (service.first(), Peer::new(address(&service)));
         let flow = peer.begins();
-        service.plan_next(set("hold", "claimed"));
+        service.plan_next(at(Step::Claimed, Act::Wait));
         let asker = service.restart_meanwhile();
         let new = service.hub.nth(1);
         new.says("waits");
@@ -107,7 +107,7 @@ fn promise_14_a_start_killed_at_any_call_leaves_the_group_to_the_next_one() {
     let step = std::env::var("POLLFLIP_STEP").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
     for calls in (1..).step_by(step) {
         let born = kept.0.hub.pids().len();
-        kept.0.plan_next(set("hold", "born"));
+        kept.0.plan_next(at(Step::Born, Act::Wait));
         serving.signal(Signal::SIGKILL);
         let start = kept.0.hub.nth(born);
         start.says("waits");

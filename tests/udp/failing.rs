@@ -2,7 +2,7 @@
 
 use crate::flows::address;
 use crate::peer::Peer;
-use crate::service::Ask;
+use crate::service::{Address, Ask, Deny, Generations, Has, Marks};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::service::set;
 
@@ -29,8 +29,8 @@ fn goes_on(service: &Service, peer: &mut Peer, flow: crate::peer::Flow) {
 fn a_second_instance_is_told_that_the_address_is_in_use() {
     let service = Setup::new().start();
     let at = address(&service).to_string();
-    for kind in ["group", "plain"] {
-        let second = Setup::new().set("address", &at).set("kind", kind).launch();
+    for kind in [Has::Group, Has::PlainSocket] {
+        let second = Setup::new().set(Address(at.clone())).set(kind).launch();
         let error = second.first().says("error socket");
         assert!(error.contains("cannot bind \"flows\"") && error.contains("(os error 98)"), "{error}");
         assert!(error.contains(&format!("process {} has", service.first().pid)), "{error}");
@@ -54,7 +54,7 @@ fn promise_14_a_connected_member_fails_the_restart_and_not_the_service() {
 }
 
 fn a_sandbox_that_forbids_it_at_the_first_start_is_named() {
-    let service = Setup::new().set("deny", "born").launch();
+    let service = Setup::new().set(Deny::Born).launch();
     let error = service.first().says("error socket");
     assert!(error.contains("SO_ATTACH_REUSEPORT_CBPF") && error.contains("option 51 of SOL_SOCKET"), "{error}");
 }
@@ -63,7 +63,7 @@ fn promise_14_a_sandbox_that_forbids_it_to_the_successor_fails_the_attempt() {
     let service = Setup::new().start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
-    service.plan_next(set("deny", "born"));
+    service.plan_next(set(Deny::Born));
     let why = service.fail_to_restart();
     assert!(why.contains("SO_ATTACH_REUSEPORT_CBPF"), "{why}");
     goes_on(&service, &mut peer, flow);
@@ -74,7 +74,7 @@ fn promise_14_a_sandbox_that_forbids_it_to_the_successor_fails_the_attempt() {
 }
 
 fn promise_14_a_sandbox_that_is_handed_down_fails_the_attempt() {
-    let service = Setup::new().plan(set("deny", "serving")).start();
+    let service = Setup::new().plan(set(Deny::Serving)).start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
     // Of the successor it is what forbids it too, which that finds out first.
@@ -84,7 +84,7 @@ fn promise_14_a_sandbox_that_is_handed_down_fails_the_attempt() {
 }
 
 fn promise_14_a_sandbox_that_forbids_it_at_the_grant_alone_fails_the_attempt() {
-    let service = Setup::new().plan(set("deny", "granting")).start();
+    let service = Setup::new().plan(set(Deny::Granting)).start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
     for attempt in 1..=2 {
@@ -99,12 +99,12 @@ fn promise_14_a_sandbox_that_forbids_it_at_the_grant_alone_fails_the_attempt() {
 
 fn a_kernel_that_takes_the_program_and_does_nothing_is_named() {
     let told = "this kernel takes a program for SO_REUSEPORT and does nothing with it";
-    let error = Setup::new().set("deny", "ignored").launch().first().says("error socket");
+    let error = Setup::new().set(Deny::Ignored).launch().first().says("error socket");
     assert!(error.contains(told), "{error}");
     let service = Setup::new().start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
-    service.plan_next(set("deny", "ignored"));
+    service.plan_next(set(Deny::Ignored));
     let why = service.fail_to_restart();
     assert!(why.contains(told), "{why}");
     goes_on(&service, &mut peer, flow);
@@ -116,11 +116,11 @@ fn another_mark_than_the_predecessor_s_is_refused_before_ready() {
     let flow = peer.begins();
     // Another place, a group that is smaller than it was, one that is larger, and another kind.
     for (other, told) in [
-        (set("bits", "15"), "bits 0x0f of byte 0"),
-        (set("offset", "1"), "bits 0xf0 of byte 1"),
-        (set("generations", "4"), "4 generations"),
-        (set("generations", "15"), "15 generations"),
-        (set("quic", "9"), "connection IDs of 9 bytes"),
+        (set(Marks::Byte(0, 15)), "bits 0x0f of byte 0"),
+        (set(Marks::Byte(1, 0xf0)), "bits 0xf0 of byte 1"),
+        (set(Generations(4)), "4 generations"),
+        (set(Generations(15)), "15 generations"),
+        (set(Marks::Quic(9)), "connection IDs of 9 bytes"),
     ] {
         service.plan_next(other);
         let why = service.fail_to_restart();
@@ -131,21 +131,20 @@ fn another_mark_than_the_predecessor_s_is_refused_before_ready() {
 
 fn a_mark_that_makes_no_sense_is_an_error() {
     for (wrong, told) in [
-        (&[("bits", "5")][..], "side by side"),
-        (&[("bits", "16")], "take more bits"),
-        (&[("offset", "65507")], "out of range"),
-        (&[("quic", "21")], "2 to 20 bytes"),
-        (&[("generations", "33"), ("bits", "255")], "2 to 32 generations, and 33"),
-        (&[("generations", "4"), ("bits", "3")], "2 to 3 generations, and 4"),
+        (set(Marks::Byte(0, 5)), "side by side"),
+        (set(Marks::Byte(0, 16)), "take more bits"),
+        (set(Marks::Byte(65507, 0xf0)), "out of range"),
+        (set(Marks::Quic(21)), "2 to 20 bytes"),
+        (set(Marks::Byte(0, 255)).set(Generations(33)), "2 to 32 generations, and 33"),
+        (set(Marks::Byte(0, 3)).set(Generations(4)), "2 to 3 generations, and 4"),
     ] {
-        let setup = wrong.iter().fold(Setup::new(), |setup, (key, value)| setup.set(key, value));
-        let error = setup.launch().first().says("error socket");
+        let error = Setup::new().plan(wrong).launch().first().says("error socket");
         assert!(error.contains(told), "{error}");
     }
 }
 
 fn a_restart_is_refused_while_each_socket_has_a_reader() {
-    let service = Setup::new().set("generations", "2").start();
+    let service = Setup::new().set(Generations(2)).start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
     let new = service.restart();
@@ -168,6 +167,6 @@ fn a_stop_closes_what_is_passed_on_and_flows_go_on() {
     goes_on(&service, &mut peer, flow);
     service.first().tell(Ask::End);
     service.first().ends();
-    let again = Setup::new().set("address", address(&service).to_string()).start();
+    let again = Setup::new().set(Address(address(&service).to_string())).start();
     assert!(again.first().lives());
 }

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use nix::sys::signal::Signal;
 
 use crate::peer::Peer;
+use crate::service::{Address, Generations, Has};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::set;
+use pollflip_kit::service::{Config, Linger, RunAs, ms, set};
 use udp_flows::clients::Clients;
 use udp_flows::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
 
@@ -61,11 +62,11 @@ fn promise_14_a_flow_stays_with_its_generation_over_twenty_restarts() {
 }
 
 fn promise_14_so_it_does_for_another_user_by_ipv6_and_by_both_at_once() {
-    let nobody = Setup::new().set("uid", "12345").set("address", "127.0.0.1:0").start();
+    let nobody = Setup::new().set(RunAs(12345)).set(Address("127.0.0.1:0".into())).start();
     under_load(&nobody, 8, 40);
     drop(nobody);
     for address in ["[::1]:0", "[::]:0", "0.0.0.0:0"] {
-        under_load(&Setup::new().set("address", address).start(), 4, 40);
+        under_load(&Setup::new().set(Address(address.into())).start(), 4, 40);
     }
 }
 
@@ -98,7 +99,7 @@ fn promise_14_a_drainer_killed_loses_nothing_that_was_queued() {
 }
 
 fn promise_14_a_successor_killed_on_probation_gives_its_hellos_back() {
-    let service = Setup::new().set("probation_ms", "60000").start();
+    let service = Setup::new().set(Config::Probation(ms(60000))).start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
     let asker = service.restart_meanwhile();
@@ -155,7 +156,7 @@ fn promise_14_the_serving_one_killed_leaves_the_flows_of_two_drainers() {
 
 fn promise_14_an_old_process_does_not_read_what_is_a_later_one_s() {
     // Two slots of three are used in turn: what the first process has found free is a later one's soon.
-    let service = Setup::new().set("generations", "3").start();
+    let service = Setup::new().set(Generations(3)).start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
     for _ in 0..10 {
@@ -174,8 +175,8 @@ fn promise_14_an_old_process_does_not_read_what_is_a_later_one_s() {
 }
 
 fn a_release_without_groups_gets_its_slot_and_passes_the_group_on() {
-    let (service, mut peer, flow, _) = two_generations(Setup::new().set("linger", "yes"));
-    service.plan_next(set("kind", "plain"));
+    let (service, mut peer, flow, _) = two_generations(Setup::new().set(Linger));
+    service.plan_next(set(Has::PlainSocket));
     let plain = service.restart();
     plain.says("serving");
     let unmarked = peer.begins();
@@ -191,8 +192,8 @@ fn a_release_without_groups_gets_its_slot_and_passes_the_group_on() {
 }
 
 fn the_plain_socket_of_a_predecessor_becomes_the_first_of_a_group() {
-    for (uid, works) in [("0", true), ("12345", true)] {
-        let service = Setup::new().set("uid", uid).plan(set("kind", "plain")).start();
+    for (uid, works) in [(0, true), (12345, true)] {
+        let service = Setup::new().set(RunAs(uid)).plan(set(Has::PlainSocket)).start();
         let mut peer = Peer::new(address(&service));
         assert_eq!(peer.begins().mark, 0);
         let new = service.restart();
@@ -248,12 +249,12 @@ fn promise_14_a_drainer_and_the_serving_one_killed_at_once_leave_the_flows_of_th
     assert!(service.first().said("orphan").is_empty());
     // The address is in use as long as the last flow lasts, and then is not.
     let at = address(&service).to_string();
-    let early = Setup::new().set("address", &at).launch().first().says("error socket");
+    let early = Setup::new().set(Address(at.clone())).launch().first().says("error socket");
     assert!(early.contains("cannot bind") && early.contains(&format!("process {} has", service.first().pid)), "{early}");
     peer.send(flow.mark, END, flow.number);
     assert_eq!(peer.hears().kind, END);
     service.first().ends();
-    let again = Setup::new().set("address", &at).start();
+    let again = Setup::new().set(Address(at.clone())).start();
     assert_eq!(Peer::new(address(&again)).begins().pid, again.first().own);
 }
 

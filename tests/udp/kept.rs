@@ -10,11 +10,11 @@ use nix::unistd::Pid;
 
 use crate::flows::address;
 use crate::peer::{Flow, Peer};
-use crate::service::Ask;
+use crate::service::{Address, Ask, Has, Name};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::set;
+use pollflip_kit::service::{Act, Config, RunAs, Step, at, ms, set};
 use udp_flows::clients::Clients;
 use udp_flows::protocol::{BEGIN, DATA, END, UNKNOWN};
 
@@ -50,7 +50,7 @@ impl Kept {
         let log = setup.path("guard.log");
         let shell = format!("exec \"$POLLFLIP\" guard --restart on-failure --strikes 1000/1 --delay 1 {options} -- \"$0\" 2>>\"$LOG\"");
         let setup = setup
-            .set("keep", "yes")
+            .set(Config::Keep(true))
             .env("POLLFLIP", POLLFLIP)
             .env("LOG", log)
             .env("POLLFLIP_LOG", "info")
@@ -163,7 +163,7 @@ fn promise_14_what_comes_while_nobody_serves_waits_for_the_next_start() {
     let kept = Kept::start(Setup::new());
     let (peer, [one, two, lost], [_, second, third]) = three_generations(&kept);
     let born = kept.0.hub.pids().len();
-    kept.0.plan_next(set("hold", "born"));
+    kept.0.plan_next(at(Step::Born, Act::Wait));
     third.signal(Signal::SIGKILL);
     let new = kept.next(born);
     new.says("waits");
@@ -208,7 +208,7 @@ fn promise_14_a_drainer_and_the_serving_one_killed_at_once_leave_the_other_drain
 }
 
 fn promise_14_both_killed_on_probation_leave_a_drainer_its_flows() {
-    let kept = Kept::start(Setup::new().set("probation_ms", "60000").plan(set("probation_ms", "0")));
+    let kept = Kept::start(Setup::new().set(Config::Probation(ms(60000))).plan(set(Config::Probation(ms(0)))));
     let mut peer = Peer::new(address(&kept.0));
     let one = peer.begins();
     let old = kept.restart();
@@ -264,10 +264,10 @@ fn promise_14_nothing_is_misrouted_over_kills_and_restarts_under_load() {
 fn a_start_that_is_killed_before_it_is_ready_leaves_the_group_to_the_next_one() {
     let kept = Kept::start(Setup::new());
     let (mut peer, [one, two, lost], [.., third]) = three_generations(&kept);
-    for step in ["born", "claimed"] {
+    for step in [Step::Born, Step::Claimed] {
         let born = kept.0.hub.pids().len();
-        kept.0.plan_next(set("hold", step));
-        let serving = if step == "born" { third.clone() } else { kept.0.hub.nth(born - 1) };
+        kept.0.plan_next(at(step, Act::Wait));
+        let serving = if step == Step::Born { third.clone() } else { kept.0.hub.nth(born - 1) };
         serving.signal(Signal::SIGKILL);
         let held = kept.next(born);
         held.says("waits");
@@ -283,8 +283,8 @@ fn a_start_that_is_killed_before_it_is_ready_leaves_the_group_to_the_next_one() 
 }
 
 fn a_group_comes_back_for_another_user_by_ipv6_and_by_both_at_once() {
-    let at = |address| Setup::new().set("address", address);
-    for setup in [at("127.0.0.1:0").set("uid", "12345"), at("[::1]:0"), at("[::]:0"), at("0.0.0.0:0")] {
+    let at = |address: &str| Setup::new().set(Address(address.into()));
+    for setup in [at("127.0.0.1:0").set(RunAs(12345)), at("[::1]:0"), at("[::]:0"), at("0.0.0.0:0")] {
         let kept = Kept::start(setup);
         let mut peer = Peer::new(address(&kept.0));
         let flow = peer.begins();
@@ -317,7 +317,7 @@ fn a_number_that_is_another_process_s_by_now_is_no_drainer() {
 fn a_release_that_keeps_nothing_goes_on_with_the_group_all_the_same() {
     let kept = Kept::start(Setup::new());
     let (mut peer, [one, two, lost], [.., third]) = three_generations(&kept);
-    kept.0.plan_next(set("keep", "no"));
+    kept.0.plan_next(set(Config::Keep(false)));
     let mut serving = kept.kill(&third);
     for _ in 0..2 {
         for flow in [one, two] {
@@ -364,16 +364,16 @@ fn a_group_that_is_removed_or_stopped_is_kept_no_more() {
     assert_eq!(kept.0.first().ask(Ask::Stop), "stops");
     kept.0.first().tell(Ask::End);
     kept.0.first().ends();
-    let again = Setup::new().set("address", &at).start();
+    let again = Setup::new().set(Address(at.clone())).start();
     assert_eq!(Peer::new(address(&again)).begins().pid, again.first().own);
 }
 
 fn what_a_release_has_no_use_for_after_a_kill_is_kept_no_more() {
-    for kind in ["group", "plain"] {
-        let kept = Kept::start(Setup::new().set("kind", kind));
+    for kind in [Has::Group, Has::PlainSocket] {
+        let kept = Kept::start(Setup::new().set(kind));
         let serving = kept.restart();
         kept.0.first().ends();
-        kept.0.plan_next(set("name", "other"));
+        kept.0.plan_next(set(Name("other".into())));
         serving.signal(Signal::SIGKILL);
         let new = kept.0.hub.nth(2);
         new.says("serving");
@@ -382,15 +382,15 @@ fn what_a_release_has_no_use_for_after_a_kill_is_kept_no_more() {
 }
 
 fn what_a_release_that_keeps_nothing_has_no_use_for_is_kept_no_more() {
-    for (kind, earlier) in [("group", 0), ("group", 1), ("plain", 0)] {
-        let kept = Kept::start(Setup::new().set("kind", kind));
+    for (kind, earlier) in [(Has::Group, 0), (Has::Group, 1), (Has::PlainSocket, 0)] {
+        let kept = Kept::start(Setup::new().set(kind));
         let mut serving = kept.0.first();
         // Releases that keep nothing either, and go on with it.
         for _ in 0..earlier {
-            kept.0.plan_next(set("keep", "no"));
+            kept.0.plan_next(set(Config::Keep(false)));
             serving = kept.kill(&serving);
         }
-        kept.0.plan_next(set("keep", "no").set("name", "other"));
+        kept.0.plan_next(set(Config::Keep(false)).set(Name("other".into())));
         serving.signal(Signal::SIGKILL);
         let new = kept.0.hub.nth(earlier + 1);
         new.says("serving");
@@ -399,7 +399,7 @@ fn what_a_release_that_keeps_nothing_has_no_use_for_is_kept_no_more() {
 }
 
 fn a_socket_that_has_become_a_group_comes_back_as_one() {
-    let kept = Kept::start(Setup::new().plan(set("kind", "plain")));
+    let kept = Kept::start(Setup::new().plan(set(Has::PlainSocket)));
     let serving = kept.restart();
     let mut peer = Peer::new(address(&kept.0));
     let flow = peer.begins();

@@ -1,23 +1,18 @@
 //! A server of UDP flows: it echoes what belongs to a flow that it knows, and says of all else that it knows no such flow. Whether it was
 //! orphaned is told by the hub.
 //!
-//! Settings, lines of `key=value`: `address`, `bits` of byte `offset` or `quic` (the length of connection IDs), `generations`, `kind`
-//! (`group` or `plain`) and its `name`, `probation_ms`, `uid`, `linger`, `keep` (`yes`), `hold` (at `born` or `claimed`: waits there until it
-//! is told to go on), and `deny`: from when on no program is taken for a group. At `born` and `serving` no process from this one on can have
-//! one, at `granting` this one alone cannot, and with `ignored` the kernel says yes from the start and does nothing.
+//! Its plan can have acts for the steps at which it is born and has its socket.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::process::{self, ExitCode};
-use std::time::Duration;
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{SockaddrStorage, connect, getsockname};
-use pollflip::{Event, Mark, Owner, RestartConfig, Restarter, UdpGroup};
+use pollflip::{Event, Mark, Owner, Restarter, UdpGroup};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
     apply_filter_all_threads,
@@ -25,18 +20,59 @@ use seccompiler::{
 
 use pollflip_kit::hub::Command;
 use pollflip_kit::procfs;
-use pollflip_kit::service;
 use pollflip_kit::service::report::{self, say};
-use pollflip_kit::service::settings::Settings;
+use pollflip_kit::service::{self, Linger, Plan, RunAs, Settings, Step};
 use serde::{Deserialize, Serialize};
 use udp_flows::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
 
-pub use pollflip_kit::service::{COORDINATION, HUB, ROLE};
+pub use pollflip_kit::service::{HUB, ROLE};
+
+pollflip_kit::settings![Address, Name, Has, Marks, Generations, Deny];
+
+/// Where it listens, if not at an address of 127.0.0.1.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Address(pub String);
+
+/// By which name, if not "flows".
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Name(pub String);
+
+/// What it asks for: a group, if it is not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Has {
+    Group,
+    PlainSocket,
+}
+
+/// What the mark of a group is.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Marks {
+    /// These bits of the byte at that offset.
+    Byte(u16, u8),
+    /// A part of connection IDs of that length.
+    Quic(u8),
+}
+
+/// How many generations a group has.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Generations(pub u8);
+
+/// From when on no program is taken for a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deny {
+    /// From its birth on, to this process and those that it starts.
+    Born,
+    /// From when it serves.
+    Serving,
+    /// The same, to this process alone.
+    Granting,
+    /// The kernel says yes from the birth on, and does nothing.
+    Ignored,
+}
 
 pub fn main() -> ExitCode {
-    let (_, settings) = service::begin();
-    let directory = settings.directory().to_owned();
-    match Service::start(settings, &directory).and_then(Service::serve) {
+    let (plan, settings) = service::begin();
+    match Service::start(settings, plan).and_then(Service::serve) {
         Ok(()) => {
             say("ends");
             ExitCode::SUCCESS
@@ -49,30 +85,13 @@ pub fn main() -> ExitCode {
 }
 
 fn mark(settings: &Settings) -> Mark {
-    let mark = match settings.number("quic") {
-        Some(length) => Mark::quic(length as u8),
-        None => Mark::byte(settings.number("offset").unwrap_or(0) as u16, settings.number("bits").unwrap_or(0xf0) as u8),
+    let mark = match settings.get().unwrap_or(Marks::Byte(0, 0xf0)) {
+        Marks::Byte(offset, bits) => Mark::byte(offset, bits),
+        Marks::Quic(length) => Mark::quic(length),
     };
-    settings.number("generations").map_or(mark, |generations| mark.generations(generations as u8))
+    settings.get().map_or(mark, |Generations(count)| mark.generations(count))
 }
 
-fn hold_at(settings: &Settings, step: &str) {
-    if settings.get("hold") == Some(step) {
-        report::wait_for_go();
-    }
-}
-
-fn deny_at(settings: &Settings, step: &str) {
-    let is_meant = |word: &str| settings.get("deny") == Some(word);
-    match step {
-        "born" if is_meant("born") => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
-        "born" if is_meant("ignored") => apply_filter_all_threads(&filter(0)).expect("a filter for all threads"),
-        "serving" if is_meant("serving") => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
-        // The restart thread has none, and so no successor.
-        "serving" if is_meant("granting") => apply_filter(&filter(libc::EPERM)).expect("a filter for this thread"),
-        _ => {}
-    }
-}
 /// With it the kernel answers so to a program for sockets that share an address, and does not look at it.
 fn filter(errno: i32) -> BpfProgram {
     let is = |argument, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).expect("a condition");
@@ -116,53 +135,50 @@ struct Service {
 }
 
 impl Service {
-    fn start(settings: Settings, directory: &Path) -> Result<Service, String> {
-        if let Some(uid) = settings.number("uid") {
-            let uid = nix::unistd::Uid::from_raw(uid as u32);
+    fn start(settings: Settings, mut plan: Plan) -> Result<Service, String> {
+        if let Some(RunAs(user)) = settings.get() {
             // A successor is that user from birth, and has it already.
-            for path in [directory.to_owned(), directory.join(HUB)] {
-                let _ = nix::unistd::chown(&path, Some(uid), None);
+            for path in [service::directory(), service::directory().join(HUB)] {
+                let _ = std::os::unix::fs::chown(&path, Some(user), None);
             }
-            nix::unistd::setresuid(uid, uid, uid).expect("another user");
         }
-        hold_at(&settings, "born");
-        deny_at(&settings, "born");
-        let mut config = RestartConfig::new().coordination_socket(directory.join(COORDINATION)).ready_timeout(Duration::from_secs(120));
-        config = config.keep(settings.get("keep") == Some("yes"));
-        if let Some(probation) = settings.number("probation_ms") {
-            config = config.probation(Duration::from_millis(probation));
+        settings.give_up_rights();
+        plan.carry_out(Step::Born, &mut None);
+        let denied = settings.get();
+        match denied {
+            Some(Deny::Born) => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
+            Some(Deny::Ignored) => apply_filter_all_threads(&filter(0)).expect("a filter for all threads"),
+            _ => {}
         }
-        let mut restarter = config.build().map_err(|error| format!("build {error}"))?;
-        let address = settings.get("address").unwrap_or("127.0.0.1:0");
+        let mut restarter = settings.config().build().map_err(|error| format!("build {error}"))?;
+        let address = settings.get().map_or("127.0.0.1:0".into(), |Address(address)| address);
         let text = |error: pollflip::Error| format!("socket {error}");
-        let name = settings.get("name").unwrap_or("flows");
-        let (flows, socket) = if settings.get("kind") == Some("plain") {
-            (Flows::Plain, restarter.sockets().udp_socket(name, address).map_err(text)?)
-        } else {
-            let group = restarter.sockets().udp_group(name, address, mark(&settings)).map_err(text)?;
-            let socket = group.socket().map_err(text)?;
-            (Flows::Group(group), socket)
+        let name = settings.get().map_or("flows".into(), |Name(name)| name);
+        let (flows, socket) = match settings.get().unwrap_or(Has::Group) {
+            Has::PlainSocket => (Flows::Plain, restarter.sockets().udp_socket(&name, &address).map_err(text)?),
+            Has::Group => {
+                let group = restarter.sockets().udp_group(&name, &address, mark(&settings)).map_err(text)?;
+                let socket = group.socket().map_err(text)?;
+                (Flows::Group(group), socket)
+            }
         };
         say("claimed");
-        hold_at(&settings, "claimed");
-        restarter.ready().map_err(|error| format!("ready {error}"))?;
-        deny_at(&settings, "serving");
+        let mut restarter = Some(restarter);
+        plan.carry_out(Step::Claimed, &mut restarter);
+        restarter.as_mut().expect("a restarter").ready().map_err(|error| format!("ready {error}"))?;
+        match denied {
+            Some(Deny::Serving) => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
+            // The restart thread has none, and so no successor.
+            Some(Deny::Granting) => apply_filter(&filter(libc::EPERM)).expect("a filter for this thread"),
+            _ => {}
+        }
         let at = socket.local_addr().map_err(|error| error.to_string())?;
         say(&format!("serving {at}"));
-        Ok(Service {
-            settings,
-            restarter: Some(restarter),
-            flows,
-            socket,
-            known: HashSet::new(),
-            completed: false,
-            is_silent: false,
-            told_to_end: false,
-        })
+        Ok(Service { settings, restarter, flows, socket, known: HashSet::new(), completed: false, is_silent: false, told_to_end: false })
     }
 
     fn serve(mut self) -> Result<(), String> {
-        while !self.told_to_end && (!self.completed || self.settings.get("linger").is_some() || !self.known.is_empty()) {
+        while !self.told_to_end && (!self.completed || self.settings.has::<Linger>() || !self.known.is_empty()) {
             let hub = report::descriptor();
             #[allow(unsafe_code, reason = "the hub has a number alone")]
             // SAFETY: it stays open for the life of the process.

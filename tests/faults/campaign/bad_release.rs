@@ -8,12 +8,13 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::asker::{Answer, Asker};
+use crate::service::Ballast;
 use crate::trial;
 use crate::world::World;
 use pollflip_kit::client::Load;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::wait_until;
-use pollflip_kit::service::{Act, at, plan};
+use pollflip_kit::service::{Act, Config, at, ms, plan};
 
 /// How many of them one after the other.
 const RELEASES: usize = 3;
@@ -38,7 +39,7 @@ fn shortest_start(world: &World) -> Duration {
 }
 
 fn large_and_small() {
-    let worlds = [Setup::new(), Setup::new().set("ballast", "yes")].map(|setup| World::start(setup, false));
+    let worlds = [Setup::new(), Setup::new().set(Ballast)].map(|setup| World::start(setup, false));
     for start in 1.. {
         let [small, large] = worlds.each_ref().map(shortest_start);
         // A copy of the page tables of so much takes several times as long. What a busy machine adds is not meant.
@@ -51,7 +52,7 @@ fn large_and_small() {
 }
 
 fn bad_releases(clients: usize) {
-    let world = World::start(Setup::new().set("probation_ms", "120000"), true);
+    let world = World::start(Setup::new().set(Config::Probation(ms(120000))), true);
     let (service, old) = (&world.service, &world.owner);
     let load = Load::start(service.address(), clients);
     for number in 0..RELEASES {

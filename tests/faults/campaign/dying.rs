@@ -22,7 +22,7 @@ use crate::world::World;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Plan, at, plan};
+use pollflip_kit::service::{Act, Config, Plan, at, ms, plan};
 
 const CASE: Case = Case { step: Step::Probation, fault: Fault::Abort, victim: Victim::New };
 
@@ -178,7 +178,7 @@ pub fn shut_lifeline(of: &Process) {
 }
 
 fn at_its_end(end: End, stopped: bool) {
-    let mut world = World::start(Setup::new().set("probation_ms", if stopped { "60000" } else { "1000" }), false);
+    let mut world = World::start(Setup::new().set(Config::Probation(if stopped { ms(60_000) } else { ms(1000) })), false);
     let old = world.owner.clone();
     // Until the debugger is there. What is left of the probation is waited out then.
     old.on(plan::Step::HandedOff, Act::Wait);
@@ -265,7 +265,7 @@ fn old_without_its_lifeline(plan: Plan) {
 }
 
 fn dropped() {
-    let world = World::start(Setup::new().set("probation_ms", "60000"), false);
+    let world = World::start(Setup::new().set(Config::Probation(ms(60000))), false);
     let old = world.owner.clone();
     // Before it looks again.
     old.on(plan::Step::HandedOff, Act::Wait);
@@ -282,7 +282,7 @@ fn dropped() {
 
 /// The new one has failed on probation, and its killing is not over.
 fn with_one_that_is_being_killed() -> Option<(World, Asker, Process, Held)> {
-    let world = World::start(Setup::new().set("probation_ms", "60000"), false);
+    let world = World::start(Setup::new().set(Config::Probation(ms(60000))), false);
     let births = world.service.hub.pids().len();
     let asker = Asker::ask(&world.service.socket());
     let new = world.service.hub.nth(births);

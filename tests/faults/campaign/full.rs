@@ -14,7 +14,7 @@ use crate::trial;
 use crate::world::{Outcome, UnderWay, World, stop};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{Process, wait_until};
-use pollflip_kit::service::{Act, plan};
+use pollflip_kit::service::{Act, Config, ms, plan};
 
 /// Longer than the kernel may take to take the grant.
 const TOO_LONG: Duration = Duration::from_millis(5300);
@@ -63,7 +63,7 @@ pub fn trials() -> Vec<Trial> {
     trials.push(trial(name("promise_03", "is_taken_back_by_a_stop"), stopped));
     trials.push(trial(name("promise_03", "is_taken_back_by_a_drop"), || dropped(false)));
     trials.push(trial(name("promise_03", "is_taken_back_by_a_drop_although_there_is_room"), || dropped(true)));
-    for (probation, step) in [(None, "at_granted"), (Some("120000"), "on_probation")] {
+    for (probation, step) in [(None, "at_granted"), (Some(ms(120_000)), "on_probation")] {
         let name = format!("promise_03_{step}::a_commit_that_the_kernel_does_not_take_is_told_to_the_asker_when_the_restarter_is_dropped");
         trials.push(trial(name, move || commit_not_taken(probation)));
     }
@@ -179,8 +179,8 @@ fn dropped(there_is_room: bool) {
 }
 
 /// The new one, which is stopped, has the grant, and the lifeline is full then: the old one drops its restarter, and lives on.
-fn commit_not_taken(probation: Option<&str>) {
-    let setup = probation.into_iter().fold(Setup::new(), |setup, time| setup.set("probation_ms", time));
+fn commit_not_taken(probation: Option<Duration>) {
+    let setup = probation.into_iter().fold(Setup::new(), |setup, time| setup.set(Config::Probation(time)));
     let world = World::start(setup, false);
     world.owner.on(plan::Step::HandedOff, Act::Wait);
     world.owner.on(plan::Step::HandedOff, Act::Drop);

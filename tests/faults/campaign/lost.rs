@@ -15,7 +15,7 @@ use crate::trial;
 use crate::world::{UnderWay, World, stop};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::Process;
-use pollflip_kit::service::{Act, at, plan};
+use pollflip_kit::service::{Act, Config, at, plan};
 
 /// Of the old one: shorter than the time that a closed lifeline is given to become an end.
 const PROBATION: Duration = Duration::from_millis(900);
@@ -79,7 +79,7 @@ fn without_probation(how: &str) {
 
 /// The same where the old one is held up until its probation is over.
 fn lose_at_the_end() -> (World, UnderWay) {
-    let (world, under_way) = lose(Setup::new().set("probation_ms", PROBATION.as_millis().to_string()), "close up");
+    let (world, under_way) = lose(Setup::new().set(Config::Probation(PROBATION)), "close up");
     // The clock is what this is about.
     thread::sleep(PROBATION);
     // Whoever asks is answered, although nobody can know for how long the old one is held up: it may serve again.
@@ -141,7 +141,7 @@ fn shut_down_without_probation(end: Victim) {
 
 /// Shortly before the probation is over.
 fn shut_down(end: Victim) {
-    let (mut world, under_way) = shut_down_unread(Setup::new().set("probation_ms", PROBATION.as_millis().to_string()), end);
+    let (mut world, under_way) = shut_down_unread(Setup::new().set(Config::Probation(PROBATION)), end);
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
     // The clock is what this is about.
     thread::sleep(PROBATION);
@@ -165,7 +165,7 @@ fn is_given_up(world: &mut World, answer: Answer, old: &Process) {
 }
 
 fn short() {
-    let mut world = World::start(Setup::new().set("probation_ms", PROBATION.as_millis().to_string()), false);
+    let mut world = World::start(Setup::new().set(Config::Probation(PROBATION)), false);
     let old = world.owner.clone();
     // The old one looks when it is closed, and a probation is not over before somebody looks.
     old.on(plan::Step::HandedOff, Act::Wait);

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use crate::asker::{Answer, Asker};
 use crate::case::{Case, Fault, Step, all};
 use crate::judge::size;
+use crate::service::StopOnSignals;
 use crate::signals::calm;
 use crate::watchdog::Watchdog;
 use crate::world::{World, setup};
@@ -122,7 +123,7 @@ fn has_long_probation(case: Case) -> bool {
 
 fn world_for(case: Case) -> Setup {
     match Kind::of(case) {
-        Kind::LongProbation => setup(Case { fault: Fault::Crowded, ..case }).set("stop-on", "terminate"),
+        Kind::LongProbation => setup(Case { fault: Fault::Crowded, ..case }).set(StopOnSignals),
         _ => setup(case),
     }
 }

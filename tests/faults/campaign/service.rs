@@ -4,9 +4,6 @@
 //! It has a loop of its own, not that of the kit: what is planned for an event it does before it has dealt with the event, so that it can
 //! be struck with its listeners still registered, and it takes its state in before it is ready.
 //!
-//! Settings that only this service has: `pulls` (a successor asks for the state), `copies` (and for what can go ahead of it before),
-//! `raw` (it speaks by hand), `stop-on` (a signal that ends it in order, the second at once), `own-handler` (for the restart signal too),
-//! `ignore-children`, `reap-any`, `ballast`.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -18,18 +15,18 @@ use std::time::Instant;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use nix::sys::signal::{SigHandler, Signal};
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 use pollflip::internals::wire::MAX_DESCRIPTORS;
 use pollflip::{Arrival, Event, Handover, Precopy, Restarter};
 
 use crate::{raw, strike};
 use pollflip_kit::service::listeners::Listeners;
 use pollflip_kit::service::report::{self, say};
-use pollflip_kit::service::settings::Settings;
-use pollflip_kit::service::{self, Act, Plan, Step};
+use pollflip_kit::service::{self, Act, Plan, Settings, Step, tcp};
+use serde::{Deserialize, Serialize};
 
 pub use pollflip_kit::service::{HUB, ROLE};
+
+pollflip_kit::settings![Pulls, SpeaksByHand, StopOnSignals, OwnHandler, Children, Ballast];
 
 const RESTARTER: Token = Token(usize::MAX - 1);
 const COMMANDS: Token = Token(usize::MAX - 2);
@@ -38,10 +35,42 @@ const STOP: Token = Token(usize::MAX - 3);
 const ITEMS: usize = MAX_DESCRIPTORS + 40;
 const BALLAST: usize = 768 << 20;
 
+/// What a successor asks for before it is ready.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Pulls {
+    State,
+    /// What can go ahead of it, and then the state.
+    Ahead,
+}
+
+/// It speaks by hand.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SpeaksByHand;
+
+/// A signal ends it in order, the second at once.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StopOnSignals;
+
+/// It has a handler for the restart signal too.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OwnHandler;
+
+/// What the program does with children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Children {
+    Ignored,
+    /// Whatever ends is reaped, by another thread.
+    Reaped,
+}
+
+/// It has much memory.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ballast;
+
 pub fn main() -> ExitCode {
     let (plan, settings) = service::begin();
-    strike::listen(settings.directory());
-    if settings.get("raw").is_some() {
+    strike::listen(&service::directory());
+    if settings.has::<SpeaksByHand>() {
         raw::hears_hello();
     }
     match Running::start(settings, plan).and_then(Running::serve) {
@@ -80,7 +109,6 @@ struct Running {
 
 impl Running {
     fn start(settings: Settings, mut plan: Plan) -> Result<Running, String> {
-        let has = |key: &str| settings.get(key).is_some();
         let null = File::open("/dev/null").map_err(|error| error.to_string())?;
         plan.carry_out(Step::Born, &mut None);
         settings.give_up_rights();
@@ -92,30 +120,29 @@ impl Running {
         let mut restarter = Some(restarter);
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let registry = poll.registry();
-        if has("stop-on") {
+        if settings.has::<StopOnSignals>() {
             stop_on_signals(&told_to_stop, Waker::new(registry, STOP).map_err(|error| format!("no waker: {error}"))?);
         }
         plan.carry_out(Step::Built, &mut restarter);
         let mut listeners = Listeners::new(generation);
         let predecessor = restarter.as_ref().and_then(Restarter::predecessor);
         if let Some(restarter) = &mut restarter {
-            listeners.claim(restarter, registry, "tcp echo 127.0.0.1:0")?;
+            listeners.claim(restarter, registry, &tcp("echo", "127.0.0.1:0"))?;
             registry.register(restarter, RESTARTER, Interest::READABLE).map_err(|error| error.to_string())?;
         }
         registry.register(&mut SourceFd(&report::descriptor()), COMMANDS, Interest::READABLE).map_err(|error| error.to_string())?;
         plan.carry_out(Step::Claimed, &mut restarter);
         let mut waits_for_state = false;
-        if let Some(predecessor) = predecessor.filter(|_| has("pulls")) {
-            if has("copies") {
-                predecessor.pull_precopy()
-            } else {
-                predecessor.pull()
+        if let (Some(predecessor), Some(pulls)) = (predecessor, settings.get()) {
+            match pulls {
+                Pulls::State => predecessor.pull(),
+                Pulls::Ahead => predecessor.pull_precopy(),
             }
             waits_for_state = true;
             say("pulls");
         }
         // Written to, so that it is there.
-        let _ballast = vec![1; if has("ballast") { BALLAST } else { 0 }];
+        let _ballast = vec![1; if settings.has::<Ballast>() { BALLAST } else { 0 }];
         let (completed, stopping, begun) = (false, false, Instant::now());
         let (precopy, arrived) = (None, Vec::new());
         Ok(Running {
@@ -295,20 +322,12 @@ impl Running {
 
 /// What the program does with signals besides the restarter.
 fn prepare(settings: &Settings) {
-    let has = |key: &str| settings.get(key).is_some();
-    if has("ignore-children") {
-        ignore(Signal::SIGCHLD);
+    match settings.get() {
+        Some(Children::Ignored) => ignore(Signal::SIGCHLD),
+        Some(Children::Reaped) => drop(Act::ReapAny.perform(&mut None)),
+        None => {}
     }
-    if has("reap-any") {
-        std::thread::spawn(|| {
-            loop {
-                if waitpid(Pid::from_raw(-1), None).is_err() {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                }
-            }
-        });
-    }
-    if has("own-handler") {
+    if settings.has::<OwnHandler>() {
         handle(Signal::SIGUSR1, || {});
     }
 }

@@ -14,6 +14,7 @@ use crate::asker::Answer;
 use crate::case::{Case, Fault, STEPS, Step, Victim};
 use crate::expected::{Serves, Told, outcomes};
 use crate::judge::{alone, expect_size, group};
+use crate::service::{Children, OwnHandler, StopOnSignals};
 use crate::trial;
 use crate::world::{World, setup};
 use pollflip_kit::harness::Setup;
@@ -36,11 +37,11 @@ pub fn trials() -> Vec<Trial> {
             trials.push(trial(format!("promise_06_{step}::one_{signal}_to_the_old_one"), move || stop_by(step, signal)));
         }
     }
-    for mode in ["ignore-children", "reap-any"] {
+    for (mode, name) in [(Children::Ignored, "ignore-children"), (Children::Reaped, "reap-any")] {
         for step in STEPS.into_iter().filter(|step| !matches!(step, Step::BeforeSpawn | Step::Hello)) {
             for fault in [Fault::Kill, Fault::Exit1, Fault::Pause] {
                 let case = Case { step, fault, victim: Victim::New };
-                trials.push(trial(format!("promise_06_{mode}::{}", case.name()), move || hidden_children(mode, case)));
+                trials.push(trial(format!("promise_06_{name}::{}", case.name()), move || hidden_children(mode, case)));
             }
         }
     }
@@ -50,7 +51,7 @@ pub fn trials() -> Vec<Trial> {
 
 /// The restarter is told to stop and dropped in one breath, while a successor is about to be started.
 fn stopped_and_dropped() {
-    let world = world(Step::BeforeSpawn, None);
+    let world = world(Step::BeforeSpawn, |setup| setup);
     world.owner.on(plan::Step::Restarting, Act::Stop);
     world.owner.on(plan::Step::Restarting, Act::Drop);
     let under_way = world.reach(Step::BeforeSpawn, false);
@@ -61,10 +62,9 @@ fn stopped_and_dropped() {
     alone(&world, case, Some(&world.owner));
 }
 
-fn world(step: Step, setting: Option<&str>) -> World {
+fn world(step: Step, change: impl FnOnce(Setup) -> Setup) -> World {
     let case = Case { step, fault: Fault::Pause, victim: Victim::Old };
-    let setup = setting.into_iter().fold(setup(case), |setup: Setup, key| setup.set(key, "yes"));
-    World::start(setup, step == Step::Probation)
+    World::start(change(setup(case)), step == Step::Probation)
 }
 
 fn has_state(step: Step) -> bool {
@@ -77,7 +77,7 @@ fn send(process: &Process, signal: Signal) {
 }
 
 fn storm(step: Step, whom: &str, own_handler: bool) {
-    let world = world(step, own_handler.then_some("own-handler"));
+    let world = world(step, |setup| if own_handler { setup.set(OwnHandler) } else { setup });
     let old = world.owner.clone();
     let under_way = world.reach(step, has_state(step));
     let new = under_way.new.iter();
@@ -140,7 +140,7 @@ pub fn calm(world: &World, births: usize) {
 }
 
 fn stop(step: Step) {
-    let mut world = world(step, None);
+    let mut world = world(step, |setup| setup);
     let old = world.owner.clone();
     let event = match step {
         Step::BeforeSpawn => Some(plan::Step::Restarting),
@@ -192,7 +192,7 @@ fn stop(step: Step) {
 
 /// A program that stops in order, at a signal that comes at that step.
 fn stop_by(step: Step, signal: Signal) {
-    let world = world(step, Some("stop-on"));
+    let world = world(step, |setup| setup.set(StopOnSignals));
     let old = world.owner.clone();
     let under_way = world.reach(step, has_state(step));
     old.signal(signal);
@@ -219,7 +219,7 @@ fn stop_by(step: Step, signal: Signal) {
 
 /// The restart signal and both that end a program, to whoever has handlers, so that each is told to end more than once.
 fn storm_of_all(step: Step) {
-    let world = world(step, Some("stop-on"));
+    let world = world(step, |setup| setup.set(StopOnSignals));
     let under_way = world.reach(step, has_state(step));
     let new = under_way.new.as_ref().filter(|_| step != Step::AfterSpawn);
     let struck: Vec<_> = [Some(&under_way.old), new].into_iter().flatten().cloned().collect();
@@ -259,12 +259,12 @@ fn storm_of_all(step: Step) {
 }
 
 /// SIGCHLD is ignored, or another thread reaps every child.
-fn hidden_children(mode: &str, case: Case) {
-    let mut world = World::start(setup(case).set(mode, "yes"), case.step == Step::Probation);
+fn hidden_children(mode: Children, case: Case) {
+    let mut world = World::start(setup(case).set(mode), case.step == Step::Probation);
     let unknown: &[_] = &["status unknown"];
     let mut expected = outcomes(case);
     if expected[0].0 == Serves::Old {
-        expected.push((Serves::Old, Told::Failed(if mode == "reap-any" { &["ended (status unknown"] } else { unknown })));
+        expected.push((Serves::Old, Told::Failed(if mode == Children::Reaped { &["ended (status unknown"] } else { unknown })));
     }
     world.suffer_to(case, &expected);
 }

@@ -1,6 +1,8 @@
 //! What lies in the lifeline and has not been read: the new one is stopped when the old one dies, drops its restarter, or has given
 //! the state. And the same where the program of the new one closes the lifeline before it has read it.
 
+use std::time::Duration;
+
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
@@ -13,10 +15,10 @@ use crate::trial;
 use crate::world::{Outcome, UnderWay, World, stop};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::Process;
-use pollflip_kit::service::{Act, plan};
+use pollflip_kit::service::{Act, Config, ms, plan};
 
 /// Longer than any test.
-const PROBATION: &str = "120000";
+const PROBATION: Duration = ms(120_000);
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
@@ -58,8 +60,8 @@ fn case(step: Step, fault: Fault, victim: Victim) -> Case {
     Case { step, fault, victim }
 }
 
-fn world(probation: Option<&str>) -> World {
-    let setup = probation.into_iter().fold(Setup::new(), |setup, time| setup.set("probation_ms", time));
+fn world(probation: Option<Duration>) -> World {
+    let setup = probation.into_iter().fold(Setup::new(), |setup, time| setup.set(Config::Probation(time)));
     World::start(setup, probation.is_some())
 }
 
@@ -90,7 +92,7 @@ fn hears(new: &Process, events: &[&str]) {
     assert_eq!(heard, events);
 }
 
-fn grant_unread(probation: Option<&str>, fault: Fault) {
+fn grant_unread(probation: Option<Duration>, fault: Fault) {
     let mut world = world(probation);
     world.owner.on(plan::Step::HandedOff, Act::Wait);
     let under_way = reach(&world, stop);
@@ -115,7 +117,7 @@ fn commit_unread() {
 }
 
 /// The restarter goes between the grant and the commit, which it makes on its way out if it can.
-fn dropped(probation: Option<&str>, dies_first: bool) {
+fn dropped(probation: Option<Duration>, dies_first: bool) {
     let world = world(probation);
     world.owner.on(plan::Step::HandedOff, Act::Wait);
     world.owner.on(plan::Step::HandedOff, Act::Drop);
@@ -168,7 +170,7 @@ fn state_unread(fault: Fault) {
 
 /// It closes the lifeline while the thread that waits for the grant stands still. Without a probation nobody can take the grant back: what
 /// is left is that the old one, which finishes its work, says that the new one has ended.
-fn grant_closed(probation: Option<&str>, expected: &[(Serves, Told)]) {
+fn grant_closed(probation: Option<Duration>, expected: &[(Serves, Told)]) {
     let mut world = world(probation);
     world.owner.on(plan::Step::HandedOff, Act::Wait);
     let mut frozen = None;

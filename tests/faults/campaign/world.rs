@@ -14,18 +14,19 @@ use crate::case::Step::*;
 use crate::case::{Case, Step, Victim};
 use crate::expected::{self, Serves, Told};
 use crate::guard::{Above, Guard};
+use crate::service::{Pulls, SpeaksByHand, StopOnSignals};
 use crate::watchdog::Watchdog;
 use crate::{judge, strike};
 use pollflip_kit::client::Connection;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Plan, at, plan, set};
+use pollflip_kit::service::{Act, Config, Plan, RunAs, at, ms, plan, set};
 
 /// The time to become ready where it is to pass.
 pub const IMPATIENT: Duration = Duration::from_millis(2500);
 /// Probation in the cases in which it is to pass.
-const SHORT_PROBATION: &str = "2500";
+const SHORT_PROBATION: Duration = ms(2500);
 
 /// A service, and who serves now.
 #[derive(Debug)]
@@ -53,18 +54,18 @@ pub fn run(case: Case) {
 pub fn setup(case: Case) -> Setup {
     let mut setup = Setup::new();
     if case.is_impatient() {
-        setup = setup.set("ready_timeout_ms", IMPATIENT.as_millis().to_string());
+        setup = setup.set(Config::ReadyTimeout(IMPATIENT));
     }
     if case.step == Probation {
-        setup = setup.set("probation_ms", if case.is_long() { SHORT_PROBATION } else { "120000" });
+        setup = setup.set(Config::Probation(if case.is_long() { SHORT_PROBATION } else { ms(120_000) }));
     }
     if case.fault == Terminate {
-        setup = setup.set("stop-on", "terminate");
+        setup = setup.set(StopOnSignals);
     }
     if case.fault == Crowded {
         // The limit does not hold for root. Everybody may write into the directory.
         fs::set_permissions(setup.path(""), fs::Permissions::from_mode(0o777)).expect("permissions");
-        setup = setup.set("uid", "64999");
+        setup = setup.set(RunAs(64999));
     }
     setup
 }
@@ -125,7 +126,7 @@ impl World {
         let (old_waits_at, new_plan) = match step {
             BeforeSpawn => (Some(plan::Step::Restarting), nothing),
             AfterSpawn => (Some(plan::Step::Spawned), at(plan::Step::Born, Act::Wait)),
-            Hello => (None, set("raw", "1")),
+            Hello => (None, set(SpeaksByHand)),
             Here => (None, at(plan::Step::Built, Act::Wait)),
             Precopy => (Some(plan::Step::PrecopyRequested), nothing),
             HalfAhead => (Some(plan::Step::HalfAhead), nothing),
@@ -138,9 +139,12 @@ impl World {
             Probation | Drain => (None, nothing),
             Commit => (Some(plan::Step::Completed), nothing),
         };
-        let copies = if step.goes_ahead() { set("copies", "1") } else { Plan::default() };
-        let pulls = if has_state { set("pulls", "1") } else { Plan::default() };
-        service.plan_next(new_plan.and(copies).and(pulls));
+        let pulls = match (has_state, step.goes_ahead()) {
+            (false, _) => Plan::default(),
+            (true, false) => set(Pulls::State),
+            (true, true) => set(Pulls::Ahead),
+        };
+        service.plan_next(new_plan.and(pulls));
         if let Some(step) = old_waits_at.filter(|_| !*is_planned) {
             old.on(step, Act::Wait);
             *is_planned = true;

@@ -11,7 +11,7 @@ use pollflip_kit::debugger::Stopped;
 use pollflip_kit::harness::{Service, Setup, install, install_copy};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Step, at, never_ready};
+use pollflip_kit::service::{Act, Config, Linger, Step, at, ms, never_ready};
 
 pollflip_kit::trials![
     promise_03_a_successor_that_refuses_is_heard_at_whatever_call_of_the_old_one_it_ends,
@@ -49,7 +49,7 @@ const IN_A_ROW: usize = 3;
 /// time another message.
 fn short_of_memory(test: &str, whom: impl Fn(&Process, &Process) -> u32) {
     for message in 1.. {
-        let service = Setup::new().set("linger", "1").env("POLLFLIP_TEST_LOG", "1").start();
+        let service = Setup::new().set(Linger).env("POLLFLIP_TEST_LOG", "1").start();
         let old = service.first();
         service.plan_next(at(Step::Born, Act::Wait).at(Step::Built, Act::Progress("halfway".into())));
         let asker = service.restart_meanwhile();
@@ -190,7 +190,7 @@ fn promise_03_a_start_that_is_called_off_at_any_call_of_the_restart_thread_leave
 /// Says that the successor is ready, and kills it at each call that the old one makes from then on.
 fn killed_when_it_is_ready(setup: impl Fn() -> Setup, check: impl Fn(&Service, &Process, Result<u32, String>)) {
     for calls in 1.. {
-        let service = setup().set("linger", "1").start();
+        let service = setup().set(Linger).start();
         let old = service.first();
         service.plan_next(
             at(Step::Claimed, Act::Wait).at(Step::Claimed, Act::SayOnLifeline("{\"type\":\"ready\"}".into())).at(Step::Claimed, Act::Hang),
@@ -237,14 +237,14 @@ fn promise_07_the_new_one_killed_at_any_call_of_the_old_one_gives_the_service_ba
 }
 
 fn promise_07_the_new_one_killed_at_any_call_of_the_old_one_on_probation_gives_the_service_back() {
-    let setup = || Setup::new().set("probation_ms", "120000");
+    let setup = || Setup::new().set(Config::Probation(ms(120000)));
     killed_when_it_is_ready(setup, |service, _, answer| serves_again(service, &answer.expect_err("a dead successor")));
 }
 
 /// Strikes at each call that the new one makes on its way to the service.
 fn struck_on_its_way(strike: impl Fn(&Process) -> String, check: impl Fn(&Service, &Process, &str)) {
     for calls in 1.. {
-        let service = Setup::new().set("linger", "1").start();
+        let service = Setup::new().set(Linger).start();
         let old = service.first();
         service.plan_next(at(Step::Claimed, Act::Wait));
         let asker = service.restart_meanwhile();
@@ -301,7 +301,7 @@ fn promise_07_the_old_one_that_calls_off_at_any_call_of_the_new_one_stays_the_on
 }
 
 fn the_state_is_the_threads_that_waits_for_it_even_if_it_comes_before_that_one_waits() {
-    let service = Setup::new().set("linger", "1").start();
+    let service = Setup::new().set(Linger).start();
     let old = service.first();
     let go = service.path("go");
     service.plan_next(never_ready().at(Step::Claimed, Act::ReceiveAfter(go.clone())));

@@ -23,14 +23,15 @@ use tempfile::TempDir;
 use crate::client::Connection;
 use crate::hub::{DEADLINE, Hub, Process, wait_until};
 use crate::procfs::Snapshot;
-use crate::service::{self, Plan};
+use crate::service::{self, Plan, Setting, Settings};
 use crate::surroundings::directory;
 
 /// How a service is started.
 #[derive(Debug)]
 pub struct Setup {
     directory: TempDir,
-    settings: Vec<String>,
+    settings: Settings,
+    becomes_another: bool,
     environment: Vec<(String, String)>,
     program: PathBuf,
     shell: Option<String>,
@@ -43,7 +44,8 @@ impl Default for Setup {
     fn default() -> Setup {
         Setup {
             directory: directory(),
-            settings: Vec::new(),
+            settings: Settings::default(),
+            becomes_another: false,
             environment: Vec::new(),
             program: own_program(),
             shell: None,
@@ -98,9 +100,10 @@ impl Setup {
         self.directory.path().join(name)
     }
 
-    /// A line of `service::settings`, for this process and its successors.
-    pub fn set(mut self, key: &str, value: impl AsRef<Path>) -> Setup {
-        self.settings.push(format!("{key}={}", value.as_ref().display()));
+    /// What this process and its successors are like.
+    pub fn set(mut self, setting: impl Setting) -> Setup {
+        self.becomes_another |= setting.becomes_another();
+        self.settings.add(setting);
         self
     }
 
@@ -152,9 +155,7 @@ impl Setup {
 
     /// Starts it.
     pub fn launch(mut self) -> Service {
-        let becomes_another = |line: &String| line.starts_with("uid=") || line.starts_with("confine=setuid");
-        let becomes_another = self.settings.iter().any(becomes_another);
-        if self.program == own_program() && becomes_another {
+        if self.program == own_program() && self.becomes_another {
             self.program = for_everybody(self.directory.path());
         }
         let hub = Hub::new(&self.path(service::HUB));
@@ -177,7 +178,7 @@ impl Setup {
         command
             .env(service::ROLE, "service")
             .env(service::DIRECTORY, self.directory.path())
-            .env(service::SETTINGS, self.settings.join("\n"))
+            .env(service::SETTINGS, self.settings.to_text())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(self.stdout.map_or_else(|| output("stdout"), Stdio::from))
             .stderr(output("stderr"))
@@ -187,7 +188,7 @@ impl Setup {
         } else {
             command.process_group(0);
         }
-        if becomes_another {
+        if self.becomes_another {
             // So is the directory in which it starts its successors.
             command.current_dir(&directory);
         }

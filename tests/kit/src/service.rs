@@ -22,18 +22,19 @@ use pollflip::{Event, RestartConfig, Restarter};
 
 use listeners::Listeners;
 use report::say;
-use settings::Settings;
 use turns::Turns;
 
 pub use act::Act;
 pub use capability::Capability;
+pub use listeners::{Kind, Socket, tcp};
 pub use plan::{Plan, Step, at, never_ready, set};
+pub use settings::{Config, GoTo, LeaveFirstThread, Linger, Listen, RunAs, Setting, Settings, ms};
 
 /// Set: this process is no test runner.
 pub const ROLE: &str = "POLLFLIP_TEST_ROLE";
 /// Where all files of a test are.
 pub const DIRECTORY: &str = "POLLFLIP_TEST_DIRECTORY";
-/// The lines of [`settings`].
+/// The [`settings`] of all generations.
 pub const SETTINGS: &str = "POLLFLIP_TEST_SETTINGS";
 /// The name of the hub's socket in that directory.
 pub const HUB: &str = "hub";
@@ -48,12 +49,16 @@ const COMMANDS: Token = Token(usize::MAX - 2);
 /// What every service begins with: it tells of its birth, and takes its plan and its settings.
 pub fn begin() -> (Plan, Settings) {
     let birth = report::Birth::observe();
-    let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory"));
-    report::open(&directory.join(HUB));
+    report::open(&directory().join(HUB));
     birth.report();
-    let mut plan = Plan::take(&directory.join(NEXT));
-    let settings = Settings::read(&directory, plan.settings());
+    let mut plan = Plan::take(&directory().join(NEXT));
+    let settings = Settings::read(plan.settings());
     (plan, settings)
+}
+
+/// Where all files of the test are, as a process of the service knows it.
+pub fn directory() -> PathBuf {
+    std::env::var_os(DIRECTORY).expect("a directory").into()
 }
 
 /// The service without anything besides.
@@ -64,7 +69,7 @@ pub fn main() -> ExitCode {
 /// The service with a capability, by its settings.
 pub fn main_with(capability: fn(&Settings) -> Box<dyn Capability>) -> ExitCode {
     let (plan, settings) = begin();
-    if !settings.leaves_first_thread() {
+    if !settings.has::<LeaveFirstThread>() {
         return ExitCode::from(run(settings, plan, capability));
     }
     thread::spawn(move || process::exit(i32::from(run(settings, plan, capability))));
@@ -137,8 +142,7 @@ impl Running {
         self.settings.change_directory();
         let registry = self.poll.registry();
         if let Some(restarter) = &mut self.restarter {
-            let own = || self.settings.sockets().into_iter().map(String::from).collect();
-            for wanted in self.capability.sockets(restarter).unwrap_or_else(own) {
+            for wanted in self.capability.sockets(restarter).unwrap_or_else(|| self.settings.sockets()) {
                 self.listeners.claim(restarter, registry, &wanted).map_err(|error| format!("socket-error {error}"))?;
             }
             registry.register(restarter, RESTARTER, Interest::READABLE).map_err(|error| error.to_string())?;
@@ -164,7 +168,7 @@ impl Running {
 
     fn serve(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
-        while !self.completed || self.settings.lingers() || self.listeners.connections() > 0 {
+        while !self.completed || self.settings.has::<Linger>() || self.listeners.connections() > 0 {
             match self.poll.poll(&mut events, None) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(format!("cannot poll: {error}")),
                 Err(_) => say("interrupted"),
@@ -244,7 +248,7 @@ impl Running {
                 Some(restarter) => act::answer(self.listeners.claim(restarter, self.poll.registry(), wanted), "ok"),
                 None => "there is no restarter".into(),
             },
-            Act::Forget(key) => self.settings.forget(key).to_string(),
+            Act::ForgetSetting => self.settings.forget().to_string(),
             act => act.perform(&mut self.restarter).unwrap_or_else(|| format!("this service does not do that: {act:?}")),
         }
     }

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::copying::{Ahead, AheadItems, TakeAhead};
+use crate::dialects::{GivenAhead, Predecessor, Successor};
 use crate::player::Player;
-use crate::service::Ask;
+use crate::service::{Ask, Hold, Limit, Thing};
+use crate::taking::Take;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::procfs::Snapshot;
-use pollflip_kit::service::set;
+use pollflip_kit::service::{Config, ms, set};
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -43,12 +46,12 @@ pollflip_kit::trials![
     a_memory_file_that_went_ahead_is_not_what_it_was_after_a_roll_back,
 ];
 
-fn copying(how: &str) -> Setup {
-    Setup::new().set("ahead", how)
+fn copying(how: Ahead) -> Setup {
+    Setup::new().set(how)
 }
 
 fn promise_13_connections_go_ahead_and_only_the_rest_goes_with_the_state() {
-    let service = copying("all").set("hold", "file memfd").start();
+    let service = copying(Ahead::All).set(Hold(vec![Thing::File, Thing::Memfd])).start();
     let (mut tcp, mut unix) = (Player::tcp(&service), Player::unix(&service));
     tcp.write("half a ");
     let old = service.first();
@@ -67,7 +70,7 @@ fn promise_13_connections_go_ahead_and_only_the_rest_goes_with_the_state() {
 }
 
 fn arrivals_can_be_told_by_events() {
-    let service = copying("all").set("ahead_items", "3000").set("take_ahead", "pull").set("take", "pull").start();
+    let service = copying(Ahead::All).set(AheadItems(3000)).set(TakeAhead::Pull).set(Take::Pull).start();
     let mut player = Player::tcp(&service);
     let new = service.restart();
     assert_eq!(new.says("ahead"), "3001 Ok(true)");
@@ -84,7 +87,7 @@ fn successor_that_waits(service: &Service) -> pollflip_kit::hub::Process {
 }
 
 fn the_predecessor_serves_while_it_copies() {
-    let service = copying("all").set("take_ahead", "unread").start();
+    let service = copying(Ahead::All).set(TakeAhead::Unread).start();
     let old = service.first();
     let (mut one, mut other) = (Player::tcp(&service), Player::unix(&service));
     let asked = service.restart_meanwhile();
@@ -101,7 +104,7 @@ fn the_predecessor_serves_while_it_copies() {
 }
 
 fn what_has_changed_since_can_be_taken_before_the_state() {
-    let service = copying("all").set("hold", "file memfd").set("take_ahead", "twice").start();
+    let service = copying(Ahead::All).set(Hold(vec![Thing::File, Thing::Memfd])).set(TakeAhead::Twice).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
@@ -117,8 +120,8 @@ fn what_has_changed_since_can_be_taken_before_the_state() {
 }
 
 fn a_name_can_be_given_and_be_gone_again_and_again() {
-    for take_ahead in ["unread", "wait"] {
-        let service = copying("open").set("hold", "file memfd").set("take_ahead", take_ahead).start();
+    for take_ahead in [TakeAhead::Unread, TakeAhead::Wait] {
+        let service = copying(Ahead::Open).set(Hold(vec![Thing::File, Thing::Memfd])).set(take_ahead).start();
         let old = service.first();
         let asked = service.restart_meanwhile();
         let new = service.hub.nth(1);
@@ -127,7 +130,7 @@ fn a_name_can_be_given_and_be_gone_again_and_again() {
         assert_eq!(old.ask(Ask::Close("file".into())), "closed");
         assert_eq!(old.ask(Ask::Complete), "complete");
         new.says("waits");
-        if take_ahead == "wait" {
+        if take_ahead == TakeAhead::Wait {
             new.says("ahead");
             // It has them, and they go again, and one comes anew.
             assert_eq!(old.ask(Ask::Close("memfd".into())), "closed");
@@ -135,14 +138,14 @@ fn a_name_can_be_given_and_be_gone_again_and_again() {
         }
         new.go();
         asked.join().expect("no panic").expect("a restart");
-        let (gone, holds) = if take_ahead == "wait" { (vec!["memfd", "again"], "again") } else { (vec![], "again memfd") };
-        assert_eq!(new.ask(Ask::Holds), holds, "{take_ahead}");
+        let (gone, holds) = if take_ahead == TakeAhead::Wait { (vec!["memfd", "again"], "again") } else { (vec![], "again memfd") };
+        assert_eq!(new.ask(Ask::Holds), holds, "{take_ahead:?}");
         assert_eq!(new.said("gone"), gone, "what it had, to be dropped before the rest is taken");
     }
 }
 
 fn an_end_during_the_copy_is_heard_at_once_whatever_the_successor_does() {
-    let service = copying("all").set("take_ahead", "unread").start();
+    let service = copying(Ahead::All).set(TakeAhead::Unread).start();
     let old = service.first();
     let (mut one, mut other, mut stays) = (Player::tcp(&service), Player::unix(&service), Player::tcp(&service));
     let asked = service.restart_meanwhile();
@@ -184,7 +187,7 @@ fn coming_and_going(
 }
 
 fn four_hundred_connections_come_and_go_in_a_second_during_the_copy() {
-    let service = Arc::new(copying("all").set("take_ahead", "unread").set("ahead_items", "2000").start());
+    let service = Arc::new(copying(Ahead::All).set(TakeAhead::Unread).set(AheadItems(2000)).start());
     let mut players: Vec<_> = (0..20).map(|_| Player::tcp(&service)).collect();
     let over = Arc::new(AtomicBool::new(false));
     let (clients, count, longest) = coming_and_going(&service, &over);
@@ -207,14 +210,14 @@ fn four_hundred_connections_come_and_go_in_a_second_during_the_copy() {
 }
 
 fn a_predecessor_that_gives_nothing_ahead_hands_over_as_ever() {
-    let service = copying("none").start();
+    let service = copying(Ahead::None).start();
     let mut player = Player::tcp(&service);
     let new = service.restart();
     assert_eq!((new.says("ahead"), player.echo("with the state")), ("0 Ok(false)".into(), new.pid));
 }
 
 fn a_successor_that_wants_nothing_ahead_gets_the_state_as_ever() {
-    let service = copying("all").set("take_ahead", "never").start();
+    let service = copying(Ahead::All).set(TakeAhead::Never).start();
     let mut player = Player::tcp(&service);
     let new = service.restart();
     assert_eq!((new.says("received"), player.echo("with the state")), ("2".into(), new.pid));
@@ -222,7 +225,7 @@ fn a_successor_that_wants_nothing_ahead_gets_the_state_as_ever() {
 }
 
 fn a_precopy_that_is_dropped_half_way_gives_the_rest_with_the_state() {
-    let service = copying("open").set("take_ahead", "unread").start();
+    let service = copying(Ahead::Open).set(TakeAhead::Unread).start();
     let old = service.first();
     let mut players = [Player::tcp(&service), Player::tcp(&service)];
     let asked = service.restart_meanwhile();
@@ -237,14 +240,14 @@ fn a_precopy_that_is_dropped_half_way_gives_the_rest_with_the_state() {
 }
 
 fn complete_twice_is_once() {
-    let service = copying("complete_twice").start();
+    let service = copying(Ahead::CompleteTwice).start();
     let mut player = Player::tcp(&service);
     let new = service.restart();
     assert_eq!((new.says("ahead"), player.echo("here")), ("0 Ok(false)".into(), new.pid));
 }
 
 fn what_is_given_after_the_freeze_fails_nothing_and_does_not_go() {
-    let service = copying("all").set("take", "wait").start();
+    let service = copying(Ahead::All).set(Take::Wait).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
@@ -274,18 +277,18 @@ fn fails(service: &Service) -> String {
 }
 
 fn a_name_that_is_given_twice_fails_the_attempt() {
-    let service = copying("twice").start();
+    let service = copying(Ahead::Twice).start();
     assert_eq!(fails(&service), "the handover failed: cannot hand \"same\" over: there is one of that name already");
 }
 
 fn a_successor_that_fails_with_what_it_has_leaves_everything_where_it_is() {
     for (take_ahead, reason) in [
-        ("exit", "the successor exited with status 3 before it was ready; its standard error may say why"),
-        ("refuse", "the successor refused: not with these"),
+        (TakeAhead::Exit, "the successor exited with status 3 before it was ready; its standard error may say why"),
+        (TakeAhead::Refuse, "the successor refused: not with these"),
     ] {
-        let service = copying("all").set("ahead_items", "600").set("take_ahead", take_ahead).start();
+        let service = copying(Ahead::All).set(AheadItems(600)).set(take_ahead).start();
         assert_eq!(fails(&service), reason);
-        service.plan_next(set("take_ahead", "all"));
+        service.plan_next(set(TakeAhead::All));
         let mut player = Player::tcp(&service);
         let new = service.restart();
         assert_eq!(player.echo("at last"), new.pid);
@@ -293,26 +296,26 @@ fn a_successor_that_fails_with_what_it_has_leaves_everything_where_it_is() {
 }
 
 fn promise_13_a_successor_that_hangs_with_what_has_gone_ahead_freezes_nobody() {
-    for take_ahead in ["hang", "unread"] {
-        let service = copying("all").set("ready_timeout_ms", "700").set("take_ahead", take_ahead).set("ahead_items", "4000").start();
+    for take_ahead in [TakeAhead::Hang, TakeAhead::Unread] {
+        let service = copying(Ahead::All).set(Config::ReadyTimeout(ms(700))).set(take_ahead).set(AheadItems(4000)).start();
         let why = fails(&service);
         assert!(why.starts_with("the successor was not ready within 0.7 s and has been given up"), "{why}");
     }
 }
 
 fn a_successor_that_cannot_take_what_comes_ahead_says_so() {
-    let service = copying("all").set("ahead_items", "10").set("take_ahead", "but_the_third").start();
+    let service = copying(Ahead::All).set(AheadItems(10)).set(TakeAhead::ButTheThird).start();
     assert_eq!(fails(&service), "the successor refused: the state cannot be taken over: the third is one too many");
 }
 
 fn a_list_of_what_goes_ahead_that_makes_no_sense_is_refused() {
     for (how, why) in [
-        ("ahead_gone_before_given", "\"b\" is taken back, and had not been given"),
-        ("ahead_twice", "two items have come ahead under the name \"a\""),
-        ("ahead_miscounted", "3 items have gone ahead, and 1 have come"),
-        ("ahead_and_end_miscounted", "2 items were handed over, and 1 have come"),
+        (GivenAhead::GoneBeforeGiven, "\"b\" is taken back, and had not been given"),
+        (GivenAhead::Twice, "two items have come ahead under the name \"a\""),
+        (GivenAhead::Miscounted, "3 items have gone ahead, and 1 have come"),
+        (GivenAhead::EndMiscounted, "2 items were handed over, and 1 have come"),
     ] {
-        let service = Setup::new().set("ahead", "all").plan(set("predecessor", how)).launch();
+        let service = Setup::new().set(Ahead::All).plan(set(Predecessor::GivesAhead(how))).launch();
         let old = service.first();
         old.says("waits");
         old.go();
@@ -324,13 +327,13 @@ fn a_list_of_what_goes_ahead_that_makes_no_sense_is_refused() {
 
 fn a_successor_that_asks_in_the_wrong_order_is_killed() {
     for (how, why) in [
-        ("asks_ahead_twice", "it asked for what can go ahead of the state twice, or after the state"),
-        ("asks_ahead_after_the_state", "it asked for what can go ahead of the state twice, or after the state"),
-        ("ready_without_the_state", "it said that it is ready and had not asked for the state that belongs to what has gone ahead"),
+        (Successor::AsksAheadTwice, "it asked for what can go ahead of the state twice, or after the state"),
+        (Successor::AsksAheadAfterTheState, "it asked for what can go ahead of the state twice, or after the state"),
+        (Successor::ReadyWithoutTheState, "it said that it is ready and had not asked for the state that belongs to what has gone ahead"),
     ] {
-        let service = copying("all").start();
+        let service = copying(Ahead::All).start();
         let mut player = Player::tcp(&service);
-        service.plan_next(set("successor", how));
+        service.plan_next(set(how));
         let told = service.fail_to_restart();
         assert_eq!(told, format!("the successor broke the protocol and has been killed: {why}"));
         assert_eq!(player.echo("still"), service.first().pid);
@@ -338,26 +341,26 @@ fn a_successor_that_asks_in_the_wrong_order_is_killed() {
 }
 
 fn a_successor_that_is_ready_without_the_state_is_told_so() {
-    let service = copying("all").set("take_ahead", "no_state").start();
+    let service = copying(Ahead::All).set(TakeAhead::NoState).start();
     let why = fails(&service);
     let told = "what has gone ahead is of no use without its state: receive that before this process is ready";
     assert!(why.contains(told), "{why}");
 }
 
 /// A predecessor that dies when the successor waits there.
-fn dies(ahead: &str, take_ahead: &str, moment: &str) {
-    let service = copying(ahead).set("take_ahead", take_ahead).set("ahead_items", "600").start();
+fn dies(ahead: Ahead, take_ahead: TakeAhead, moment: &str) {
+    let service = copying(ahead).set(take_ahead).set(AheadItems(600)).start();
     let old = service.first();
     let (mut player, mut other) = (Player::tcp(&service), Player::unix(&service));
     let asked = service.restart_meanwhile();
     let new = service.hub.nth(1);
     old.says(moment);
-    if take_ahead != "all" {
+    if take_ahead != TakeAhead::All {
         new.says("waits");
     }
     old.signal(Signal::SIGKILL);
     old.ends();
-    if take_ahead != "all" {
+    if take_ahead != TakeAhead::All {
         new.go();
     }
     let error = new.says("receive-error");
@@ -371,13 +374,13 @@ fn dies(ahead: &str, take_ahead: &str, moment: &str) {
 }
 
 fn a_predecessor_that_dies_while_it_copies_leaves_no_connection_in_limbo() {
-    dies("open", "all", "copies");
-    dies("open", "unread", "copies");
+    dies(Ahead::Open, TakeAhead::All, "copies");
+    dies(Ahead::Open, TakeAhead::Unread, "copies");
 }
 
 fn a_predecessor_that_dies_when_all_has_gone_ahead_leaves_no_connection_in_limbo() {
-    dies("all", "unread", "copied");
-    dies("all", "wait", "copied");
+    dies(Ahead::All, TakeAhead::Unread, "copied");
+    dies(Ahead::All, TakeAhead::Wait, "copied");
 }
 
 fn ten_thousand_items_need_no_descriptors_of_the_predecessor() {
@@ -385,16 +388,16 @@ fn ten_thousand_items_need_no_descriptors_of_the_predecessor() {
         return;
     }
     // As many as go at a time, and some for its own use.
-    let service = copying("all").plan(set("nofile", "340")).set("ahead_items", "10000").start();
+    let service = copying(Ahead::All).plan(set(Limit::Files(340))).set(AheadItems(10000)).start();
     let mut player = Player::tcp(&service);
     let new = service.restart();
     assert_eq!((new.says("ahead"), player.echo("here")), ("10001 Ok(true)".into(), new.pid));
 }
 
 fn a_successor_without_room_for_them_freezes_nobody() {
-    let service = copying("all").set("ahead_items", "600").start();
+    let service = copying(Ahead::All).set(AheadItems(600)).start();
     for _ in 0..2 {
-        service.plan_next(set("nofile", "60"));
+        service.plan_next(set(Limit::Files(60)));
         let why = service.fail_to_restart();
         let told = "this process may have no more than 60 open at a time (RLIMIT_NOFILE)";
         assert!(why.contains(told), "{why}");
@@ -408,7 +411,7 @@ fn a_successor_that_reads_nothing_has_the_predecessor_wait_for_room() {
     if !are_many_descriptors_allowed("a_successor_that_reads_nothing_has_the_predecessor_wait_for_room") {
         return;
     }
-    let service = copying("all").set("ahead_items", "20000").set("take_ahead", "unread").start();
+    let service = copying(Ahead::All).set(AheadItems(20000)).set(TakeAhead::Unread).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let before = pollflip_kit::procfs::descriptors(old.pid).len();
@@ -425,7 +428,7 @@ fn a_successor_that_reads_nothing_has_the_predecessor_wait_for_room() {
 }
 
 fn an_attempt_that_fails_is_followed_by_one_that_copies_anew() {
-    let service = copying("all").set("ahead_items", "600").set("take_ahead", "wait").start();
+    let service = copying(Ahead::All).set(AheadItems(600)).set(TakeAhead::Wait).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
@@ -442,7 +445,7 @@ fn an_attempt_that_fails_is_followed_by_one_that_copies_anew() {
 
 /// Why a program with a probation keeps its state elsewhere.
 fn a_memory_file_that_went_ahead_is_not_what_it_was_after_a_roll_back() {
-    let service = copying("all").set("hold", "memfd").set("probation_ms", "60000").start();
+    let service = copying(Ahead::All).set(Hold(vec![Thing::Memfd])).set(Config::Probation(ms(60000))).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();

@@ -1,6 +1,9 @@
 //! Blobs and memory files: sealed or not, mapped or not, and what comes of those that cannot be written.
 
+use crate::giving::Give;
 use crate::player::Player;
+use crate::service::{Hold, Limit, Thing};
+use crate::taking::Take;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::procfs::Snapshot;
 
@@ -14,20 +17,20 @@ pollflip_kit::trials![
 ];
 
 fn a_blob_is_sealed_and_arrives_whole() {
-    let service = Setup::new().set("give", "blob").set("size", "10000001").set("take", "blob").start();
+    let service = Setup::new().set(Give::Blob(10_000_001)).set(Take::Blob).start();
     let new = service.restart();
     assert_eq!(new.says("sealed"), "Err(PermissionDenied) Err(PermissionDenied)");
     assert_eq!(new.says("size"), "10000001");
 }
 
 fn an_empty_blob_arrives() {
-    let service = Setup::new().set("give", "blob").set("take", "blob").start();
+    let service = Setup::new().set(Give::Blob(0)).set(Take::Blob).start();
     let new = service.restart();
     assert_eq!(new.says("size"), "0");
 }
 
 fn a_memory_file_of_the_programs_own_is_not_mapped_and_stays_takeable() {
-    let service = Setup::new().set("hold", "memfd").set("take", "memfd").start();
+    let service = Setup::new().set(Hold(vec![Thing::Memfd])).set(Take::Memfd).start();
     let new = service.restart();
     let why = new.says("map");
     assert!(why.contains("it is no memory file sealed against shrinking and writing"), "{why}");
@@ -35,8 +38,8 @@ fn a_memory_file_of_the_programs_own_is_not_mapped_and_stays_takeable() {
     assert_eq!(new.says("mapped"), r#"[["memfd",[]]]"#);
 }
 
-fn beyond_the_file_size_limit(give: &str) {
-    let service = Setup::new().set("give", give).set("fsize", "65536").start();
+fn beyond_the_file_size_limit(give: Give) {
+    let service = Setup::new().set(give).set(Limit::FileSize(65536)).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let before = Snapshot::of(old.pid);
@@ -48,16 +51,16 @@ fn beyond_the_file_size_limit(give: &str) {
 }
 
 fn a_blob_beyond_the_file_size_limit_fails_the_attempt_and_kills_nobody() {
-    beyond_the_file_size_limit("broken_blob");
+    beyond_the_file_size_limit(Give::BrokenBlob);
 }
 
 fn bytes_beyond_the_file_size_limit_fail_the_attempt_and_kill_nobody() {
-    beyond_the_file_size_limit("broken_bytes");
+    beyond_the_file_size_limit(Give::BrokenBytes);
 }
 
 /// As on a full tmpfs, which memory files cannot be put on: the kernel is told to say so.
 fn a_blob_for_which_there_is_no_room_fails_the_attempt() {
-    let service = Setup::new().set("give", "blob_without_room").start();
+    let service = Setup::new().set(Give::BlobWithoutRoom).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let before = Snapshot::of(old.pid);

@@ -1,4 +1,4 @@
-//! What goes ahead of the state: how the old process gives it, by the setting `ahead`, and how the new one takes it, by `take_ahead`.
+//! What goes ahead of the state: how the old process gives it, and how the new one takes it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,8 +9,49 @@ use pollflip::{Arrival, Event, Precopy, Predecessor};
 use crate::service::{Ask, Kind, Service, memory};
 use crate::taking::hold;
 use pollflip_kit::service::report::{self, say};
+use serde::{Deserialize, Serialize};
+
+pollflip_kit::settings![Ahead, AheadItems, TakeAhead];
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// How the old process gives ahead, if its successor is to ask for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ahead {
+    None,
+    All,
+    /// All, and does not say that this was all.
+    Open,
+    /// One name twice.
+    Twice,
+    /// Nothing, and says twice that this was all.
+    CompleteTwice,
+}
+
+/// So many items without a meaning go ahead too.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AheadItems(pub u64);
+
+/// How the new process takes what goes ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TakeAhead {
+    All,
+    Never,
+    /// Asks for it, and reads nothing until it is told to go on.
+    Unread,
+    /// Asks for it, and is told by events.
+    Pull,
+    ButTheThird,
+    // --- what it does when it has it ---
+    Wait,
+    Hang,
+    Exit,
+    Refuse,
+    /// Wants no state.
+    NoState,
+    /// Takes what has changed since, when it is told to go on.
+    Twice,
+}
 
 /// What the old process gives ahead.
 #[derive(Debug)]
@@ -23,15 +64,15 @@ pub struct Copy {
 }
 
 pub fn begin(service: &mut Service, mut precopy: Precopy) {
-    let how = service.settings.get("ahead").unwrap_or("none").to_owned();
-    match how.as_str() {
-        "none" => return drop(precopy),
-        "twice" => {
+    let how = service.settings.get().unwrap_or(Ahead::None);
+    match how {
+        Ahead::None => return drop(precopy),
+        Ahead::Twice => {
             tell(precopy.fds(["same", "same"].map(|name| (name, io::stdin()))));
             // Nothing of it counts any more.
             precopy.complete();
         }
-        "complete_twice" => {
+        Ahead::CompleteTwice => {
             precopy.complete();
             precopy.complete();
         }
@@ -39,15 +80,15 @@ pub fn begin(service: &mut Service, mut precopy: Precopy) {
     }
     say(&format!("copies {}", precopy.room()));
     service.copy = Some(Copy { precopy, given: BTreeSet::new(), items: 0 });
-    if !matches!(how.as_str(), "twice" | "complete_twice") {
+    if !matches!(how, Ahead::Twice | Ahead::CompleteTwice) {
         go_on(service);
     }
 }
 
 /// There is room.
 pub fn go_on(service: &mut Service) {
-    let count = service.settings.number("ahead_items").unwrap_or(0);
-    let is_open = service.settings.get("ahead") != Some("open");
+    let count = service.settings.get().map_or(0, |AheadItems(count)| count);
+    let is_open = service.settings.get() != Some(Ahead::Open);
     let Some(copy) = &mut service.copy else { return };
     let Copy { precopy, given, items } = copy;
     let room = precopy.room();
@@ -107,22 +148,21 @@ pub fn given(service: &Service) -> BTreeSet<String> {
 
 /// Whether the new process goes on to ask for the state.
 pub fn take(service: &mut Service, predecessor: &Predecessor) -> Result<bool, String> {
-    let how = service.settings.get("take_ahead").unwrap_or("all").to_owned();
-    if how == "never" {
+    let how = service.settings.get().unwrap_or(TakeAhead::All);
+    if how == TakeAhead::Never {
         return Ok(true);
     }
-    if how == "unread" {
+    if how == TakeAhead::Unread {
         predecessor.pull_precopy();
         report::wait_for_go();
     }
-    let limit = service.settings.number("limit_ahead_ms").map_or(LIMIT, Duration::from_millis);
     let mut count = 0;
-    let result = if how == "pull" {
+    let result = if how == TakeAhead::Pull {
         predecessor.pull_precopy();
         Ok(pulled(service, &mut count))
     } else {
-        predecessor.receive_precopy(limit, |arrival| {
-            if how == "but_the_third" && count == 2 {
+        predecessor.receive_precopy(LIMIT, |arrival| {
+            if how == TakeAhead::ButTheThird && count == 2 {
                 return Err(io::Error::other("the third\nis one too many"));
             }
             count += 1;
@@ -136,22 +176,22 @@ pub fn take(service: &mut Service, predecessor: &Predecessor) -> Result<bool, St
         service.holdings.clear();
         return Ok(false);
     }
-    match how.as_str() {
-        "wait" => report::wait_for_go(),
-        "hang" => {
+    match how {
+        TakeAhead::Wait => report::wait_for_go(),
+        TakeAhead::Hang => {
             say("hangs");
             std::thread::sleep(Duration::MAX);
         }
-        "exit" => std::process::exit(3),
-        "refuse" => {
+        TakeAhead::Exit => std::process::exit(3),
+        TakeAhead::Refuse => {
             predecessor.refuse("not with these");
             return Err("refused".into());
         }
-        "no_state" => return Ok(false),
+        TakeAhead::NoState => return Ok(false),
         // What has changed since comes now.
-        "twice" => {
+        TakeAhead::Twice => {
             report::wait_for_go();
-            let is_any = predecessor.receive_precopy(limit, |arrival| {
+            let is_any = predecessor.receive_precopy(LIMIT, |arrival| {
                 take_in(service, arrival);
                 Ok(())
             });

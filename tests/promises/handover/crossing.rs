@@ -1,10 +1,13 @@
 //! What goes over arrives: descriptors of all kinds, blobs, many of them, by either way of taking.
 
+use crate::dialects::Predecessor;
+use crate::giving::{Give, Wait};
 use crate::player::{Player, with_predecessor_and};
-use crate::service::Ask;
+use crate::service::{Ask, Hold, Thing};
+use crate::taking::{Each, Take};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::procfs;
-use pollflip_kit::service::set;
+use pollflip_kit::service::{Linger, set};
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -28,7 +31,7 @@ pollflip_kit::trials![
 ];
 
 fn descriptors_of_all_kinds_go_on_in_the_successor() {
-    let service = Setup::new().set("hold", "file pipe memfd").start();
+    let service = Setup::new().set(Hold(vec![Thing::File, Thing::Pipe, Thing::Memfd])).start();
     let (mut tcp, mut unix) = (Player::tcp(&service), Player::unix(&service));
     let old = service.first();
     let before = (old.ask(Ask::Holds), old.ask(Ask::Inode("file".into())), old.ask(Ask::Inode("memfd".into())));
@@ -42,7 +45,7 @@ fn descriptors_of_all_kinds_go_on_in_the_successor() {
 }
 
 fn the_successor_can_pull_and_be_told_by_an_event() {
-    let service = Setup::new().set("take", "pull").start();
+    let service = Setup::new().set(Take::Pull).start();
     let mut player = Player::tcp(&service);
     let new = service.restart();
     new.says("event Inherited");
@@ -64,7 +67,7 @@ fn half_a_line_goes_over_with_its_connection() {
 }
 
 fn what_is_sent_during_the_freeze_is_answered_by_the_successor() {
-    let service = Setup::new().set("give", "thread").start();
+    let service = Setup::new().set(Give::InThread(Wait::AtOnce)).start();
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
     service.first().says("frozen");
@@ -75,15 +78,16 @@ fn what_is_sent_during_the_freeze_is_answered_by_the_successor() {
 }
 
 fn a_thousand_items_go_over() {
-    let service = Setup::new().set("give", "many").start();
+    let service = Setup::new().set(Give::Many(1000)).start();
     let new = service.restart();
     assert_eq!(new.says("received"), "1000");
     assert_eq!(service.first().said("give-error"), Vec::<String>::new());
 }
 
 fn connections_that_are_given_at_once_and_taken_as_they_come_go_on() {
-    for (give, take) in [("all_at_once", "all"), ("all", "each"), ("all_at_once", "each")] {
-        let service = Setup::new().set("hold", "file pipe memfd").set("give", give).set("take", take).start();
+    let each = Take::Each(Each::Quietly);
+    for (give, take) in [(Give::AllAtOnce, Take::All), (Give::All, each), (Give::AllAtOnce, each)] {
+        let service = Setup::new().set(Hold(vec![Thing::File, Thing::Pipe, Thing::Memfd])).set(give).set(take).start();
         let (mut tcp, mut unix) = (Player::tcp(&service), Player::unix(&service));
         let old = service.first();
         tcp.write("half a line");
@@ -95,21 +99,21 @@ fn connections_that_are_given_at_once_and_taken_as_they_come_go_on() {
             assert_eq!(
                 (new.ask(Ask::Holds), new.ask(Ask::Inode("file".into())), new.ask(Ask::Inode("memfd".into()))),
                 before,
-                "{give} {take}"
+                "{give:?} {take:?}"
             );
             assert_eq!(unix.echo("unix"), new.pid);
-            if take == "each" {
+            if take == Take::Each(Each::Quietly) {
                 // Blobs are no arrivals.
                 assert_eq!((new.says("each"), new.says("received")), ("6".into(), "1".into()));
             }
         }
         tcp.write(" and the rest\n");
-        assert_eq!(tcp.hear().1, "half a line and the rest", "{give} {take}");
+        assert_eq!(tcp.hear().1, "half a line and the rest", "{give:?} {take:?}");
     }
 }
 
 fn what_the_program_takes_as_it_comes_may_have_come_before_it_waits() {
-    let service = Setup::new().set("take", "each_of_what_was_pulled").start();
+    let service = Setup::new().set(Take::Each(Each::OfWhatWasPulled)).start();
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
     service.first().says("frozen");
@@ -126,44 +130,44 @@ fn fifteen_thousand_items_go_over_at_once() {
     if !are_many_descriptors_allowed("fifteen_thousand_items_go_over_at_once") {
         return;
     }
-    for take in ["all", "each"] {
-        let service = Setup::new().set("give", "many_at_once").set("count", "15000").set("take", take).start();
+    for take in [Take::All, Take::Each(Each::Quietly)] {
+        let service = Setup::new().set(Give::ManyAtOnce(15_000, 0)).set(take).start();
         let new = service.restart();
-        let counts = if take == "each" { new.says("each") } else { new.says("received") };
-        assert_eq!(counts, "15000", "{take}");
+        let counts = if take == Take::Each(Each::Quietly) { new.says("each") } else { new.says("received") };
+        assert_eq!(counts, "15000", "{take:?}");
         assert_eq!(service.first().said("give-error"), Vec::<String>::new());
     }
 }
 
 fn a_thousand_names_of_the_greatest_length_go_over_at_once() {
-    let service = Setup::new().set("give", "many_at_once").set("length", "255").start();
+    let service = Setup::new().set(Give::ManyAtOnce(1000, 255)).start();
     let new = service.restart();
     assert_eq!(new.says("received"), "1000");
 }
 
 fn what_is_taken_back_is_not_there() {
-    for take in ["all", "each_aloud"] {
-        let (_service, old, new) = with_predecessor_and("takes_back", take);
+    for take in [Take::All, Take::Each(Each::Aloud)] {
+        let (_service, old, new) = with_predecessor_and(Predecessor::TakesBack, take);
         old.says("granted");
         let held = new.ask(Ask::Holds);
-        assert_eq!(held, "one three", "{take}");
-        if take == "each_aloud" {
+        assert_eq!(held, "one three", "{take:?}");
+        if take == Take::Each(Each::Aloud) {
             assert_eq!((new.said("arrived").len(), new.said("gone")), (4, vec!["two".to_owned(); 2]));
         }
     }
 }
 
 fn what_is_not_taken_is_closed_at_the_grant() {
-    let service = Setup::new().set("take", "first").start();
+    let service = Setup::new().set(Take::First).start();
     let (mut one, mut two) = (Player::tcp(&service), Player::tcp(&service));
-    service.plan_next(set("take", "first").set("lingers", "1"));
+    service.plan_next(set(Take::First).set(Linger));
     let new = service.restart();
     assert_eq!(one.echo("taken"), new.pid);
     two.expect_end();
 }
 
 fn a_handover_can_be_filled_on_another_thread_while_the_loop_turns() {
-    let service = Setup::new().set("give", "thread_half").start();
+    let service = Setup::new().set(Give::InThread(Wait::HalfWay)).start();
     let mut player = Player::tcp(&service);
     let old = service.first();
     let asked = service.restart_meanwhile();
@@ -178,10 +182,10 @@ fn a_handover_can_be_filled_on_another_thread_while_the_loop_turns() {
 }
 
 fn a_limit_for_the_state_holds_while_another_thread_waits_for_it() {
-    let service = Setup::new().plan(set("give", "thread")).start();
+    let service = Setup::new().plan(set(Give::InThread(Wait::AtOnce))).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
-    service.plan_next(set("take", "impatient_while_another_thread_waits"));
+    service.plan_next(set(Take::ImpatientWhileAnotherThreadWaits));
     let asked = service.restart_meanwhile();
     // The other thread has asked by then.
     old.says("frozen");
@@ -194,7 +198,7 @@ fn a_limit_for_the_state_holds_while_another_thread_waits_for_it() {
 }
 
 fn progress_reaches_the_asker_the_events_and_the_status() {
-    let service = Setup::new().set("give", "thread").start();
+    let service = Setup::new().set(Give::InThread(Wait::AtOnce)).start();
     let socket = service.socket();
     let asked = std::thread::spawn(move || {
         let mut heard = Vec::new();
@@ -212,8 +216,8 @@ fn progress_reaches_the_asker_the_events_and_the_status() {
 }
 
 fn a_successor_that_wants_no_state_gets_none() {
-    let service = Setup::new().set("lingers", "1").start();
-    service.plan_next(set("take", "nothing"));
+    let service = Setup::new().set(Linger).start();
+    service.plan_next(set(Take::Nothing));
     let mut player = Player::tcp(&service);
     let new = service.restart();
     assert_eq!(service.first().said("event StateRequested"), Vec::<String>::new());
@@ -246,7 +250,7 @@ fn connections_survive_a_chain_of_restarts() {
 }
 
 fn the_old_process_keeps_nothing_of_what_it_gave() {
-    let service = Setup::new().set("lingers", "1").start();
+    let service = Setup::new().set(Linger).start();
     let mut player = Player::tcp(&service);
     let inodes = || -> Vec<String> {
         let all = procfs::descriptors(service.first().pid);

@@ -4,7 +4,10 @@ use std::net::TcpStream;
 
 use nix::sys::signal::Signal;
 
+use crate::dialects::Predecessor;
+use crate::giving::{Give, Wait};
 use crate::player::{Player, with_predecessor};
+use crate::taking::{Each, Take};
 use pollflip_kit::harness::Setup;
 
 pollflip_kit::trials![
@@ -15,15 +18,15 @@ pollflip_kit::trials![
     items_of_a_predecessor_that_is_gone_are_closed,
 ];
 
-fn dies_at(give: &str, moment: &str, take: &str) {
-    let service = Setup::new().set("give", give).set("take", take).start();
+fn dies_at(wait: Wait, moment: &str, take: Take) {
+    let service = Setup::new().set(Give::InThread(wait)).set(take).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let address = service.address();
     let asked = service.restart_meanwhile();
     old.says(moment);
     let new = service.hub.nth(1);
-    if take == "each_aloud" {
+    if take == Take::Each(Each::Aloud) {
         new.says("arrived");
     }
     old.signal(Signal::SIGKILL);
@@ -37,19 +40,19 @@ fn dies_at(give: &str, moment: &str, take: &str) {
 }
 
 fn a_predecessor_that_dies_before_it_gives_leaves_its_listeners() {
-    dies_at("thread", "frozen", "all");
+    dies_at(Wait::AtOnce, "frozen", Take::All);
 }
 
 fn a_predecessor_that_dies_half_way_leaves_its_listeners_and_no_connection_in_limbo() {
-    dies_at("thread_half", "half", "all");
+    dies_at(Wait::HalfWay, "half", Take::All);
 }
 
 fn a_predecessor_that_dies_half_way_leaves_no_connection_that_was_taken_as_it_came() {
-    dies_at("thread_half", "half", "each_aloud");
+    dies_at(Wait::HalfWay, "half", Take::Each(Each::Aloud));
 }
 
 fn a_predecessor_that_dies_when_all_is_given_leaves_everything() {
-    let service = Setup::new().set("take", "wait").start();
+    let service = Setup::new().set(Take::Wait).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
@@ -64,7 +67,7 @@ fn a_predecessor_that_dies_when_all_is_given_leaves_everything() {
 }
 
 fn items_of_a_predecessor_that_is_gone_are_closed() {
-    let (_service, _, new) = with_predecessor("dies_after_half");
+    let (_service, _, new) = with_predecessor(Predecessor::DiesAfterHalf);
     let error = new.says("receive-error");
     assert!(error.contains("has ended; what it listened on is here"), "{error}");
     new.says("serving");

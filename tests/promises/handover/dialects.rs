@@ -12,6 +12,9 @@ use pollflip::internals::wire::{Hello, Message, OLDEST, VERSION};
 use crate::raw::Raw;
 use crate::service::memory;
 use pollflip_kit::service::report::{say, wait_for_go};
+use serde::{Deserialize, Serialize};
+
+pollflip_kit::settings![Successor, Predecessor];
 
 fn here(version: u32, oldest: u32) -> Message {
     Message::Here { version, oldest, pid: std::process::id(), again: None }
@@ -33,22 +36,94 @@ fn take_hello(line: &Raw) -> u32 {
     oldest
 }
 
-/// A successor; `how` is the setting `successor`.
-pub fn successor(how: &str) -> Result<(), String> {
+/// A process that speaks by hand to a real predecessor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Successor {
+    // --- builds of other versions ---
+    Version1,
+    VersionTooNew,
+    VersionTooOld,
+    UnreadableAndTooNew,
+    /// A later version that can still speak this one, and says what this one does not know.
+    Newer,
+
+    // --- bad manners ---
+    PullsTwice,
+    PullsAgainLater,
+    ReadyTooSoon,
+    AsksAheadTwice,
+    AsksAheadAfterTheState,
+    ReadyWithoutTheState,
+    Garbage,
+    NeverReads,
+    ChallengesWithoutEnd,
+    ClosesHalfWay,
+    ExitsHalfWay,
+    RefusesAndExitsHalfWay,
+
+    // --- others ---
+    AsksAhead,
+    ReadsLate,
+    ReadsSlowly,
+}
+
+/// A process that starts a real successor, and speaks to it by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Predecessor {
+    // --- builds of other versions ---
+    Version1,
+    VersionTooNew,
+    UnreadableAndTooNew,
+    Newer,
+
+    // --- its first message makes no sense ---
+    MoreThanAnnounced,
+    BlobForASocket,
+
+    // --- what it gives makes no sense ---
+    NonUtf8,
+    OneNameTwice,
+    OneMissing,
+    MoreNamesThanDescriptors,
+    KindOfALaterVersion,
+    NameThatIsCutShort,
+    NameThatIsTooLong,
+    GoneBeforeItIsGiven,
+    AheadWithoutBeingAsked,
+    ItemsOfAnotherKind,
+    GivesAhead(GivenAhead),
+
+    // --- others ---
+    TakesBack,
+    OddNames,
+    DiesAfterHalf,
+}
+
+/// What goes ahead of the state, and makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GivenAhead {
+    GoneBeforeGiven,
+    Twice,
+    Miscounted,
+    EndMiscounted,
+}
+
+pub fn successor(how: Successor) -> Result<(), String> {
     let line = Raw::adopt();
     let oldest = take_hello(&line);
     match how {
         // A build of version 1 reads no more of it than that.
-        "version_1" => {
+        Successor::Version1 => {
             let why = format!("it speaks no version of the lifeline before {oldest}, and this process none after 1");
             line.say(&Message::Refuse { reason: format!("the lifeline cannot be used: {why}") });
             exit(2);
         }
-        "version_too_new" => line.say(&here(VERSION + 9, VERSION + 9)),
-        "version_too_old" if OLDEST > 0 => line.say(&here(OLDEST - 1, OLDEST - 1)),
-        "unreadable_and_too_new" => line.json(&format!(r#"{{"type":"here","version":{0},"oldest":{0},"who":"nobody"}}"#, VERSION + 9)),
-        // A later version that can still speak this one, and says what this one does not know.
-        "newer" => {
+        Successor::VersionTooNew => line.say(&here(VERSION + 9, VERSION + 9)),
+        Successor::VersionTooOld if OLDEST > 0 => line.say(&here(OLDEST - 1, OLDEST - 1)),
+        Successor::UnreadableAndTooNew => {
+            line.json(&format!(r#"{{"type":"here","version":{0},"oldest":{0},"who":"nobody"}}"#, VERSION + 9))
+        }
+        Successor::Newer => {
             let pid = std::process::id();
             line.json(&format!(r#"{{"type":"here","version":{},"oldest":{OLDEST},"pid":{pid},"mood":{{"good":[1,2]}}}}"#, VERSION + 1));
             let file = memory();
@@ -64,21 +139,21 @@ pub fn successor(how: &str) -> Result<(), String> {
         _ => line.say(&here(VERSION, OLDEST)),
     }
     match how {
-        "pulls_twice" => {
+        Successor::PullsTwice => {
             line.say(&Message::Pull);
             line.say(&Message::Pull);
         }
-        "pulls_again_later" => {
+        Successor::PullsAgainLater => {
             line.say(&Message::Pull);
             take_all(&line, || {});
             line.say(&Message::Pull);
         }
-        "ready_too_soon" => {
+        Successor::ReadyTooSoon => {
             line.say(&Message::Pull);
             line.say(&Message::Ready);
         }
         // Nothing goes ahead: it is told so, and asks for the state then.
-        "asks_ahead" => {
+        Successor::AsksAhead => {
             line.say(&Message::PrecopyPull);
             let told = line.wait_for(|message| matches!(message, Message::PrecopyComplete { .. } | Message::Items { .. }));
             line.say(&Message::Pull);
@@ -87,30 +162,30 @@ pub fn successor(how: &str) -> Result<(), String> {
             line.wait_for(|message| *message == Message::Granted);
             say(&format!("granted {told:?} {items} {ended}"));
         }
-        "asks_ahead_twice" => {
+        Successor::AsksAheadTwice => {
             line.say(&Message::PrecopyPull);
             line.say(&Message::PrecopyPull);
         }
-        "asks_ahead_after_the_state" => {
+        Successor::AsksAheadAfterTheState => {
             line.say(&Message::Pull);
             line.say(&Message::PrecopyPull);
         }
-        "ready_without_the_state" => {
+        Successor::ReadyWithoutTheState => {
             line.say(&Message::PrecopyPull);
             line.wait_for(|message| matches!(message, Message::PrecopyComplete { .. }));
             line.say(&Message::Ready);
         }
-        "garbage" => line.json("{\"type\":\"ready\""),
-        "never_reads" => line.say(&Message::Pull),
+        Successor::Garbage => line.json("{\"type\":\"ready\""),
+        Successor::NeverReads => line.say(&Message::Pull),
         // It has no use for the answers, and reads none of them.
-        "challenges_without_end" => {
+        Successor::ChallengesWithoutEnd => {
             for number in 0..20_000 {
                 line.say_when_there_is_room(&Message::Challenge { number });
             }
             say("challenged");
         }
         // Not before the old process has given everything.
-        "reads_late" => {
+        Successor::ReadsLate => {
             line.say(&Message::Pull);
             wait_for_go();
             let (items, ended) = take_all(&line, || {});
@@ -118,19 +193,19 @@ pub fn successor(how: &str) -> Result<(), String> {
             line.wait_for(|message| *message == Message::Granted);
             say(&format!("granted {items} {ended}"));
         }
-        "reads_slowly" => {
+        Successor::ReadsSlowly => {
             line.say(&Message::Pull);
             let (items, ended) = take_all(&line, || std::thread::sleep(Duration::from_millis(30)));
             line.say(&Message::Ready);
             line.wait_for(|message| *message == Message::Granted);
             say(&format!("granted {items} {ended}"));
         }
-        "closes_half_way" | "exits_half_way" | "refuses_and_exits_half_way" => {
+        Successor::ClosesHalfWay | Successor::ExitsHalfWay | Successor::RefusesAndExitsHalfWay => {
             line.say(&Message::Pull);
             line.wait_for(|message| matches!(message, Message::Items { .. }));
             match how {
-                "closes_half_way" => close(line),
-                "exits_half_way" => exit(7),
+                Successor::ClosesHalfWay => close(line),
+                Successor::ExitsHalfWay => exit(7),
                 _ => {
                     line.say(&Message::Refuse { reason: "half of it is enough".into() });
                     exit(7);
@@ -163,41 +238,38 @@ fn take_all(line: &Raw, between: impl Fn()) -> (usize, u64) {
     }
 }
 
-/// A predecessor that starts a real service; `how` is the setting `predecessor`.
-pub fn predecessor(how: &str) -> Result<(), String> {
+pub fn predecessor(how: Predecessor) -> Result<(), String> {
     wait_for_go();
     let line = start_successor(how);
-    if let "version_1" | "version_too_new" | "unreadable_and_too_new" | "more_than_announced" | "blob_for_a_socket" = how {
-        let Message::Refuse { reason } = line.wait_for(|message| matches!(message, Message::Refuse { .. })) else { forever() };
-        say(&format!("refused {reason}"));
-        forever();
-    }
-    line.wait_for(|message| matches!(message, Message::Here { .. }));
     let file = memory();
     let fd = file.as_raw_fd();
-    if let Some(how) = how.strip_prefix("ahead_").filter(|how| *how != "without_being_asked") {
-        line.wait_for(|message| *message == Message::PrecopyPull);
-        match how {
-            "gone_before_given" => line.items(&[(1, b"a"), (0, b"b")], &[fd]),
-            "twice" => line.items(&[(1, b"a"), (2, b"a")], &[fd, fd]),
-            "miscounted" => {
-                line.items(&[(1, b"a"), (1, b"b"), (0, b"b")], &[fd, fd]);
-                line.say(&Message::PrecopyComplete { items: 3 });
-            }
-            _ => {
-                line.items(&[(1, b"a")], &[fd]);
-                line.say(&Message::PrecopyComplete { items: 1 });
-                line.wait_for(|message| *message == Message::Pull);
-                line.say(&Message::End { items: 1, precopied: 1 });
-            }
-        }
-        let Message::Refuse { reason } = line.wait_for(|message| matches!(message, Message::Refuse { .. })) else { forever() };
-        say(&format!("refused {reason}"));
-        forever();
+    let wanted = match how {
+        Predecessor::Version1 | Predecessor::VersionTooNew | Predecessor::UnreadableAndTooNew => None,
+        Predecessor::MoreThanAnnounced | Predecessor::BlobForASocket => None,
+        Predecessor::GivesAhead(_) => Some(Message::PrecopyPull),
+        _ => Some(Message::Pull),
+    };
+    // Otherwise it is refused at once.
+    if let Some(wanted) = wanted {
+        line.wait_for(|message| matches!(message, Message::Here { .. }));
+        line.wait_for(|message| *message == wanted);
     }
-    line.wait_for(|message| *message == Message::Pull);
     match how {
-        "newer" => {
+        Predecessor::Version1 | Predecessor::VersionTooNew | Predecessor::UnreadableAndTooNew => {}
+        Predecessor::MoreThanAnnounced | Predecessor::BlobForASocket => {}
+        Predecessor::GivesAhead(GivenAhead::GoneBeforeGiven) => line.items(&[(1, b"a"), (0, b"b")], &[fd]),
+        Predecessor::GivesAhead(GivenAhead::Twice) => line.items(&[(1, b"a"), (2, b"a")], &[fd, fd]),
+        Predecessor::GivesAhead(GivenAhead::Miscounted) => {
+            line.items(&[(1, b"a"), (1, b"b"), (0, b"b")], &[fd, fd]);
+            line.say(&Message::PrecopyComplete { items: 3 });
+        }
+        Predecessor::GivesAhead(GivenAhead::EndMiscounted) => {
+            line.items(&[(1, b"a")], &[fd]);
+            line.say(&Message::PrecopyComplete { items: 1 });
+            line.wait_for(|message| *message == Message::Pull);
+            line.say(&Message::End { items: 1, precopied: 1 });
+        }
+        Predecessor::Newer => {
             line.send(br#"{"type":"weather","rain":[1,2,3]}"#, &[fd, fd]);
             line.items(&[(1, b"memfd"), (2, b"odd")], &[fd, fd]);
             line.json(r#"{"type":"end","items":2,"precopied":0,"checksum":"none"}"#);
@@ -207,22 +279,22 @@ pub fn predecessor(how: &str) -> Result<(), String> {
             line.json(r#"{"type":"commit","at":12}"#);
             say("granted");
         }
-        "non_utf8" => line.items(&[(2, b"a\xff\xfe")], &[fd]),
-        "one_name_twice" => {
+        Predecessor::NonUtf8 => line.items(&[(2, b"a\xff\xfe")], &[fd]),
+        Predecessor::OneNameTwice => {
             line.items(&[(2, b"a"), (2, b"a")], &[fd, fd]);
             line.say(&Message::End { items: 2, precopied: 0 });
         }
-        "one_missing" => {
+        Predecessor::OneMissing => {
             line.items(&[(2, b"a")], &[fd]);
             line.say(&Message::End { items: 2, precopied: 0 });
         }
-        "more_names_than_descriptors" => line.items(&[(2, b"a"), (1, b"b")], &[fd]),
-        "kind_of_a_later_version" => line.items(&[(1, b"a"), (9, b"b")], &[fd]),
-        "name_that_is_cut_short" => line.send(&[1, 2, 4, 0, 0, 0, b'a', b'b', b'c'], &[fd]),
-        "name_that_is_too_long" => line.items(&[(1, &[b'x'; 256])], &[fd]),
-        "gone_before_it_is_given" => line.items(&[(1, b"a"), (0, b"b")], &[fd]),
+        Predecessor::MoreNamesThanDescriptors => line.items(&[(2, b"a"), (1, b"b")], &[fd]),
+        Predecessor::KindOfALaterVersion => line.items(&[(1, b"a"), (9, b"b")], &[fd]),
+        Predecessor::NameThatIsCutShort => line.send(&[1, 2, 4, 0, 0, 0, b'a', b'b', b'c'], &[fd]),
+        Predecessor::NameThatIsTooLong => line.items(&[(1, &[b'x'; 256])], &[fd]),
+        Predecessor::GoneBeforeItIsGiven => line.items(&[(1, b"a"), (0, b"b")], &[fd]),
         // One of a name is taken back, and given anew, and taken back.
-        "takes_back" => {
+        Predecessor::TakesBack => {
             line.items(&[(1, b"one"), (1, b"two"), (0, b"two"), (1, b"two")], &[fd, fd, fd]);
             line.items(&[(1, b"three"), (0, b"two")], &[fd]);
             line.say(&Message::End { items: 2, precopied: 0 });
@@ -231,16 +303,16 @@ pub fn predecessor(how: &str) -> Result<(), String> {
             line.say(&Message::Commit);
             say("granted");
         }
-        "ahead_without_being_asked" => {
+        Predecessor::AheadWithoutBeingAsked => {
             line.items(&[(1, b"a")], &[fd]);
             line.say(&Message::End { items: 1, precopied: 1 });
         }
         // A message of a later version carries what this one cannot take: nothing may be lost in silence.
-        "items_of_another_kind" => {
+        Predecessor::ItemsOfAnotherKind => {
             line.send(br#"{"type":"bundle","items":[{"name":"a"}]}"#, &[fd]);
             line.say(&Message::End { items: 1, precopied: 0 });
         }
-        "odd_names" => {
+        Predecessor::OddNames => {
             line.items(&[(2, b""), (2, b"a\0b\n")], &[fd, fd]);
             line.say(&Message::End { items: 2, precopied: 0 });
             line.wait_for(|message| *message == Message::Ready);
@@ -248,15 +320,14 @@ pub fn predecessor(how: &str) -> Result<(), String> {
             line.say(&Message::Commit);
             say("granted");
         }
-        "dies_after_half" => {
+        Predecessor::DiesAfterHalf => {
             let (keep, give) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
             line.items(&[(1, b"pipe")], &[give.as_raw_fd()]);
             drop((keep, give));
             exit(0);
         }
-        how => panic!("no such predecessor: {how}"),
     }
-    if !matches!(how, "newer" | "odd_names" | "takes_back") {
+    if !matches!(how, Predecessor::Newer | Predecessor::OddNames | Predecessor::TakesBack) {
         let Message::Refuse { reason } = line.wait_for(|message| matches!(message, Message::Refuse { .. })) else { forever() };
         say(&format!("refused {reason}"));
     }
@@ -264,7 +335,7 @@ pub fn predecessor(how: &str) -> Result<(), String> {
 }
 
 /// Starts a service with a first message on its lifeline.
-fn start_successor(how: &str) -> Raw {
+fn start_successor(how: Predecessor) -> Raw {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("a pair");
     let ours = Raw(ours);
     let own = File::open("/proc/self").expect("this process");
@@ -272,38 +343,38 @@ fn start_successor(how: &str) -> Raw {
     let pid = std::process::id();
     let given = r#"{"is":"predecessor","since":"ever"},{"is":"keepsake","of":"youth"}"#;
     let hello = match how {
-        "newer" => format!(
+        Predecessor::Newer => format!(
             r#"{{"type":"hello","version":{},"oldest":{OLDEST},"pid":{pid},"generation":3,"given":[{given}],"following":0,"flags":["a"]}}"#,
             VERSION + 1
         ),
         // As a build of that version has it.
-        "version_1" => format!(
+        Predecessor::Version1 => format!(
             r#"{{"type":"hello","version":1,"oldest":1,"pid":{pid},"generation":3,"given":[{given},{{"is":"socket","name":"web"}}],"more":false}}"#
         ),
-        "version_too_new" => format!(
+        Predecessor::VersionTooNew => format!(
             r#"{{"type":"hello","version":{0},"oldest":{0},"pid":{pid},"generation":3,"given":[{given}],"following":0}}"#,
             VERSION + 9
         ),
-        "unreadable_and_too_new" => format!(r#"{{"type":"hello","version":{0},"oldest":{0},"given":"nothing"}}"#, VERSION + 9),
+        Predecessor::UnreadableAndTooNew => format!(r#"{{"type":"hello","version":{0},"oldest":{0},"given":"nothing"}}"#, VERSION + 9),
         _ => {
-            let following = u64::from(matches!(how, "more_than_announced" | "blob_for_a_socket"));
+            let following = u64::from(matches!(how, Predecessor::MoreThanAnnounced | Predecessor::BlobForASocket));
             format!(
                 r#"{{"type":"hello","version":{VERSION},"oldest":{OLDEST},"pid":{pid},"generation":1,"given":[{given}],"following":{following}}}"#
             )
         }
     };
     let descriptors: &[RawFd] = match how {
-        "unreadable_and_too_new" => &[],
-        "version_1" => &[pidfd.as_raw_fd(), own.as_raw_fd(), own.as_raw_fd()],
+        Predecessor::UnreadableAndTooNew => &[],
+        Predecessor::Version1 => &[pidfd.as_raw_fd(), own.as_raw_fd(), own.as_raw_fd()],
         _ => &[pidfd.as_raw_fd(), own.as_raw_fd()],
     };
-    if how == "newer" {
+    if how == Predecessor::Newer {
         ours.json(r#"{"type":"overture"}"#);
     }
     ours.send(hello.as_bytes(), descriptors);
     match how {
-        "more_than_announced" => ours.items(&[(1, b"one"), (1, b"two")], &[own.as_raw_fd(), own.as_raw_fd()]),
-        "blob_for_a_socket" => ours.items(&[(2, b"web")], &[own.as_raw_fd()]),
+        Predecessor::MoreThanAnnounced => ours.items(&[(1, b"one"), (1, b"two")], &[own.as_raw_fd(), own.as_raw_fd()]),
+        Predecessor::BlobForASocket => ours.items(&[(2, b"web")], &[own.as_raw_fd()]),
         _ => {}
     }
     let stat = nix::sys::stat::fstat(&theirs).expect("a socket");

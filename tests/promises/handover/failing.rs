@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
+use crate::giving::{Give, Wait};
 use crate::player::Player;
-use crate::service::Ask;
+use crate::service::{Ask, Hold, Lock, Thing};
+use crate::taking::{Each, ReceiveWithin, Take};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs::Snapshot;
-use pollflip_kit::service::set;
+use pollflip_kit::service::{Config, ms, set};
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -51,18 +53,18 @@ fn fails(service: &Service) -> String {
 }
 
 /// The same, and the next one works.
-fn fails_with(take: &str) -> String {
-    let service = Setup::new().set("take", take).start();
+fn fails_with(take: Take) -> String {
+    let service = Setup::new().set(take).start();
     let why = fails(&service);
     let mut player = Player::tcp(&service);
-    service.plan_next(set("take", "all"));
+    service.plan_next(set(Take::All));
     let new = service.restart();
     assert_eq!(player.echo("at last"), new.pid);
     why
 }
 
 fn a_handover_that_is_dropped_fails_the_attempt() {
-    let service = Setup::new().set("give", "drop").start();
+    let service = Setup::new().set(Give::Drop).start();
     assert_eq!(
         fails(&service),
         "the handover failed: the predecessor dropped the Handover without sending it; does its release handle Event::StateRequested?"
@@ -70,41 +72,41 @@ fn a_handover_that_is_dropped_fails_the_attempt() {
 }
 
 fn a_handover_that_is_failed_gives_its_reason_in_one_line() {
-    let service = Setup::new().set("give", "fail").start();
+    let service = Setup::new().set(Give::Fail).start();
     assert_eq!(fails(&service), "the handover failed: the program is in no mood");
 }
 
 fn the_first_error_is_the_reason_whatever_is_said_later() {
-    for how in ["error_then_fail", "error_then_send"] {
-        let service = Setup::new().set("give", how).start();
+    for how in [Give::ErrorThenFail, Give::ErrorThenSend] {
+        let service = Setup::new().set(how).start();
         let why = fails(&service);
-        assert!(why.contains("cannot hand \"\" over: a name must have 1 to 255 bytes"), "{how}: {why}");
+        assert!(why.contains("cannot hand \"\" over: a name must have 1 to 255 bytes"), "{how:?}: {why}");
     }
 }
 
 fn a_thread_that_panics_with_the_handover_fails_the_attempt() {
-    let service = Setup::new().set("give", "thread_panics").start();
+    let service = Setup::new().set(Give::ThreadPanics).start();
     let why = fails(&service);
     assert_eq!(why, "the handover failed: the program panicked while it filled the Handover");
 }
 
 fn a_successor_that_exits_with_everything_gives_everything_back() {
-    assert_eq!(fails_with("exit"), "the successor exited with status 3 before it was ready; its standard error may say why");
+    assert_eq!(fails_with(Take::Exit), "the successor exited with status 3 before it was ready; its standard error may say why");
 }
 
 fn a_successor_that_crashes_with_everything_gives_everything_back() {
     assert_eq!(
-        fails_with("abort"),
+        fails_with(Take::Abort),
         "the successor was killed by SIGABRT before it was ready; a failed assertion, or a panic that aborts? see its standard error"
     );
 }
 
 fn a_successor_that_refuses_gives_its_reason_to_all() {
-    assert_eq!(fails_with("refuse"), "the successor refused: this version likes it not");
+    assert_eq!(fails_with(Take::Refuse), "the successor refused: this version likes it not");
 }
 
 fn a_successor_that_cannot_use_what_comes_says_so_and_gives_everything_back() {
-    let service = Setup::new().set("take", "each_but_the_third").start();
+    let service = Setup::new().set(Take::Each(Each::ButTheThird)).start();
     let _third = Player::tcp(&service);
     let why = fails(&service);
     assert_eq!(why, "the successor refused: the state cannot be taken over: the third is one too many");
@@ -114,8 +116,7 @@ fn a_successor_that_hangs_is_killed_at_the_deadline() {
     if !are_many_descriptors_allowed("a_successor_that_hangs_is_killed_at_the_deadline") {
         return;
     }
-    let service =
-        Setup::new().set("take", "hang").set("ready_timeout_ms", "1000").set("give", "many_at_once").set("count", "15000").start();
+    let service = Setup::new().set(Take::Hang).set(Config::ReadyTimeout(ms(1000))).set(Give::ManyAtOnce(15_000, 0)).start();
     let told =
         "the successor was not ready within 1.0 s and has been given up; it has to call ready() by then; the last that was heard of it: ";
     let why = fails(&service);
@@ -123,7 +124,7 @@ fn a_successor_that_hangs_is_killed_at_the_deadline() {
 }
 
 fn promise_03_a_successor_that_hangs_with_the_state_is_killed_when_the_freeze_is_over() {
-    let service = Setup::new().set("take", "hang_with_it").set("freeze_timeout_ms", "2000").start();
+    let service = Setup::new().set(Take::HangWithIt).set(Config::FreezeTimeout(ms(2000))).start();
     let mut player = Player::tcp(&service);
     player.write("half a");
     let why = fails(&service);
@@ -141,7 +142,7 @@ fn promise_03_a_successor_that_hangs_with_the_state_is_killed_when_the_freeze_is
 }
 
 fn a_successor_that_is_slow_before_it_asks_for_the_state_may_be() {
-    let service = Setup::new().set("take", "late").set("late_ms", "4000").set("freeze_timeout_ms", "3000").start();
+    let service = Setup::new().set(Take::Late(ms(4000))).set(Config::FreezeTimeout(ms(3000))).start();
     let mut player = Player::tcp(&service);
     player.write("half a");
     let began = Instant::now();
@@ -152,7 +153,7 @@ fn a_successor_that_is_slow_before_it_asks_for_the_state_may_be() {
 }
 
 fn what_is_sent_during_the_freeze_is_answered_by_the_old_process_if_it_fails() {
-    let service = Setup::new().set("give", "thread").set("take", "exit").start();
+    let service = Setup::new().set(Give::InThread(Wait::AtOnce)).set(Take::Exit).start();
     let mut player = Player::tcp(&service);
     player.write("half a");
     let asked = service.restart_meanwhile();
@@ -165,7 +166,7 @@ fn what_is_sent_during_the_freeze_is_answered_by_the_old_process_if_it_fails() {
 }
 
 fn a_handover_that_is_kept_past_the_deadline_is_told_of() {
-    let setup = Setup::new().set("give", "thread").set("ready_timeout_ms", "1000").env("POLLFLIP_TEST_LOG", "1");
+    let setup = Setup::new().set(Give::InThread(Wait::AtOnce)).set(Config::ReadyTimeout(ms(1000))).env("POLLFLIP_TEST_LOG", "1");
     let service = setup.start();
     let old = service.first();
     let mut player = Player::tcp(&service);
@@ -180,7 +181,7 @@ fn a_handover_that_is_kept_past_the_deadline_is_told_of() {
 }
 
 fn a_handover_that_is_sent_after_the_attempt_has_ended_does_nothing() {
-    let service = Setup::new().set("give", "thread").start();
+    let service = Setup::new().set(Give::InThread(Wait::AtOnce)).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
@@ -210,9 +211,9 @@ fn frozen_again(old: &Process) -> &Process {
 }
 
 fn an_own_memory_file_stays_writable_after_an_attempt_that_failed() {
-    let service = Setup::new().set("hold", "memfd").start();
+    let service = Setup::new().set(Hold(vec![Thing::Memfd])).start();
     let old = service.first();
-    service.plan_next(set("take", "exit"));
+    service.plan_next(set(Take::Exit));
     service.fail_to_restart();
     assert_eq!(old.ask(Ask::Write(" goes on".into())), "word goes on");
     let inode = old.ask(Ask::Inode("memfd".into()));
@@ -223,10 +224,10 @@ fn an_own_memory_file_stays_writable_after_an_attempt_that_failed() {
 }
 
 fn a_successor_that_is_too_impatient_to_wait_is_not_granted_anything() {
-    let service = Setup::new().set("give", "thread").start();
+    let service = Setup::new().set(Give::InThread(Wait::AtOnce)).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
-    service.plan_next(set("limit_ms", "50"));
+    service.plan_next(set(ReceiveWithin(ms(50))));
     let why = service.fail_to_restart();
     let told = "the successor exited with status 2 before it was ready: the state that was asked for has not been taken yet";
     assert!(why.starts_with(told), "{why}");
@@ -239,7 +240,7 @@ fn a_successor_that_is_too_impatient_to_wait_is_not_granted_anything() {
 }
 
 fn a_cancelled_restart_gives_everything_back() {
-    let service = Setup::new().set("give", "thread_last").env("POLLFLIP_TEST_LOG", "1").start();
+    let service = Setup::new().set(Give::InThread(Wait::BeforeSending)).env("POLLFLIP_TEST_LOG", "1").start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();
@@ -260,9 +261,9 @@ fn a_cancelled_restart_gives_everything_back() {
 }
 
 /// Whether somebody else can have a lock of that kind on the file that the service holds.
-fn is_free(service: &Service, kind: &str) -> bool {
+fn is_free(service: &Service, kind: Lock) -> bool {
     let file = std::fs::File::options().read(true).write(true).open(service.path("held")).expect("a file");
-    if kind == "flock" {
+    if kind == Lock::Flock {
         return Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok();
     }
     // It is in the way of locks of both other kinds.
@@ -271,18 +272,18 @@ fn is_free(service: &Service, kind: &str) -> bool {
 }
 
 fn a_lock_on_a_file_that_is_given_survives_what_becomes_of_the_restart_if_it_is_not_one_of_posix() {
-    for (kind, stays) in [("flock", true), ("ofd", true), ("posix", false)] {
-        for take in ["exit", "abort"] {
-            let service = Setup::new().set("hold", "file").set("lock", kind).start();
-            assert!(!is_free(&service, kind), "{kind}");
-            service.plan_next(set("take", take));
+    for (kind, stays) in [(Lock::Flock, true), (Lock::Ofd, true), (Lock::Posix, false)] {
+        for take in [Take::Exit, Take::Abort] {
+            let service = Setup::new().set(Hold(vec![Thing::LockedFile(kind)])).start();
+            assert!(!is_free(&service, kind), "{kind:?}");
+            service.plan_next(set(take));
             service.fail_to_restart();
             // What the documentation of Handover::fd says, and what it offers instead.
-            assert_eq!(!is_free(&service, kind), stays, "{kind}, {take}");
+            assert_eq!(!is_free(&service, kind), stays, "{kind:?}, {take:?}");
             if stays {
                 let new = service.restart();
                 service.first().ends();
-                assert!(!is_free(&service, kind), "{kind}");
+                assert!(!is_free(&service, kind), "{kind:?}");
                 new.signal(Signal::SIGKILL);
                 wait_until("the lock to be free", || is_free(&service, kind));
             }

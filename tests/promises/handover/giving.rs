@@ -1,4 +1,4 @@
-//! The ways in which the old process gives what it holds, by the setting `give`.
+//! The ways in which the old process gives what it holds.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,68 +11,110 @@ use pollflip::{Blob, Handover};
 use crate::copying;
 use crate::service::{Holdings, Service, memory};
 use pollflip_kit::service::report::say;
+use serde::{Deserialize, Serialize};
+
+pollflip_kit::settings![Give];
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Give {
+    All,
+    AllAtOnce,
+    /// All, and drops the handover.
+    Drop,
+    /// All, and fails the handover.
+    Fail,
+    ErrorThenFail,
+    ErrorThenSend,
+    LongName,
+    Twice,
+    TwiceAtOnce,
+    /// Blobs of odd names.
+    Names,
+    /// A file that was closed.
+    Closed,
+    ClosedAtOnce,
+    /// So many items without a meaning.
+    Many(u64),
+    /// The same, with names that are at least so long.
+    ManyAtOnce(u64, usize),
+    /// A blob of that size.
+    Blob(usize),
+    BrokenBlob,
+    BlobWithoutRoom,
+    BrokenBytes,
+    /// All and many items, in a thread of its own, which waits there until it is told to go on.
+    InThread(Wait),
+    ThreadPanics,
+}
+
+/// When a thread that gives waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wait {
+    AtOnce,
+    /// After a packet or two of many.
+    HalfWay,
+    BeforeSending,
+}
+
+/// How many items such a thread gives.
+const MANY: u64 = 1000;
 
 pub fn give(service: &mut Service, mut handover: Handover, go: Receiver<()>) {
     let holdings = &service.holdings;
-    match service.settings.get("give").unwrap_or("all") {
+    match service.settings.get().unwrap_or(Give::All) {
         // What has not gone ahead.
-        "all" if service.copy.is_some() => {
+        Give::All if service.copy.is_some() => {
             let ahead = copying::given(service);
             let rest = holdings.iter().filter(|(name, _)| !ahead.contains(*name));
             let given = handover.fds(rest.map(|(name, held)| (name, held.fd.as_fd())));
             tell(given.and_then(|()| give_buffers(&mut handover, holdings)).map(|()| handover.send()));
         }
-        "all" => tell(give_all(&mut handover, holdings).map(|()| handover.send())),
-        "all_at_once" => tell(give_all_at_once(&mut handover, holdings).map(|()| handover.send())),
-        "drop" => tell(give_all(&mut handover, holdings)),
-        "fail" => {
+        Give::All => tell(give_all(&mut handover, holdings).map(|()| handover.send())),
+        Give::AllAtOnce => tell(give_all_at_once(&mut handover, holdings).map(|()| handover.send())),
+        Give::Drop => tell(give_all(&mut handover, holdings)),
+        Give::Fail => {
             tell(give_all(&mut handover, holdings));
             handover.fail("the program\nis in no mood");
         }
         // An error of its own comes first, whatever the program says then.
-        "error_then_fail" => {
+        Give::ErrorThenFail => {
             tell(handover.fd("", io::stdin()));
             handover.fail("something else");
         }
-        "error_then_send" => {
+        Give::ErrorThenSend => {
             tell(handover.fd("", io::stdin()));
             handover.send();
         }
-        "long_name" => {
+        Give::LongName => {
             tell(handover.bytes(&"n".repeat(70_000), b"state"));
             handover.send();
         }
-        "twice" => {
+        Give::Twice => {
             tell(handover.fd("same", io::stdin()));
             tell(handover.bytes("same", b"other"));
             handover.send();
         }
-        "twice_at_once" => {
+        Give::TwiceAtOnce => {
             tell(handover.fds(["other", "same", "same", "another"].map(|name| (name, io::stdin()))));
             handover.send();
         }
-        "names" => give_names(handover),
-        "closed" => give_closed(handover),
-        "closed_at_once" => {
+        Give::Names => give_names(handover),
+        Give::Closed => give_closed(handover),
+        Give::ClosedAtOnce => {
             let (open, closed) = (memory(), closed_file());
             tell(handover.fds([("open", &open), ("closed", closed), ("open too", &open), ("closed too", closed)]));
             handover.send();
         }
-        "many" => {
-            let count = service.settings.number("count").unwrap_or(1000);
-            tell(give_many(&mut handover, count).map(|()| handover.send()));
-        }
-        "many_at_once" => {
-            let count = service.settings.number("count").unwrap_or(1000);
-            let length = service.settings.number("length").unwrap_or(0) as usize;
+        Give::Many(count) => tell(give_many(&mut handover, count).map(|()| handover.send())),
+        Give::ManyAtOnce(count, length) => {
             let stdin = io::stdin();
             let name = |number| format!("item/{number:0>length$}", length = length.saturating_sub("item/".len()));
             tell(handover.fds((0..count).map(|number| (name(number), &stdin))).map(|()| handover.send()));
         }
-        "blob" => tell(give_blob(&mut handover, service.settings.number("size").unwrap_or(0)).map(|()| handover.send())),
+        Give::Blob(size) => tell(give_blob(&mut handover, size).map(|()| handover.send())),
         // What `?` makes of a blob that cannot be written: the handover is dropped.
-        "broken_blob" => tell(give_broken_blob(handover)),
-        "blob_without_room" => {
+        Give::BrokenBlob => tell(give_broken_blob(handover)),
+        Give::BlobWithoutRoom => {
             // On a thread of its own, which ends with its filter.
             let giving = thread::spawn(move || {
                 let blob = Blob::new().and_then(|blob| fill_up().map(|()| blob)).expect("a blob and a filter");
@@ -82,36 +124,32 @@ pub fn give(service: &mut Service, mut handover: Handover, go: Receiver<()>) {
             });
             tell(giving.join().expect("no panic"));
         }
-        "broken_bytes" => {
+        Give::BrokenBytes => {
             tell(handover.bytes("large", &vec![7; 1 << 20]));
             handover.send();
         }
-        // In a thread of its own, and there it waits: before anything, after a packet or two of many, or before it sends.
-        how @ ("thread" | "thread_half" | "thread_last") => {
+        Give::InThread(when) => {
             give_all(&mut handover, holdings).expect("all can be given");
-            let how = how.to_owned();
-            let count = service.settings.number("count").unwrap_or(1000);
             thread::spawn(move || {
-                let wait = |at| if at == how { go.recv().is_ok() } else { true };
-                wait("thread");
-                tell(give_many(&mut handover, count / 2));
+                let wait = |at| if at == when { go.recv().is_ok() } else { true };
+                wait(Wait::AtOnce);
+                tell(give_many(&mut handover, MANY / 2));
                 say("half");
-                wait("thread_half");
-                tell((count / 2..count).try_for_each(|number| handover.fd(&format!("item/{number}"), io::stdin())));
-                wait("thread_last");
+                wait(Wait::HalfWay);
+                tell((MANY / 2..MANY).try_for_each(|number| handover.fd(&format!("item/{number}"), io::stdin())));
+                wait(Wait::BeforeSending);
                 handover.send();
                 say("given");
             });
             return;
         }
-        "thread_panics" => {
+        Give::ThreadPanics => {
             thread::spawn(move || {
                 let _handover = handover;
                 panic!("as planned");
             });
             return;
         }
-        how => panic!("no such way: {how}"),
     }
     say("given");
 }
@@ -168,10 +206,10 @@ fn closed_file() -> &'static File {
     file
 }
 
-fn give_blob(handover: &mut Handover, size: u64) -> io::Result<()> {
+fn give_blob(handover: &mut Handover, size: usize) -> io::Result<()> {
     let mut blob = Blob::new()?;
     let chunk: Vec<u8> = (0..=255).cycle().take(100_000).collect();
-    let mut left = size as usize;
+    let mut left = size;
     while left > 0 {
         let length = left.min(chunk.len());
         blob.write_all(&chunk[..length])?;

@@ -1,6 +1,9 @@
 //! Names: which are given, and what comes of the others.
 
+use crate::dialects::Predecessor;
+use crate::giving::Give;
 use crate::player::{Player, with_predecessor};
+use crate::taking::Take;
 use pollflip_kit::harness::Setup;
 
 pollflip_kit::trials![
@@ -18,7 +21,7 @@ pollflip_kit::trials![
 ];
 
 fn odd_names_arrive_as_they_are() {
-    let service = Setup::new().set("give", "names").set("take", "names").start();
+    let service = Setup::new().set(Give::Names).set(Take::Names).start();
     let new = service.restart();
     new.says_again("name", 5);
     let names = new.said("name");
@@ -27,17 +30,17 @@ fn odd_names_arrive_as_they_are() {
 }
 
 fn two_items_of_one_name_fail_the_attempt() {
-    for give in ["twice", "twice_at_once"] {
-        let service = Setup::new().set("give", give).start();
+    for give in [Give::Twice, Give::TwiceAtOnce] {
+        let service = Setup::new().set(give).start();
         let mut player = Player::tcp(&service);
         let why = service.fail_to_restart();
-        assert_eq!(why, "the handover failed: cannot hand \"same\" over: there is one of that name already", "{give}");
+        assert_eq!(why, "the handover failed: cannot hand \"same\" over: there is one of that name already", "{give:?}");
         assert_eq!(player.echo("here"), service.first().pid);
     }
 }
 
 fn a_name_that_is_far_too_long_fails_the_attempt_for_just_that() {
-    let service = Setup::new().set("give", "long_name").start();
+    let service = Setup::new().set(Give::LongName).start();
     let old = service.first();
     let why = service.fail_to_restart();
     assert!(why.ends_with("n\" over: a name must have 1 to 255 bytes, and this one has 70000") && why.len() < 500, "{why}");
@@ -46,18 +49,18 @@ fn a_name_that_is_far_too_long_fails_the_attempt_for_just_that() {
 }
 
 fn a_descriptor_that_was_closed_fails_the_attempt_and_names_it() {
-    for give in ["closed", "closed_at_once"] {
-        let service = Setup::new().set("give", give).start();
+    for give in [Give::Closed, Give::ClosedAtOnce] {
+        let service = Setup::new().set(give).start();
         let mut player = Player::tcp(&service);
         let why = service.fail_to_restart();
         // The one that was closed after it had been given is not the reason.
-        assert!(why.starts_with("the handover failed: cannot hand \"closed\" over: Bad file descriptor"), "{give}: {why}");
+        assert!(why.starts_with("the handover failed: cannot hand \"closed\" over: Bad file descriptor"), "{give:?}: {why}");
         assert_eq!(player.echo("here"), service.first().pid);
     }
 }
 
 /// What a successor says to a predecessor that hands over in this way.
-fn refused(how: &str) -> String {
+fn refused(how: Predecessor) -> String {
     let (_service, old, new) = with_predecessor(how);
     let why = old.says("refused");
     let said = new.says("receive-error");
@@ -67,17 +70,17 @@ fn refused(how: &str) -> String {
 }
 
 fn names_from_the_wire_that_are_no_text_fail_the_attempt() {
-    let why = refused("non_utf8");
+    let why = refused(Predecessor::NonUtf8);
     assert!(why.ends_with("a list with a name that is no text (invalid utf-8 sequence of 1 bytes from index 1)"), "{why}");
 }
 
 fn a_list_that_makes_no_sense_fails_the_attempt_and_says_what_is_wrong_with_it() {
     for (how, what) in [
-        ("kind_of_a_later_version", "a list of names with an entry of the kind 9, which this version does not know"),
-        ("name_that_is_cut_short", "a list of names that is cut short after 0 of them"),
-        ("name_that_is_too_long", "a list with a name of 256 bytes, and a name has no more than 255"),
-        ("gone_before_it_is_given", "\"b\" is taken back, and had not been given"),
-        ("ahead_without_being_asked", "1 items are said to have gone ahead, and none was asked for"),
+        (Predecessor::KindOfALaterVersion, "a list of names with an entry of the kind 9, which this version does not know"),
+        (Predecessor::NameThatIsCutShort, "a list of names that is cut short after 0 of them"),
+        (Predecessor::NameThatIsTooLong, "a list with a name of 256 bytes, and a name has no more than 255"),
+        (Predecessor::GoneBeforeItIsGiven, "\"b\" is taken back, and had not been given"),
+        (Predecessor::AheadWithoutBeingAsked, "1 items are said to have gone ahead, and none was asked for"),
     ] {
         let why = refused(how);
         assert!(why.ends_with(what), "{why}");
@@ -85,27 +88,27 @@ fn a_list_that_makes_no_sense_fails_the_attempt_and_says_what_is_wrong_with_it()
 }
 
 fn two_items_of_one_name_from_the_wire_fail_the_attempt() {
-    let why = refused("one_name_twice");
+    let why = refused(Predecessor::OneNameTwice);
     assert!(why.ends_with("two items of the handover have the name \"a\""), "{why}");
 }
 
 fn items_that_are_missing_at_the_end_fail_the_attempt() {
-    let why = refused("one_missing");
+    let why = refused(Predecessor::OneMissing);
     assert!(why.ends_with("2 items were handed over, and 1 have come"), "{why}");
 }
 
 fn more_names_than_descriptors_fail_the_attempt() {
-    let why = refused("more_names_than_descriptors");
+    let why = refused(Predecessor::MoreNamesThanDescriptors);
     assert!(why.ends_with("a message that names 2 descriptors came with 1"), "{why}");
 }
 
 fn items_in_a_message_that_is_not_known_fail_the_attempt() {
-    let why = refused("items_of_another_kind");
+    let why = refused(Predecessor::ItemsOfAnotherKind);
     assert!(why.ends_with("1 items were handed over, and 0 have come"), "{why}");
 }
 
 fn odd_names_from_the_wire_are_only_names() {
-    let (_service, old, new) = with_predecessor("odd_names");
+    let (_service, old, new) = with_predecessor(Predecessor::OddNames);
     old.says("granted");
     assert_eq!(new.says("received"), "2");
     new.says("ready");

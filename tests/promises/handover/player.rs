@@ -4,19 +4,21 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 
+use crate::dialects::Predecessor;
 use crate::service;
+use crate::taking::Take;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, Process};
 use pollflip_kit::service::set;
 
 /// A service whose first process is a predecessor of that kind; and its successor, a real one.
-pub fn with_predecessor(how: &str) -> (Service, Process, Process) {
-    with_predecessor_and(how, "all")
+pub fn with_predecessor(how: Predecessor) -> (Service, Process, Process) {
+    with_predecessor_and(how, Take::All)
 }
 
 /// The same with a successor that takes the state in that way.
-pub fn with_predecessor_and(how: &str, take: &str) -> (Service, Process, Process) {
-    let service = Setup::new().set("take", take).plan(set("predecessor", how)).launch();
+pub fn with_predecessor_and(how: Predecessor, take: Take) -> (Service, Process, Process) {
+    let service = Setup::new().set(take).plan(set(how)).launch();
     let old = service.first();
     old.says("waits");
     old.go();

@@ -1,7 +1,6 @@
 //! A service that holds connections and files, by name, and echoes on the connections: `PID LINE` for each line, as soon as it is whole.
 //!
-//! It holds `tcp/N` and `unix/N`, accepted, and what the setting `hold` lists: `file`, `pipe` (both ends), `memfd`. The beginning of a
-//! line is state: it goes over in the blob `buffers`.
+//! It holds `tcp/N` and `unix/N`, accepted, and what it is told to ([`Hold`]). The beginning of a line is state: it goes over in the blob `buffers`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,19 +8,17 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use pollflip::{Event, RestartConfig, Restarter};
+use pollflip::{Event, Restarter};
 
 use crate::{copying, dialects, giving, taking};
 use pollflip_kit::hub::Command;
-use pollflip_kit::service;
 use pollflip_kit::service::report::{self, say};
-use pollflip_kit::service::settings::Settings;
+use pollflip_kit::service::{self, Linger, Settings};
 use serde::{Deserialize, Serialize};
 
 /// The name of the socket on which unix connections are accepted.
@@ -30,16 +27,20 @@ pub const UNIX: &str = "service.sock";
 /// How often the service looks around.
 const TURN: Duration = Duration::from_millis(2);
 
-pub use pollflip_kit::service::{COORDINATION, HUB, NEXT, ROLE};
+pub use pollflip_kit::service::{HUB, NEXT, ROLE};
+
+pollflip_kit::settings![Hold, Limit];
 
 pub fn main() -> ExitCode {
     let (_, settings) = service::begin();
-    let directory = settings.directory().to_owned();
-    give_up(&settings);
-    let result = match (settings.get("successor"), settings.get("predecessor")) {
+    if let Some(limit) = settings.get::<Limit>() {
+        limit.set();
+    }
+    settings.give_up_rights();
+    let result = match (settings.get(), settings.get()) {
         (Some(how), _) => dialects::successor(how),
         (_, Some(how)) => dialects::predecessor(how),
-        _ => Service::start(settings, &directory).and_then(Service::serve),
+        _ => Service::start(settings).and_then(Service::serve),
     };
     match result {
         Ok(()) => {
@@ -53,22 +54,49 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Gives up what this process is to do without.
-fn give_up(settings: &Settings) {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    for (key, resource) in [("nofile", Resource::RLIMIT_NOFILE), ("fsize", Resource::RLIMIT_FSIZE)] {
-        if let Some(limit) = settings.number(key) {
-            let (_, hard) = getrlimit(resource).expect("a limit");
-            setrlimit(resource, limit, hard).expect("a lower limit");
-        }
-    }
-    if let Some(uid) = settings.number("uid") {
-        let uid = nix::unistd::Uid::from_raw(uid as u32);
-        nix::unistd::setresuid(uid, uid, uid).expect("another user");
+/// What it holds from the start.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hold(pub Vec<Thing>);
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Thing {
+    File,
+    LockedFile(Lock),
+    /// Both ends.
+    Pipe,
+    Memfd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lock {
+    Flock,
+    Ofd,
+    Posix,
+}
+
+/// How much of something this process may have.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Limit {
+    /// Descriptors.
+    Files(u64),
+    /// Bytes of a file.
+    FileSize(u64),
+}
+
+impl Limit {
+    fn set(self) {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let (resource, limit) = match self {
+            Limit::Files(count) => (Resource::RLIMIT_NOFILE, count),
+            Limit::FileSize(bytes) => (Resource::RLIMIT_FSIZE, bytes),
+        };
+        let (_, hard) = getrlimit(resource).expect("a limit");
+        setrlimit(resource, limit, hard).expect("a lower limit");
     }
 }
+
 /// Locks the whole file, until it is closed everywhere or, if it is a lock of POSIX, once here.
-fn lock(file: &File, kind: &str) {
+fn lock(file: &File, kind: Lock) {
     use nix::fcntl::{FcntlArg, fcntl};
     let whole = nix::libc::flock {
         l_type: nix::libc::F_WRLCK as nix::libc::c_short,
@@ -78,14 +106,13 @@ fn lock(file: &File, kind: &str) {
         l_pid: 0,
     };
     match kind {
-        "flock" => {
+        Lock::Flock => {
             let copy = file.try_clone().expect("a descriptor");
             // The guard would unlock it when it is dropped.
             nix::fcntl::Flock::lock(copy, nix::fcntl::FlockArg::LockExclusiveNonblock).map(std::mem::forget).map_err(|(_, error)| error)
         }
-        "ofd" => fcntl(file, FcntlArg::F_OFD_SETLK(&whole)).map(drop),
-        "posix" => fcntl(file, FcntlArg::F_SETLK(&whole)).map(drop),
-        other => panic!("no such lock: {other}"),
+        Lock::Ofd => fcntl(file, FcntlArg::F_OFD_SETLK(&whole)).map(drop),
+        Lock::Posix => fcntl(file, FcntlArg::F_SETLK(&whole)).map(drop),
     }
     .expect("a lock");
 }
@@ -173,24 +200,12 @@ pub struct Service {
 }
 
 impl Service {
-    fn start(settings: Settings, directory: &Path) -> Result<Service, String> {
+    fn start(settings: Settings) -> Result<Service, String> {
         let text = |error: pollflip::Error| error.to_string();
-        let mut config = RestartConfig::new().restart_signal(None);
-        if settings.get("coordination") != Some("none") {
-            config = config.coordination_socket(directory.join(COORDINATION));
-        }
-        if let Some(limit) = settings.number("ready_timeout_ms") {
-            config = config.ready_timeout(Duration::from_millis(limit));
-        }
-        let limit = settings.number("freeze_timeout_ms").unwrap_or(60_000);
-        config = config.freeze_timeout(Duration::from_millis(limit));
-        if let Some(time) = settings.number("probation_ms") {
-            config = config.probation(Duration::from_millis(time));
-        }
-        let mut restarter = config.build().map_err(text)?;
+        let mut restarter = settings.config().build().map_err(text)?;
         say(&format!("built generation {}", restarter.generation()));
         let listener = restarter.sockets().tcp_listener("tcp", "127.0.0.1:0").map_err(text)?;
-        let unix = restarter.sockets().unix_listener("unix", directory.join(UNIX)).map_err(text)?;
+        let unix = restarter.sockets().unix_listener("unix", service::directory().join(UNIX)).map_err(text)?;
         let mut service = Service {
             holdings: Holdings::new(),
             copy: None,
@@ -204,7 +219,7 @@ impl Service {
             unix,
         };
         if service.restarter.generation() == 0 {
-            service.hold_files(directory);
+            service.hold_files();
         } else {
             taking::take(&mut service)?;
         }
@@ -215,25 +230,26 @@ impl Service {
         Ok(service)
     }
 
-    fn hold_files(&mut self, directory: &Path) {
-        let wanted: Vec<String> = self.settings.get("hold").unwrap_or_default().split(' ').map(String::from).collect();
-        for name in wanted {
-            match name.as_str() {
-                "file" => {
-                    let file = File::options().create(true).truncate(true).read(true).write(true).open(directory.join("held"));
-                    let file = file.expect("a file");
-                    if let Some(kind) = self.settings.get("lock") {
-                        lock(&file, kind);
-                    }
+    fn hold_files(&mut self) {
+        let file = || {
+            let file = File::options().create(true).truncate(true).read(true).write(true).open(service::directory().join("held"));
+            file.expect("a file")
+        };
+        let Some(Hold(things)) = self.settings.get() else { return };
+        for thing in things {
+            match thing {
+                Thing::File => self.hold("file", Kind::Other(file())),
+                Thing::LockedFile(kind) => {
+                    let file = file();
+                    lock(&file, kind);
                     self.hold("file", Kind::Other(file));
                 }
-                "pipe" => {
+                Thing::Pipe => {
                     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
                     self.hold("pipe/read", Kind::Other(read.into()));
                     self.hold("pipe/write", Kind::Other(write.into()));
                 }
-                "memfd" => self.hold("memfd", Kind::Other(memory())),
-                _ => {}
+                Thing::Memfd => self.hold("memfd", Kind::Other(memory())),
             }
         }
     }
@@ -275,7 +291,7 @@ impl Service {
             Event::HandedOff(_) => self.frozen = true,
             Event::Completed(_) => {
                 self.holdings.clear();
-                self.over = self.settings.get("lingers").is_none();
+                self.over = !self.settings.has::<Linger>();
             }
             _ => {}
         }

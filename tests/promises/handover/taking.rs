@@ -1,4 +1,4 @@
-//! The ways in which the new process takes what it is given, by the setting `take`.
+//! The ways in which the new process takes what it is given.
 
 use std::fs::File;
 use std::io;
@@ -7,38 +7,81 @@ use std::time::Duration;
 
 use pollflip::{Arrival, Error, Event, Inheritance, Predecessor};
 
-use crate::copying;
+use crate::copying::{self, Ahead};
 use crate::service::{Kind, Service};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
 use pollflip_kit::service::report::{self, say};
+use serde::{Deserialize, Serialize};
+
+pollflip_kit::settings![Take, ReceiveWithin];
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Take {
+    All,
+    Nothing,
+    /// All, when it has done other things for so long.
+    Late(Duration),
+    /// Asks for it, and is told by an event.
+    Pull,
+    ImpatientWhileAnotherThreadWaits,
+    Each(Each),
+    /// One connection.
+    First,
+    /// Looks at what it is given.
+    Names,
+    Blob,
+    Memfd,
+    /// Asks for it, and hangs.
+    Hang,
+    // --- what it does when it has it ---
+    HangWithIt,
+    Refuse,
+    Exit,
+    Abort,
+    Wait,
+}
+
+/// Each item as it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Each {
+    Quietly,
+    /// And tells of it.
+    Aloud,
+    ButTheThird,
+    OfWhatWasPulled,
+}
+
+/// How long it waits for the state.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReceiveWithin(pub Duration);
+
 pub fn take(service: &mut Service) -> Result<(), String> {
     let predecessor = service.restarter.predecessor().expect("a predecessor");
-    let how = service.settings.get("take").unwrap_or("all").to_owned();
-    if how == "nothing" {
+    let how = service.settings.get().unwrap_or(Take::All);
+    if how == Take::Nothing {
         return Ok(());
     }
     predecessor.progress("warming,\n40%");
-    if how == "hang" {
+    if how == Take::Hang {
         predecessor.pull();
         say("hangs");
         std::thread::sleep(Duration::MAX);
     }
-    if how == "late" {
+    if let Take::Late(time) = how {
         // It has much to do before it wants the state.
-        std::thread::sleep(service.settings.number("late_ms").map_or(Duration::ZERO, Duration::from_millis));
+        std::thread::sleep(time);
     }
-    if service.settings.get("ahead").is_some() && !copying::take(service, &predecessor)? {
+    if service.settings.has::<Ahead>() && !copying::take(service, &predecessor)? {
         return Ok(());
     }
-    let limit = service.settings.number("limit_ms").map_or(LIMIT, Duration::from_millis);
-    let inheritance = if how == "pull" {
+    let limit = service.settings.get().map_or(LIMIT, |ReceiveWithin(limit)| limit);
+    let inheritance = if how == Take::Pull {
         predecessor.pull();
         Ok(pulled(service))
-    } else if how == "impatient_while_another_thread_waits" {
+    } else if how == Take::ImpatientWhileAnotherThreadWaits {
         let patient = predecessor.clone();
         let (tell, told) = std::sync::mpsc::channel();
         let waiting = std::thread::spawn(move || {
@@ -52,8 +95,8 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         let error = predecessor.receive(Duration::from_millis(200)).expect_err("nothing is given yet");
         say(&format!("impatient {error}"));
         waiting.join().expect("no panic")
-    } else if how.starts_with("each") {
-        take_each(service, &predecessor, &how, limit)
+    } else if let Take::Each(how) = how {
+        take_each(service, &predecessor, how, limit)
     } else {
         predecessor.receive(limit)
     };
@@ -68,36 +111,36 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         }
     };
     say(&format!("received {}", inheritance.names().len()));
-    match how.as_str() {
-        "refuse" => {
+    match how {
+        Take::Refuse => {
             predecessor.refuse("this version\nlikes it not");
             return Err("refused".into());
         }
-        "hang_with_it" => {
+        Take::HangWithIt => {
             predecessor.progress("loading, 70%");
             say("hangs");
             std::thread::sleep(Duration::MAX);
         }
-        "exit" => std::process::exit(3),
-        "abort" => std::process::abort(),
-        "wait" => {
+        Take::Exit => std::process::exit(3),
+        Take::Abort => std::process::abort(),
+        Take::Wait => {
             report::wait_for_go();
         }
         // Takes one and leaves the others, which it keeps until long after.
-        "first" => {
+        Take::First => {
             let first = inheritance.names().into_iter().find(|name| name.starts_with("tcp/")).expect("a connection");
             hold(service, &first, inheritance.fd(&first).expect("its name"));
             std::mem::forget(inheritance);
             return Ok(());
         }
-        "names" => {
+        Take::Names => {
             for name in inheritance.names() {
                 let bytes = inheritance.bytes(&name).expect("a blob").expect("its name");
                 say(&format!("name {name} {}", bytes == name.as_bytes()));
             }
         }
-        "blob" => look_at_blob(&mut inheritance),
-        "memfd" => look_at_memfd(&mut inheritance),
+        Take::Blob => look_at_blob(&mut inheritance),
+        Take::Memfd => look_at_memfd(&mut inheritance),
         _ => {}
     }
     for name in inheritance.gone() {
@@ -119,9 +162,9 @@ pub fn take(service: &mut Service) -> Result<(), String> {
     Ok(())
 }
 
-/// Holds each connection as soon as it is here. `how` says what else comes of the third.
-fn take_each(service: &mut Service, predecessor: &Predecessor, how: &str, limit: Duration) -> Result<Inheritance, Error> {
-    if how == "each_of_what_was_pulled" {
+/// Holds each connection as soon as it is here. `how` says what else.
+fn take_each(service: &mut Service, predecessor: &Predecessor, how: Each, limit: Duration) -> Result<Inheritance, Error> {
+    if how == Each::OfWhatWasPulled {
         predecessor.pull();
         report::wait_for_go();
     }
@@ -130,13 +173,13 @@ fn take_each(service: &mut Service, predecessor: &Predecessor, how: &str, limit:
         match arrival {
             Arrival::Given(name, descriptor) => {
                 count += 1;
-                if how == "each_but_the_third" && count == 3 {
+                if how == Each::ButTheThird && count == 3 {
                     return Err(io::Error::other("the third\nis one too many"));
                 }
                 if name.starts_with("item/") {
                     return Ok(());
                 }
-                if how == "each_aloud" {
+                if how == Each::Aloud {
                     say(&format!("arrived {name}"));
                 }
                 hold(service, &name, descriptor);

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::Process;
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Listen, Step, at, tcp};
 
 pollflip_kit::trials![
     passed_sockets_are_inherited_by_name,
@@ -61,7 +61,7 @@ fn expect_unset(process: &Process) {
 fn passed_sockets_are_inherited_by_name() {
     let listeners = two_listeners();
     let address = listeners[1].local_addr().expect("an address");
-    let setup = Setup::new().set("listen", format!("tcp web {address}")).set("listen", "tcp admin 127.0.0.1:0");
+    let setup = Setup::new().set(Listen::To(tcp("web", address))).set(Listen::To(tcp("admin", "127.0.0.1:0")));
     let service = activated(setup, "admin:web", [&listeners[0], &listeners[1]]).start();
     let first = service.first();
     assert_eq!(service.address(), address);
@@ -79,7 +79,7 @@ fn passed_sockets_are_inherited_by_name() {
 fn passed_sockets_of_one_name_are_told_apart_by_their_address() {
     let listeners = two_listeners();
     let address = listeners[1].local_addr().expect("an address");
-    let setup = Setup::new().set("listen", format!("tcp web {address}"));
+    let setup = Setup::new().set(Listen::To(tcp("web", address)));
     let service = activated(setup, "web:web", [&listeners[0], &listeners[1]]).start();
     let line = service.first().says("socket web");
     assert!(line.contains(&format!("inode {} ", inode(&listeners[1]))), "{line}");
@@ -89,7 +89,7 @@ fn passed_sockets_of_one_name_are_told_apart_by_their_address() {
 
 fn passed_sockets_are_made_non_blocking_once() {
     let listeners = two_listeners();
-    let service = activated(Setup::new().set("listen", "tcp web 127.0.0.1:0"), "web:admin", [&listeners[0], &listeners[1]]).start();
+    let service = activated(Setup::new().set(Listen::To(tcp("web", "127.0.0.1:0"))), "web:admin", [&listeners[0], &listeners[1]]).start();
     let line = service.first().says("socket web");
     let flags = i32::from_str_radix(line.split(' ').nth(3).expect("flags"), 8).expect("flags");
     assert_ne!(flags & libc::O_NONBLOCK, 0);
@@ -99,7 +99,7 @@ fn passed_sockets_are_made_non_blocking_once() {
 
 fn untouched() -> (Service, [TcpListener; 2]) {
     let listeners = two_listeners();
-    let service = activated(Setup::new().set("listen", "none"), "web:admin", [&listeners[0], &listeners[1]]).start();
+    let service = activated(Setup::new().set(Listen::Nowhere), "web:admin", [&listeners[0], &listeners[1]]).start();
     (service, listeners)
 }
 
@@ -130,7 +130,7 @@ fn passed_sockets_stay_at_their_numbers_through_a_failed_restart() {
 
 fn the_environment_of_passed_sockets_is_put_right() {
     let (service, _listeners) = untouched();
-    service.plan_next(at(Step::Born, Act::FixUpSystemdVariables).set("listen", "none"));
+    service.plan_next(at(Step::Born, Act::FixUpSystemdVariables).set(Listen::Nowhere));
     let new = service.restart();
     assert_eq!(new.did(&Act::FixUpSystemdVariables), new.pid.to_string());
     // And the next one is told `auto` again.
@@ -139,7 +139,7 @@ fn the_environment_of_passed_sockets_is_put_right() {
 
 fn the_environment_is_left_alone_when_there_are_threads() {
     let (service, _listeners) = untouched();
-    service.plan_next(at(Step::Born, Act::StartThread).at(Step::Born, Act::FixUpSystemdVariables).set("listen", "none"));
+    service.plan_next(at(Step::Born, Act::StartThread).at(Step::Born, Act::FixUpSystemdVariables).set(Listen::Nowhere));
     assert_eq!(service.restart().did(&Act::FixUpSystemdVariables), "auto");
 }
 
@@ -147,7 +147,7 @@ fn the_environment_of_a_process_without_a_predecessor_is_left_alone() {
     // A helper has the variables of the successor that started it, and its descriptors are its own: one is closed here, one another.
     for lifeline in ["77:1:1", "4:1:1", ""] {
         let listeners = two_listeners();
-        let setup = Setup::new().set("listen", "none").plan(at(Step::Born, Act::FixUpSystemdVariables)).env("POLLFLIP_LIFELINE", lifeline);
+        let setup = Setup::new().set(Listen::Nowhere).plan(at(Step::Born, Act::FixUpSystemdVariables)).env("POLLFLIP_LIFELINE", lifeline);
         let setup = activated(setup.env("AS_PID", "auto"), "web:admin", [&listeners[0], &listeners[1]]);
         let service = setup.start();
         assert_eq!(service.first().did(&Act::FixUpSystemdVariables), "auto", "{lifeline}");
@@ -157,7 +157,7 @@ fn the_environment_of_a_process_without_a_predecessor_is_left_alone() {
 fn sockets_passed_to_another_process_are_none_of_ours() {
     let listeners = two_listeners();
     let address = listeners[0].local_addr().expect("an address");
-    let setup = Setup::new().set("listen", "tcp web 127.0.0.1:0").env("AS_PID", "1").env("POLLFLIP_TEST_LOG", "1");
+    let setup = Setup::new().set(Listen::To(tcp("web", "127.0.0.1:0"))).env("AS_PID", "1").env("POLLFLIP_TEST_LOG", "1");
     let service = activated(setup, "web:admin", [&listeners[0], &listeners[1]]).start();
     let first = service.first();
     let line = first.says("socket web");
@@ -167,7 +167,7 @@ fn sockets_passed_to_another_process_are_none_of_ours() {
     assert!(warnings.len() == 1 && warnings[0].contains(&told), "{warnings:?}");
     // The one who binds the address afresh is told who has it.
     drop(listeners);
-    let answer = first.ask(Act::Claim(format!("tcp again {address}")));
+    let answer = first.ask(Act::Claim(tcp("again", address)));
     let holder = format!("this process has {address}, as descriptor 3, which has no name here");
     assert!(answer.contains(&holder) && answer.contains("LISTEN_FDS"), "{answer}");
     let new = service.restart();
@@ -184,7 +184,7 @@ fn unaddressed(setup: Setup, sockets: [&TcpListener; 2], descriptors: &str) -> S
 
 fn sockets_passed_to_nobody_by_name_are_taken_if_they_are_bound() {
     let listeners = two_listeners();
-    let setup = Setup::new().set("listen", "tcp web 127.0.0.1:0").set("listen", "tcp admin 127.0.0.1:0");
+    let setup = Setup::new().set(Listen::To(tcp("web", "127.0.0.1:0"))).set(Listen::To(tcp("admin", "127.0.0.1:0")));
     let service = unaddressed(setup, [&listeners[0], &listeners[1]], "").start();
     let first = service.first();
     let lines = ["web", "admin"].map(|name| first.says(&format!("socket {name}")));
@@ -209,7 +209,7 @@ fn what_was_passed_to_nobody_and_is_no_bound_socket_is_left_with_a_warning() {
     let listeners = two_listeners();
     // A file, and nothing.
     for descriptors in ["4</dev/null", "4<&-"] {
-        let setup = Setup::new().set("listen", "tcp web 127.0.0.1:0");
+        let setup = Setup::new().set(Listen::To(tcp("web", "127.0.0.1:0")));
         let service = unaddressed(setup, [&listeners[0], &listeners[1]], descriptors).start();
         let first = service.first();
         let line = first.says("socket web");
@@ -223,7 +223,7 @@ fn what_was_passed_to_nobody_and_is_no_bound_socket_is_left_with_a_warning() {
 
 fn a_count_of_sockets_that_are_not_there_is_no_harm() {
     let listeners = two_listeners();
-    let setup = Setup::new().set("listen", "tcp web 127.0.0.1:0").env("AS_FDS", "1");
+    let setup = Setup::new().set(Listen::To(tcp("web", "127.0.0.1:0"))).env("AS_FDS", "1");
     let setup = activated(setup, "web:admin:more:and:more", [&listeners[0], &listeners[1]])
         .shell("exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_PID=$$ LISTEN_FDS=4000000000; exec \"$0\"");
     let service = setup.start();
@@ -235,7 +235,7 @@ fn a_count_of_sockets_that_are_not_there_is_no_harm() {
 fn promise_10_a_count_of_sockets_that_is_no_number_is_ignored_with_a_warning() {
     for count in ["-1", "99999999999999", " 1", "", "two"] {
         let listeners = two_listeners();
-        let setup = Setup::new().set("listen", "tcp web 127.0.0.1:0").env("POLLFLIP_TEST_LOG", "1").env("AS_FDS", count);
+        let setup = Setup::new().set(Listen::To(tcp("web", "127.0.0.1:0"))).env("POLLFLIP_TEST_LOG", "1").env("AS_FDS", count);
         let setup = activated(setup, "web:admin", [&listeners[0], &listeners[1]])
             .shell("exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_PID=$$ LISTEN_FDS=\"$AS_FDS\"; exec \"$0\"");
         let service = setup.start();

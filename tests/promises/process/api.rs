@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use pollflip_kit::harness::{Service, Setup, install, own_program};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Plan, Step, at, never_ready, set};
+use pollflip_kit::service::{Act, Config, Linger, Listen, Plan, Step, at, ms, never_ready, set, tcp};
 
 pollflip_kit::trials![
     a_cancel_at_restarting_prevents_the_spawn,
@@ -31,7 +32,7 @@ fn a_cancel_at_restarting_prevents_the_spawn() {
     let service = Service::start();
     let old = service.first();
     let before = Snapshot::of(old.pid);
-    service.plan_next(set("listen", "none"));
+    service.plan_next(set(Listen::Nowhere));
     old.on(Step::Restarting, Act::Cancel);
     assert_eq!(service.fail_to_restart(), "the restart was called off: by a test");
     assert_eq!(old.did(&Act::Cancel), "true");
@@ -49,7 +50,7 @@ pub fn slow_to_spawn() -> (Service, fs::File) {
     let setup = Setup::new();
     let program = setup.path("program");
     symlink(own_program(), &program).expect("a link");
-    let service = setup.set("program", &program).start();
+    let service = setup.set(Config::Program(program.clone())).start();
     fs::remove_file(&program).expect("the link");
     install(&program, format!("#!/bin/sh\nexec '{}' \"$@\"\n", own_program().display()).as_bytes());
     let writer = fs::OpenOptions::new().append(true).open(&program).expect("a file");
@@ -103,7 +104,7 @@ fn a_cancel_while_the_successor_gets_ready_kills_it() {
 }
 
 fn a_cancel_after_the_grant_comes_too_late() {
-    let service = Setup::new().set("probation_ms", "300").set("linger", "1").start();
+    let service = Setup::new().set(Config::Probation(ms(300))).set(Linger).start();
     let old = service.first();
     assert_eq!(old.ask(Act::Cancel), "false");
     old.on(Step::HandedOff, Act::Cancel);
@@ -124,14 +125,14 @@ fn a_stop_refuses_what_comes_later() {
     assert_eq!(service.status().state, pollflip::ServiceState::Stopping);
     service.connect().echo("it serves until it ends");
     // What was kept for a successor is closed, and the program alone has the listener.
-    assert!(old.ask(Act::Claim("tcp other 127.0.0.1:0".into())).contains("asked for too late"));
+    assert!(old.ask(Act::Claim(tcp("other", "127.0.0.1:0"))).contains("asked for too late"));
     assert_eq!(service.hub.pids(), [old.pid]);
 }
 
 fn a_stop_at_restarting_prevents_the_spawn() {
     let service = Service::start();
     let old = service.first();
-    service.plan_next(set("listen", "none"));
+    service.plan_next(set(Listen::Nowhere));
     old.on(Step::Restarting, Act::Stop);
     assert!(service.fail_to_restart().contains("because this process is stopping"));
     assert!(service.next_is_waiting());
@@ -152,10 +153,10 @@ fn a_stop_while_the_successor_gets_ready_kills_it() {
 
 /// Two would have a successor each, and both would serve.
 fn a_process_that_has_handed_over_builds_no_other_restarter() {
-    for (probation, end) in [("0", Act::Drop), ("0", Act::Successor), ("120000", Act::Drop)] {
-        let service = Setup::new().set("probation_ms", probation).set("linger", "1").start();
+    for (probation, end) in [(Duration::ZERO, Act::Drop), (Duration::ZERO, Act::Successor), (ms(120_000), Act::Drop)] {
+        let service = Setup::new().set(Config::Probation(probation)).set(Linger).start();
         let old = service.first();
-        if probation == "0" {
+        if probation.is_zero() {
             service.restart();
             old.says("event Completed");
             assert_ne!(old.ask(end), "none");
@@ -208,7 +209,7 @@ fn startup_complete_is_ready_from_anywhere() {
 }
 
 fn the_successor_can_be_watched() {
-    let service = Setup::new().set("linger", "1").start();
+    let service = Setup::new().set(Linger).start();
     let old = service.first();
     let new = service.restart();
     old.says("event Completed");
@@ -218,7 +219,7 @@ fn the_successor_can_be_watched() {
 }
 
 fn a_successor_whose_end_was_told_still_says_how_it_ended() {
-    let service = Setup::new().set("linger", "1").start();
+    let service = Setup::new().set(Linger).start();
     let old = service.first();
     service.plan_next(at(Step::Committed, Act::Exit(7)));
     let pid = service.try_restart().expect("a restart");

@@ -6,7 +6,7 @@ use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Config, Step, at, ms};
 
 pollflip_kit::trials![
     promise_01_connections_under_load_survive_restarts_by_socket_and_by_signal,
@@ -43,7 +43,7 @@ fn promise_01_connections_under_load_survive_restarts_by_socket_and_by_signal() 
 }
 
 fn promise_01_connections_under_load_survive_restarts_on_probation() {
-    let service = Setup::new().set("probation_ms", "3000").start();
+    let service = Setup::new().set(Config::Probation(ms(3000))).start();
     let load = Load::start(service.address(), 4);
     for number in 0..3 {
         // Every second release dies when it has just been granted the service.

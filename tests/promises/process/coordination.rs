@@ -10,7 +10,7 @@ use pollflip_kit::client::{Raw, frame};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Linger, Step, at};
 
 pollflip_kit::trials![
     promise_10_the_bytes_of_shellflip_are_understood_and_answered,
@@ -119,7 +119,7 @@ fn promise_10_a_client_that_closes_its_side_is_answered() {
 }
 
 fn promise_10_requests_in_one_packet_are_answered_in_order() {
-    let service = Setup::new().set("linger", "1").start();
+    let service = Setup::new().set(Linger).start();
     let mut client = Raw::connect(&service.socket());
     let all = [STATUS, RESTART, STATUS, r#"{"Request":{"Restart":{"progress":true}}}"#, RESTART].map(frame).concat();
     client.write(&all);

@@ -11,7 +11,7 @@ use nix::unistd::mkfifo;
 
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::DEADLINE;
-use pollflip_kit::service::{Act, Step, at, set};
+use pollflip_kit::service::{Act, Config, GoTo, Listen, RunAs, Step, at, set};
 use pollflip_kit::surroundings::{directory, stale_socket};
 
 pollflip_kit::trials![
@@ -36,7 +36,7 @@ pollflip_kit::trials![
 
 /// A service that cannot be built because of its path; returns why.
 fn build_error(setup: Setup, path: &Path) -> String {
-    let service = setup.set("socket", path).launch();
+    let service = setup.set(Config::Socket(path.into())).launch();
     let error = service.first().says("build-error");
     assert!(error.starts_with(&format!("cannot bind the coordination socket {}: ", path.display())), "{error}");
     let left = fs::read_dir(service.path(".")).expect("a directory").map(|entry| entry.expect("an entry").file_name());
@@ -111,8 +111,8 @@ fn promise_10_files_of_others_beside_the_path_are_left_alone() {
     // Another service whose path is the one under which this one would make its own.
     let keep = directory();
     let (path, beside) = (keep.path().join("restart.sock"), keep.path().join("restart.sock.new"));
-    let other = Setup::new().set("socket", &beside).start();
-    let service = Setup::new().set("socket", &path).launch();
+    let other = Setup::new().set(Config::Socket(beside.clone())).start();
+    let service = Setup::new().set(Config::Socket(path.clone())).launch();
     let error = service.first().says("build-error");
     assert!(error.contains(&format!("{}: another process serves it", beside.display())), "{error}");
     let status = pollflip::restart_coordination_socket::request_status(&beside, DEADLINE).expect("a status");
@@ -120,7 +120,7 @@ fn promise_10_files_of_others_beside_the_path_are_left_alone() {
     drop(other);
     fs::remove_file(&beside).expect("what the killed one left");
     fs::write(&beside, "precious").expect("a file");
-    let service = Setup::new().set("socket", &path).launch();
+    let service = Setup::new().set(Config::Socket(path.clone())).launch();
     let error = service.first().says("build-error");
     assert!(error.contains(&format!("{}: something that is no socket is there", beside.display())), "{error}");
     assert_eq!(fs::read_to_string(&beside).expect("the file"), "precious");
@@ -135,7 +135,7 @@ fn promise_10_a_path_that_is_too_long_is_an_error() {
     let setup = Setup::new();
     let room = 103 - setup.path("").as_os_str().len();
     let path = setup.path(&"y".repeat(room));
-    let service = setup.set("socket", &path).start();
+    let service = setup.set(Config::Socket(path.clone())).start();
     assert!(UnixStream::connect(&path).is_ok());
     drop(service);
 }
@@ -169,7 +169,7 @@ fn promise_10_a_path_in_a_directory_without_the_right_to_write_is_an_error() {
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).expect("a mode");
     let path = directory.join("restart.sock");
     // Root may write everywhere, and becomes somebody else for this.
-    let setup = if nix::unistd::geteuid().is_root() { setup.set("uid", "65534") } else { setup };
+    let setup = if nix::unistd::geteuid().is_root() { setup.set(RunAs(65534)) } else { setup };
     let error = build_error(setup, &path);
     assert!(error.contains("ermission denied"), "{error}");
 }
@@ -199,9 +199,9 @@ fn promise_10_of_two_servers_at_the_same_instant_exactly_one_wins() {
     let path = keep.path().join("restart.sock");
     let competitor = || {
         // It starts with a socket of its own, lets go of it, and from then on wants the one that both want.
-        let service = Setup::new().set("listen", "none").set("socket", &path).plan(set("socket", "none")).start();
+        let service = Setup::new().set(Listen::Nowhere).set(Config::Socket(path.clone())).plan(set(Config::NoSocket)).start();
         service.first().ask(Act::Drop);
-        service.first().ask(Act::Forget("socket".into()));
+        service.first().ask(Act::ForgetSetting);
         service
     };
     let both = [competitor(), competitor()];
@@ -240,7 +240,7 @@ fn promise_10_another_user_is_refused() {
     let service = Service::start();
     let path = service.socket();
     let ask = Act::StatusOf(path.clone());
-    let stranger = || Setup::new().set("uid", "12345").set("socket", "none").plan(at(Step::Built, ask.clone())).start();
+    let stranger = || Setup::new().set(RunAs(12345)).set(Config::NoSocket).plan(at(Step::Built, ask.clone())).start();
     let answer = stranger().first().did(&ask);
     assert!(answer.contains("the path belongs to root: ask as root"), "{answer}");
     // Even if somebody opens the path to all.
@@ -254,7 +254,7 @@ fn the_user_nobody_is_told_why_it_may_not_ask() {
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("skipped: only root can become another user");
     }
-    let nobody = || Setup::new().set("uid", "65534");
+    let nobody = || Setup::new().set(RunAs(65534));
     let writable = nobody();
     let directory = writable.path("restart.sock").parent().expect("a directory").to_owned();
     fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).expect("a mode");
@@ -264,7 +264,7 @@ fn the_user_nobody_is_told_why_it_may_not_ask() {
     ] {
         fs::set_permissions(service.socket(), fs::Permissions::from_mode(0o666)).expect("a mode");
         let ask = Act::StatusOf(service.socket());
-        let answer = nobody().set("socket", "none").plan(at(Step::Built, ask.clone())).start().first().did(&ask);
+        let answer = nobody().set(Config::NoSocket).plan(at(Step::Built, ask.clone())).start().first().did(&ask);
         assert!(answer.contains(why), "{answer}");
         assert_eq!(service.status().state, pollflip::ServiceState::Serving, "root may");
     }
@@ -281,8 +281,12 @@ fn promise_10_a_path_that_somebody_replaced_is_not_removed() {
 fn promise_10_a_relative_path_is_that_of_the_build() {
     let setup = Setup::new();
     let directory = setup.path(".");
-    let service =
-        setup.env("WHERE", directory).set("socket", "restart.sock").set("chdir", "/").shell("cd \"$WHERE\" && exec \"$0\"").start();
+    let service = setup
+        .env("WHERE", directory)
+        .set(Config::Socket("restart.sock".into()))
+        .set(GoTo("/".into()))
+        .shell("cd \"$WHERE\" && exec \"$0\"")
+        .start();
     service.restart();
     service.restart();
 }

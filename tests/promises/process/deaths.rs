@@ -13,7 +13,7 @@ use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::{DEADLINE, Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Plan, Step, at, set};
+use pollflip_kit::service::{Act, Config, LeaveFirstThread, Linger, Plan, Step, at, ms, set};
 
 pollflip_kit::trials![
     promise_07_the_old_one_killed_before_the_build_of_the_new_one_leaves_it_the_service,
@@ -131,7 +131,7 @@ fn promise_07_the_old_one_killed_at_handed_off_leaves_the_new_one_the_service() 
 }
 
 fn promise_07_the_old_one_killed_on_probation_leaves_the_new_one_the_service() {
-    let service = Setup::new().set("probation_ms", "120000").start();
+    let service = Setup::new().set(Config::Probation(ms(120000))).start();
     let old = service.first();
     let asker = service.restart_meanwhile();
     old.says("event HandedOff");
@@ -150,7 +150,7 @@ fn promise_07_the_old_one_killed_on_probation_leaves_the_new_one_the_service() {
 
 /// A release that fails on probation: the old process serves again, and the asker learns how it ended.
 fn fails_on_probation(plan: Plan, failure: &str, words: &str) {
-    let service = Setup::new().set("probation_ms", "120000").start();
+    let service = Setup::new().set(Config::Probation(ms(120000))).start();
     let old = service.first();
     let before = Snapshot::of(old.pid);
     let mut kept = service.connect();
@@ -176,7 +176,7 @@ fn promise_07_the_new_one_dead_at_once_on_probation_gives_the_service_back() {
 }
 
 fn promise_07_the_new_one_killed_later_on_probation_gives_the_service_back() {
-    let service = Setup::new().set("probation_ms", "120000").start();
+    let service = Setup::new().set(Config::Probation(ms(120000))).start();
     let old = service.first();
     let asker = service.restart_meanwhile();
     old.says("event HandedOff");
@@ -275,7 +275,7 @@ fn promise_03_a_successor_that_ends_in_the_hands_of_a_debugger_is_reported() {
 }
 
 fn promise_07_the_new_one_dead_on_probation_in_the_hands_of_a_debugger_gives_the_service_back() {
-    let service = Setup::new().set("probation_ms", "120000").start();
+    let service = Setup::new().set(Config::Probation(ms(120000))).start();
     let old = service.first();
     let asker = service.restart_meanwhile();
     old.says("event HandedOff");
@@ -307,7 +307,7 @@ fn promise_03_a_successor_whose_first_thread_has_ended_is_not_taken_for_dead() {
     // Of the old one, which has no descriptors left to look at the other threads with.
     let service = Service::start();
     let old = service.first();
-    service.plan_next(set("leave_first_thread", "1").at(Step::Built, Act::Wait));
+    service.plan_next(set(LeaveFirstThread).at(Step::Built, Act::Wait));
     assert_eq!(old.ask(Act::Request), "ok");
     let new = service.hub.nth(1);
     new.says("waits");
@@ -319,7 +319,7 @@ fn promise_03_a_successor_whose_first_thread_has_ended_is_not_taken_for_dead() {
 }
 
 fn promise_07_a_probation_that_ends_well_commits() {
-    let service = Setup::new().set("probation_ms", "400").start();
+    let service = Setup::new().set(Config::Probation(ms(400))).start();
     let old = service.first();
     let new = service.restart();
     assert_eq!(old.says("event HandedOff"), old.says("event Completed"));
@@ -330,7 +330,7 @@ fn promise_07_a_probation_that_ends_well_commits() {
 }
 
 fn promise_07_the_end_of_the_old_one_is_told_after_its_commit() {
-    let service = Setup::new().set("probation_ms", "120000").start();
+    let service = Setup::new().set(Config::Probation(ms(120000))).start();
     let old = service.first();
     service.plan_next(at(Step::Granted, Act::Wait));
     let asker = service.restart_meanwhile();
@@ -347,7 +347,7 @@ fn promise_07_the_end_of_the_old_one_is_told_after_its_commit() {
 }
 
 fn promise_07_the_end_of_the_new_one_after_commit_is_reported() {
-    let service = Setup::new().set("linger", "1").start();
+    let service = Setup::new().set(Linger).start();
     let old = service.first();
     let new = service.restart();
     new.signal(Signal::SIGKILL);

@@ -9,7 +9,7 @@ use pollflip::restart_coordination_socket::request_restart;
 use pollflip_kit::harness::{Service, Setup, install, install_copy, own_program};
 use pollflip_kit::hub::DEADLINE;
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Plan, Step, at};
+use pollflip_kit::service::{Act, Config, GoTo, Linger, Plan, Step, at};
 
 pollflip_kit::trials![
     a_release_deployed_by_rename_runs_after_a_restart,
@@ -113,7 +113,7 @@ fn a_program_started_by_a_relative_path_is_found_after_chdir() {
     let setup = Setup::new();
     release(&setup.path("bin/server"));
     let directory = fs::canonicalize(setup.path(".")).expect("a directory");
-    let service = setup.env("WHERE", &directory).set("chdir", "/").shell("cd \"$WHERE\" && exec bin/server").start();
+    let service = setup.env("WHERE", &directory).set(GoTo("/".into())).shell("cd \"$WHERE\" && exec bin/server").start();
     let first = service.first();
     assert_eq!(procfs::current_dir(first.pid), Path::new("/"));
     let second = service.restart();
@@ -163,11 +163,11 @@ fn arguments_environment_and_directory_can_be_set() {
     let service = setup
         .env("COLOUR", "blue")
         .env("SIZE", "small")
-        .set("arg", "--restarted")
-        .set("env", "COLOUR=red")
-        .set("env", "TASTE=sweet=sour")
-        .set("env_remove", "SIZE")
-        .set("current_dir", &directory)
+        .set(Config::Args(vec!["--restarted".into()]))
+        .set(Config::Env("COLOUR".into(), "red".into()))
+        .set(Config::Env("TASTE".into(), "sweet=sour".into()))
+        .set(Config::EnvRemove("SIZE".into()))
+        .set(Config::CurrentDir(directory.clone()))
         .start();
     let second = service.restart();
     assert!(second.says("arguments").ends_with(" --restarted"));
@@ -182,7 +182,7 @@ fn arguments_environment_and_directory_can_be_set() {
 fn loads(setup: Setup) -> [Vec<String>; 2] {
     let service = setup
         .env("COLOUR", "green")
-        .set("env", "SIZE=small")
+        .set(Config::Env("SIZE".into(), "small".into()))
         .plan(
             at(Step::Born, Act::SetVariable("COLOUR".into(), "red".into())).at(Step::Born, Act::SetVariable("TASTE".into(), "sour".into())),
         )
@@ -200,12 +200,12 @@ fn loads(setup: Setup) -> [Vec<String>; 2] {
 }
 
 fn what_a_program_loads_into_its_environment_is_read_anew_by_each_generation() {
-    let setup = Setup::new().set("env_as_executed", "yes").set("linger", "yes");
+    let setup = Setup::new().set(Config::EnvAsExecuted).set(Linger);
     assert_eq!(loads(setup), [["COLOUR=green", "SIZE=small"]; 2]);
 }
 
 fn without_the_setting_a_successor_inherits_what_the_program_has_loaded() {
-    assert_eq!(loads(Setup::new().set("linger", "yes")), [["COLOUR=red", "SIZE=small", "TASTE=sour"]; 2]);
+    assert_eq!(loads(Setup::new().set(Linger)), [["COLOUR=red", "SIZE=small", "TASTE=sour"]; 2]);
 }
 
 /// The lines that the asker is told, and the outcome that the new process shows.
@@ -239,7 +239,7 @@ fn a_restart_that_runs_the_same_file_through_a_wrapper_says_so() {
     let (program, wrapper) = (root.join("server"), root.join("wrapper"));
     release(&program);
     install(&wrapper, format!("#!/bin/sh\nexec '{}' \"$@\"\n", program.display()).as_bytes());
-    let service = setup.program(program.clone()).set("program", &wrapper).start();
+    let service = setup.program(program.clone()).set(Config::Program(wrapper.clone())).start();
     says_the_same(&service, &program);
 }
 

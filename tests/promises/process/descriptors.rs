@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::Process;
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Config, Linger, Step, at};
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -59,7 +59,7 @@ fn leaking(setup: Setup) -> Setup {
 }
 
 fn descriptors_that_become_more_with_each_generation_are_named() {
-    let service = leaking(Setup::new().set("linger", "yes")).start();
+    let service = leaking(Setup::new().set(Linger)).start();
     let mut process = service.first();
     for generation in 1..=3 {
         let before = born_with(&process).len();
@@ -93,7 +93,7 @@ fn descriptors_that_become_more_are_named_where_the_restart_fails_too() {
 }
 
 fn descriptors_that_are_not_cloexec_are_closed_where_the_program_says_so() {
-    let service = leaking(Setup::new().set("inherit_descriptors", "false")).start();
+    let service = leaking(Setup::new().set(Config::InheritDescriptors(false))).start();
     for _ in 0..3 {
         service.plan_next(at(Step::Born, Act::Leak("/dev/zero".into())));
         let new = service.restart();
@@ -130,8 +130,10 @@ fn a_program_that_is_named_by_a_descriptor_is_started() {
         let program = own_program();
         let number = 60;
         // CLOEXEC: the name leads nowhere in a process that does not have it any more.
-        let service =
-            setup.set("program", Path::new(where_from).join(number.to_string())).plan(at(Step::Born, Act::OpenAs(number, program))).start();
+        let service = setup
+            .set(Config::Program(Path::new(where_from).join(number.to_string())))
+            .plan(at(Step::Born, Act::OpenAs(number, program)))
+            .start();
         let new = service.restart();
         assert_eq!(service.connect().pid, new.pid);
     }
@@ -144,7 +146,7 @@ fn a_program_in_a_directory_that_is_named_by_a_descriptor_is_started() {
         let (directory, name) = (program.parent().expect("a directory"), program.file_name().expect("a name"));
         let number = 60;
         let path = Path::new(where_from).join(number.to_string()).join(name);
-        let service = setup.set("program", path).plan(at(Step::Born, Act::OpenAs(number, directory.into()))).start();
+        let service = setup.set(Config::Program(path)).plan(at(Step::Born, Act::OpenAs(number, directory.into()))).start();
         let new = service.restart();
         assert_eq!(service.connect().pid, new.pid);
     }

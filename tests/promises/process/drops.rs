@@ -8,7 +8,7 @@ use crate::api::{go_on_when_it_was_tried, slow_to_spawn, while_it_is_tried};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs::Snapshot;
-use pollflip_kit::service::{Act, Step, at, never_ready, set};
+use pollflip_kit::service::{Act, Config, Linger, Listen, Step, at, ms, never_ready, set};
 
 pollflip_kit::trials![
     a_drop_when_idle_leaves_nothing,
@@ -54,7 +54,7 @@ fn a_drop_when_idle_leaves_nothing() {
 
 fn a_drop_at_restarting_leaves_nothing() {
     let service = Service::start();
-    service.plan_next(set("listen", "none"));
+    service.plan_next(set(Listen::Nowhere));
     service.first().on(Step::Restarting, Act::Drop);
     service.first().ask(Act::Request);
     assert_eq!(service.first().did(&Act::Drop), "dropped");
@@ -98,7 +98,7 @@ fn a_drop_while_a_successor_is_being_killed_leaves_nothing() {
 }
 
 fn a_drop_on_probation_commits() {
-    let service = Setup::new().set("probation_ms", "120000").set("linger", "1").start();
+    let service = Setup::new().set(Config::Probation(ms(120000))).set(Linger).start();
     let old = service.first();
     old.on(Step::HandedOff, Act::Drop);
     old.ask(Act::Request);
@@ -112,7 +112,7 @@ fn a_drop_on_probation_commits() {
 }
 
 fn a_drop_after_the_handoff_leaves_the_service_alone() {
-    let service = Setup::new().set("linger", "1").start();
+    let service = Setup::new().set(Linger).start();
     let old = service.first();
     let new = service.restart();
     old.says("event Completed");
@@ -139,7 +139,7 @@ fn a_drop_with_the_commit_unread_takes_the_path_away() {
 }
 
 fn a_restarter_can_be_built_again_after_a_drop() {
-    let service = Setup::new().set("listen", "none").start();
+    let service = Setup::new().set(Listen::Nowhere).start();
     let old = service.first();
     for _ in 0..3 {
         assert_eq!(old.ask(Act::Drop), "dropped");
@@ -159,7 +159,7 @@ fn a_restarter_can_be_built_again_after_a_drop() {
 }
 
 fn what_a_dropped_restarter_has_not_told_of_the_predecessor_the_next_one_tells() {
-    let service = Setup::new().set("listen", "none").set("socket", "none").set("probation_ms", "120000").start();
+    let service = Setup::new().set(Listen::Nowhere).set(Config::NoSocket).set(Config::Probation(ms(120000))).start();
     let old = service.first();
     service.plan_next(at(Step::Granted, Act::Drop));
     assert_eq!(old.ask(Act::Request), "ok");
@@ -184,7 +184,7 @@ fn what_a_dropped_restarter_has_not_told_of_the_predecessor_the_next_one_tells()
 
 /// Each notice of the predecessor comes once in a process, however many restarters that has.
 fn what_a_dropped_restarter_has_not_told_the_next_one_tells() {
-    let service = Setup::new().set("listen", "none").start();
+    let service = Setup::new().set(Listen::Nowhere).start();
     let old = service.first();
     // It has looked when it was ready, and once more when it was dropped.
     service.plan_next(at(Step::Granted, Act::Wait).at(Step::Granted, Act::Drop));
@@ -208,7 +208,7 @@ fn what_a_dropped_restarter_has_not_told_the_next_one_tells() {
 }
 
 fn what_a_dropped_restarter_has_not_told_when_the_predecessor_is_killed_the_next_one_tells() {
-    let service = Setup::new().set("listen", "none").set("socket", "none").set("probation_ms", "120000").start();
+    let service = Setup::new().set(Listen::Nowhere).set(Config::NoSocket).set(Config::Probation(ms(120000))).start();
     let old = service.first();
     service.plan_next(at(Step::Granted, Act::Drop));
     assert_eq!(old.ask(Act::Request), "ok");
@@ -223,7 +223,7 @@ fn what_a_dropped_restarter_has_not_told_when_the_predecessor_is_killed_the_next
 }
 
 fn promise_07_the_state_that_a_dropped_restarter_has_read_is_the_next_ones_though_the_predecessor_dies() {
-    let service = Setup::new().set("listen", "none").set("socket", "none").start();
+    let service = Setup::new().set(Listen::Nowhere).set(Config::NoSocket).start();
     let old = service.first();
     service.plan_next(
         never_ready().at(Step::Claimed, Act::Pull).at(Step::Claimed, Act::Wait).at(Step::Claimed, Act::Drop).at(Step::Claimed, Act::Wait),

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::Process;
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Config, Linger, Step, at, ms};
 
 pollflip_kit::trials![
     promise_10_a_lifeline_variable_of_garbage_is_ignored,
@@ -47,7 +47,7 @@ fn promise_10_a_birth_variable_that_belongs_to_no_lifeline_of_this_process_is_ig
     }
     // A release that does not know the variable hands it down as it is.
     let score = |pid| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a process").trim().to_owned();
-    let service = Setup::new().env("POLLFLIP_BIRTH", stale).set("probation_ms", "120000").start();
+    let service = Setup::new().env("POLLFLIP_BIRTH", stale).set(Config::Probation(ms(120000))).start();
     let before = score(service.first().pid);
     service.plan_next(at(Step::Born, Act::SetVariable("POLLFLIP_BIRTH".into(), stale.into())));
     assert_eq!(service.first().ask(Act::Request), "ok");
@@ -104,22 +104,23 @@ fn promise_10_a_lifeline_of_somebody_who_hangs_up_is_an_error_that_says_so() {
 }
 
 fn promise_10_a_configuration_that_makes_no_sense_is_an_error() {
-    for (key, value, words) in [
-        ("signal", "9", "signal 9 cannot be the restart signal"),
-        ("signal", "19", "signal 19 cannot be the restart signal"),
-        ("signal", "0", "signal 0 cannot be the restart signal"),
-        ("signal", "-3", "signal -3 cannot be the restart signal"),
-        ("signal", "4000", "signal 4000 cannot be the restart signal"),
-        ("env", "=x", "cannot be the name of an environment variable"),
-        ("env", "POLLFLIP_LIFELINE=x", "\"POLLFLIP_LIFELINE\" cannot be set for a successor: it is about one process"),
-        ("env", "LISTEN_FDS=1", "\"LISTEN_FDS\" cannot be set for a successor: it is about one process"),
+    let env = |name: &str, value: &str| Config::Env(name.into(), value.into());
+    for (setting, words) in [
+        (Config::Signal(Some(9)), "signal 9 cannot be the restart signal"),
+        (Config::Signal(Some(19)), "signal 19 cannot be the restart signal"),
+        (Config::Signal(Some(0)), "signal 0 cannot be the restart signal"),
+        (Config::Signal(Some(-3)), "signal -3 cannot be the restart signal"),
+        (Config::Signal(Some(4000)), "signal 4000 cannot be the restart signal"),
+        (env("", "x"), "cannot be the name of an environment variable"),
+        (env("POLLFLIP_LIFELINE", "x"), "\"POLLFLIP_LIFELINE\" cannot be set for a successor: it is about one process"),
+        (env("LISTEN_FDS", "1"), "\"LISTEN_FDS\" cannot be set for a successor: it is about one process"),
     ] {
-        let service = Setup::new().set(key, value).launch();
+        let service = Setup::new().set(setting.clone()).launch();
         let error = service.first().says("build-error");
-        assert!(error.contains(words), "{key}={value}: {error}");
+        assert!(error.contains(words), "{setting:?}: {error}");
     }
     // To leave one out is what happens anyway.
-    Setup::new().set("env_remove", "POLLFLIP_LIFELINE").start().restart();
+    Setup::new().set(Config::EnvRemove("POLLFLIP_LIFELINE".into())).start().restart();
 }
 
 fn promise_10_descriptors_that_the_variable_does_not_name_are_left_alone() {
@@ -133,7 +134,7 @@ fn promise_10_descriptors_that_the_variable_does_not_name_are_left_alone() {
 
 fn promise_12_nothing_is_printed() {
     // With all that goes wrong, which goes to `log`: dropping the service checks its standard output and error.
-    let service = Setup::new().env("RUST_LOG", "trace").set("probation_ms", "120000").start();
+    let service = Setup::new().env("RUST_LOG", "trace").set(Config::Probation(ms(120000))).start();
     for plan in [
         at(Step::Born, Act::Exit(1)),
         at(Step::Built, Act::Refuse("no".into())),
@@ -159,7 +160,7 @@ fn birth(process: &Process) -> (String, i32) {
 }
 
 fn a_successor_is_born_with_its_lifeline_and_nothing_else() {
-    let service = Setup::new().set("linger", "1").start();
+    let service = Setup::new().set(Linger).start();
     let mut connections = vec![service.connect()];
     for _ in 0..4 {
         let new = service.restart();

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Plan, Step, at, never_ready, set};
+use pollflip_kit::service::{Act, Config, Kind, Listen, Plan, Step, at, ms, never_ready, set, tcp};
 
 pollflip_kit::trials![
     promise_03_a_successor_that_exits_with_0_is_reported,
@@ -76,7 +76,7 @@ fn fails(setup: Setup, plan: Plan, failure: &str, words: &[&str]) {
 
 /// With a short time to become ready; long enough for one that can, most of the time.
 fn impatient() -> Setup {
-    Setup::new().set("ready_timeout_ms", "2500")
+    Setup::new().set(Config::ReadyTimeout(ms(2500)))
 }
 
 fn promise_03_a_successor_that_exits_with_0_is_reported() {
@@ -136,7 +136,7 @@ fn promise_03_a_long_refusal_after_much_progress_is_quoted_up_to_the_limit() {
 }
 
 fn promise_03_a_successor_whose_build_fails_is_quoted() {
-    fails(Setup::new(), set("signal", "9"), "Refused(", &["refused: ", "signal 9 cannot be the restart signal"]);
+    fails(Setup::new(), set(Config::Signal(Some(9))), "Refused(", &["refused: ", "signal 9 cannot be the restart signal"]);
 }
 
 fn promise_03_a_successor_that_the_end_of_its_predecessor_would_kill_is_quoted() {
@@ -153,7 +153,7 @@ fn promise_03_a_successor_that_the_end_of_its_predecessor_would_kill_is_quoted()
 fn promise_03_a_successor_that_wants_another_kind_of_socket_is_reported() {
     fails(
         Setup::new(),
-        set("listen", "udp echo 127.0.0.1:0"),
+        set(Listen::To(Kind::Udp.socket("echo", "127.0.0.1:0"))),
         "Exited { exit: Code(2)",
         &["exited with status 2 before it was ready: socket \"echo\" is a TCP", "was asked for"],
     );
@@ -162,7 +162,7 @@ fn promise_03_a_successor_that_wants_another_kind_of_socket_is_reported() {
 fn promise_03_an_address_that_a_successor_cannot_bind_is_told() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
     let address = other.local_addr().expect("an address");
-    let plan = set("listen", format!("tcp another {address}"));
+    let plan = set(Listen::To(tcp("another", address)));
     let told = format!("exited with status 2 before it was ready: cannot bind \"another\" as a TCP listener on {address}");
     fails(Setup::new(), plan, "Exited { exit: Code(2)", &[&told, "(os error 98)"]);
 }

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup, install, own_program};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Plan, Step, at};
+use pollflip_kit::service::{Act, Config, Plan, Step, at};
 
 pollflip_kit::trials![
     promise_07_a_successor_given_up_by_the_old_one_is_told,
@@ -112,7 +112,7 @@ fn promise_07_a_successor_that_goes_into_the_background_does_not_serve_later() {
         install(&program, format!("#!/bin/sh\n{}\n", line.replace("PROGRAM", &own_program().display().to_string())).as_bytes())
     };
     into("PROGRAM & exit 0");
-    let service = setup.set("program", &program).start();
+    let service = setup.set(Config::Program(program.clone())).start();
     service.plan_next(at(Step::Born, Act::Wait));
     assert!(service.fail_to_restart().contains("exited with status 0"));
     let late = service.hub.nth(1);
@@ -131,7 +131,7 @@ fn ends_at_the_failure(how: Act) {
     let setup = Setup::new();
     let program = setup.path("server");
     install(&program, format!("#!/bin/sh\n{} & exit 0\n", own_program().display()).as_bytes());
-    let service = setup.set("program", &program).start();
+    let service = setup.set(Config::Program(program.clone())).start();
     let old = service.first();
     service.plan_next(at(Step::Born, Act::Wait));
     old.on(Step::Failed, how.clone());

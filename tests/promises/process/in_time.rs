@@ -9,7 +9,7 @@ use pollflip::RequestError;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Plan, Step, at};
+use pollflip_kit::service::{Act, Config, Linger, Plan, Step, at};
 
 pollflip_kit::trials![
     promise_03_a_refusal_behind_much_progress_is_heard_after_the_deadline,
@@ -36,7 +36,7 @@ fn with_the_old_one_stopped(service: &Service, plan: Plan) -> (JoinHandle<Result
 
 /// A successor that says so much and then this, while its predecessor is stopped for longer than it has time. What the asker is told.
 fn told_late(last: Act) -> Result<u32, RequestError> {
-    let service = Setup::new().set("ready_timeout_ms", LIMIT.as_millis().to_string()).set("linger", "1").start();
+    let service = Setup::new().set(Config::ReadyTimeout(LIMIT)).set(Linger).start();
     let (asker, new) = with_the_old_one_stopped(&service, progress(100).at(Step::Claimed, last).at(Step::Claimed, Act::Hang));
     new.says("hangs");
     thread::sleep(LIMIT);
@@ -84,10 +84,10 @@ fn the_last_line_of_many_that_come_at_once_is_told() {
 }
 
 fn promise_04_a_client_that_was_stopped_past_its_deadline_reads_its_answer() {
-    let service = Setup::new().set("linger", "1").start();
+    let service = Setup::new().set(Linger).start();
     service.plan_next(at(Step::Claimed, Act::Wait));
     // Another service is the client.
-    let other = Setup::new().set("socket", "none").start();
+    let other = Setup::new().set(Config::NoSocket).start();
     let client = other.first();
     client.tell(Act::RestartOf(service.socket(), LIMIT));
     let new = service.hub.nth(1);

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use pollflip_kit::client::Raw;
 use pollflip_kit::harness::{Service, Setup, install, own_program};
 use pollflip_kit::hub::Process;
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Config, Kind, Listen, Step, at, ms, tcp};
 
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -29,7 +29,7 @@ fn expect_short_turns(process: &Process) {
 }
 
 fn promise_05_a_successor_that_hangs_does_not_hold_the_loop_up() {
-    let service = Setup::new().set("ready_timeout_ms", "2500").start();
+    let service = Setup::new().set(Config::ReadyTimeout(ms(2500))).start();
     let old = service.first();
     for plan in [at(Step::Born, Act::Hang), at(Step::Built, Act::Hang), at(Step::Built, Act::Raise(Signal::SIGSTOP))] {
         service.plan_next(plan);
@@ -42,7 +42,10 @@ fn promise_05_a_successor_that_hangs_does_not_hold_the_loop_up() {
 
 fn promise_05_a_successor_that_never_reads_does_not_hold_the_loop_up() {
     // More than the lifeline takes at once.
-    let setup = Setup::new().set("ready_timeout_ms", "2500").set("listen", "tcp echo 127.0.0.1:0").set("listen", "many null 400");
+    let setup = Setup::new()
+        .set(Config::ReadyTimeout(ms(2500)))
+        .set(Listen::To(tcp("echo", "127.0.0.1:0")))
+        .set(Listen::To(Kind::Many(400).socket("null", "/dev/null")));
     let service = setup.start();
     let old = service.first();
     service.plan_next(at(Step::Born, Act::Hang));
@@ -55,7 +58,7 @@ fn promise_05_a_successor_that_never_reads_does_not_hold_the_loop_up() {
 
 /// A loop that passes every error of its poll on would end by EINTR.
 fn promise_05_a_program_that_is_not_there_does_not_interrupt_the_loop() {
-    let service = Setup::new().set("program", "/nobody/is/here").start();
+    let service = Setup::new().set(Config::Program("/nobody/is/here".into())).start();
     for _ in 0..50 {
         assert!(service.fail_to_restart().contains("there is no such file"));
     }
@@ -66,7 +69,7 @@ fn promise_05_a_program_that_is_slow_to_start_does_not_hold_the_loop_up() {
     let setup = Setup::new();
     let program = setup.path("program");
     symlink(own_program(), &program).expect("a link");
-    let service = setup.set("program", &program).start();
+    let service = setup.set(Config::Program(program.clone())).start();
     let old = service.first();
     fs::remove_file(&program).expect("the link");
     install(&program, b"#!/bin/sh\n");

@@ -10,7 +10,7 @@ use nix::unistd::geteuid;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Config, Linger, RunAs, Step, at, ms};
 
 pollflip_kit::trials![
     a_successor_is_the_first_that_the_kernel_ends_until_the_restart_is_final,
@@ -32,7 +32,7 @@ fn score(pid: u32) -> i32 {
 }
 
 fn on_probation() -> Setup {
-    Setup::new().set("probation_ms", "120000").env("POLLFLIP_TEST_LOG", "1").set("linger", "yes")
+    Setup::new().set(Config::Probation(ms(120000))).env("POLLFLIP_TEST_LOG", "1").set(Linger)
 }
 
 /// Successors of another user reach the test as well.
@@ -183,7 +183,7 @@ fn a_service_of_an_ordinary_user_sets_its_successor_back() {
     if !is_root("a_service_of_an_ordinary_user_sets_its_successor_back") {
         return;
     }
-    let service = on_probation().set("socket", "none").set("uid", "12345").start();
+    let service = on_probation().set(Config::NoSocket).set(RunAs(12345)).start();
     open_to_all(&service);
     let before = score(service.first().pid);
     let new = handed_off(&service);
@@ -222,7 +222,7 @@ fn a_service_that_root_has_protected_is_protected_in_each_generation() {
         return;
     }
     // As OOMScoreAdjust= does, before the rights are given up.
-    let service = on_probation().set("socket", "none").set("uid", "12345").plan(at(Step::Born, Act::SetOomScore(-500))).start();
+    let service = on_probation().set(Config::NoSocket).set(RunAs(12345)).plan(at(Step::Born, Act::SetOomScore(-500))).start();
     open_to_all(&service);
     assert_eq!(score(service.first().pid), -500);
     let new = handed_off(&service);
@@ -235,7 +235,7 @@ fn a_successor_that_cannot_be_made_to_go_first_is_told_of_and_takes_over() {
     if !is_root("a_successor_that_cannot_be_made_to_go_first_is_told_of_and_takes_over") {
         return;
     }
-    let setup = on_probation().set("socket", "none").set("uid", "12345");
+    let setup = on_probation().set(Config::NoSocket).set(RunAs(12345));
     let program = setup.path("server");
     pollflip_kit::harness::install_copy(&program);
     let service = setup.program(program.clone()).start();

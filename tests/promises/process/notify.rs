@@ -8,7 +8,7 @@ use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::manager::Manager;
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Step, at, never_ready};
+use pollflip_kit::service::{Act, Config, Linger, Listen, Step, at, ms, never_ready};
 
 pollflip_kit::trials![
     systemd_is_told_of_a_start_and_of_a_restart,
@@ -74,7 +74,7 @@ fn systemd_is_told_though_the_program_forgets_where_it_listens() {
 }
 
 fn systemd_is_told_of_a_process_that_is_left_alone_between_two_restarters() {
-    let (manager, service) = start(Setup::new().set("listen", "none"));
+    let (manager, service) = start(Setup::new().set(Listen::Nowhere));
     service.plan_next(never_ready().at(Step::Claimed, Act::Drop));
     let asker = service.restart_meanwhile();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
@@ -128,7 +128,7 @@ fn systemd_is_told_of_progress() {
 }
 
 fn systemd_is_told_why_a_reload_by_signal_is_refused() {
-    let (manager, service) = start(Setup::new().set("max_draining", "0").set("linger", "1"));
+    let (manager, service) = start(Setup::new().set(Config::MaxDraining(0)).set(Linger));
     let first = service.first();
     let asker = service.restart_meanwhile();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
@@ -172,7 +172,7 @@ fn systemd_is_told_last_that_the_service_stops_in_the_middle_of_a_restart() {
 }
 
 fn systemd_is_not_told_that_the_service_stops_by_one_that_does_not_have_it() {
-    let (manager, service) = start(Setup::new().set("probation_ms", "120000"));
+    let (manager, service) = start(Setup::new().set(Config::Probation(ms(120000))));
     let old = service.first();
     let asker = service.restart_meanwhile();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
@@ -193,7 +193,7 @@ fn systemd_is_not_told_that_the_service_stops_by_one_that_does_not_have_it() {
 fn systemd_is_told_that_the_service_stops_by_one_that_has_it_back() {
     // What has hung up is taken for one that is about to end for a second, and is killed after that in any case.
     wait_until("a look in time", || {
-        let (manager, service) = start(Setup::new().set("probation_ms", "120000"));
+        let (manager, service) = start(Setup::new().set(Config::Probation(ms(120000))));
         let old = service.first();
         service.plan_next(at(Step::Granted, Act::CloseLifeline));
         let asker = service.restart_meanwhile();
@@ -218,7 +218,7 @@ fn systemd_is_told_that_the_service_stops_by_one_that_has_it_back() {
 }
 
 fn systemd_is_told_nothing_new_by_a_release_that_fails_on_probation() {
-    let (manager, service) = start(Setup::new().set("probation_ms", "120000"));
+    let (manager, service) = start(Setup::new().set(Config::Probation(ms(120000))));
     service.plan_next(at(Step::Granted, Act::Exit(3)));
     service.fail_to_restart();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
@@ -234,7 +234,7 @@ fn nothing_more_happens_until_systemd_has_answered() {
 
 /// Whether it was looked at in time.
 fn is_held_up_by_systemd() -> bool {
-    let (manager, service) = start(Setup::new().set("linger", "1"));
+    let (manager, service) = start(Setup::new().set(Linger));
     let old = service.first();
     let began = Instant::now();
     let asker = service.restart_meanwhile();
@@ -295,7 +295,7 @@ fn systemd_that_is_busy_is_told_of_the_start_later_and_holds_nothing_up() {
 fn promise_07_the_successor_is_not_told_that_it_is_final_before_systemd_has_been_sent_its_number() {
     // A busy machine may take longer than the old one waits for systemd.
     wait_until("a look in time", || {
-        let (manager, setup) = Manager::new(Setup::new().set("linger", "1"));
+        let (manager, setup) = Manager::new(Setup::new().set(Linger));
         let service = setup.start();
         manager.expect(&["READY=1"]);
         manager.is_kept_busy();
@@ -407,7 +407,7 @@ fn promise_03_a_drop_held_up_by_systemd_answers_though_the_new_one_is_killed_mea
 
 /// The program goes on without its restarter. Who asked and the new one wait for the commit, and would hear nothing more from here.
 fn promise_07_a_drop_held_up_by_systemd_and_stopped_past_its_time_still_commits() {
-    let (manager, service) = start(Setup::new().set("probation_ms", "120000"));
+    let (manager, service) = start(Setup::new().set(Config::Probation(ms(120000))));
     manager.is_kept_busy();
     let old = service.first();
     old.on(Step::HandedOff, Act::Drop);
@@ -449,7 +449,7 @@ fn systemd_that_is_not_there_does_no_harm() {
 /// nothing that it would miss.
 fn systemd_is_left_the_crash_of_a_process_that_has_taken_over() {
     for (end, stays) in [(Act::Exit(0), false), (Act::Exit(3), true), (Act::Abort, true)] {
-        let (manager, service) = start(Setup::new().set("linger", "1"));
+        let (manager, service) = start(Setup::new().set(Linger));
         let old = service.first();
         let asker = service.restart_meanwhile();
         manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);

@@ -8,7 +8,7 @@ use pollflip::restart_coordination_socket::{request_restart, request_status};
 
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::DEADLINE;
-use pollflip_kit::service::{Act, Plan, Step, set};
+use pollflip_kit::service::{Act, Config, Plan, Step, ms, set};
 
 pollflip_kit::trials![
     promise_10_a_successor_with_another_path_serves_there,
@@ -21,7 +21,7 @@ pollflip_kit::trials![
 fn promise_10_a_successor_with_another_path_serves_there() {
     let service = Service::start();
     let other = service.path("other.sock");
-    service.plan_next(set("socket", &other));
+    service.plan_next(set(Config::Socket(other.clone())));
     let new = service.restart();
     new.says("event Committed");
     let status = request_status(&other, DEADLINE).expect("a status");
@@ -37,7 +37,7 @@ fn promise_10_a_successor_with_another_name_of_the_path_goes_on_there() {
     let link = service.path("link");
     symlink(service.path("."), &link).expect("a link");
     let other = link.join("restart.sock");
-    service.plan_next(set("socket", &other));
+    service.plan_next(set(Config::Socket(other.clone())));
     let second = service.restart();
     second.says("event Committed");
     assert_eq!(request_status(&other, DEADLINE).expect("a status").pid, second.pid);
@@ -45,7 +45,7 @@ fn promise_10_a_successor_with_another_name_of_the_path_goes_on_there() {
     third.says("event Committed");
     assert_eq!((service.status().pid, inode()), (third.pid, bound));
     // It is the last one's to take away, by whichever name.
-    service.plan_next(set("socket", &other));
+    service.plan_next(set(Config::Socket(other.clone())));
     let last = service.restart();
     last.says("event Committed");
     assert_eq!(last.ask(Act::Drop), "dropped");
@@ -53,9 +53,9 @@ fn promise_10_a_successor_with_another_name_of_the_path_goes_on_there() {
 }
 
 fn promise_04_whoever_asks_at_another_path_than_the_predecessors_is_told_at_once() {
-    let service = Setup::new().set("probation_ms", "600000").start();
+    let service = Setup::new().set(Config::Probation(ms(600000))).start();
     let other = service.path("other.sock");
-    service.plan_next(set("socket", &other).at(Step::Claimed, Act::Wait));
+    service.plan_next(set(Config::Socket(other.clone())).at(Step::Claimed, Act::Wait));
     let first = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
@@ -91,11 +91,11 @@ fn promise_10_a_path_that_another_service_has_by_now_is_never_taken_from_it() {
     let service = Service::start();
     let path = service.socket();
     fs::remove_file(&path).expect("the path");
-    let other = Setup::new().set("socket", &path).start();
+    let other = Setup::new().set(Config::Socket(path.clone())).start();
     let answers = || request_status(&path, DEADLINE).expect("the other's status").pid == other.first().pid;
     assert!(answers());
     // By one that goes on there, by one that has another path, and at the end.
-    for (generation, plan) in [(1, Plan::default()), (2, set("socket", service.path("elsewhere")))] {
+    for (generation, plan) in [(1, Plan::default()), (2, set(Config::Socket(service.path("elsewhere"))))] {
         service.plan_next(plan);
         service.hub.nth(generation - 1).signal(Signal::SIGUSR1);
         service.hub.nth(generation).says("event Committed");

@@ -10,6 +10,7 @@ use pollflip::RequestError;
 
 use pollflip_kit::harness::{Service, Setup, install, own_program};
 use pollflip_kit::procfs::Snapshot;
+use pollflip_kit::service::{Config, ms};
 
 pollflip_kit::trials![
     promise_03_a_program_that_does_not_exist_is_reported,
@@ -34,7 +35,7 @@ pollflip_kit::trials![
 fn with_program(setup: Setup) -> Service {
     let program = setup.path("program");
     symlink(own_program(), &program).expect("a link");
-    setup.set("program", program).start()
+    setup.set(Config::Program(program)).start()
 }
 
 /// Puts something in the place of the program, fails to restart with it, and restarts when the program is back.
@@ -171,7 +172,7 @@ fn promise_03_a_directory_to_start_in_that_is_gone_is_reported() {
     let setup = Setup::new();
     let directory = setup.path("release");
     fs::create_dir(&directory).expect("a directory");
-    let service = setup.set("current_dir", &directory).start();
+    let service = setup.set(Config::CurrentDir(directory.clone())).start();
     fs::remove_dir(&directory).expect("a directory");
     let reason = service.fail_to_restart();
     assert!(reason.contains("the directory to start it in") && reason.contains("is gone"), "{reason}");
@@ -189,7 +190,7 @@ fn promise_03_a_program_that_only_exits_is_reported() {
 }
 
 fn promise_03_a_program_that_knows_nothing_of_us_is_killed_at_the_deadline() {
-    let setup = Setup::new().set("ready_timeout_ms", "2500");
+    let setup = Setup::new().set(Config::ReadyTimeout(ms(2500)));
     fails(setup, |path| install(path, b"#!/bin/sh\nexec sleep 1000\n"), "TimedOut { limit: 2.5s", &["was not ready within 2.5 s"]);
 }
 

@@ -13,7 +13,7 @@ use pollflip_kit::client::Raw;
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::{DEADLINE, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Step, at, never_ready};
+use pollflip_kit::service::{Act, Config, Linger, Step, at, ms, never_ready};
 use pollflip_kit::surroundings::stale_socket;
 
 pollflip_kit::trials![
@@ -96,7 +96,7 @@ fn promise_04_a_process_that_is_not_ready_refuses() {
 }
 
 fn promise_04_both_refuse_during_a_probation() {
-    let service = Setup::new().set("probation_ms", "120000").start();
+    let service = Setup::new().set(Config::Probation(ms(120000))).start();
     let old = service.first();
     let asker = service.restart_meanwhile();
     let new = service.hub.process(old.says("event HandedOff").parse().expect("a pid"));
@@ -119,7 +119,7 @@ fn promise_04_both_refuse_during_a_probation() {
 }
 
 fn promise_04_who_has_handed_off_names_its_successor() {
-    let service = Setup::new().set("linger", "1").start();
+    let service = Setup::new().set(Linger).start();
     let old = service.first();
     let new = service.restart();
     old.says("event Completed");
@@ -164,7 +164,7 @@ fn the_status_follows_a_restart() {
 }
 
 fn the_status_names_the_program_and_those_that_finish_their_work() {
-    let service = Setup::new().set("linger", "1").start();
+    let service = Setup::new().set(Linger).start();
     let old = service.first();
     let status = service.status();
     assert_eq!(std::path::Path::new(&status.program), procfs::executable(old.pid));

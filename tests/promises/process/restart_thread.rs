@@ -11,7 +11,7 @@ use pollflip_kit::debugger::Stopped;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Plan, Step, at};
+use pollflip_kit::service::{Act, Config, Plan, Step, at, ms};
 
 /// Whoever waits for the outcome.
 type Asker = JoinHandle<Result<u32, RequestError>>;
@@ -33,7 +33,7 @@ fn stopped_thread(service: &Service) -> Option<Stopped> {
 
 /// The successor runs, and waits before its build. The restart thread, which goes no further, has not told of it when its time is over.
 fn told_of_too_late() -> Option<(Service, Stopped, Process)> {
-    let service = Setup::new().set("ready_timeout_ms", "2500").start();
+    let service = Setup::new().set(Config::ReadyTimeout(ms(2500))).start();
     let old = service.first();
     service.plan_next(at(Step::Born, Act::Wait));
     let stopped = stopped_thread(&service)?;
@@ -150,7 +150,7 @@ fn promise_07_a_successor_that_fails_after_the_restart_thread_is_lost_leaves_the
 }
 
 fn promise_07_a_successor_that_dies_on_probation_after_the_restart_thread_is_lost_gives_the_service_back() {
-    let Some((service, asker, new)) = lost(Setup::new().set("probation_ms", "120000"), at(Step::Built, Act::Wait)) else { return };
+    let Some((service, asker, new)) = lost(Setup::new().set(Config::Probation(ms(120000))), at(Step::Built, Act::Wait)) else { return };
     new.go();
     new.says("serving");
     new.signal(Signal::SIGKILL);

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Step, at, set};
+use pollflip_kit::service::{Act, Config, Step, at, set};
 
 pollflip_kit::trials![
     promise_06_a_signal_restarts,
@@ -148,7 +148,7 @@ fn promise_06_signals_during_a_restart_are_refused() {
 }
 
 fn promise_06_another_restart_signal_can_be_chosen() {
-    let service = Setup::new().set("signal", libc::SIGHUP.to_string()).start();
+    let service = Setup::new().set(Config::Signal(Some(libc::SIGHUP))).start();
     service.first().signal(Signal::SIGHUP);
     let new = service.hub.nth(1);
     new.says("event Committed");
@@ -157,8 +157,8 @@ fn promise_06_another_restart_signal_can_be_chosen() {
 }
 
 fn promise_06_a_successor_may_choose_another_signal() {
-    let service = Setup::new().set("signal", libc::SIGHUP.to_string()).start();
-    let usr2 = || set("signal", libc::SIGUSR2.to_string());
+    let service = Setup::new().set(Config::Signal(Some(libc::SIGHUP))).start();
+    let usr2 = || set(Config::Signal(Some(libc::SIGUSR2)));
     service.plan_next(usr2().at(Step::Built, Act::Wait));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
@@ -179,7 +179,7 @@ fn promise_06_a_successor_may_choose_another_signal() {
 }
 
 fn promise_06_no_signal_restarts_if_none_was_chosen() {
-    let service = Setup::new().set("signal", "none").start();
+    let service = Setup::new().set(Config::Signal(None)).start();
     let first = service.first();
     assert!(!procfs::has_signal(first.pid, "SigCgt", libc::SIGUSR1));
     let second = service.restart();

@@ -14,7 +14,7 @@ use pollflip_kit::client::{Connection, greeting};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, Process, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Step, at, set};
+use pollflip_kit::service::{Act, Kind, Listen, Step, at, set, tcp};
 use pollflip_kit::surroundings::stale_socket;
 
 pollflip_kit::trials![
@@ -41,12 +41,12 @@ pub fn all_kinds(setup: Setup) -> Setup {
     let path = |name: &str| setup.path(name).display().to_string();
     let (stream, datagram, packet, file) = (path("stream"), path("datagram"), path("packet"), path("file"));
     setup
-        .set("listen", "tcp echo 127.0.0.1:0")
-        .set("listen", "udp udp 127.0.0.1:0")
-        .set("listen", format!("unix stream {stream}"))
-        .set("listen", format!("datagram datagram {datagram}"))
-        .set("listen", format!("seqpacket packet {packet}"))
-        .set("listen", format!("file file {file}"))
+        .set(Listen::To(tcp("echo", "127.0.0.1:0")))
+        .set(Listen::To(Kind::Udp.socket("udp", "127.0.0.1:0")))
+        .set(Listen::To(Kind::Unix.socket("stream", stream)))
+        .set(Listen::To(Kind::Datagram.socket("datagram", datagram)))
+        .set(Listen::To(Kind::Seqpacket.socket("packet", packet)))
+        .set(Listen::To(Kind::File.socket("file", file)))
 }
 
 const NAMES: [&str; 6] = ["echo", "udp", "stream", "datagram", "packet", "file"];
@@ -125,7 +125,8 @@ fn procfs_udp_address(service: &Service) -> std::net::SocketAddr {
 }
 
 fn four_hundred_descriptors_pass_through_a_restart() {
-    let service = Setup::new().set("listen", "tcp echo 127.0.0.1:0").set("listen", "many null 400").start();
+    let service =
+        Setup::new().set(Listen::To(tcp("echo", "127.0.0.1:0"))).set(Listen::To(Kind::Many(400).socket("null", "/dev/null"))).start();
     for _ in 0..2 {
         let new = service.restart();
         new.says("event PredecessorGone");
@@ -137,7 +138,8 @@ fn four_hundred_descriptors_pass_through_a_restart() {
 }
 
 fn a_descriptor_that_was_made_without_cloexec_comes_by_its_name_alone() {
-    let service = Setup::new().set("listen", "tcp echo 127.0.0.1:0").set("listen", "inheritable null").start();
+    let service =
+        Setup::new().set(Listen::To(tcp("echo", "127.0.0.1:0"))).set(Listen::To(Kind::Inheritable.socket("null", "/dev/null"))).start();
     for _ in 0..2 {
         let new = service.restart();
         new.says("event PredecessorGone");
@@ -151,20 +153,20 @@ fn an_address_whose_zone_the_kernel_does_not_keep_is_the_same_after_a_restart() 
     if TcpListener::bind("[::1]:0").is_err() {
         return println!("no IPv6 here");
     }
-    let service = Setup::new().set("listen", "tcp echo [::1%1]:0").start();
+    let service = Setup::new().set(Listen::To(tcp("echo", "[::1%1]:0"))).start();
     let new = service.restart();
     // As it is with a port that was named from the start.
-    assert_eq!(new.ask(Act::Claim(format!("tcp echo [::1%1]:{}", service.address().port()))), "ok");
+    assert_eq!(new.ask(Act::Claim(tcp("echo", format!("[::1%1]:{}", service.address().port())))), "ok");
     assert_eq!(service.connect().pid, new.pid);
 }
 
 fn an_inherited_listener_is_taken_although_its_name_does_not_resolve() {
     let service = Setup::new().start();
     // No name server knows a name of this domain.
-    let answer = service.first().ask(Act::Claim("tcp other nowhere.invalid:80".into()));
+    let answer = service.first().ask(Act::Claim(tcp("other", "nowhere.invalid:80")));
     assert!(answer.contains("cannot resolve the address of \"other\""), "{answer}");
     let new = service.restart();
-    assert_eq!(new.ask(Act::Claim("tcp echo nowhere.invalid:80".into())), "ok");
+    assert_eq!(new.ask(Act::Claim(tcp("echo", "nowhere.invalid:80"))), "ok");
     assert_eq!(service.connect().pid, new.pid);
 }
 
@@ -174,8 +176,10 @@ fn a_path_by_another_way_to_it_is_the_same() {
     let way = service.path("way");
     std::os::unix::fs::symlink(".", &way).expect("a link");
     let new = service.restart();
-    for (kind, name, file) in [("unix", "stream", "stream"), ("datagram", "datagram", "datagram"), ("seqpacket", "packet", "packet")] {
-        assert_eq!(new.ask(Act::Claim(format!("{kind} {name} {}", way.join(file).display()))), "ok");
+    for (kind, name, file) in
+        [(Kind::Unix, "stream", "stream"), (Kind::Datagram, "datagram", "datagram"), (Kind::Seqpacket, "packet", "packet")]
+    {
+        assert_eq!(new.ask(Act::Claim(kind.socket(name, way.join(file).display()))), "ok");
     }
 }
 
@@ -187,7 +191,7 @@ fn what_the_new_version_does_not_claim_is_closed_at_ready() {
             NAMES.map(|name| service.first().says(&format!("socket {name}")).split(' ').nth(1).expect("an inode").to_owned()).into();
         all.iter().filter(|(_, what)| inodes.iter().any(|inode| what.contains(&format!("[{inode}]")))).count()
     };
-    service.plan_next(set("only", "tcp echo 127.0.0.1:0").at(Step::Claimed, Act::Unclaimed).at(Step::Claimed, Act::Wait));
+    service.plan_next(set(Listen::OnlyTo(tcp("echo", "127.0.0.1:0"))).at(Step::Claimed, Act::Unclaimed).at(Step::Claimed, Act::Wait));
     let asker = service.restart_meanwhile();
     let new = service.hub.nth(1);
     new.says("waits");
@@ -209,7 +213,7 @@ fn what_was_removed_is_not_passed_on() {
     assert_eq!(first.ask(Act::Remove("udp".into())), "true");
     assert_eq!(first.ask(Act::Remove("udp".into())), "false");
     assert_eq!(first.ask(Act::Remove("nothing".into())), "false");
-    service.plan_next(set("only", "tcp echo 127.0.0.1:0").at(Step::Claimed, Act::Unclaimed));
+    service.plan_next(set(Listen::OnlyTo(tcp("echo", "127.0.0.1:0"))).at(Step::Claimed, Act::Unclaimed));
     let new = service.restart();
     assert_eq!(new.did(&Act::Unclaimed), "datagram file packet stream");
 }
@@ -221,7 +225,7 @@ fn what_is_bound_and_removed_when_a_restart_begins_is_what_its_successor_gets() 
     for act in [remove("udp"), remove("stream"), bind("stream"), bind("late")] {
         first.on(Step::Restarting, act);
     }
-    service.plan_next(set("only", "tcp echo 127.0.0.1:0").at(Step::Claimed, Act::Unclaimed));
+    service.plan_next(set(Listen::OnlyTo(tcp("echo", "127.0.0.1:0"))).at(Step::Claimed, Act::Unclaimed));
     let new = service.restart();
     assert_eq!(new.did(&Act::Unclaimed), "datagram file late packet stream");
 }
@@ -243,7 +247,7 @@ fn a_socket_that_is_bound_or_removed_while_a_successor_starts_fails_the_attempt_
         assert!(error.contains(word) && error.contains("ask for the restart again"), "{error}");
     }
     // Asked again, it gets what there is.
-    service.plan_next(set("only", "tcp echo 127.0.0.1:0").at(Step::Claimed, Act::Unclaimed));
+    service.plan_next(set(Listen::OnlyTo(tcp("echo", "127.0.0.1:0"))).at(Step::Claimed, Act::Unclaimed));
     let new = service.restart();
     assert_eq!(new.did(&Act::Unclaimed), "datagram file late packet stream");
     assert_eq!(service.connect().pid, new.pid);
@@ -282,7 +286,7 @@ fn a_socket_that_is_bound_while_the_state_is_handed_over_fails_the_attempt_with_
 }
 
 fn promise_09_flags_of_inherited_descriptions_are_unchanged() {
-    let setup = all_kinds(Setup::new()).set("listen", "blocking slow 127.0.0.1:0");
+    let setup = all_kinds(Setup::new()).set(Listen::To(Kind::Blocking.socket("slow", "127.0.0.1:0")));
     let service = setup.start();
     let first = service.first();
     let flags = |process: &Process, name: &str| {
@@ -346,10 +350,10 @@ fn promise_09_a_unix_listener_replaces_a_stale_path_and_nothing_else() {
     let _listener = std::os::unix::net::UnixListener::bind(&served).expect("a listener");
     let service = setup.start();
     let first = service.first();
-    assert_eq!(first.ask(Act::Claim(format!("unix stale {}", stale.display()))), "ok");
-    let answer = first.ask(Act::Claim(format!("unix file {}", file.display())));
+    assert_eq!(first.ask(Act::Claim(Kind::Unix.socket("stale", stale.display()))), "ok");
+    let answer = first.ask(Act::Claim(Kind::Unix.socket("file", file.display())));
     assert!(answer.contains("something that is no socket is there; it is left alone"), "{answer}");
-    let answer = first.ask(Act::Claim(format!("unix served {}", served.display())));
+    let answer = first.ask(Act::Claim(Kind::Unix.socket("served", served.display())));
     assert!(answer.contains("another process serves it"), "{answer}");
     assert_eq!(fs::read_to_string(&file).expect("the file"), "precious");
     assert!(UnixStream::connect(&stale).is_ok());
@@ -359,9 +363,8 @@ fn promise_09_a_unix_listener_replaces_a_stale_path_and_nothing_else() {
 fn a_listener_that_was_shut_down_is_named_as_such_by_the_next_generation() {
     let setup = Setup::new();
     let path = setup.path("service.sock");
-    for kind in ["tcp", "unix"] {
-        let address = if kind == "tcp" { "127.0.0.1:0".into() } else { path.display().to_string() };
-        let service = Setup::new().set("listen", format!("{kind} echo {address}")).start();
+    for (kind, address) in [(Kind::Tcp, "127.0.0.1:0".into()), (Kind::Unix, path.display().to_string())] {
+        let service = Setup::new().set(Listen::To(kind.socket("echo", address))).start();
         let old = service.first();
         // By the old one when it has handed over, as is habit in C: the new one cannot know yet.
         old.on(Step::HandedOff, Act::ShutListenersDown);

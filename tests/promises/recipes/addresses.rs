@@ -6,12 +6,12 @@ use std::os::fd::OwnedFd;
 use nix::sys::socket::{setsockopt, sockopt};
 use pollflip::Restarter;
 
+use crate::service::Recipe;
 use nix::sys::signal::Signal;
 use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup};
-use pollflip_kit::service::Capability;
 use pollflip_kit::service::report::say;
-use pollflip_kit::service::{Act, Plan, Step, at, set};
+use pollflip_kit::service::{Act, Capability, Kind, Plan, Socket, Step, at, set, tcp};
 
 pollflip_kit::trials![
     a_group_that_grows_and_shrinks_loses_no_connection,
@@ -19,7 +19,7 @@ pollflip_kit::trials![
     a_multicast_group_is_joined_once_for_all_generations,
 ];
 
-/// Listeners that share an address or addresses that overlap, `ADDRESS…`: what a predecessor has is adopted, and the rest is bound when
+/// Listeners that share an address or addresses that overlap: what a predecessor has is adopted, and the rest is bound when
 /// this process serves.
 pub struct Group {
     wanted: Vec<String>,
@@ -27,19 +27,19 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn new(addresses: &str) -> Group {
-        Group { wanted: addresses.split(' ').map(String::from).collect(), adopted: Vec::new() }
+    pub fn new(wanted: Vec<String>) -> Group {
+        Group { wanted, adopted: Vec::new() }
     }
 }
 
 impl Capability for Group {
-    fn sockets(&mut self, restarter: &mut Restarter) -> Option<Vec<String>> {
+    fn sockets(&mut self, restarter: &mut Restarter) -> Option<Vec<Socket>> {
         // All of them, also if fewer are wanted: connections wait in each.
         self.adopted = restarter.sockets().unclaimed();
-        Some(self.adopted.iter().map(|name| format!("shared {name} {}", name.split_once('@').expect("an address").1)).collect())
+        Some(self.adopted.iter().map(|name| named(Kind::Shared, name)).collect())
     }
 
-    fn ready(&mut self, restarter: &mut Restarter) -> Result<Vec<String>, String> {
+    fn ready(&mut self, restarter: &mut Restarter) -> Result<Vec<Socket>, String> {
         for name in &self.adopted {
             let adopted: OwnedFd =
                 restarter.sockets().or_insert_with(name, || Err(std::io::ErrorKind::NotFound.into())).map_err(|error| error.to_string())?;
@@ -50,9 +50,14 @@ impl Capability for Group {
         let missing: Vec<_> = names.filter(|name| !self.adopted.contains(name)).collect();
         say(&format!("adopts {} binds {}", self.adopted.len(), missing.len()));
         // The first release knows of no other.
-        let kind = if self.wanted.len() == 1 && restarter.generation() == 0 { "tcp" } else { "shared" };
-        Ok(missing.iter().map(|name| format!("{kind} {name} {}", name.split_once('@').expect("an address").1)).collect())
+        let kind = if self.wanted.len() == 1 && restarter.generation() == 0 { Kind::Tcp } else { Kind::Shared };
+        Ok(missing.iter().map(|name| named(kind, name)).collect())
     }
+}
+
+/// A socket by its name, `NUMBER@ADDRESS`.
+fn named(kind: Kind, name: &str) -> Socket {
+    kind.socket(name, name.split_once('@').expect("an address").1)
 }
 
 /// A port that was free a moment ago, and that nobody else takes: the test keeps it bound, without listening.
@@ -80,12 +85,12 @@ fn failing(service: &Service, change: &Plan) {
 fn a_group_that_grows_and_shrinks_loses_no_connection() {
     let (_reserved, port) = reserved();
     let address: SocketAddr = (Ipv4Addr::LOCALHOST, port).into();
-    let group = |count: usize| format!("group {}", vec![address.to_string(); count].join(" "));
-    let service = Setup::new().set("recipe", group(2)).start();
+    let group = |count: usize| Recipe::Group(vec![address.to_string(); count]);
+    let service = Setup::new().set(group(2)).start();
     let load = Load::start(address, 8);
     for round in 0..5 {
         for count in [4, 1, 2] {
-            let change = set("recipe", group(count));
+            let change = set(group(count));
             failing(&service, &change);
             service.plan_next(change);
             let new = service.restart();
@@ -103,11 +108,11 @@ fn an_address_that_overlaps_the_old_one_is_bound_beside_it_without_a_refusal() {
     let (_reserved, port) = reserved();
     let [narrow, wide] = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].map(|ip| SocketAddr::from((ip, port)));
     for (from, to) in [(narrow, wide), (wide, narrow)] {
-        let service = Setup::new().set("recipe", format!("group {from}")).start();
+        let service = Setup::new().set(Recipe::Group(vec![from.to_string()])).start();
         let load = Load::start(narrow, 8);
         for number in 0..5 {
             let now = if number % 2 == 0 { to } else { from };
-            let change = set("recipe", format!("group {now}"));
+            let change = set(Recipe::Group(vec![now.to_string()]));
             failing(&service, &change);
             service.plan_next(change);
             let new = service.restart();
@@ -124,29 +129,23 @@ fn an_address_that_overlaps_the_old_one_is_bound_beside_it_without_a_refusal() {
 }
 
 /// A UDP socket in a multicast group.
-pub struct Multicast(String);
-
-impl Multicast {
-    pub fn new(address: &str) -> Multicast {
-        Multicast(address.into())
-    }
-}
+pub struct Multicast(pub String);
 
 impl Capability for Multicast {
-    fn sockets(&mut self, restarter: &mut Restarter) -> Option<Vec<String>> {
+    fn sockets(&mut self, restarter: &mut Restarter) -> Option<Vec<Socket>> {
         let sockets = restarter.sockets();
         let is_inherited = sockets.unclaimed().iter().any(|name| name == "discovery");
         let socket: UdpSocket = sockets.udp_socket("discovery", &self.0).expect("a socket");
         let again = socket.join_multicast_v4(&Ipv4Addr::new(239, 1, 2, 3), &Ipv4Addr::LOCALHOST);
         say(&format!("inherited {is_inherited} joins {}", again.map_err(|error| error.kind().to_string()).err().unwrap_or("ok".into())));
-        Some(vec!["tcp echo 127.0.0.1:0".into()])
+        Some(vec![tcp("echo", "127.0.0.1:0")])
     }
 }
 
 /// Joining once more is the error that the guide tells to leave alone.
 fn a_multicast_group_is_joined_once_for_all_generations() {
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
-    let service = Setup::new().set("recipe", format!("multicast 0.0.0.0:{}", address.port())).start();
+    let service = Setup::new().set(Recipe::Multicast(format!("0.0.0.0:{}", address.port()))).start();
     assert_eq!(service.first().says("inherited"), "false joins ok");
     service.plan_next(at(Step::Claimed, Act::Exit(3)));
     service.fail_to_restart();

@@ -7,6 +7,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pollflip::{Event, Restarter};
 
+use crate::service::Recipe;
 use nix::sys::signal::Signal;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{DEADLINE, wait_until};
@@ -98,7 +99,7 @@ impl Capability for Helper {
 }
 
 fn a_helper_is_watched_and_ended_by_its_pidfd_in_every_generation() {
-    let service = Setup::new().set("recipe", "helper").start();
+    let service = Setup::new().set(Recipe::Helper).start();
     let helper: u32 = service.first().says("helper").parse().expect("a number");
     for _ in 0..3 {
         let new = service.restart();
@@ -116,7 +117,7 @@ fn a_helper_is_watched_and_ended_by_its_pidfd_in_every_generation() {
 }
 
 fn a_helper_stays_the_child_of_a_process_whose_restart_fails() {
-    let service = Setup::new().set("recipe", "helper").start();
+    let service = Setup::new().set(Recipe::Helper).start();
     let first = service.first();
     for plan in [at(Step::Claimed, Act::Exit(3)), at(Step::Claimed, Act::Raise(Signal::SIGKILL))] {
         service.plan_next(plan);

@@ -1,19 +1,20 @@
 //! One lock that both versions need: the two orders in which they never meet at it.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use pollflip::{Event, Restarter};
 
+use crate::service::Recipe;
 use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::DEADLINE;
-use pollflip_kit::service::Capability;
 use pollflip_kit::service::report::say;
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Capability, Config, Step, at, directory, ms};
+use serde::{Deserialize, Serialize};
 
 pollflip_kit::trials![
     two_hundred_restarts_with_a_lock_that_is_let_go_before_the_state_never_collide,
@@ -23,8 +24,8 @@ pollflip_kit::trials![
     a_lock_is_taken_again_when_a_successor_dies_on_probation,
 ];
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
     /// The old process lets it go at StateRequested, the new one takes it after `receive`.
     State,
     /// The old process lets it go at HandedOff, the new one takes it at Committed.
@@ -39,9 +40,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    pub fn new(order: &str, directory: &Path) -> Lock {
-        let order = if order == "state" { Order::State } else { Order::Committed };
-        Lock { order, path: directory.join("lock"), held: None }
+    pub fn new(order: Order) -> Lock {
+        Lock { order, path: directory().join("lock"), held: None }
     }
 
     fn take(&mut self, when: &str) {
@@ -90,8 +90,8 @@ impl Capability for Lock {
     }
 }
 
-fn service(order: &str) -> Setup {
-    Setup::new().set("recipe", format!("lock {order}"))
+fn service(order: Order) -> Setup {
+    Setup::new().set(Recipe::Lock(order))
 }
 
 /// Nobody has met anybody at the lock.
@@ -100,7 +100,7 @@ fn expect_no_collision(service: &Service) {
     assert!(!story.contains("collides"), "{story}");
 }
 
-fn two_hundred(order: &str, when: &str) {
+fn two_hundred(order: Order, when: &str) {
     let service = service(order).start();
     let began = std::time::Instant::now();
     for _ in 0..200 {
@@ -112,19 +112,19 @@ fn two_hundred(order: &str, when: &str) {
 }
 
 fn two_hundred_restarts_with_a_lock_that_is_let_go_before_the_state_never_collide() {
-    two_hundred("state", "after receive");
+    two_hundred(Order::State, "after receive");
 }
 
 fn two_hundred_restarts_with_a_lock_that_is_taken_at_committed_never_collide() {
-    two_hundred("committed", "at Committed");
+    two_hundred(Order::Committed, "at Committed");
 }
 
 /// What a successor that fails does once it has its sockets, and a part of the reason.
 const FAILURES: [(Act, &str); 3] =
     [(Act::Exit(3), "exited with status 3"), (Act::Raise(Signal::SIGKILL), "SIGKILL"), (Act::Hang, "was not ready within")];
 
-fn failing(order: &str) -> Service {
-    let service = service(order).set("ready_timeout_ms", "2000").start();
+fn failing(order: Order) -> Service {
+    let service = service(order).set(Config::ReadyTimeout(ms(2000))).start();
     let first = service.first();
     for (number, (act, reason)) in FAILURES.into_iter().enumerate() {
         service.plan_next(at(Step::Claimed, act));
@@ -139,22 +139,22 @@ fn failing(order: &str) -> Service {
 }
 
 fn a_lock_that_is_let_go_before_the_state_is_taken_again_when_the_attempt_fails() {
-    let service = failing("state");
+    let service = failing(Order::State);
     assert_eq!(service.first().said("takes again").len(), FAILURES.len());
     assert_eq!(service.restart_some_time().ask(Act::HoldsLock), "true");
     expect_no_collision(&service);
 }
 
 fn a_lock_that_is_taken_at_committed_is_not_let_go_for_an_attempt_that_fails() {
-    let service = failing("committed");
+    let service = failing(Order::Committed);
     assert!(service.first().said("takes again").is_empty());
     service.restart_some_time().says("takes at Committed");
     expect_no_collision(&service);
 }
 
 fn a_lock_is_taken_again_when_a_successor_dies_on_probation() {
-    for order in ["state", "committed"] {
-        let service = service(order).set("probation_ms", "60000").start();
+    for order in [Order::State, Order::Committed] {
+        let service = service(order).set(Config::Probation(ms(60000))).start();
         let asker = service.restart_meanwhile();
         let new = service.hub.nth(1);
         new.says("serving");

@@ -1,7 +1,7 @@
 //! The recipes (`src/recipes.rs`) with real processes: each order that it gives is kept through many restarts, and through restarts that fail.
 //!
 //! This binary is both sides: without `POLLFLIP_TEST_ROLE` it runs the tests, with it it is the service under test (`service`), which does
-//! what its `recipe` says.
+//! what its `Recipe` says.
 
 mod addresses;
 mod helpers;

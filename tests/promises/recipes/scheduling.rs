@@ -8,22 +8,22 @@ use nix::unistd::Pid;
 
 use pollflip::Restarter;
 
+use crate::service::Recipe;
 use pollflip_kit::harness::Setup;
-use pollflip_kit::service::Capability;
 use pollflip_kit::service::report::say;
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Capability, Step, at};
+use serde::{Deserialize, Serialize};
 
 pollflip_kit::trials![what_is_set_after_build_is_not_inherited, what_is_set_before_build_is_inherited,];
 
 /// Pins its thread to one processor, and lowers its priority, as a program without rights may.
-pub struct Pinned {
-    first: bool,
-}
+pub struct Pinned(pub Order);
 
-impl Pinned {
-    pub fn new(order: &str) -> Pinned {
-        Pinned { first: order == "before" }
-    }
+/// Whether it does so before or after its restarter is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    Before,
+    After,
 }
 
 #[allow(unsafe_code, reason = "nix has no priorities")]
@@ -47,13 +47,13 @@ fn pin() {
 impl Capability for Pinned {
     fn before_build(&mut self) {
         say(&format!("processors {} niceness {}", thread::available_parallelism().expect("a number"), niceness()));
-        if self.first {
+        if self.0 == Order::Before {
             pin();
         }
     }
 
     fn built(&mut self, _: &mut Restarter) -> Result<(), String> {
-        if !self.first {
+        if self.0 == Order::After {
             pin();
         }
         Ok(())
@@ -61,7 +61,7 @@ impl Capability for Pinned {
 }
 
 fn what_is_set_after_build_is_not_inherited() {
-    let service = Setup::new().set("recipe", "pinned after").start();
+    let service = Setup::new().set(Recipe::Pinned(Order::After)).start();
     let born = service.first().says("processors");
     service.plan_next(at(Step::Claimed, Act::Exit(3)));
     service.fail_to_restart();
@@ -72,7 +72,7 @@ fn what_is_set_after_build_is_not_inherited() {
 
 /// Which is why the guide says when.
 fn what_is_set_before_build_is_inherited() {
-    let service = Setup::new().set("recipe", "pinned before").start();
+    let service = Setup::new().set(Recipe::Pinned(Order::Before)).start();
     let niceness: i32 = service.first().says("processors").rsplit(' ').next().and_then(|text| text.parse().ok()).expect("a number");
     for generation in 1..=3 {
         let born = service.restart().says("processors");

@@ -22,6 +22,7 @@ use nix::sys::signal::Signal;
 use pollflip::Restarter;
 use serde::{Deserialize, Serialize};
 
+use super::listeners::Socket;
 use super::plan::{Plan, Step};
 use super::report;
 use crate::hub::Command;
@@ -164,7 +165,7 @@ pub enum Act {
 
     // --- sockets ---
     /// Asks for one more socket: "ok".
-    Claim(String),
+    Claim(Socket),
     /// Binds one more socket of that name: "bound".
     Bind(String),
     /// Gives a socket up. Whether there was one.
@@ -181,8 +182,8 @@ pub enum Act {
     RestartOf(PathBuf, Duration),
     /// How long the loop was away from its poll at most, in microseconds.
     Turns,
-    /// Takes the last setting of that key back. Whether there was one.
-    Forget(String),
+    /// Takes the last setting back. Whether there was one.
+    ForgetSetting,
 
     // --- acts of a capability, or of another kind of program ---
     /// Keeps a connection, forgets it, and keeps it twice under one name. What its keeper answers.

@@ -3,6 +3,7 @@
 use pollflip::{Event, RestartConfig, Restarter};
 
 use super::act::Act;
+use super::listeners::Socket;
 
 /// What a process of the service can besides, or does otherwise. Each function is called at a step of its life, in this order.
 pub trait Capability {
@@ -23,7 +24,7 @@ pub trait Capability {
     }
 
     /// The sockets to ask for before this process is ready, instead of those of its settings.
-    fn sockets(&mut self, _: &mut Restarter) -> Option<Vec<String>> {
+    fn sockets(&mut self, _: &mut Restarter) -> Option<Vec<Socket>> {
         None
     }
 
@@ -31,7 +32,7 @@ pub trait Capability {
     fn claimed(&mut self) {}
 
     /// It serves. Sockets to ask for from now on.
-    fn ready(&mut self, _: &mut Restarter) -> Result<Vec<String>, String> {
+    fn ready(&mut self, _: &mut Restarter) -> Result<Vec<Socket>, String> {
         Ok(Vec::new())
     }
 

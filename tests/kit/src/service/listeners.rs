@@ -1,6 +1,6 @@
 //! The sockets of the service, and who is connected: it greets and echoes.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -12,6 +12,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, accept, bind, listen, send, setsockopt, socket, sockopt,
 };
 use pollflip::Restarter;
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::report::say;
@@ -19,15 +20,52 @@ use super::report::say;
 /// Connections have the tokens above.
 const CONNECTIONS: usize = 1000;
 
+/// A socket, or another descriptor, that is asked for: by this name, or made at this address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Socket {
+    pub kind: Kind,
+    pub name: String,
+    pub address: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Kind {
+    Tcp,
+    Unix,
+    Udp,
+    Datagram,
+    Seqpacket,
+    /// One of a group that shares an address.
+    Shared,
+    File,
+    /// A listener whose flags are none of the crate's business.
+    Blocking,
+    /// A file from a library that does not know of CLOEXEC.
+    Inheritable,
+    /// So many descriptors of a file, under that name and a number, and one under the name alone.
+    Many(usize),
+}
+
+impl Kind {
+    pub fn socket(self, name: &str, address: impl ToString) -> Socket {
+        Socket { kind: self, name: name.into(), address: address.to_string() }
+    }
+}
+
+/// The commonest kind.
+pub fn tcp(name: &str, address: impl ToString) -> Socket {
+    Kind::Tcp.socket(name, address)
+}
+
 #[derive(Debug)]
 pub struct Listeners {
     greeting: String,
-    sockets: Vec<Socket>,
+    sockets: Vec<Held>,
     connections: Slab<Connection>,
 }
 
 #[derive(Debug)]
-enum Socket {
+enum Held {
     Tcp(TcpListener),
     Unix(UnixListener),
     Udp(UdpSocket),
@@ -54,48 +92,41 @@ impl Listeners {
         Listeners { greeting, sockets: Vec::new(), connections: Slab::new() }
     }
 
-    /// Asks for a socket: `KIND NAME ADDRESS`. Tells what came.
-    pub fn claim(&mut self, restarter: &mut Restarter, registry: &Registry, wanted: &str) -> Result<(), String> {
-        let mut words = wanted.split(' ');
-        let mut word = || words.next().unwrap_or_default();
-        let (kind, name, address) = (word(), word(), word());
+    /// Asks for a socket. Tells what came.
+    pub fn claim(&mut self, restarter: &mut Restarter, registry: &Registry, wanted: &Socket) -> Result<(), String> {
+        let Socket { kind, name, address } = wanted;
         let sockets = restarter.sockets();
         let text = |error: pollflip::Error| error.to_string();
         let mut socket = match kind {
-            "tcp" => Socket::Tcp(TcpListener::from_std(sockets.tcp_listener(name, address).map_err(text)?)),
-            "unix" => Socket::Unix(UnixListener::from_std(sockets.unix_listener(name, address).map_err(text)?)),
-            "udp" => Socket::Udp(UdpSocket::from_std(sockets.udp_socket(name, address).map_err(text)?)),
-            "datagram" => Socket::Datagram(UnixDatagram::from_std(sockets.unix_datagram(name, address).map_err(text)?)),
-            "seqpacket" => Socket::Seqpacket(sockets.unix_seqpacket(name, address).map_err(text)?),
-            // One of a group that shares an address.
-            "shared" => Socket::Tcp(TcpListener::from_std(sockets.or_insert_with(name, || shared(address)).map_err(text)?)),
-            "file" => {
+            Kind::Tcp => Held::Tcp(TcpListener::from_std(sockets.tcp_listener(name, address).map_err(text)?)),
+            Kind::Unix => Held::Unix(UnixListener::from_std(sockets.unix_listener(name, address).map_err(text)?)),
+            Kind::Udp => Held::Udp(UdpSocket::from_std(sockets.udp_socket(name, address).map_err(text)?)),
+            Kind::Datagram => Held::Datagram(UnixDatagram::from_std(sockets.unix_datagram(name, address).map_err(text)?)),
+            Kind::Seqpacket => Held::Seqpacket(sockets.unix_seqpacket(name, address).map_err(text)?),
+            Kind::Shared => Held::Tcp(TcpListener::from_std(sockets.or_insert_with(name, || shared(address)).map_err(text)?)),
+            Kind::File => {
                 let open = || OpenOptions::new().create(true).append(true).open(address).map(OwnedFd::from);
-                Socket::Other(sockets.or_insert_with(name, open).map_err(text)?)
+                Held::Other(sockets.or_insert_with(name, open).map_err(text)?)
             }
-            // A listener whose flags are none of the crate's business.
-            "blocking" => {
+            Kind::Blocking => {
                 let bind = || std::net::TcpListener::bind(address).map(OwnedFd::from);
-                Socket::Other(sockets.or_insert_with(name, bind).map_err(text)?)
+                Held::Other(sockets.or_insert_with(name, bind).map_err(text)?)
             }
-            // From a library that does not know of CLOEXEC.
-            "inheritable" => {
+            Kind::Inheritable => {
                 let open = || {
-                    let file = std::fs::File::open("/dev/null").map(OwnedFd::from)?;
+                    let file = File::open(address).map(OwnedFd::from)?;
                     nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
                     Ok(file)
                 };
-                Socket::Other(sockets.or_insert_with(name, open).map_err(text)?)
+                Held::Other(sockets.or_insert_with(name, open).map_err(text)?)
             }
-            // So many descriptors.
-            "many" => {
-                for number in 0..address.parse().unwrap_or(0) {
-                    let open = || std::fs::File::open("/dev/null").map(OwnedFd::from);
+            Kind::Many(count) => {
+                let open = || File::open(address).map(OwnedFd::from);
+                for number in 0..*count {
                     drop(sockets.or_insert_with(&format!("{name}{number}"), open).map_err(text)?);
                 }
-                Socket::Other(sockets.or_insert_with(name, || std::fs::File::open("/dev/null").map(OwnedFd::from)).map_err(text)?)
+                Held::Other(sockets.or_insert_with(name, open).map_err(text)?)
             }
-            _ => return Err(format!("no such kind: {kind}")),
         };
         socket.register(registry, Token(self.sockets.len())).map_err(|error| error.to_string())?;
         say(&format!("socket {name} {}", socket.description().map_err(|error| error.to_string())?));
@@ -106,7 +137,7 @@ impl Listeners {
     /// Where clients find the first of them.
     pub fn address(&self) -> String {
         match self.sockets.first() {
-            Some(Socket::Tcp(listener)) => listener.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string()),
+            Some(Held::Tcp(listener)) => listener.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string()),
             _ => "nowhere".into(),
         }
     }
@@ -168,14 +199,14 @@ fn shared(address: &str) -> io::Result<std::net::TcpListener> {
     Ok(listener.into())
 }
 
-impl Socket {
+impl Held {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Socket::Tcp(socket) => socket.as_fd(),
-            Socket::Unix(socket) => socket.as_fd(),
-            Socket::Udp(socket) => socket.as_fd(),
-            Socket::Datagram(socket) => socket.as_fd(),
-            Socket::Seqpacket(socket) | Socket::Other(socket) => socket.as_fd(),
+            Held::Tcp(socket) => socket.as_fd(),
+            Held::Unix(socket) => socket.as_fd(),
+            Held::Udp(socket) => socket.as_fd(),
+            Held::Datagram(socket) => socket.as_fd(),
+            Held::Seqpacket(socket) | Held::Other(socket) => socket.as_fd(),
         }
     }
 
@@ -190,14 +221,14 @@ impl Socket {
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
-            Socket::Other(_) => Ok(()),
+            Held::Other(_) => Ok(()),
             socket => SourceFd(&socket.as_fd().as_raw_fd()).register(registry, token, Interest::READABLE),
         }
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         match self {
-            Socket::Other(_) => Ok(()),
+            Held::Other(_) => Ok(()),
             socket => SourceFd(&socket.as_fd().as_raw_fd()).deregister(registry),
         }
     }
@@ -206,23 +237,23 @@ impl Socket {
     fn take_in(&self, greeting: &str) -> io::Result<Option<Stream>> {
         let mut buffer = [0; 256];
         match self {
-            Socket::Tcp(listener) => Ok(Some(Stream::Tcp(listener.accept()?.0))),
-            Socket::Unix(listener) => Ok(Some(Stream::Unix(listener.accept()?.0))),
-            Socket::Udp(socket) => {
+            Held::Tcp(listener) => Ok(Some(Stream::Tcp(listener.accept()?.0))),
+            Held::Unix(listener) => Ok(Some(Stream::Unix(listener.accept()?.0))),
+            Held::Udp(socket) => {
                 let (_, from) = socket.recv_from(&mut buffer)?;
                 socket.send_to(greeting.as_bytes(), from).map(|_| None)
             }
-            Socket::Datagram(socket) => {
+            Held::Datagram(socket) => {
                 let (_, from) = socket.recv_from(&mut buffer)?;
                 socket.send_to(greeting.as_bytes(), from.as_pathname().ok_or(ErrorKind::NotFound)?).map(|_| None)
             }
-            Socket::Seqpacket(socket) => {
+            Held::Seqpacket(socket) => {
                 let connection = accept(socket.as_raw_fd())?;
                 let _ = send(connection, greeting.as_bytes(), MsgFlags::MSG_NOSIGNAL);
                 nix::unistd::close(connection)?;
                 Ok(None)
             }
-            Socket::Other(_) => Err(ErrorKind::WouldBlock.into()),
+            Held::Other(_) => Err(ErrorKind::WouldBlock.into()),
         }
     }
 }

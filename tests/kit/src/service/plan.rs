@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::act::Act;
 use super::report::say;
+use super::settings::{Setting, Settings};
 
 /// A step of the life of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +83,7 @@ pub struct Plan {
     /// It does not get ready until it is told to.
     never_ready: bool,
     /// Settings of this process alone, which count more than those of all generations.
-    settings: Vec<(String, String)>,
+    settings: Settings,
 }
 
 /// A plan that begins with one act.
@@ -91,8 +92,8 @@ pub fn at(step: Step, act: Act) -> Plan {
 }
 
 /// A plan that begins with a setting.
-pub fn set(key: &str, value: impl AsRef<Path>) -> Plan {
-    Plan::default().set(key, value)
+pub fn set(setting: impl Setting) -> Plan {
+    Plan::default().set(setting)
 }
 
 /// A plan of a process that does not get ready until it is told to ([`Act::Ready`]).
@@ -108,15 +109,15 @@ impl Plan {
     }
 
     /// And has one setting more.
-    pub fn set(mut self, key: &str, value: impl AsRef<Path>) -> Plan {
-        self.settings.push((key.into(), value.as_ref().display().to_string()));
+    pub fn set(mut self, setting: impl Setting) -> Plan {
+        self.settings.add(setting);
         self
     }
 
     /// And all of another plan.
     pub fn and(mut self, other: Plan) -> Plan {
         self.acts.extend(other.acts);
-        self.settings.extend(other.settings);
+        self.settings.append(other.settings);
         self.never_ready |= other.never_ready;
         self
     }
@@ -141,7 +142,7 @@ impl Plan {
     }
 
     /// The settings in it.
-    pub fn settings(&mut self) -> Vec<(String, String)> {
+    pub fn settings(&mut self) -> Settings {
         std::mem::take(&mut self.settings)
     }
 

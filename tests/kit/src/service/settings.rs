@@ -1,137 +1,198 @@
-//! What a service is like: lines of `key=value`, from the environment for all generations, or from the plan for one. The last one
-//! counts, but for keys that may come more than once.
+//! What a service is like: settings, from the environment for all generations, or from the plan for one.
+//!
+//! A setting is a value, and its type says what it is about. What only one test program wants is a type of that program's own, beside
+//! what does it: of each type the last one counts.
 
-use std::path::{Path, PathBuf};
+use std::any::type_name;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pollflip::RestartConfig;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-/// The sockets of a service that was not told otherwise.
-const DEFAULT_SOCKET: &str = "tcp echo 127.0.0.1:0";
+use super::listeners::{Socket, tcp};
 
-#[derive(Debug)]
-pub struct Settings {
-    directory: PathBuf,
-    lines: Vec<(String, String)>,
+crate::settings![Config, Listen, Linger, LeaveFirstThread, GoTo];
+
+/// What can be said of a service.
+pub trait Setting: Serialize + DeserializeOwned {
+    /// With it the service goes on as another user, who has to be able to execute the program.
+    fn becomes_another(&self) -> bool {
+        false
+    }
 }
+
+/// These types are settings, and nothing more: `settings![One, Another]`.
+#[macro_export]
+macro_rules! settings {
+    ($($name:ty),* $(,)?) => {
+        $(impl $crate::service::Setting for $name {})*
+    };
+}
+
+/// How the restarter is built. Unless it is told otherwise it has a coordination socket in the directory of the test, and much time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Config {
+    Args(Vec<String>),
+    CurrentDir(PathBuf),
+    Env(String, String),
+    EnvAsExecuted,
+    EnvRemove(String),
+    FreezeTimeout(Duration),
+    InheritDescriptors(bool),
+    Keep(bool),
+    MaxDraining(usize),
+    NoSocket,
+    PidFile(PathBuf),
+    Probation(Duration),
+    Program(PathBuf),
+    ReadyTimeout(Duration),
+    Signal(Option<i32>),
+    Socket(PathBuf),
+    TrustParent,
+}
+
+impl Config {
+    fn apply(self, config: RestartConfig) -> RestartConfig {
+        match self {
+            Config::Args(arguments) => config.args(arguments),
+            Config::CurrentDir(path) => config.current_dir(path),
+            Config::Env(name, value) => config.env(name, value),
+            Config::EnvAsExecuted => config.env_as_executed(),
+            Config::EnvRemove(name) => config.env_remove(name),
+            Config::FreezeTimeout(limit) => config.freeze_timeout(limit),
+            Config::InheritDescriptors(inherit) => config.inherit_descriptors(inherit),
+            Config::Keep(keeps) => config.keep(keeps),
+            Config::MaxDraining(count) => config.max_draining(count),
+            Config::PidFile(path) => config.pid_file(path),
+            Config::Probation(time) => config.probation(time),
+            Config::Program(path) => config.program(path),
+            Config::ReadyTimeout(limit) => config.ready_timeout(limit),
+            Config::Signal(signal) => config.restart_signal(signal),
+            Config::TrustParent => config.trust_parent(true),
+            // Only the last of these counts.
+            Config::Socket(_) | Config::NoSocket => config,
+        }
+    }
+}
+
+/// Which sockets it asks for: one for TCP, if it is told nothing. What comes later goes on from what came before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Listen {
+    /// This one too.
+    To(Socket),
+    /// This one, and none that was named before.
+    OnlyTo(Socket),
+    Nowhere,
+}
+
+/// It does not end when a successor has taken over, but when it is told to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Linger;
+
+/// It goes on in another thread than its first, which ends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LeaveFirstThread;
+
+/// It becomes that user before its restarter is built.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunAs(pub u32);
+
+impl Setting for RunAs {
+    fn becomes_another(&self) -> bool {
+        true
+    }
+}
+
+/// It goes there once its restarter is built.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GoTo(pub PathBuf);
+
+pub const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// Each with the name of its type.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Settings(Vec<(String, Value)>);
 
 impl Settings {
     /// Those of all generations, and the changes of this one.
-    pub fn read(directory: &Path, changes: Vec<(String, String)>) -> Settings {
-        let text = std::env::var(super::SETTINGS).unwrap_or_default();
-        let split = |line: &str| line.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let lines = text.lines().filter_map(split).chain(changes).collect();
-        Settings { directory: directory.into(), lines }
+    pub(super) fn read(changes: Settings) -> Settings {
+        let text = std::env::var(super::SETTINGS).expect("settings");
+        let mut settings: Settings = serde_json::from_str(&text).expect("settings");
+        settings.append(changes);
+        settings
     }
 
-    /// Where all files of the test are.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub(crate) fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("text")
     }
 
-    fn all(&self, key: &str) -> impl Iterator<Item = &str> {
-        self.lines.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
+    pub(crate) fn add<S: Setting>(&mut self, setting: S) {
+        self.0.push((type_name::<S>().into(), serde_json::to_value(setting).expect("a value")));
     }
 
-    /// The last of that key.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.all(key).last()
+    pub(super) fn append(&mut self, mut others: Settings) {
+        self.0.append(&mut others.0);
     }
 
-    pub fn number(&self, key: &str) -> Option<u64> {
-        self.get(key).map(|value| value.parse().expect("a number"))
+    fn all<S: Setting>(&self) -> impl DoubleEndedIterator<Item = S> {
+        let of_type = self.0.iter().filter(|(name, _)| name == type_name::<S>());
+        of_type.map(|(_, value)| S::deserialize(value).expect("a value of this type"))
     }
 
-    /// Takes the last line of that key back.
-    pub fn forget(&mut self, key: &str) -> bool {
-        let last = self.lines.iter().rposition(|(name, _)| name == key);
-        last.map(|index| self.lines.remove(index)).is_some()
+    /// The last of that type.
+    pub fn get<S: Setting>(&self) -> Option<S> {
+        self.all().next_back()
     }
 
-    fn milliseconds(&self, key: &str) -> Option<Duration> {
-        self.get(key).map(|value| Duration::from_millis(value.parse().expect("a number")))
+    pub fn has<S: Setting>(&self) -> bool {
+        self.get::<S>().is_some()
     }
 
-    /// `listen` is `KIND NAME ADDRESS`, any number of them, or `none`; `only` replaces all of them.
-    pub fn sockets(&self) -> Vec<&str> {
-        let only: Vec<_> = self.all("only").collect();
-        let sockets = if only.is_empty() { self.all("listen").collect() } else { only };
-        match sockets[..] {
-            [] => vec![DEFAULT_SOCKET],
-            _ if sockets.contains(&"none") => Vec::new(),
-            _ => sockets,
+    /// Takes the last one back.
+    pub(super) fn forget(&mut self) -> bool {
+        self.0.pop().is_some()
+    }
+
+    pub fn sockets(&self) -> Vec<Socket> {
+        if !self.has::<Listen>() {
+            return vec![tcp("echo", "127.0.0.1:0")];
         }
+        self.all().fold(Vec::new(), |mut sockets, listen| match listen {
+            Listen::To(socket) => {
+                sockets.push(socket);
+                sockets
+            }
+            Listen::OnlyTo(socket) => vec![socket],
+            Listen::Nowhere => Vec::new(),
+        })
     }
 
-    /// `socket`, `ready_timeout_ms`, `freeze_timeout_ms`, `probation_ms`, `signal`, `trust_parent`, `program`, `arg`, `env`, `env_remove`, `env_as_executed`,
-    /// `current_dir`, `inherit_descriptors`.
     pub fn config(&self) -> RestartConfig {
-        let limit = |name| self.milliseconds(name).unwrap_or(Duration::from_secs(120));
-        let mut config = RestartConfig::new().ready_timeout(limit("ready_timeout_ms")).freeze_timeout(limit("freeze_timeout_ms"));
-        match self.get("socket") {
-            Some("none") => {}
-            Some(path) => config = config.coordination_socket(path),
-            None => config = config.coordination_socket(self.directory.join(super::COORDINATION)),
-        }
-        if let Some(time) = self.milliseconds("probation_ms") {
-            config = config.probation(time);
-        }
-        if let Some(count) = self.get("max_draining") {
-            config = config.max_draining(count.parse().expect("a number"));
-        }
-        if self.get("trust_parent").is_some() {
-            config = config.trust_parent(true);
-        }
-        match self.get("signal") {
-            Some("none") => config = config.restart_signal(None),
-            Some(number) => config = config.restart_signal(Some(number.parse().expect("a number"))),
-            None => {}
-        }
-        if let Some(path) = self.get("program") {
-            config = config.program(path);
-        }
-        if let Some(path) = self.get("current_dir") {
-            config = config.current_dir(path);
-        }
-        let arguments: Vec<_> = self.all("arg").collect();
-        if !arguments.is_empty() {
-            config = config.args(arguments);
-        }
-        for (name, value) in self.all("env").map(|line| line.split_once('=').expect("a name and a value")) {
-            config = config.env(name, value);
-        }
-        for name in self.all("env_remove") {
-            config = config.env_remove(name);
-        }
-        if self.get("env_as_executed").is_some() {
-            config = config.env_as_executed();
-        }
-        if let Some(inherit) = self.get("inherit_descriptors") {
-            config = config.inherit_descriptors(inherit.parse().expect("a truth value"));
-        }
-        config
+        let patience = Duration::from_secs(120);
+        let base = RestartConfig::new().ready_timeout(patience).freeze_timeout(patience);
+        let socket = self.all().rev().find(|setting| matches!(setting, Config::Socket(_) | Config::NoSocket));
+        let base = match socket {
+            Some(Config::NoSocket) => base,
+            Some(Config::Socket(path)) => base.coordination_socket(path),
+            _ => base.coordination_socket(super::directory().join(super::COORDINATION)),
+        };
+        self.all().fold(base, |config, setting: Config| setting.apply(config))
     }
 
-    /// It does not end when a successor has taken over, but when it is told to.
-    pub fn lingers(&self) -> bool {
-        self.get("linger").is_some()
-    }
-
-    /// It goes on in another thread than its first, which ends.
-    pub fn leaves_first_thread(&self) -> bool {
-        self.get("leave_first_thread").is_some()
-    }
-
-    /// `uid`: runs as that user from here on.
+    /// Runs as another user from here on, if it is to.
     pub fn give_up_rights(&self) {
-        if let Some(uid) = self.get("uid") {
-            nix::unistd::setuid(uid.parse::<u32>().expect("a number").into()).expect("setuid");
+        if let Some(RunAs(user)) = self.get() {
+            nix::unistd::setuid(user.into()).expect("setuid");
         }
     }
 
-    /// `chdir`: goes there once the restarter is built.
-    pub fn change_directory(&self) {
-        if let Some(path) = self.get("chdir") {
+    pub(super) fn change_directory(&self) {
+        if let Some(GoTo(path)) = self.get() {
             std::env::set_current_dir(path).expect("a directory");
         }
     }

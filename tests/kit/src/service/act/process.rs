@@ -5,7 +5,7 @@ use std::mem;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use pollflip::{fixup_systemd_env, startup_complete};
 use super::Act;
 use crate::service::plan::Plan;
 use crate::service::report::say;
-use crate::service::{DIRECTORY, NEXT};
+use crate::service::{NEXT, directory};
 
 static COUNTED: AtomicUsize = AtomicUsize::new(0);
 
@@ -112,8 +112,7 @@ fn execute_by_descriptor(program: &Path) -> String {
 }
 
 fn leave_plan(plan: &Plan) -> String {
-    let path = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory")).join(NEXT);
-    plan.clone().append(&path);
+    plan.clone().append(&directory().join(NEXT));
     "left".into()
 }
 
