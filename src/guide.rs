@@ -167,7 +167,11 @@
 //! | `--store N` | so many descriptors are kept for the next start (512; none with `--restart no`) |
 //!
 //! An end is no strike if somebody has wanted it: by SIGKILL, SIGTERM, SIGINT or SIGHUP, unless the
-//! guard has sent that or the kernel has ended the process for memory.
+//! guard has sent that or the kernel has ended the process for memory. A start that fails is a strike,
+//! whatever it fails of. So is one that fails of an earlier generation: a process that is stopped
+//! (SIGSTOP, a debugger) at the very moment at which it hands the service over still holds the
+//! coordination socket. If its successor ends then, each start fails because somebody listens there,
+//! until the stopped process goes on or is killed: by then the strikes may have ended the guard.
 //!
 //! A service that is started again is started by the same path. After a failed deploy that is the
 //! broken file, until strikes end it: put the old file back when a restart has failed.

@@ -237,7 +237,10 @@ impl Keeper {
     ///
     /// The keeper has it as soon as the service is this process's, and the loop has turned. A
     /// successor gets what is kept when it is started: what is kept while a restart is under way is
-    /// kept no more when that is final.
+    /// kept no more when that is final. The same is true if this process is killed meanwhile, and its
+    /// successor goes on alone: that has what was under the name before. So let a file stay under its
+    /// name, and change what is in it, or keep nothing anew between
+    /// [`Restarting`](crate::Event::Restarting) and the outcome.
     ///
     /// # Errors
     ///
