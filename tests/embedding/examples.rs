@@ -26,6 +26,7 @@ use pollflip_kit::group::{DEADLINE, Group, ROLE, has_ended, signal, wait_until};
 use pollflip_kit::surroundings::{directory, temporary};
 
 pub(crate) const TRIALS: &[(&str, fn())] = &[
+    ("a_test_that_waits_for_a_line_of_a_program_that_has_ended_fails_at_once_with_what_was_said", unsaid),
     ("examples_tell_how_they_are_used", usage),
     ("hello_tells_what_becomes_of_each_restart", hello),
     ("live_connections_go_on_where_they_were", live_connections),
@@ -81,6 +82,17 @@ pub(crate) fn listening(group: &Group, generation: usize) -> (SocketAddr, u32) {
     let (address, rest) = line.split_once(", pid ").expect("an address and a pid");
     let pid = rest.split(',').next().unwrap_or_default();
     (address.parse().expect("an address"), pid.parse().expect("a pid"))
+}
+
+fn unsaid() {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "echo one line; echo why >&2"]);
+    let (group, began) = (Group::start(command, directory()), Instant::now());
+    assert_eq!(group.says("one", 0), "line");
+    let panic = thread::spawn(move || group.says("another", 0)).join().expect_err("nothing comes");
+    assert!(began.elapsed() < DEADLINE / 2, "{:?}", began.elapsed());
+    let said = panic.downcast_ref::<String>().expect("a text");
+    assert!(said.contains("have ended") && said.contains("\"another\"") && said.contains("one line") && said.contains("why"), "{said}");
 }
 
 fn usage() {

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -35,6 +36,8 @@ pub struct Group {
 #[derive(Debug, Default)]
 struct Told {
     lines: Mutex<Vec<String>>,
+    /// Nobody has the output open any more. It changes while the lines are locked.
+    is_over: AtomicBool,
     changed: Condvar,
 }
 
@@ -48,6 +51,9 @@ impl Told {
             self.lines().push(line);
             self.changed.notify_all();
         }
+        let _lines = self.lines();
+        self.is_over.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
     }
 }
 
@@ -90,7 +96,7 @@ impl Group {
         self.path("restart.sock")
     }
 
-    /// Waits until `look` finds something in the lines so far.
+    /// Waits until `look` finds something in the lines so far, and no longer than somebody is there to write one.
     pub fn wait<T>(&self, what: &str, look: impl Fn(&[String]) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         let mut lines = self.told.lines();
@@ -99,9 +105,14 @@ impl Group {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let is_over = self.told.is_over.load(Ordering::Relaxed);
+            if is_over || left.is_zero() {
+                let (so_far, stderr) = (lines.join("\n"), self.stderr());
                 drop(lines);
-                panic!("waited {DEADLINE:?} for {what}");
+                match is_over {
+                    true => panic!("all have ended, without {what}; so far:\n{so_far}\n{stderr}"),
+                    false => panic!("waited {DEADLINE:?} for {what}; so far:\n{so_far}\n{stderr}"),
+                }
             }
             lines = self.told.changed.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
         }
