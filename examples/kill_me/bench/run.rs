@@ -81,6 +81,9 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let all_pauses = pauses(&[kills.as_slice(), others.as_slice()].concat(), &tally.answers);
     let (firsts, recoveries) = (first_answers(&kills, &tally.answers), recoveries(&kills));
     let [refused, cut, wrong] = [tally.refused + come.refused, tally.cut + come.cut, tally.wrong + come.wrong];
+    if cut > 0 {
+        eprintln!("kill_me: cut off were {} of those who stay, and {} of those who came while nobody served", tally.cut, come.cut);
+    }
     let mut more = String::new();
     for (name, count) in [("poisoned", options.poison), ("killed_in_restart", options.during)] {
         if count > 0 {

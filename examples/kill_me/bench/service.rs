@@ -107,7 +107,8 @@ impl Service {
         }
     }
 
-    /// Kills the server, and says when.
+    /// Kills the process that serves, and returns when that was. It has ended then: a connection that it
+    /// accepts in its last moment cannot be kept any more.
     pub(crate) fn kill(&self, serving: &Serving) -> Result<Instant, Box<dyn Error>> {
         if let Keeper::Systemd { unit, .. } = &self.keeper {
             // Of a successor systemd learns a moment later than the one who asked for the restart.
@@ -124,6 +125,10 @@ impl Service {
         let now = Instant::now();
         kill(Pid::from_raw(serving.pid.cast_signed()), Signal::SIGKILL)
             .map_err(|error| format!("cannot kill process {}: {error}", serving.pid))?;
+        // Amid a call it ends when that is over, and the call may be an accept.
+        while !has_ended(serving.pid) {
+            thread::yield_now();
+        }
         Ok(now)
     }
 
@@ -171,6 +176,12 @@ fn listen(output: ChildStdout) -> Receiver<Serving> {
         }
     });
     serving
+}
+
+/// Whether nothing is left of that process but what its parent has not read yet.
+fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |text| text.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])))
 }
 
 /// The main process of a unit; 0: there is none at the moment.
