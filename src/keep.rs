@@ -233,7 +233,8 @@ impl Keeper {
     /// Keeps a descriptor, any but a connection, under a name: a memory file with the state, say. The
     /// next start gets it by [`take`](Keeper::take), and so does each successor. What was kept under
     /// that name before is kept no more: a kill leaves the one or the other. The sockets of
-    /// [`Sockets`](crate::Sockets) are kept without it, by the names that they have there.
+    /// [`Sockets`](crate::Sockets) are kept without it, by the names that they have there. What was kept
+    /// by name and becomes one of those is kept as that alone.
     ///
     /// The keeper has it as soon as the service is this process's, and the loop has turned. A
     /// successor gets what is kept when it is started: what is kept while a restart is under way is
@@ -261,6 +262,13 @@ impl Keeper {
         if inner.is_over() {
             return Ok(());
         }
+        if let Some(socket) = sys::identity(descriptor.as_fd().as_raw_fd()).and_then(|file| inner.sockets.get(&file)) {
+            let why = format!(
+                "what is to be kept as {name:?} is socket {socket:?} of this service, which is kept by that name, and a keeper holds it once: \
+                 ask Sockets for it"
+            );
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+        }
         match inner.named.name_of(descriptor) {
             Some(there) if there == name => return Ok(()),
             Some(there) => {
@@ -269,13 +277,6 @@ impl Keeper {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
             }
             None => {}
-        }
-        if let Some(socket) = sys::identity(descriptor.as_fd().as_raw_fd()).and_then(|file| inner.sockets.get(&file)) {
-            let why = format!(
-                "what is to be kept as {name:?} is socket {socket:?} of this service, which is kept by that name, and a keeper holds it once: \
-                 ask Sockets for it"
-            );
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
         }
         if !inner.named.has(name) && shared.sort == Sort::Keeps {
             shared.room.check(inner.taken(), [names::length_of(name)].into_iter())?;

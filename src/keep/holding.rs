@@ -82,10 +82,20 @@ impl Keeper {
 
     /// A socket of the service, which is held under that name or as a part of the group of that name, as soon as anything is.
     pub(crate) fn has_socket(&self, name: &str, socket: BorrowedFd<'_>) {
-        if let Some(mut inner) = self.inner()
-            && let Some(file) = sys::identity(socket.as_raw_fd())
-        {
-            inner.sockets.insert(file, name.into());
+        let (Some(mut inner), Some(file)) = (self.inner(), sys::identity(socket.as_raw_fd())) else { return };
+        let inner = &mut *inner;
+        inner.sockets.insert(file, name.into());
+        // Another release may have kept it by a name of its own. A keeper holds it once, so it has to let that go first.
+        let names = inner.named.give_up(&socket);
+        if names.is_empty() {
+            return;
+        }
+        log::warn!(target: "pollflip", "socket {name:?} was kept by a name of its own too: it is kept as {name:?} alone");
+        if inner.whose.is_none() {
+            inner.unused.extend(names);
+        } else if inner.is_holding() {
+            inner.orders.extend(names.iter().map(|name| Order::remove(name)));
+            self.wake();
         }
     }
 

@@ -187,6 +187,22 @@ impl Named {
         }
     }
 
+    /// Keeps that very file by no name any more. Returns the full names under which it may be held.
+    pub(super) fn give_up(&mut self, descriptor: &impl AsFd) -> Vec<String> {
+        let mut names = Vec::new();
+        for (name, entry) in &mut self.entries {
+            let is_kept = entry.kept.take_if(|kept| is_same(kept, descriptor)).is_some();
+            if is_kept || entry.has_found(descriptor) {
+                (entry.found, entry.is_offered) = (None, false);
+                entry.held.clear();
+                // A predecessor may have something else there by now.
+                names.extend(Slot::all().map(|slot| slot.full_name(name)));
+            }
+        }
+        self.entries.retain(|_, entry| entry.kept.is_some() || !entry.held.is_empty());
+        names
+    }
+
     /// And nothing else is.
     pub(super) fn hold_nothing_else(&mut self, orders: &mut Vec<Order>) {
         self.entries.retain(|name, entry| {

@@ -607,6 +607,47 @@ fn a_socket_of_the_service_is_held_under_its_own_name_and_under_no_other() {
     }
 }
 
+/// A release that bound it by itself, and one that has it in `Sockets`.
+#[test]
+fn what_was_kept_by_name_and_becomes_a_socket_of_the_service_is_held_as_that_alone() {
+    for is_successor in [false, true] {
+        let (old, listener, mut store) = (serving(), listener(), Store::default());
+        old.keep("mine", &listener).expect("room");
+        old.keep("other", &file()).expect("room");
+        store.obey_all(&old);
+        let held = if is_successor { Held::sort(old.given()) } else { store.held() };
+        let new = keeper_of(Sort::Keeps, held, is_successor);
+        let taken = new.take("mine").expect("it was kept");
+        new.has_socket("web", taken.as_fd());
+        assert!(new.take("mine").is_none() && new.take("other").is_some());
+        assert_eq!(new.keep("mine", &taken).expect_err("it is held once").kind(), io::ErrorKind::AlreadyExists);
+        new.take_service([("web", Listener::New(taken.as_fd()))].into_iter(), [].into_iter());
+        store.obey_all(&new);
+        let held = |name: &str| store.entries.iter().filter(|(held, _)| held == name).count();
+        assert_eq!([held("web"), held("pollflip.kept.mine"), held("pollflip.kept.other")], [1, 0, 1], "{:?}", store.names());
+    }
+    // At once, in one that serves.
+    let (keeper, listener, mut store) = (serving(), listener(), Store::default());
+    keeper.keep("mine", &listener).expect("room");
+    keeper.has_socket("web", listener.as_fd());
+    keeper.listens("web", listener.as_fd());
+    store.obey_all(&keeper);
+    assert!(store.named("mine").is_none() && store.names().contains(&"web".into()), "{:?}", store.names());
+}
+
+/// It took no harm at a keeper, which took the second name for done.
+#[test]
+fn what_a_release_has_kept_of_its_sockets_by_name_is_refused_to_the_next_one_as_to_a_start() {
+    let listener = listener();
+    for is_successor in [false, true] {
+        let given = [("pollflip.kept.mine".to_owned(), copy(&listener))];
+        let keeper = keeper_of(Sort::Keeps, Held::sort(given), is_successor);
+        keeper.has_socket("web", listener.as_fd());
+        assert!(keeper.take("mine").is_none());
+        assert_eq!(keeper.keep("mine", &listener).expect_err("it is held once").kind(), io::ErrorKind::AlreadyExists);
+    }
+}
+
 #[test]
 fn a_listener_that_is_kept_by_name_is_replaced_by_another_one() {
     let (keeper, mut store, listeners) = (serving(), Store::default(), [listener(), listener()]);

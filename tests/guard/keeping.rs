@@ -5,8 +5,8 @@
 //! with `abort` it dies of connections that were kept, and with `abort-of-more` of something else that
 //! was; with `gate`, a pipe, it recovers nothing before it has read a byte from that; with `peer.sock` the
 //! first one keeps a connection to that, too; with `long-state` there is no account that a new connection
-//! fits into; with `keep-listener` it wants its listener kept by name too; with `no-state` a successor
-//! asks for no state. With `at STEP`, a pipe, a process waits at that step of a restart until it has read
+//! fits into; with `keep-listener` it wants its listener kept by name too; with `own-listener` it binds and
+//! keeps that itself; with `no-state` a successor asks for no state. With `at STEP`, a pipe, a process waits at that step of a restart until it has read
 //! a byte from that; with `renumber PID` that process keeps another file under a name.
 //!
 //! A client says what it wants by its first byte: `B` to be answered byte by byte, and `!` to be told
@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -113,7 +113,7 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
             std::thread::park();
         }
     }
-    let listener = restarter.sockets().tcp_listener("web", "127.0.0.1:0")?;
+    let listener = listen(&mut restarter)?;
     if is_there("keep-listener") {
         say(&format!("keeps its listener by name: {:?}", keeper.keep("listener", &listener).map_err(|error| error.kind())));
     }
@@ -207,6 +207,22 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     Ok(())
+}
+
+/// As a release does that has no use for `Sockets`, or as the one after it.
+fn listen(restarter: &mut Restarter) -> Result<TcpListener, Box<dyn std::error::Error>> {
+    let keeper = restarter.keeper();
+    let own = keeper.take("listener").map(TcpListener::from);
+    if is_there("own-listener") {
+        let own = own.map_or_else(|| TcpListener::bind("127.0.0.1:0"), Ok)?;
+        own.set_nonblocking(true)?;
+        keeper.keep("listener", &own)?;
+        return Ok(own);
+    }
+    let Some(own) = own else { return Ok(restarter.sockets().tcp_listener("web", "127.0.0.1:0")?) };
+    let listener = restarter.sockets().or_insert_with("web", || Ok(own))?;
+    keeper.forget("listener");
+    Ok(listener)
 }
 
 impl Server {

@@ -36,6 +36,7 @@ pollflip_kit::trials![
     a_user_keeps_as_many_connections_as_its_limit_allows_and_can_restart,
     a_connection_that_no_account_can_be_begun_for_ends_and_is_not_kept,
     a_listener_of_the_service_is_kept_once_and_to_keep_it_by_name_is_an_error,
+    a_listener_that_a_release_has_kept_by_name_outlives_a_kill_of_the_next_one_that_has_it_in_sockets,
     a_keeper_that_is_too_small_is_an_error_that_says_so,
     a_start_that_hangs_counts_as_the_service_s_own_doing,
 ];
@@ -514,6 +515,35 @@ fn a_listener_of_the_service_is_kept_once_and_to_keep_it_by_name_is_an_error() {
     is_refused(kept.pid_after(&old));
     kept.connect().expect("nobody is refused");
     assert_eq!(kept.stop(), 0);
+}
+
+/// The keeper has it under the first name, and would take the second one for done.
+fn a_listener_that_a_release_has_kept_by_name_outlives_a_kill_of_the_next_one_that_has_it_in_sockets() {
+    for is_restarted in [true, false] {
+        let directory = directory();
+        let is_own = directory.path().join("own-listener");
+        fs::write(&is_own, "").expect("a file");
+        let script = "exec \"$0\" \"$@\"";
+        let kept = Kept::start_by(script, Path::new(POLLFLIP), &own_program(), directory, &["--restart", "on-failure"], &[]);
+        let (address, mut player) = (kept.read("address"), Player::new(&kept, 1));
+        player.round().expect("an answer");
+        kept.pid_after(&kept.kill());
+        player.round().expect("it goes on");
+        fs::remove_file(is_own).expect("a file");
+        if is_restarted {
+            kept.restart().expect("a restart");
+        } else {
+            kept.pid_after(&kept.kill());
+        }
+        for when in ["in the next release", "after one kill", "after two"] {
+            player.round().unwrap_or_else(|why| panic!("{when}: {why}"));
+            let killed = kept.kill().parse().expect("a number");
+            wait_until("its end", || procfs::has_ended(killed));
+            TcpStream::connect(&address).unwrap_or_else(|why| panic!("killed {when}, restarted: {is_restarted}: {why}"));
+            kept.serves();
+        }
+        assert_eq!(kept.stop(), 0);
+    }
 }
 
 fn a_keeper_that_is_too_small_is_an_error_that_says_so() {
