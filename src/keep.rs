@@ -153,6 +153,8 @@ struct Inner {
     end: Option<(Exit, u32)>,
     /// What the process before has left has been asked for.
     is_recovered: bool,
+    /// The program was told of the end of the predecessor, and has gone on.
+    is_end_told: bool,
     orders: Vec<Order>,
 }
 

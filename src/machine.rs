@@ -144,7 +144,7 @@ impl Machine {
         match input {
             Input::Sole => self.sole(),
             Input::Opened => self.opened(),
-            Input::Predecessor(notice) => self.tell(Notice::Predecessor(notice)),
+            Input::Predecessor(notice) => self.heard_of_predecessor(notice),
             Input::MarksFreed => self.marks_freed(),
             Input::Request(ticket) => self.request(now, ticket),
             Input::Spawned(attempt, pid) => self.spawned(attempt, pid),

@@ -128,8 +128,8 @@ impl Predecessor {
     /// Whether it has ended. Before the grant nobody serves then, and [`ready`](crate::Restarter::ready) has nobody to wait for.
     ///
     /// Of a predecessor that ends before it has given its state, [`receive`](Predecessor::receive) tells. A program that asks for no state
-    /// asks this before `ready`, if it is to know that something may be lost: what was not saved, or
-    /// [kept](crate::Restarter::survivors). Later [`Event::PredecessorGone`](crate::Event::PredecessorGone) tells it.
+    /// asks this before `ready`, if it is to know that something may be lost that was not saved. Later
+    /// [`Event::PredecessorGone`](crate::Event::PredecessorGone) tells it, and what was [kept](crate::Restarter::survivors) is still there.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), pollflip::Error> {

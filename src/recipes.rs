@@ -172,6 +172,9 @@
 //!   [connection](crate::ledger::Account::connection) of each account. It needs the accounts at
 //!   [`Failed`](crate::Event::Failed). The ledger goes along on its own, as all that has a name.
 //! - At [`Completed`](crate::Event::Completed) it drops its accounts, without closing them.
+//! - At [`PredecessorGone`](crate::Event::PredecessorGone) it asks for
+//!   [survivors](crate::Restarter::survivors) once more, and does the same with them: the predecessor
+//!   may have been killed after the first look.
 //! - An error of `keep_stream` means that the connection does not outlive a kill. A program can
 //!   serve it all the same.
 //! - After [`Scope::NotStreams`](crate::ledger::Scope::NotStreams) and `Scope::Listeners` a

@@ -185,8 +185,10 @@ impl Restarter {
     ///
     /// In a successor there is something only if the predecessor [has ended](Predecessor::has_ended)
     /// before it has handed the service over: after [`Predecessor::receive`] or another call has failed
-    /// with [`Error::PredecessorGone`], say. A successor that asks for no state calls this last before
-    /// `ready`.
+    /// with [`Error::PredecessorGone`], say. It may also end after this was called, while `ready` waits
+    /// for it. So a successor calls this once more at [`Event::PredecessorGone`]: until the next call of
+    /// [`poll`](Restarter::poll) all of that is still held. What came from the predecessor and is kept
+    /// by this process already is not among it.
     ///
     /// ```no_run
     /// use std::net::TcpStream;

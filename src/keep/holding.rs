@@ -13,9 +13,11 @@ use super::{Inner, Keeper, KeptGroup, KeptStream, Listener, Order, Sort, Survivo
 
 impl Keeper {
     /// The service is this process's: what it has is held, and what those before it had is not. What is stored comes before what it
-    /// stands for is removed: a kill in between leaves both.
+    /// stands for is removed: a kill in between leaves both. `is_alone`: nobody has granted it. Then the program may have yet to learn that
+    /// a predecessor has ended, and what that one had stays until then.
     pub(crate) fn take_service<'a>(
         &self,
+        is_alone: bool,
         listeners: impl Iterator<Item = (&'a str, Listener<'a>)>,
         groups: impl Iterator<Item = KeptGroup<'a>>,
     ) {
@@ -39,8 +41,21 @@ impl Keeper {
         }
         groups.for_each(|group| self.hold_group(inner, &group));
         inner.named.hold(inner.is_successor, &mut inner.orders);
-        inner.streams.hold_no_others(&mut inner.orders);
+        if !is_alone || !inner.is_successor || inner.is_end_told || inner.is_recovered {
+            inner.streams.hold_no_others(&mut inner.orders);
+        }
         inner.named.hold_nothing_else(&mut inner.orders);
+    }
+
+    /// What a predecessor had, and the program has not asked for, is held no more.
+    pub(crate) fn let_survivors_go(&self) {
+        let Some(mut inner) = self.inner() else { return };
+        let inner = &mut *inner;
+        inner.is_end_told = true;
+        // Before that the program can still ask for it.
+        if inner.whose.is_some() {
+            inner.streams.hold_no_others(&mut inner.orders);
+        }
     }
 
     /// From now on that is held, and nothing else.
@@ -194,7 +209,8 @@ impl Keeper {
     /// What the process before has left, once. `has_ended`: the process before is not there any more, be it the predecessor.
     pub(crate) fn survivors(&self, has_ended: bool) -> Option<Survivors> {
         let mut inner = self.inner()?;
-        if inner.whose.is_some() || !has_ended || mem::replace(&mut inner.is_recovered, true) {
+        let is_late = inner.whose.is_some() && !inner.streams.follow_others();
+        if is_late || !has_ended || mem::replace(&mut inner.is_recovered, true) {
             return None;
         }
         if inner.end.is_none() && !inner.streams.follow_others() && inner.named.untaken() == 0 {

@@ -25,7 +25,7 @@ fn serving() -> Keeper {
 }
 
 fn take_service(keeper: &Keeper) {
-    keeper.take_service([].into_iter(), [].into_iter());
+    keeper.take_service(false, [].into_iter(), [].into_iter());
 }
 
 fn file() -> OwnedFd {
@@ -138,7 +138,7 @@ fn nothing_is_held_before_the_service_is_taken_and_then_all_at_once() {
     keeper.keep("state", &file()).expect("room");
     keeper.keep_stream(&connection(&listener).0).expect("room");
     assert_eq!(orders(&keeper), [""; 0]);
-    keeper.take_service([("web", Listener::New(listener.as_fd())), ("given", Listener::Held)].into_iter(), [].into_iter());
+    keeper.take_service(false, [("web", Listener::New(listener.as_fd())), ("given", Listener::Held)].into_iter(), [].into_iter());
     assert_eq!(orders(&keeper), ["+pollflip.streams.PID.0 4", "+web 1", "+pollflip.kept.state 1"]);
     take_service(&keeper);
     assert_eq!(orders(&keeper), [""; 0], "once");
@@ -336,6 +336,50 @@ fn a_successor_whose_predecessor_is_killed_has_all_removed_that_was_that_one_s()
     assert_eq!(store.names().len(), 3, "{:?}", store.names());
 }
 
+/// Killed when its successor has looked for survivors, and has yet to be granted the service.
+#[test]
+fn what_a_predecessor_has_left_stays_until_the_program_was_told_of_its_end_and_has_gone_on() {
+    let listener = listener();
+    let begin = |is_told_before: bool, is_alone: bool| {
+        let (old, (server, client)) = (serving(), connection(&listener));
+        old.keep_stream(&server).expect("room");
+        old.hold(Whose::Both);
+        let new = successor_of(&old);
+        assert!(new.survivors(false).is_none(), "it lives");
+        let mut store = Store::default();
+        store.obey_all(&old);
+        if is_told_before {
+            new.let_survivors_go();
+        }
+        new.take_service(is_alone, [].into_iter(), [].into_iter());
+        store.obey_all(&new);
+        (new, store, cookie(&server), client)
+    };
+    for asks in [true, false] {
+        let (new, mut store, server, client) = begin(false, true);
+        assert_eq!(store.streams(), [server], "a start that comes now finds it");
+        let found: Vec<_> = if asks { new.survivors(true).expect("what was kept").streams().collect() } else { Vec::new() };
+        assert_eq!(found.len(), usize::from(asks));
+        new.let_survivors_go();
+        store.obey_all(&new);
+        assert!(new.survivors(true).is_none(), "once, and in time");
+        assert_eq!(store.streams(), found.iter().map(cookie).collect::<Vec<_>>());
+        // Its peer learns that nobody has taken it.
+        assert_eq!(sys::is_readable_within(&client, std::time::Duration::ZERO), !asks);
+    }
+    for (is_told_before, is_alone) in [(true, true), (true, false), (false, false)] {
+        let (new, store, ..) = begin(is_told_before, is_alone);
+        assert_eq!(store.streams(), [0; 0], "told before: {is_told_before}, alone: {is_alone}");
+        assert!(new.survivors(true).is_none());
+    }
+    // The program was told, and has not said that it is ready.
+    let (old, (server, _client)) = (serving(), connection(&listener));
+    old.keep_stream(&server).expect("room");
+    let new = successor_of(&old);
+    new.let_survivors_go();
+    assert_eq!(new.survivors(true).expect("what was kept").len(), 1);
+}
+
 #[test]
 fn what_is_kept_after_a_roll_back_lies_where_the_keeper_looks() {
     let (keeper, listener) = (serving(), listener());
@@ -474,7 +518,7 @@ fn without_a_keeper_names_go_to_successors_and_nothing_is_ordered() {
     assert!(!keeper.is_active());
     keeper.keep("state", &file()).expect("no limit");
     keeper.keep_stream(&connection(&listener).0).expect("nothing is done");
-    keeper.take_service([("web", Listener::New(listener.as_fd()))].into_iter(), [].into_iter());
+    keeper.take_service(false, [("web", Listener::New(listener.as_fd()))].into_iter(), [].into_iter());
     keeper.hold(Whose::Both);
     assert_eq!(orders(&keeper), [""; 0]);
     assert_eq!(keeper.given().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["pollflip.kept.state"]);
@@ -529,7 +573,7 @@ fn a_group_is_held_whole_from_the_service_on_and_until_it_is_removed() {
         let keeper = keeper(Sort::Keeps, Held::default());
         keeper.has_group(&group(is_held, &parts));
         assert_eq!(orders(&keeper), [""; 0], "not before");
-        keeper.take_service([].into_iter(), [group(is_held, &parts)].into_iter());
+        keeper.take_service(false, [].into_iter(), [group(is_held, &parts)].into_iter());
         let expected = if is_held { &[][..] } else { &PARTS_STORED };
         assert_eq!(orders(&keeper)[1..], *expected);
         keeper.has_group(&group(is_held, &parts));
@@ -556,7 +600,7 @@ fn a_group_for_which_there_is_no_room_is_held_in_no_part() {
     for number in 0..5 {
         keeper.keep(&number.to_string(), &file()).expect("room");
     }
-    keeper.take_service([].into_iter(), [group(false, &parts)].into_iter());
+    keeper.take_service(false, [].into_iter(), [group(false, &parts)].into_iter());
     assert!(!orders(&keeper).iter().any(|order| order.contains("game")));
     assert!(keeper.forget("0"));
     orders(&keeper);
@@ -571,7 +615,7 @@ fn what_this_process_has_no_use_for_is_held_no_more_with_the_service_and_not_bef
     keeper.listens_no_more("web");
     keeper.has_group_no_more(&group(true, &parts));
     assert_eq!(orders(&keeper), [""; 0], "a predecessor may need it yet");
-    keeper.take_service([("web", Listener::New(listener.as_fd()))].into_iter(), [].into_iter());
+    keeper.take_service(false, [("web", Listener::New(listener.as_fd()))].into_iter(), [].into_iter());
     let all = orders(&keeper);
     assert_eq!(all[0], "-web", "something else has that name by now");
     assert_eq!((&all[1..4], all.last().map(String::as_str)), (&PARTS_REMOVED.map(String::from)[..], Some("+web 1")));
@@ -621,7 +665,7 @@ fn what_was_kept_by_name_and_becomes_a_socket_of_the_service_is_held_as_that_alo
         new.has_socket("web", taken.as_fd());
         assert!(new.take("mine").is_none() && new.take("other").is_some());
         assert_eq!(new.keep("mine", &taken).expect_err("it is held once").kind(), io::ErrorKind::AlreadyExists);
-        new.take_service([("web", Listener::New(taken.as_fd()))].into_iter(), [].into_iter());
+        new.take_service(false, [("web", Listener::New(taken.as_fd()))].into_iter(), [].into_iter());
         store.obey_all(&new);
         let held = |name: &str| store.entries.iter().filter(|(held, _)| held == name).count();
         assert_eq!([held("web"), held("pollflip.kept.mine"), held("pollflip.kept.other")], [1, 0, 1], "{:?}", store.names());

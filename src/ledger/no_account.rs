@@ -11,7 +11,8 @@ use std::io;
 ///
 /// To drop it does not end it if it is [kept](crate::Keeper::keep_stream): its peer would wait until
 /// the next start finds it. [Forget](crate::Keeper::forget_stream) it. So this becomes no
-/// [`io::Error`] of its own accord.
+/// [`io::Error`] of its own accord. After `ResourceBusy` and `AlreadyExists` another duplicate of it is
+/// in use here: to forget this one would end that too.
 ///
 /// ```
 /// # use std::net::TcpStream;

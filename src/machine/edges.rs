@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Action, Attempt, COMMIT_TIMEOUT, Cause, Closed, DYING, GRANT_TIMEOUT, Handover, Input, KILL_TIMEOUT, Knows, LET_GO, Machine, Notice,
-    Output, Phase, Reply, Side, State, Ticket, UNREAD, Violation, Whose,
+    Output, Phase, Reply, Side, State, TakeoverNotice, Ticket, UNREAD, Violation, Whose,
 };
 use crate::error::Refusal;
 
@@ -24,6 +24,14 @@ impl Machine {
             State::Closed(Closed::NotReady { .. }) => self.rest(),
             State::Closed(Closed::Stopping { told: false }) => self.close(),
             _ => {}
+        }
+    }
+
+    pub(super) fn heard_of_predecessor(&mut self, notice: TakeoverNotice) {
+        self.tell(Notice::Predecessor(notice));
+        if notice == TakeoverNotice::PredecessorGone {
+            // When the program has been told, and comes back for more.
+            self.act(Action::LetSurvivorsGo);
         }
     }
 

@@ -203,6 +203,8 @@ use super::words::{Attempt, Cause, Ticket};
 /// before `Sole` or `Opened`, and not while a successor has it. What is heard of the predecessor (*Predecessor*, in every state) is told
 /// in the order in which it came, but after a *HandedOff* or a *Commit*: the program goes on for a while after each thing that it is
 /// told. It must know first that the service is another's, and a successor that has been looked at must not die before it is final.
+/// After *PredecessorGone* comes *LetSurvivorsGo*: until the program asks for more, it can take what a predecessor has left that ended
+/// before it had granted the service.
 /// With *TellStopping* nothing is held any more, and no *Hold* follows; one that waits is taken back.
 ///
 /// An obstacle ([`Machine::set_obstacle`](super::Machine::set_obstacle)) has each `Request` in `Idle` refused, is the reason in

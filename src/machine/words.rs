@@ -180,6 +180,8 @@ pub enum Action {
     TellCommit(Attempt),
     /// Have a keeper hold that from now on, and nothing else.
     Hold(Whose),
+    /// What the predecessor has left and the program has not taken is kept no more.
+    LetSurvivorsGo,
     /// Answer an asker.
     Reply(Ticket, Reply),
     /// Tell the service manager that the service ends, and a keeper that nothing is to outlive it. No `Hold` follows.

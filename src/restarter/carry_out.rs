@@ -96,6 +96,10 @@ impl Restarter {
                 self.keeper.hold(whose);
                 self.tell_keeper();
             }
+            Action::LetSurvivorsGo => {
+                self.keeper.let_survivors_go();
+                self.tell_keeper();
+            }
             Action::Reply(ticket, reply) => self.reply(ticket, reply),
             Action::TellStopping => {
                 self.manager.stopping(self.reactor.now());
@@ -301,7 +305,7 @@ impl Restarter {
             self.manager.name_main_pid(process::id());
         }
         self.paths.take(predecessor);
-        self.keeper.take_service(self.sockets.kept(), self.sockets.kept_groups());
+        self.keeper.take_service(self.ancestry.is_alone(), self.sockets.kept(), self.sockets.kept_groups());
         self.tell_keeper();
         self.ancestry.settle_memory();
         self.feed(Input::Opened);

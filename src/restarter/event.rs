@@ -116,7 +116,8 @@ pub enum Event {
     /// The grant is final: the predecessor has said so, or has hung up and cannot take the service back.
     /// From now on this process can be restarted.
     Committed,
-    /// The predecessor has ended. What it has left unread of a UDP group is this process's: see
+    /// The predecessor has ended. If it had not granted the service yet, what it has kept is this process's: see
+    /// [`Restarter::survivors`](crate::Restarter::survivors). So is what it has left unread of a UDP group: see
     /// [`UdpGroup::recv_orphaned`](crate::UdpGroup::recv_orphaned).
     PredecessorGone,
     /// An earlier generation than the predecessor, of this process id, has ended, as for

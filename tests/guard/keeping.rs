@@ -177,7 +177,11 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
                     at("completed", successor);
                 }
                 Event::Committed => is_at("committed"),
-                Event::PredecessorGone => tell_whether_it_has_ended(&restarter),
+                Event::PredecessorGone => {
+                    tell_whether_it_has_ended(&restarter);
+                    // It may have been killed when this process had looked already, and had yet to be granted the service.
+                    server.find(&mut restarter)?;
+                }
                 _ => {}
             }
         }
@@ -265,6 +269,10 @@ impl Server {
             say("at the gate");
             gate.read_exact(&mut [0])?;
         }
+        self.find(restarter)
+    }
+
+    fn find(&mut self, restarter: &mut Restarter) -> io::Result<()> {
         let Some(mut survivors) = restarter.survivors() else { return Ok(()) };
         let judgement = self.ledger.judge(survivors.cause())?;
         if !judgement.is_strike && judgement.scope != Scope::All {

@@ -26,6 +26,7 @@ pollflip_kit::trials![
     promise_15_whoever_is_killed_at_a_step_of_the_new_process_the_connections_go_on,
     promise_15_whoever_is_killed_on_probation_the_connections_go_on,
     promise_15_a_successor_that_asks_for_no_state_finds_what_a_predecessor_that_was_killed_has_left,
+    promise_15_a_successor_finds_what_a_predecessor_has_left_that_is_killed_when_it_is_asked_for_the_grant,
     what_a_process_drains_is_not_found_when_its_successor_is_killed_as_soon_as_that_is_the_main_process,
     what_a_process_drains_is_not_found_when_its_successor_is_killed_before_it_has_taken_the_service,
     a_process_that_is_killed_at_any_call_while_it_keeps_something_else_under_a_name_has_the_one_or_the_other,
@@ -206,6 +207,39 @@ fn promise_15_a_successor_that_asks_for_no_state_finds_what_a_predecessor_that_w
     says(new, true);
     all_go_on(&mut players, "found by the successor");
     assert_eq!((kept.serving(), kept.stop()), ((new, 3), 0));
+}
+
+/// It has looked already, and been told that its predecessor lives.
+fn promise_15_a_successor_finds_what_a_predecessor_has_left_that_is_killed_when_it_is_asked_for_the_grant() {
+    for killed_then in [false, true] {
+        let kept = Kept::start(&["--restart", "on-failure"], &[]);
+        fs::write(kept.path("no-state"), "").expect("a file");
+        let mut players: Vec<_> = (1..=3).map(|seed| Player::new(&kept, seed)).collect();
+        all_go_on(&mut players, "at first");
+        // The old one grants nothing as long as it waits there.
+        let [old_waits, new_waits] = ["spawned", "received"].map(|name| Step::new(&kept, name));
+        let asking = ask(&kept);
+        let (old, _) = old_waits.waits();
+        let (new, _) = new_waits.waits();
+        let told = format!("{new} of the predecessor it is Some(false) that it has ended");
+        assert!(kept.read("said").contains(&told), "{}", kept.read("said"));
+        new_waits.opens();
+        signal(old, Signal::SIGKILL);
+        old_waits.opens();
+        assert!(!asking.join().expect("no panic"));
+        if killed_then {
+            // Whatever it has done of that: nobody is lost to the next start.
+            kept.pid_after(&old.to_string());
+            signal(new, Signal::SIGKILL);
+        }
+        all_go_on(&mut players, "found by the successor, or by the next start");
+        let (serving, count) = kept.serving();
+        assert_eq!((serving == new, count), (!killed_then, 3));
+        // And nothing is left behind for a further one.
+        signal(serving, Signal::SIGKILL);
+        all_go_on(&mut players, "then killed once more");
+        assert_eq!((kept.connections(), kept.stop()), (3, 0));
+    }
 }
 
 /// A service that hands over some of its connections, and finishes the others itself.

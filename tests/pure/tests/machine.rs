@@ -150,9 +150,21 @@ mod awaiting_ready {
             assert_eq!(process.step(Duration::ZERO, news, 0), vec![]);
             let outputs = process.step(Duration::ZERO, Input::Granted(A), ALL);
             let commit = if limits.probation.is_none() { outputs![Action::Hold(Whose::Successor), Action::Commit(A)] } else { vec![] };
-            let gone = outputs![Notice::Predecessor(TakeoverNotice::PredecessorGone)];
+            let gone = outputs![Notice::Predecessor(TakeoverNotice::PredecessorGone), Action::LetSurvivorsGo];
             assert_eq!(outputs, [outputs![Notice::HandedOff(PID)], commit, gone].concat());
         }
+    }
+
+    #[test]
+    fn what_the_predecessor_has_left_is_there_until_the_program_asks_for_more_than_its_end() {
+        let notices = [TakeoverNotice::Granted, TakeoverNotice::Committed, TakeoverNotice::GivenUp, TakeoverNotice::LineLost];
+        for notice in notices {
+            let mut process = Checked::after(PLAIN, WAITING);
+            assert_eq!(process.step(Duration::ZERO, Input::Predecessor(notice), ALL), outputs![Notice::Predecessor(notice)]);
+        }
+        let (gone, mut process) = (TakeoverNotice::PredecessorGone, Checked::after(PLAIN, WAITING));
+        assert_eq!(process.step(Duration::ZERO, Input::Predecessor(gone), 1), outputs![Notice::Predecessor(gone)]);
+        assert_eq!(process.step(Duration::ZERO, Input::Cancel, 1), outputs![Action::LetSurvivorsGo]);
     }
 
     #[test]

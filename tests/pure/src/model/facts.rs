@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use pollflip::Refusal;
-use pollflip::internals::machine::{Action, Attempt, Cause, Input, Limits, Notice, Output, Reply, Side, Ticket, Whose, refusals};
+use pollflip::internals::machine::{
+    Action, Attempt, Cause, Input, Limits, Notice, Output, Reply, Side, TakeoverNotice, Ticket, Whose, refusals,
+};
 
 use super::rows::{If, Out, ROWS, Row, Then};
 use super::{On, Room, View};
@@ -341,6 +343,8 @@ impl Facts {
                 let Input::Predecessor(notice) = input else { unreachable!("nothing else has one") };
                 Notice::Predecessor(notice).into()
             }
+            Out::LetSurvivorsGo if input != Input::Predecessor(TakeoverNotice::PredecessorGone) => return,
+            Out::LetSurvivorsGo => Action::LetSurvivorsGo.into(),
             Out::Completed => Notice::Completed(pid).into(),
             Out::Failed => Notice::Failed(cause).into(),
             Out::Resumed => Notice::Resumed(cause).into(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pollflip::Refusal;
 use pollflip::internals::machine::{
-    Action, Closed, Handover, Input, Knows, Notice, Output, Phase, Reply, Side, State, Ticket, Whose, refusals,
+    Action, Closed, Handover, Input, Knows, Notice, Output, Phase, Reply, Side, State, TakeoverNotice, Ticket, Whose, refusals,
 };
 
 /// One attempt, as seen from outside.
@@ -67,6 +67,8 @@ pub struct Laws {
     steered: bool,
     /// What is held, once that was said.
     held: Option<Whose>,
+    /// The program was told of the end of the predecessor.
+    told_gone: bool,
     broken: bool,
     now: Duration,
 }
@@ -127,6 +129,9 @@ impl Laws {
 
     /// Judges what comes out, at the moment it is carried out.
     pub fn comes_out(&mut self, output: Output, state: State) -> Verdict {
+        if output == Output::Action(Action::LetSurvivorsGo) {
+            return law(self.told_gone, "what the predecessor has left is gone before its end is told");
+        }
         if let Some(pid) = self.completed {
             let in_order = match output {
                 Output::Action(Action::Reply(_, Reply::Refused(refusal))) => refusal == refusals::handed_off(pid),
@@ -242,6 +247,8 @@ impl Laws {
                 law(self.unanswered.remove(&ticket), "a ticket is answered that nobody holds, or twice")?;
                 law(self.answered.insert(ticket), "a ticket is answered twice")?;
             }
+            // Judged before.
+            Action::LetSurvivorsGo => {}
             Action::TellStopping => {
                 law(self.stopped && !self.told_stopping, "the end of the service is told once, after a stop")?;
                 self.told_stopping = true;
@@ -310,6 +317,7 @@ impl Laws {
             Notice::Predecessor(_) | Notice::GenerationEnded => {
                 let is_known = !matches!(state, State::Handoff { .. }) || of.handed_off;
                 law(is_known, "something is told between the grant and HandedOff")?;
+                self.told_gone |= notice == Notice::Predecessor(TakeoverNotice::PredecessorGone);
             }
             Notice::Broken => {
                 law(!self.broken && self.thread_lost, "Broken is told once, when the thread is lost")?;

@@ -61,8 +61,10 @@ pub enum Out {
     SuccessorGone,
     Broken,
     GenerationEnded,
-    /// Something of the predecessor, as it came in.
+    /// Something of the predecessor, as it came in,
     Predecessor,
+    /// and if that is its end, what it has left is let go of when the program has been told.
+    LetSurvivorsGo,
     /// To the service manager, before all that waits,
     TellStopping,
     /// the same after all that waits, where a service is taken back from a successor.
@@ -203,7 +205,7 @@ pub const ROWS: &[Row] = &[
     row("sole", &[Room::NotReady], &[On::Sole], Then::To(Room::Sole), &[]),
     row("opened", &[Room::NotReady, Room::Sole], &[On::Opened], Then::Rest, &[]),
     row("stopped-before", &[Room::StoppingUntold], &[On::Sole, On::Opened], Then::To(Room::Stopping), &[Out::TellStopping]),
-    row("predecessor", &Room::ALL, &[On::Predecessor], Then::Stay, &[Out::Predecessor]),
+    row("predecessor", &Room::ALL, &[On::Predecessor], Then::Stay, &[Out::Predecessor, Out::LetSurvivorsGo]),
     row("request", &[Room::Idle], &[On::Request], Then::To(Room::Spawning), &[Out::Restarting, Out::HoldBoth, Out::Spawn]),
     row("refusal", BUSY, &[On::Request], Then::Stay, &[Out::Refuse]),
     row("spawned", &[Room::Spawning], &[On::Spawned], Then::To(Room::Waiting), &[Out::Spawned]),

@@ -251,7 +251,7 @@ impl Restarts {
             }
             Output::Action(Action::Steer(side)) => format!("Steer({side:?})"),
             Output::Action(Action::Hold(whose)) => format!("Hold({whose:?})"),
-            Output::Action(Action::TellStopping) => "TellStopping".into(),
+            Output::Action(action @ (Action::TellStopping | Action::LetSurvivorsGo)) => format!("{action:?}"),
             Output::Notice(notice) => format!("{notice:?}").split('(').next().unwrap_or_default().into(),
         }
     }

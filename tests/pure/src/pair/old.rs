@@ -205,6 +205,8 @@ impl Run<'_> {
             Action::Grant(_) => self.grant(),
             Action::Check(_) => self.check(),
             Action::Hold(whose) => self.hold(whose),
+            // What a process before this one has left.
+            Action::LetSurvivorsGo => {}
             Action::Commit(_) => {
                 // From here on the end of the successor has the next one started, which looks at what is held.
                 if self.world.old.stored {
