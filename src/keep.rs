@@ -285,7 +285,7 @@ impl Keeper {
         }
         let own = sys::duplicate(descriptor, 3)?;
         let is_holding = inner.is_holding();
-        inner.named.keep(name, own, is_holding.then_some(&mut inner.orders))?;
+        inner.named.keep(name, own, is_holding.then_some(&mut inner.orders), inner.is_successor)?;
         self.wake();
         Ok(())
     }

@@ -91,8 +91,9 @@ impl Named {
     }
 
     /// Keeps that under a name, and what was there no more. `orders`, if the service is this process's: what a kill finds is the
-    /// one or the other.
-    pub(super) fn keep(&mut self, name: &str, own: OwnedFd, orders: Option<&mut Vec<Order>>) -> io::Result<()> {
+    /// one or the other. `follows`: a predecessor that was killed may have kept something under that name of which this process
+    /// knows nothing.
+    pub(super) fn keep(&mut self, name: &str, own: OwnedFd, orders: Option<&mut Vec<Order>>, follows: bool) -> io::Result<()> {
         let copy = orders.as_ref().map(|_| sys::duplicate(&own, 3)).transpose()?;
         let entry = self.entries.entry(name.into()).or_default();
         if let Some(latest) = entry.held.last().filter(|_| entry.has_found(&own)) {
@@ -102,6 +103,10 @@ impl Named {
             entry.slot = entry.next_slot();
         }
         if let (Some(orders), Some(copy)) = (orders, copy) {
+            if follows && entry.held.is_empty() {
+                // Two of one name a keeper would give both, and nobody could tell which is the latest.
+                orders.extend(Slot::all().map(|slot| Order::remove(&slot.full_name(name))));
+            }
             orders.push(Order::store(&entry.slot.full_name(name), false, vec![copy]));
             orders.extend(entry.held.drain(..).map(|slot| Order::remove(&slot.full_name(name))));
             entry.held.push(entry.slot);

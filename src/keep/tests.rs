@@ -336,6 +336,23 @@ fn a_successor_whose_predecessor_is_killed_has_all_removed_that_was_that_one_s()
     assert_eq!(store.names().len(), 3, "{:?}", store.names());
 }
 
+/// The successor was started before, and is left alone.
+#[test]
+fn what_a_killed_predecessor_has_kept_under_a_new_name_is_not_found_in_the_place_of_what_its_successor_keeps() {
+    let (old, mut store, [stale, fresh]) = (serving(), Store::default(), [file(), file()]);
+    old.hold(Whose::Both);
+    let new = successor_of(&old);
+    old.keep("late", &stale).expect("room");
+    store.obey_all(&old);
+    drop(old);
+    take_service(&new);
+    store.obey_all(&new);
+    new.keep("late", &fresh).expect("room");
+    store.obey_all(&new);
+    assert!(is_same(&store.named("late").expect("it is kept"), &fresh));
+    assert_eq!(store.entries.iter().filter(|(name, _)| name.ends_with(".late")).count(), 1);
+}
+
 /// Killed when its successor has looked for survivors, and has yet to be granted the service.
 #[test]
 fn what_a_predecessor_has_left_stays_until_the_program_was_told_of_its_end_and_has_gone_on() {
