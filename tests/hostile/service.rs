@@ -6,10 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use pollflip::{RestartConfig, Restarter};
+use pollflip::RestartConfig;
 use pollflip_kit::service::act::spawn_directly;
 use pollflip_kit::service::report::say;
-use pollflip_kit::service::{self, Capability, Settings};
+use pollflip_kit::service::{self, Capability, Core, Settings};
 use serde::{Deserialize, Serialize};
 
 use crate::confine::{Confine, Deny};
@@ -25,7 +25,7 @@ pub fn clock() -> u64 {
 }
 
 pub fn main() -> ExitCode {
-    service::main_with(|settings| Box::new(Extras::new(settings)))
+    service::main_with(|_| Box::new(Extras))
 }
 
 /// Gives the path of its coordination socket to that user, once it has a restarter.
@@ -40,42 +40,24 @@ pub struct GoFirstTo(pub PathBuf);
 #[derive(Debug, Serialize, Deserialize)]
 pub struct KeepVariables;
 
-/// What it has besides.
-struct Extras {
-    confine: Option<Confine>,
-    deny: Option<Deny>,
-    give_path: Option<u32>,
-    go_first_to: Option<GoFirstTo>,
-    keeps_variables: bool,
-}
-
-impl Extras {
-    fn new(settings: &Settings) -> Extras {
-        Extras {
-            confine: settings.get(),
-            deny: settings.get(),
-            give_path: settings.get().and_then(|GivePath(user)| user),
-            go_first_to: settings.get(),
-            keeps_variables: settings.has::<KeepVariables>(),
-        }
-    }
-}
+/// What it does besides.
+struct Extras;
 
 impl Capability for Extras {
-    fn born(&mut self) {
-        if let Some(denied) = &self.deny {
+    fn born(&mut self, settings: &Settings) {
+        if let Some(denied) = settings.get::<Deny>() {
             denied.apply();
         }
     }
 
-    fn before_build(&mut self) {
-        if let Some(GoFirstTo(path)) = &self.go_first_to {
+    fn before_build(&mut self, settings: &Settings) {
+        if let Some(GoFirstTo(path)) = settings.get() {
             std::env::set_current_dir(path).expect("a directory");
         }
     }
 
-    fn complete(&mut self, mut config: RestartConfig) -> RestartConfig {
-        if self.keeps_variables {
+    fn complete(&mut self, settings: &Settings, mut config: RestartConfig) -> RestartConfig {
+        if settings.has::<KeepVariables>() {
             for name in [ROLE, DIRECTORY, SETTINGS] {
                 config = config.env(name, std::env::var_os(name).expect("a variable of this test"));
             }
@@ -83,15 +65,15 @@ impl Capability for Extras {
         config
     }
 
-    fn built(&mut self, _: &mut Restarter) -> Result<(), String> {
-        if let Some(user) = self.give_path {
+    fn built(&mut self, core: &mut Core) -> Result<(), String> {
+        if let Some(GivePath(Some(user))) = core.settings.get() {
             std::os::unix::fs::chown(service::directory().join(COORDINATION), Some(user), None).expect("another owner");
         }
         Ok(())
     }
 
-    fn claimed(&mut self) {
-        if let Some(how) = &self.confine {
+    fn claimed(&mut self, core: &mut Core) {
+        if let Some(how) = core.settings.get::<Confine>() {
             work_beside(how.clone());
             how.this_thread();
         }

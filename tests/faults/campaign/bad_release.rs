@@ -9,6 +9,7 @@ use libtest_mimic::Trial;
 
 use crate::asker::{Answer, Asker};
 use crate::service::Ballast;
+use crate::strike::Strike;
 use crate::trial;
 use crate::world::World;
 use pollflip_kit::client::Load;
@@ -65,7 +66,7 @@ fn bad_releases(clients: usize) {
         thread::sleep(Duration::from_millis(200));
         let served = load.served();
         wait_until("the new one to serve", || load.served() > served);
-        world.send_strike(&new, "abort");
+        world.send_strike(&new, Strike::Abort);
         let answer = asker.answer();
         assert_eq!(
             answer,

@@ -10,6 +10,7 @@ use crate::asker::Answer;
 use crate::case::{Case, Fault, Step, Victim};
 use crate::expected::{Serves, Told};
 use crate::judge::{alone, judge};
+use crate::strike::{Line, Strike};
 use crate::trial;
 use crate::world::{Outcome, UnderWay, World, stop};
 use pollflip_kit::harness::Setup;
@@ -82,7 +83,7 @@ fn with_a_full_lifeline() -> (World, UnderWay, Process) {
     let under_way = world.reach(Step::Ready, false);
     let (old, new) = (&under_way.old, under_way.new.clone().expect("a successor"));
     stop(&new);
-    world.strike_with(old, "fill down");
+    world.strike_with(old, Strike::Fill(Line::Down));
     goes_on(old);
     for _ in 0..2 {
         let status = old.ask(Act::Status);
@@ -114,7 +115,7 @@ fn suffer(before: Before, expected: (Serves, Told)) {
         old.says_again("waits", waits);
         if before != Death {
             new.signal(Signal::SIGCONT);
-            world.strike_with(&old, "room down");
+            world.strike_with(&old, Strike::Room(Line::Down));
         }
         match before {
             Death | RoomAndDeath => {
@@ -167,7 +168,7 @@ fn dropped(there_is_room: bool) {
     old.says_again("waits", waits);
     if there_is_room {
         new.signal(Signal::SIGCONT);
-        world.strike_with(&old, "room down");
+        world.strike_with(&old, Strike::Room(Line::Down));
     }
     old.go();
     let answer = outcome(under_way).answer;
@@ -190,7 +191,7 @@ fn commit_not_taken(probation: Option<Duration>) {
     let waits = old.said("waits").len();
     old.go();
     old.says_again("waits", waits);
-    world.strike_with(&old, "fill down");
+    world.strike_with(&old, Strike::Fill(Line::Down));
     old.go();
     assert_eq!(under_way.asker.answer(), Answer::Complete(new.own));
     assert_eq!(old.did(&Act::Drop), "dropped");

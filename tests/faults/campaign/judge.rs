@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::asker::{Answer, Asker};
 use crate::case::{Case, Fault, Victim};
 use crate::expected::{Serves, Told};
+use crate::strike::Strike;
 use crate::world::{Outcome, World};
 use pollflip_kit::harness::Service;
 use pollflip_kit::hub::{DEADLINE, Process, wait_until};
@@ -20,8 +21,8 @@ pub fn judge(world: &mut World, case: Case, outcome: Outcome, expected: &[(Serve
     let Some((serves, told)) = found.copied() else { panic!("{case}: the asker was told {answer:?}, and not {expected:?}") };
     if matches!(case.fault, Fault::Full | Fault::Crowded) {
         match (case.victim, &new) {
-            (Victim::Old, _) => drop(world.strike_with(&old, "relieve")),
-            (Victim::New, Some(new)) if serves == Serves::New => drop(world.strike_with(new, "relieve")),
+            (Victim::Old, _) => drop(world.strike_with(&old, Strike::Relieve)),
+            (Victim::New, Some(new)) if serves == Serves::New => drop(world.strike_with(new, Strike::Relieve)),
             _ => {}
         }
     }
@@ -83,7 +84,7 @@ fn was_told(answer: &Answer, told: Told, new: Option<&Process>) -> bool {
 /// It works, and whoever serves then is as large as the one before.
 pub fn next_restart(world: &mut World, case: Case) {
     let before = size(&world.owner);
-    let first = world.owner.said("built").iter().any(|built| built == "generation 0");
+    let first = world.owner.said("built").iter().any(|built| built.starts_with("generation 0 "));
     let next = if world.has_long_probation {
         // Counted before: the next one may be born as soon as somebody has asked.
         let births = world.service.hub.pids().len();

@@ -11,6 +11,7 @@ use crate::asker::{Answer, Asker};
 use crate::case::{Case, Fault, Step, Victim};
 use crate::dying::shut_lifeline;
 use crate::judge::{alone, next_restart};
+use crate::strike::{Line, Strike};
 use crate::trial;
 use crate::world::{UnderWay, World, stop};
 use pollflip_kit::harness::Setup;
@@ -23,8 +24,10 @@ const CASE: Case = Case { step: Step::Granted, fault: Fault::Close, victim: Vict
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("promise_07_at_granted::without_a_lifeline_it_is_restarted_while_the_old_one_lives".into(), || without_probation("close up")),
-        trial("promise_07_at_granted::a_lifeline_whose_number_is_free_is_not_read".into(), || without_probation("vanish up")),
+        trial("promise_07_at_granted::without_a_lifeline_it_is_restarted_while_the_old_one_lives".into(), || {
+            without_probation(Strike::Close(Line::Up))
+        }),
+        trial("promise_07_at_granted::a_lifeline_whose_number_is_free_is_not_read".into(), || without_probation(Strike::Vanish(Line::Up))),
         trial("promise_03_on_probation::a_lifeline_that_is_closed_shortly_before_its_end_is_noticed".into(), at_its_end),
         trial("promise_03_on_probation::a_lifeline_that_is_closed_at_once_is_noticed_however_short_it_is".into(), short),
         trial("promise_03_on_probation::a_lifeline_that_is_shut_down_there_while_the_new_one_is_stopped_is_noticed".into(), || {
@@ -44,14 +47,14 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// The new one is granted the service and loses its lifeline, and the old one has yet to take in that it has granted anything.
-fn lose(setup: Setup, how: &str) -> (World, UnderWay) {
+fn lose(setup: Setup, how: Strike) -> (World, UnderWay) {
     let world = World::start(setup, false);
     let under_way = world.reach(Step::Granted, false);
     world.strike_with(under_way.new.as_ref().expect("a successor"), how);
     (world, under_way)
 }
 
-fn without_probation(how: &str) {
+fn without_probation(how: Strike) {
     let (mut world, under_way) = lose(Setup::new(), how);
     let (old, new) = (under_way.old, under_way.new.expect("a successor"));
     // One of these may have the number now. What is said on it is not for the restarter.
@@ -79,7 +82,7 @@ fn without_probation(how: &str) {
 
 /// The same where the old one is held up until its probation is over.
 fn lose_at_the_end() -> (World, UnderWay) {
-    let (world, under_way) = lose(Setup::new().set(Config::Probation(PROBATION)), "close up");
+    let (world, under_way) = lose(Setup::new().set(Config::Probation(PROBATION)), Strike::Close(Line::Up));
     // The clock is what this is about.
     thread::sleep(PROBATION);
     // Whoever asks is answered, although nobody can know for how long the old one is held up: it may serve again.

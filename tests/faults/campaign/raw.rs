@@ -8,7 +8,7 @@ use pollflip_kit::service::report::say;
 
 /// Reads `Hello`, and waits for whatever strikes it.
 pub fn hears_hello() -> ! {
-    let line = strike::lifeline("up");
+    let line = strike::lifeline(strike::Line::Up);
     let mut bytes = [0; 4096];
     loop {
         match recv(line, &mut bytes, MsgFlags::empty()) {

@@ -1,35 +1,27 @@
-//! The service of the campaign: it greets and echoes, restarts itself, gives a state that does not fit into one message, and waits
-//! wherever it is told to.
-//!
-//! It has a loop of its own, not that of the kit: what is planned for an event it does before it has dealt with the event, so that it can
-//! be struck with its listeners still registered, and it takes its state in before it is ready.
-//!
+//! The service of the campaign: that of the kit, which can also be struck by a thread of its own, gives and takes a state that does not fit
+//! into one message, and ends in order by signals.
 
 use std::fs::File;
-use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Token, Waker};
 use nix::sys::signal::{SigHandler, Signal};
 use pollflip::internals::wire::MAX_DESCRIPTORS;
-use pollflip::{Arrival, Event, Handover, Precopy, Restarter};
+use pollflip::{Arrival, Event, Handover, Precopy, Restarter, ServiceState};
 
 use crate::{raw, strike};
-use pollflip_kit::service::listeners::Listeners;
-use pollflip_kit::service::report::{self, say};
-use pollflip_kit::service::{self, Act, Plan, Settings, Step, tcp};
+use pollflip_kit::service::report::say;
+use pollflip_kit::service::{self, Act, Capability, Core, Settings, Step};
 use serde::{Deserialize, Serialize};
 
 pub use pollflip_kit::service::{HUB, ROLE};
 
 pollflip_kit::settings![Pulls, SpeaksByHand, StopOnSignals, OwnHandler, Children, Ballast];
 
-const RESTARTER: Token = Token(usize::MAX - 1);
-const COMMANDS: Token = Token(usize::MAX - 2);
+/// None of the kit's.
 const STOP: Token = Token(usize::MAX - 3);
 /// More than go with one message.
 const ITEMS: usize = MAX_DESCRIPTORS + 40;
@@ -68,231 +60,45 @@ pub enum Children {
 pub struct Ballast;
 
 pub fn main() -> ExitCode {
-    let (plan, settings) = service::begin();
-    strike::listen(&service::directory());
-    if settings.has::<SpeaksByHand>() {
-        raw::hears_hello();
-    }
-    match Running::start(settings, plan).and_then(Running::serve) {
-        Ok(()) => {
-            say("ends");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            say(&format!("error {error}"));
-            ExitCode::from(2)
-        }
-    }
+    service::main_with(|settings| Box::new(Struck::new(settings)))
 }
 
-struct Running {
-    poll: Poll,
-    restarter: Option<Restarter>,
-    listeners: Listeners,
-    plan: Plan,
-    /// A state was asked for and has not come.
-    waits_for_state: bool,
-    /// What is given, which costs no descriptor.
+struct Struck {
+    /// What is asked for, and has not come.
+    waits_for: Option<Pulls>,
+    /// What is given ahead, which costs no descriptor.
     null: File,
     /// What goes ahead of the state, and how much of it has gone.
     precopy: Option<(Precopy, usize)>,
     /// What has come ahead.
     arrived: Vec<Arrival>,
-    completed: bool,
-    /// How often it was told to stop.
-    told_to_stop: Arc<AtomicUsize>,
+    /// How often it was told to stop, if signals do that.
+    told_to_stop: Option<Arc<AtomicUsize>>,
     stopping: bool,
     /// When the last restart began.
     begun: Instant,
-    _ballast: Vec<u8>,
 }
 
-impl Running {
-    fn start(settings: Settings, mut plan: Plan) -> Result<Running, String> {
-        let null = File::open("/dev/null").map_err(|error| error.to_string())?;
-        plan.carry_out(Step::Born, &mut None);
-        settings.give_up_rights();
-        let told_to_stop = Arc::new(AtomicUsize::new(0));
-        prepare(&settings);
-        let restarter = settings.config().build().map_err(|error| format!("build-error {error}"))?;
-        let generation = restarter.generation();
-        say(&format!("built generation {generation}"));
-        let mut restarter = Some(restarter);
-        let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
-        let registry = poll.registry();
-        if settings.has::<StopOnSignals>() {
-            stop_on_signals(&told_to_stop, Waker::new(registry, STOP).map_err(|error| format!("no waker: {error}"))?);
+impl Struck {
+    fn new(settings: &Settings) -> Struck {
+        Struck {
+            waits_for: settings.get(),
+            null: File::open("/dev/null").expect("a file"),
+            precopy: None,
+            arrived: Vec::new(),
+            told_to_stop: settings.get().map(|StopOnSignals| Arc::default()),
+            stopping: false,
+            begun: Instant::now(),
         }
-        plan.carry_out(Step::Built, &mut restarter);
-        let mut listeners = Listeners::new(generation);
-        let predecessor = restarter.as_ref().and_then(Restarter::predecessor);
-        if let Some(restarter) = &mut restarter {
-            listeners.claim(restarter, registry, &tcp("echo", "127.0.0.1:0"))?;
-            registry.register(restarter, RESTARTER, Interest::READABLE).map_err(|error| error.to_string())?;
-        }
-        registry.register(&mut SourceFd(&report::descriptor()), COMMANDS, Interest::READABLE).map_err(|error| error.to_string())?;
-        plan.carry_out(Step::Claimed, &mut restarter);
-        let mut waits_for_state = false;
-        if let (Some(predecessor), Some(pulls)) = (predecessor, settings.get()) {
-            match pulls {
-                Pulls::State => predecessor.pull(),
-                Pulls::Ahead => predecessor.pull_precopy(),
-            }
-            waits_for_state = true;
-            say("pulls");
-        }
-        // Written to, so that it is there.
-        let _ballast = vec![1; if settings.has::<Ballast>() { BALLAST } else { 0 }];
-        let (completed, stopping, begun) = (false, false, Instant::now());
-        let (precopy, arrived) = (None, Vec::new());
-        Ok(Running {
-            poll,
-            restarter,
-            listeners,
-            plan,
-            waits_for_state,
-            null,
-            precopy,
-            arrived,
-            completed,
-            told_to_stop,
-            stopping,
-            begun,
-            _ballast,
-        })
-    }
-
-    fn serve(mut self) -> Result<(), String> {
-        let mut events = Events::with_capacity(256);
-        while self.waits_for_state {
-            self.turn(&mut events)?;
-        }
-        say("readies");
-        self.restarter.as_mut().expect("a restarter").ready().map_err(|error| format!("ready-error {error}"))?;
-        self.plan.carry_out(Step::Granted, &mut self.restarter);
-        say(&format!("serving {}", self.listeners.address()));
-        while !self.is_over() {
-            self.turn(&mut events)?;
-        }
-        Ok(())
-    }
-
-    /// It has nothing left to do.
-    fn is_over(&mut self) -> bool {
-        if self.stopping && !self.completed {
-            // A successor that is being killed is waited for.
-            let status = self.restarter.as_ref().expect("a restarter").status();
-            return status.state == pollflip::ServiceState::Stopping;
-        }
-        self.completed && self.listeners.connections() == 0
-    }
-
-    fn turn(&mut self, events: &mut Events) -> Result<(), String> {
-        match self.poll.poll(events, None) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(format!("cannot poll: {error}")),
-            _ => {}
-        }
-        self.look_for_stop()?;
-        for event in events.iter() {
-            match event.token() {
-                RESTARTER => self.drain()?,
-                STOP => {}
-                COMMANDS => report::commands().iter().for_each(|command| self.obey(command)),
-                token => self.listeners.serve(self.poll.registry(), token),
-            }
-        }
-        Ok(())
-    }
-
-    fn obey(&mut self, act: &Act) {
-        let answer = match act {
-            Act::On(step, act) => {
-                self.plan.add(*step, *act.clone());
-                "planned".into()
-            }
-            Act::Connections => self.listeners.connections().to_string(),
-            act => {
-                if *act == Act::Wait {
-                    let state = self.restarter.as_ref().map(|restarter| restarter.status().state);
-                    say(&format!("comes-to-wait {}", state.as_ref().map(pollflip::ServiceState::as_str).unwrap_or_default()));
-                }
-                act.perform(&mut self.restarter).unwrap_or_else(|| format!("this service does not do that: {act:?}"))
-            }
-        };
-        say(&format!("answer {answer}"));
-    }
-
-    fn look_for_stop(&mut self) -> Result<(), String> {
-        let told = self.told_to_stop.load(Ordering::SeqCst);
-        if told > 0 && !self.stopping {
-            self.stopping = true;
-            say("stops");
-            self.restarter.as_mut().expect("a restarter").stop();
-            self.drain()?;
-        }
-        Ok(())
-    }
-
-    fn drain(&mut self) -> Result<(), String> {
-        while let Some(event) = self.restarter.as_mut().and_then(Restarter::poll) {
-            self.happened(event)?;
-        }
-        Ok(())
-    }
-
-    fn happened(&mut self, event: Event) -> Result<(), String> {
-        report::event(&event);
-        if let Some(step) = Step::of(&event) {
-            self.plan.carry_out(step, &mut self.restarter);
-        }
-        let registry = self.poll.registry();
-        match event {
-            Event::Restarting => self.begun = Instant::now(),
-            Event::Spawned(_) => say(&format!("spawned-within {}", self.begun.elapsed().as_micros())),
-            Event::PrecopyRequested(precopy) => {
-                self.precopy = Some((precopy, 0));
-                self.copy();
-            }
-            Event::PrecopyRoom => self.copy(),
-            Event::StateRequested(handover) => self.give(handover),
-            Event::Failed(_) => self.precopy = None,
-            Event::Arrived(arrival) => self.arrived.push(arrival),
-            Event::ArrivedAll => {
-                if let Some(predecessor) = self.restarter.as_ref().and_then(Restarter::predecessor) {
-                    predecessor.pull();
-                }
-            }
-            Event::HandedOff(_) => self.listeners.stop(registry).map_err(|error| error.to_string())?,
-            Event::Resumed(_) => self.listeners.go_on(registry).map_err(|error| error.to_string())?,
-            Event::Completed(_) => {
-                self.listeners.close();
-                self.completed = true;
-            }
-            Event::Inherited(state) => {
-                let count = self.arrived.len() + state.names().len();
-                if count != ITEMS + 1 {
-                    return Err(format!("{count} items have come"));
-                }
-                self.waits_for_state = false;
-            }
-            // What it listened on is here, and somebody has to serve.
-            Event::PredecessorGone => {
-                self.waits_for_state = false;
-                self.arrived.clear();
-            }
-            Event::GivenUp(pid) if self.waits_for_state => return Err(format!("no state: process {pid} has given this one up")),
-            _ => {}
-        }
-        Ok(())
     }
 
     /// Gives ahead what there is room for, one by one.
-    fn copy(&mut self) {
+    fn copy(&mut self, core: &mut Core) {
         let Some((mut precopy, given)) = self.precopy.take() else { return };
         let next = (given + precopy.room()).min(ITEMS);
         for number in given..next {
             if number == MAX_DESCRIPTORS + 1 {
-                self.plan.carry_out(Step::HalfAhead, &mut self.restarter);
+                core.carry_out(Step::HalfAhead);
             }
             // What goes wrong is told by `Failed`.
             let _ = precopy.fd(&format!("item/{number}"), &self.null);
@@ -303,11 +109,11 @@ impl Running {
         self.precopy = Some((precopy, next));
     }
 
-    fn give(&mut self, mut handover: Handover) {
+    fn give(&mut self, core: &mut Core, mut handover: Handover) {
         let ahead = self.precopy.take().map_or(0, |(_, given)| given);
         for number in ahead..ITEMS {
             if number == MAX_DESCRIPTORS + 1 {
-                self.plan.carry_out(Step::Half, &mut self.restarter);
+                core.carry_out(Step::Half);
             }
             let given = File::open("/dev/null").and_then(|file| handover.fd(&format!("item/{number}"), &file));
             if let Err(error) = given {
@@ -320,15 +126,110 @@ impl Running {
     }
 }
 
-/// What the program does with signals besides the restarter.
-fn prepare(settings: &Settings) {
-    match settings.get() {
-        Some(Children::Ignored) => ignore(Signal::SIGCHLD),
-        Some(Children::Reaped) => drop(Act::ReapAny.perform(&mut None)),
-        None => {}
+impl Capability for Struck {
+    fn born(&mut self, settings: &Settings) {
+        strike::listen(&service::directory());
+        if settings.has::<SpeaksByHand>() {
+            raw::hears_hello();
+        }
     }
-    if settings.has::<OwnHandler>() {
-        handle(Signal::SIGUSR1, || {});
+
+    fn before_build(&mut self, settings: &Settings) {
+        match settings.get() {
+            Some(Children::Ignored) => ignore(Signal::SIGCHLD),
+            Some(Children::Reaped) => drop(Act::ReapAny.perform(&mut None)),
+            None => {}
+        }
+        if settings.has::<OwnHandler>() {
+            handle(Signal::SIGUSR1, || {});
+        }
+    }
+
+    fn built(&mut self, core: &mut Core) -> Result<(), String> {
+        if let Some(told_to_stop) = &self.told_to_stop {
+            stop_on_signals(told_to_stop, Waker::new(&core.registry, STOP).map_err(|error| format!("no waker: {error}"))?);
+        }
+        Ok(())
+    }
+
+    fn claimed(&mut self, core: &mut Core) {
+        match (core.restarter().predecessor(), &self.waits_for) {
+            (Some(predecessor), Some(Pulls::State)) => predecessor.pull(),
+            (Some(predecessor), Some(Pulls::Ahead)) => predecessor.pull_precopy(),
+            _ => self.waits_for = None,
+        }
+        if self.waits_for.is_some() {
+            say("pulls");
+        }
+        if core.settings.has::<Ballast>() {
+            // Written to, so that it is there.
+            vec![1_u8; BALLAST].leak();
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.waits_for.is_some()
+    }
+
+    fn wakes(&mut self, core: &mut Core) -> bool {
+        let is_told = self.told_to_stop.as_ref().is_some_and(|told| told.load(Ordering::SeqCst) > 0);
+        if !is_told || self.stopping {
+            return false;
+        }
+        self.stopping = true;
+        say("stops");
+        core.restarter().stop();
+        true
+    }
+
+    fn event(&mut self, core: &mut Core, event: Event) -> Result<Option<Event>, String> {
+        match event {
+            Event::Restarting => self.begun = Instant::now(),
+            Event::Spawned(_) => say(&format!("spawned-within {}", self.begun.elapsed().as_micros())),
+            Event::PrecopyRequested(precopy) => {
+                self.precopy = Some((precopy, 0));
+                self.copy(core);
+            }
+            Event::PrecopyRoom => self.copy(core),
+            Event::StateRequested(handover) => self.give(core, handover),
+            Event::Failed(_) => self.precopy = None,
+            Event::Arrived(arrival) => self.arrived.push(arrival),
+            Event::ArrivedAll => {
+                if let Some(predecessor) = core.restarter.as_ref().and_then(Restarter::predecessor) {
+                    predecessor.pull();
+                }
+            }
+            Event::Inherited(state) => {
+                let count = self.arrived.len() + state.names().len();
+                if count != ITEMS + 1 {
+                    return Err(format!("{count} items have come"));
+                }
+                self.waits_for = None;
+            }
+            // What it listened on is here, and somebody has to serve.
+            Event::PredecessorGone => {
+                self.waits_for = None;
+                self.arrived.clear();
+            }
+            Event::GivenUp(pid) if self.waits_for.is_some() => {
+                return Err(format!("no state: process {pid} has given this one up"));
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn perform(&mut self, core: &mut Core, act: &Act) -> Option<String> {
+        if *act == Act::Wait {
+            let state = core.restarter.as_ref().map(|restarter| restarter.status().state);
+            say(&format!("comes-to-wait {}", state.as_ref().map(ServiceState::as_str).unwrap_or_default()));
+        }
+        None
+    }
+
+    /// A successor that is being killed is waited for.
+    fn is_over(&mut self, core: &mut Core) -> bool {
+        self.stopping && !core.completed && core.restarter().status().state == ServiceState::Stopping
     }
 }
 

@@ -124,7 +124,7 @@ pub fn calm(world: &World, births: usize) {
     });
     // Each had one successor at most, and none was killed.
     let later = || processes().skip(births);
-    let generations: Vec<_> = later().map(|process| process.says("built")).collect();
+    let generations: Vec<_> = later().map(|process| process.says("built").split(' ').nth(1).map(String::from)).collect();
     assert_eq!(generations.iter().collect::<BTreeSet<_>>().len(), generations.len(), "{generations:?}\n{}", service.hub.story());
     for process in later() {
         // What it has told may still be on its way here.

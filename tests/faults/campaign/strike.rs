@@ -13,9 +13,44 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, getsockopt, send, shutdown, socket, sockopt};
 
 use pollflip_kit::service::report::say;
+use serde::{Deserialize, Serialize};
 
 /// Descriptors of a service of this campaign are below.
 const HIGHEST: RawFd = 1024;
+
+/// What happens to a process.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Strike {
+    Exit(i32),
+    Abort,
+    /// The lifeline is closed, and something else has its number.
+    Close(Line),
+    /// The lifeline is closed, and its number is free.
+    Vanish(Line),
+    /// It says what nobody understands.
+    Garbage(Line),
+    /// A helper has the lifeline open too.
+    Helper(Line),
+    /// It waits until the other side has said something that is not read yet.
+    Unread(Line),
+    /// It says what a later version might, until no more of it goes in.
+    Fill(Line),
+    /// It waits until something goes in again.
+    Room(Line),
+    /// It can open nothing more.
+    Full,
+    /// It can start nothing more.
+    Crowded,
+    /// It can again.
+    Relieve,
+}
+
+/// The lifeline to its predecessor, or to its successor.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Line {
+    Up,
+    Down,
+}
 
 /// Where a process is struck.
 pub fn path(directory: &Path, pid: u32) -> PathBuf {
@@ -28,41 +63,35 @@ pub fn listen(directory: &Path) {
     thread::spawn(move || {
         let mut buffer = [0; 256];
         while let Ok(length) = socket.recv(&mut buffer) {
-            let what = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            let how = suffer(&what);
-            say(&format!("struck {what}: {how}"));
+            let strike: Strike = serde_json::from_slice(&buffer[..length]).expect("a strike");
+            say(&format!("struck {strike:?}: {}", suffer(strike)));
         }
     });
 }
 
-fn suffer(what: &str) -> String {
-    let (word, rest) = what.split_once(' ').unwrap_or((what, ""));
-    match word {
-        "exit" => std::process::exit(rest.parse().expect("a status")),
-        "abort" => std::process::abort(),
-        "close" => replace(lifeline(rest)),
-        "vanish" => vanish(lifeline(rest)),
-        "garbage" => format!("{:?}", send(lifeline(rest), b"GET / HTTP/1.1", MsgFlags::MSG_NOSIGNAL)),
-        "helper" => helper(lifeline(rest)),
-        // Waits until the other side has said something that is not read yet.
-        "unread" => format!("{:?}", poll(&mut [PollFd::new(borrow(lifeline(rest)), PollFlags::POLLIN)], PollTimeout::NONE)),
-        // Says what a later version might, until no more of it goes in.
-        "fill" => {
-            let line = lifeline(rest);
+fn suffer(strike: Strike) -> String {
+    match strike {
+        Strike::Exit(status) => std::process::exit(status),
+        Strike::Abort => std::process::abort(),
+        Strike::Close(line) => replace(lifeline(line)),
+        Strike::Vanish(line) => vanish(lifeline(line)),
+        Strike::Garbage(line) => format!("{:?}", send(lifeline(line), b"GET / HTTP/1.1", MsgFlags::MSG_NOSIGNAL)),
+        Strike::Helper(line) => helper(lifeline(line)),
+        Strike::Unread(line) => format!("{:?}", poll(&mut [PollFd::new(borrow(lifeline(line)), PollFlags::POLLIN)], PollTimeout::NONE)),
+        Strike::Fill(line) => {
+            let line = lifeline(line);
             (0..).find_map(|_| send(line, br#"{"type":"sing","song":1}"#, MsgFlags::MSG_NOSIGNAL).err()).expect("an end").to_string()
         }
-        // Waits until something goes in again.
-        "room" => format!("{:?}", poll(&mut [PollFd::new(borrow(lifeline(rest)), PollFlags::POLLOUT)], PollTimeout::NONE)),
-        "full" => limit(Resource::RLIMIT_NOFILE, lowest_free()),
-        "crowded" => limit(Resource::RLIMIT_NPROC, 0),
-        "relieve" => {
+        Strike::Room(line) => format!("{:?}", poll(&mut [PollFd::new(borrow(lifeline(line)), PollFlags::POLLOUT)], PollTimeout::NONE)),
+        Strike::Full => limit(Resource::RLIMIT_NOFILE, lowest_free()),
+        Strike::Crowded => limit(Resource::RLIMIT_NPROC, 0),
+        Strike::Relieve => {
             for resource in [Resource::RLIMIT_NOFILE, Resource::RLIMIT_NPROC] {
                 let (_, hard) = getrlimit(resource).expect("a limit");
                 setrlimit(resource, hard.min(4096), hard).expect("the limit as it was");
             }
             "relieved".into()
         }
-        _ => format!("unknown: {what}"),
     }
 }
 
@@ -76,13 +105,12 @@ fn lowest_free() -> u64 {
     (0..HIGHEST).find(|number| fcntl(borrow(*number), FcntlArg::F_GETFD).is_err()).expect("a free number") as u64
 }
 
-/// The lifeline to the predecessor (`up`) or to the successor (`down`).
-pub fn lifeline(direction: &str) -> RawFd {
+pub fn lifeline(line: Line) -> RawFd {
     let text = std::env::var("POLLFLIP_LIFELINE").unwrap_or_default();
     let up: Option<RawFd> = text.split(':').next().and_then(|number| number.parse().ok());
-    match direction {
-        "up" => up.expect("a lifeline"),
-        _ => {
+    match line {
+        Line::Up => up.expect("a lifeline"),
+        Line::Down => {
             let is_one = |number: &RawFd| getsockopt(&borrow(*number), sockopt::SockType) == Ok(SockType::SeqPacket);
             (3..HIGHEST).filter(|number| Some(*number) != up).find(is_one).expect("a lifeline of a successor")
         }

@@ -11,6 +11,7 @@ use crate::case::{Case, Fault, Step, Victim};
 use crate::expected::{Serves, Told};
 use crate::freeze::Frozen;
 use crate::judge::{alone, judge};
+use crate::strike::{Line, Strike};
 use crate::trial;
 use crate::world::{Outcome, UnderWay, World, stop};
 use pollflip_kit::harness::Setup;
@@ -177,7 +178,7 @@ fn grant_closed(probation: Option<Duration>, expected: &[(Serves, Told)]) {
     let under_way = reach(&world, |new| frozen = Frozen::new(new));
     let Some(frozen) = frozen else { return };
     let new = new_of(&under_way);
-    world.strike_with(&new, "vanish up");
+    world.strike_with(&new, Strike::Vanish(Line::Up));
     drop(frozen);
     under_way.old.go();
     judge(&mut world, case(Step::Granted, Fault::Close, Victim::New), outcome(under_way), expected);
@@ -192,7 +193,7 @@ fn grant_closed_at_the_end() {
     let under_way = reach(&world, |new| frozen = Frozen::new(new));
     let Some(frozen) = frozen else { return };
     let new = new_of(&under_way);
-    world.strike_with(&new, "close up");
+    world.strike_with(&new, Strike::Close(Line::Up));
     let case = case(Step::Commit, Fault::Kill, Victim::Old);
     world.strike(case, &under_way);
     drop(frozen);

@@ -15,6 +15,7 @@ use crate::case::{Case, Step, Victim};
 use crate::expected::{self, Serves, Told};
 use crate::guard::{Above, Guard};
 use crate::service::{Pulls, SpeaksByHand, StopOnSignals};
+use crate::strike::{Line, Strike};
 use crate::watchdog::Watchdog;
 use crate::{judge, strike};
 use pollflip_kit::client::Connection;
@@ -205,7 +206,7 @@ impl World {
                 if is_reached {
                     new.go();
                     new.says("readies");
-                    self.strike_with(&old, "unread down");
+                    self.strike_with(&old, Strike::Unread(Line::Down));
                 }
                 is_reached
             }
@@ -231,44 +232,45 @@ impl World {
     }
 
     /// Has something done by the thread that does such things, and waits until it has been done.
-    pub fn strike_with(&self, victim: &Process, what: &str) -> String {
-        let prefix = format!("struck {what}:");
+    pub fn strike_with(&self, victim: &Process, strike: Strike) -> String {
+        let prefix = format!("struck {strike:?}:");
         let before = victim.said(&prefix).len();
-        self.send_strike(victim, what);
+        self.send_strike(victim, strike);
         victim.says_again(&prefix, before)
     }
 
     /// The same without waiting.
-    pub fn send_strike(&self, victim: &Process, what: &str) {
+    pub fn send_strike(&self, victim: &Process, strike: Strike) {
         let socket = UnixDatagram::unbound().expect("a socket");
-        socket.send_to(what.as_bytes(), strike::path(&self.service.path(""), victim.own)).expect("it can be struck");
+        let text = serde_json::to_vec(&strike).expect("text");
+        socket.send_to(&text, strike::path(&self.service.path(""), victim.own)).expect("it can be struck");
     }
 
     pub fn strike(&self, case: Case, under_way: &UnderWay) {
-        let (victim, direction) = match case.victim {
-            Victim::Old => (&under_way.old, "down"),
-            Victim::New => (under_way.new.as_ref().expect("a successor"), "up"),
+        let (victim, line) = match case.victim {
+            Victim::Old => (&under_way.old, Line::Down),
+            Victim::New => (under_way.new.as_ref().expect("a successor"), Line::Up),
         };
         match case.fault {
             Kill => victim.signal(Signal::SIGKILL),
-            Exit0 => self.send_strike(victim, "exit 0"),
-            Exit1 => self.send_strike(victim, "exit 1"),
-            Abort => self.send_strike(victim, "abort"),
-            Close => drop(self.strike_with(victim, &format!("close {direction}"))),
+            Exit0 => self.send_strike(victim, Strike::Exit(0)),
+            Exit1 => self.send_strike(victim, Strike::Exit(1)),
+            Abort => self.send_strike(victim, Strike::Abort),
+            Close => drop(self.strike_with(victim, Strike::Close(line))),
             // It may be killed for it before it has told.
             Garbage if case.victim == Victim::New && !under_way.old_waits => {
-                let before = victim.said("struck garbage up:").len();
-                self.send_strike(victim, "garbage up");
-                let has_told = || victim.said("struck garbage up:").len() > before;
+                let before = victim.said("struck Garbage(Up):").len();
+                self.send_strike(victim, Strike::Garbage(Line::Up));
+                let has_told = || victim.said("struck Garbage(Up):").len() > before;
                 wait_until("the garbage to be out", || has_told() || !victim.lives());
             }
-            Garbage => drop(self.strike_with(victim, &format!("garbage {direction}"))),
+            Garbage => drop(self.strike_with(victim, Strike::Garbage(line))),
             Helper => {
-                self.strike_with(victim, &format!("helper {direction}"));
+                self.strike_with(victim, Strike::Helper(line));
                 victim.signal(Signal::SIGKILL);
             }
-            Full => drop(self.strike_with(victim, "full")),
-            Crowded => drop(self.strike_with(victim, "crowded")),
+            Full => drop(self.strike_with(victim, Strike::Full)),
+            Crowded => drop(self.strike_with(victim, Strike::Crowded)),
             // The first is handled, the second ends it; two that come at once are one.
             Terminate => wait_until("the end by signals", || {
                 let sent = kill(Pid::from_raw(victim.pid as i32), Signal::SIGTERM);

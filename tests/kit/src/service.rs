@@ -11,13 +11,13 @@ pub mod report;
 pub mod settings;
 mod turns;
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 use std::thread;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 use pollflip::{Event, RestartConfig, Restarter};
 
 use listeners::Listeners;
@@ -98,131 +98,181 @@ fn end_thread() {
     unsafe { nix::libc::syscall(nix::libc::SYS_exit, 0) };
 }
 
-/// The service from the moment on at which its restarter is built.
-struct Running {
-    settings: Settings,
-    config: RestartConfig,
-    plan: Plan,
-    capability: Box<dyn Capability>,
-    poll: Poll,
-    restarter: Option<Restarter>,
+/// What a service has from the moment on at which its restarter is built.
+#[derive(Debug)]
+pub struct Core {
+    pub settings: Settings,
+    pub plan: Plan,
+    pub restarter: Option<Restarter>,
+    pub registry: Registry,
     listeners: Listeners,
     /// A successor has taken over for good.
-    completed: bool,
+    pub completed: bool,
+}
+
+struct Running {
+    core: Core,
+    config: RestartConfig,
+    capability: Box<dyn Capability>,
+    poll: Poll,
     turns: Turns,
+}
+
+impl Core {
+    /// Does all that is planned for a step.
+    pub fn carry_out(&mut self, step: Step) {
+        self.plan.carry_out(step, &mut self.restarter);
+    }
+
+    /// Its restarter, where it must have one.
+    pub fn restarter(&mut self) -> &mut Restarter {
+        self.restarter.as_mut().expect("a restarter")
+    }
+
+    fn claim(&mut self, wanted: &Socket) -> Result<(), String> {
+        match &mut self.restarter {
+            Some(restarter) => self.listeners.claim(restarter, &self.registry, wanted),
+            None => Err("there is no restarter".into()),
+        }
+    }
+
+    /// Listens to what the restarter has to say.
+    fn register(&mut self) -> io::Result<()> {
+        match &mut self.restarter {
+            Some(restarter) => self.registry.register(restarter, RESTARTER, Interest::READABLE),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Running {
     fn start(settings: Settings, mut plan: Plan, mut capability: Box<dyn Capability>) -> Result<Running, String> {
-        capability.born();
+        capability.born(&settings);
         plan.carry_out(Step::Born, &mut None);
         settings.give_up_rights();
-        capability.before_build();
-        let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
-        let config = capability.complete(settings.config());
+        capability.before_build(&settings);
+        let config = capability.complete(&settings, settings.config());
         let restarter = config.build().map_err(|error| format!("build-error {error}"))?;
         let predecessor = restarter.predecessor().map_or("none".into(), |predecessor| predecessor.pid().to_string());
         say(&format!("built generation {} predecessor {predecessor}", restarter.generation()));
         let listeners = Listeners::new(restarter.generation());
-        let (completed, turns) = (false, Turns::new());
-        let mut running = Running { settings, config, plan, capability, poll, restarter: Some(restarter), listeners, completed, turns };
+        let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
+        let registry = poll.registry().try_clone().map_err(|error| error.to_string())?;
+        let core = Core { settings, plan, restarter: Some(restarter), registry, listeners, completed: false };
+        let mut running = Running { core, config, capability, poll, turns: Turns::new() };
         running.prepare()?;
-        if !running.plan.is_never_ready() {
-            running.get_ready()?;
-        }
         Ok(running)
     }
 
     /// Gets all that it has before it is ready.
     fn prepare(&mut self) -> Result<(), String> {
-        if let Some(restarter) = &mut self.restarter {
-            self.capability.built(restarter)?;
-        }
-        self.plan.carry_out(Step::Built, &mut self.restarter);
-        self.settings.change_directory();
-        let registry = self.poll.registry();
-        if let Some(restarter) = &mut self.restarter {
-            for wanted in self.capability.sockets(restarter).unwrap_or_else(|| self.settings.sockets()) {
-                self.listeners.claim(restarter, registry, &wanted).map_err(|error| format!("socket-error {error}"))?;
+        let Running { core, capability, .. } = self;
+        capability.built(core)?;
+        core.carry_out(Step::Built);
+        core.settings.change_directory();
+        if core.restarter.is_some() {
+            for wanted in capability.sockets(core).unwrap_or_else(|| core.settings.sockets()) {
+                core.claim(&wanted).map_err(|error| format!("socket-error {error}"))?;
             }
-            registry.register(restarter, RESTARTER, Interest::READABLE).map_err(|error| error.to_string())?;
         }
-        registry.register(&mut SourceFd(&report::descriptor()), COMMANDS, Interest::READABLE).map_err(|error| error.to_string())?;
-        self.plan.carry_out(Step::Claimed, &mut self.restarter);
-        self.capability.claimed();
+        core.register().map_err(|error| error.to_string())?;
+        core.registry.register(&mut SourceFd(&report::descriptor()), COMMANDS, Interest::READABLE).map_err(|error| error.to_string())?;
+        core.carry_out(Step::Claimed);
+        capability.claimed(core);
         Ok(())
     }
 
     fn get_ready(&mut self) -> Result<(), String> {
-        if let Some(restarter) = &mut self.restarter {
+        let Running { core, capability, .. } = self;
+        say("readies");
+        if let Some(restarter) = &mut core.restarter {
             restarter.ready().map_err(|error| format!("ready-error {error}"))?;
-            for wanted in self.capability.ready(restarter)? {
-                self.listeners.claim(restarter, self.poll.registry(), &wanted).map_err(|error| format!("socket-error {error}"))?;
+            for wanted in capability.ready(core)? {
+                core.claim(&wanted).map_err(|error| format!("socket-error {error}"))?;
             }
         }
         say("ready");
-        self.plan.carry_out(Step::Granted, &mut self.restarter);
-        say(&format!("serving {}", self.listeners.address()));
+        core.carry_out(Step::Granted);
+        say(&format!("serving {}", core.listeners.address()));
         Ok(())
     }
 
     fn serve(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
-        while !self.completed || self.settings.has::<Linger>() || self.listeners.connections() > 0 {
-            match self.poll.poll(&mut events, None) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(format!("cannot poll: {error}")),
-                Err(_) => say("interrupted"),
-                Ok(()) => {}
-            }
-            self.turns.begin();
-            for event in &events {
-                match event.token() {
-                    RESTARTER => self.drain()?,
-                    COMMANDS => {
-                        for command in report::commands() {
-                            let answer = self.obey(&command);
-                            say(&format!("answer {answer}"));
-                        }
-                    }
-                    token => self.listeners.serve(self.poll.registry(), token),
-                }
-            }
-            self.turns.end();
+        while self.capability.waits() {
+            self.turn(&mut events)?;
         }
+        if !self.core.plan.is_never_ready() {
+            self.get_ready()?;
+        }
+        while !self.is_over() {
+            self.turn(&mut events)?;
+        }
+        Ok(())
+    }
+
+    fn is_over(&mut self) -> bool {
+        let Running { core, capability, .. } = self;
+        let has_no_work = core.completed && !core.settings.has::<Linger>() && core.listeners.connections() == 0;
+        has_no_work || capability.is_over(core)
+    }
+
+    fn turn(&mut self, events: &mut Events) -> Result<(), String> {
+        match self.poll.poll(events, None) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(format!("cannot poll: {error}")),
+            Err(_) => say("interrupted"),
+            Ok(()) => {}
+        }
+        self.turns.begin();
+        if self.capability.wakes(&mut self.core) {
+            self.drain()?;
+        }
+        for event in events.iter() {
+            match event.token() {
+                RESTARTER => self.drain()?,
+                COMMANDS => {
+                    for command in report::commands() {
+                        let answer = self.obey(&command);
+                        say(&format!("answer {answer}"));
+                    }
+                }
+                token => self.core.listeners.serve(&self.core.registry, token),
+            }
+        }
+        self.turns.end();
         Ok(())
     }
 
     fn drain(&mut self) -> Result<(), String> {
         let mut begins = false;
-        while let Some(event) = self.restarter.as_mut().and_then(Restarter::poll) {
+        while let Some(event) = self.core.restarter.as_mut().and_then(Restarter::poll) {
             begins |= matches!(event, Event::Restarting);
             self.happened(event)?;
         }
         if begins {
-            self.plan.carry_out(Step::Spawning, &mut self.restarter);
+            self.core.carry_out(Step::Spawning);
         }
         Ok(())
     }
 
     fn happened(&mut self, event: Event) -> Result<(), String> {
+        let Running { core, capability, .. } = self;
         report::event(&event);
-        let step = Step::of(&event);
-        let registry = self.poll.registry();
+        // Before anything is done about the event: so it can be struck with its listeners still registered.
+        if let Some(step) = Step::of(&event) {
+            core.carry_out(step);
+        }
         // The listeners stop first: a capability may take its time.
         match &event {
-            Event::HandedOff(_) => self.listeners.stop(registry).map_err(|error| format!("cannot register: {error}"))?,
-            Event::Resumed(_) => self.listeners.go_on(registry).map_err(|error| format!("cannot register: {error}"))?,
+            Event::HandedOff(_) => core.listeners.stop(&core.registry).map_err(|error| format!("cannot register: {error}"))?,
+            Event::Resumed(_) => core.listeners.go_on(&core.registry).map_err(|error| format!("cannot register: {error}"))?,
             Event::Completed(_) => {
-                self.listeners.close();
-                self.completed = true;
+                core.listeners.close();
+                core.completed = true;
             }
             _ => {}
         }
-        let event = self.capability.event(event);
-        if let Some(step) = step {
-            self.plan.carry_out(step, &mut self.restarter);
-        }
-        if let Some(Event::StateRequested(mut handover)) = event {
+        if let Some(Event::StateRequested(mut handover)) = capability.event(core, event)? {
             let given = handover.bytes("from", process::id().to_string().as_bytes());
             say(&format!("gives the state {given:?}"));
             handover.send();
@@ -232,36 +282,35 @@ impl Running {
 
     /// Does what the test wants; each command is answered by one line.
     fn obey(&mut self, act: &Act) -> String {
-        if let Some(answer) = self.capability.perform(act) {
+        let Running { core, capability, .. } = self;
+        if let Some(answer) = capability.perform(core, act) {
             return answer;
         }
         match act {
             Act::On(step, act) => {
-                self.plan.add(*step, *act.clone());
+                core.plan.add(*step, *act.clone());
                 "planned".into()
             }
             Act::Turns => self.turns.longest().as_micros().to_string(),
-            Act::Connections => self.listeners.connections().to_string(),
+            Act::Connections => core.listeners.connections().to_string(),
             Act::Ready => act::answer(self.get_ready(), "ok"),
             Act::Build => self.build(),
-            Act::Claim(wanted) => match &mut self.restarter {
-                Some(restarter) => act::answer(self.listeners.claim(restarter, self.poll.registry(), wanted), "ok"),
-                None => "there is no restarter".into(),
-            },
-            Act::ForgetSetting => self.settings.forget().to_string(),
-            act => act.perform(&mut self.restarter).unwrap_or_else(|| format!("this service does not do that: {act:?}")),
+            Act::Claim(wanted) => act::answer(core.claim(wanted), "ok"),
+            Act::ForgetSetting => core.settings.forget().to_string(),
+            act => act.perform(&mut core.restarter).unwrap_or_else(|| format!("this service does not do that: {act:?}")),
         }
     }
 
     /// A restarter again, if there is none; otherwise one more, which cannot be.
     fn build(&mut self) -> String {
-        if self.restarter.is_none() {
-            self.config = self.capability.complete(self.settings.config());
+        let Running { core, config, capability, .. } = self;
+        if core.restarter.is_none() {
+            *config = capability.complete(&core.settings, core.settings.config());
         }
-        match self.config.build() {
-            Ok(built) if self.restarter.is_none() => {
-                let built = self.restarter.insert(built);
-                act::answer(self.poll.registry().register(built, RESTARTER, Interest::READABLE), "ok")
+        match config.build() {
+            Ok(built) if core.restarter.is_none() => {
+                core.restarter = Some(built);
+                act::answer(core.register(), "ok")
             }
             Ok(_) => "built a second one".into(),
             Err(error) => error.to_string(),

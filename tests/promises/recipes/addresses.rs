@@ -4,14 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use pollflip::Restarter;
 
 use crate::service::Recipe;
 use nix::sys::signal::Signal;
 use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::service::report::say;
-use pollflip_kit::service::{Act, Capability, Kind, Plan, Socket, Step, at, set, tcp};
+use pollflip_kit::service::{Act, Capability, Core, Kind, Plan, Socket, Step, at, set, tcp};
 
 pollflip_kit::trials![
     a_group_that_grows_and_shrinks_loses_no_connection,
@@ -33,13 +32,14 @@ impl Group {
 }
 
 impl Capability for Group {
-    fn sockets(&mut self, restarter: &mut Restarter) -> Option<Vec<Socket>> {
+    fn sockets(&mut self, core: &mut Core) -> Option<Vec<Socket>> {
         // All of them, also if fewer are wanted: connections wait in each.
-        self.adopted = restarter.sockets().unclaimed();
+        self.adopted = core.restarter().sockets().unclaimed();
         Some(self.adopted.iter().map(|name| named(Kind::Shared, name)).collect())
     }
 
-    fn ready(&mut self, restarter: &mut Restarter) -> Result<Vec<Socket>, String> {
+    fn ready(&mut self, core: &mut Core) -> Result<Vec<Socket>, String> {
+        let restarter = core.restarter();
         for name in &self.adopted {
             let adopted: OwnedFd =
                 restarter.sockets().or_insert_with(name, || Err(std::io::ErrorKind::NotFound.into())).map_err(|error| error.to_string())?;
@@ -132,8 +132,8 @@ fn an_address_that_overlaps_the_old_one_is_bound_beside_it_without_a_refusal() {
 pub struct Multicast(pub String);
 
 impl Capability for Multicast {
-    fn sockets(&mut self, restarter: &mut Restarter) -> Option<Vec<Socket>> {
-        let sockets = restarter.sockets();
+    fn sockets(&mut self, core: &mut Core) -> Option<Vec<Socket>> {
+        let sockets = core.restarter().sockets();
         let is_inherited = sockets.unclaimed().iter().any(|name| name == "discovery");
         let socket: UdpSocket = sockets.udp_socket("discovery", &self.0).expect("a socket");
         let again = socket.join_multicast_v4(&Ipv4Addr::new(239, 1, 2, 3), &Ipv4Addr::LOCALHOST);

@@ -5,16 +5,16 @@ use std::process::{Child, Command, Stdio};
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use pollflip::{Event, Restarter};
+use pollflip::Event;
 
 use crate::service::Recipe;
 use nix::sys::signal::Signal;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{DEADLINE, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::Capability;
 use pollflip_kit::service::report::say;
 use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Capability, Core};
 
 pollflip_kit::trials![
     a_helper_is_watched_and_ended_by_its_pidfd_in_every_generation,
@@ -51,8 +51,8 @@ fn has_ended_within(pidfd: &OwnedFd, limit: PollTimeout) -> bool {
 }
 
 impl Capability for Helper {
-    fn built(&mut self, restarter: &mut Restarter) -> Result<(), String> {
-        match restarter.predecessor() {
+    fn built(&mut self, core: &mut Core) -> Result<(), String> {
+        match core.restarter().predecessor() {
             None => {
                 let nothing = Stdio::null;
                 let child = Command::new("sleep").arg("100000").stdin(nothing()).stdout(nothing()).stderr(nothing()).spawn();
@@ -69,20 +69,20 @@ impl Capability for Helper {
         Ok(())
     }
 
-    fn event(&mut self, event: Event) -> Option<Event> {
+    fn event(&mut self, _: &mut Core, event: Event) -> Result<Option<Event>, String> {
         match event {
             Event::StateRequested(mut handover) => {
                 if let Some(pidfd) = &self.pidfd {
                     handover.fd("helper", pidfd.as_fd()).expect("room for one");
                 }
                 handover.send();
-                None
+                Ok(None)
             }
-            event => Some(event),
+            event => Ok(Some(event)),
         }
     }
 
-    fn perform(&mut self, act: &Act) -> Option<String> {
+    fn perform(&mut self, _: &mut Core, act: &Act) -> Option<String> {
         let pidfd = self.pidfd.as_ref().expect("a helper");
         match act {
             Act::HelperHasEnded => Some(has_ended_within(pidfd, PollTimeout::ZERO).to_string()),

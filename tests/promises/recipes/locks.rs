@@ -6,14 +6,14 @@ use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use pollflip::{Event, Restarter};
+use pollflip::Event;
 
 use crate::service::Recipe;
 use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::DEADLINE;
 use pollflip_kit::service::report::say;
-use pollflip_kit::service::{Act, Capability, Config, Step, at, directory, ms};
+use pollflip_kit::service::{Act, Capability, Config, Core, Step, at, directory, ms};
 use serde::{Deserialize, Serialize};
 
 pollflip_kit::trials![
@@ -63,8 +63,8 @@ impl Lock {
 }
 
 impl Capability for Lock {
-    fn built(&mut self, restarter: &mut Restarter) -> Result<(), String> {
-        match restarter.predecessor() {
+    fn built(&mut self, core: &mut Core) -> Result<(), String> {
+        match core.restarter().predecessor() {
             Some(predecessor) if self.order == Order::State => {
                 predecessor.receive(DEADLINE).map_err(|error| error.to_string())?;
                 self.take("after receive");
@@ -75,17 +75,17 @@ impl Capability for Lock {
         Ok(())
     }
 
-    fn event(&mut self, event: Event) -> Option<Event> {
+    fn event(&mut self, _: &mut Core, event: Event) -> Result<Option<Event>, String> {
         match (self.order, &event) {
             (Order::State, Event::StateRequested(_)) | (Order::Committed, Event::HandedOff(_)) => self.let_go(),
             (Order::Committed, Event::Committed) => self.take("at Committed"),
             (_, Event::Failed(_) | Event::Resumed(_)) if self.held.is_none() => self.take("again"),
             _ => {}
         }
-        Some(event)
+        Ok(Some(event))
     }
 
-    fn perform(&mut self, act: &Act) -> Option<String> {
+    fn perform(&mut self, _: &mut Core, act: &Act) -> Option<String> {
         matches!(act, Act::HoldsLock).then(|| self.held.is_some().to_string())
     }
 }

@@ -6,12 +6,10 @@ use nix::libc;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use pollflip::Restarter;
-
 use crate::service::Recipe;
 use pollflip_kit::harness::Setup;
 use pollflip_kit::service::report::say;
-use pollflip_kit::service::{Act, Capability, Step, at};
+use pollflip_kit::service::{Act, Capability, Core, Settings, Step, at};
 use serde::{Deserialize, Serialize};
 
 pollflip_kit::trials![what_is_set_after_build_is_not_inherited, what_is_set_before_build_is_inherited,];
@@ -45,14 +43,14 @@ fn pin() {
 }
 
 impl Capability for Pinned {
-    fn before_build(&mut self) {
+    fn before_build(&mut self, _: &Settings) {
         say(&format!("processors {} niceness {}", thread::available_parallelism().expect("a number"), niceness()));
         if self.0 == Order::Before {
             pin();
         }
     }
 
-    fn built(&mut self, _: &mut Restarter) -> Result<(), String> {
+    fn built(&mut self, _: &mut Core) -> Result<(), String> {
         if self.0 == Order::After {
             pin();
         }

@@ -1,49 +1,65 @@
 //! What a test program adds to the service.
 
-use pollflip::{Event, RestartConfig, Restarter};
+use pollflip::{Event, RestartConfig};
 
 use super::act::Act;
 use super::listeners::Socket;
+use super::{Core, Settings};
 
 /// What a process of the service can besides, or does otherwise. Each function is called at a step of its life, in this order.
 pub trait Capability {
     /// It has told that it is there.
-    fn born(&mut self) {}
+    fn born(&mut self, _: &Settings) {}
 
     /// It has given up what its settings say, and has no restarter.
-    fn before_build(&mut self) {}
+    fn before_build(&mut self, _: &Settings) {}
 
     /// Completes what the restarter is built by.
-    fn complete(&mut self, config: RestartConfig) -> RestartConfig {
+    fn complete(&mut self, _: &Settings, config: RestartConfig) -> RestartConfig {
         config
     }
 
     /// It has a restarter, and has not asked for a socket. An error ends the process.
-    fn built(&mut self, _: &mut Restarter) -> Result<(), String> {
+    fn built(&mut self, _: &mut Core) -> Result<(), String> {
         Ok(())
     }
 
     /// The sockets to ask for before this process is ready, instead of those of its settings.
-    fn sockets(&mut self, _: &mut Restarter) -> Option<Vec<Socket>> {
+    fn sockets(&mut self, _: &mut Core) -> Option<Vec<Socket>> {
         None
     }
 
     /// It has its sockets.
-    fn claimed(&mut self) {}
+    fn claimed(&mut self, _: &mut Core) {}
+
+    /// The loop turns as long as this is so, and only then it gets ready.
+    fn waits(&self) -> bool {
+        false
+    }
 
     /// It serves. Sockets to ask for from now on.
-    fn ready(&mut self, _: &mut Restarter) -> Result<Vec<Socket>, String> {
+    fn ready(&mut self, _: &mut Core) -> Result<Vec<Socket>, String> {
         Ok(Vec::new())
     }
 
-    /// Returns an event that it has no use for.
-    fn event(&mut self, event: Event) -> Option<Event> {
-        Some(event)
+    /// The loop has woken up. Whether the restarter may have something to tell for what is done here.
+    fn wakes(&mut self, _: &mut Core) -> bool {
+        false
+    }
+
+    /// Returns an event that it has no use for. An error ends the process.
+    fn event(&mut self, _: &mut Core, event: Event) -> Result<Option<Event>, String> {
+        Ok(Some(event))
     }
 
     /// Does what a test wants, if it is an act of this capability.
-    fn perform(&mut self, _: &Act) -> Option<String> {
+    fn perform(&mut self, _: &mut Core, _: &Act) -> Option<String> {
         None
+    }
+
+    /// Whether it ends now, although it might go on.
+    fn is_over(&mut self, _: &mut Core) -> bool {
+        false
     }
 }
 
