@@ -14,6 +14,7 @@ use pollflip::{Blob, Event, Handover, Mark, Restarter};
 use seccompiler::{SeccompAction, apply_filter};
 
 use crate::confine;
+use pollflip_kit::hub::Command;
 use pollflip_kit::service::report::{self, say};
 use pollflip_kit::service::{self, Act, Settings};
 use serde::{Deserialize, Serialize};
@@ -243,6 +244,17 @@ fn name(event: &Event) -> &'static str {
     }
 }
 
+/// What it can be told to do besides.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum Ask {
+    /// Keeps a connection, forgets it, and keeps it twice under one name. What its keeper answers.
+    Keep,
+    /// Makes a system call that is forbidden to it.
+    MakeForbiddenCall,
+}
+
+impl Command for Ask {}
+
 fn obey(act: &Act, restarter: &mut Option<Restarter>) -> String {
     match (act, &mut *restarter) {
         (Act::Status, Some(restarter)) => restarter.status().state.as_str().into(),
@@ -252,7 +264,7 @@ fn obey(act: &Act, restarter: &mut Option<Restarter>) -> String {
             restarter.stop();
             "stopped".into()
         }
-        (Act::Keep, Some(restarter)) => {
+        (Act::Other(_), Some(restarter)) if act.other() == Some(Ask::Keep) => {
             let (near, _far) = std::os::unix::net::UnixStream::pair().expect("a pair");
             let keeper = restarter.keeper();
             let kept = keeper.keep_stream(&near);
@@ -262,7 +274,7 @@ fn obey(act: &Act, restarter: &mut Option<Restarter>) -> String {
         }
         (Act::Drop, restarter) => restarter.take().map_or("none".into(), |_| "dropped".into()),
         (Act::Ready, _) => "ready".into(),
-        (Act::MakeForbiddenCall, _) => format!("{:?}", std::fs::create_dir("/nowhere/at/all")),
+        (Act::Other(_), _) => format!("{:?}", std::fs::create_dir("/nowhere/at/all")),
         (other, _) => format!("this service does not do that: {other:?}"),
     }
 }

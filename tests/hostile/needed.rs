@@ -19,10 +19,10 @@ use pollflip::RequestError;
 use crate::attacker::Attacker;
 use crate::confine::NOBODY;
 use crate::listed;
-use crate::listed::{Instead, Keeps, Without};
+use crate::listed::{Ask, Instead, Keeps, Without};
 use pollflip_kit::client::frame;
 use pollflip_kit::harness::{Service, Setup};
-use pollflip_kit::hub::{DEADLINE, Process, wait_for};
+use pollflip_kit::hub::{Command, DEADLINE, Process, wait_for};
 use pollflip_kit::procfs;
 use pollflip_kit::service::{Act, Config, ms, set};
 
@@ -162,7 +162,7 @@ fn keeping(without: &str) -> Result<(), Killed> {
     let _manager = Manager::listen(&path);
     let exercise = start(setup.env("NOTIFY_SOCKET", &path), without)?;
     let last = exercise.restart()?;
-    exercise.ask(&last, Act::Keep)?;
+    exercise.ask(&last, Ask::Keep)?;
     Ok(())
 }
 
@@ -201,7 +201,7 @@ impl Exercise {
         self.wait("a birth", || (self.service.hub.pids().len() > number).then(|| self.service.hub.nth(number)))
     }
 
-    fn ask(&self, process: &Process, act: Act) -> Result<String, Killed> {
+    fn ask(&self, process: &Process, act: impl Command) -> Result<String, Killed> {
         let before = process.said("answer").len();
         // It may have been killed already: then it does not answer either.
         let _ = process.try_tell(act);

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use pollflip::RequestError;
 
 use crate::listed;
-use crate::listed::{Instead, Keeps};
+use crate::listed::{Ask, Instead, Keeps};
 use pollflip_kit::client::Raw;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::Process;
@@ -177,7 +177,7 @@ fn promise_11_the_loop_keeps_what_it_has_under_exactly_the_calls_that_the_guide_
         restart(&service);
     }
     let last = restart(&service);
-    assert_eq!(last.ask(Act::Keep), "Ok(()) [Ok(()), Ok(())] true");
+    assert_eq!(last.ask(Ask::Keep), "Ok(()) [Ok(()), Ok(())] true");
     assert_eq!(last.ask(Act::Stop), "stopped");
     assert_eq!(last.ask(Act::Drop), "dropped");
     let heard = manager.heard();
@@ -191,7 +191,7 @@ fn promise_11_the_loop_keeps_what_it_has_under_exactly_the_calls_that_the_guide_
 fn promise_11_a_call_that_the_guide_does_not_list_is_noticed() {
     let service = start(Setup::new());
     let first = service.first();
-    first.tell(Act::MakeForbiddenCall);
+    first.tell(Ask::MakeForbiddenCall);
     first.ends();
     assert!(first.said("answer").is_empty());
 }

@@ -119,7 +119,7 @@ fn promise_14_a_start_killed_at_any_call_leaves_the_group_to_the_next_one() {
         let goes_on = loop {
             let call = stopped.next_call().expect("it lives");
             left -= 1;
-            let is_there = call.number() == libc::SYS_poll && call.waits();
+            let is_there = call.number() == libc::SYS_epoll_wait && call.waits();
             if left == 0 || is_there {
                 break !is_there;
             }

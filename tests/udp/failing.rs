@@ -4,7 +4,7 @@ use crate::flows::address;
 use crate::peer::Peer;
 use crate::service::{Address, Ask, Deny, Generations, Has, Marks};
 use pollflip_kit::harness::{Service, Setup};
-use pollflip_kit::service::set;
+use pollflip_kit::service::{Act, set};
 
 pollflip_kit::trials!(
     a_second_instance_is_told_that_the_address_is_in_use,
@@ -31,7 +31,7 @@ fn a_second_instance_is_told_that_the_address_is_in_use() {
     let at = address(&service).to_string();
     for kind in [Has::Group, Has::PlainSocket] {
         let second = Setup::new().set(Address(at.clone())).set(kind).launch();
-        let error = second.first().says("error socket");
+        let error = second.first().says("socket-error");
         assert!(error.contains("cannot bind \"flows\"") && error.contains("(os error 98)"), "{error}");
         assert!(error.contains(&format!("process {} has", service.first().pid)), "{error}");
     }
@@ -44,7 +44,7 @@ fn promise_14_a_connected_member_fails_the_restart_and_not_the_service() {
     let service = Setup::new().start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
-    assert_eq!(service.first().ask(Ask::Connect), "connected");
+    assert_eq!(service.first().ask(Ask::ConnectAnother), "connected");
     for _ in 0..2 {
         let why = service.fail_to_restart();
         assert!(why.contains("new UDP flows could not be given") && why.contains("connect()"), "{why}");
@@ -55,7 +55,7 @@ fn promise_14_a_connected_member_fails_the_restart_and_not_the_service() {
 
 fn a_sandbox_that_forbids_it_at_the_first_start_is_named() {
     let service = Setup::new().set(Deny::Born).launch();
-    let error = service.first().says("error socket");
+    let error = service.first().says("socket-error");
     assert!(error.contains("SO_ATTACH_REUSEPORT_CBPF") && error.contains("option 51 of SOL_SOCKET"), "{error}");
 }
 
@@ -99,7 +99,7 @@ fn promise_14_a_sandbox_that_forbids_it_at_the_grant_alone_fails_the_attempt() {
 
 fn a_kernel_that_takes_the_program_and_does_nothing_is_named() {
     let told = "this kernel takes a program for SO_REUSEPORT and does nothing with it";
-    let error = Setup::new().set(Deny::Ignored).launch().first().says("error socket");
+    let error = Setup::new().set(Deny::Ignored).launch().first().says("socket-error");
     assert!(error.contains(told), "{error}");
     let service = Setup::new().start();
     let mut peer = Peer::new(address(&service));
@@ -138,7 +138,7 @@ fn a_mark_that_makes_no_sense_is_an_error() {
         (set(Marks::Byte(0, 255)).set(Generations(33)), "2 to 32 generations, and 33"),
         (set(Marks::Byte(0, 3)).set(Generations(4)), "2 to 3 generations, and 4"),
     ] {
-        let error = Setup::new().plan(wrong).launch().first().says("error socket");
+        let error = Setup::new().plan(wrong).launch().first().says("socket-error");
         assert!(error.contains(told), "{error}");
     }
 }
@@ -163,9 +163,10 @@ fn a_stop_closes_what_is_passed_on_and_flows_go_on() {
     let service = Setup::new().start();
     let mut peer = Peer::new(address(&service));
     let flow = peer.begins();
-    assert_eq!(service.first().ask(Ask::Stop), "stops");
+    assert_eq!(service.first().ask(Act::Stop), "stopped");
     goes_on(&service, &mut peer, flow);
-    service.first().tell(Ask::End);
+    assert_eq!(service.first().ask(Act::Drop), "dropped");
+    service.first().tell(Act::Exit(0));
     service.first().ends();
     let again = Setup::new().set(Address(address(&service).to_string())).start();
     assert!(again.first().lives());

@@ -249,7 +249,7 @@ fn promise_14_a_drainer_and_the_serving_one_killed_at_once_leave_the_flows_of_th
     assert!(service.first().said("orphan").is_empty());
     // The address is in use as long as the last flow lasts, and then is not.
     let at = address(&service).to_string();
-    let early = Setup::new().set(Address(at.clone())).launch().first().says("error socket");
+    let early = Setup::new().set(Address(at.clone())).launch().first().says("socket-error");
     assert!(early.contains("cannot bind") && early.contains(&format!("process {} has", service.first().pid)), "{early}");
     peer.send(flow.mark, END, flow.number);
     assert_eq!(peer.hears().kind, END);

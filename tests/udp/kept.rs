@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::flows::address;
 use crate::peer::{Flow, Peer};
-use crate::service::{Address, Ask, Has, Name};
+use crate::service::{Address, Has, Name};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
@@ -358,11 +358,12 @@ fn a_group_that_is_removed_or_stopped_is_kept_no_more() {
     let kept = Kept::start(Setup::new());
     // Its queue is held too, which is four.
     wait_until("the group to be held", || kept.held(&kept.0.first()) == (12, 1));
-    assert_eq!(kept.0.first().ask(Ask::Remove), "true");
+    assert_eq!(kept.0.first().ask(Act::Remove("flows".into())), "true");
     wait_until("it to be held no more", || kept.held(&kept.0.first()) == (4, 1));
     let at = address(&kept.0).to_string();
-    assert_eq!(kept.0.first().ask(Ask::Stop), "stops");
-    kept.0.first().tell(Ask::End);
+    assert_eq!(kept.0.first().ask(Act::Stop), "stopped");
+    assert_eq!(kept.0.first().ask(Act::Drop), "dropped");
+    kept.0.first().tell(Act::Exit(0));
     kept.0.first().ends();
     let again = Setup::new().set(Address(at.clone())).start();
     assert_eq!(Peer::new(address(&again)).begins().pid, again.first().own);

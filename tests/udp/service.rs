@@ -1,18 +1,19 @@
-//! A server of UDP flows: it echoes what belongs to a flow that it knows, and says of all else that it knows no such flow. Whether it was
+//! The service under test: that of the kit, which is a server of UDP flows besides. It echoes what belongs to a flow that it knows, and says of all else that it knows no such flow. Whether it was
 //! orphaned is told by the hub.
 //!
-//! Its plan can have acts for the steps at which it is born and has its socket.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::{self, ExitCode};
+use std::time::Duration;
 
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{SockaddrStorage, connect, getsockname};
-use pollflip::{Event, Mark, Owner, Restarter, UdpGroup};
+use pollflip::{Event, Mark, Owner, UdpGroup};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
     apply_filter_all_threads,
@@ -20,14 +21,17 @@ use seccompiler::{
 
 use pollflip_kit::hub::Command;
 use pollflip_kit::procfs;
-use pollflip_kit::service::report::{self, say};
-use pollflip_kit::service::{self, Linger, Plan, RunAs, Settings, Step};
+use pollflip_kit::service::report::say;
+use pollflip_kit::service::{self, Act, Capability, Core, RunAs, Settings, Socket};
 use serde::{Deserialize, Serialize};
 use udp_flows::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
 
 pub use pollflip_kit::service::{HUB, ROLE};
 
 pollflip_kit::settings![Address, Name, Has, Marks, Generations, Deny];
+
+/// None of the kit's.
+const SOCKET: Token = Token(usize::MAX - 3);
 
 /// Where it listens, if not at an address of 127.0.0.1.
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,17 +75,7 @@ pub enum Deny {
 }
 
 pub fn main() -> ExitCode {
-    let (plan, settings) = service::begin();
-    match Service::start(settings, plan).and_then(Service::serve) {
-        Ok(()) => {
-            say("ends");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            say(&format!("error {error}"));
-            ExitCode::from(2)
-        }
-    }
+    service::main_with(|_| Box::new(Server::default()))
 }
 
 fn mark(settings: &Settings) -> Mark {
@@ -102,17 +96,11 @@ fn filter(errno: i32) -> BpfProgram {
     filter.try_into().expect("a program")
 }
 
-/// What a server can be told to do.
+/// What it can be told to do besides.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Ask {
-    /// Ends at once.
-    End,
-    /// Has the restarter stop: "stops".
-    Stop,
-    /// Gives its sockets up. Whether it had some.
-    Remove,
-    /// Connects a socket of the group that is not its own: "connected".
-    Connect,
+    /// Connects a socket of its group that is not its own: "connected".
+    ConnectAnother,
 }
 
 impl Command for Ask {}
@@ -123,85 +111,17 @@ enum Flows {
     Plain,
 }
 
-struct Service {
-    settings: Settings,
-    restarter: Option<Restarter>,
-    flows: Flows,
-    socket: UdpSocket,
+#[derive(Default)]
+struct Server {
+    has: Option<(Flows, UdpSocket)>,
     known: HashSet<(SocketAddr, u32)>,
-    completed: bool,
     is_silent: bool,
-    told_to_end: bool,
 }
 
-impl Service {
-    fn start(settings: Settings, mut plan: Plan) -> Result<Service, String> {
-        if let Some(RunAs(user)) = settings.get() {
-            // A successor is that user from birth, and has it already.
-            for path in [service::directory(), service::directory().join(HUB)] {
-                let _ = std::os::unix::fs::chown(&path, Some(user), None);
-            }
-        }
-        settings.give_up_rights();
-        plan.carry_out(Step::Born, &mut None);
-        let denied = settings.get();
-        match denied {
-            Some(Deny::Born) => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
-            Some(Deny::Ignored) => apply_filter_all_threads(&filter(0)).expect("a filter for all threads"),
-            _ => {}
-        }
-        let mut restarter = settings.config().build().map_err(|error| format!("build {error}"))?;
-        let address = settings.get().map_or("127.0.0.1:0".into(), |Address(address)| address);
-        let text = |error: pollflip::Error| format!("socket {error}");
-        let name = settings.get().map_or("flows".into(), |Name(name)| name);
-        let (flows, socket) = match settings.get().unwrap_or(Has::Group) {
-            Has::PlainSocket => (Flows::Plain, restarter.sockets().udp_socket(&name, &address).map_err(text)?),
-            Has::Group => {
-                let group = restarter.sockets().udp_group(&name, &address, mark(&settings)).map_err(text)?;
-                let socket = group.socket().map_err(text)?;
-                (Flows::Group(group), socket)
-            }
-        };
-        say("claimed");
-        let mut restarter = Some(restarter);
-        plan.carry_out(Step::Claimed, &mut restarter);
-        restarter.as_mut().expect("a restarter").ready().map_err(|error| format!("ready {error}"))?;
-        match denied {
-            Some(Deny::Serving) => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
-            // The restart thread has none, and so no successor.
-            Some(Deny::Granting) => apply_filter(&filter(libc::EPERM)).expect("a filter for this thread"),
-            _ => {}
-        }
-        let at = socket.local_addr().map_err(|error| error.to_string())?;
-        say(&format!("serving {at}"));
-        Ok(Service { settings, restarter, flows, socket, known: HashSet::new(), completed: false, is_silent: false, told_to_end: false })
-    }
-
-    fn serve(mut self) -> Result<(), String> {
-        while !self.told_to_end && (!self.completed || self.settings.has::<Linger>() || !self.known.is_empty()) {
-            let hub = report::descriptor();
-            #[allow(unsafe_code, reason = "the hub has a number alone")]
-            // SAFETY: it stays open for the life of the process.
-            let hub = unsafe { BorrowedFd::borrow_raw(hub) };
-            let mut fds = vec![PollFd::new(self.socket.as_fd(), PollFlags::POLLIN), PollFd::new(hub, PollFlags::POLLIN)];
-            fds.extend(self.restarter.as_ref().map(|restarter| PollFd::new(restarter.as_fd(), PollFlags::POLLIN)));
-            let _ = poll(&mut fds, PollTimeout::from(50_u8));
-            while let Some(event) = self.restarter.as_mut().and_then(Restarter::poll) {
-                report::event(&event);
-                self.completed |= matches!(event, Event::Completed(_));
-                // Who has no group shares the socket, and leaves it to the other.
-                self.is_silent = matches!((&event, &self.flows), (Event::HandedOff(_) | Event::Completed(_), Flows::Plain));
-                if self.is_silent {
-                    self.known.clear();
-                }
-            }
-            self.answer_all().map_err(|error| format!("receive {error}"))?;
-            for command in report::commands() {
-                let answer = self.obey(&command);
-                say(&format!("answer {answer}"));
-            }
-        }
-        Ok(())
+impl Server {
+    /// Nothing before that.
+    fn has(&self) -> (&Flows, &UdpSocket) {
+        self.has.as_ref().map(|(flows, socket)| (flows, socket)).expect("its socket")
     }
 
     fn answer_all(&mut self) -> io::Result<()> {
@@ -211,7 +131,8 @@ impl Service {
         let mut buffer = vec![0; 65_536];
         loop {
             let mut is_orphaned = false;
-            let received = match (self.socket.recv_from(&mut buffer), &self.flows) {
+            let (flows, socket) = self.has();
+            let received = match (socket.recv_from(&mut buffer), flows) {
                 (Err(error), Flows::Group(group)) if error.kind() == ErrorKind::WouldBlock => {
                     is_orphaned = true;
                     group.recv_orphaned(&mut buffer)
@@ -236,7 +157,7 @@ impl Service {
             say(&format!("datagram of {} bytes", bytes.len()));
             return;
         };
-        if let Flows::Group(group) = &self.flows {
+        if let (Flows::Group(group), _) = self.has() {
             // What is read is this process's, or nobody's.
             assert!(!matches!(group.owner(bytes), Owner::Earlier { .. }), "{:?}", group.owner(bytes));
         }
@@ -250,30 +171,98 @@ impl Service {
             END => self.known.remove(&flow),
             _ => return,
         };
-        let mark = match &self.flows {
+        let (flows, socket) = self.has();
+        let mark = match flows {
             Flows::Group(group) => group.mark(),
             Flows::Plain => 0,
         };
         let kind = if is_known { asked.kind } else { UNKNOWN };
         let answer = Datagram { mark, kind, pid: process::id(), ..asked };
-        let _ = self.socket.send_to(&answer.encode(), client);
+        let _ = socket.send_to(&answer.encode(), client);
+    }
+}
+
+impl Capability for Server {
+    fn born(&mut self, settings: &Settings) {
+        if let Some(RunAs(user)) = settings.get() {
+            // A successor is that user from birth, and has it already.
+            for path in [service::directory(), service::directory().join(HUB)] {
+                let _ = std::os::unix::fs::chown(&path, Some(user), None);
+            }
+        }
     }
 
-    fn obey(&mut self, command: &Ask) -> String {
-        match command {
-            Ask::End => {
-                self.told_to_end = true;
-                "ends".into()
-            }
-            Ask::Stop => {
-                if let Some(restarter) = &mut self.restarter {
-                    restarter.stop();
-                }
-                "stops".into()
-            }
-            Ask::Remove => self.restarter.as_mut().is_some_and(|restarter| restarter.sockets().remove("flows")).to_string(),
-            Ask::Connect => connect_another(&self.socket).map_or_else(|error| error.to_string(), |()| "connected".into()),
+    fn before_build(&mut self, settings: &Settings) {
+        match settings.get() {
+            Some(Deny::Born) => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
+            Some(Deny::Ignored) => apply_filter_all_threads(&filter(0)).expect("a filter for all threads"),
+            _ => {}
         }
+    }
+
+    fn sockets(&mut self, _: &mut Core) -> Option<Vec<Socket>> {
+        Some(Vec::new())
+    }
+
+    fn built(&mut self, core: &mut Core) -> Result<(), String> {
+        let settings = core.settings.clone();
+        let address = settings.get().map_or("127.0.0.1:0".into(), |Address(address)| address);
+        let name = settings.get().map_or("flows".into(), |Name(name)| name);
+        let text = |error: pollflip::Error| format!("socket-error {error}");
+        let sockets = core.restarter().sockets();
+        let (flows, socket) = match settings.get().unwrap_or(Has::Group) {
+            Has::PlainSocket => (Flows::Plain, sockets.udp_socket(&name, &address).map_err(text)?),
+            Has::Group => {
+                let group = sockets.udp_group(&name, &address, mark(&settings)).map_err(text)?;
+                let socket = group.socket().map_err(text)?;
+                (Flows::Group(group), socket)
+            }
+        };
+        let readable = Interest::READABLE;
+        core.registry.register(&mut SourceFd(&socket.as_raw_fd()), SOCKET, readable).map_err(|error| error.to_string())?;
+        self.has = Some((flows, socket));
+        say("claimed");
+        Ok(())
+    }
+
+    fn ready(&mut self, core: &mut Core) -> Result<Vec<Socket>, String> {
+        match core.settings.get() {
+            Some(Deny::Serving) => apply_filter_all_threads(&filter(libc::EPERM)).expect("a filter for all threads"),
+            // The restart thread has none, and so no successor.
+            Some(Deny::Granting) => apply_filter(&filter(libc::EPERM)).expect("a filter for this thread"),
+            _ => {}
+        }
+        Ok(Vec::new())
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(self.has().1.local_addr().expect("an address").to_string())
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        Some(Duration::from_millis(50))
+    }
+
+    fn wakes(&mut self, _: &mut Core) -> Result<bool, String> {
+        self.answer_all().map(|()| false).map_err(|error| format!("receive {error}"))
+    }
+
+    fn event(&mut self, _: &mut Core, event: Event) -> Result<Option<Event>, String> {
+        // Who has no group shares the socket, and leaves it to the other.
+        self.is_silent = matches!((&event, self.has()), (Event::HandedOff(_) | Event::Completed(_), (Flows::Plain, _)));
+        if self.is_silent {
+            self.known.clear();
+        }
+        Ok(None)
+    }
+
+    fn perform(&mut self, _: &mut Core, act: &Act) -> Option<String> {
+        let Ask::ConnectAnother = act.other()?;
+        Some(connect_another(self.has().1).map_or_else(|error| error.to_string(), |()| "connected".into()))
+    }
+
+    fn has_work(&self) -> bool {
+        !self.known.is_empty()
     }
 }
 

@@ -171,15 +171,15 @@ impl Capability for Struck {
         self.waits_for.is_some()
     }
 
-    fn wakes(&mut self, core: &mut Core) -> bool {
+    fn wakes(&mut self, core: &mut Core) -> Result<bool, String> {
         let is_told = self.told_to_stop.as_ref().is_some_and(|told| told.load(Ordering::SeqCst) > 0);
         if !is_told || self.stopping {
-            return false;
+            return Ok(false);
         }
         self.stopping = true;
         say("stops");
         core.restarter().stop();
-        true
+        Ok(true)
     }
 
     fn event(&mut self, core: &mut Core, event: Event) -> Result<Option<Event>, String> {

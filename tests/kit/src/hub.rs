@@ -218,16 +218,8 @@ impl Seen {
     }
 }
 
-/// What a process can be told: [`Act`], or what another kind of program understands.
-pub trait Command: Serialize {
-    /// What it is to be told to go on for a process that does not wait. `None`: nothing.
-    fn go_on() -> Option<Self>
-    where
-        Self: Sized,
-    {
-        None
-    }
-}
+/// What a process can be told: [`Act`], or what its test program has besides.
+pub trait Command: Serialize {}
 
 fn to_line(command: &impl Command) -> String {
     serde_json::to_string(command).expect("text") + "\n"

@@ -193,7 +193,7 @@ impl Running {
         }
         say("ready");
         core.carry_out(Step::Granted);
-        say(&format!("serving {}", core.listeners.address()));
+        say(&format!("serving {}", capability.address().unwrap_or_else(|| core.listeners.address())));
         Ok(())
     }
 
@@ -213,18 +213,18 @@ impl Running {
 
     fn is_over(&mut self) -> bool {
         let Running { core, capability, .. } = self;
-        let has_no_work = core.completed && !core.settings.has::<Linger>() && core.listeners.connections() == 0;
-        has_no_work || capability.is_over(core)
+        let has_work = core.settings.has::<Linger>() || core.listeners.connections() > 0 || capability.has_work();
+        core.completed && !has_work || capability.is_over(core)
     }
 
     fn turn(&mut self, events: &mut Events) -> Result<(), String> {
-        match self.poll.poll(events, None) {
+        match self.poll.poll(events, self.capability.patience()) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(format!("cannot poll: {error}")),
             Err(_) => say("interrupted"),
             Ok(()) => {}
         }
         self.turns.begin();
-        if self.capability.wakes(&mut self.core) {
+        if self.capability.wakes(&mut self.core)? {
             self.drain()?;
         }
         for event in events.iter() {
@@ -232,8 +232,10 @@ impl Running {
                 RESTARTER => self.drain()?,
                 COMMANDS => {
                     for command in report::commands() {
-                        let answer = self.obey(&command);
-                        say(&format!("answer {answer}"));
+                        match command {
+                            Act::GoOn => self.capability.go_on(),
+                            act => say(&format!("answer {}", self.obey(&act))),
+                        }
                     }
                 }
                 token => self.core.listeners.serve(&self.core.registry, token),

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use pollflip::{Arrival, Event, Precopy, Predecessor};
 
-use crate::service::{Ask, Kind, Service, memory};
+use crate::service::{Ask, Holder, Kind, memory};
 use crate::taking::hold;
+use pollflip_kit::service::Core;
 use pollflip_kit::service::report::{self, say};
 use serde::{Deserialize, Serialize};
 
@@ -63,8 +64,8 @@ pub struct Copy {
     items: u64,
 }
 
-pub fn begin(service: &mut Service, mut precopy: Precopy) {
-    let how = service.settings.get().unwrap_or(Ahead::None);
+pub fn begin(holder: &mut Holder, core: &Core, mut precopy: Precopy) {
+    let how = core.settings.get().unwrap_or(Ahead::None);
     match how {
         Ahead::None => return drop(precopy),
         Ahead::Twice => {
@@ -79,20 +80,20 @@ pub fn begin(service: &mut Service, mut precopy: Precopy) {
         _ => {}
     }
     say(&format!("copies {}", precopy.room()));
-    service.copy = Some(Copy { precopy, given: BTreeSet::new(), items: 0 });
+    holder.copy = Some(Copy { precopy, given: BTreeSet::new(), items: 0 });
     if !matches!(how, Ahead::Twice | Ahead::CompleteTwice) {
-        go_on(service);
+        go_on(holder, core);
     }
 }
 
 /// There is room.
-pub fn go_on(service: &mut Service) {
-    let count = service.settings.get().map_or(0, |AheadItems(count)| count);
-    let is_open = service.settings.get() != Some(Ahead::Open);
-    let Some(copy) = &mut service.copy else { return };
+pub fn go_on(holder: &mut Holder, core: &Core) {
+    let count = core.settings.get().map_or(0, |AheadItems(count)| count);
+    let is_open = core.settings.get() != Some(Ahead::Open);
+    let Some(copy) = &mut holder.copy else { return };
     let Copy { precopy, given, items } = copy;
     let room = precopy.room();
-    let holdings: Vec<_> = service.holdings.iter().filter(|(name, _)| !given.contains(*name)).take(room).collect();
+    let holdings: Vec<_> = holder.holdings.iter().filter(|(name, _)| !given.contains(*name)).take(room).collect();
     let left = (room - holdings.len()) as u64;
     tell(precopy.fds(holdings.iter().map(|(name, held)| (name, held.fd.as_fd()))));
     given.extend(holdings.into_iter().map(|(name, _)| name.clone()));
@@ -100,23 +101,23 @@ pub fn go_on(service: &mut Service) {
     let stdin = io::stdin();
     tell(precopy.fds((*items..next).map(|number| (format!("item/{number}"), &stdin))));
     *items = next;
-    if is_open && *items == count && service.holdings.keys().all(|name| copy.given.contains(name)) && room > 0 {
+    if is_open && *items == count && holder.holdings.keys().all(|name| copy.given.contains(name)) && room > 0 {
         copy.precopy.complete();
         say(&format!("copied {}", copy.given.len()));
     }
 }
 
 /// The old process has closed something.
-pub fn closed(service: &mut Service, name: &str, fd: &Kind) {
-    if let Some(copy) = &mut service.copy {
+pub fn closed(holder: &mut Holder, name: &str, fd: &Kind) {
+    if let Some(copy) = &mut holder.copy {
         pollflip::hang_up(fd.as_fd());
         copy.given.remove(name);
         copy.precopy.gone(name);
     }
 }
 
-pub fn obey(service: &mut Service, ask: &Ask) -> Option<String> {
-    let copy = service.copy.as_mut()?;
+pub fn obey(holder: &mut Holder, ask: &Ask) -> Option<String> {
+    let copy = holder.copy.as_mut()?;
     Some(match ask {
         Ask::Again(times) => {
             for _ in 0..*times {
@@ -124,7 +125,7 @@ pub fn obey(service: &mut Service, ask: &Ask) -> Option<String> {
                 tell(copy.precopy.fd("again", memory()));
             }
             copy.given.insert("again".into());
-            service.hold("again", Kind::Other(memory()));
+            holder.hold("again", Kind::Other(memory()));
             "given".into()
         }
         Ask::Complete => {
@@ -134,7 +135,7 @@ pub fn obey(service: &mut Service, ask: &Ask) -> Option<String> {
         Ask::GiveLate => copy.precopy.fd("late", io::stdin()).map_or_else(|error| error.to_string(), |()| "given".into()),
         Ask::Room => copy.precopy.room().to_string(),
         Ask::GiveNothingMore => {
-            service.copy = None;
+            holder.copy = None;
             "dropped".into()
         }
         _ => return None,
@@ -142,13 +143,13 @@ pub fn obey(service: &mut Service, ask: &Ask) -> Option<String> {
 }
 
 /// What was given ahead, when the state is asked for.
-pub fn given(service: &Service) -> BTreeSet<String> {
-    service.copy.as_ref().map(|copy| copy.given.clone()).unwrap_or_default()
+pub fn given(holder: &Holder) -> BTreeSet<String> {
+    holder.copy.as_ref().map(|copy| copy.given.clone()).unwrap_or_default()
 }
 
 /// Whether the new process goes on to ask for the state.
-pub fn take(service: &mut Service, predecessor: &Predecessor) -> Result<bool, String> {
-    let how = service.settings.get().unwrap_or(TakeAhead::All);
+pub fn take(holder: &mut Holder, core: &mut Core, predecessor: &Predecessor) -> Result<bool, String> {
+    let how = core.settings.get().unwrap_or(TakeAhead::All);
     if how == TakeAhead::Never {
         return Ok(true);
     }
@@ -159,21 +160,21 @@ pub fn take(service: &mut Service, predecessor: &Predecessor) -> Result<bool, St
     let mut count = 0;
     let result = if how == TakeAhead::Pull {
         predecessor.pull_precopy();
-        Ok(pulled(service, &mut count))
+        Ok(pulled(holder, core, &mut count))
     } else {
         predecessor.receive_precopy(LIMIT, |arrival| {
             if how == TakeAhead::ButTheThird && count == 2 {
                 return Err(io::Error::other("the third\nis one too many"));
             }
             count += 1;
-            take_in(service, arrival);
+            take_in(holder, arrival);
             Ok(())
         })
     };
     say(&format!("ahead {count} {result:?}"));
     if let Err(error) = result {
         say(&format!("receive-error {error}"));
-        service.holdings.clear();
+        holder.holdings.clear();
         return Ok(false);
     }
     match how {
@@ -192,7 +193,7 @@ pub fn take(service: &mut Service, predecessor: &Predecessor) -> Result<bool, St
         TakeAhead::Twice => {
             report::wait_for_go();
             let is_any = predecessor.receive_precopy(LIMIT, |arrival| {
-                take_in(service, arrival);
+                take_in(holder, arrival);
                 Ok(())
             });
             say(&format!("ahead again {is_any:?}"));
@@ -202,21 +203,21 @@ pub fn take(service: &mut Service, predecessor: &Predecessor) -> Result<bool, St
     Ok(true)
 }
 
-fn take_in(service: &mut Service, arrival: Arrival) {
+fn take_in(holder: &mut Holder, arrival: Arrival) {
     match arrival {
         Arrival::Given(name, _) if name.starts_with("item/") => {}
-        Arrival::Given(name, descriptor) => hold(service, &name, descriptor),
-        Arrival::Gone(name) => drop(service.holdings.remove(&name)),
+        Arrival::Given(name, descriptor) => hold(holder, &name, descriptor),
+        Arrival::Gone(name) => drop(holder.holdings.remove(&name)),
         other => panic!("{other:?}"),
     }
 }
 
-fn pulled(service: &mut Service, count: &mut u64) -> bool {
+fn pulled(holder: &mut Holder, core: &mut Core, count: &mut u64) -> bool {
     loop {
-        match service.restarter.wait(LIMIT) {
+        match core.restarter().wait(LIMIT) {
             Some(Event::Arrived(arrival)) => {
                 *count += 1;
-                take_in(service, arrival);
+                take_in(holder, arrival);
             }
             Some(Event::ArrivedAll) => return *count > 0,
             Some(other) => drop(report::event(&other)),

@@ -108,7 +108,7 @@ pub enum GivenAhead {
     EndMiscounted,
 }
 
-pub fn successor(how: Successor) -> Result<(), String> {
+pub fn successor(how: Successor) -> ! {
     let line = Raw::adopt();
     let oldest = take_hello(&line);
     match how {
@@ -238,7 +238,7 @@ fn take_all(line: &Raw, between: impl Fn()) -> (usize, u64) {
     }
 }
 
-pub fn predecessor(how: Predecessor) -> Result<(), String> {
+pub fn predecessor(how: Predecessor) -> ! {
     wait_for_go();
     let line = start_successor(how);
     let file = memory();

@@ -234,7 +234,7 @@ fn a_successor_that_is_too_impatient_to_wait_is_not_granted_anything() {
     let new = service.hub.nth(1);
     assert_eq!(new.says("receive-error"), "no state has come from the predecessor within 0.1 s; refuse, or end");
     // Which is what it should do; it tries to be ready.
-    assert!(new.says("error").starts_with("the state that was asked for has not been taken yet"));
+    assert!(new.says("ready-error").starts_with("the state that was asked for has not been taken yet"));
     old.go();
     assert_eq!(player.echo("mine"), old.pid);
 }

@@ -9,7 +9,7 @@ use std::thread;
 use pollflip::{Blob, Handover};
 
 use crate::copying;
-use crate::service::{Holdings, Service, memory};
+use crate::service::{Holder, Holdings, memory};
 use pollflip_kit::service::report::say;
 use serde::{Deserialize, Serialize};
 
@@ -59,12 +59,12 @@ pub enum Wait {
 /// How many items such a thread gives.
 const MANY: u64 = 1000;
 
-pub fn give(service: &mut Service, mut handover: Handover, go: Receiver<()>) {
-    let holdings = &service.holdings;
-    match service.settings.get().unwrap_or(Give::All) {
+pub fn give(holder: &Holder, how: Give, mut handover: Handover, go: Receiver<()>) {
+    let holdings = &holder.holdings;
+    match how {
         // What has not gone ahead.
-        Give::All if service.copy.is_some() => {
-            let ahead = copying::given(service);
+        Give::All if holder.copy.is_some() => {
+            let ahead = copying::given(holder);
             let rest = holdings.iter().filter(|(name, _)| !ahead.contains(*name));
             let given = handover.fds(rest.map(|(name, held)| (name, held.fd.as_fd())));
             tell(given.and_then(|()| give_buffers(&mut handover, holdings)).map(|()| handover.send()));

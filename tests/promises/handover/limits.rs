@@ -7,11 +7,11 @@ use crate::dialects::Successor;
 use crate::giving::Give;
 use crate::player::Player;
 use crate::service;
-use crate::service::{Ask, Limit};
+use crate::service::Limit;
 use crate::taking::{Each, Take};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Config, RunAs, set};
+use pollflip_kit::service::{Act, Config, RunAs, set};
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -109,7 +109,7 @@ fn wait_for_too_many_descriptors(give: Give) {
     service.plan_next(set(Successor::ReadsLate));
     fs::set_permissions(service.path(service::NEXT), Permissions::from_mode(0o666)).expect("permissions");
     let before = procfs::descriptors(old.pid).len();
-    assert_eq!(old.ask(Ask::Restart), "Ok(())");
+    assert_eq!(old.ask(Act::Request), "ok");
     old.says("given");
     // Six packets of 253 are in flight before the kernel says that it is too much; the rest is held here.
     let waiting = procfs::descriptors(old.pid).len() - before;

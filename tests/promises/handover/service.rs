@@ -1,10 +1,11 @@
-//! A service that holds connections and files, by name, and echoes on the connections: `PID LINE` for each line, as soon as it is whole.
+//! The service under test: that of the kit, which also holds connections and files, by name, and echoes on the connections: `PID LINE` for each line, as soon as it is whole.
 //!
 //! It holds `tcp/N` and `unix/N`, accepted, and what it is told to ([`Hold`]). The beginning of a line is state: it goes over in the blob `buffers`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
+use std::iter;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,12 +14,12 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use pollflip::{Event, Restarter};
+use pollflip::Event;
 
 use crate::{copying, dialects, giving, taking};
 use pollflip_kit::hub::Command;
-use pollflip_kit::service::report::{self, say};
-use pollflip_kit::service::{self, Linger, Settings};
+use pollflip_kit::service::report::say;
+use pollflip_kit::service::{self, Act, Capability, Core, Settings, Socket};
 use serde::{Deserialize, Serialize};
 
 /// The name of the socket on which unix connections are accepted.
@@ -32,26 +33,7 @@ pub use pollflip_kit::service::{HUB, NEXT, ROLE};
 pollflip_kit::settings![Hold, Limit];
 
 pub fn main() -> ExitCode {
-    let (_, settings) = service::begin();
-    if let Some(limit) = settings.get::<Limit>() {
-        limit.set();
-    }
-    settings.give_up_rights();
-    let result = match (settings.get(), settings.get()) {
-        (Some(how), _) => dialects::successor(how),
-        (_, Some(how)) => dialects::predecessor(how),
-        _ => Service::start(settings).and_then(Service::serve),
-    };
-    match result {
-        Ok(()) => {
-            say("ends");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            say(&format!("error {error}"));
-            ExitCode::from(2)
-        }
-    }
+    service::main_with(|_| Box::new(Holder::default()))
 }
 
 /// What it holds from the start.
@@ -117,13 +99,9 @@ fn lock(file: &File, kind: Lock) {
     .expect("a lock");
 }
 
-/// What a service can be told to do.
+/// What it can be told to do besides.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Ask {
-    /// Wakes the thread that gives.
-    GoOn,
-    /// Asks for a restart.
-    Restart,
     /// Calls it off, with a reason. Whether there was one.
     Cancel(String),
     /// The names of all that it holds.
@@ -150,11 +128,7 @@ pub enum Ask {
     GiveNothingMore,
 }
 
-impl Command for Ask {
-    fn go_on() -> Option<Ask> {
-        Some(Ask::GoOn)
-    }
-}
+impl Command for Ask {}
 
 /// Something that is held.
 #[derive(Debug)]
@@ -183,59 +157,121 @@ impl Kind {
 
 pub type Holdings = BTreeMap<String, Held>;
 
-pub struct Service {
-    pub settings: Settings,
-    pub restarter: Restarter,
-    listener: TcpListener,
-    unix: UnixListener,
+#[derive(Default)]
+pub struct Holder {
+    listeners: Option<(TcpListener, UnixListener)>,
     pub holdings: Holdings,
     /// What goes ahead of the state.
     pub copy: Option<copying::Copy>,
     accepted: usize,
     /// Nothing is touched that may be another's.
     frozen: bool,
-    over: bool,
     /// Wakes a thread that gives.
     go: Option<Sender<()>>,
 }
 
-impl Service {
-    fn start(settings: Settings) -> Result<Service, String> {
-        let text = |error: pollflip::Error| error.to_string();
-        let mut restarter = settings.config().build().map_err(text)?;
-        say(&format!("built generation {}", restarter.generation()));
-        let listener = restarter.sockets().tcp_listener("tcp", "127.0.0.1:0").map_err(text)?;
-        let unix = restarter.sockets().unix_listener("unix", service::directory().join(UNIX)).map_err(text)?;
-        let mut service = Service {
-            holdings: Holdings::new(),
-            copy: None,
-            accepted: 0,
-            frozen: false,
-            over: false,
-            go: None,
-            settings,
-            restarter,
-            listener,
-            unix,
-        };
-        if service.restarter.generation() == 0 {
-            service.hold_files();
-        } else {
-            taking::take(&mut service)?;
+impl Capability for Holder {
+    fn born(&mut self, settings: &Settings) {
+        if let Some(limit) = settings.get::<Limit>() {
+            limit.set();
         }
-        service.accepted = service.holdings.len();
-        service.restarter.ready().map_err(text)?;
-        say("ready");
-        say(&format!("serving {}", service.listener.local_addr().expect("an address")));
-        Ok(service)
     }
 
-    fn hold_files(&mut self) {
+    fn before_build(&mut self, settings: &Settings) {
+        if let Some(how) = settings.get() {
+            dialects::successor(how);
+        }
+        if let Some(how) = settings.get() {
+            dialects::predecessor(how);
+        }
+    }
+
+    fn built(&mut self, core: &mut Core) -> Result<(), String> {
+        let text = |error: pollflip::Error| error.to_string();
+        let sockets = core.restarter().sockets();
+        let tcp = sockets.tcp_listener("tcp", "127.0.0.1:0").map_err(text)?;
+        self.listeners = Some((tcp, sockets.unix_listener("unix", service::directory().join(UNIX)).map_err(text)?));
+        if core.restarter().generation() == 0 {
+            self.hold_files(&core.settings);
+        } else {
+            taking::take(self, core)?;
+        }
+        self.accepted = self.holdings.len();
+        Ok(())
+    }
+
+    fn sockets(&mut self, _: &mut Core) -> Option<Vec<Socket>> {
+        Some(Vec::new())
+    }
+
+    fn address(&self) -> Option<String> {
+        let (tcp, _) = self.listeners.as_ref()?;
+        Some(tcp.local_addr().expect("an address").to_string())
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        Some(TURN)
+    }
+
+    fn wakes(&mut self, _: &mut Core) -> Result<bool, String> {
+        if !self.frozen {
+            self.accept();
+            self.echo();
+        }
+        Ok(false)
+    }
+
+    fn event(&mut self, core: &mut Core, event: Event) -> Result<Option<Event>, String> {
+        match event {
+            Event::PrecopyRequested(precopy) => copying::begin(self, core, precopy),
+            Event::PrecopyRoom => copying::go_on(self, core),
+            Event::StateRequested(handover) => {
+                self.frozen = true;
+                let (sender, go) = channel();
+                self.go = Some(sender);
+                giving::give(self, core.settings.get().unwrap_or(giving::Give::All), handover, go);
+                say("frozen");
+            }
+            Event::Failed(_) | Event::Resumed(_) => (self.frozen, self.copy) = (false, None),
+            Event::HandedOff(_) => self.frozen = true,
+            Event::Completed(_) => self.holdings.clear(),
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn perform(&mut self, core: &mut Core, act: &Act) -> Option<String> {
+        Some(match act.other()? {
+            Ask::Cancel(why) => core.restarter().cancel(&why).to_string(),
+            Ask::Holds => self.holdings.keys().cloned().collect::<Vec<_>>().join(" "),
+            Ask::Write(text) => self.file("memfd", |file| append(file, &text)),
+            Ask::Read(name) => self.file(&name, contents),
+            Ask::Inode(name) => self.file(&name, |file| Ok(std::os::unix::fs::MetadataExt::ino(&file.metadata()?).to_string())),
+            Ask::Pipe => self.file("pipe/write", |mut file| file.write_all(b"through").map(|()| String::new())) + &self.pipe(),
+            Ask::Close(name) => {
+                let held = self.holdings.remove(&name).expect("it is held");
+                copying::closed(self, &name, &held.fd);
+                "closed".into()
+            }
+            ask => copying::obey(self, &ask).unwrap_or_else(|| "nothing goes ahead".into()),
+        })
+    }
+
+    fn go_on(&mut self) {
+        if let Some(go) = self.go.take() {
+            // It may have given up.
+            let _ = go.send(());
+        }
+    }
+}
+
+impl Holder {
+    fn hold_files(&mut self, settings: &Settings) {
         let file = || {
             let file = File::options().create(true).truncate(true).read(true).write(true).open(service::directory().join("held"));
             file.expect("a file")
         };
-        let Some(Hold(things)) = self.settings.get() else { return };
+        let Some(Hold(things)) = settings.get() else { return };
         for thing in things {
             match thing {
                 Thing::File => self.hold("file", Kind::Other(file())),
@@ -258,64 +294,6 @@ impl Service {
         self.holdings.insert(name.into(), Held { fd, buffer: Vec::new() });
     }
 
-    fn serve(mut self) -> Result<(), String> {
-        while !self.over {
-            if let Some(event) = self.restarter.wait(TURN) {
-                self.happened(event);
-            }
-            for command in report::commands() {
-                let answer = self.obey(&command);
-                say(&format!("answer {answer}"));
-            }
-            if !self.frozen {
-                self.accept();
-                self.echo();
-            }
-        }
-        Ok(())
-    }
-
-    fn happened(&mut self, event: Event) {
-        report::event(&event);
-        match event {
-            Event::PrecopyRequested(precopy) => copying::begin(self, precopy),
-            Event::PrecopyRoom => copying::go_on(self),
-            Event::StateRequested(handover) => {
-                self.frozen = true;
-                let (sender, go) = channel();
-                self.go = Some(sender);
-                giving::give(self, handover, go);
-                say("frozen");
-            }
-            Event::Failed(_) | Event::Resumed(_) => (self.frozen, self.copy) = (false, None),
-            Event::HandedOff(_) => self.frozen = true,
-            Event::Completed(_) => {
-                self.holdings.clear();
-                self.over = !self.settings.has::<Linger>();
-            }
-            _ => {}
-        }
-    }
-
-    fn obey(&mut self, ask: &Ask) -> String {
-        match ask {
-            Ask::GoOn => self.go.take().map_or("nobody waits".into(), |go| format!("{:?}", go.send(()))),
-            Ask::Restart => format!("{:?}", self.restarter.request()),
-            Ask::Cancel(why) => self.restarter.cancel(why).to_string(),
-            Ask::Holds => self.holdings.keys().cloned().collect::<Vec<_>>().join(" "),
-            Ask::Write(text) => self.file("memfd", |file| append(file, text)),
-            Ask::Read(name) => self.file(name, contents),
-            Ask::Inode(name) => self.file(name, |file| Ok(std::os::unix::fs::MetadataExt::ino(&file.metadata()?).to_string())),
-            Ask::Pipe => self.file("pipe/write", |mut file| file.write_all(b"through").map(|()| String::new())) + &self.pipe(),
-            Ask::Close(name) => {
-                let held = self.holdings.remove(name).expect("it is held");
-                copying::closed(self, name, &held.fd);
-                "closed".into()
-            }
-            ask => copying::obey(self, ask).unwrap_or_else(|| "nothing goes ahead".into()),
-        }
-    }
-
     fn file(&self, name: &str, with: impl FnOnce(&File) -> std::io::Result<String>) -> String {
         match self.holdings.get(name).map(|held| &held.fd) {
             Some(Kind::Other(file)) => with(file).unwrap_or_else(|error| format!("error: {error}")),
@@ -329,13 +307,12 @@ impl Service {
     }
 
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
+        let Some((tcp, unix)) = &self.listeners else { return };
+        let mut new: Vec<_> = iter::from_fn(|| tcp.accept().ok()).map(|(stream, _)| ("tcp", Kind::Tcp(stream))).collect();
+        new.extend(iter::from_fn(|| unix.accept().ok()).map(|(stream, _)| ("unix", Kind::Unix(stream))));
+        for (kind, stream) in new {
             self.accepted += 1;
-            self.hold(&format!("tcp/{}", self.accepted), Kind::Tcp(stream));
-        }
-        while let Ok((stream, _)) = self.unix.accept() {
-            self.accepted += 1;
-            self.hold(&format!("unix/{}", self.accepted), Kind::Unix(stream));
+            self.hold(&format!("{kind}/{}", self.accepted), stream);
         }
     }
 

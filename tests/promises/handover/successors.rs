@@ -37,7 +37,8 @@ fn fails(how: Successor, give: Give) -> String {
     let why = service.fail_to_restart();
     assert_eq!(player.echo("here"), old.pid);
     // A thread that still waits with the handover lets go of it.
-    old.ask(Ask::GoOn);
+    old.go();
+    old.ask(Ask::Holds);
     service.expect_unchanged(&old, &before);
     why
 }

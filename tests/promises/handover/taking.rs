@@ -8,9 +8,10 @@ use std::time::Duration;
 use pollflip::{Arrival, Error, Event, Inheritance, Predecessor};
 
 use crate::copying::{self, Ahead};
-use crate::service::{Kind, Service};
+use crate::service::{Holder, Kind};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
+use pollflip_kit::service::Core;
 use pollflip_kit::service::report::{self, say};
 use serde::{Deserialize, Serialize};
 
@@ -58,9 +59,9 @@ pub enum Each {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ReceiveWithin(pub Duration);
 
-pub fn take(service: &mut Service) -> Result<(), String> {
-    let predecessor = service.restarter.predecessor().expect("a predecessor");
-    let how = service.settings.get().unwrap_or(Take::All);
+pub fn take(holder: &mut Holder, core: &mut Core) -> Result<(), String> {
+    let predecessor = core.restarter().predecessor().expect("a predecessor");
+    let how = core.settings.get().unwrap_or(Take::All);
     if how == Take::Nothing {
         return Ok(());
     }
@@ -74,13 +75,13 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         // It has much to do before it wants the state.
         std::thread::sleep(time);
     }
-    if service.settings.has::<Ahead>() && !copying::take(service, &predecessor)? {
+    if core.settings.has::<Ahead>() && !copying::take(holder, core, &predecessor)? {
         return Ok(());
     }
-    let limit = service.settings.get().map_or(LIMIT, |ReceiveWithin(limit)| limit);
+    let limit = core.settings.get().map_or(LIMIT, |ReceiveWithin(limit)| limit);
     let inheritance = if how == Take::Pull {
         predecessor.pull();
-        Ok(pulled(service))
+        Ok(pulled(core))
     } else if how == Take::ImpatientWhileAnotherThreadWaits {
         let patient = predecessor.clone();
         let (tell, told) = std::sync::mpsc::channel();
@@ -96,7 +97,7 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         say(&format!("impatient {error}"));
         waiting.join().expect("no panic")
     } else if let Take::Each(how) = how {
-        take_each(service, &predecessor, how, limit)
+        take_each(holder, &predecessor, how, limit)
     } else {
         predecessor.receive(limit)
     };
@@ -105,7 +106,7 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         Err(error) => {
             say(&format!("receive-error {error}"));
             // Of what has come ahead nobody has the state.
-            service.holdings.clear();
+            holder.holdings.clear();
             // What a careless program does.
             return Ok(());
         }
@@ -129,7 +130,7 @@ pub fn take(service: &mut Service) -> Result<(), String> {
         // Takes one and leaves the others, which it keeps until long after.
         Take::First => {
             let first = inheritance.names().into_iter().find(|name| name.starts_with("tcp/")).expect("a connection");
-            hold(service, &first, inheritance.fd(&first).expect("its name"));
+            hold(holder, &first, inheritance.fd(&first).expect("its name"));
             std::mem::forget(inheritance);
             return Ok(());
         }
@@ -145,17 +146,17 @@ pub fn take(service: &mut Service) -> Result<(), String> {
     }
     for name in inheritance.gone() {
         say(&format!("gone {name}"));
-        service.holdings.remove(name);
+        holder.holdings.remove(name);
     }
     let buffers = inheritance.bytes("buffers").map_err(|error| error.to_string())?;
     for (name, descriptor) in inheritance.drain() {
         if !name.starts_with("item/") {
-            hold(service, &name, descriptor);
+            hold(holder, &name, descriptor);
         }
     }
     let buffers: Vec<(String, Vec<u8>)> = buffers.map_or_else(Vec::new, |json| serde_json::from_slice(&json).expect("buffers"));
     for (name, buffer) in buffers {
-        if let Some(held) = service.holdings.get_mut(&name) {
+        if let Some(held) = holder.holdings.get_mut(&name) {
             held.buffer = buffer;
         }
     }
@@ -163,7 +164,7 @@ pub fn take(service: &mut Service) -> Result<(), String> {
 }
 
 /// Holds each connection as soon as it is here. `how` says what else.
-fn take_each(service: &mut Service, predecessor: &Predecessor, how: Each, limit: Duration) -> Result<Inheritance, Error> {
+fn take_each(holder: &mut Holder, predecessor: &Predecessor, how: Each, limit: Duration) -> Result<Inheritance, Error> {
     if how == Each::OfWhatWasPulled {
         predecessor.pull();
         report::wait_for_go();
@@ -182,11 +183,11 @@ fn take_each(service: &mut Service, predecessor: &Predecessor, how: Each, limit:
                 if how == Each::Aloud {
                     say(&format!("arrived {name}"));
                 }
-                hold(service, &name, descriptor);
+                hold(holder, &name, descriptor);
             }
             Arrival::Gone(name) => {
                 say(&format!("gone {name}"));
-                service.holdings.remove(&name);
+                holder.holdings.remove(&name);
             }
             other => panic!("{other:?}"),
         }
@@ -194,14 +195,14 @@ fn take_each(service: &mut Service, predecessor: &Predecessor, how: Each, limit:
     });
     say(&format!("each {count}"));
     if result.is_err() {
-        service.holdings.clear();
+        holder.holdings.clear();
     }
     result
 }
 
-fn pulled(service: &mut Service) -> Inheritance {
+fn pulled(core: &mut Core) -> Inheritance {
     loop {
-        match service.restarter.wait(LIMIT) {
+        match core.restarter().wait(LIMIT) {
             Some(Event::Inherited(inheritance)) => {
                 say("event Inherited");
                 return inheritance;
@@ -212,13 +213,13 @@ fn pulled(service: &mut Service) -> Inheritance {
     }
 }
 
-pub fn hold(service: &mut Service, name: &str, descriptor: OwnedFd) {
+pub fn hold(holder: &mut Holder, name: &str, descriptor: OwnedFd) {
     let kind = match name.split('/').next() {
         Some("tcp") => Kind::Tcp(descriptor.into()),
         Some("unix") => Kind::Unix(descriptor.into()),
         _ => Kind::Other(descriptor.into()),
     };
-    service.hold(name, kind);
+    holder.hold(name, kind);
 }
 
 fn look_at_blob(inheritance: &mut Inheritance) {

@@ -10,11 +10,11 @@ use pollflip::Event;
 use crate::service::Recipe;
 use nix::sys::signal::Signal;
 use pollflip_kit::harness::Setup;
-use pollflip_kit::hub::{DEADLINE, wait_until};
+use pollflip_kit::hub::{self, DEADLINE, wait_until};
 use pollflip_kit::procfs;
 use pollflip_kit::service::report::say;
-use pollflip_kit::service::{Act, Step, at};
-use pollflip_kit::service::{Capability, Core};
+use pollflip_kit::service::{Act, Capability, Core, Step, at};
+use serde::{Deserialize, Serialize};
 
 pollflip_kit::trials![
     a_helper_is_watched_and_ended_by_its_pidfd_in_every_generation,
@@ -50,6 +50,19 @@ fn has_ended_within(pidfd: &OwnedFd, limit: PollTimeout) -> bool {
     poll(&mut fds, limit).expect("poll") == 1
 }
 
+/// What is asked of the helper.
+#[derive(Debug, Serialize, Deserialize)]
+enum Ask {
+    /// Whether it has ended.
+    HasEnded,
+    /// Whether it is a child of this process.
+    IsChild,
+    /// Ends it. Whether it could.
+    End,
+}
+
+impl hub::Command for Ask {}
+
 impl Capability for Helper {
     fn built(&mut self, core: &mut Core) -> Result<(), String> {
         match core.restarter().predecessor() {
@@ -84,17 +97,14 @@ impl Capability for Helper {
 
     fn perform(&mut self, _: &mut Core, act: &Act) -> Option<String> {
         let pidfd = self.pidfd.as_ref().expect("a helper");
-        match act {
-            Act::HelperHasEnded => Some(has_ended_within(pidfd, PollTimeout::ZERO).to_string()),
-            Act::HelperIsChild => {
-                Some(self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none())).to_string())
-            }
-            Act::EndHelper => {
+        Some(match act.other()? {
+            Ask::HasEnded => has_ended_within(pidfd, PollTimeout::ZERO).to_string(),
+            Ask::IsChild => self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none())).to_string(),
+            Ask::End => {
                 send(pidfd, libc::SIGTERM);
-                Some(has_ended_within(pidfd, PollTimeout::from(10_000u16)).to_string())
+                has_ended_within(pidfd, PollTimeout::from(10_000u16)).to_string()
             }
-            _ => None,
-        }
+        })
     }
 }
 
@@ -104,13 +114,13 @@ fn a_helper_is_watched_and_ended_by_its_pidfd_in_every_generation() {
     for _ in 0..3 {
         let new = service.restart();
         new.says("event PredecessorGone");
-        assert_eq!(new.ask(Act::HelperHasEnded), "false");
+        assert_eq!(new.ask(Ask::HasEnded), "false");
         assert!(procfs::state(helper).is_some());
     }
     let last = service.restart();
     last.says("event PredecessorGone");
-    assert_eq!(last.ask(Act::EndHelper), "true");
-    assert_eq!(last.ask(Act::HelperHasEnded), "true");
+    assert_eq!(last.ask(Ask::End), "true");
+    assert_eq!(last.ask(Ask::HasEnded), "true");
     // Whoever takes orphans in reaps it: here, the test.
     wait_until("the helper to be over", || matches!(procfs::state(helper), None | Some('Z')));
     assert_eq!(service.connect().pid, last.pid);
@@ -122,8 +132,8 @@ fn a_helper_stays_the_child_of_a_process_whose_restart_fails() {
     for plan in [at(Step::Claimed, Act::Exit(3)), at(Step::Claimed, Act::Raise(Signal::SIGKILL))] {
         service.plan_next(plan);
         service.fail_to_restart();
-        assert_eq!((first.ask(Act::HelperIsChild), first.ask(Act::HelperHasEnded)), ("true".into(), "false".into()));
+        assert_eq!((first.ask(Ask::IsChild), first.ask(Ask::HasEnded)), ("true".into(), "false".into()));
     }
-    assert_eq!(first.ask(Act::EndHelper), "true");
-    assert_eq!(first.ask(Act::HelperIsChild), "false");
+    assert_eq!(first.ask(Ask::End), "true");
+    assert_eq!(first.ask(Ask::IsChild), "false");
 }

@@ -11,7 +11,7 @@ use pollflip::Event;
 use crate::service::Recipe;
 use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup};
-use pollflip_kit::hub::DEADLINE;
+use pollflip_kit::hub::{Command, DEADLINE};
 use pollflip_kit::service::report::say;
 use pollflip_kit::service::{Act, Capability, Config, Core, Step, at, directory, ms};
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,14 @@ impl Lock {
     }
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+enum Ask {
+    /// Whether it holds its lock.
+    HoldsLock,
+}
+
+impl Command for Ask {}
+
 impl Capability for Lock {
     fn built(&mut self, core: &mut Core) -> Result<(), String> {
         match core.restarter().predecessor() {
@@ -86,7 +94,7 @@ impl Capability for Lock {
     }
 
     fn perform(&mut self, _: &mut Core, act: &Act) -> Option<String> {
-        matches!(act, Act::HoldsLock).then(|| self.held.is_some().to_string())
+        act.other().map(|Ask::HoldsLock| self.held.is_some().to_string())
     }
 }
 
@@ -131,7 +139,7 @@ fn failing(order: Order) -> Service {
         let why = service.fail_to_restart();
         assert!(why.contains(reason), "{why}");
         first.says_again("event Failed", number);
-        assert_eq!(first.ask(Act::HoldsLock), "true", "{why}");
+        assert_eq!(first.ask(Ask::HoldsLock), "true", "{why}");
         assert_eq!(service.connect().pid, first.pid);
     }
     expect_no_collision(&service);
@@ -141,7 +149,7 @@ fn failing(order: Order) -> Service {
 fn a_lock_that_is_let_go_before_the_state_is_taken_again_when_the_attempt_fails() {
     let service = failing(Order::State);
     assert_eq!(service.first().said("takes again").len(), FAILURES.len());
-    assert_eq!(service.restart_some_time().ask(Act::HoldsLock), "true");
+    assert_eq!(service.restart_some_time().ask(Ask::HoldsLock), "true");
     expect_no_collision(&service);
 }
 
@@ -163,7 +171,7 @@ fn a_lock_is_taken_again_when_a_successor_dies_on_probation() {
         assert!(why.contains("on probation"), "{why}");
         let first = service.first();
         first.says("event Resumed");
-        assert_eq!(first.ask(Act::HoldsLock), "true");
+        assert_eq!(first.ask(Ask::HoldsLock), "true");
         expect_no_collision(&service);
     }
 }

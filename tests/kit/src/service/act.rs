@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use pollflip::Restarter;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::listeners::Socket;
@@ -38,6 +39,8 @@ pub enum Act {
     On(Step, Box<Act>),
     /// Blocks until it is told to go on ([`Process::go`](crate::hub::Process::go)).
     Wait,
+    /// What one that waits is told by [`Process::go`](crate::hub::Process::go), for one that does not. It is not answered.
+    GoOn,
     /// Blocks, and does nothing more.
     Hang,
 
@@ -185,24 +188,23 @@ pub enum Act {
     /// Takes the last setting back. Whether there was one.
     ForgetSetting,
 
-    // --- acts of a capability, or of another kind of program ---
-    /// Keeps a connection, forgets it, and keeps it twice under one name. What its keeper answers.
-    Keep,
-    /// Whether it holds its lock.
-    HoldsLock,
-    /// Whether the helper that it watches has ended.
-    HelperHasEnded,
-    /// Whether that helper is a child of this process.
-    HelperIsChild,
-    /// Ends that helper. Whether it could.
-    EndHelper,
-    /// Makes a system call that is forbidden to it.
-    MakeForbiddenCall,
+    // --- acts that the test program has itself ---
+    /// What its capability understands ([`Capability::perform`](super::Capability::perform)).
+    #[serde(untagged)]
+    Other(serde_json::Value),
 }
 
 impl Command for Act {}
 
 impl Act {
+    /// The act of a test program.
+    pub fn other<A: DeserializeOwned>(&self) -> Option<A> {
+        match self {
+            Act::Other(act) => Some(A::deserialize(act).expect("an act of this program")),
+            _ => None,
+        }
+    }
+
     /// Does it, and says how it went if that comes back. `None`: it is an act of the loop, or of a capability.
     pub fn perform(&self, restarter: &mut Option<Restarter>) -> Option<String> {
         Some(match self {

@@ -1,5 +1,7 @@
 //! What a test program adds to the service.
 
+use std::time::Duration;
+
 use pollflip::{Event, RestartConfig};
 
 use super::act::Act;
@@ -42,9 +44,19 @@ pub trait Capability {
         Ok(Vec::new())
     }
 
+    /// Where clients find it, if it has a socket of its own.
+    fn address(&self) -> Option<String> {
+        None
+    }
+
+    /// How long the loop sleeps at most.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
     /// The loop has woken up. Whether the restarter may have something to tell for what is done here.
-    fn wakes(&mut self, _: &mut Core) -> bool {
-        false
+    fn wakes(&mut self, _: &mut Core) -> Result<bool, String> {
+        Ok(false)
     }
 
     /// Returns an event that it has no use for. An error ends the process.
@@ -52,9 +64,17 @@ pub trait Capability {
         Ok(Some(event))
     }
 
-    /// Does what a test wants, if it is an act of this capability.
+    /// Does what a test wants, if it is an act of this capability ([`Act::other`]).
     fn perform(&mut self, _: &mut Core, _: &Act) -> Option<String> {
         None
+    }
+
+    /// It is told to go on, and does not wait.
+    fn go_on(&mut self) {}
+
+    /// Whether it goes on when a successor has taken over.
+    fn has_work(&self) -> bool {
+        false
     }
 
     /// Whether it ends now, although it might go on.

@@ -6,13 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 
+use crate::procfs;
+use crate::service::Act;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use pollflip::Event;
-use serde::de::DeserializeOwned;
-
-use crate::hub::Command;
-use crate::procfs;
 
 static HUB: OnceLock<UnixStream> = OnceLock::new();
 /// What was received of a line that is not whole.
@@ -92,17 +90,17 @@ pub fn descriptor() -> RawFd {
 }
 
 /// The commands that have come, as they are written by [`Process::tell`](crate::hub::Process::tell).
-pub fn commands<C: Command + DeserializeOwned>() -> Vec<C> {
+pub fn commands() -> Vec<Act> {
     let mut received = RECEIVED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     while receive(&mut received, 1024, MsgFlags::MSG_DONTWAIT) {}
     let Some(end) = received.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
     let whole: Vec<_> = received.drain(..=end).collect();
     let parse = |line: &[u8]| match serde_json::from_slice(line) {
-        Ok(command) => Some(command),
-        Err(_) if line == GO.trim_end().as_bytes() => C::go_on(),
+        Ok(command) => command,
+        Err(_) if line == GO.trim_end().as_bytes() => Act::GoOn,
         Err(error) => panic!("{error}: {}", String::from_utf8_lossy(line)),
     };
-    whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).filter_map(parse).collect()
+    whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parse).collect()
 }
 
 /// Blocks until `go` comes.
