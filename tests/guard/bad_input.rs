@@ -11,8 +11,8 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::keeping::ACCOUNTS;
-use crate::kept::{Kept, Player};
+use crate::keeping::{Accounts, Wish};
+use crate::kept::{Kept, Player, keeps};
 use crate::kit::{End, end_of_command, signal};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
@@ -33,7 +33,7 @@ fn stops(pid: u32) {
 
 /// With a FIN, with a RST, with a FIN and a question before it; one asks and stays.
 fn peers_that_leave_while_the_service_is_dead_are_gone_and_the_others_go_on() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let mut players = [1, 2, 3, 4, 5].map(|seed| Player::new(&kept, seed));
     players.iter_mut().try_for_each(Player::round).expect("an answer");
     assert_eq!(kept.connections(), 5);
@@ -66,18 +66,18 @@ fn peers_that_leave_while_the_service_is_dead_are_gone_and_the_others_go_on() {
 }
 
 /// It dies of each connection that was kept, or of something else. The guard starts it again and again.
-fn comes_back(file: &str, expected: &[&str]) {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+fn comes_back(wish: Wish, expected: &[&str]) {
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let mut player = Player::new(&kept, 1);
     player.round().expect("an answer");
     let held = || procfs::descriptors(kept.guard()).into_iter().filter(|(_, what)| what == "/dev/null").count();
     let before = held();
-    fs::write(kept.path(file), "").expect("a file");
+    fs::write(kept.wish(wish), "").expect("a file");
     // Keeps it from here on.
     let new = kept.restart().expect("a restart").to_string();
     wait_until("it to serve", || kept.pid_after("") == new);
     player.round().expect("it was handed over");
-    if file == "abort-of-more" {
+    if wish == Wish::AbortOfMore {
         wait_until("what it keeps to be held", || held() > before);
     }
     kept.kill();
@@ -89,7 +89,7 @@ fn comes_back(file: &str, expected: &[&str]) {
     // It serves, and what is new is kept.
     let mut late = Player::new(&kept, 2);
     late.round().expect("the listener is there");
-    fs::remove_file(kept.path(file)).expect("a file");
+    fs::remove_file(kept.wish(wish)).expect("a file");
     kept.kill();
     kept.pid_after(&old);
     late.round().expect("it goes on");
@@ -97,16 +97,16 @@ fn comes_back(file: &str, expected: &[&str]) {
 }
 
 fn a_release_that_aborts_on_connections_that_were_kept_comes_back_without_them() {
-    comes_back("abort", &["Signal(9) 0", "Signal(6) 1", "Signal(6) 2"]);
+    comes_back(Wish::Abort, &["Signal(9) 0", "Signal(6) 1", "Signal(6) 2"]);
 }
 
 fn a_release_that_aborts_on_what_was_kept_by_name_comes_back_with_the_listeners_alone() {
-    comes_back("abort-of-more", &["Signal(9) 0", "Signal(6) 1", "Signal(6) 2", "Signal(6) 3"]);
+    comes_back(Wish::AbortOfMore, &["Signal(9) 0", "Signal(6) 1", "Signal(6) 2", "Signal(6) 3"]);
 }
 
 /// A service that ended at that would be started again with the same clients, and lose them all.
 fn more_clients_than_there_are_accounts_are_turned_away_and_end_nobody() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[(ACCOUNTS, "4")]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps().set(Accounts(4)));
     let mut players: Vec<_> = (1..=4).map(|seed| Player::new(&kept, seed)).collect();
     players.iter_mut().try_for_each(Player::round).expect("an answer");
     for seed in 5..=40 {
@@ -124,8 +124,8 @@ fn more_clients_than_there_are_accounts_are_turned_away_and_end_nobody() {
 }
 
 fn a_unix_socket_is_kept_and_has_no_position() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
-    let listener = UnixListener::bind(kept.path("peer.sock")).expect("a listener");
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
+    let listener = UnixListener::bind(kept.wish(Wish::Peer)).expect("a listener");
     let old = kept.kill();
     kept.pid_after(&old);
     let (mut peer, _) = listener.accept().expect("a connection");
@@ -146,7 +146,7 @@ fn a_unix_socket_is_kept_and_has_no_position() {
 
 /// The number of its descriptors is limited from outside, so that it gets none of what is stored.
 fn a_guard_without_room_says_so_and_the_service_comes_back() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let mut player = Player::new(&kept, 1);
     player.round().expect("an answer");
     let limit = |limit: &str| {

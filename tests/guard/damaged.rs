@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::kept::{Kept, Player};
+use crate::kept::{Kept, Player, keeps};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
 
@@ -61,7 +61,7 @@ impl Words {
 /// A service with three connections, whose ledger is damaged while it stands still; then it is killed.
 /// Returns which connections go on, what the next start says of the others, and how often it was started.
 fn damaged(damage: impl FnOnce(&Words)) -> ([bool; 3], String, usize) {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let mut players = [1, 2, 3].map(|seed| {
         let mut player = Player::new(&kept, seed);
         player.round().expect("an answer");

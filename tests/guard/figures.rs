@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kit::{guarded, log, wake_ups};
-use crate::speaker::{NOTES, WORDS};
+use crate::speaker::{NOTES, WORDS, Word, text};
 use pollflip_kit::harness::{Setup, own_program};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
@@ -50,7 +50,8 @@ fn a_new_main_process_is_taken_in_at_once() {
     };
     let program = own_program();
     for number in 1..=TIMES {
-        let script = format!("exec env {ROLE}=speaker {WORDS}=time {NOTES}='{}' '{}'", notes.display(), program.display());
+        let script =
+            format!("exec env {ROLE}=speaker {WORDS}='{}' {NOTES}='{}' '{}'", text(&[Word::Time]), notes.display(), program.display());
         first.ask(Act::StartHelper(script));
         wait_until("the helper", || times().len() == number);
         let is_main = format!("the service is process {}\n", first.own);

@@ -1,13 +1,8 @@
 //! A service that keeps all it has: this test program, in that role. Each byte that it answers with
 //! depends on all bytes before; the client knows them too.
 //!
-//! What a start finds in its directory changes what it does: with `hang` it takes that away, and hangs;
-//! with `abort` it dies of connections that were kept, and with `abort-of-more` of something else that
-//! was; with `gate`, a pipe, it recovers nothing before it has read a byte from that; with `peer.sock` the
-//! first one keeps a connection to that, too; with `long-state` there is no account that a new connection
-//! fits into; with `keep-listener` it wants its listener kept by name too; with `own-listener` it binds and
-//! keeps that itself; with `no-state` a successor asks for no state. With `at STEP`, a pipe, a process waits at that step of a restart until it has read
-//! a byte from that; with `renumber PID` that process keeps another file under a name.
+//! It has a loop of its own and no hub: it is killed at any moment, and what it has said must be there. What
+//! a [`Wish`] says it does is a file in its directory, for whatever process comes next.
 //!
 //! A client says what it wants by its first byte: `B` to be answered byte by byte, and `!` to be told
 //! the process id, generation and how many connections there are. Of a `B` client a `P` later on is poison: the process dies
@@ -20,24 +15,89 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use pollflip::ledger::{Account, Advance, Draft, Ledger, Recovered, Scope};
-use pollflip::{Error, Event, Inheritance, Keeper, RestartConfig, Restarter};
+use pollflip::{Error, Event, Inheritance, Keeper, Restarter};
+use pollflip_kit::service::{Settings, directory};
+use serde::{Deserialize, Serialize};
 
-/// Where the service listens for restarts, and puts its address and what it has to say.
-pub const DIRECTORY: &str = "POLLFLIP_TEST_DIRECTORY";
-/// `no`: it keeps nothing.
-pub const KEEPS: &str = "POLLFLIP_TEST_KEEPS";
-/// How long a successor is on probation, in milliseconds.
-pub const PROBATION: &str = "POLLFLIP_TEST_PROBATION";
+pollflip_kit::settings![Accounts, Drains];
 
 /// How many connections it has at the most.
-pub const ACCOUNTS: &str = "POLLFLIP_TEST_ACCOUNTS";
-/// `yes`: it hands over some of its connections, and finishes those itself whose peer [`is_drained`].
-pub const DRAINS: &str = "POLLFLIP_TEST_DRAINS";
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Accounts(pub usize);
+
+/// It hands over some of its connections, and finishes those itself whose peer [`is_drained`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Drains;
+
+/// What a file of that name in its directory has it do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// The start that finds this takes it away, and hangs.
+    Hang,
+    /// It dies of connections that were kept.
+    Abort,
+    /// It dies of something else that was kept.
+    AbortOfMore,
+    /// There is no account that a new connection fits into.
+    LongState,
+    /// It wants its listener kept by name too.
+    KeepListener,
+    /// It binds and keeps its listener itself.
+    OwnListener,
+    /// A successor asks for no state.
+    NoState,
+    /// It recovers nothing before it has read a byte from this pipe.
+    Gate,
+    /// The first one keeps a connection to this socket too.
+    Peer,
+    /// It stops.
+    Stop,
+    /// It waits at that step of a restart until it has read a byte from this pipe.
+    At(Step),
+    /// That process keeps another file under a name.
+    Renumber(u32),
+}
+
+/// A step of a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    // --- of the new process ---
+    Built,
+    Received,
+    Ready,
+    Committed,
+    // --- of the old one ---
+    Restarting,
+    Spawned,
+    Asked,
+    Given,
+    HandedOff,
+    Completed,
+}
+
+impl Wish {
+    pub fn path(self, directory: &Path) -> PathBuf {
+        directory.join(format!("{self:?}"))
+    }
+
+    fn own_path(self) -> PathBuf {
+        self.path(&directory())
+    }
+
+    fn is_there(self) -> bool {
+        self.own_path().exists()
+    }
+
+    /// Whether it was there.
+    fn take(self) -> bool {
+        std::fs::remove_file(self.own_path()).is_ok()
+    }
+}
 
 const LEDGER: &str = "sums.v1";
 
@@ -71,15 +131,15 @@ fn say(text: &str) {
 }
 
 /// Where a test may hold this process: at a pipe of that name. `other`: the other process of the restart.
-fn at(step: &str, other: Option<u32>) {
-    if let Ok(mut pipe) = File::open(directory().join(format!("at {step}"))) {
-        say(&format!("is at {step}, and the other is {}", other.unwrap_or_default()));
+fn at(step: Step, other: Option<u32>) {
+    if let Ok(mut pipe) = File::open(Wish::At(step).own_path()) {
+        say(&format!("is at {step:?}, and the other is {}", other.unwrap_or_default()));
         pipe.read_exact(&mut [0]).expect("a byte");
     }
 }
 
 fn drains(stream: &TcpStream) -> bool {
-    std::env::var(DRAINS).is_ok_and(|drains| drains == "yes") && stream.peer_addr().is_ok_and(is_drained)
+    Settings::read().has::<Drains>() && stream.peer_addr().is_ok_and(is_drained)
 }
 
 /// Every other one of those that the kernel gives, which are even.
@@ -87,34 +147,23 @@ pub fn is_drained(peer: SocketAddr) -> bool {
     peer.port() & 2 != 0
 }
 
-fn is_there(name: &str) -> bool {
-    directory().join(name).exists()
-}
-
-fn directory() -> PathBuf {
-    std::env::var_os(DIRECTORY).expect("a directory").into()
-}
-
 fn serve() -> Result<(), Box<dyn std::error::Error>> {
-    let variable = |name| std::env::var(name).unwrap_or_default();
-    let probation = Duration::from_millis(variable(PROBATION).parse().unwrap_or(0));
-    let config = RestartConfig::new().coordination_socket(directory().join("restart.sock")).probation(probation);
-    let mut restarter = config.keep(variable(KEEPS) != "no").build()?;
+    let mut restarter = Settings::read().config().build()?;
     let keeper = restarter.keeper();
     let predecessor = restarter.predecessor().map(|predecessor| predecessor.pid());
     let is_at = |step| predecessor.into_iter().for_each(|pid| at(step, Some(pid)));
-    is_at("built");
+    is_at(Step::Built);
     let mut server = Server::new(&keeper, predecessor.is_some())?;
     server.recover(&mut restarter)?;
     server.keep_more()?;
-    if std::fs::remove_file(directory().join("hang")).is_ok() {
+    if Wish::Hang.take() {
         say("hangs");
         loop {
             std::thread::park();
         }
     }
     let listener = listen(&mut restarter)?;
-    if is_there("keep-listener") {
+    if Wish::KeepListener.is_there() {
         say(&format!("keeps its listener by name: {:?}", keeper.keep("listener", &listener).map_err(|error| error.kind())));
     }
     if restarter.generation() == 0 {
@@ -125,7 +174,7 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
         let has_ended = restarter.predecessor().map(|predecessor| predecessor.has_ended());
         say(&format!("of the predecessor it is {has_ended:?} that it has ended"));
     };
-    if is_there("no-state") {
+    if Wish::NoState.is_there() {
         tell_whether_it_has_ended(&restarter);
     } else if let Some(predecessor) = restarter.predecessor() {
         match predecessor.receive(Duration::from_secs(5)) {
@@ -135,28 +184,28 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
             Err(error) => return Err(error.into()),
         }
     }
-    is_at("received");
+    is_at(Step::Received);
     restarter.ready()?;
-    is_at("ready");
+    is_at(Step::Ready);
     say(&format!("serves {} {}", server.accounts.len(), keeper.is_active()));
     let (mut frozen, mut over) = (false, false);
     while !over || !server.accounts.is_empty() {
         while let Some(event) = restarter.wait(if frozen { Duration::from_secs(1) } else { Duration::from_micros(200) }) {
             let successor = restarter.status().successor;
             match event {
-                Event::Restarting => at("restarting", None),
-                Event::Spawned(_) => at("spawned", successor),
+                Event::Restarting => at(Step::Restarting, None),
+                Event::Spawned(_) => at(Step::Spawned, successor),
                 Event::StateRequested(mut handover) => {
                     frozen = true;
-                    at("asked", successor);
+                    at(Step::Asked, successor);
                     for (cookie, account) in server.accounts.iter().filter(|(_, account)| !drains(account.connection())) {
                         handover.fd(&cookie.to_string(), account.connection())?;
                     }
                     handover.send();
-                    at("given", successor);
+                    at(Step::Given, successor);
                 }
                 Event::HandedOff(_) => {
-                    at("handed off", successor);
+                    at(Step::HandedOff, successor);
                     server.accounts.retain(|_, account| drains(account.connection()));
                 }
                 Event::Failed(_) => frozen = false,
@@ -174,9 +223,9 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
                 Event::Completed(_) => {
                     (frozen, over) = (false, true);
                     say("has handed over");
-                    at("completed", successor);
+                    at(Step::Completed, successor);
                 }
-                Event::Committed => is_at("committed"),
+                Event::Committed => is_at(Step::Committed),
                 Event::PredecessorGone => {
                     tell_whether_it_has_ended(&restarter);
                     // It may have been killed when this process had looked already, and had yet to be granted the service.
@@ -199,10 +248,10 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
             server.go_on(stream)?;
         }
         server.turn();
-        if std::fs::remove_file(directory().join(format!("renumber {}", std::process::id()))).is_ok() {
+        if Wish::Renumber(std::process::id()).take() {
             server.renumber()?;
         }
-        if std::fs::remove_file(directory().join("stop")).is_ok() {
+        if Wish::Stop.take() {
             restarter.stop();
             drop(listener);
             say("stops");
@@ -217,7 +266,7 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
 fn listen(restarter: &mut Restarter) -> Result<TcpListener, Box<dyn std::error::Error>> {
     let keeper = restarter.keeper();
     let own = keeper.take("listener").map(TcpListener::from);
-    if is_there("own-listener") {
+    if Wish::OwnListener.is_there() {
         let own = own.map_or_else(|| TcpListener::bind("127.0.0.1:0"), Ok)?;
         own.set_nonblocking(true)?;
         keeper.keep("listener", &own)?;
@@ -238,7 +287,7 @@ impl Server {
                 if let Some(Err(error)) = damaged {
                     say(&error.to_string());
                 }
-                let accounts = std::env::var(ACCOUNTS).ok().and_then(|text| text.parse().ok()).unwrap_or(4_096);
+                let accounts = Settings::read().get().map_or(4_096, |Accounts(count)| count);
                 Ledger::new(LEDGER, accounts, 16_384)?
             }
         };
@@ -265,7 +314,7 @@ impl Server {
 
     /// Goes on with what the process before has left, if it was killed.
     fn recover(&mut self, restarter: &mut Restarter) -> io::Result<()> {
-        if let Ok(mut gate) = File::open(directory().join("gate")) {
+        if let Ok(mut gate) = File::open(Wish::Gate.own_path()) {
             say("at the gate");
             gate.read_exact(&mut [0])?;
         }
@@ -286,24 +335,24 @@ impl Server {
             }
         }
         // Not while an earlier process may finish connections with it.
-        if std::env::var(DRAINS).is_err() {
+        if !Settings::read().has::<Drains>() {
             self.ledger.close_unclaimed()?;
         }
-        if is_there("abort") && !self.accounts.is_empty() {
+        if Wish::Abort.is_there() && !self.accounts.is_empty() {
             std::process::abort();
         }
-        if judgement.scope != Scope::Listeners && is_there("abort-of-more") && survivors.take("more").is_some() {
+        if judgement.scope != Scope::Listeners && Wish::AbortOfMore.is_there() && survivors.take("more").is_some() {
             std::process::abort();
         }
         Ok(())
     }
 
     fn keep_more(&mut self) -> io::Result<()> {
-        if is_there("abort-of-more") {
+        if Wish::AbortOfMore.is_there() {
             self.keeper.keep("more", &File::open("/dev/null")?)?;
         }
-        if is_there("peer.sock") && self.others.is_empty() {
-            let stream = UnixStream::connect(directory().join("peer.sock"))?;
+        if Wish::Peer.is_there() && self.others.is_empty() {
+            let stream = UnixStream::connect(Wish::Peer.own_path())?;
             self.keeper.keep_stream(&stream)?;
             self.others.push(stream);
         }
@@ -336,7 +385,7 @@ impl Server {
 
     fn go_on(&mut self, stream: TcpStream) -> io::Result<()> {
         let cookie = pollflip::ledger::cookie(&stream)?;
-        let long = is_there("long-state").then(|| vec![0; self.ledger.capacity() + 1]);
+        let long = Wish::LongState.is_there().then(|| vec![0; self.ledger.capacity() + 1]);
         let state = long.as_deref().unwrap_or(&[0; 8]);
         let account = match self.ledger.recover(stream) {
             Ok(Recovered::Even(account) | Recovered::Behind(account)) => Ok(account),

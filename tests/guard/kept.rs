@@ -16,12 +16,12 @@ use nix::unistd::Pid;
 use pollflip::restart_coordination_socket::request_restart;
 use tempfile::TempDir;
 
-use crate::keeping::{DIRECTORY, KEEPS, PROBATION, step};
+use crate::keeping::{Wish, step};
 use crate::kit::{End, POLLFLIP, end_of_command, has_program, own_descriptors};
 use pollflip_kit::harness::own_program;
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::ROLE;
+use pollflip_kit::service::{Config, DIRECTORY, ROLE, SETTINGS, Settings, ms};
 use pollflip_kit::surroundings::directory;
 
 pollflip_kit::trials![
@@ -60,26 +60,31 @@ impl Random {
     }
 }
 
-/// A guard with the service that keeps.
+/// The settings of a service that keeps what it has.
+pub fn keeps() -> Settings {
+    Settings::default().set(Config::Keep(true))
+}
+
+/// A guard with that service.
 pub struct Kept {
     guard: Child,
     directory: TempDir,
 }
 
 impl Kept {
-    pub fn start(options: &[&str], environment: &[(&str, &str)]) -> Kept {
-        Kept::start_as(&own_program(), options, environment)
+    pub fn start(options: &[&str], settings: &Settings) -> Kept {
+        Kept::start_as(&own_program(), options, settings)
     }
 
-    fn start_as(program: &Path, options: &[&str], environment: &[(&str, &str)]) -> Kept {
-        Kept::start_by("exec \"$0\" \"$@\"", Path::new(POLLFLIP), program, directory(), options, environment)
+    fn start_as(program: &Path, options: &[&str], settings: &Settings) -> Kept {
+        Kept::start_by("exec \"$0\" \"$@\"", Path::new(POLLFLIP), program, directory(), options, settings)
     }
 
     /// With a script that starts the guard.
-    fn start_by(script: &str, guard: &Path, program: &Path, directory: TempDir, options: &[&str], environment: &[(&str, &str)]) -> Kept {
+    fn start_by(script: &str, guard: &Path, program: &Path, directory: TempDir, options: &[&str], settings: &Settings) -> Kept {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).arg(guard).args(["guard", "--delay", "1"]).args(options).arg("--").arg(program);
-        command.env(ROLE, "keeping").env(DIRECTORY, directory.path()).env("POLLFLIP_LOG", "info").envs(environment.iter().copied());
+        command.env(ROLE, "keeping").env(DIRECTORY, directory.path()).env(SETTINGS, settings.to_text()).env("POLLFLIP_LOG", "info");
         let log = fs::File::create(directory.path().join("guard.log")).expect("a file");
         let guard = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("a guard");
         let kept = Kept { guard, directory };
@@ -104,9 +109,14 @@ impl Kept {
         })
     }
 
-    /// A file in the directory of the service, which says what a start does.
+    /// A file, or something else, in the directory of the service.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// What is there as long as the service is to do that.
+    pub fn wish(&self, wish: Wish) -> PathBuf {
+        wish.path(self.directory.path())
     }
 
     /// How many connections the service has, that of who asks left out.
@@ -164,7 +174,7 @@ impl Kept {
     }
 
     pub fn stop(mut self) -> i32 {
-        fs::write(self.path("stop"), "").expect("a file");
+        fs::write(self.wish(Wish::Stop), "").expect("a file");
         let pid = self.guard.id();
         wait_until(&format!("the end of the guard: {}", self.read("guard.log")), || procfs::has_ended(pid));
         self.guard.wait().expect("a child").code().expect("a status")
@@ -282,7 +292,7 @@ impl Load {
 
 fn promise_15_kept_connections_go_on_after_kills_at_any_moment() {
     let mut random = Random::new();
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let load = Load::new(&kept, 20);
     // The long form: a thousand.
     let kills = std::env::var("POLLFLIP_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
@@ -305,7 +315,7 @@ fn promise_15_kept_connections_go_on_after_kills_at_any_moment() {
     assert!(after <= before + 64, "{before} kB, then {after} kB");
     // Without clients it has what one has that was never killed.
     wait_until("the connections to end", || kept.connections() == 0);
-    let fresh = Kept::start(&["--restart", "on-failure"], &[]);
+    let fresh = Kept::start(&["--restart", "on-failure"], &keeps());
     let open = |kept: &Kept| (own_descriptors(kept.guard()), kept.open());
     println!("descriptors of the guard and of the service: {:?}, of others: {:?}", open(&kept), open(&fresh));
     wait_until("it to have as many descriptors as another one", || open(&kept) == open(&fresh));
@@ -314,7 +324,7 @@ fn promise_15_kept_connections_go_on_after_kills_at_any_moment() {
 
 fn kept_connections_go_on_after_kills_between_and_in_restarts() {
     let mut random = Random::new();
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let load = Load::new(&kept, 10);
     let mut restarts = 0;
     let mut killed = String::new();
@@ -340,7 +350,7 @@ fn kept_connections_go_on_after_kills_between_and_in_restarts() {
 }
 
 fn promise_15_a_connection_that_kills_the_service_is_dropped_and_the_others_go_on() {
-    let kept = Kept::start(&["--restart", "on-failure", "--strikes", "3/60"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure", "--strikes", "3/60"], &keeps());
     let load = Load::new(&kept, 10);
     for _ in 0..100 {
         let mut poison = kept.connect().expect("nobody is refused");
@@ -358,7 +368,7 @@ fn promise_15_a_connection_that_kills_the_service_is_dropped_and_the_others_go_o
 }
 
 fn a_successor_that_is_killed_on_probation_gives_the_connections_back() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[(PROBATION, "20000")]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps().set(Config::Probation(ms(20_000))));
     let mut players: Vec<_> = (1..=5).map(|seed| Player::new(&kept, seed)).collect();
     players.iter_mut().try_for_each(Player::round).expect("an answer");
     let old = kept.pid_after("");
@@ -382,7 +392,7 @@ fn a_successor_that_is_killed_on_probation_gives_the_connections_back() {
 }
 
 fn a_stopped_service_leaves_nothing_and_refuses_clients() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let mut player = Player::new(&kept, 1);
     player.round().expect("an answer");
     let old = kept.kill();
@@ -397,11 +407,12 @@ fn a_stopped_service_leaves_nothing_and_refuses_clients() {
 fn a_release_that_keeps_nothing_ends_what_was_kept() {
     let program = own_program();
     // The next start has other settings, as a former release has.
-    let script = format!("#!/bin/sh\n{KEEPS}=no exec '{}'\n", program.display());
+    let settings = keeps().set(Config::Keep(false)).to_text();
+    let script = format!("#!/bin/sh\n{SETTINGS}='{settings}' exec '{}'\n", program.display());
     let scripts = directory();
     let path = scripts.path().join("service");
     pollflip_kit::harness::install(&path, format!("#!/bin/sh\nexec '{}'\n", program.display()).as_bytes());
-    let kept = Kept::start_as(&path, &["--restart", "on-failure"], &[]);
+    let kept = Kept::start_as(&path, &["--restart", "on-failure"], &keeps());
     let mut player = Player::new(&kept, 1);
     player.round().expect("an answer");
     pollflip_kit::harness::install(&path, script.as_bytes());
@@ -415,7 +426,7 @@ fn a_release_that_keeps_nothing_ends_what_was_kept() {
 }
 
 fn without_a_keeper_a_service_runs_as_it_does_without() {
-    let kept = Kept::start(&["--restart", "no"], &[]);
+    let kept = Kept::start(&["--restart", "no"], &keeps());
     let mut player = Player::new(&kept, 1);
     player.round().expect("an answer");
     let said = kept.read("said");
@@ -426,7 +437,7 @@ fn without_a_keeper_a_service_runs_as_it_does_without() {
 }
 
 fn connections_that_come_and_go_leave_nothing_behind() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let open = |kept: &Kept| (own_descriptors(kept.guard.id()), kept.open());
     let mut seen = Vec::new();
     let mut stays = Player::new(&kept, 7);
@@ -466,7 +477,7 @@ fn a_user_keeps_as_many_connections_as_its_limit_allows_and_can_restart() {
     let user = 61_734;
     chown(directory.path(), Some(user), Some(user)).expect("a directory");
     let script = format!("ulimit -n 1024; exec setpriv --reuid={user} --regid={user} --clear-groups \"$0\" \"$@\"");
-    let kept = Kept::start_by(&script, &guard, &program, directory, &["--restart", "on-failure"], &[]);
+    let kept = Kept::start_by(&script, &guard, &program, directory, &["--restart", "on-failure"], &keeps());
     let mut players: Vec<_> = (1..=300).map(|seed| Player::new(&kept, seed)).collect();
     players.iter_mut().try_for_each(Player::round).expect("an answer");
     let said = kept.read("said");
@@ -484,14 +495,14 @@ fn a_user_keeps_as_many_connections_as_its_limit_allows_and_can_restart() {
 
 /// The keeper has a copy by then, which would hold it open.
 fn a_connection_that_no_account_can_be_begun_for_ends_and_is_not_kept() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let mut stays = Player::new(&kept, 1);
     stays.round().expect("an answer");
-    fs::write(kept.path("long-state"), "").expect("a file");
+    fs::write(kept.wish(Wish::LongState), "").expect("a file");
     let mut refused = kept.connect().expect("nobody is refused");
     assert_eq!(refused.read(&mut [0]).expect("an end, and not the time limit"), 0);
     wait_until("the reason", || kept.read("said").contains("longer than a record of 16384 bytes; 1 are kept"));
-    fs::remove_file(kept.path("long-state")).expect("a file");
+    fs::remove_file(kept.wish(Wish::LongState)).expect("a file");
     let old = kept.kill();
     kept.pid_after(&old);
     stays.round().expect("it goes on");
@@ -501,8 +512,8 @@ fn a_connection_that_no_account_can_be_begun_for_ends_and_is_not_kept() {
 
 /// A keeper would say that it is there already, and the next start would have nothing of that name.
 fn a_listener_of_the_service_is_kept_once_and_to_keep_it_by_name_is_an_error() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
-    fs::write(kept.path("keep-listener"), "").expect("a file");
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
+    fs::write(kept.wish(Wish::KeepListener), "").expect("a file");
     let is_refused = |pid: String| {
         let said = kept.read("said");
         assert!(said.contains(&format!("{pid} keeps its listener by name: Err(AlreadyExists)")), "{said}");
@@ -521,10 +532,10 @@ fn a_listener_of_the_service_is_kept_once_and_to_keep_it_by_name_is_an_error() {
 fn a_listener_that_a_release_has_kept_by_name_outlives_a_kill_of_the_next_one_that_has_it_in_sockets() {
     for is_restarted in [true, false] {
         let directory = directory();
-        let is_own = directory.path().join("own-listener");
+        let is_own = Wish::OwnListener.path(directory.path());
         fs::write(&is_own, "").expect("a file");
         let script = "exec \"$0\" \"$@\"";
-        let kept = Kept::start_by(script, Path::new(POLLFLIP), &own_program(), directory, &["--restart", "on-failure"], &[]);
+        let kept = Kept::start_by(script, Path::new(POLLFLIP), &own_program(), directory, &["--restart", "on-failure"], &keeps());
         let (address, mut player) = (kept.read("address"), Player::new(&kept, 1));
         player.round().expect("an answer");
         kept.pid_after(&kept.kill());
@@ -550,7 +561,7 @@ fn a_keeper_that_is_too_small_is_an_error_that_says_so() {
     let directory = directory();
     let mut command = Command::new(POLLFLIP);
     command.args(["guard", "--restart", "on-failure", "--strikes", "1/60", "--store", "4", "--"]).arg(own_program());
-    command.env(ROLE, "keeping").env(DIRECTORY, directory.path());
+    command.env(ROLE, "keeping").env(DIRECTORY, directory.path()).env(SETTINGS, keeps().to_text());
     let (end, _, said) = end_of_command(command);
     assert_eq!(end, End::Code(101), "{said}");
     assert!(
@@ -561,10 +572,10 @@ fn a_keeper_that_is_too_small_is_an_error_that_says_so() {
 
 /// The guard kills it, and the one after it goes on with what was kept.
 fn a_start_that_hangs_counts_as_the_service_s_own_doing() {
-    let kept = Kept::start(&["--restart", "on-failure", "--ready", "2"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure", "--ready", "2"], &keeps());
     let mut player = Player::new(&kept, 1);
     player.round().expect("an answer");
-    fs::write(kept.path("hang"), "").expect("a file");
+    fs::write(kept.wish(Wish::Hang), "").expect("a file");
     let old = kept.kill();
     kept.pid_after(&old);
     player.round().expect("it goes on");

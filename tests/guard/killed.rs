@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::kept::{Kept, Player};
+use crate::keeping::Wish;
+use crate::kept::{Kept, Player, keeps};
 use crate::kit::signal;
 use pollflip_kit::debugger::Stopped;
 use pollflip_kit::hub::wait_until;
@@ -31,7 +32,7 @@ struct Gate<'a> {
 
 impl Gate<'_> {
     fn new(kept: &Kept) -> Gate<'_> {
-        let path = kept.path("gate");
+        let path = kept.wish(Wish::Gate);
         mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
         // Who has both ends waits for nobody.
         let pipe = OpenOptions::new().read(true).write(true).open(path).expect("a pipe");
@@ -80,7 +81,7 @@ fn killed_after(gate: &mut Gate<'_>, calls: usize, test: &str) -> Option<bool> {
 }
 
 fn promise_15_a_start_that_is_killed_at_any_call_of_its_recovery_loses_nothing() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let mut players = [1, 2, 3].map(|seed| Player::new(&kept, seed));
     players.iter_mut().try_for_each(Player::round).expect("an answer");
     let mut gate = Gate::new(&kept);
@@ -107,7 +108,7 @@ fn promise_15_a_start_that_is_killed_at_any_call_of_its_recovery_loses_nothing()
 fn a_start_that_is_killed_while_it_packs_hundreds_of_connections_loses_nothing() {
     const CROWD: u64 = 260;
     const SAMPLES: usize = 12;
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let mut players: Vec<_> = (1..=CROWD).map(|seed| Player::new(&kept, seed)).collect();
     players.iter_mut().try_for_each(Player::round).expect("an answer");
     let mut gate = Gate::new(&kept);
@@ -143,7 +144,7 @@ fn serving(kept: &Kept) -> u32 {
 
 /// A connection that was accepted and is not kept yet ends with the process, which takes a few calls.
 fn a_process_that_is_killed_at_any_call_while_it_keeps_a_connection_loses_no_other() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let mut players = vec![Player::new(&kept, 1), Player::new(&kept, 2)];
     players.iter_mut().try_for_each(Player::round).expect("an answer");
     let mut cut = 0;
@@ -194,7 +195,7 @@ fn a_process_that_is_killed_at_any_call_while_it_keeps_a_connection_loses_no_oth
 }
 
 fn a_process_that_is_killed_at_any_call_while_it_forgets_a_connection_leaves_nothing_of_it() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let mut stays = Player::new(&kept, 1);
     stays.round().expect("an answer");
     let open = kept.open();

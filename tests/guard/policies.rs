@@ -12,6 +12,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::kit::{End, POLLFLIP, end_of_command, run};
+use crate::speaker::{WORDS, Word, text};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::service::{Act, Step, at};
@@ -163,13 +164,13 @@ fn what_is_being_killed_does_not_become_the_service() {
     let path = |name: &str| directory.path().join(name);
     let script = r#"cd "$1"; [ ! -e left ] || exit 0
         sh -c 'trap "" TERM
-            ( until [ -e go ]; do sleep 0.01; done; WORDS="MAINPID=$(cat left);garbage"
-              exec env POLLFLIP_TEST_ROLE=speaker POLLFLIP_TEST_WORDS="$WORDS" "$0" ) &
+            ( until [ -e go ]; do sleep 0.01; done; exec env POLLFLIP_TEST_ROLE=speaker "$0" ) &
             echo $$ >left.new; mv left.new left; wait; sleep 1000' "$2" &
         until [ -e crash ]; do sleep 0.01; done; exit 5"#;
     let mut command = Command::new(POLLFLIP);
     command.args(["guard", "--restart", "on-failure", "--delay", "1", "--", "sh", "-c", script, "-"]);
     command.arg(directory.path()).arg(pollflip_kit::harness::own_program()).stdin(Stdio::null()).stdout(Stdio::null());
+    command.env(WORDS, text(&[Word::MainPidIn(path("left")), Word::Garbage]));
     command.stderr(fs::File::create(path("log")).expect("a file"));
     let mut guard = command.spawn().expect("a process");
     let said = || fs::read_to_string(path("log")).unwrap_or_default();

@@ -14,12 +14,13 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use pollflip::restart_coordination_socket::request_restart;
 
-use crate::keeping::{DRAINS, PROBATION, is_drained};
-use crate::kept::{Kept, Player};
+use crate::keeping::{Drains, Step, Wish, is_drained};
+use crate::kept::{Kept, Player, keeps};
 use crate::kit::signal;
 use pollflip_kit::debugger::Stopped;
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
+use pollflip_kit::service::{Config, ms};
 
 pollflip_kit::trials![
     promise_15_whoever_is_killed_at_a_step_of_the_old_process_the_connections_go_on,
@@ -42,25 +43,25 @@ enum Killed {
 }
 
 /// Where one of the two processes of a restart waits.
-struct Step<'a> {
+struct Held<'a> {
     kept: &'a Kept,
-    name: &'static str,
+    step: Step,
     pipe: File,
 }
 
-impl<'a> Step<'a> {
-    fn new(kept: &'a Kept, name: &'static str) -> Step<'a> {
-        let path = kept.path(&format!("at {name}"));
+impl<'a> Held<'a> {
+    fn new(kept: &'a Kept, step: Step) -> Held<'a> {
+        let path = kept.wish(Wish::At(step));
         mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
         // Who has both ends waits for nobody.
         let pipe = OpenOptions::new().read(true).write(true).open(path).expect("a pipe");
-        Step { kept, name, pipe }
+        Held { kept, step, pipe }
     }
 
     /// Who waits there, and who the other process is; 0 before that is born.
     fn waits(&self) -> (u32, u32) {
-        let what = format!(" is at {}, and the other is ", self.name);
-        wait_for(&format!("a process at {:?}", self.name), || {
+        let what = format!(" is at {:?}, and the other is ", self.step);
+        wait_for(&format!("a process at {:?}", self.step), || {
             let said = self.kept.read("said");
             let (held, other) = said.lines().find_map(|line| line.split_once(&what))?;
             Some((held.parse().ok()?, other.parse().ok()?))
@@ -69,7 +70,7 @@ impl<'a> Step<'a> {
 
     /// Whoever is left goes on.
     fn opens(mut self) {
-        fs::remove_file(self.kept.path(&format!("at {}", self.name))).expect("a pipe");
+        fs::remove_file(self.kept.wish(Wish::At(self.step))).expect("a pipe");
         self.pipe.write_all(b"x").expect("room");
     }
 }
@@ -114,13 +115,13 @@ fn all_go_on(players: &mut [Player], when: &str) {
 
 /// One restart, held at a step, at which somebody is killed. `is_of_old`: it is the old process that waits there.
 /// `serves`: the new one serves then, and has a connection of its own.
-fn killed_at(step: &'static str, killed: Killed, probation: &str, is_of_old: bool, serves: bool) {
-    let case = format!("{killed:?} at {step:?}, probation {probation}");
-    let kept = Kept::start(&["--restart", "on-failure"], &[(PROBATION, probation)]);
+fn killed_at(step: Step, killed: Killed, probation: Duration, is_of_old: bool, serves: bool) {
+    let case = format!("{killed:?} at {step:?}, probation {probation:?}");
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps().set(Config::Probation(probation)));
     let mut players: Vec<_> = (1..=3).map(|seed| Player::new(&kept, seed)).collect();
     all_go_on(&mut players, &case);
     let stranger = Stranger::new(&kept);
-    let held = Step::new(&kept, step);
+    let held = Held::new(&kept, step);
     let asking = ask(&kept);
     let (waits, other) = held.waits();
     let (old, new) = if is_of_old { (waits, other) } else { (other, waits) };
@@ -143,7 +144,7 @@ fn killed_at(step: &'static str, killed: Killed, probation: &str, is_of_old: boo
     held.opens();
     let _ = asking.join().expect("no panic");
     // What the new one has accepted ends with it where the service comes back to the old one.
-    if serves && probation != "0" && killed == Killed::New {
+    if serves && !probation.is_zero() && killed == Killed::New {
         assert!(players.pop().expect("a player").round().is_err(), "{case}");
     }
     all_go_on(&mut players, &case);
@@ -153,7 +154,7 @@ fn killed_at(step: &'static str, killed: Killed, probation: &str, is_of_old: boo
     let (serving, _) = kept.serving();
     signal(serving, Signal::SIGKILL);
     all_go_on(&mut players, &format!("{case}, then killed once more"));
-    if probation == "0" {
+    if probation.is_zero() {
         kept.restart().unwrap_or_else(|error| panic!("{case}, then restarted: {error}"));
         all_go_on(&mut players, &format!("{case}, then restarted"));
     }
@@ -163,32 +164,34 @@ fn killed_at(step: &'static str, killed: Killed, probation: &str, is_of_old: boo
 const ALL: [Killed; 4] = [Killed::Old, Killed::New, Killed::OldThenNew, Killed::NewThenOld];
 
 fn promise_15_whoever_is_killed_at_a_step_of_the_old_process_the_connections_go_on() {
-    killed_at("restarting", Killed::Old, "0", true, false);
-    for (step, serves) in [("spawned", false), ("asked", false), ("given", false), ("handed off", true), ("completed", true)] {
+    killed_at(Step::Restarting, Killed::Old, Duration::ZERO, true, false);
+    for (step, serves) in
+        [(Step::Spawned, false), (Step::Asked, false), (Step::Given, false), (Step::HandedOff, true), (Step::Completed, true)]
+    {
         for killed in ALL {
-            killed_at(step, killed, "0", true, serves);
+            killed_at(step, killed, Duration::ZERO, true, serves);
         }
     }
 }
 
 fn promise_15_whoever_is_killed_at_a_step_of_the_new_process_the_connections_go_on() {
-    for step in ["built", "received", "ready", "committed"] {
+    for step in [Step::Built, Step::Received, Step::Ready, Step::Committed] {
         for killed in ALL {
-            killed_at(step, killed, "0", false, false);
+            killed_at(step, killed, Duration::ZERO, false, false);
         }
     }
 }
 
 fn promise_15_whoever_is_killed_on_probation_the_connections_go_on() {
     for killed in ALL {
-        killed_at("handed off", killed, "60000", true, true);
-        killed_at("ready", killed, "60000", false, false);
+        killed_at(Step::HandedOff, killed, ms(60_000), true, true);
+        killed_at(Step::Ready, killed, ms(60_000), false, false);
     }
 }
 
 fn promise_15_a_successor_that_asks_for_no_state_finds_what_a_predecessor_that_was_killed_has_left() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
-    fs::write(kept.path("no-state"), "").expect("a file");
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
+    fs::write(kept.wish(Wish::NoState), "").expect("a file");
     let says = |pid: u32, told: bool| {
         let what = format!("{pid} of the predecessor it is Some({told}) that it has ended");
         wait_until(&what, || kept.read("said").contains(&what));
@@ -197,7 +200,7 @@ fn promise_15_a_successor_that_asks_for_no_state_finds_what_a_predecessor_that_w
     [false, true].into_iter().for_each(|told| says(second, told));
     let mut players: Vec<_> = (1..=3).map(|seed| Player::new(&kept, seed)).collect();
     all_go_on(&mut players, "at first");
-    let held = Step::new(&kept, "built");
+    let held = Held::new(&kept, Step::Built);
     let asking = ask(&kept);
     let (new, old) = held.waits();
     signal(old, Signal::SIGKILL);
@@ -212,12 +215,12 @@ fn promise_15_a_successor_that_asks_for_no_state_finds_what_a_predecessor_that_w
 /// It has looked already, and been told that its predecessor lives.
 fn promise_15_a_successor_finds_what_a_predecessor_has_left_that_is_killed_when_it_is_asked_for_the_grant() {
     for killed_then in [false, true] {
-        let kept = Kept::start(&["--restart", "on-failure"], &[]);
-        fs::write(kept.path("no-state"), "").expect("a file");
+        let kept = Kept::start(&["--restart", "on-failure"], &keeps());
+        fs::write(kept.wish(Wish::NoState), "").expect("a file");
         let mut players: Vec<_> = (1..=3).map(|seed| Player::new(&kept, seed)).collect();
         all_go_on(&mut players, "at first");
         // The old one grants nothing as long as it waits there.
-        let [old_waits, new_waits] = ["spawned", "received"].map(|name| Step::new(&kept, name));
+        let [old_waits, new_waits] = [Step::Spawned, Step::Received].map(|step| Held::new(&kept, step));
         let asking = ask(&kept);
         let (old, _) = old_waits.waits();
         let (new, _) = new_waits.waits();
@@ -252,7 +255,7 @@ struct Divided {
 
 impl Divided {
     fn new() -> Divided {
-        let kept = Kept::start(&["--restart", "on-failure"], &[(DRAINS, "yes")]);
+        let kept = Kept::start(&["--restart", "on-failure"], &keeps().set(Drains));
         let (mut drained, mut handed_over): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
         while drained.len() < 2 || handed_over.len() < 2 {
             let mut player = Player::new(&kept, (drained.len() + handed_over.len()) as u64);
@@ -286,7 +289,7 @@ impl Divided {
 fn what_a_process_drains_is_not_found_when_its_successor_is_killed_as_soon_as_that_is_the_main_process() {
     let mut divided = Divided::new();
     let kept = &divided.kept;
-    let (handed_off, ready) = (Step::new(kept, "handed off"), Step::new(kept, "ready"));
+    let (handed_off, ready) = (Held::new(kept, Step::HandedOff), Held::new(kept, Step::Ready));
     let asking = ask(kept);
     let (old, new) = handed_off.waits();
     ready.waits();
@@ -311,7 +314,7 @@ fn what_a_process_drains_is_not_found_when_its_successor_is_killed_as_soon_as_th
 fn what_a_process_drains_is_not_found_when_its_successor_is_killed_before_it_has_taken_the_service() {
     let mut divided = Divided::new();
     let kept = &divided.kept;
-    let held = Step::new(kept, "ready");
+    let held = Held::new(kept, Step::Ready);
     let asking = ask(kept);
     let (new, old) = held.waits();
     wait_until("the old one to drain", || kept.read("said").contains(&format!("{old} has handed over")));
@@ -331,13 +334,13 @@ fn number_of(kept: &Kept, pid: &str) -> Option<u32> {
 }
 
 fn a_process_that_is_killed_at_any_call_while_it_keeps_something_else_under_a_name_has_the_one_or_the_other() {
-    let kept = Kept::start(&["--restart", "on-failure"], &[]);
+    let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let (mut number, mut stored) = (0, 0);
     for calls in 0.. {
         let pid = kept.pid_after("");
         let Some(stopped) = Stopped::new(pid.parse().expect("a number"), "the one of what is replaced") else { return };
         stopped.go_on_until_it_waits();
-        fs::write(kept.path(&format!("renumber {pid}")), "").expect("a file");
+        fs::write(kept.wish(Wish::Renumber(pid.parse().expect("a number"))), "").expect("a file");
         // It has stored the one and removed the other, and waits.
         let (mut sent, mut goes_on) = (0, true);
         // The first one is kept whole.

@@ -1,36 +1,65 @@
 //! One who tells the guard nonsense: this test program, in that role. A descendant of the guard, or
-//! a stranger.
+//! a stranger. It is no service of the kit: it speaks nothing but systemd's protocol, as does the storer.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-/// What is said, with semicolons between; `flood` says much, `some` less; `stay` ends by a signal only.
+/// What a process says or does: a list of [`Word`]s, or of what a storer [`Does`](crate::storer::Does).
 pub const WORDS: &str = "POLLFLIP_TEST_WORDS";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Word {
+    Text(String),
+    /// Names as the service the process whose number is in that file.
+    MainPidIn(PathBuf),
+    /// So many messages, as fast as they are taken.
+    Flood(usize),
+    Descriptors,
+    Garbage,
+    /// Notes how long the guard takes.
+    Time,
+    /// Ends by a signal only.
+    Stay,
+}
+
+/// As they are written to [`WORDS`].
+pub fn text(words: &impl Serialize) -> String {
+    serde_json::to_string(words).expect("text")
+}
+
+pub fn words<W: DeserializeOwned>() -> Vec<W> {
+    serde_json::from_str(&std::env::var(WORDS).expect("words")).expect("words")
+}
 
 pub fn main() -> ExitCode {
     let address = std::env::var("NOTIFY_SOCKET").expect("an address");
-    let words = std::env::var(WORDS).expect("words");
-    for line in words.split(';') {
-        match line {
-            "flood" => flood(&address, 10_000),
-            "some" => flood(&address, 100),
-            "descriptors" => descriptors(&address),
-            "garbage" => garbage(&address),
-            "time" => time(&address),
+    for word in words() {
+        match word {
+            Word::Text(text) => say(&address, text.as_bytes()),
+            Word::MainPidIn(path) => {
+                let pid = fs::read_to_string(path).expect("a number");
+                say(&address, format!("MAINPID={}", pid.trim()).as_bytes());
+            }
+            Word::Flood(count) => flood(&address, count),
+            Word::Descriptors => descriptors(&address),
+            Word::Garbage => garbage(&address),
+            Word::Time => time(&address),
             // Until it is killed: who has ended is nobody's descendant any more.
-            "stay" => loop {
+            Word::Stay => loop {
                 std::thread::park();
             },
-            text => say(&address, text.as_bytes()),
         }
     }
     ExitCode::SUCCESS

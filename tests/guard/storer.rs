@@ -12,9 +12,31 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, raise};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, getsockname, sendmsg};
 
-use crate::speaker::{NOTES, WORDS, connected};
+use serde::{Deserialize, Serialize};
 
-/// What each start does: words with semicolons between, starts with bars. The last goes on.
+use crate::speaker::{NOTES, connected, words};
+
+/// What a start does. The last start goes on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Does {
+    /// Stores a memory file with that text, under that name.
+    Memory(String, String),
+    /// Stores a socket whose end the guard is not to look for.
+    Unwatched(String),
+    /// Stores a socket whose other end is closed.
+    HungUp(String),
+    Listener(String),
+    /// Stores all that it was given, under that name.
+    Again(String),
+    Many(String, u32),
+    /// Stores so many of names of that length.
+    Long(usize, usize),
+    Say(String),
+    Die(i32),
+    Hang,
+    Exit(u8),
+}
+
 pub fn main() -> ExitCode {
     let path = std::env::var_os(NOTES).expect("a path");
     let number = fs::read_to_string(&path).unwrap_or_default().lines().count();
@@ -28,57 +50,52 @@ pub fn main() -> ExitCode {
     let told = ["FDSTORE", "POLLFLIP_LAST_END", "POLLFLIP_STRIKES"].map(variable).join(" ");
     writeln!(notes, "{names} [{}] {told}", what.join(" ")).expect("room");
     let address = std::env::var("NOTIFY_SOCKET").expect("an address");
-    let words = std::env::var(WORDS).expect("words");
-    let words: Vec<&str> = words.split('|').collect();
-    for word in words.get(number).or(words.last()).expect("words").split(';') {
-        let fields: Vec<&str> = word.split(' ').collect();
-        match fields[..] {
-            ["memory", name, text] => send(&address, name, &[memory(text).as_raw_fd()]),
-            ["unwatched", name] => {
+    let starts: Vec<Vec<Does>> = words();
+    for does in starts.get(number).or(starts.last()).expect("words") {
+        match does {
+            Does::Memory(name, text) => send(&address, name, &[memory(text).as_raw_fd()]),
+            Does::Unwatched(name) => {
                 let (one, _) = UnixStream::pair().expect("a pair");
                 send(&address, &format!("{name}\nFDPOLL=0"), &[one.as_raw_fd()]);
             }
-            ["hungup", name] => {
+            Does::HungUp(name) => {
                 let (one, _) = UnixStream::pair().expect("a pair");
                 send(&address, name, &[one.as_raw_fd()]);
             }
-            ["listener", name] => {
+            Does::Listener(name) => {
                 let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
                 send(&address, name, &[listener.as_raw_fd()]);
             }
-            ["again", name] => given.iter().for_each(|number| send(&address, name, &[*number])),
-            ["many", name, count] => {
-                let all: Vec<File> = (0..count.parse().expect("a number")).map(|number: u32| memory(&number.to_string())).collect();
+            Does::Again(name) => given.iter().for_each(|number| send(&address, name, &[*number])),
+            Does::Many(name, count) => {
+                let all: Vec<File> = (0..*count).map(|number| memory(&number.to_string())).collect();
                 let numbers: Vec<RawFd> = all.iter().map(AsRawFd::as_raw_fd).collect();
                 numbers.chunks(200).for_each(|numbers| send(&address, name, numbers));
             }
-            // So many of so long names.
-            ["long", count, length] => {
-                let length = length.parse().expect("a number");
-                for number in 0..count.parse().expect("a number") {
+            Does::Long(count, length) => {
+                for number in 0..*count {
                     send(&address, &format!("{number:0length$}"), &[memory("x").as_raw_fd()]);
                     if number % 100 == 0 {
                         barrier(&address);
                     }
                 }
             }
-            ["say", text] => _ = connected(&address).send(text.replace('+', "\n").as_bytes()).expect("room"),
-            ["die", number] => {
+            Does::Say(text) => _ = connected(&address).send(text.as_bytes()).expect("room"),
+            Does::Die(number) => {
                 barrier(&address);
                 // Rust's own handlers of a few signals end nothing the first time.
-                let signal = Signal::try_from(number.parse::<i32>().expect("a number")).expect("a signal");
+                let signal = Signal::try_from(*number).expect("a signal");
                 for _ in 0..2 {
                     raise(signal).expect("a signal");
                 }
             }
-            ["hang"] => loop {
+            Does::Hang => loop {
                 std::thread::park();
             },
-            ["exit", status] => {
+            Does::Exit(status) => {
                 barrier(&address);
-                return ExitCode::from(status.parse::<u8>().expect("a status"));
+                return ExitCode::from(*status);
             }
-            _ => panic!("no such word: {word}"),
         }
     }
     ExitCode::SUCCESS

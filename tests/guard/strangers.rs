@@ -11,7 +11,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
 
 use crate::kept::private_memory;
 use crate::kit::{End, POLLFLIP, contained, end_of, guarded, how, init_of, log, own_descriptors, signal, there_are_containers};
-use crate::speaker::{self, WORDS};
+use crate::speaker::{self, WORDS, Word};
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
@@ -40,13 +40,17 @@ fn address(pid: u32) -> String {
 }
 
 /// Has a helper of that process say something, and waits for its end.
-fn helper_says(process: &pollflip_kit::hub::Process, words: &str) {
+fn helper_says(process: &pollflip_kit::hub::Process, words: &[Word]) {
     let pid = helper(process, words);
     wait_until("the helper to end", || procfs::has_ended(pid));
 }
 
-fn helper(process: &pollflip_kit::hub::Process, words: &str) -> u32 {
-    let script = format!("{ROLE}=speaker {WORDS}='{words}' exec '{}'", own_program().display());
+fn main_pid(pid: u32) -> Word {
+    Word::Text(format!("MAINPID={pid}"))
+}
+
+fn helper(process: &pollflip_kit::hub::Process, words: &[Word]) -> u32 {
+    let script = format!("{ROLE}=speaker {WORDS}='{}' exec '{}'", speaker::text(&words), own_program().display());
     process.ask(Act::StartHelper(script)).parse().expect("a process")
 }
 
@@ -96,7 +100,7 @@ fn what_strangers_say_does_not_use_up_what_is_told_of_the_service() {
     let stranger = address(service.first().pid);
     speaker::flood(&stranger, 100);
     wait_until("the guard to hear", || log(&service).contains("; no more is told of such messages"));
-    helper_says(&service.first(), "garbage");
+    helper_says(&service.first(), &[Word::Garbage]);
     wait_until("the guard to hear", || log(&service).contains("it is no text, or too long"));
     all_is_well(&service);
 }
@@ -192,13 +196,14 @@ fn a_flood_of_a_stranger_does_not_keep_a_restart_from_its_end() {
 
 fn garbage_and_descriptors_of_a_helper_do_nothing() {
     let service = guarded(Setup::new(), "").start();
-    helper_says(&service.first(), "garbage;descriptors;ERRNO=5;WATCHDOG=1;UNKNOWN=7;MAINPID=1;MAINPID=0");
+    let lines = ["ERRNO=5", "WATCHDOG=1", "UNKNOWN=7", "MAINPID=1", "MAINPID=0"].map(|line| Word::Text(line.into()));
+    helper_says(&service.first(), &[&[Word::Garbage, Word::Descriptors], &lines[..]].concat());
     all_is_well(&service);
 }
 
 fn a_helper_cannot_make_a_stranger_the_service() {
     let service = guarded(Setup::new(), "").start();
-    let helper = helper(&service.first(), &format!("MAINPID={};MAINPID={};MAINPID=1;stay", process::id(), service.launched()));
+    let helper = helper(&service.first(), &[main_pid(process::id()), main_pid(service.launched()), main_pid(1), Word::Stay]);
     wait_until("the guard to hear", || log(&service).matches("the main process, and that is no descendant").count() == 3);
     signal(helper, Signal::SIGKILL);
     wait_until("the helper to end", || procfs::has_ended(helper));
@@ -207,7 +212,7 @@ fn a_helper_cannot_make_a_stranger_the_service() {
 
 fn a_flood_of_a_helper_does_no_harm() {
     let service = guarded(Setup::new(), "").start();
-    helper_says(&service.first(), "flood");
+    helper_says(&service.first(), &[Word::Flood(10_000)]);
     all_is_well(&service);
 }
 
@@ -217,7 +222,8 @@ fn a_flood_from_far_below_does_not_hide_an_end() {
     let nest = service.path("nest");
     pollflip_kit::harness::install(&nest, b"#!/bin/sh\n[ $1 -gt 0 ] || exec \"$SPEAKER\"\n\"$0\" $(($1-1))\nexit $?\n");
     let first = service.first();
-    let environment = format!("SPEAKER='{}' {ROLE}=speaker {WORDS}='WATCHDOG=1;garbage;flood;flood;flood'", own_program().display());
+    let words = speaker::text(&[Word::Text("WATCHDOG=1".into()), Word::Garbage, Word::Flood(30_000)]);
+    let environment = format!("SPEAKER='{}' {ROLE}=speaker {WORDS}='{words}'", own_program().display());
     first.ask(Act::StartHelper(format!("{environment} exec '{}' 500", nest.display())));
     wait_until("the guard to hear it", || log(&service).contains("it is no text, or too long"));
     let began = std::time::Instant::now();
@@ -261,7 +267,7 @@ fn what_was_said_before_an_end_is_heard_before_it() {
     let first = service.first();
     signal(service.launched(), Signal::SIGSTOP);
     wait_until("it to stop", || procfs::state(service.launched()) == Some('T'));
-    helper_says(&first, "some");
+    helper_says(&first, &[Word::Flood(100)]);
     let new = service.restart();
     first.ends();
     signal(service.launched(), Signal::SIGCONT);

@@ -52,7 +52,8 @@ pub fn begin() -> (Plan, Settings) {
     report::open(&directory().join(HUB));
     birth.report();
     let mut plan = Plan::take(&directory().join(NEXT));
-    let settings = Settings::read(plan.settings());
+    let mut settings = Settings::read();
+    settings.append(plan.settings());
     (plan, settings)
 }
 

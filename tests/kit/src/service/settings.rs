@@ -119,16 +119,21 @@ pub const fn ms(count: u64) -> Duration {
 pub struct Settings(Vec<(String, Value)>);
 
 impl Settings {
-    /// Those of all generations, and the changes of this one.
-    pub(super) fn read(changes: Settings) -> Settings {
+    /// Those of all generations.
+    pub fn read() -> Settings {
         let text = std::env::var(super::SETTINGS).expect("settings");
-        let mut settings: Settings = serde_json::from_str(&text).expect("settings");
-        settings.append(changes);
-        settings
+        serde_json::from_str(&text).expect("settings")
     }
 
-    pub(crate) fn to_text(&self) -> String {
+    /// What is read, for who starts a process without a [`Setup`](crate::harness::Setup).
+    pub fn to_text(&self) -> String {
         serde_json::to_string(self).expect("text")
+    }
+
+    /// And one more.
+    pub fn set(mut self, setting: impl Setting) -> Settings {
+        self.add(setting);
+        self
     }
 
     pub(crate) fn add<S: Setting>(&mut self, setting: S) {
