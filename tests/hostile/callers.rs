@@ -17,15 +17,34 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::is_root;
-use crate::service::{DIRECTORY, HUB, KeepVariables, ROLE};
+use crate::service::{HUB, KeepVariables, ROLE};
 use pollflip_kit::harness::{Service, Setup, install_copy};
+use pollflip_kit::service::directory;
+use serde::{Deserialize, Serialize};
 
 /// The user who starts the program.
 pub const CALLER: u32 = 23456;
 /// The group of one that is setgid.
 const GROUP: u32 = 34567;
-/// What the caller does: lines of `key=value`.
+/// What the caller does: a list of [`Wish`]es.
 const WISHES: &str = "POLLFLIP_TEST_WISHES";
+
+/// How the caller starts the program. The last of a kind counts.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Wish {
+    /// What is executed.
+    Path(PathBuf),
+    /// What it is called.
+    Name(PathBuf),
+    /// Where.
+    Directory(PathBuf),
+    /// The caller passes a listener of its own, at 3.
+    Listens,
+    /// As systemd would, with so many listeners that are there.
+    Systemd(usize),
+    /// With so many listeners that are said to be there for nobody in particular.
+    Unaddressed(usize),
+}
 
 /// What the program has and its caller has not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +64,7 @@ pub const MORE: [Rights; 3] = [Rights::User, Rights::Group, Rights::Capabilities
 #[derive(Debug)]
 pub struct Call {
     setup: Setup,
-    wishes: Vec<(String, String)>,
+    wishes: Vec<Wish>,
 }
 
 impl Call {
@@ -71,7 +90,7 @@ impl Call {
         }
         // A successor gets nothing of the environment but what is set for it.
         let setup = setup.set(KeepVariables).env("POLLFLIP_TEST_LOG", "1");
-        Some(Call { wishes: vec![("path".into(), program.display().to_string())], setup })
+        Some(Call { wishes: vec![Wish::Path(program)], setup })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -87,18 +106,14 @@ impl Call {
         Call { setup: change(self.setup), ..self }
     }
 
-    /// `path`: what is executed; `name`: what it is called; `directory`: where; `listens`: the
-    /// caller passes a listener of its own, at 3; `systemd`: as systemd would, with so many listeners
-    /// that are there.
-    pub fn wish(mut self, key: &str, value: impl AsRef<Path>) -> Call {
-        self.wishes.retain(|(wished, _)| wished != key);
-        self.wishes.push((key.into(), value.as_ref().display().to_string()));
+    pub fn wish(mut self, wish: Wish) -> Call {
+        self.wishes.push(wish);
         self
     }
 
     pub fn launch(self) -> Service {
-        let wishes: Vec<_> = self.wishes.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        self.setup.env(ROLE, "caller").env(WISHES, wishes.join("\n")).launch()
+        let wishes = serde_json::to_string(&self.wishes).expect("text");
+        self.setup.env(ROLE, "caller").env(WISHES, wishes).launch()
     }
 
     pub fn start(self) -> Service {
@@ -138,35 +153,44 @@ pub fn give_capabilities(program: &Path, capabilities: &[u32]) -> std::io::Resul
 
 /// The caller: root in the beginning, who lets everybody into the hub.
 pub fn main() -> ExitCode {
-    let wishes = std::env::var(WISHES).expect("wishes");
-    let wish = |key: &str| wishes.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    let hub = PathBuf::from(std::env::var_os(DIRECTORY).expect("a directory")).join(HUB);
+    let wishes: Vec<Wish> = serde_json::from_str(&std::env::var(WISHES).expect("wishes")).expect("wishes");
+    let hub = directory().join(HUB);
     fs::set_permissions(hub, fs::Permissions::from_mode(0o666)).expect("a mode");
     let (user, group) = (Uid::from_raw(CALLER), Gid::from_raw(CALLER));
     setgroups(&[]).expect("no groups");
     setresgid(group, group, group).expect("another group");
     setresuid(user, user, user).expect("another user");
 
-    let path = wish("path").expect("a program");
+    let path = wishes.iter().rev().find_map(|wish| if let Wish::Path(path) = wish { Some(path) } else { None }).expect("a program");
     let mut command = Command::new(path);
-    command.env(ROLE, "service").env_remove(WISHES);
-    command.arg0(wish("name").unwrap_or(path)).args(["--port", "a b"]);
-    command.current_dir(wish("directory").unwrap_or("/"));
-    if let Some(count) = wish("systemd") {
-        let names = vec!["web"; count.parse().expect("a number")].join(":");
-        let pid = process::id().to_string();
-        command.env("SYSTEMD_EXEC_PID", &pid).env("LISTEN_PID", &pid).env("LISTEN_FDS", count).env("LISTEN_FDNAMES", names);
-    }
-    if let Some(count) = wish("unaddressed") {
-        command.env_remove("LISTEN_PID").env("LISTEN_FDS", count).env("LISTEN_FDNAMES", "web");
-    }
+    command.env(ROLE, "service").env_remove(WISHES).args(["--port", "a b"]).current_dir("/");
     // Held until the program is executed.
-    let _listener = wish("listens").map(|_| {
-        let _ = nix::unistd::close(3);
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-        assert_eq!(listener.as_raw_fd(), 3);
-        fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).expect("a descriptor");
-        listener
-    });
-    panic!("cannot execute {path}: {}", command.exec());
+    let mut listener = None;
+    for wish in &wishes {
+        match wish {
+            Wish::Path(_) => {}
+            Wish::Name(name) => _ = command.arg0(name),
+            Wish::Directory(path) => _ = command.current_dir(path),
+            Wish::Listens => listener = Some(listen_at_3()),
+            Wish::Systemd(count) => {
+                let pid = process::id().to_string();
+                command.env("SYSTEMD_EXEC_PID", &pid).env("LISTEN_PID", &pid);
+                command.env("LISTEN_FDS", count.to_string()).env("LISTEN_FDNAMES", vec!["web"; *count].join(":"));
+            }
+            Wish::Unaddressed(count) => {
+                command.env_remove("LISTEN_PID").env("LISTEN_FDS", count.to_string()).env("LISTEN_FDNAMES", "web");
+            }
+        }
+    }
+    let error = command.exec();
+    drop(listener);
+    panic!("cannot execute {}: {error}", path.display());
+}
+
+fn listen_at_3() -> TcpListener {
+    let _ = nix::unistd::close(3);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    assert_eq!(listener.as_raw_fd(), 3);
+    fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).expect("a descriptor");
+    listener
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use pollflip::{Refusal, RequestError};
 
-use crate::callers::{CALLER, Call, MORE, Rights};
+use crate::callers::{CALLER, Call, MORE, Rights, Wish};
 use crate::confine::Confine;
 use pollflip_kit::harness::{Service, install, install_copy};
 use pollflip_kit::hub::Process;
@@ -72,7 +72,7 @@ fn promise_10_a_program_with_more_rights_does_not_start_what_its_caller_s_link_l
         let Some(call) = Call::new("the one of a link of the caller", rights) else { return };
         let link = call.path("link");
         switch(&link, &call.program());
-        let service = call.wish("path", &link).start();
+        let service = call.wish(Wish::Path(link.clone())).start();
         switch(&link, &of_the_caller(&service.path("evil")));
         refuses(&service);
     }
@@ -85,7 +85,8 @@ fn promise_10_a_program_with_more_rights_does_not_start_what_its_caller_called_i
     let evil = of_the_caller(&call.path("evil"));
     // By then what it was started by is a script, which names an interpreter.
     install(&script, format!("#!{}\n", evil.display()).as_bytes());
-    let service = call.wish("path", &link).wish("name", &evil).with(|setup| setup.plan(at(Step::Born, Act::Wait))).launch();
+    let service =
+        call.wish(Wish::Path(link.clone())).wish(Wish::Name(evil.clone())).with(|setup| setup.plan(at(Step::Born, Act::Wait))).launch();
     let first = service.first();
     first.says("waits");
     switch(&link, &script);
@@ -99,7 +100,7 @@ fn promise_10_a_program_with_more_rights_does_not_start_what_is_relative_to_its_
         let Some(call) = Call::new("the one of a relative program", rights) else { return };
         of_the_caller(&call.path("server"));
         let directory = call.path(".");
-        let service = call.with(|setup| setup.set(Config::Program("server".into()))).wish("directory", directory).start();
+        let service = call.with(|setup| setup.set(Config::Program("server".into()))).wish(Wish::Directory(directory)).start();
         refuses(&service);
     }
 }
@@ -112,7 +113,7 @@ fn promise_10_a_path_relative_to_the_caller_s_directory_is_an_error() {
     ] {
         let Some(call) = Call::new("the one of relative paths", Rights::User) else { return };
         let (directory, program) = (call.path("."), call.program());
-        let service = call.with(|setup| setup.set(Config::Program(program)).set(setting)).wish("directory", directory).launch();
+        let service = call.with(|setup| setup.set(Config::Program(program)).set(setting)).wish(Wish::Directory(directory)).launch();
         let error = service.first().says("build-error");
         assert_eq!(
             error,
@@ -136,8 +137,11 @@ fn promise_10_a_program_with_more_rights_that_is_named_is_restarted() {
         let Some(call) = Call::new("the one of a program that is named", rights) else { return };
         let (link, program, mine) = (call.path("link"), call.program(), call.path("."));
         switch(&link, &program);
-        let call =
-            call.with(|setup| setup.set(Config::Program(program.clone()))).wish("path", &link).wish("name", "mine").wish("directory", mine);
+        let call = call
+            .with(|setup| setup.set(Config::Program(program.clone())))
+            .wish(Wish::Path(link.clone()))
+            .wish(Wish::Name("mine".into()))
+            .wish(Wish::Directory(mine));
         let service = call.start();
         switch(&link, &of_the_caller(&service.path("evil")));
         let name = program.to_str().expect("text");
@@ -216,7 +220,7 @@ fn promise_10_the_caller_s_sockets_are_left_alone() {
         let Some(call) = Call::new("the one of the caller's sockets", rights) else { return };
         let program = call.program();
         let call = call.with(|setup| setup.set(Config::Program(program.clone())).set(Listen::To(tcp("web", "127.0.0.1:0"))));
-        let service = call.wish("listens", "1").wish("systemd", "1").start();
+        let service = call.wish(Wish::Listens).wish(Wish::Systemd(1)).start();
         let first = service.first();
         let passed = procfs::descriptors(first.pid).into_iter().find(|(number, _)| *number == 3).expect("what the caller passes").1;
         let own = first.says("socket web");
@@ -246,7 +250,7 @@ fn promise_10_sockets_without_a_number_are_not_taken() {
         let Some(call) = Call::new("the one of sockets without a number", rights) else { return };
         let program = call.program();
         let call = call.with(|setup| setup.set(Config::Program(program.clone())).set(Listen::To(tcp("web", "127.0.0.1:0"))));
-        let service = call.wish("listens", "1").wish("unaddressed", "1").start();
+        let service = call.wish(Wish::Listens).wish(Wish::Unaddressed(1)).start();
         let first = service.first();
         let passed = procfs::descriptors(first.pid).into_iter().find(|(number, _)| *number == 3).expect("what the caller passes").1;
         let own = first.says("socket web");
@@ -266,7 +270,7 @@ fn promise_10_the_caller_s_socket_is_not_passed_on_in_the_place_of_one_of_root()
             let setup = setup.set(Config::Program(program.clone())).set(Listen::Nowhere).stdin(listener.try_clone().expect("a descriptor"));
             setup.set(Config::PidFile(pid_file.clone())).shell("exec 4<&0 </dev/null; exec \"$0\"")
         });
-        let service = call.wish("listens", "1").wish("systemd", "2").start();
+        let service = call.wish(Wish::Listens).wish(Wish::Systemd(2)).start();
         let warnings = service.first().said("log WARN");
         assert_eq!(warnings.iter().filter(|warning| warning.contains("of LISTEN_FDS is left alone: ")).count(), 1, "{warnings:?}");
         // What a successor takes by that name.
@@ -297,7 +301,7 @@ fn promise_10_a_program_with_capabilities_is_restarted_under_systemd() {
         setup.shell("chmod 666 \"$NOTIFY\"; exec 3<&0 </dev/null; exec \"$0\"")
     });
     let notify = call.path("notify");
-    let service = call.with(|setup| setup.env("NOTIFY", &notify)).wish("systemd", "1").start();
+    let service = call.with(|setup| setup.env("NOTIFY", &notify)).wish(Wish::Systemd(1)).start();
     let manager = manager.expect("a manager");
     manager.expect(&["READY=1"]);
     assert!(service.first().says("socket web").contains(&inode(&listener)));
@@ -327,7 +331,7 @@ fn promise_10_sockets_that_a_program_with_more_rights_does_not_touch_are_passed_
         let setup = setup.set(Config::Program(program.clone())).set(Listen::Nowhere).stdin(listener.try_clone().expect("a descriptor"));
         setup.set(Config::PidFile(pid_file.clone())).shell("exec 3<&0 </dev/null; exec \"$0\"")
     });
-    let service = call.wish("systemd", "1").start();
+    let service = call.wish(Wish::Systemd(1)).start();
     let passed = (3, format!("socket:[{}]", nix::sys::stat::fstat(&listener).expect("a socket").st_ino));
     for _ in 0..2 {
         let new = service.restart();
@@ -347,7 +351,7 @@ fn promise_10_a_service_manager_of_the_caller_s_directory_is_not_told_anything()
         manager = Some(made);
         setup.env("NOTIFY_SOCKET", "notify")
     });
-    let service = call.wish("directory", directory).start();
+    let service = call.wish(Wish::Directory(directory)).start();
     let new = service.restart();
     assert!(!procfs::variable_names(new.pid).contains(&"NOTIFY_SOCKET".into()));
     manager.expect("a manager").expect_nothing();

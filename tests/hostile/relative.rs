@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use pollflip::{Refusal, RequestError};
 
-use crate::callers::{Call, Rights};
+use crate::callers::{Call, Rights, Wish};
 use crate::deploys::copy;
 use crate::service::GoFirstTo;
 use pollflip_kit::harness::{Service, Setup, install};
@@ -144,7 +144,7 @@ fn promise_10_the_name_of_a_program_is_not_taken_for_it_when_a_script_has_replac
     // The service is another user's, who need not be able to enter the directories of this test program.
     let release = call.path("release");
     copy(&release);
-    let service = call.wish("name", &other).with(|setup| setup.plan(at(Step::Born, Act::Wait))).launch();
+    let service = call.wish(Wish::Name(other.clone())).with(|setup| setup.plan(at(Step::Born, Act::Wait))).launch();
     let first = service.first();
     first.says("waits");
     install(&next, format!("#!/bin/sh\nexport RELEASE=2\nexec '{}' \"$@\"\n", release.display()).as_bytes());
