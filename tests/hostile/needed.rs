@@ -4,12 +4,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use libtest_mimic::Trial;
 use nix::libc;
@@ -20,6 +16,7 @@ use crate::attacker::Attacker;
 use crate::confine::NOBODY;
 use crate::listed;
 use crate::listed::{Ask, Instead, Keeps, Without};
+use crate::syscalls::Manager;
 use pollflip_kit::client::frame;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Command, DEADLINE, Process, wait_for};
@@ -286,33 +283,4 @@ fn polls(pid: u32) -> bool {
     let mut call = tasks.filter(is_loop).filter_map(|path| fs::read_to_string(path.join("syscall")).ok());
     let waits = [libc::SYS_poll, libc::SYS_restart_syscall].map(|number| format!("{number} "));
     call.any(|call| waits.iter().any(|number| call.starts_with(number)))
-}
-
-/// What systemd is to a service: it takes messages, and closes what comes with them, which answers a barrier.
-struct Manager {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Manager {
-    fn listen(path: &Path) -> Manager {
-        let socket = UnixDatagram::bind(path).expect("a socket");
-        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
-        let over = Arc::new(AtomicBool::new(false));
-        let until = over.clone();
-        let thread = thread::spawn(move || {
-            while !until.load(Ordering::Relaxed) {
-                // Nothing comes most of the time.
-                let _ = socket.recv(&mut [0; 4096]);
-            }
-        });
-        Manager { over, thread: Some(thread) }
-    }
-}
-
-impl Drop for Manager {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        self.thread.take().map(JoinHandle::join);
-    }
 }

@@ -2,12 +2,11 @@
 //! that is not in that list.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -17,7 +16,7 @@ use crate::listed;
 use crate::listed::{Ask, Instead, Keeps};
 use pollflip_kit::client::Raw;
 use pollflip_kit::harness::{Service, Setup};
-use pollflip_kit::hub::Process;
+use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::service::{Act, Config, ms, set};
 
 pollflip_kit::trials![
@@ -112,42 +111,44 @@ fn promise_11_the_loop_deals_with_failures_under_exactly_the_calls_that_the_guid
     asker.join().expect("a thread").expect_err("it was given up");
 }
 
-/// What systemd is to a service. What comes with the messages is closed at once, which answers a barrier.
-struct Manager {
+/// What systemd is to a service: it takes messages, and closes what comes with them, which answers a barrier.
+pub struct Manager {
+    heard: Arc<Mutex<String>>,
     over: Arc<AtomicBool>,
-    listening: thread::JoinHandle<String>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Manager {
-    fn listen(path: &Path) -> Manager {
-        let manager = UnixDatagram::bind(path).expect("a socket");
-        manager.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
-        let over = Arc::new(AtomicBool::new(false));
-        let until = over.clone();
-        let listening = thread::spawn(move || {
-            let mut heard = String::new();
+    pub fn listen(path: &Path) -> Manager {
+        let socket = UnixDatagram::bind(path).expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+        let (heard, over) = (Arc::<Mutex<String>>::default(), Arc::<AtomicBool>::default());
+        let (hears, until) = (heard.clone(), over.clone());
+        let thread = thread::spawn(move || {
             let mut buffer = [0; 4096];
-            loop {
-                // That it is over counts when nothing more has come.
-                let is_over = until.load(Ordering::Relaxed);
-                match manager.recv(&mut buffer) {
-                    Ok(length) => {
-                        heard += &String::from_utf8_lossy(&buffer[..length]);
-                        heard.push('\n');
-                    }
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(_) if is_over => return heard,
-                    Err(_) => {}
+            while !until.load(Ordering::Relaxed) {
+                // Nothing comes most of the time.
+                if let Ok(length) = socket.recv(&mut buffer) {
+                    *hears.lock().expect("no panic") += &(String::from_utf8_lossy(&buffer[..length]) + "\n");
                 }
             }
         });
-        Manager { over, listening }
+        Manager { heard, over, thread: Some(thread) }
     }
 
-    /// All that it has heard.
-    fn heard(self) -> String {
+    /// Waits until it has heard that.
+    fn hears(&self, text: &str) {
+        wait_until(&format!("{text:?} to be heard"), || self.heard.lock().expect("no panic").contains(text));
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        self.listening.join().expect("a thread")
+        self.thread.take().map(JoinHandle::join);
+        if thread::panicking() {
+            eprintln!("heard:\n{}", self.heard.lock().expect("no panic"));
+        }
     }
 }
 
@@ -162,9 +163,8 @@ fn promise_11_the_loop_talks_to_systemd_under_exactly_the_calls_that_the_guide_l
     let last = restart(&service);
     assert_eq!(last.ask(Act::Stop), "stopped");
     assert_eq!(last.ask(Act::Drop), "dropped");
-    let heard = manager.heard();
     for word in ["READY=1", "RELOADING=1", &format!("MAINPID={}", last.pid), "STATUS=the successor exited", "BARRIER=1", "STOPPING=1"] {
-        assert!(heard.contains(word), "{word} is not in: {heard}");
+        manager.hears(word);
     }
 }
 
@@ -180,12 +180,11 @@ fn promise_11_the_loop_keeps_what_it_has_under_exactly_the_calls_that_the_guide_
     assert_eq!(last.ask(Ask::Keep), "Ok(()) [Ok(()), Ok(())] true");
     assert_eq!(last.ask(Act::Stop), "stopped");
     assert_eq!(last.ask(Act::Drop), "dropped");
-    let heard = manager.heard();
     for name in ["echo", "pollflip.group.flows", "pollflip.member.0.flows", "pollflip.member.7.flows", "pollflip.kept.pair"] {
-        assert!(heard.contains(&format!("FDSTORE=1\nFDNAME={name}\n")), "{name} is not stored: {heard}");
-        assert!(heard.contains(&format!("FDSTOREREMOVE=1\nFDNAME={name}\n")), "{name} is not removed: {heard}");
+        manager.hears(&format!("FDSTORE=1\nFDNAME={name}\n"));
+        manager.hears(&format!("FDSTOREREMOVE=1\nFDNAME={name}\n"));
     }
-    assert!(heard.contains("FDSTORE=1\nFDNAME=pollflip.streams."), "{heard}");
+    manager.hears("FDSTORE=1\nFDNAME=pollflip.streams.");
 }
 
 fn promise_11_a_call_that_the_guide_does_not_list_is_noticed() {
