@@ -19,7 +19,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use crate::is_root;
 use crate::service::{HUB, KeepVariables, ROLE};
 use pollflip_kit::harness::{Service, Setup, install_copy};
-use pollflip_kit::service::directory;
+use pollflip_kit::service::{Log, directory};
 use serde::{Deserialize, Serialize};
 
 /// The user who starts the program.
@@ -89,7 +89,7 @@ impl Call {
             return None;
         }
         // A successor gets nothing of the environment but what is set for it.
-        let setup = setup.set(KeepVariables).env("POLLFLIP_TEST_LOG", "1");
+        let setup = setup.set(KeepVariables).set(Log::Told);
         Some(Call { wishes: vec![Wish::Path(program)], setup })
     }
 

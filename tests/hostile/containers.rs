@@ -9,7 +9,7 @@ use pollflip::RequestError;
 use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup, install};
 use pollflip_kit::manager::Manager;
-use pollflip_kit::service::{Act, Config, RunAs, Step, at};
+use pollflip_kit::service::{Act, Config, Log, RunAs, Step, at};
 
 pollflip_kit::trials![
     the_first_process_of_a_container_refuses_to_restart_and_serves_on,
@@ -42,7 +42,7 @@ fn the_first_process_of_a_container_refuses_to_restart_and_serves_on() {
     if !there_are_containers() {
         return;
     }
-    let service = Setup::new().env("POLLFLIP_TEST_LOG", "1").shell(&format!("exec {CONTAINER} \"$0\"")).start();
+    let service = Setup::new().set(Log::Told).shell(&format!("exec {CONTAINER} \"$0\"")).start();
     let first = service.first();
     assert_eq!(first.own, 1);
     for _ in 0..2 {
@@ -121,7 +121,7 @@ const OF_NUMBERS: &str = "in another PID namespace than systemd";
 
 /// A service that says what it is warned of.
 fn warned() -> Setup {
-    Setup::new().env("POLLFLIP_TEST_LOG", "1")
+    Setup::new().set(Log::Told)
 }
 
 fn the_first_child_of_an_init_that_ends_with_it_refuses_to_restart_and_serves_on() {
@@ -220,7 +220,7 @@ fn a_program_that_knows_better_restarts_beside_the_main_process_of_a_container()
 
 /// A service in a namespace of its own, with its own `/proc` or that of the manager, which is outside.
 fn apart(setup: Setup, own_proc: bool) -> (Manager, Service) {
-    let (manager, setup) = Manager::new(setup.env("POLLFLIP_TEST_LOG", "1"));
+    let (manager, setup) = Manager::new(setup.set(Log::Told));
     let container = if own_proc { CONTAINER } else { "unshare --pid --fork --kill-child" };
     // The first process of the namespace is a shell with other work, which the manager knows as another one.
     let shell = format!("export SYSTEMD_EXEC_PID=$$; exec {container} /bin/sh -c '\"$0\" & exec sleep 100000' \"$0\"");

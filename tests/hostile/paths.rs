@@ -15,7 +15,7 @@ use crate::is_root;
 use crate::service::{COORDINATION, GivePath, HUB};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, wait_for, wait_until};
-use pollflip_kit::service::{Act, Config, Step, at, set};
+use pollflip_kit::service::{Act, Config, Log, Step, at, set};
 use pollflip_kit::surroundings::stale_socket;
 
 pollflip_kit::trials![
@@ -106,7 +106,7 @@ fn promise_10_what_others_put_beside_the_pid_file_is_left_alone() {
             }
         }
         let inode = fs::symlink_metadata(&temporary).expect("a file").ino();
-        let service = setup.set(Config::PidFile(path.clone())).env("POLLFLIP_TEST_LOG", "1").start();
+        let service = setup.set(Config::PidFile(path.clone())).set(Log::Told).start();
         let warning = service.first().says("log WARN cannot write the pid file");
         assert!(warning.contains("the name under which it is made is taken: .pid.pollflip-new: "), "{what}: {warning}");
         assert_eq!(fs::symlink_metadata(&temporary).expect("a file").ino(), inode, "{what}");

@@ -15,7 +15,7 @@ use crate::service::clock;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Config, Linger, Step, at, ms, set};
+use pollflip_kit::service::{Act, Config, Linger, Log, Step, at, ms, set};
 
 pollflip_kit::trials![
     the_pid_file_names_a_live_and_ready_process_at_every_moment,
@@ -184,7 +184,7 @@ fn a_pipe_in_the_place_of_the_pid_file_holds_nothing_up() {
     let setup = Setup::new();
     let path = setup.path("pid");
     mkfifo(&path, Mode::S_IRWXU).expect("a pipe");
-    let (service, path) = start(setup.env("POLLFLIP_TEST_LOG", "1"));
+    let (service, path) = start(setup.set(Log::Told));
     let warning = service.first().says("log WARN cannot write the pid file");
     assert!(warning.contains("something that is no regular file is there; it is left alone: move it away"), "{warning}");
     let second = service.restart();

@@ -11,7 +11,7 @@ use crate::service::GivePath;
 use pollflip_kit::harness::{Service, Setup, install_copy, own_program};
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Config, Plan, RunAs, Step, at, ms, set};
+use pollflip_kit::service::{Act, Config, Log, Plan, RunAs, Step, at, ms, set};
 use pollflip_kit::surroundings::directory;
 
 pollflip_kit::trials![
@@ -161,7 +161,7 @@ fn of_nobody_with_a_program_of_root(test: &str) -> Option<Service> {
     if !is_root(test) {
         return None;
     }
-    let setup = Setup::new().set(Confine::Setuid).env("POLLFLIP_TEST_LOG", "1");
+    let setup = Setup::new().set(Confine::Setuid).set(Log::Told);
     let program = public_copy(&setup);
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).expect("a mode");
     let service = setup.program(program).launch();

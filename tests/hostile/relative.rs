@@ -12,7 +12,7 @@ use crate::deploys::copy;
 use crate::service::GoFirstTo;
 use pollflip_kit::harness::{Service, Setup, install};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Step, at};
+use pollflip_kit::service::{Act, Log, Step, at};
 
 pollflip_kit::trials![
     promise_10_a_relative_path_is_not_taken_for_a_file_of_that_name_in_another_directory,
@@ -35,7 +35,7 @@ fn directories(setup: &Setup) -> [PathBuf; 2] {
 /// Started in the first directory by a relative path; then it goes to the second, before it builds
 /// its restarter.
 fn started(setup: Setup, [home, away]: &[PathBuf; 2]) -> Setup {
-    setup.env("POLLFLIP_TEST_LOG", "1").env("WHERE", home).set(GoFirstTo(away.clone())).shell("cd \"$WHERE\" && exec bin/server")
+    setup.set(Log::Told).env("WHERE", home).set(GoFirstTo(away.clone())).shell("cd \"$WHERE\" && exec bin/server")
 }
 
 /// Two restarts, of the very file that runs.

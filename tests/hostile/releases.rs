@@ -12,7 +12,7 @@ use crate::is_root;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{DEADLINE, Process};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Config, Step, at};
+use pollflip_kit::service::{Act, Config, Log, Step, at};
 
 pollflip_kit::trials![
     a_service_that_a_shell_started_by_a_relative_path_in_a_current_link_follows_it,
@@ -73,7 +73,7 @@ fn follows(service: &Service, root: &Path, below: &str) {
 }
 
 fn started(setup: Setup, root: &Path, shell: &str) -> Service {
-    setup.env("POLLFLIP_TEST_LOG", "1").env("WHERE", root).shell(shell).start()
+    setup.set(Log::Told).env("WHERE", root).shell(shell).start()
 }
 
 fn a_service_that_a_shell_started_by_a_relative_path_in_a_current_link_follows_it() {

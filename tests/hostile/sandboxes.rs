@@ -12,7 +12,7 @@ use crate::confine::{Confine, Deny};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Config, Step, at, ms};
+use pollflip_kit::service::{Act, Config, Log, Step, at, ms};
 
 pollflip_kit::trials![
     calls_that_every_restart_needs_are_missed_at_build_by_name,
@@ -29,7 +29,7 @@ fn no_call_is_missed_without_a_word() {
                  signalfd4 clone clone3 vfork execve getdents64 renameat unlinkat rename unlink";
     for call in calls.split_whitespace() {
         for error in ERRORS {
-            let service = Setup::new().env("POLLFLIP_TEST_LOG", "1").set(Deny(call.into(), error)).launch();
+            let service = Setup::new().set(Log::Told).set(Deny(call.into(), error)).launch();
             let first = service.first();
             let is_settled = || !first.said("serving").is_empty() || !first.said("build-error").is_empty();
             wait_until("a service, or the reason why there is none", is_settled);
@@ -51,7 +51,7 @@ fn no_call_is_missed_without_a_word() {
 fn calls_that_every_restart_needs_are_missed_at_build_by_name() {
     for call in ["pidfd_open", "pidfd_send_signal", "waitid", "sendmsg", "recvmsg"] {
         for error in ERRORS {
-            let service = Setup::new().env("POLLFLIP_TEST_LOG", "1").set(Deny(call.into(), error)).start();
+            let service = Setup::new().set(Log::Told).set(Deny(call.into(), error)).start();
             let first = service.first();
             let warning = first.says("log WARN");
             let told = format!("this process cannot call {call} ({})", std::io::Error::from_raw_os_error(error));
@@ -89,7 +89,7 @@ fn a_sandbox_that_comes_later_is_told_by_the_name_of_the_call() {
 /// Of all threads, the restart thread too, once the restarter is built.
 fn a_hung_successor_that_cannot_be_killed_is_said_to_be_so() {
     for error in ERRORS {
-        let setup = Setup::new().env("POLLFLIP_TEST_LOG", "1").set(Config::ReadyTimeout(ms(500)));
+        let setup = Setup::new().set(Log::Told).set(Config::ReadyTimeout(ms(500)));
         let service = setup.set(Confine::Denied(Deny("pidfd_send_signal".into(), error))).start();
         let first = service.first();
         service.plan_next(at(Step::Built, Act::Hang));

@@ -14,7 +14,7 @@ use crate::service::{Address, Has, Name};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Config, RunAs, Step, at, ms, set};
+use pollflip_kit::service::{Act, Config, KeepDescriptors, Log, RunAs, Step, at, ms, set};
 use udp_flows::clients::Clients;
 use udp_flows::protocol::{BEGIN, DATA, END, UNKNOWN};
 
@@ -54,8 +54,8 @@ impl Kept {
             .env("POLLFLIP", POLLFLIP)
             .env("LOG", log)
             .env("POLLFLIP_LOG", "info")
-            .env("POLLFLIP_TEST_LOG", "1")
-            .env("POLLFLIP_TEST_KEEP", "1")
+            .set(Log::Told)
+            .set(KeepDescriptors)
             .shell(&shell);
         Kept(setup.start())
     }

@@ -11,7 +11,7 @@ use pollflip_kit::debugger::Stopped;
 use pollflip_kit::harness::{Service, Setup, install, install_copy};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Config, Linger, Step, at, ms, never_ready};
+use pollflip_kit::service::{Act, Config, Linger, Log, Step, at, ms, never_ready};
 
 pollflip_kit::trials![
     promise_03_a_successor_that_refuses_is_heard_at_whatever_call_of_the_old_one_it_ends,
@@ -49,7 +49,7 @@ const IN_A_ROW: usize = 3;
 /// time another message.
 fn short_of_memory(test: &str, whom: impl Fn(&Process, &Process) -> u32) {
     for message in 1.. {
-        let service = Setup::new().set(Linger).env("POLLFLIP_TEST_LOG", "1").start();
+        let service = Setup::new().set(Linger).set(Log::Told).start();
         let old = service.first();
         service.plan_next(at(Step::Born, Act::Wait).at(Step::Built, Act::Progress("halfway".into())));
         let asker = service.restart_meanwhile();

@@ -12,7 +12,7 @@ use crate::taking::{Each, ReceiveWithin, Take};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs::Snapshot;
-use pollflip_kit::service::{Config, ms, set};
+use pollflip_kit::service::{Config, Log, ms, set};
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -166,7 +166,7 @@ fn what_is_sent_during_the_freeze_is_answered_by_the_old_process_if_it_fails() {
 }
 
 fn a_handover_that_is_kept_past_the_deadline_is_told_of() {
-    let setup = Setup::new().set(Give::InThread(Wait::AtOnce)).set(Config::ReadyTimeout(ms(1000))).env("POLLFLIP_TEST_LOG", "1");
+    let setup = Setup::new().set(Give::InThread(Wait::AtOnce)).set(Config::ReadyTimeout(ms(1000))).set(Log::Told);
     let service = setup.start();
     let old = service.first();
     let mut player = Player::tcp(&service);
@@ -240,7 +240,7 @@ fn a_successor_that_is_too_impatient_to_wait_is_not_granted_anything() {
 }
 
 fn a_cancelled_restart_gives_everything_back() {
-    let service = Setup::new().set(Give::InThread(Wait::BeforeSending)).env("POLLFLIP_TEST_LOG", "1").start();
+    let service = Setup::new().set(Give::InThread(Wait::BeforeSending)).set(Log::Told).start();
     let old = service.first();
     let mut player = Player::tcp(&service);
     let asked = service.restart_meanwhile();

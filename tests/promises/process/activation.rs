@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::Process;
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Listen, Step, at, tcp};
+use pollflip_kit::service::{Act, Listen, Log, Step, at, tcp};
 
 pollflip_kit::trials![
     passed_sockets_are_inherited_by_name,
@@ -157,7 +157,7 @@ fn the_environment_of_a_process_without_a_predecessor_is_left_alone() {
 fn sockets_passed_to_another_process_are_none_of_ours() {
     let listeners = two_listeners();
     let address = listeners[0].local_addr().expect("an address");
-    let setup = Setup::new().set(Listen::To(tcp("web", "127.0.0.1:0"))).env("AS_PID", "1").env("POLLFLIP_TEST_LOG", "1");
+    let setup = Setup::new().set(Listen::To(tcp("web", "127.0.0.1:0"))).env("AS_PID", "1").set(Log::Told);
     let service = activated(setup, "web:admin", [&listeners[0], &listeners[1]]).start();
     let first = service.first();
     let line = first.says("socket web");
@@ -179,7 +179,7 @@ fn sockets_passed_to_another_process_are_none_of_ours() {
 /// As a runner does it that has a shell between.
 fn unaddressed(setup: Setup, sockets: [&TcpListener; 2], descriptors: &str) -> Setup {
     let shell = format!("exec 3<&0 4>&1 </dev/null >/dev/null {descriptors}; unset LISTEN_PID; exec \"$0\"");
-    activated(setup.env("POLLFLIP_TEST_LOG", "1"), "web:admin", sockets).shell(&shell)
+    activated(setup.set(Log::Told), "web:admin", sockets).shell(&shell)
 }
 
 fn sockets_passed_to_nobody_by_name_are_taken_if_they_are_bound() {
@@ -235,7 +235,7 @@ fn a_count_of_sockets_that_are_not_there_is_no_harm() {
 fn promise_10_a_count_of_sockets_that_is_no_number_is_ignored_with_a_warning() {
     for count in ["-1", "99999999999999", " 1", "", "two"] {
         let listeners = two_listeners();
-        let setup = Setup::new().set(Listen::To(tcp("web", "127.0.0.1:0"))).env("POLLFLIP_TEST_LOG", "1").env("AS_FDS", count);
+        let setup = Setup::new().set(Listen::To(tcp("web", "127.0.0.1:0"))).set(Log::Told).env("AS_FDS", count);
         let setup = activated(setup, "web:admin", [&listeners[0], &listeners[1]])
             .shell("exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_PID=$$ LISTEN_FDS=\"$AS_FDS\"; exec \"$0\"");
         let service = setup.start();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::Process;
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Config, Linger, Step, at};
+use pollflip_kit::service::{Act, Config, KeepDescriptors, Linger, Log, Step, at};
 use pollflip_kit::surroundings::are_many_descriptors_allowed;
 
 pollflip_kit::trials![
@@ -37,7 +37,7 @@ fn warnings(process: &Process) -> Vec<String> {
 
 /// A service with this open as number 9.
 fn with(file: OwnedFd) -> Setup {
-    Setup::new().stdin(file).env("POLLFLIP_TEST_LOG", "1").env("POLLFLIP_TEST_KEEP", "1").shell("exec 9<&0 </dev/null; exec \"$0\"")
+    Setup::new().stdin(file).set(Log::Told).set(KeepDescriptors).shell("exec 9<&0 </dev/null; exec \"$0\"")
 }
 
 fn a_descriptor_that_is_passed_on_purpose_goes_from_generation_to_generation_without_a_word() {
@@ -55,7 +55,7 @@ fn a_descriptor_that_is_passed_on_purpose_goes_from_generation_to_generation_wit
 
 /// Each generation opens this before it builds its restarter.
 fn leaking(setup: Setup) -> Setup {
-    setup.env("POLLFLIP_TEST_LOG", "1").plan(at(Step::Born, Act::Leak("/dev/zero".into())))
+    setup.set(Log::Told).plan(at(Step::Born, Act::Leak("/dev/zero".into())))
 }
 
 fn descriptors_that_become_more_with_each_generation_are_named() {
@@ -80,7 +80,7 @@ fn descriptors_that_become_more_with_each_generation_are_named() {
 }
 
 fn descriptors_that_become_more_are_named_where_the_restart_fails_too() {
-    let service = Setup::new().env("POLLFLIP_TEST_LOG", "1").start();
+    let service = Setup::new().set(Log::Told).start();
     let first = service.first();
     let number = first.ask(Act::Leak("/dev/zero".into()));
     let before = Snapshot::of(first.pid);
@@ -103,7 +103,7 @@ fn descriptors_that_are_not_cloexec_are_closed_where_the_program_says_so() {
 }
 
 fn a_successor_gets_what_stands_above_many_descriptors_that_it_does_not_get() {
-    let service = Setup::new().env("POLLFLIP_TEST_LOG", "1").start();
+    let service = Setup::new().set(Log::Told).start();
     let first = service.first();
     assert_eq!(first.ask(Act::OpenFiles(500)), "open");
     let number: i32 = first.ask(Act::Leak("/dev/zero".into())).parse().expect("a number");

@@ -10,7 +10,7 @@ use nix::unistd::geteuid;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
 use pollflip_kit::procfs::{self, Snapshot};
-use pollflip_kit::service::{Act, Config, Linger, RunAs, Step, at, ms};
+use pollflip_kit::service::{Act, Config, Linger, Log, RunAs, Step, at, ms};
 
 pollflip_kit::trials![
     a_successor_is_the_first_that_the_kernel_ends_until_the_restart_is_final,
@@ -32,7 +32,7 @@ fn score(pid: u32) -> i32 {
 }
 
 fn on_probation() -> Setup {
-    Setup::new().set(Config::Probation(ms(120000))).env("POLLFLIP_TEST_LOG", "1").set(Linger)
+    Setup::new().set(Config::Probation(ms(120000))).set(Log::Told).set(Linger)
 }
 
 /// Successors of another user reach the test as well.

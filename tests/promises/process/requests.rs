@@ -13,7 +13,7 @@ use pollflip_kit::client::Raw;
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::{DEADLINE, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Config, Linger, Step, at, ms, never_ready};
+use pollflip_kit::service::{Act, Config, Linger, Log, Step, at, ms, never_ready};
 use pollflip_kit::surroundings::stale_socket;
 
 pollflip_kit::trials![
@@ -177,7 +177,7 @@ fn the_status_names_the_program_and_those_that_finish_their_work() {
 }
 
 fn a_line_of_the_log_names_who_writes_it_and_the_generations() {
-    let service = Setup::new().env("POLLFLIP_TEST_LOG", "1").start();
+    let service = Setup::new().set(Log::Told).start();
     let old = service.first();
     service.plan_next(at(Step::Born, Act::Exit(3)));
     service.fail_to_restart();

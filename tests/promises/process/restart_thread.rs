@@ -11,7 +11,7 @@ use pollflip_kit::debugger::Stopped;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Config, Plan, Step, at, ms};
+use pollflip_kit::service::{Act, Config, Log, Plan, Step, at, ms};
 
 /// Whoever waits for the outcome.
 type Asker = JoinHandle<Result<u32, RequestError>>;
@@ -92,7 +92,7 @@ fn promise_07_a_successor_that_runs_and_is_told_of_after_its_deadline_does_not_s
 /// The restart thread has started a successor, which does this and waits, and panics when it is about to tell of it: it cannot wake the loop,
 /// and the program's log fails.
 fn lost(setup: Setup, plan: Plan) -> Option<(Service, Asker, Process)> {
-    let service = setup.env("POLLFLIP_TEST_LOG", "faulty").start();
+    let service = setup.set(Log::Faulty).start();
     let old = service.first();
     service.plan_next(plan);
     let stopped = stopped_thread(&service)?;

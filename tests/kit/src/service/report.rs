@@ -11,6 +11,9 @@ use crate::service::Act;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use pollflip::Event;
+use serde::{Deserialize, Serialize};
+
+crate::settings![Log];
 
 static HUB: OnceLock<UnixStream> = OnceLock::new();
 /// What was received of a line that is not whole.
@@ -19,15 +22,22 @@ static RECEIVED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 /// What one that waits is told: it is no command.
 pub(crate) const GO: &str = "go\n";
 
-/// Set: what goes to the log is told too, warnings and worse.
-const LOG: &str = "POLLFLIP_TEST_LOG";
-/// Its value for a log that panics in the restart thread.
-const FAULTY: &str = "faulty";
+/// What becomes of what goes to the log, warnings and worse. Without this, nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Log {
+    /// It is told too.
+    Told,
+    /// The same, and the log panics in the restart thread.
+    Faulty,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
 
 /// Connects to the hub. A panic is told there, and not printed.
-pub fn open(path: &Path) {
+pub fn open(path: &Path, log: Option<Log>) {
     HUB.get_or_init(|| UnixStream::connect(path).expect("the hub"));
-    if std::env::var_os(LOG).is_some() {
+    if let Some(log) = log {
+        LOG.get_or_init(|| log);
         log::set_logger(&Logged).expect("no other logger");
         log::set_max_level(log::LevelFilter::Warn);
     }
@@ -43,7 +53,7 @@ impl log::Log for Logged {
 
     fn log(&self, record: &log::Record<'_>) {
         say(&format!("log {} {}", record.level(), record.args()));
-        let is_faulty = std::env::var(LOG).is_ok_and(|value| value == FAULTY);
+        let is_faulty = LOG.get() == Some(&Log::Faulty);
         assert!(!is_faulty || std::thread::current().name() != Some("pollflip-restart"), "the log fails");
     }
 
@@ -142,7 +152,8 @@ pub struct Birth {
 }
 
 impl Birth {
-    pub fn observe() -> Birth {
+    /// What the test runner was born with itself is closed first, unless it is to be kept.
+    pub fn observe(keeps: bool) -> Birth {
         let lifeline = std::env::var("POLLFLIP_LIFELINE").unwrap_or_else(|_| "none".into());
         let pid = std::process::id();
         // The directory that is being read has a descriptor too.
@@ -150,8 +161,7 @@ impl Birth {
         let mut descriptors: Vec<i32> =
             procfs::descriptors(pid).into_iter().filter(|(_, what)| *what != own).map(|(number, _)| number).collect();
         descriptors.sort();
-        if lifeline == "none" && std::env::var_os("POLLFLIP_TEST_KEEP").is_none() {
-            // Whatever the test runner was born with itself.
+        if lifeline == "none" && !keeps {
             let passed = if std::env::var_os("LISTEN_FDS").is_some() { 2 } else { 0 };
             for number in descriptors.extract_if(.., |number| *number > 2 + passed) {
                 let _ = nix::unistd::close(number);
