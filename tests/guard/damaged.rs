@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::kept::{Kept, Player, keeps};
-use pollflip_kit::hub::wait_until;
+use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
 
 pollflip_kit::trials![
@@ -30,8 +30,9 @@ struct Words(File);
 impl Words {
     fn of(kept: &Kept) -> Words {
         let guard = kept.guard();
-        let descriptors = procfs::descriptors(guard);
-        let (number, _) = descriptors.iter().find(|(_, what)| what.starts_with("/memfd:")).expect("a memory file");
+        // It may have yet to take it in.
+        let stored = || procfs::descriptors(guard).into_iter().find(|(_, what)| what.starts_with("/memfd:"));
+        let (number, _) = wait_for("a memory file", stored);
         let path = format!("/proc/{guard}/fd/{number}");
         Words(OpenOptions::new().read(true).write(true).open(path).expect("the file"))
     }
