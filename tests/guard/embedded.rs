@@ -15,6 +15,7 @@ use crate::service;
 use pollflip_kit::harness::{Setup, install_copy, own_program};
 use pollflip_kit::procfs;
 use pollflip_kit::service::Act;
+use serde::{Deserialize, Serialize};
 
 pollflip_kit::trials![
     a_program_that_is_asked_for_a_guard_has_one,
@@ -31,12 +32,34 @@ pollflip_kit::trials![
 /// What the program does besides being a service.
 const ACT: &str = "POLLFLIP_TEST_ACT";
 
+/// What the program does.
+#[derive(Debug, Serialize, Deserialize)]
+enum Does {
+    /// It is the service.
+    Serves,
+    /// It has a guard whether it is asked for one or not, and is the service.
+    AlwaysGuarded,
+    /// It starts a thread first, and is the service.
+    Threads,
+    Exit(u8),
+    /// Sends itself the signal of that number.
+    Raise(i32),
+    /// Prints what it is executed with.
+    Print,
+    /// Prints as which user it runs.
+    User,
+}
+
+fn text(does: &Does) -> String {
+    serde_json::to_string(does).expect("text")
+}
+
 pub fn main() -> ExitCode {
-    let act = std::env::var(ACT).unwrap_or_default();
-    if act == "thread" {
+    let does = std::env::var(ACT).map_or(Does::Serves, |text| serde_json::from_str(&text).expect("an act"));
+    if let Does::Threads = does {
         thread::spawn(thread::park);
     }
-    let guard = if act == "always" { Ok(Guard::new()) } else { Guard::from_env() };
+    let guard = if let Does::AlwaysGuarded = does { Ok(Guard::new()) } else { Guard::from_env() };
     match guard.and_then(Guard::enter) {
         Ok(Some(ended)) => return ended.report(),
         Ok(None) => {}
@@ -45,38 +68,38 @@ pub fn main() -> ExitCode {
             return ExitCode::from(77);
         }
     }
-    match act.split_once(' ') {
-        Some(("exit", status)) => ExitCode::from(status.parse::<u8>().expect("a status")),
-        Some(("raise", signal)) => {
-            raise(signal.parse::<Signal>().expect("a signal")).expect("raise");
+    match does {
+        Does::Serves | Does::AlwaysGuarded | Does::Threads => service::main(),
+        Does::Exit(status) => ExitCode::from(status),
+        Does::Raise(signal) => {
+            raise(Signal::try_from(signal).expect("a signal")).expect("raise");
             ExitCode::SUCCESS
         }
-        Some(("print", _)) => {
+        Does::Print => {
             let variables: Vec<_> = std::env::vars().filter(|(name, _)| name.starts_with("POLLFLIP_GUARD")).map(|(name, _)| name).collect();
             let directory = std::env::current_dir().expect("a directory");
             println!("{:?} {variables:?} {}", std::env::args().skip(1).collect::<Vec<_>>(), directory.display());
             ExitCode::SUCCESS
         }
-        Some(("user", _)) => {
+        Does::User => {
             println!("{} guarded: {}", geteuid(), std::env::var_os("POLLFLIP_GUARDED").is_some());
             ExitCode::SUCCESS
         }
-        _ => service::main(),
     }
 }
 
-fn run(act: &str, asked: &str, arguments: &[&str]) -> Output {
+fn run(does: &Does, asked: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(own_program());
-    command.env(service::ROLE, "embedded").env(ACT, act).env("POLLFLIP_GUARD", asked).args(arguments);
+    command.env(service::ROLE, "embedded").env(ACT, text(does)).env("POLLFLIP_GUARD", asked).args(arguments);
     command.current_dir("/").stdin(Stdio::null()).output().expect("a process")
 }
 
-fn embedded(act: &str, asked: &str) -> Setup {
-    Setup::new().env(service::ROLE, "embedded").env(ACT, act).env("POLLFLIP_GUARD", asked)
+fn embedded(does: &Does, asked: &str) -> Setup {
+    Setup::new().env(service::ROLE, "embedded").env(ACT, text(does)).env("POLLFLIP_GUARD", asked)
 }
 
 fn a_program_that_is_asked_for_a_guard_has_one() {
-    let service = embedded("", "1").start();
+    let service = embedded(&Does::Serves, "1").start();
     let guard = service.launched();
     assert_ne!(service.first().pid, guard);
     for _ in 0..3 {
@@ -109,13 +132,13 @@ fn a_program_that_is_the_first_process_of_a_container_has_one() {
 
 fn a_program_that_is_not_asked_has_none() {
     for asked in ["", "0"] {
-        let service = embedded("", asked).start();
+        let service = embedded(&Does::Serves, asked).start();
         assert_eq!(service.first().pid, service.launched());
     }
 }
 
 fn a_program_that_always_has_one_has_one_only() {
-    let service = embedded("always", "").start();
+    let service = embedded(&Does::AlwaysGuarded, "").start();
     let guard = service.launched();
     for _ in 0..2 {
         let new = service.restart();
@@ -126,7 +149,7 @@ fn a_program_that_always_has_one_has_one_only() {
 }
 
 fn what_is_no_answer_is_an_error() {
-    let output = run("exit 0", "yes", &[]);
+    let output = run(&Does::Exit(0), "yes", &[]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(77), "{said}");
     assert!(said.contains("POLLFLIP_GUARD=\"yes\" is neither 0 nor 1"), "{said}");
@@ -144,18 +167,18 @@ fn promise_10_a_program_with_more_rights_than_its_caller_has_no_guard() {
     let path = directory.path().join("program");
     install_copy(&path);
     fs::set_permissions(&path, Permissions::from_mode(0o4755)).expect("a mode");
-    let run = |act: &str| {
+    let run = |does: &Does| {
         let mut command = Command::new(&path);
-        command.env(service::ROLE, "embedded").env(ACT, act).env("POLLFLIP_GUARD", "1").uid(CALLER).gid(CALLER);
+        command.env(service::ROLE, "embedded").env(ACT, text(does)).env("POLLFLIP_GUARD", "1").uid(CALLER).gid(CALLER);
         command.current_dir("/").stdin(Stdio::null()).output().expect("a process")
     };
-    let said = run("user ").stdout;
+    let said = run(&Does::User).stdout;
     if said != b"0 guarded: false\n" && said.starts_with(CALLER.to_string().as_bytes()) {
         eprintln!("skipped: no program has more rights than its caller here (nosuid, or no_new_privs)");
         return;
     }
     assert_eq!(String::from_utf8_lossy(&said), "0 guarded: false\n");
-    let output = run("always");
+    let output = run(&Does::AlwaysGuarded);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(77), "{said}");
     assert!(said.contains("this program has more rights than its caller"), "{said}");
@@ -163,21 +186,21 @@ fn promise_10_a_program_with_more_rights_than_its_caller_has_no_guard() {
 
 fn the_guard_ends_as_the_service_did() {
     for status in [0, 3, 255] {
-        assert_eq!(run(&format!("exit {status}"), "1", &[]).status.code(), Some(status));
+        assert_eq!(run(&Does::Exit(status), "1", &[]).status.code(), Some(status.into()));
     }
     for signal in [Signal::SIGABRT, Signal::SIGTERM, Signal::SIGKILL] {
-        assert_eq!(run(&format!("raise {signal}"), "1", &[]).status.signal(), Some(signal as i32));
+        assert_eq!(run(&Does::Raise(signal as i32), "1", &[]).status.signal(), Some(signal as i32));
     }
 }
 
 fn a_program_with_threads_cannot_fork() {
-    let output = run("thread", "1", &[]);
+    let output = run(&Does::Threads, "1", &[]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(77), "{said}");
     assert!(said.contains("other threads run already") && said.contains("first in main"), "{said}");
 }
 
 fn the_service_is_executed_with_the_arguments_and_directory_of_the_guard() {
-    let output = run("print all", "1", &["a", "--b", ""]);
+    let output = run(&Does::Print, "1", &["a", "--b", ""]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "[\"a\", \"--b\", \"\"] [\"POLLFLIP_GUARDED\"] /\n");
 }
