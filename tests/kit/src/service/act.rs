@@ -1,17 +1,15 @@
 //! What a process of the service can be told to do, at once or at a step of its life.
 //!
-//! A new behaviour is a variant here, and an arm in `perform` of one of the modules:
+//! A new behaviour is a variant here, and a function in one of the modules, which an arm in `perform` calls:
 //!
 //! | module | acts on |
 //! | --- | --- |
 //! | `process` | the process: how it ends, signals, variables, memory, children |
 //! | `descriptors` | what it has open, the lifeline among it |
 //! | `restarter` | its restarter and its predecessor: at [`Step::Built`] or later |
-//!
-//! The compiler does not tell that an arm is missing, for each module leaves the acts of the others out.
-//! A process whose plan has such an act panics at its step, and the story of the test shows the panic.
 
 mod descriptors;
+mod perform;
 mod process;
 mod restarter;
 
@@ -19,13 +17,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pollflip::Restarter;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::listeners::Socket;
 use super::plan::{Plan, Step};
-use super::report;
 use crate::hub::Command;
 
 pub(super) use process::answer;
@@ -203,21 +199,6 @@ impl Act {
             Act::Other(act) => Some(A::deserialize(act).expect("an act of this program")),
             _ => None,
         }
-    }
-
-    /// Does it, and says how it went if that comes back. `None`: it is an act of the loop, or of a capability.
-    pub fn perform(&self, restarter: &mut Option<Restarter>) -> Option<String> {
-        Some(match self {
-            Act::Wait => {
-                report::wait_for_go();
-                "gone on".into()
-            }
-            _ => {
-                return process::perform(self)
-                    .or_else(|| descriptors::perform(self, restarter))
-                    .or_else(|| restarter::perform(self, restarter));
-            }
-        })
     }
 }
 

@@ -159,11 +159,7 @@ impl Plan {
         let now: Vec<_> = self.acts.extract_if(.., |(at, _)| *at == step).collect();
         for (_, act) in now {
             // A test that goes on without the act would wait in vain, or prove nothing.
-            let answer = act.perform(restarter).unwrap_or_else(|| {
-                panic!(
-                    "no arm of Act::perform does {act:?}: add one in kit/src/service/act/, or tell the process to do the act in its loop"
-                )
-            });
+            let answer = act.perform(restarter).unwrap_or_else(|| panic!("no plan does {act:?}: tell the process to do it in its loop"));
             say(&format!("did {act:?}: {answer}"));
         }
     }

@@ -12,48 +12,21 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getsockname, send, shutdown};
 use nix::sys::stat::Mode;
-use nix::unistd::{close, pipe2};
+use nix::unistd::pipe2;
 use pollflip::Restarter;
 
-use super::Act;
 use super::process::answer;
 use crate::procfs;
 use crate::service::COORDINATION;
 
-pub(super) fn perform(act: &Act, restarter: &mut Option<Restarter>) -> Option<String> {
-    Some(match act {
-        Act::Leak(path) => leak(path),
-        Act::LeakLast(number) => leak_last(*number),
-        Act::OpenAs(number, path) => open_as(*number, path),
-        Act::OpenFiles(count) => {
-            let files: Vec<_> = (0..*count).map(|_| File::open("/dev/null").expect("a file")).collect();
-            mem::forget(files);
-            "open".into()
-        }
-        Act::SpareDescriptors(count) => spare(*count),
-        Act::HoldPipe(content) => hold_pipe(content),
-        Act::ReadPipe => read_pipe(),
-        Act::ShutListenersDown => shut_listeners_down().to_string(),
-        Act::CloseLifeline => answer(close(lifeline()), "closed"),
-        Act::SayOnLifeline(text) => format!("{:?}", send(lifeline(), text.as_bytes(), MsgFlags::MSG_NOSIGNAL)),
-        Act::ReuseLifeline => match restarter {
-            Some(restarter) => reuse_lifeline(restarter).unwrap_or_else(|error| error.to_string()),
-            None => return None,
-        },
-        Act::ClosePidfd => answer(close(pidfd()), "closed"),
-        Act::ReusePidfd => reuse_pidfd(),
-        _ => return None,
-    })
-}
-
-fn leak(path: &Path) -> String {
+pub(super) fn leak(path: &Path) -> String {
     let file = open(path, OFlag::O_RDONLY, Mode::empty()).expect("a file");
     let number = file.as_raw_fd();
     mem::forget(file);
     number.to_string()
 }
 
-fn leak_last(number: i32) -> String {
+pub(super) fn leak_last(number: i32) -> String {
     let file = File::open("/dev/zero").expect("a file");
     let opened = fcntl(&file, FcntlArg::F_DUPFD(number)).expect("a descriptor");
     let limit = number as u64 + 1;
@@ -62,13 +35,28 @@ fn leak_last(number: i32) -> String {
 }
 
 /// It is CLOEXEC.
-fn open_as(number: i32, path: &Path) -> String {
+pub(super) fn open_as(number: i32, path: &Path) -> String {
     let file = File::open(path).expect("a file");
     let opened = fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(number)).expect("a descriptor");
     (opened == number).to_string()
 }
 
-fn spare(count: usize) -> String {
+pub(super) fn open_files(count: usize) -> String {
+    let files: Vec<_> = (0..count).map(|_| File::open("/dev/null").expect("a file")).collect();
+    mem::forget(files);
+    "open".into()
+}
+
+/// Behind the back of whose it is.
+pub(super) fn close(number: i32) -> String {
+    answer(nix::unistd::close(number), "closed")
+}
+
+pub(super) fn say_on_lifeline(text: &str) -> String {
+    format!("{:?}", send(lifeline(), text.as_bytes(), MsgFlags::MSG_NOSIGNAL))
+}
+
+pub(super) fn spare(count: usize) -> String {
     let room = 128;
     setrlimit(Resource::RLIMIT_NOFILE, room, room).expect("a limit");
     let mut held: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
@@ -78,7 +66,7 @@ fn spare(count: usize) -> String {
 }
 
 /// Under all the numbers that are free, up to some.
-fn hold_pipe(content: &str) -> String {
+pub(super) fn hold_pipe(content: &str) -> String {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
     nix::unistd::write(&write, content.as_bytes()).expect("room in the pipe");
     let copies: Vec<_> = std::iter::repeat_with(|| read.try_clone().expect("a descriptor")).take(16).collect();
@@ -86,7 +74,7 @@ fn hold_pipe(content: &str) -> String {
     "held".into()
 }
 
-fn read_pipe() -> String {
+pub(super) fn read_pipe() -> String {
     let all = procfs::descriptors(std::process::id()).into_iter().filter(|(_, what)| what.contains("pipe:"));
     let number = all.map(|(number, _)| number).max().expect("a pipe");
     let pipe = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(format!("/proc/self/fd/{number}"));
@@ -96,7 +84,7 @@ fn read_pipe() -> String {
 }
 
 /// How many of them there were.
-fn shut_listeners_down() -> usize {
+pub(super) fn shut_listeners_down() -> usize {
     let sockets = procfs::descriptors(std::process::id()).into_iter().filter(|(_, what)| what.starts_with("socket:"));
     // The coordination socket is the restarter's, and was bound under another name.
     let is_ours = |number: i32| match getsockname::<SockaddrStorage>(number) {
@@ -110,9 +98,9 @@ fn shut_listeners_down() -> usize {
 }
 
 /// What its owner reads from such a connection, and what comes out at the other end of it.
-fn reuse_lifeline(restarter: &mut Restarter) -> io::Result<String> {
+pub(super) fn reuse_lifeline(restarter: &mut Restarter) -> io::Result<String> {
     let number = lifeline();
-    close(number)?;
+    nix::unistd::close(number)?;
     let mut between = Vec::new();
     let (mut own, mut other) = loop {
         match UnixStream::pair()? {
@@ -140,9 +128,9 @@ fn reuse_lifeline(restarter: &mut Restarter) -> io::Result<String> {
     Ok(format!("{requested}, {answered}"))
 }
 
-fn reuse_pidfd() -> String {
+pub(super) fn reuse_pidfd() -> String {
     let (mut between, number) = (Vec::new(), pidfd());
-    close(number).expect("an open pidfd");
+    nix::unistd::close(number).expect("an open pidfd");
     while !between.iter().any(|end: &OwnedFd| end.as_raw_fd() == number) {
         let (read, write) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
         between.extend([read, write]);
@@ -153,12 +141,12 @@ fn reuse_pidfd() -> String {
 }
 
 /// That of the predecessor, which comes first.
-fn pidfd() -> i32 {
+pub(super) fn pidfd() -> i32 {
     let all = procfs::descriptors(std::process::id()).into_iter().filter(|(_, what)| what.contains("pidfd"));
     all.map(|(number, _)| number).min().expect("a pidfd")
 }
 
-fn lifeline() -> i32 {
+pub(super) fn lifeline() -> i32 {
     let text = std::env::var("POLLFLIP_LIFELINE").expect("a lifeline");
     text.split(':').next().and_then(|number| number.parse().ok()).expect("a number")
 }

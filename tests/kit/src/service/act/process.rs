@@ -7,81 +7,20 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{SigHandler, SigSet, Signal, raise};
+use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::wait::waitpid;
-use pollflip::{fixup_systemd_env, startup_complete};
+use pollflip::fixup_systemd_env;
+use pollflip::restart_coordination_socket::{request_restart, request_status};
 
-use super::Act;
 use crate::service::plan::Plan;
 use crate::service::report::say;
 use crate::service::{NEXT, directory};
 
 static COUNTED: AtomicUsize = AtomicUsize::new(0);
-
-pub(super) fn perform(act: &Act) -> Option<String> {
-    Some(match act {
-        Act::Hang => {
-            say("hangs");
-            park()
-        }
-        Act::Exit(status) => std::process::exit(*status),
-        Act::Panic => panic!("as planned"),
-        Act::Abort => std::process::abort(),
-        Act::Raise(signal) => {
-            raise(*signal).expect("raise");
-            "raised".into()
-        }
-        Act::RunAsChild => {
-            let status = Command::new(std::env::current_exe().expect("a path")).status().expect("a process");
-            std::process::exit(status.code().unwrap_or(99));
-        }
-        Act::ExecuteByDescriptor(program) => execute_by_descriptor(program),
-        Act::LeavePlan(plan) => leave_plan(plan),
-        Act::Handle(signal) => answer(signal_hook::flag::register(*signal as i32, Arc::default()), "handled"),
-        Act::Count(signal) => count(*signal),
-        Act::Counted => COUNTED.load(Ordering::SeqCst).to_string(),
-        Act::Default(signal) => set_to_default(*signal),
-        Act::Block(signal) => answer([*signal].into_iter().collect::<SigSet>().thread_block(), "blocked"),
-        Act::EndWithParent(signal) => answer(nix::sys::prctl::set_pdeathsig(*signal), "asked for"),
-        Act::SetVariable(name, value) => set_variable(name, value),
-        Act::ForgetVariable(name) => forget_variable(name),
-        Act::ChangeDirectory(path) => answer(std::env::set_current_dir(path), "there"),
-        Act::Become(user) => {
-            let user = (*user).into();
-            answer(nix::unistd::setresuid(user, user, user), "became")
-        }
-        Act::SetOomScore(score) => answer(std::fs::write("/proc/self/oom_score_adj", score.to_string()), "set"),
-        Act::TouchMebibytes(count) => touch(count << 20),
-        Act::SpawnDirectly => spawn_directly(),
-        Act::StartThread => {
-            thread::spawn(park);
-            "started".into()
-        }
-        Act::ReapAny => {
-            thread::spawn(reap_any);
-            "started".into()
-        }
-        Act::StartHelper(script) => start_helper(script),
-        Act::Notify(lines) => notify(lines),
-        Act::StartupComplete => answer(startup_complete(), "ok"),
-        Act::StartupCompleteElsewhere => answer(thread::spawn(startup_complete).join().expect("no panic"), "ok"),
-        Act::FixUpSystemdVariables => {
-            fixup_systemd_env().map_or_else(|error| error.to_string(), |()| std::env::var("LISTEN_PID").unwrap_or_default())
-        }
-        Act::StatusOf(path) => match pollflip::restart_coordination_socket::request_status(path, Duration::from_secs(60)) {
-            Ok(status) => status.state.as_str().into(),
-            Err(error) => error.to_string(),
-        },
-        Act::RestartOf(path, limit) => pollflip::restart_coordination_socket::request_restart(path, *limit, |_| {})
-            .map_or_else(|error| error.to_string(), |pid| pid.to_string()),
-        _ => return None,
-    })
-}
 
 /// That word, or the error.
 pub(in crate::service) fn answer<T, E: ToString>(result: Result<T, E>, word: &str) -> String {
@@ -93,13 +32,13 @@ pub fn spawn_directly() -> String {
     Command::new("/bin/true").status().map_or_else(|error| error.to_string(), |status| format!("ended {status}"))
 }
 
-fn park() -> ! {
+pub(super) fn park() -> ! {
     loop {
         thread::park();
     }
 }
 
-fn execute_by_descriptor(program: &Path) -> String {
+pub(super) fn execute_by_descriptor(program: &Path) -> String {
     let file = std::fs::File::open(program).expect("a program");
     let variable = |(mut name, value): (OsString, OsString)| {
         name.push("=");
@@ -111,13 +50,13 @@ fn execute_by_descriptor(program: &Path) -> String {
     format!("{:?}", nix::unistd::fexecve(file, &[name], &environment))
 }
 
-fn leave_plan(plan: &Plan) -> String {
+pub(super) fn leave_plan(plan: &Plan) -> String {
     plan.clone().append(&directory().join(NEXT));
     "left".into()
 }
 
 #[allow(unsafe_code, reason = "a handler")]
-fn count(signal: Signal) -> String {
+pub(super) fn count(signal: Signal) -> String {
     let count = || {
         COUNTED.fetch_add(1, Ordering::SeqCst);
     };
@@ -126,33 +65,33 @@ fn count(signal: Signal) -> String {
 }
 
 #[allow(unsafe_code, reason = "std ignores SIGPIPE before main, and has no call to take that back")]
-fn set_to_default(signal: Signal) -> String {
+pub(super) fn set_to_default(signal: Signal) -> String {
     // SAFETY: no handler is installed.
     answer(unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }, "set")
 }
 
 #[allow(unsafe_code, reason = "as what loads a file of variables does")]
-fn set_variable(name: &str, value: &str) -> String {
+pub(super) fn set_variable(name: &str, value: &str) -> String {
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var(name, value) };
     "set".into()
 }
 
 #[allow(unsafe_code, reason = "what some libraries do")]
-fn forget_variable(name: &str) -> String {
+pub(super) fn forget_variable(name: &str) -> String {
     // SAFETY: the restart thread, the only other one, waits for orders.
     unsafe { std::env::remove_var(name) };
     "forgotten".into()
 }
 
-fn touch(bytes: usize) -> String {
+pub(super) fn touch(bytes: usize) -> String {
     let mut memory = vec![0_u8; bytes];
     memory.iter_mut().step_by(1024).for_each(|byte| *byte = 1);
     mem::forget(std::hint::black_box(memory));
     "touched".into()
 }
 
-fn reap_any() {
+pub(super) fn reap_any() {
     loop {
         if waitpid(None, None).is_err() {
             thread::sleep(Duration::from_millis(1));
@@ -160,14 +99,43 @@ fn reap_any() {
     }
 }
 
-fn start_helper(script: &str) -> String {
+pub(super) fn start_helper(script: &str) -> String {
     #[allow(clippy::zombie_processes, reason = "it outlives this process on purpose; the test reaps it")]
     let child = Command::new("/bin/sh").args(["-c", script]).spawn().expect("a process");
     child.id().to_string()
 }
 
-fn notify(lines: &[String]) -> String {
+pub(super) fn notify(lines: &[String]) -> String {
     let address = std::env::var("NOTIFY_SOCKET").expect("an address");
     let address = SocketAddr::from_abstract_name(address.trim_start_matches('@')).expect("an address");
     answer(UnixDatagram::unbound().expect("a socket").send_to_addr(lines.join("\n").as_bytes(), &address), "told")
+}
+
+pub(super) fn hang() -> ! {
+    say("hangs");
+    park()
+}
+
+pub(super) fn run_as_child() -> ! {
+    let status = Command::new(std::env::current_exe().expect("a path")).status().expect("a process");
+    std::process::exit(status.code().unwrap_or(99));
+}
+
+pub(super) fn counted() -> String {
+    COUNTED.load(Ordering::SeqCst).to_string()
+}
+
+pub(super) fn fix_up_systemd_variables() -> String {
+    fixup_systemd_env().map_or_else(|error| error.to_string(), |()| std::env::var("LISTEN_PID").unwrap_or_default())
+}
+
+pub(super) fn status_of(path: &Path) -> String {
+    match request_status(path, Duration::from_secs(60)) {
+        Ok(status) => status.state.as_str().into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+pub(super) fn restart_of(path: &Path, limit: Duration) -> String {
+    request_restart(path, limit, |_| {}).map_or_else(|error| error.to_string(), |pid| pid.to_string())
 }

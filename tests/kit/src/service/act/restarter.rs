@@ -8,56 +8,19 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use pollflip::{Predecessor, Restarter};
 
-use super::Act;
-use super::process::answer;
 use crate::service::report::say;
 
 /// How long a successor waits for the state.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-pub(super) fn perform(act: &Act, restarter: &mut Option<Restarter>) -> Option<String> {
-    match act {
-        Act::Drop => return Some(restarter.take().map_or("there was none", |_| "dropped").into()),
-        Act::DropInAFork => return Some(drop_in_a_fork(restarter)),
-        Act::Successor => return Some(successor(restarter)),
-        _ => {}
+pub(super) fn request(restarter: &mut Restarter) -> String {
+    match restarter.request() {
+        Ok(()) => "ok".into(),
+        Err(refusal) => format!("{refusal:?} :: {refusal}"),
     }
-    let Some(restarter) = restarter else { return Some("there is no restarter".into()) };
-    let predecessor = |restarter: &Restarter| restarter.predecessor().expect("a predecessor");
-    Some(match act {
-        Act::Request => match restarter.request() {
-            Ok(()) => "ok".into(),
-            Err(refusal) => format!("{refusal:?} :: {refusal}"),
-        },
-        Act::Cancel => restarter.cancel("by a test").to_string(),
-        Act::Stop => {
-            restarter.stop();
-            "stopped".into()
-        }
-        Act::Status => restarter.status().to_json(),
-        Act::Refuse(why) => {
-            predecessor(restarter).refuse(why);
-            "refused".into()
-        }
-        Act::RefuseAtLength { lines, characters } => refuse_at_length(&predecessor(restarter), *lines, *characters),
-        Act::Progress(text) => {
-            predecessor(restarter).progress(text);
-            "told".into()
-        }
-        Act::Pull => {
-            predecessor(restarter).pull();
-            "asked".into()
-        }
-        Act::Receive => receive(predecessor(restarter)),
-        Act::ReceiveAfter(file) => receive_after(predecessor(restarter), file),
-        Act::Bind(name) => answer(restarter.sockets().udp_socket(name, "127.0.0.1:0"), "bound"),
-        Act::Remove(name) => restarter.sockets().remove(name).to_string(),
-        Act::Unclaimed => restarter.sockets().unclaimed().join(" "),
-        _ => return None,
-    })
 }
 
-fn refuse_at_length(predecessor: &Predecessor, lines: usize, characters: usize) -> String {
+pub(super) fn refuse_at_length(predecessor: &Predecessor, lines: usize, characters: usize) -> String {
     for line in 0..lines {
         predecessor.progress(&format!("line {line}"));
     }
@@ -67,14 +30,14 @@ fn refuse_at_length(predecessor: &Predecessor, lines: usize, characters: usize) 
     "refused".into()
 }
 
-fn successor(restarter: &mut Option<Restarter>) -> String {
+pub(super) fn successor(restarter: &mut Option<Restarter>) -> String {
     match restarter.take().and_then(Restarter::into_successor) {
         Some(mut successor) => format!("{} {:?}", successor.pid(), successor.try_wait()),
         None => "none".into(),
     }
 }
 
-fn drop_in_a_fork(restarter: &mut Option<Restarter>) -> String {
+pub(super) fn drop_in_a_fork(restarter: &mut Option<Restarter>) -> String {
     let began = Instant::now();
     match fork() {
         ForkResult::Child => {
@@ -92,7 +55,7 @@ fn fork() -> ForkResult {
     unsafe { nix::unistd::fork() }.expect("a child")
 }
 
-fn receive(predecessor: Predecessor) -> String {
+pub(super) fn receive(predecessor: Predecessor) -> String {
     match predecessor.receive(PATIENCE) {
         Ok(mut state) => match state.bytes("from") {
             Ok(from) => String::from_utf8_lossy(&from.unwrap_or_default()).into_owned(),
@@ -102,7 +65,7 @@ fn receive(predecessor: Predecessor) -> String {
     }
 }
 
-fn receive_after(predecessor: Predecessor, file: &Path) -> String {
+pub(super) fn receive_after(predecessor: Predecessor, file: &Path) -> String {
     let file = file.to_owned();
     thread::spawn(move || {
         say(&format!("receiver {}", nix::unistd::gettid()));
