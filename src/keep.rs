@@ -302,7 +302,7 @@ impl Keeper {
         let Some(mut inner) = self.inner() else { return false };
         let inner = &mut *inner;
         let is_holding = inner.is_holding();
-        let found = inner.named.forget(name, is_holding.then_some(&mut inner.orders));
+        let found = inner.named.forget(name, is_holding.then_some(&mut inner.orders), inner.is_successor);
         self.wake();
         found
     }

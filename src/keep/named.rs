@@ -132,9 +132,14 @@ impl Named {
         }
     }
 
-    /// Keeps that name no more. Says whether there was something.
-    pub(super) fn forget(&mut self, name: &str, orders: Option<&mut Vec<Order>>) -> bool {
-        let Some(entry) = self.entries.get_mut(name) else { return false };
+    /// Keeps that name no more. Says whether there was something. `follows`: as for [`keep`](Named::keep).
+    pub(super) fn forget(&mut self, name: &str, orders: Option<&mut Vec<Order>>, follows: bool) -> bool {
+        let Some(entry) = self.entries.get_mut(name) else {
+            if let (Some(orders), true) = (orders, follows) {
+                orders.extend(Slot::all().map(|slot| Order::remove(&slot.full_name(name))));
+            }
+            return false;
+        };
         let was_kept = entry.kept.take().is_some();
         let was_there = mem::take(&mut entry.is_offered) || was_kept;
         if let Some(orders) = orders {

@@ -353,6 +353,20 @@ fn what_a_killed_predecessor_has_kept_under_a_new_name_is_not_found_in_the_place
     assert_eq!(store.entries.iter().filter(|(name, _)| name.ends_with(".late")).count(), 1);
 }
 
+#[test]
+fn what_a_killed_predecessor_has_kept_under_a_new_name_is_forgotten_with_that() {
+    let (old, mut store) = (serving(), Store::default());
+    old.hold(Whose::Both);
+    let new = successor_of(&old);
+    old.keep("late", &file()).expect("room");
+    store.obey_all(&old);
+    drop(old);
+    take_service(&new);
+    assert!(!new.forget("late"), "this process had nothing of that name");
+    store.obey_all(&new);
+    assert!(store.named("late").is_none());
+}
+
 /// Killed when its successor has looked for survivors, and has yet to be granted the service.
 #[test]
 fn what_a_predecessor_has_left_stays_until_the_program_was_told_of_its_end_and_has_gone_on() {
