@@ -81,8 +81,8 @@ const BUDGET: Duration = Duration::from_millis(2);
 /// **Dropping** it ends what is under way: a successor that is not ready yet is killed, and one on
 /// probation keeps the service. The restart signal does nothing afterwards. Dropping
 /// waits for the child's end, for the restart thread, for the kernel to take the last message to a
-/// successor and for systemd to take the new main process in, which takes a moment, and 5 s at the
-/// most for each.
+/// successor, and for systemd to take in the new main process and what else it has to be told. That
+/// takes a moment, and 5 s at the most for each.
 ///
 /// # The contract
 ///

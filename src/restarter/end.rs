@@ -79,6 +79,17 @@ impl Restarter {
         if is_under_way && !matches!(self.driver.state(), State::Handoff { .. }) {
             self.manager.still_here("the restart was given up");
         }
+        self.tell_the_rest();
+    }
+
+    /// What the service manager had no room for. What it keeps, and should not keep any more, the next start would find.
+    fn tell_the_rest(&mut self) {
+        let deadline = self.reactor.now() + END_LIMIT;
+        while self.manager.has_more_to_tell() && self.reactor.now() < deadline {
+            if !sys::has_waited(RETRY) {
+                thread::sleep(RETRY);
+            }
+        }
     }
 }
 

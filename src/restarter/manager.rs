@@ -71,6 +71,11 @@ impl Manager {
         }
     }
 
+    /// Sends what can be sent. Whether that was not all.
+    pub(super) fn has_more_to_tell(&mut self) -> bool {
+        self.notifier.flush()
+    }
+
     /// It has to be sent the main PID, and asked for a sign that it knows that.
     pub(super) fn begin_commit(&mut self, reactor: &Reactor) {
         (self.is_naming, self.is_barred) = (true, true);

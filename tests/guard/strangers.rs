@@ -1,10 +1,11 @@
 //! Notifications of those who mean no good, and of those who make mistakes.
 
-use std::io::{IoSlice, Write};
+use std::io::{self, IoSlice, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::process::{self, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
@@ -105,16 +106,27 @@ fn what_strangers_say_does_not_use_up_what_is_told_of_the_service() {
     all_is_well(&service);
 }
 
-/// A connection that whoever closes it last waits for until its peer, which is the second one, has
-/// taken all that was sent.
-fn lingering() -> (TcpStream, TcpStream) {
+/// The other end of a connection that lingers.
+struct Peer(TcpStream);
+
+impl Drop for Peer {
+    /// Takes all that was sent. A child that another test starts has copies of both ends for a moment, and would wait for the one while
+    /// it has the other.
+    fn drop(&mut self) {
+        self.0.set_read_timeout(Some(Duration::from_millis(10))).expect("a socket");
+        let _ = io::copy(&mut self.0, &mut io::sink());
+    }
+}
+
+/// A connection that whoever closes it last waits for until its peer has taken all that was sent.
+fn lingering() -> (TcpStream, Peer) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
     let (peer, _) = listener.accept().expect("a connection");
     client.set_nonblocking(true).expect("a socket");
     while (&client).write(&[0; 65_536]).is_ok() {}
     setsockopt(&client, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 1_000 }).expect("a socket");
-    (client, peer)
+    (client, Peer(peer))
 }
 
 fn send(socket: &impl AsRawFd, text: &str, numbers: &[RawFd]) {

@@ -17,6 +17,7 @@ pollflip_kit::trials![
     systemd_is_told_of_progress,
     systemd_is_told_why_a_reload_by_signal_is_refused,
     systemd_is_told_that_the_service_stops,
+    systemd_that_is_busy_is_told_that_the_service_stops_before_that_has_ended,
     systemd_is_told_last_that_the_service_stops_in_the_middle_of_a_restart,
     systemd_is_not_told_that_the_service_stops_by_one_that_does_not_have_it,
     systemd_is_told_that_the_service_stops_by_one_that_has_it_back,
@@ -152,6 +153,17 @@ fn systemd_is_told_that_the_service_stops() {
     let (manager, service) = start(Setup::new());
     service.first().ask(Act::Stop);
     manager.expect(&["STOPPING=1"]);
+}
+
+fn systemd_that_is_busy_is_told_that_the_service_stops_before_that_has_ended() {
+    let (manager, service) = start(Setup::new());
+    let only = service.first();
+    manager.is_kept_busy();
+    assert_eq!(only.ask(Act::Stop), "stopped");
+    only.tell(Act::Drop);
+    wait_until("it to wait in the drop", || procfs::sleeps(only.pid));
+    manager.expect(&["STOPPING=1"]);
+    only.says_again("answer", 1);
 }
 
 fn systemd_is_told_last_that_the_service_stops_in_the_middle_of_a_restart() {
