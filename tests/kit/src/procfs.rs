@@ -150,6 +150,17 @@ pub fn sleeps(pid: u32) -> bool {
     [libc::SYS_clock_nanosleep, libc::SYS_nanosleep].iter().any(|sleep| number == sleep.to_string())
 }
 
+/// Whether the first thread waits by `poll`, as a drop does and a loop does not.
+pub fn polls(pid: u32) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    // By its number on the architecture at hand: some have only the newer one.
+    #[cfg(target_arch = "x86_64")]
+    let poll = libc::SYS_poll;
+    #[cfg(not(target_arch = "x86_64"))]
+    let poll = libc::SYS_ppoll;
+    call.split(' ').next() == Some(&poll.to_string())
+}
+
 /// Whether every one of these signals that was sent to a process has been taken in: none is pending, and no thread is in a handler, which
 /// does not sleep. Nobody may send more meanwhile.
 pub fn has_taken_in(pid: u32, signal: i32) -> bool {

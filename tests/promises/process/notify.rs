@@ -161,7 +161,7 @@ fn systemd_that_is_busy_is_told_that_the_service_stops_before_that_has_ended() {
     manager.is_kept_busy();
     assert_eq!(only.ask(Act::Stop), "stopped");
     only.tell(Act::Drop);
-    wait_until("it to wait in the drop", || procfs::sleeps(only.pid));
+    wait_until("it to wait in the drop", || procfs::polls(only.pid));
     manager.expect(&["STOPPING=1"]);
     only.says_again("answer", 1);
 }
