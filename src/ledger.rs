@@ -97,7 +97,9 @@
 //!
 //! A connection whose input makes the process crash would do so again. The account has a mark while
 //! its connection is worked on. At the next start [`Ledger::judge`] tells who was in hand at a crash,
-//! and [`Ledger::recover`] shuts that connection down instead of going on with it.
+//! and [`Ledger::recover`] shuts that connection down instead of going on with it. Where nobody tells how
+//! a process has ended, as under systemd, this takes two ends: the next process gets the same input once
+//! more, and the connection is dropped if that one ends of it as well.
 //!
 //! Knows: records, connections, and how they stand to each other. Does not know: who keeps them
 //! while the service is dead, or when it is started again.
@@ -393,11 +395,15 @@ impl Ledger {
     /// | from outside | | all |
     /// | its own doing | a connection | all but that |
     /// | its own doing | nothing | all; at the second within a minute no connection and no state; then the listeners alone |
-    /// | unknown, or memory was short | a connection | all; all but that if it was in hand at such an end before |
+    /// | unknown, or memory was short | a connection | all; all but that if it was in hand at such an end before, and the work has not been done since |
     /// | unknown, after it had served | nothing | all |
     /// | unknown, before it served | nothing | as if it was its own doing |
     /// | memory was short | nothing, or another one each time | as if it was its own doing |
     /// | that of a start which has not judged | a connection, at the end before that | as with nothing in hand; if it is in hand at another end, all but that |
+    ///
+    /// Work is done when [`advance`](Account::advance) has recorded input, [`push`](Account::push) has recorded output, and
+    /// [`InHand`] is dropped: who was in hand for such work at an end that may have been anybody's doing is then
+    /// above suspicion.
     ///
     /// What is not gone on with, [`recover`](Ledger::recover) shuts down. After
     /// [`Scope::NotStreams`] and [`Scope::Listeners`] that is every connection that has an account:
@@ -414,12 +420,16 @@ impl Ledger {
 
     fn judge_now(&self, doing: Doing) -> Judgement {
         let words = self.book.words();
-        let marked = |account: &usize| ![0, self.book.number()].contains(&words.marked_by(*account)) && words.cookie(*account) != 0;
-        let accounts: Vec<_> = (0..self.accounts()).filter(marked).collect();
-        let was_in_hand_before = |account: &usize| ![0, words.marked_by(*account)].contains(&words.blame(*account));
+        let marked_by = |account: &usize| words.mark(*account).map(|mark| mark.process);
+        let is_marked = |account: &usize| marked_by(account).is_some_and(|by| by != self.book.number()) && words.cookie(*account) != 0;
+        let accounts: Vec<_> = (0..self.accounts()).filter(is_marked).collect();
+        // Not at the same one: the next process may find the mark of one end once more.
+        let was_in_hand_before = |account: &usize| words.blame(*account).is_some_and(|blame| Some(blame.process) != marked_by(account));
         // Since the one that has them in hand was seen to serve, another process has opened the ledger, and has ended without a judgement.
-        let is_unjudged =
-            |account: &usize| words.marked_by(*account).saturating_add(1) < self.book.number() && !self.book.has_served_before();
+        let is_unjudged = |account: &usize| {
+            let next = marked_by(account).unwrap_or_default().saturating_add(1);
+            next < self.book.number() && !self.book.has_served_before()
+        };
         let suspects = match accounts.iter().any(was_in_hand_before) {
             _ if accounts.is_empty() => Suspects::None,
             _ if accounts.iter().all(is_unjudged) => Suspects::Unjudged,
@@ -443,10 +453,9 @@ impl Ledger {
         words.remember(poison.strikes(), poison.last());
         for account in &accounts {
             if ruling.remember && !words.is_condemned(*account) {
-                // Not how often: the next process may find the mark of the same end once more.
-                words.set_blame(*account, words.marked_by(*account));
+                words.set_blame(*account, words.mark(*account));
             }
-            words.mark(*account, 0);
+            words.set_mark(*account, None);
         }
         Judgement { scope: ruling.scope, in_hand, is_strike: ruling.is_strike, strikes: poison.strikes() }
     }

@@ -12,7 +12,7 @@ use nix::sys::socket::{self, MsgFlags, Shutdown};
 
 use super::book::Book;
 use super::in_hand::InHand;
-use super::layout::{Entry, NotRecorded, Record};
+use super::layout::{Entry, NotRecorded, Record, Work};
 use super::steps;
 
 /// A connection with its account in a [`Ledger`](super::Ledger).
@@ -157,7 +157,7 @@ impl<S: AsFd> Account<S> {
         };
         let is_full = length >= buffer.len();
         let input = buffer.get(..length).unwrap_or_default();
-        let in_hand = InHand::new(&line.book, line.account);
+        let mut in_hand = InHand::new(&line.book, line.account, Work::Input);
         let used = line.record(|draft| match work(input, draft)? {
             0 if is_full => {
                 Err(invalid("the input fills the buffer and was not used: give a longer buffer, or take a part into the state"))
@@ -166,6 +166,7 @@ impl<S: AsFd> Account<S> {
             used if used > length => Err(invalid("more input was used than there was: return how many bytes of it")),
             used => Ok(Some(used)),
         })?;
+        in_hand.is_done = used;
         drop(in_hand);
         if !used {
             return Ok(Advance::Incomplete);
@@ -186,8 +187,8 @@ impl<S: AsFd> Account<S> {
     pub fn push(&mut self, work: impl FnOnce(&mut Draft<'_>) -> io::Result<()>) -> io::Result<bool> {
         let Account { connection, line } = self;
         line.settle(connection, &mut [0; TAKEN_AT_ONCE])?;
-        let in_hand = InHand::new(&line.book, line.account);
-        line.record(|draft| work(draft).map(|()| Some(0)))?;
+        let mut in_hand = InHand::new(&line.book, line.account, Work::Output);
+        in_hand.is_done = line.record(|draft| work(draft).map(|()| Some(0)))?;
         drop(in_hand);
         line.settle(connection, &mut [])
     }
@@ -205,7 +206,7 @@ impl<S: AsFd> Account<S> {
     /// Marks the connection as the one at work, for work on it outside of
     /// [`advance`](Account::advance) and [`push`](Account::push), which mark it themselves.
     pub fn in_hand(&self) -> InHand {
-        InHand::new(&self.line.book, self.line.account)
+        InHand::new(&self.line.book, self.line.account, Work::Other)
     }
 
     /// The state as it was recorded last.

@@ -14,9 +14,10 @@
 //! 10               what the poison rules remember: how many strikes in the lowest byte, and when the last was in the others
 //! 14               how many had opened it when a process was last seen to serve
 //! 64 …             a cookie for each account; 0: it is free
-//! then             a mark for each account: who has its connection in hand
-//! then             for each account: whose mark it last had at an end that may not have been its doing; or
-//!                  its cookie with each bit turned: the service goes on without it
+//! then             a mark for each account: who has its connection in hand (all bits but the lowest two),
+//!                  and for what
+//! then             for each account: the mark that it last had at an end that may not have been its doing, until
+//!                  such work was done; or its cookie with each bit turned: the service goes on without it
 //! then             the accounts: a word that says which record counts, and two records
 //! ```
 //!
@@ -125,6 +126,42 @@ pub struct Entry {
     pub written: u64,
 }
 
+/// What a connection is in hand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Work {
+    /// Input is worked on. It stays where it is until that is done, so the next process has the same.
+    Input = 1,
+    /// Something is sent that is no answer.
+    Output = 2,
+    /// What the program does itself.
+    Other = 3,
+}
+
+/// Who has a connection in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Worker {
+    /// The process, by its number.
+    pub(crate) process: u64,
+    pub(crate) work: Work,
+}
+
+impl Worker {
+    fn of(word: u64) -> Option<Worker> {
+        let work = match word & 3 {
+            1 => Work::Input,
+            2 => Work::Output,
+            3 => Work::Other,
+            _ => return None,
+        };
+        Some(Worker { process: word >> 2, work })
+    }
+
+    fn word(self) -> u64 {
+        self.process << 2 | self.work as u64
+    }
+}
+
 /// A record that counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Record {
@@ -231,7 +268,7 @@ impl<'a> Words<'a> {
         let Some(word) = self.words.get(self.cookie_at(account)) else { return false };
         let is_ours = lives() && word.compare_exchange(0, cookie, AcqRel, Relaxed).is_ok();
         if is_ours {
-            self.set_blame(account, 0);
+            self.set_blame(account, None);
             self.add(9);
         }
         is_ours
@@ -243,21 +280,33 @@ impl<'a> Words<'a> {
         if self.cookie(account) != cookie {
             return;
         }
-        self.mark(account, 0);
+        self.set_mark(account, None);
         self.set_last(self.cookie_at(account), 0);
     }
 
-    /// Which process has the connection in hand; 0: none.
-    pub(crate) fn marked_by(&self, account: usize) -> u64 {
-        self.get(self.mark_at(account))
+    /// Who has the connection in hand, and for what.
+    pub(crate) fn mark(&self, account: usize) -> Option<Worker> {
+        Worker::of(self.get(self.mark_at(account)))
     }
 
-    pub(crate) fn mark(&self, account: usize, process: u64) {
-        self.set_last(self.mark_at(account), process);
+    pub(crate) fn set_mark(&self, account: usize, mark: Option<Worker>) {
+        self.set_last(self.mark_at(account), mark.map_or(0, Worker::word));
     }
 
-    pub(crate) fn blame(&self, account: usize) -> u64 {
-        self.get(self.blame_at(account))
+    /// The mark that it had at an end that may not have been its doing.
+    pub(crate) fn blame(&self, account: usize) -> Option<Worker> {
+        Worker::of(self.get(self.blame_at(account))).filter(|_| !self.is_condemned(account))
+    }
+
+    /// Work of that kind was done for the connection, and the process lives.
+    pub(crate) fn clear(&self, account: usize, work: Work) {
+        if let Some(blame) = self.blame(account).filter(|blame| blame.work == work)
+            && let Some(word) = self.words.get(self.blame_at(account))
+            && lives()
+        {
+            // Another process may have condemned it meanwhile.
+            let _ = word.compare_exchange(blame.word(), 0, Relaxed, Relaxed);
+        }
     }
 
     /// The service goes on without that connection, whichever process comes to it.
@@ -267,11 +316,11 @@ impl<'a> Words<'a> {
     }
 
     pub(crate) fn is_condemned(&self, account: usize) -> bool {
-        self.cookie(account) != 0 && self.blame(account) == !self.cookie(account)
+        self.cookie(account) != 0 && self.get(self.blame_at(account)) == !self.cookie(account)
     }
 
-    pub(crate) fn set_blame(&self, account: usize, blame: u64) {
-        self.set(self.blame_at(account), blame);
+    pub(crate) fn set_blame(&self, account: usize, blame: Option<Worker>) {
+        self.set(self.blame_at(account), blame.map_or(0, Worker::word));
     }
 
     /// The record of an account that counts. `None`: none was ever made for the connection.
@@ -441,13 +490,35 @@ mod tests {
         let words = Words::make(&memory, layout, "any");
         assert!(words.claim(0, 1) && !words.claim(0, 2));
         words.record_next(0, 1, Entry { read: 3, written: 4 }, b"state", b"").expect("room");
-        words.mark(0, 9);
-        words.set_blame(0, 2);
+        words.set_mark(0, Some(Worker { process: 9, work: Work::Input }));
+        words.set_blame(0, Some(Worker { process: 2, work: Work::Output }));
         words.free(0, 2);
         assert_eq!(words.cookie(0), 1, "it is another one's");
         words.free(0, 1);
         assert!(words.claim(0, 2));
-        assert_eq!((words.record(0), words.marked_by(0), words.blame(0)), (Ok(None), 0, 0));
+        assert_eq!((words.record(0), words.mark(0), words.blame(0)), (Ok(None), None, None));
+    }
+
+    #[test]
+    fn blame_goes_when_such_work_is_done_and_a_sentence_stays() {
+        let layout = Layout::new(1, 8).expect("a layout");
+        let memory = words(layout);
+        let words = Words::make(&memory, layout, "any");
+        assert!(words.claim(0, 77));
+        let works = [Work::Input, Work::Output, Work::Other];
+        for (process, work) in (1..).zip(works) {
+            let mark = Some(Worker { process, work });
+            words.set_mark(0, mark);
+            words.set_blame(0, mark);
+            assert_eq!((words.mark(0), words.blame(0)), (mark, mark));
+            works.into_iter().filter(|other| *other != work).for_each(|other| words.clear(0, other));
+            assert_eq!(words.blame(0), mark, "it was other work");
+            words.clear(0, work);
+            assert_eq!((words.mark(0), words.blame(0)), (mark, None));
+        }
+        words.condemn(0);
+        works.into_iter().for_each(|work| words.clear(0, work));
+        assert!(words.is_condemned(0));
     }
 
     #[test]

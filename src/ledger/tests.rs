@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::layout::Work;
 use super::steps::kill_after;
 use super::*;
 
@@ -505,6 +506,72 @@ fn where_nobody_knows_the_cause_two_ends_drop_the_one_that_was_in_hand_at_both()
     assert_eq!((judgement.scope, goes_on), (Scope::NotSuspects, [false, true]));
 }
 
+/// An end amid that work; whether the connection goes on.
+fn ends_amid(kept: &Kept, work: Work) -> bool {
+    let ledger = kept.ledger();
+    ledger.judge(Exit::Unknown).expect("a judgement");
+    let mut account = match ledger.recover(kept.connection()).expect("an answer") {
+        Recovered::Untouched(connection) => ledger.begin(connection, b"").expect("an account"),
+        Recovered::Even(account) => account,
+        _ => return false,
+    };
+    let end = AssertUnwindSafe(|| match work {
+        Work::Input => drop(account.advance(&mut [0; 8], |_, _| panic!("as it should"))),
+        Work::Output => drop(account.push(|_| panic!("as it should"))),
+        Work::Other => std::mem::forget(account.in_hand()),
+    });
+    assert_eq!(catch_unwind(end).is_err(), work != Work::Other);
+    true
+}
+
+/// A process does that work to the end, and is killed later on, with nothing in hand.
+fn lives_through(kept: &Kept, work: Work) {
+    let ledger = kept.ledger();
+    ledger.judge(Exit::Unknown).expect("a judgement");
+    let Ok(Recovered::Even(mut account)) = ledger.recover(kept.connection()) else { panic!("it does not go on") };
+    match work {
+        // One byte of what is there.
+        Work::Input => assert_eq!(account.advance(&mut [0; 8], |_, _| Ok(1)).expect("work"), Advance::Worked),
+        Work::Output => assert!(account.push(|_| Ok(())).expect("a push")),
+        Work::Other => drop(account.in_hand()),
+    }
+}
+
+#[test]
+fn where_nobody_knows_the_cause_a_connection_whose_work_was_done_since_goes_on() {
+    let works = [Work::Input, Work::Output, Work::Other];
+    for work in works {
+        let mut kept = keep();
+        kept.peer.write_all(b"0123456789").expect("a write");
+        kept.arrives(10);
+        assert!(ends_amid(&kept, work));
+        for _ in 0..3 {
+            lives_through(&kept, work);
+            assert!(ends_amid(&kept, work), "{work:?}: by chance");
+        }
+        // Other work says nothing about it.
+        works.into_iter().filter(|other| *other != work).for_each(|other| lives_through(&kept, other));
+        assert!(ends_amid(&kept, work), "the second end is judged by the next process");
+        assert!(!ends_amid(&kept, work), "{work:?}");
+    }
+}
+
+#[test]
+fn work_that_comes_to_nothing_clears_nobody() {
+    let mut kept = keep();
+    kept.peer.write_all(b"0123456789").expect("a write");
+    kept.arrives(10);
+    assert!(ends_amid(&kept, Work::Input));
+    let ledger = kept.ledger();
+    ledger.judge(Exit::Unknown).expect("a judgement");
+    let Ok(Recovered::Even(mut account)) = ledger.recover(kept.connection()) else { panic!("it does not go on") };
+    assert_eq!(account.advance(&mut [0; 16], |_, _| Ok(0)).expect("no work"), Advance::Incomplete);
+    account.advance(&mut [0; 16], |_, _| Err(io::ErrorKind::Other.into())).expect_err("no work");
+    drop((account, ledger));
+    assert!(ends_amid(&kept, Work::Input), "the second end is judged by the next process");
+    assert!(!ends_amid(&kept, Work::Input));
+}
+
 /// An end, a start that judges it and is killed after each number of steps, and a start after that.
 #[test]
 fn an_end_is_counted_once_though_the_one_that_judges_it_is_killed() {
@@ -596,13 +663,13 @@ fn a_mark_is_gone_when_the_work_is_done_and_stays_after_a_panic() {
     let ledger = kept.ledger();
     account
         .advance(&mut [0; 8], |input, draft| {
-            assert_ne!(ledger.book.words().marked_by(0), 0, "it is in hand");
+            assert!(ledger.book.words().mark(0).is_some(), "it is in hand");
             work(input, draft)
         })
         .expect("work");
-    assert_eq!(ledger.book.words().marked_by(0), 0);
+    assert_eq!(ledger.book.words().mark(0), None);
     assert!(catch_unwind(AssertUnwindSafe(|| account.push(|_| panic!("as it should")))).is_err());
-    assert_ne!(ledger.book.words().marked_by(0), 0, "the process may end of it");
+    assert!(ledger.book.words().mark(0).is_some(), "the process may end of it");
     account.push(|_| Ok(())).expect("a push");
-    assert_eq!(ledger.book.words().marked_by(0), 0);
+    assert_eq!(ledger.book.words().mark(0), None);
 }

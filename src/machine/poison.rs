@@ -48,9 +48,9 @@ impl From<Exit> for Doing {
 pub enum Suspects {
     /// Nothing.
     None,
-    /// Connections that were in hand at no end before.
+    /// Connections that were in hand at no end before, or whose work of then was done since.
     New,
-    /// One that was in hand at an earlier end too.
+    /// One that was in hand at an earlier end too, and whose work of then was not done since.
     Again,
     /// Connections that were in hand at the end before this one, which nobody has judged: the start after it has ended first, and its
     /// end is what is judged.

@@ -276,7 +276,7 @@ impl Load {
         Load { over, threads, worst }
     }
 
-    fn ends_well(self, what: &str) {
+    fn ends_well(self, kept: &Kept, what: &str) {
         self.over.store(true, Ordering::Relaxed);
         let results: Vec<_> = self.threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
         let bad: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
@@ -285,7 +285,7 @@ impl Load {
             "{what}: {rounds} rounds, longest {:.1} ms, refused, cut or wrong: {bad:?}",
             self.worst.load(Ordering::Relaxed) as f64 / 1e3
         );
-        assert!(bad.is_empty(), "{bad:?}");
+        assert!(bad.is_empty(), "{bad:?}; said:\n{}\n{}", kept.read("said"), kept.read("guard.log"));
         assert!(results.iter().all(|result| result.as_ref().is_ok_and(|rounds| *rounds > 0)));
     }
 }
@@ -309,7 +309,7 @@ fn promise_15_kept_connections_go_on_after_kills_at_any_moment() {
         }
     }
     kept.serves();
-    load.ends_well(&format!("{kills} kills"));
+    load.ends_well(&kept, &format!("{kills} kills"));
     let after = private_memory(kept.guard());
     println!("private memory of the guard after 10 kills: {before} kB, after {kills}: {after} kB");
     assert!(after <= before + 64, "{before} kB, then {after} kB");
@@ -344,7 +344,7 @@ fn kept_connections_go_on_after_kills_between_and_in_restarts() {
     }
     let last = kept.kill();
     kept.pid_after(&last);
-    load.ends_well(&format!("21 kills, {restarts} restarts"));
+    load.ends_well(&kept, &format!("21 kills, {restarts} restarts"));
     assert!(restarts >= 5, "{}\n{}", kept.read("said"), kept.read("guard.log"));
     assert_eq!(kept.stop(), 0);
 }
@@ -362,7 +362,7 @@ fn promise_15_a_connection_that_kills_the_service_is_dropped_and_the_others_go_o
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         }
     }
-    load.ends_well("100 poisonous clients");
+    load.ends_well(&kept, "100 poisonous clients");
     assert_eq!(kept.read("said").matches("after Signal(6) 1").count(), 100, "no strike remains: {}", kept.read("said"));
     assert_eq!(kept.stop(), 0);
 }
