@@ -249,8 +249,9 @@ impl Keeper {
     ///
     /// The name is not fit: it has 1 to 240 printable ASCII characters, and no colon among them
     /// (`InvalidInput`). The open file is kept under another name (`AlreadyExists`): a keeper holds an
-    /// open file once, so [forget](Keeper::forget) that name first. It is a socket of `Sockets` (`AlreadyExists`). There is no room for one more, or
-    /// for the name (`StorageFull`). No descriptor can be had.
+    /// open file once, so [forget](Keeper::forget) that name first. It is a socket of `Sockets`
+    /// (`AlreadyExists`). There is no room for one more, or for the name (`StorageFull`). No descriptor
+    /// can be had.
     pub fn keep(&self, name: &str, descriptor: &impl AsFd) -> io::Result<()> {
         let (Some(mut inner), Some(shared)) = (self.inner(), &self.shared) else { return Ok(()) };
         let inner = &mut *inner;
@@ -266,16 +267,16 @@ impl Keeper {
         }
         if let Some(socket) = sys::identity(descriptor.as_fd().as_raw_fd()).and_then(|file| inner.sockets.get(&file)) {
             let why = format!(
-                "what is to be kept as {name:?} is socket {socket:?} of this service, which is kept by that name, and a keeper holds it once: \
-                 ask Sockets for it"
+                "cannot keep it as {name:?}: it is socket {socket:?} of this service and is kept by that name already: ask Sockets for it"
             );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
         }
         match inner.named.name_of(descriptor) {
             Some(there) if there == name => return Ok(()),
             Some(there) => {
-                let why =
-                    format!("what is to be kept as {name:?} is kept as {there:?}, and a keeper holds it once: forget {there:?} first");
+                let why = format!(
+                    "cannot keep it as {name:?}: it is kept as {there:?}, and a keeper holds an open file once: forget {there:?} first"
+                );
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
             }
             None => {}
