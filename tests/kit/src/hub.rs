@@ -270,7 +270,7 @@ impl Process {
         self.write(&to_line(&command))
     }
 
-    /// Has it do something, and waits for what it answers.
+    /// Has it do something, and waits for what it answers. What ends the process has no answer: [`Process::tell`].
     pub fn ask(&self, command: impl Command) -> String {
         let before = self.said("answer").len();
         self.tell(command);
@@ -308,7 +308,7 @@ impl Process {
         kill(Pid::from_raw(self.pid as i32), signal).expect("a signal");
     }
 
-    /// Waits until it has ended, whoever reaps it.
+    /// Waits until it has ended, of whatever cause, whoever reaps it.
     pub fn ends(&self) {
         self.hub.wait(&format!("process {} to hang up", self.own), |seen| seen.told(self.own).filter(|told| told.hung_up).map(|_| ()));
         wait_until(&format!("the end of process {}", self.own), || procfs::has_ended(self.pid));

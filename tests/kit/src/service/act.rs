@@ -33,14 +33,14 @@ pub enum Act {
     // --- now, or later ---
     /// Plans another act for a step: "planned".
     On(Step, Box<Act>),
-    /// Blocks until it is told to go on ([`Process::go`](crate::hub::Process::go)).
+    /// Blocks until it is told to go on ([`Process::go`](crate::hub::Process::go)): "gone on". It panics if it is told anything else.
     Wait,
     /// What one that waits is told by [`Process::go`](crate::hub::Process::go), for one that does not. It is not answered.
     GoOn,
     /// Blocks, and does nothing more.
     Hang,
 
-    // --- how it ends ---
+    // --- how it ends: what ends the process is not answered ---
     /// Exits with that status.
     Exit(i32),
     /// Panics.
@@ -127,7 +127,7 @@ pub enum Act {
     Request,
     /// Calls the restart off. Whether there was one.
     Cancel,
-    /// Stops: "stopped".
+    /// Calls a restart off, or makes one on probation final, and refuses further ones: "stopped". The process serves until [`Act::Exit`].
     Stop,
     /// Drops the restarter: "dropped".
     Drop,
@@ -148,8 +148,8 @@ pub enum Act {
     /// Corrects what systemd has set. LISTEN_PID.
     FixUpSystemdVariables,
 
-    // --- the predecessor ---
-    /// Refuses, and says why: "refused".
+    // --- the predecessor, which the first process does not have ---
+    /// Refuses, and says why: "refused", if the predecessor has not killed it before it says so.
     Refuse(String),
     /// Tells so many lines of progress, and refuses with a reason of so many characters: "refused".
     RefuseAtLength { lines: usize, characters: usize },

@@ -119,7 +119,7 @@ pub fn wait_for_go() {
     say("waits");
     // No more than that: what comes after it is for the loop, which looks at what has yet to be received.
     while *received != GO.as_bytes() {
-        assert!(GO.as_bytes().starts_with(&received), "it waits for nothing else");
+        assert!(GO.as_bytes().starts_with(&received), "a process that waits can be told nothing but to go on");
         let missing = GO.len() - received.len();
         receive(&mut received, missing, MsgFlags::empty());
     }

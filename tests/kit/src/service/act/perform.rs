@@ -114,5 +114,5 @@ fn with(own: &mut Option<Restarter>, act: impl FnOnce(&mut Restarter) -> String)
 }
 
 fn with_predecessor(own: &mut Option<Restarter>, act: impl FnOnce(Predecessor) -> String) -> String {
-    with(own, |own| act(own.predecessor().expect("a predecessor")))
+    with(own, |own| act(own.predecessor().expect("a predecessor, which the first process does not have")))
 }
