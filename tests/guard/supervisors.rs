@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::kit::{CONTAINER, End, POLLFLIP, end_of, has_program, how, own_descriptors, there_are_containers};
 use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup, own_program};
-use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::manager::Manager;
 use pollflip_kit::procfs;
 use pollflip_kit::service::Act;
@@ -51,15 +51,22 @@ fn directory(setup: &Setup, name: &str) -> PathBuf {
     directory
 }
 
-/// Runs one of a supervisor's tools.
-fn tool(name: &str, arguments: &[&str]) {
+/// Runs one of a supervisor's tools. What it says.
+fn tool(name: &str, arguments: &[&str]) -> String {
     let output = Command::new(name).args(arguments).output().expect("a tool");
     assert!(output.status.success(), "{name} {arguments:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The guard: the parent of the first generation.
-fn guard_of(service: &Service) -> u32 {
-    procfs::stat(service.first().pid).expect("a process")[1].parse().expect("a parent")
+/// The process that a supervisor names, in words such as `up (pid 812) 3 seconds`.
+fn named(said: &str) -> u32 {
+    let digits = said.split_once("(pid ").map_or(said, |(_, rest)| rest).split(')').next().unwrap_or_default();
+    digits.trim().parse().unwrap_or_else(|_| panic!("no process is named: {said:?}"))
+}
+
+/// The guard: the parent of a first generation.
+fn guard_of(first: &Process) -> u32 {
+    procfs::stat(first.pid).expect("a process")[1].parse().expect("a parent")
 }
 
 /// Ends a guard that is in no group that the end of the test would reach.
@@ -75,9 +82,10 @@ impl Drop for Reaper {
 
 /// Twenty restarts under load, by the tool of the supervisor and otherwise; the pid that it knows
 /// stays.
-fn twenty_restarts(name: &str, service: &Service, restart: impl Fn()) -> Reaper {
-    let guard = guard_of(service);
+fn twenty_restarts(name: &str, service: &Service, restart: impl Fn(), pid: impl Fn() -> u32) -> Reaper {
+    let guard = guard_of(&service.first());
     let reaper = Reaper(guard);
+    assert_eq!(pid(), guard);
     let load = Load::start(service.address(), 4);
     for number in 1..=20 {
         if number % 4 == 0 {
@@ -91,10 +99,44 @@ fn twenty_restarts(name: &str, service: &Service, restart: impl Fn()) -> Reaper 
     let failed = load.stop();
     println!("20 restarts under {name}: {served} served, {} failed", failed.len());
     assert!(served > 0 && failed.is_empty(), "{failed:?}");
+    assert_eq!(pid(), guard);
     let last = service.hub.nth(20);
     wait_until("no zombies and no former generations", || procfs::children(guard) == [last.pid]);
     wait_until("the guard to have its own descriptors only", || own_descriptors(guard) == 4);
     reaper
+}
+
+/// The supervisor starts the service again after each end of it. The third generation of each life
+/// ends in another way, and `is_told` waits until the supervisor knows how; the first life begins
+/// with the process of that number. Returns the number of the process that serves in the end, and
+/// its guard.
+fn third_generations_end(service: &Service, mut first: usize, is_told: impl Fn(usize, End)) -> (usize, Reaper) {
+    let by = |signal| (Act::Raise(signal), End::Signal(signal));
+    let ends = [(Act::Exit(7), End::Code(7)), by(Signal::SIGSEGV), by(Signal::SIGKILL)];
+    for (life, (act, end)) in ends.into_iter().enumerate() {
+        service.hub.nth(first).says("serving");
+        let _guard = Reaper(guard_of(&service.hub.nth(first)));
+        service.restart().says("event PredecessorGone");
+        let third = service.restart();
+        third.says("event PredecessorGone");
+        if end == End::Signal(Signal::SIGSEGV) {
+            // The standard library has a handler for it.
+            assert_eq!(third.ask(Act::Default(Signal::SIGSEGV)), "set");
+        }
+        third.tell(act);
+        is_told(life, end);
+        first += 3;
+    }
+    service.hub.nth(first).says("serving");
+    (first, Reaper(guard_of(&service.hub.nth(first))))
+}
+
+/// What a `finish` script is given: a status and `0`, or `by_signal` and the number of a signal.
+fn arguments(end: End, by_signal: &str) -> String {
+    match end {
+        End::Code(code) => format!("{code} 0"),
+        End::Signal(signal) => format!("{by_signal} {}", signal as i32),
+    }
 }
 
 /// How the supervisor has been told that the guard has ended.
@@ -111,17 +153,14 @@ fn twenty_restarts_under_runit() {
     let directory = directory(&setup, "runit/run");
     let sv = directory.display().to_string();
     let service = setup.env("SV", &directory).shell("exec runsv \"$SV\"").start();
-    let _guard = twenty_restarts("runit", &service, || tool("sv", &["1", &sv]));
+    let restart = || drop(tool("sv", &["1", &sv]));
+    let _guard = twenty_restarts("runit", &service, restart, || named(&tool("sv", &["status", &sv])));
     service.hub.nth(20).tell(Act::Abort);
     assert_eq!(finished(&service, 0), "-1 6");
-    // runsv starts it again.
-    service.hub.nth(21).says("serving");
-    let _second = Reaper(procfs::stat(service.hub.nth(21).pid).expect("a process")[1].parse().expect("a parent"));
-    service.hub.nth(21).tell(Act::Exit(7));
-    assert_eq!(finished(&service, 1), "7 0");
-    service.hub.nth(22).says("serving");
+    let is_told = |life, end| assert_eq!(finished(&service, life + 1), arguments(end, "-1"));
+    let (last, _guard) = third_generations_end(&service, 21, is_told);
     tool("sv", &["-w", "30", "exit", &sv]);
-    service.hub.nth(22).ends();
+    service.hub.nth(last).ends();
     end_of(&service);
 }
 
@@ -133,16 +172,14 @@ fn twenty_restarts_under_s6() {
     let directory = directory(&setup, "s6/run");
     let sv = directory.display().to_string();
     let service = setup.env("SV", &directory).shell("exec s6-supervise \"$SV\" 2>/dev/null").start();
-    let _guard = twenty_restarts("s6", &service, || tool("s6-svc", &["-1", &sv]));
+    let restart = || drop(tool("s6-svc", &["-1", &sv]));
+    let _guard = twenty_restarts("s6", &service, restart, || named(&tool("s6-svstat", &[&sv])));
     service.hub.nth(20).tell(Act::Abort);
     assert_eq!(finished(&service, 0), "256 6");
-    service.hub.nth(21).says("serving");
-    let _second = Reaper(procfs::stat(service.hub.nth(21).pid).expect("a process")[1].parse().expect("a parent"));
-    service.hub.nth(21).tell(Act::Exit(7));
-    assert_eq!(finished(&service, 1), "7 0");
-    service.hub.nth(22).says("serving");
+    let is_told = |life, end| assert_eq!(finished(&service, life + 1), arguments(end, "256"));
+    let (last, _guard) = third_generations_end(&service, 21, is_told);
     tool("s6-svc", &["-xd", &sv]);
-    service.hub.nth(22).ends();
+    service.hub.nth(last).ends();
     end_of(&service);
 }
 
@@ -170,14 +207,24 @@ fn twenty_restarts_under_supervisord() {
     let configuration = config.display().to_string();
     let service = setup.env("CONFIG", &config).shell("exec supervisord -c \"$CONFIG\" >/dev/null 2>&1").start();
     let ask = |words: &[&str]| tool("supervisorctl", &[&["-c", &configuration], words].concat());
-    let _guard = twenty_restarts("supervisord", &service, || ask(&["signal", "USR1", "restarter"]));
-    service.hub.nth(20).tell(Act::Abort);
+    let restart = || drop(ask(&["signal", "USR1", "restarter"]));
+    let _guard = twenty_restarts("supervisord", &service, restart, || named(&ask(&["pid", "restarter"])));
     let said = || fs::read_to_string(&log).unwrap_or_default();
-    wait_until("supervisord to be told", || said().contains("terminated by SIGABRT"));
-    service.hub.nth(21).says("serving");
-    let _second = Reaper(procfs::stat(service.hub.nth(21).pid).expect("a process")[1].parse().expect("a parent"));
+    // It starts a program again that has run for a second, as often as that ends.
+    let runs = |lives| wait_until("it to run for supervisord", || said().matches("entered RUNNING state").count() == lives);
+    let is_told = |how: String| wait_until(&format!("supervisord to be told: {how}"), || said().contains(&how));
+    service.hub.nth(20).tell(Act::Abort);
+    is_told("exited: restarter (terminated by SIGABRT".into());
+    runs(2);
+    let (last, _guard) = third_generations_end(&service, 21, |life, end| {
+        is_told(match end {
+            End::Code(code) => format!("exited: restarter (exit status {code}; not expected"),
+            End::Signal(signal) => format!("exited: restarter (terminated by {signal}"),
+        });
+        runs(life + 3);
+    });
     ask(&["stop", "restarter"]);
-    service.hub.nth(21).ends();
+    service.hub.nth(last).ends();
     ask(&["shutdown"]);
     end_of(&service);
 }
