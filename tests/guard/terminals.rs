@@ -1,14 +1,16 @@
 //! The guard on a terminal.
 
+use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::Signal;
-use nix::unistd::write;
+use nix::unistd::{tcgetpgrp, write};
 
-use crate::kit::{End, POLLFLIP, end_of, guarded, how, log, signal, terminal};
+use crate::kit::{End, POLLFLIP, contained, end_of, guarded, how, init_of, log, signal, terminal, there_are_containers};
 use crate::speaker::NOTES;
-use pollflip_kit::harness::{Service, Setup};
-use pollflip_kit::hub::wait_until;
+use pollflip_kit::harness::{Service, Setup, own_program};
+use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::procfs;
 use pollflip_kit::service::ROLE;
 use pollflip_kit::service::{Act, Step, at};
@@ -16,6 +18,7 @@ use pollflip_kit::service::{Act, Step, at};
 pollflip_kit::trials![
     under_a_guard_that_leads_a_terminal_restarts_are_not_refused,
     an_interrupt_of_the_terminal_reaches_the_service_once,
+    an_interrupt_of_the_terminal_of_a_container_reaches_the_service_once,
     what_is_sent_to_the_guard_reaches_the_service,
     an_interrupt_amid_a_restart_reaches_each_once,
     who_begins_after_an_interrupt_is_told,
@@ -23,6 +26,7 @@ pollflip_kit::trials![
     in_the_background_the_service_has_its_own_group,
     a_quit_of_the_terminal_ends_both,
     a_stop_and_going_on_reach_both,
+    the_prompt_stays_away_while_hello_restarts_itself,
     a_hang_up_ends_both,
     a_terminal_that_is_gone_does_not_end_a_service_that_stays,
 ];
@@ -80,6 +84,31 @@ fn an_interrupt_of_the_terminal_reaches_the_service_once() {
     });
     notes.retain(|note| note != "SIGCONT process");
     assert!(notes.len() == 1 || notes == ["SIGINT kernel", "SIGTERM process", "SIGUSR2 process"], "{notes:?}");
+}
+
+/// As PID 1, as `docker run -it` starts it.
+fn an_interrupt_of_the_terminal_of_a_container_reaches_the_service_once() {
+    if !there_are_containers() {
+        return;
+    }
+    let Some((master, slave)) = terminal() else { return };
+    let service = contained(Setup::new(), "").terminal(slave).start();
+    let (first, guard) = (service.first(), init_of(&service));
+    assert_eq!(first.ask(Act::Count(Signal::SIGINT)), "counting");
+    // One that is pending already would hide another.
+    signal(guard, Signal::SIGSTOP);
+    wait_until("it to stop", || procfs::state(guard) == Some('T'));
+    press(&master, 3);
+    wait_until("the service to have it", || first.ask(Act::Counted) == "1");
+    signal(guard, Signal::SIGCONT);
+    wait_until("the guard to have it", || !procfs::has_signal(guard, "ShdPnd", Signal::SIGINT as i32));
+    // The guard has taken all of it in when the service has this one.
+    service.plan_next(at(Step::Born, Act::Exit(4)));
+    signal(guard, Signal::SIGUSR1);
+    first.says("event Failed");
+    assert_eq!(first.ask(Act::Counted), "1");
+    service.first().tell(Act::Exit(6));
+    assert_eq!(how(end_of(&service)), End::Code(6), "{}", log(&service));
 }
 
 fn what_is_sent_to_the_guard_reaches_the_service() {
@@ -209,6 +238,81 @@ fn a_stop_and_going_on_reach_both() {
     press(&master, 3);
     new.ends();
     wait_until("the guard to end", || procfs::has_ended(guard));
+}
+
+/// A person in a shell, with the smallest example. Without a guard the prompt is back after a restart.
+fn the_prompt_stays_away_while_hello_restarts_itself() {
+    const PROMPT: &str = "what next? ";
+    if !crate::kit::has_program("bash") {
+        return;
+    }
+    let Some((master, slave)) = terminal() else { return };
+    let hello = own_program().ancestors().nth(2).expect("target/PROFILE/deps/guard").join("examples/hello");
+    assert!(hello.exists(), "there is no {}: `cargo test` builds the examples, `cargo test --test` does not", hello.display());
+    let setup =
+        Setup::new().env("PS1", PROMPT).env("POLLFLIP", POLLFLIP).env("HELLO", &hello).stdout(slave.try_clone().expect("a terminal"));
+    let service = setup.shell("exec bash --norc --noprofile -i 2>&1").terminal(slave).launch();
+    let screen = Screen::of(&master);
+    let types = |line: &str| assert_eq!(write(&master, format!("{line}\n").as_bytes()), Ok(line.len() + 1));
+    // What is typed is on the screen too, and has no number in it.
+    let number_after = |words: &str, count: usize| -> u32 {
+        wait_for(words, || {
+            let text = screen.text();
+            let rest = text.split(words).skip(1).filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())).nth(count)?;
+            // The whole of it.
+            rest.split_once(|c: char| !c.is_ascii_digit())?.0.parse().ok()
+        })
+    };
+    let is_asked = |times| wait_until("the prompt", || screen.text().matches(PROMPT).count() == times);
+    let foreground = || tcgetpgrp(&master).expect("a terminal").as_raw() as u32;
+    is_asked(1);
+
+    types("\"$HELLO\" 127.0.0.1:0");
+    let alone = number_after(", pid ", 0);
+    signal(alone, Signal::SIGUSR1);
+    let left = number_after(", pid ", 1);
+    is_asked(2);
+    assert_eq!(foreground(), service.launched());
+    signal(left, Signal::SIGTERM);
+    wait_until("it to end", || procfs::has_ended(left));
+
+    types("\"$POLLFLIP\" guard -- \"$HELLO\" 127.0.0.1:0");
+    let mut serves = number_after(", pid ", 2);
+    let guard = procfs::stat(serves).expect("a process")[1].parse::<u32>().expect("a parent");
+    for number in 3..=5 {
+        signal(guard, Signal::SIGUSR1);
+        let new = number_after(", pid ", number);
+        wait_until("the old one to be reaped", || procfs::children(guard) == [new]);
+        assert!(!procfs::has_ended(guard));
+        assert_eq!(foreground(), guard, "the shell has the terminal again");
+        serves = new;
+    }
+    press(&master, 3);
+    is_asked(3);
+    assert!(procfs::has_ended(serves) && procfs::has_ended(guard));
+    assert_eq!(foreground(), service.launched());
+}
+
+/// What a terminal shows.
+struct Screen(Arc<Mutex<String>>);
+
+impl Screen {
+    fn of(master: &OwnedFd) -> Screen {
+        let text = Arc::new(Mutex::new(String::new()));
+        let (mut shown, end) = (std::fs::File::from(master.try_clone().expect("a terminal")), Arc::clone(&text));
+        // It ends with the last who has the terminal.
+        std::thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(length @ 1..) = shown.read(&mut part) {
+                end.lock().expect("no panic").push_str(&String::from_utf8_lossy(&part[..length]));
+            }
+        });
+        Screen(text)
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().expect("no panic").clone()
+    }
 }
 
 /// In an interactive shell.
