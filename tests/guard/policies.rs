@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::kit::{End, POLLFLIP, end_of_command, run};
 use crate::speaker::{WORDS, Word, text};
-use pollflip_kit::harness::Setup;
+use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::service::{Act, Step, at};
 use pollflip_kit::surroundings::directory;
@@ -36,6 +36,10 @@ pollflip_kit::trials![
     wrong_usage_is_64,
     nobody_to_ask_is_3,
     a_service_is_asked_for_a_restart_and_for_its_status,
+    a_restart_that_another_one_is_in_the_way_of_is_2,
+    no_outcome_in_time_is_4,
+    a_service_that_can_never_be_restarted_is_5,
+    a_status_for_programs_is_one_object,
 ];
 
 fn it_ends_as_the_program_does() {
@@ -260,13 +264,72 @@ fn nobody_to_ask_is_3() {
     }
 }
 
+/// Asks a service by the operator's program.
+fn ask(service: &Service, what: &str, options: &[&str]) -> (End, String, String) {
+    let mut command = Command::new(POLLFLIP);
+    command.arg(what).arg(service.socket()).args(options);
+    end_of_command(command)
+}
+
+/// It is waited for while a restart is under way; how the second one ends that is asked for.
+fn during_a_restart(options: &[&str]) -> (End, String, String) {
+    let service = Setup::new().start();
+    service.plan_next(at(Step::Built, Act::Wait));
+    let first = service.restart_meanwhile();
+    let new = service.hub.nth(1);
+    new.says("waits");
+    let asked = ask(&service, "restart", options);
+    new.go();
+    assert_eq!(first.join().expect("no panic").expect("a restart"), new.pid);
+    asked
+}
+
+fn a_restart_that_another_one_is_in_the_way_of_is_2() {
+    let (end, out, said) = during_a_restart(&[]);
+    assert_eq!((end, out.as_str()), (End::Code(2), ""), "{said}");
+    assert!(said.starts_with("pollflip: ") && said.contains("a restart has been under way for"), "{said}");
+}
+
+fn no_outcome_in_time_is_4() {
+    let service = Setup::new().start();
+    service.plan_next(at(Step::Built, Act::Wait));
+    let (end, out, said) = ask(&service, "restart", &["--wait", "0.2"]);
+    assert_eq!((end, out.as_str()), (End::Code(4), ""), "{said}");
+    // The restart goes on, and nobody waits for it any more.
+    let new = service.hub.nth(1);
+    new.go();
+    new.says("event PredecessorGone");
+    assert_eq!(service.connect().pid, new.pid);
+    service.hub.nth(1).signal(Signal::SIGSTOP);
+    let (end, _, said) = ask(&service, "restart", &["--wait", "0.2"]);
+    assert_eq!(end, End::Code(4), "{said}");
+}
+
+/// Its guard would not be told who the service is.
+fn a_service_that_can_never_be_restarted_is_5() {
+    let shell = "exec \"$POLLFLIP\" guard -- env NOTIFY_SOCKET=@pollflip-nobody-listens \"$0\"";
+    let service = Setup::new().env("POLLFLIP", POLLFLIP).shell(shell).start();
+    let (end, out, said) = ask(&service, "restart", &[]);
+    assert_eq!((end, out.as_str()), (End::Code(5), ""), "{said}");
+    let (end, out, _) = ask(&service, "status", &[]);
+    assert!(end == End::Code(0) && out.contains("\nno restart is possible: "), "{out}");
+}
+
+fn a_status_for_programs_is_one_object() {
+    let service = Setup::new().start();
+    let new = service.restart();
+    new.says("event PredecessorGone");
+    let (end, out, said) = ask(&service, "status", &["--json"]);
+    assert_eq!(end, End::Code(0), "{said}");
+    let status: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((&status["pid"], &status["generation"], &status["state"]), (&new.pid.into(), &1.into(), &"idle".into()), "{out}");
+    assert_eq!(status["outcomes"][0]["ok"], true, "{out}");
+    assert_eq!(out.lines().count(), 1, "{out}");
+}
+
 fn a_service_is_asked_for_a_restart_and_for_its_status() {
     let service = Setup::new().start();
-    let ask = |what| {
-        let mut command = Command::new(POLLFLIP);
-        command.arg(what).arg(service.socket());
-        end_of_command(command)
-    };
+    let ask = |what| ask(&service, what, &[]);
     let old = service.first().pid;
     let (end, out, said) = ask("restart");
     let new = service.hub.nth(1).pid;
