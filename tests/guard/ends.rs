@@ -21,9 +21,12 @@ pollflip_kit::trials![
     told_to_end_before_it_is_ready_it_ends,
     a_signal_to_the_group_of_the_guard_reaches_the_service_once,
     a_guard_that_is_stopped_meanwhile_takes_the_new_process_in,
+    a_service_that_is_stopped_is_waited_for,
     a_restart_that_fails_changes_nothing,
     a_guard_under_a_guard_is_a_service_like_others,
     nobody_is_left_when_the_guard_is_killed,
+    a_generation_that_hangs_ends_with_the_guard,
+    a_generation_that_hangs_ends_with_the_guard_after_a_change_of_user,
     a_new_one_ends_with_the_guard_although_an_earlier_one_does_not,
     a_status_that_the_predecessor_has_taken_is_known,
     a_status_that_nobody_tells_is_that_of_a_failure,
@@ -156,6 +159,29 @@ fn a_guard_that_is_stopped_meanwhile_takes_the_new_process_in() {
     assert_eq!(how(end_of(&service)), End::Code(3), "{}", log(&service));
 }
 
+/// That is no end. What the guard is sent meanwhile waits, until it is sent that the service goes on.
+fn a_service_that_is_stopped_is_waited_for() {
+    let service = guarded(Setup::new(), "--restart always --delay 1").start();
+    let (guard, first) = (service.launched(), service.first());
+    first.signal(Signal::SIGSTOP);
+    wait_until("it to stop", || procfs::state(first.pid) == Some('T'));
+    signal(guard, Signal::SIGUSR1);
+    wait_until("it to have the signal", || procfs::has_signal(first.pid, "ShdPnd", Signal::SIGUSR1 as i32));
+    assert_eq!((procfs::state(first.pid), procfs::children(guard)), (Some('T'), vec![first.pid]));
+    signal(guard, Signal::SIGCONT);
+    let new = service.hub.nth(1);
+    new.says("event PredecessorGone");
+    // The end waits in the same way.
+    new.signal(Signal::SIGSTOP);
+    wait_until("it to stop", || procfs::state(new.pid) == Some('T'));
+    signal(guard, Signal::SIGTERM);
+    wait_until("it to have the signal", || procfs::has_signal(new.pid, "ShdPnd", Signal::SIGTERM as i32));
+    assert!(!procfs::has_ended(guard));
+    signal(guard, Signal::SIGCONT);
+    assert_eq!(how(end_of(&service)), End::Signal(Signal::SIGTERM), "{}", log(&service));
+    assert_eq!(service.hub.pids(), [first.pid, new.pid]);
+}
+
 fn a_restart_that_fails_changes_nothing() {
     let service = guarded(Setup::new(), "").start();
     let first = service.first();
@@ -179,6 +205,41 @@ fn nobody_is_left_when_the_guard_is_killed() {
         signal(service.launched(), Signal::SIGKILL);
         last.ends();
     }
+}
+
+/// Its loop does not see the end of the guard any more: it is the kernel that tells it.
+fn hangs(process: &Process) {
+    process.tell(Act::Hang);
+    process.says("hangs");
+}
+
+fn a_generation_that_hangs_ends_with_the_guard() {
+    for restarts in 0..3 {
+        let service = guarded(Setup::new(), "").start();
+        let mut last = service.first();
+        for _ in 0..restarts {
+            let before = std::mem::replace(&mut last, service.restart());
+            before.ends();
+            last.says("event PredecessorGone");
+        }
+        hangs(&last);
+        signal(service.launched(), Signal::SIGKILL);
+        last.ends();
+    }
+}
+
+/// Between `build` and `ready`, where many give up their rights.
+fn a_generation_that_hangs_ends_with_the_guard_after_a_change_of_user() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: it needs root, to become another user");
+        return;
+    }
+    let service = guarded(Setup::new().plan(at(Step::Built, Act::Become(64998))), "").start();
+    let first = service.first();
+    assert_eq!(procfs::status(first.pid, "Uid").expect("a process").split_whitespace().next(), Some("64998"));
+    hangs(&first);
+    signal(service.launched(), Signal::SIGKILL);
+    first.ends();
 }
 
 /// The new one has a parent that lives when the guard is killed.
