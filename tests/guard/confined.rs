@@ -17,6 +17,7 @@ pollflip_kit::trials![
     a_read_only_root_and_nobody_as_user_are_enough,
     in_another_network_namespace_restarts_are_refused,
     a_full_process_table_is_told_of,
+    a_process_table_that_is_full_at_a_later_start_is_a_strike,
     a_guard_without_descriptors_takes_a_new_process_in,
     a_standard_error_that_is_gone_does_not_end_it,
 ];
@@ -95,21 +96,37 @@ fn in_another_network_namespace_restarts_are_refused() {
     assert_eq!(how(end_of(&service)), End::Code(2));
 }
 
-fn a_full_process_table_is_told_of() {
+/// A guard of a user whose processes are counted, started by that. No other test may have processes
+/// of that user.
+fn guard_of(user: &str, starter: &[&str], arguments: &[&str]) -> Option<(End, String, String)> {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: it needs root, to become a user who may have one process");
-        return;
+        eprintln!("skipped: it needs root, to become a user who may have few processes");
+        return None;
     }
     let directory = pollflip_kit::surroundings::directory();
     let program = directory.path().join("pollflip");
     pollflip_kit::harness::install(&program, &std::fs::read(POLLFLIP).expect("the program"));
     let mut command = Command::new("setpriv");
-    // A number that no other test has processes of.
-    command.args(["--reuid", "64999", "--clear-groups", "--bounding-set=-all", "prlimit", "--nproc=1"]);
-    command.arg(&program).args(["guard", "--restart", "always", "--", "true"]);
-    let (end, _, said) = end_of_command(command);
+    command.args(["--reuid", user, "--clear-groups", "--bounding-set=-all"]).args(starter);
+    command.arg(&program).arg("guard").args(arguments);
+    Some(end_of_command(command))
+}
+
+fn a_full_process_table_is_told_of() {
+    let arguments = ["--restart", "always", "--", "true"];
+    let Some((end, _, said)) = guard_of("64999", &["prlimit", "--nproc=1"], &arguments) else { return };
     assert_eq!(end, End::Code(126), "{said}");
     assert!(said.contains("cannot start true: Resource temporarily unavailable"), "{said}");
+}
+
+/// The service leaves no room for another one.
+fn a_process_table_that_is_full_at_a_later_start_is_a_strike() {
+    let script = "echo run; prlimit --pid=$PPID --nproc=1; exit 5";
+    let arguments = ["--restart", "always", "--strikes", "3/60", "--delay", "1", "--", "/bin/sh", "-c", script];
+    let Some((end, out, said)) = guard_of("64997", &[], &arguments) else { return };
+    assert_eq!((end, out.as_str()), (End::Code(5), "run\n"), "{said}");
+    assert_eq!(said.matches("cannot start /bin/sh: Resource temporarily unavailable").count(), 2, "{said}");
+    assert!(said.contains("ended too often"), "{said}");
 }
 
 /// All that it says fails, and nothing comes of that.

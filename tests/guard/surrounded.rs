@@ -96,6 +96,12 @@ fn a_manager_above_hears_what_concerns_it() {
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
     // Neither the main process nor the barrier: the guard stays, and has taken both in.
     manager.expect(&["READY=1", "STATUS="]);
+    // The watchdog of a unit is fed through the guard.
+    assert_eq!(new.ask(Act::Notify(vec!["WATCHDOG=1".into(), "MAINPID=1".into()])), "told");
+    manager.expect(&["WATCHDOG=1"]);
+    let more = ["ERRNO=5", "EXTEND_TIMEOUT_USEC=1000000", "BUSERROR=org.example.Error"];
+    assert_eq!(new.ask(Act::Notify(more.map(String::from).to_vec())), "told");
+    assert_eq!(manager.receive().lines, more);
     service.plan_next(at(Step::Born, Act::Exit(4)));
     service.fail_to_restart();
     manager.expect(&["RELOADING=1", "MONOTONIC_USEC=", "STATUS=restarting"]);
