@@ -41,6 +41,8 @@
 //! - Without a terminal, or in its background, the service has a process group of its own: who
 //!   signals the group of the guard signals the guard alone. In the foreground of a terminal both
 //!   are one job, and who signals the group reaches the service twice: signal the guard.
+//! - A service that is stopped (SIGSTOP) has not ended. What it is sent waits until it goes on, and
+//!   SIGCONT that is sent to the guard goes on to it like other signals.
 //! - When the main process ends in the middle of a restart, the guard waits until the successor
 //!   names itself. When the main process ends at another time, the guard sends SIGTERM to the
 //!   processes that it has left behind, and SIGKILL after 5 s. That ends a program which puts itself
@@ -59,7 +61,8 @@
 //!   guard was told to end.
 //! - Each generation is sent SIGTERM when the guard is killed: see
 //!   [`Restarter::ready`](crate::Restarter::ready). It knows the guard by `POLLFLIP_GUARDED`, the
-//!   process id of the guard, in its environment.
+//!   process id of the guard, in its environment. Of a program without this crate, the process that
+//!   the guard has started is sent SIGTERM; its successors go on.
 //!
 //! Under a real service manager (NOTIFY_SOCKET is set), the guard passes on to it what the service
 //! says. It keeps back what concerns the guard alone: MAINPID, BARRIER and stored descriptors. The

@@ -184,7 +184,7 @@
 //! | the main process, in the middle of a restart | it waits until the successor names itself | as the last generation ends |
 //! | the last generation, and how is not known: an earlier one has reaped it (before Linux 6.15) | it takes that for a failure, and says so | with 1; with 0 if it was told to end |
 //! | the guard is told to end (TERM, INT, QUIT) | it tells all generations, and each that comes later | as the last generation ends |
-//! | the guard is killed | nothing any more | the kernel sends each generation SIGTERM |
+//! | the guard is killed | nothing any more; each generation is sent SIGTERM, of a program without this crate only the one that the guard has started | by that signal |
 //!
 //! If the program cannot be started, the guard ends with 127 if it is not there, and with 126
 //! otherwise. If there can be no guard (no `/proc`), it ends with 125.

@@ -37,7 +37,7 @@ const BESIDE: usize = 16 * 1024;
 /// Where programs are when nobody says where.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// What is started, again and again. All memory for it is there from the start.
+/// What is started, again and again. What each start is given alike is there from the start.
 #[derive(Debug)]
 pub(super) struct Command {
     /// The path, or a name that is looked for in PATH.
