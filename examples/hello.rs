@@ -6,9 +6,9 @@
 
 use mio::{Events, Interest, Poll, Token, net::TcpListener};
 use pollflip::{Event, Gate, RestartConfig};
-use std::io::{ErrorKind, Result, Write};
+use std::io::{ErrorKind, Write};
 
-fn main() -> Result<()> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pid = std::process::id();
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:7000".into());
     let mut poll = Poll::new()?;
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let mut events = Events::with_capacity(64);
     while !gate.is_closed() {
         match poll.poll(&mut events, None) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
         }
         while let Some(event) = restarter.poll() {

@@ -21,7 +21,7 @@
 //! | `enabled`, `coordination_socket_path` | [`coordination_socket`]; without a call there is none |
 //! | `environment` | [`env`], and [`env_remove`] |
 //! | `restart_signal: SignalKind` | [`restart_signal`]`(Some(number))`; `None` for no signal |
-//! | `exit_on_error`, which is `true` unless told otherwise: the task ends with the first failed restart | always as `false`: a failed restart does not resolve the task |
+//! | `exit_on_error`, which is `true` unless told otherwise: the task ends with the first failed restart | always as `false`: a failed restart does not resolve the task. It resolves with an error if no restart is possible any more, and the process can keep serving |
 //! | `lifecycle_handler` | [`RestartTask::with_handler`] |
 //! | `try_into_restart_task()`, `spawn_restart_task()` | [`try_into_restart_task`], [`spawn_restart_task`]; no runtime has to be entered |
 //! | the task resolves with a `std::process::Child` | with a [`Successor`]: `pid`, `try_wait`, and a descriptor |
@@ -55,8 +55,10 @@
 //!     let listener = task.restarter().sockets().tcp_listener("echo", "127.0.0.1:7000")?;
 //!     task.ready().await?; // startup_complete(); otherwise the first poll of the task says it
 //!     # drop(listener);
-//!     let mut successor = task.await?; // beside other work, in a select!
-//!     println!("{} serves now; ended: {:?}", successor.pid(), successor.try_wait());
+//!     match task.await { // beside other work, in a select!
+//!         Ok(mut successor) => println!("{} serves now; ended: {:?}", successor.pid(), successor.try_wait()),
+//!         Err(why) => eprintln!("{why}"), // this process keeps serving, and the task stays pending
+//!     }
 //!     Ok(())
 //! }
 //!

@@ -32,11 +32,11 @@
 //! [`Event::Completed`](crate::Event::Completed), and is the timeout of the poll from then on.
 //!
 //! ```no_run
-//! use std::{collections::HashMap, io, time::{Duration, Instant}};
+//! use std::{collections::HashMap, error, io, time::{Duration, Instant}};
 //! use mio::{Events, Interest, Poll, Token, net::{TcpListener, TcpStream}};
 //! use pollflip::{Event, Gate, RestartConfig};
 //!
-//! fn main() -> io::Result<()> {
+//! fn main() -> Result<(), Box<dyn error::Error>> {
 //!     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(64));
 //!     let mut restarter = RestartConfig::new().build()?;
 //!     poll.registry().register(&mut restarter, Token(1), Interest::READABLE)?;
@@ -53,7 +53,7 @@
 //!             return Ok(()); // clients that are still there are cut off
 //!         }
 //!         match poll.poll(&mut events, left) {
-//!             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+//!             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
 //!             _ => {}
 //!         }
 //!         while let Some(event) = restarter.poll() {
@@ -188,11 +188,11 @@
 //! its signal is a `mio::event::Source`.
 //!
 //! ```no_run
-//! use std::{io, net, thread, time::Duration};
+//! use std::{error, io, net, thread, time::Duration};
 //! use mio::{Events, Interest, Poll, Token, net::TcpListener};
 //! use pollflip::{Event, RestartConfig, Shutdown, ShutdownCoordinator, ShutdownHandle};
 //!
-//! fn main() -> io::Result<()> {
+//! fn main() -> Result<(), Box<dyn error::Error>> {
 //!     let mut restarter = RestartConfig::new().build()?;
 //!     let listener = restarter.sockets().tcp_listener("web", "127.0.0.1:8080")?;
 //!     restarter.ready()?; // before a worker accepts
@@ -206,7 +206,7 @@
 //!         }
 //!     }
 //!     match ending.map(|shutdown| shutdown.wait(Duration::from_secs(30))) {
-//!         Some(Err(workers)) => Err(io::Error::other(format!("{workers} workers did not end in time"))),
+//!         Some(Err(workers)) => Err(format!("{workers} workers did not end in time").into()),
 //!         _ => Ok(()),
 //!     }
 //! }

@@ -1,8 +1,8 @@
 //! The examples do what they say.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, IoSlice, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
@@ -29,6 +29,15 @@ pub(crate) const TRIALS: &[(&str, fn())] = &[
     ("a_test_that_waits_for_a_line_of_a_program_that_has_ended_fails_at_once_with_what_was_said", unsaid),
     ("examples_tell_how_they_are_used", usage),
     ("hello_tells_what_becomes_of_each_restart", hello),
+    ("hello_that_cannot_start_says_why_in_a_sentence", hello_cannot_start),
+    ("tokio_select_restarts_and_outlives_a_want_of_descriptors", tokio_select),
+    ("tokio_select_keeps_serving_when_no_restart_is_possible", || keeps_serving("tokio_select", ["127.0.0.1:0"])),
+    ("any_executor_keeps_serving_when_no_restart_is_possible_in_tokio", || {
+        keeps_serving("any_executor", ["tokio", "--listen", "127.0.0.1:0"]);
+    }),
+    ("any_executor_keeps_serving_when_no_restart_is_possible_in_smol", || {
+        keeps_serving("any_executor", ["smol", "--listen", "127.0.0.1:0"]);
+    }),
     ("live_connections_go_on_where_they_were", live_connections),
     ("any_executor_keeps_connections_and_count_in_tokio", || any_executor("tokio")),
     ("any_executor_keeps_connections_and_count_in_smol", || any_executor("smol")),
@@ -265,6 +274,54 @@ fn hello() {
     assert_eq!(group.says(&format!("{first}: process {second} serves,"), 0), "this one ends");
     assert_eq!((same, hears(address)), (address, format!("hello from process {second}\n")));
     wait_until("the old process to end", || has_ended(first));
+}
+
+/// The first that a user may see of the crate: what a `main` prints that returns the error.
+fn hello_cannot_start() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = holder.local_addr().expect("an address");
+    let output = example("hello").arg(address.to_string()).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.starts_with("Error: cannot bind \"hello\" as a TCP listener on "), "{said}");
+}
+
+fn tokio_select() {
+    let releases = Releases::of("tokio_select");
+    let group = releases.start(["127.0.0.1:0"]);
+    let (address, first) = listening(&group, 0);
+    let limit = |soft: u64| {
+        let mut command = Command::new("prlimit");
+        let status = command.args([format!("--pid={first}"), format!("--nofile={soft}:")]).status();
+        assert!(status.expect("prlimit of util-linux").success());
+    };
+    // Until then it has all that it wants.
+    let free = (0..).find(|number| !Path::new(&format!("/proc/{first}/fd/{number}")).exists()).expect("a number");
+    limit(free);
+    let waiting = TcpStream::connect(address).expect("a place in the queue");
+    wait_until("a want of descriptors", || has_ended(first) || group.stderr().contains("cannot accept now"));
+    limit(free + 100);
+    waiting.set_read_timeout(Some(DEADLINE)).expect("a limit");
+    assert_eq!((&waiting).read(&mut [0; 8]).expect("it is taken in after all"), 0);
+    signal(first, Signal::SIGUSR1);
+    let (same, second) = listening(&group, 1);
+    assert_eq!((same, group.says(&format!("process {second}"), 0)), (address, "serves".into()));
+    assert_eq!(hears(address), "");
+    wait_until("the old process to end", || has_ended(first));
+}
+
+/// As a unit of systemd that takes no notifications: each restart is refused, and always will be.
+fn keeps_serving<const N: usize>(name: &str, arguments: [&str; N]) {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "SYSTEMD_EXEC_PID=$$ exec \"$0\" \"$@\""]).arg(example(name).get_program()).args(arguments);
+    let group = Group::start(command, directory());
+    let (address, first) = listening(&group, 0);
+    signal(first, Signal::SIGUSR1);
+    wait_until("the refusal", || group.stderr().contains("no further restart is possible: systemd takes no notifications"));
+    // Were it to end, its listener would be closed in a moment.
+    for _ in 0..3 {
+        hears(address);
+    }
+    assert!(!has_ended(first), "{}", group.stderr());
 }
 
 fn live_connections() {
