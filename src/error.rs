@@ -135,9 +135,10 @@ pub enum Refusal {
          RestartConfig::program"
     )]
     Privileged,
-    /// This process was started by a path that leads to another file now, or to none, and its own
-    /// file has no path any more. Every restart is refused. It was a relative path and the
-    /// directory is another one, or it named a descriptor.
+    /// No path is known that leads to the program of this process, so every restart is refused. The
+    /// process was started by a relative path and has changed its directory since, or by the name
+    /// of a descriptor. That path now leads to another file or to none, and the file that runs has
+    /// been deleted, or `/proc` is not there.
     #[error(
         "the path that this process was started by is relative or names a descriptor, and does not lead to the file that runs: that file has \
          been deleted, or /proc is not there; name the program by an absolute path, with RestartConfig::program"

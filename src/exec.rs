@@ -157,8 +157,9 @@ impl Exec {
         self.order(Order::Spawn(job)).is_ok()
     }
 
-    /// Gives attempts up to this one up: what was or will be started for them is killed and reaped. One whose start is held up until this
-    /// process has ended finds nothing on its lifeline, and takes nothing over.
+    /// Cancels all attempts up to this one: a successor that was started for them, or is being
+    /// started, is killed and reaped. The start of one may be held up until this process has ended.
+    /// Such a successor finds nothing on its lifeline, and does not take over.
     pub(crate) fn abandon(&self, attempt: Attempt) {
         let mut desk = self.shared.desk();
         desk.abandoned = desk.abandoned.max(attempt.0);

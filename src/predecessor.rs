@@ -165,10 +165,13 @@ impl Predecessor {
     /// Asks for what can go [ahead](crate::Precopy) of the state, hands it out as it comes, and returns when all of it is here. The
     /// predecessor **serves meanwhile**. Called again before the state is asked for, hands out what has changed since.
     ///
-    /// What is handed out is the program's: it registers a connection with its own `Poll`, and polls that only as a
-    /// [`Sweep`](crate::Sweep) before [`ready`](crate::Restarter::ready) has returned. It neither reads nor writes it, and does not change
-    /// its flags: the predecessor serves it. `false`: the predecessor gives nothing ahead. In both cases the program then asks for the
-    /// state: it is not ready without.
+    /// The connections that are handed out belong to the program, and the predecessor still serves
+    /// them. The program registers each with its own `Poll`, and does not read it, write it or
+    /// change its flags. Until [`ready`](crate::Restarter::ready) has returned, it polls that
+    /// `Poll` only as a [`Sweep`](crate::Sweep).
+    ///
+    /// Returns `false` if the predecessor gives nothing ahead. In both cases the program asks for
+    /// the state next: [`ready`](crate::Restarter::ready) is an error before that.
     ///
     /// ```no_run
     /// # use std::{collections::BTreeMap, net::TcpStream, time::Duration};

@@ -136,11 +136,14 @@ const BUDGET: Duration = Duration::from_millis(2);
 ///
 /// # In a forked child
 ///
-/// A copy of it in a forked child is not the restarter: dropping that closes descriptors of the child, waits for nothing, and does nothing
-/// that the parent can notice. [`poll`](Restarter::poll) and [`wait`](Restarter::wait) return `None` there at once,
-/// [`ready`](Restarter::ready), [`request`](Restarter::request) and registering it an error, and [`cancel`](Restarter::cancel) and
-/// [`stop`](Restarter::stop) do nothing. Its descriptor is the parent's as well, becomes readable with that, and stays so: do not watch it.
-/// So a program that puts itself into the background does that first.
+/// A forked child has a copy of the restarter, which restarts nothing. Dropping the copy closes
+/// descriptors of the child, waits for nothing, and does nothing that the parent can notice.
+/// [`poll`](Restarter::poll) and [`wait`](Restarter::wait) return `None` at once;
+/// [`ready`](Restarter::ready), [`request`](Restarter::request) and registering the copy return an
+/// error; [`cancel`](Restarter::cancel) and [`stop`](Restarter::stop) do nothing. The descriptor of
+/// the copy is the parent's too: it becomes readable when the parent has something to do, and the
+/// child cannot change that, so do not watch it. A program that forks to put itself into the
+/// background forks before it builds the restarter.
 ///
 /// The sockets of the service, the coordination socket too, are open in the child as long as it keeps its copy. If the service is killed
 /// meanwhile, a new one finds its addresses in use until that child has ended. So drop the copy in the child, and what was made from

@@ -98,8 +98,9 @@ pub(crate) fn is_shut_down(socket: &impl AsFd) -> bool {
     unsafe { libc::poll(&mut looked_at, 1, 0) == 1 && looked_at.revents & libc::POLLRDHUP != 0 }
 }
 
-/// Has the kernel enlarge the table of descriptors to hold so many and [`SPARE`] more, or as many as it may. In a process with threads
-/// that takes it some ten milliseconds, whichever thread it was that needed one more.
+/// Makes the kernel enlarge the table of descriptors now, for this many descriptors and [`SPARE`]
+/// more, as far as the limit allows. In a process with threads that takes some ten milliseconds, in
+/// which the thread that opens one descriptor too many would wait.
 pub(crate) fn enlarge_descriptor_table(descriptors: RawFd) {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
     let last = RawFd::try_from(limit).unwrap_or(RawFd::MAX).saturating_sub(1).min(descriptors.saturating_add(SPARE));

@@ -61,9 +61,9 @@ pub(crate) struct Passed {
 
 /// The sockets that were passed to this process. `successor` says whether a predecessor started it: then `auto` means this one.
 ///
-/// Where this process has gained rights and no predecessor has proved that it passes them, a socket
-/// counts only if root has made it: a caller without rights has none of those, but what a service
-/// manager has given it.
+/// A process with more rights than its caller (setuid, capabilities of its file) takes a socket
+/// only if root has made it, unless a proven predecessor passes it. A caller without rights has no
+/// such socket, except one that a service manager has given it.
 pub(crate) fn passed(successor: bool) -> Vec<Passed> {
     let meant_for_us = match std::env::var(LISTEN_PID) {
         Ok(pid) if pid == AUTO => successor,

@@ -214,8 +214,9 @@ fn is_by_way_of_a_process(path: &Path) -> bool {
     (path.starts_with("/proc") || path.starts_with("/dev/fd")) && path != Path::new("/proc/self/exe")
 }
 
-/// A relative path that was made absolute against the directory of now, with the name by which that was entered instead: a `current`
-/// link in it that is switched leads to the new release.
+/// The absolute form of a relative path. It begins with the name by which the current directory was
+/// entered, where that is known: if a `current` link in that name is switched, the path leads to
+/// the new release.
 fn followed(absolute: PathBuf, path: &Path) -> PathBuf {
     if path.is_absolute() { absolute } else { named_directory().map_or(absolute, |directory| directory.join(path)) }
 }

@@ -90,10 +90,10 @@ impl UdpGroup {
         duplicate(&group.name, group.own_socket())
     }
 
-    /// What clients have to send for their datagrams to come to this generation: the bits in their
-    /// place, which the server puts into the byte that a client sends back. They are never all
-    /// 0, so a client without a flow sends 0 there. For a mark of [QUIC](crate::Mark::quic), where
-    /// that is not so, see [`stamp`](UdpGroup::stamp).
+    /// The mark of this generation. The server puts these bits into the byte that its clients send
+    /// back, and a datagram with them comes to this generation. They are never all 0, so a client
+    /// without a flow sends 0 there. A mark of [QUIC](crate::Mark::quic) can be 0: the server uses
+    /// [`stamp`](UdpGroup::stamp) there.
     pub fn mark(&self) -> u8 {
         self.0.layout.mark(self.0.own)
     }

@@ -91,9 +91,10 @@ pub(crate) fn threads_with(process: &Process, capabilities: u64) -> io::Result<V
     Ok(with)
 }
 
-/// How the user namespace of a process numbers users and groups, as seen from the one of this process. Nothing else tells namespaces apart
-/// where the process may not be traced, and one without rights over this namespace cannot number another one as this one is numbered, unless
-/// both have a single user and group.
+/// Which numbers users and groups have in the user namespace of a process, as seen from the
+/// namespace of this one. Two namespaces whose numbers differ are two. Where the process may not be
+/// traced, nothing else tells them apart. Somebody without rights over this namespace cannot make
+/// another one with the same numbers, unless both have a single user and group.
 fn numbering(process: &str) -> io::Result<[String; 2]> {
     let read = |name| match fs::read_to_string(format!("{process}/{name}")) {
         // A kernel without user namespaces.

@@ -46,8 +46,9 @@ impl PidFile {
         self.remove_if(|_, pid| pid == std::process::id());
     }
 
-    /// Takes away one that the predecessor has named and that this process is not configured with, if it names one of the two and belongs to
-    /// this user: anybody could have named it.
+    /// Removes a pid file that only the predecessor was configured with, if it belongs to this user
+    /// and has the process id of one of the two in it. The check is there because the path came
+    /// from outside, and could be that of any file.
     pub(super) fn remove_retired(&self, predecessor: u32) {
         self.remove_if(|found, pid| [std::process::id(), predecessor].contains(&pid) && found.is_own() && found.has_one_name());
     }
