@@ -93,4 +93,5 @@
 //! | --- | --- | --- |
 //! | "another Restarter or RestartTask lives in this process" in tests | there is one at a time, and tests are threads of one process | a test that builds one runs in a process of its own |
 //! | it does not link | glibc before 2.29 | a newer glibc, or musl 1.1.24 or newer: `--target x86_64-unknown-linux-musl` |
-//! | it does not build on macOS or Windows | the crate is for Linux | build it for Linux: `--target x86_64-unknown-linux-gnu` |
+//! | it does not build on Windows | the crate needs a unix system | build it for Linux: `--target x86_64-unknown-linux-gnu` |
+//! | on macOS or a BSD it serves, and every restart is refused | a restart needs Linux: [`Refusal::Unsupported`](crate::Refusal::Unsupported) | run it on Linux |
