@@ -202,11 +202,16 @@ impl RestartConfig {
 
     /// Where the [coordination socket](crate::restart_coordination_socket) is. Unless told otherwise, there is none.
     ///
-    /// Root and the user that the service runs as may ask there. The path belongs to the user of the moment of
-    /// [`build`](RestartConfig::build), and opens to no other: a program that gives up root afterwards can give the path to its new user
-    /// ([`chown`](std::os::unix::fs::chown)); or else only root reaches it. A service that runs as `nobody` (65534) is asked by root alone:
-    /// [why](crate::guide#the-coordination-socket-under-attack). Should somebody take the path away, the next generation binds it
-    /// again. A release that has it at another path takes the old one away if that belongs to the user that the release runs as.
+    /// Root and the user that the service runs as may ask there. The path belongs to the user that
+    /// the process has at [`build`](RestartConfig::build), and nobody else but root can open it. A
+    /// program that gives root up afterwards can give the path to its new user
+    /// ([`chown`](std::os::unix::fs::chown)); if it does not, only root can ask. A service that
+    /// runs as `nobody` (65534) is asked by root alone:
+    /// [why](crate::guide#the-coordination-socket-under-attack).
+    ///
+    /// If somebody removes the path, the next generation binds it again. If a release has the
+    /// socket at another path, it removes the old path, provided that this belongs to the user that
+    /// the release runs as.
     pub fn coordination_socket(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.socket = Some(path.into());
         self

@@ -74,8 +74,8 @@ pub use survivors::{KeptStream, Survivors};
 /// Has descriptors held that outlive this process: see
 /// [`RestartConfig::keep`](crate::RestartConfig::keep).
 ///
-/// Cheap to clone, and usable from any thread. A forked child's copy does nothing, but has what is
-/// kept open as long as the child keeps it: drop it there, or execute another program.
+/// Cheap to clone, and usable from any thread. In a forked child the copy does nothing, but the
+/// descriptors that are kept stay open there: drop the copy, or execute another program.
 ///
 /// Without anybody who holds ([`is_active`](Keeper::is_active)) nothing outlives a kill, which is no
 /// error: a warning is logged. What is kept by name goes to successors all the same.
@@ -188,8 +188,9 @@ impl Keeper {
         Keeper { shared: None }
     }
 
-    /// One of a program that keeps nothing: what a release before it has kept is removed when the
-    /// service is its own. `has_groups`: UDP groups among it, which it may go on with.
+    /// The keeper of a program that keeps nothing. A release before it may have kept something:
+    /// that is removed when the service belongs to this process. `has_groups`: UDP groups are among
+    /// it, and the program may use them.
     pub(crate) fn for_nothing(mut held: Held, has_groups: bool, waker: Arc<Waker>) -> Keeper {
         let lent = held.lent.take();
         held.queues.extend(lent.into_iter().flat_map(|(name, ends)| ends.into_iter().map(move |end| (name.clone(), end))));

@@ -351,9 +351,9 @@ impl Ledger {
         Ok((position, cookie, self.book.take(cookie)?))
     }
 
-    /// Closes the accounts that nobody has begun or recovered in this process: those whose
-    /// connection has not outlived the last one. Returns how many. Call it when all connections that
-    /// were kept are recovered, and no other process works with the ledger:
+    /// Closes the accounts that this process has neither begun nor recovered: their connections
+    /// ended with the process before. Returns how many it has closed. Call it when all connections
+    /// that were kept are recovered, and no other process works with the ledger:
     ///
     /// - after the last of the [`Survivors`](crate::Survivors), before
     ///   [`ready`](crate::Restarter::ready): the process before has ended. If a generation before that
@@ -405,10 +405,10 @@ impl Ledger {
     /// [`InHand`] is dropped: who was in hand for such work at an end that may have been anybody's doing is then
     /// above suspicion.
     ///
-    /// What is not gone on with, [`recover`](Ledger::recover) shuts down. After
-    /// [`Scope::NotStreams`] and [`Scope::Listeners`] that is every connection that has an account:
-    /// recover them all, and shut down the others, which are [untouched](Recovered::Untouched). Then
-    /// go on with this ledger, which remembers the strikes and is empty.
+    /// [`recover`](Ledger::recover) shuts down each connection that the judgement drops. After
+    /// [`Scope::NotStreams`] and [`Scope::Listeners`] these are all that have an account. So
+    /// recover all survivors, and shut down those that are [untouched](Recovered::Untouched), which
+    /// have none. Then go on with this ledger: it is empty, and remembers the strikes.
     ///
     /// # Errors
     ///

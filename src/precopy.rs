@@ -44,11 +44,14 @@ const PER_TURN: usize = MAX_DESCRIPTORS;
 /// | [`Failed`](crate::Event::Failed) | drop the `Precopy`, and go on as before; after `StateRequested`, [thaw](Handover#freeze-and-thaw) |
 /// | [`Completed`](crate::Event::Completed) | drop the connections that were handed over. Not at [`HandedOff`](crate::Event::HandedOff): the successor needs the processor then |
 ///
-/// Both processes have what went ahead in common: nobody changes its flags or options, such as `O_NONBLOCK`, before the grant. The state may
-/// be a memory file of the program's own, given ahead as a descriptor, which this process goes on writing until it freezes and the
-/// successor reads until the grant: it is there in constant time. **Not with a probation**: at
-/// [`Resumed`](crate::Event::Resumed) that file has what the successor has written. So a program with a probation gives a [`Blob`] in
-/// the [`Handover`], which nobody changes.
+/// What went ahead is there once, and both processes have a descriptor of it. So nobody changes its
+/// flags or options, such as `O_NONBLOCK`, before the grant.
+///
+/// The state may be a memory file of the program's own, which goes ahead as a descriptor. This
+/// process writes to it until it freezes, and the successor reads it until the grant. Then no state
+/// has to be sent in the pause, however much there is. **Not with a probation**: at
+/// [`Resumed`](crate::Event::Resumed) the file contains what the successor has written. A program
+/// with a probation gives a [`Blob`] in the [`Handover`] instead, which nobody changes.
 ///
 /// An error of [`fd`](Precopy::fd), [`fds`](Precopy::fds), [`blob`](Precopy::blob) or [`bytes`](Precopy::bytes) fails the attempt, with that
 /// reason, and must not leave the loop. Dropped, nothing more goes ahead and the attempt goes on. A forked child's copy gives nothing.

@@ -342,8 +342,10 @@
 //! read until it is empty can be flooded, and the restarter waits for the end of the turn. Under a flood, on
 //! a busy machine, a turn of `udp_relay` took 8 to 44 ms without a bound; with 64 datagrams it takes 0.2 ms.
 //!
-//! A service that had a plain socket can become one with a group by a restart, where the user that
-//! bound the socket still may; the other way is a release that asks for a `udp_socket` of the same name.
+//! A restart can turn a plain socket into a group: the new release asks for a `udp_group` of the
+//! same name. Its user must be the one that bound the socket, and must be allowed to bind the port.
+//! A later release can ask for a `udp_socket` of that name again: it gets one socket of the group,
+//! and the others go on for the earlier generations.
 //!
 //! # UDP flows that outlive a kill
 //!

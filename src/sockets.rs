@@ -489,9 +489,9 @@ impl Sockets {
         self.changed.as_deref()
     }
 
-    /// The sockets that the successor gets as systemd passes them, with their numbers. The numbers have no
-    /// gap, since LISTEN_FDS says only how many there are: a socket that was left alone here would
-    /// shift the names of those after it.
+    /// The sockets of systemd, as long as the program has not used `Sockets`: the successor gets
+    /// them with these numbers. LISTEN_FDS says how many there are, and no more, so the numbers have no gap:
+    /// one socket that is not passed on would change the names of all after it.
     pub(crate) fn untouched(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>, i32)> {
         self.untouched.iter().zip(FIRST_PASSED..).map(|((passed, socket), number)| (passed.name.as_str(), socket.as_fd(), number))
     }

@@ -64,8 +64,9 @@ pub trait LifecycleHandler: Send + 'static {
         Ok(())
     }
 
-    /// The successor, of this process id, serves; without a probation the restart is final at once. Stop accepting: on probation the task
-    /// resolves only when it is over, and two processes must not serve meanwhile.
+    /// The successor serves, with this process id: stop accepting. Without a probation the restart
+    /// is final now. With one, the task resolves when the probation is over, and two processes must
+    /// not serve until then.
     fn new_process_granted(&mut self, pid: u32) {
         let _ = pid;
     }
