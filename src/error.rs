@@ -594,6 +594,19 @@ impl From<Error> for io::Error {
 
 /// What the client of a coordination socket is told. Its text is a whole sentence, as that of
 /// [`Error`] is.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use pollflip::RequestError;
+/// use pollflip::restart_coordination_socket::request_restart;
+///
+/// match request_restart("/run/echo.sock", Duration::from_secs(90), |line| eprintln!("{line}")) {
+///     Ok(pid) => println!("process {pid} serves"),
+///     Err(RequestError::Refused(why)) => eprintln!("ask again later: {why}"),
+///     Err(RequestError::TimedOut(_) | RequestError::HungUp(_)) => eprintln!("ask for the status"),
+///     Err(why) => eprintln!("{why}"),
+/// }
+/// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {

@@ -102,6 +102,29 @@ pub use crate::machine::supervision::Policy;
 const ASKED: &str = "POLLFLIP_GUARD";
 
 /// The settings of a guard, and whether this process becomes one.
+///
+/// ```no_run
+/// use std::process::{ExitCode, Termination};
+/// use std::time::Duration;
+/// use pollflip::guard::{Guard, Policy};
+///
+/// /// Guards another program, and starts it again when it has crashed.
+/// fn main() -> ExitCode {
+///     let guard = Guard::new()
+///         .program("echo-server", ["--listen", "0.0.0.0:7000"])
+///         .policy(Policy::OnFailure)
+///         .delay(Duration::from_millis(10))
+///         .ready_timeout(Duration::from_secs(60));
+///     match guard.enter() {
+///         Ok(Some(ended)) => ended.report(),
+///         Ok(None) => unreachable!("this program is not the service"),
+///         Err(error) => {
+///             eprintln!("{error}");
+///             ExitCode::FAILURE
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Guard {
     active: bool,

@@ -139,6 +139,22 @@ pub use no_account::NoAccount;
 /// A memory file with an account for each connection: see the [module](self).
 ///
 /// A clone is the same ledger. A forked child's copy does nothing.
+///
+/// ```
+/// use std::os::fd::AsFd;
+/// use pollflip::Ledger;
+///
+/// # fn main() -> std::io::Result<()> {
+/// // For 1,000 connections, each with at most 4 KiB of state and of output that is not written yet.
+/// let ledger = Ledger::new("sums.v1", 1_000, 4_096)?;
+/// assert_eq!(ledger.free(), 1_000);
+///
+/// // The next process gets the file from the keeper, and opens it by the same name.
+/// let file = ledger.as_fd().try_clone_to_owned()?;
+/// assert_eq!(Ledger::open("sums.v1", file)?.free(), 1_000);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Ledger {
     book: Arc<Book>,

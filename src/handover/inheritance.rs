@@ -67,6 +67,19 @@ struct Item {
 }
 
 /// What comes of a handover, as it comes: see [`Predecessor::receive_each`](crate::Predecessor::receive_each).
+///
+/// ```
+/// use std::{collections::HashMap, net::TcpStream};
+/// use pollflip::Arrival;
+///
+/// fn take(clients: &mut HashMap<String, TcpStream>, arrival: Arrival) {
+///     match arrival {
+///         Arrival::Given(name, descriptor) => drop(clients.insert(name, descriptor.into())),
+///         Arrival::Gone(name) => drop(clients.remove(&name)),
+///         _ => {}
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Arrival {

@@ -16,6 +16,23 @@ use super::Keeper;
 ///
 /// What is not taken from here is closed, and kept no more once the service is this process's. Until
 /// then all of it is still held: if this process is killed too, the next one finds the same.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut restarter = pollflip::RestartConfig::new().keep(true).build()?;
+/// let keeper = restarter.keeper();
+/// if let Some(mut survivors) = restarter.survivors() {
+///     println!("the process before {}, with {} connections", survivors.cause(), survivors.len());
+///     for survivor in survivors.streams() {
+///         match survivor.position()? {
+///             Some(at) if at.read == 0 && at.written == 0 => {} // to be served as a new one
+///             _ => keeper.forget_stream(&survivor), // its state is lost, and it is closed
+///         }
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Survivors {
     pub(super) keeper: Keeper,

@@ -22,6 +22,27 @@ use super::steps;
 ///
 /// **Dropping** it drops the connection, and leaves the account in the ledger: a process that ends
 /// of a panic loses nothing so. [`close`](Account::close) ends both.
+///
+/// ```
+/// use std::{io::{self, Write}, net::TcpStream};
+/// use pollflip::ledger::{Account, Advance, Draft};
+///
+/// /// An echo. Called when the poll says that the connection is readable or writable. `false`: the
+/// /// connection is over, and can be closed.
+/// fn serve(account: &mut Account<TcpStream>) -> io::Result<bool> {
+///     let echo = |input: &[u8], draft: &mut Draft<'_>| {
+///         draft.write_all(input)?;
+///         Ok(input.len())
+///     };
+///     loop {
+///         match account.advance(&mut [0; 2_048], echo)? {
+///             Advance::Worked => {}
+///             Advance::Finished => return Ok(false),
+///             _ => return Ok(true), // the poll says when there is more to do
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Account<S: AsFd> {
     connection: S,

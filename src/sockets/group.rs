@@ -53,6 +53,24 @@ const UNKNOWN: u64 = u64::MAX;
 /// | a generation that is killed | what it has not read is read by the one that serves; its flows end, and their clients are told to begin anew |
 /// | the one that serves is killed | with [`keep`](crate::RestartConfig::keep) the next start goes on with the group; without, it finds the address in use until the last flow of an earlier generation has ended |
 /// | kernel | Linux with classic BPF for `SO_REUSEPORT`: not gVisor, nor where a sandbox forbids option 51 of `SOL_SOCKET` |
+///
+/// ```no_run
+/// use pollflip::{Mark, RestartConfig};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut restarter = RestartConfig::new().build()?;
+/// // Clients copy the first byte of what they get into what they send. Its high half is the mark.
+/// let group = restarter.sockets().udp_group("game", "0.0.0.0:7777", Mark::byte(0, 0xf0))?;
+/// let socket = group.socket()?;
+/// restarter.ready()?;
+/// // When the poll says that the socket is readable:
+/// let mut datagram = [0; 1500];
+/// let (length, client) = socket.recv_from(&mut datagram)?;
+/// datagram[0] = datagram[0] & 0x0f | group.mark();
+/// socket.send_to(&datagram[..length], client)?; // the client's next datagram comes to this process
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct UdpGroup(Arc<Group>);
 

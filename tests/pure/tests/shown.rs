@@ -122,3 +122,53 @@ fn the_symptoms_are_quoted_as_they_are_said() {
         assert!(said.contains(quote), "nothing says {quote:?}");
     }
 }
+
+/// Types that a program meets only as what another one takes or returns, and that one.
+const MET_AT: [(&str, &str); 15] = [
+    ("Advance", "Account"),
+    ("ChildSpawnError", "Failure"),
+    ("Draft", "Account"),
+    ("Ended", "Guard"),
+    ("Exit", "Failure"),
+    ("InHand", "Account"),
+    ("Judgement", "Ledger"),
+    ("KeptStream", "Survivors"),
+    ("OnShutdown", "ShutdownSignal"),
+    ("Outcome", "Status"),
+    ("Owner", "UdpGroup"),
+    ("Policy", "Guard"),
+    ("Recovered", "Ledger"),
+    ("Scope", "Ledger"),
+    ("ServiceState", "Status"),
+];
+
+#[test]
+fn every_main_type_is_shown_at_work() {
+    let list = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/public_api/list.txt")).expect("a list");
+    let name = |line: &str| {
+        let rest = ["struct ", "enum ", "trait "].iter().find_map(|kind| line.strip_prefix(kind))?;
+        let path = rest.split(['<', ' ']).next()?.trim_end_matches(':');
+        Some(path.rsplit("::").next()?.to_owned())
+    };
+    let files = sources(&repository().join("src"));
+    let texts: Vec<_> = files.iter().map(|file| fs::read_to_string(file).expect("a source file")).collect();
+    let has_example = |name: &str| {
+        let definitions = ["struct", "enum", "trait"].map(|kind| format!("pub {kind} {name}"));
+        let is_definition = |line: &str| {
+            let rest = definitions.iter().find_map(|definition| line.strip_prefix(definition.as_str()));
+            rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+        };
+        texts.iter().any(|text| {
+            let lines: Vec<_> = text.lines().collect();
+            let before = |at: usize| lines[..at].iter().rev().take_while(|line| line.starts_with("///") || line.starts_with("#["));
+            (0..lines.len()).any(|at| is_definition(lines[at]) && before(at).any(|line| line.starts_with("/// ```")))
+        })
+    };
+    let names: Vec<_> = list.lines().filter_map(name).collect();
+    assert!(names.len() > 40, "{names:?}");
+    for name in &names {
+        let is_met = MET_AT.iter().any(|(met, at)| met == name && has_example(at));
+        assert!(is_met != has_example(name), "{name}: an example on it, or where it is met, and not both");
+    }
+    assert!(MET_AT.iter().all(|(met, _)| names.iter().any(|name| name == met)));
+}
