@@ -16,9 +16,9 @@ pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
         let mut row = Row::new(format!("latency {gib}"), format!("restart, {gib} GiB touched: request → answer"), Unit::Seconds);
         // A process that has touched nothing is quickly had again.
         let rounds = match gib {
-            0 => plan.rounds(9, 40, 20),
-            1 => plan.rounds(3, 11, 30),
-            _ => plan.rounds(3, 9, 50),
+            0 => plan.rounds(9, 40, 15),
+            1 => plan.rounds(3, 11, 25),
+            _ => plan.rounds(3, 9, 35),
         };
         let mut samples: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
         for () in rounds {

@@ -15,9 +15,9 @@ pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
     for gib in sizes(plan, report, "stall") {
         let mut row = Row::new(format!("stall {gib}"), format!("longest stall of a writing thread, {gib} GiB"), Unit::Seconds);
         let rounds = match gib {
-            0 => plan.rounds(5, 25, 20),
-            1 => plan.rounds(3, 15, 30),
-            _ => plan.rounds(3, 7, 50),
+            0 => plan.rounds(5, 25, 15),
+            1 => plan.rounds(3, 15, 25),
+            _ => plan.rounds(3, 7, 35),
         };
         let mut samples: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
         let mut calm = Vec::new();
