@@ -21,8 +21,9 @@ pub(crate) use launch::{Launch, Program, variable};
 /// turned into a [`Restarter`](crate::Restarter) with [`build`](RestartConfig::build) or into a
 /// [`RestartTask`](crate::RestartTask) with [`try_into_restart_task`](RestartConfig::try_into_restart_task).
 ///
-/// The successor is started as this process was: the same path (what stands there then: a new release), arguments, environment and
-/// directory, all as they are when the restarter is built. Each can be set instead.
+/// The successor is started as this process was: by the same path, where a new release may stand by
+/// then, and with the same arguments, environment and directory. They are settled when the
+/// restarter is built. Each can be set instead.
 ///
 /// ```
 /// use std::time::Duration;
@@ -83,15 +84,22 @@ impl RestartConfig {
         RestartConfig::default()
     }
 
-    /// The program to start: a path, taken from the directory in which the restarter is built if it is relative; PATH is not searched.
-    /// Unless told otherwise, the path by which this process was started, symbolic links not followed: a `current -> v2` that has been
-    /// switched starts the new release. If this program was started as the interpreter of a script (`#!`), it is this program that is
-    /// started, with the arguments that it has. A wrapper script that execs the program is left out from the second restart on: name it
-    /// here if it must not be.
+    /// The program to start: a path. A relative one is taken from the directory in which the
+    /// restarter is built. PATH is not searched.
     ///
-    /// A relative path (`./bin/server` in `/srv/current`) is made absolute by the name by which a shell has entered the directory (`PWD`),
-    /// if that is the directory in which the restarter is built: links in that name are followed anew at each restart. Without it they
-    /// cannot be, and building warns of that.
+    /// Unless told otherwise, it is the path by which this process was started. Links in it are
+    /// followed anew at each restart: a `current -> v2` that has been switched starts the new
+    /// release. With scripts that path is another one:
+    ///
+    /// - If a script names this program as its interpreter (`#!`), this program is started, with
+    ///   the arguments that it has.
+    /// - A wrapper script that execs this program is left out from the second restart on. If it
+    ///   must run each time, name it here.
+    ///
+    /// A relative path (`./bin/server` in `/srv/current`) is made absolute when the restarter is
+    /// built. If a shell has entered the directory by a name with links (`PWD`), that name is used,
+    /// and its links are followed anew at each restart. Where `PWD` is not there or names another
+    /// directory, they cannot be followed, and building warns of that.
     ///
     /// A relative path by which this process was started counts only if it leads to the file that
     /// runs when the restarter is built: the program may have changed its directory. Otherwise the
@@ -113,20 +121,22 @@ impl RestartConfig {
         self
     }
 
-    /// Whether descriptors that are not CLOEXEC go to a successor, beside its standard streams and
-    /// what this crate passes. Unless told otherwise they do: some are passed on purpose. A warning
-    /// names them when they become more than this process was born with: those that a C library
-    /// opens without O_CLOEXEC stay open from generation to generation, and the client of such a
-    /// connection never sees its end. With `false` a successor gets none of them, not even those
-    /// that another thread opens during the start.
+    /// Whether a successor gets the descriptors that are not CLOEXEC, beside its standard streams
+    /// and what this crate passes. Unless told otherwise it does: some are passed on purpose.
+    /// Others are not: a connection that a C library has opened without O_CLOEXEC stays open in
+    /// every later generation, and its other end never sees that it is over. A warning names such
+    /// descriptors when there are more of them than this process was born with. With `false` a
+    /// successor gets none of them, not even those that another thread opens during the start.
     ///
     /// The successor closes its CLOEXEC descriptors before the kernel looks for the program. So a
     /// start that a slow file system or a virus scanner holds up keeps no connection open, and no
-    /// address taken. The list of what is open is made just before the start, and may leave out
-    /// what another thread opens at that very moment. Such a descriptor, if it is CLOEXEC, stays open in
-    /// a start that is held up. If it is not, the successor may not get it. Where no range of
-    /// numbers can be closed at once (musl, glibc before 2.34, Linux before 5.9), `false` reaches
-    /// as far as the table of descriptors did just before the start.
+    /// address taken.
+    ///
+    /// The list of what is open is made just before the start. What another thread opens at that
+    /// very moment may not be on it. If that is CLOEXEC, it stays open while the start is held up.
+    /// If it is not, the successor may not get it. musl, glibc before 2.34 and Linux before 5.9
+    /// cannot close a range of numbers at once: there, `false` reaches as far as the table of
+    /// descriptors did just before the start.
     ///
     /// ```
     /// let config = pollflip::RestartConfig::new().inherit_descriptors(false);
@@ -137,11 +147,14 @@ impl RestartConfig {
         self
     }
 
-    /// Sets a variable in the successor's environment, which is otherwise that of this process at the moment at which the restarter is
-    /// built: what the program itself has set by then goes along, and can be [kept out](RestartConfig::env_as_executed). A
-    /// process with [more rights than its caller](crate::guide#more-rights-than-the-caller) hands
-    /// next to nothing down otherwise. Variables about one process alone cannot be set
-    /// (`POLLFLIP_LIFELINE` and `POLLFLIP_BIRTH`, `LISTEN_PID` and the others of socket activation, `WATCHDOG_PID`): building fails.
+    /// Sets a variable in the environment of the successor. The rest of it is the environment that
+    /// this process has when the restarter is built, with what the program itself has set by then,
+    /// unless that is [kept out](RestartConfig::env_as_executed). A process with [more rights than
+    /// its caller](crate::guide#more-rights-than-the-caller) hands down next to nothing but what is
+    /// set here.
+    ///
+    /// Variables about one process alone cannot be set, and building fails: `POLLFLIP_LIFELINE` and
+    /// `POLLFLIP_BIRTH`, `LISTEN_PID` and the others of socket activation, `WATCHDOG_PID`.
     pub fn env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> RestartConfig {
         self.change_env(name.into(), Some(value.into()))
     }
@@ -151,12 +164,13 @@ impl RestartConfig {
         self.change_env(name.into(), None)
     }
 
-    /// Starts successors with the environment that this process was executed with, and not with
-    /// that of the moment at which the restarter is built; what [`env`](RestartConfig::env) and
-    /// [`env_remove`](RestartConfig::env_remove) say is applied to that. It is for programs that
-    /// load a file (`.env`) into their environment before they build their restarter. Otherwise
-    /// each successor inherits what the first one has read, takes it for set, and never sees what
-    /// has changed in the file or gone from it.
+    /// Starts successors with the environment that this process was executed with. Without this
+    /// call it is the environment at the moment at which the restarter is built.
+    /// [`env`](RestartConfig::env) and [`env_remove`](RestartConfig::env_remove) change either.
+    ///
+    /// This is for programs that load a file (`.env`) into their environment before they build
+    /// their restarter. Without this call each successor inherits what the first process has read,
+    /// takes it for set, and never sees what has changed in the file.
     ///
     /// The kernel keeps that environment where the program was executed with it
     /// (`/proc/self/environ`): a program that writes its title over it (`setproctitle`) has none
@@ -182,19 +196,23 @@ impl RestartConfig {
     /// restarter is built, or `/` for a process with
     /// [more rights than its caller](crate::guide#more-rights-than-the-caller).
     ///
-    /// A directory on which a `current` link leads is entered through that link again, so that the
-    /// successor starts in the directory of the new release: if a shell has entered it by that name
-    /// (`PWD`, as long as that is the directory), or if the program was started through the same
-    /// link (`/srv/current/bin/server` in `/srv/current`, as with `WorkingDirectory=` of systemd).
+    /// A `current` link that leads to that directory is followed anew at each restart, so that the
+    /// successor starts in the directory of the new release. The link is known if a shell has
+    /// entered the directory by it (`PWD`, as long as that is the directory), or if the program was
+    /// started through it (`/srv/current/bin/server` in `/srv/current`, as with `WorkingDirectory=`
+    /// of systemd).
     pub fn current_dir(mut self, path: impl Into<PathBuf>) -> RestartConfig {
         self.directory = Some(path.into());
         self
     }
 
-    /// The signal that asks for a restart, by its number; `None`: no signal does. Unless told otherwise, SIGUSR1. SIGKILL, SIGSTOP, SIGCHLD,
-    /// those that a fault raises (SIGILL, SIGFPE, SIGSEGV) and real-time signals cannot be it: [`build`](RestartConfig::build) says so. If a
-    /// release chooses another one, the signal of the release before does nothing to its first process. To the later ones it does what it does
-    /// to any program: it ends them, unless they handle it.
+    /// The number of the signal that asks for a restart; `None`: no signal does. Unless told
+    /// otherwise, SIGUSR1. Building fails with SIGKILL, SIGSTOP, SIGCHLD, those that a fault raises
+    /// (SIGILL, SIGFPE, SIGSEGV) and real-time signals.
+    ///
+    /// A release can choose another signal than the release before. The old signal does nothing to
+    /// its first process. Its later processes do with the old signal what any program does: they
+    /// end, unless they handle it.
     pub fn restart_signal(mut self, signal: Option<i32>) -> RestartConfig {
         self.signal = signal;
         self
@@ -306,14 +324,16 @@ impl RestartConfig {
         self
     }
 
-    /// With `true` the program says that nothing else ends with this process, although its parent looks as
-    /// if it did. Unless told otherwise, `false`.
+    /// With `true` the program says that the service goes on when this process ends, although the
+    /// parent of this process looks like one that ends with it. Unless told otherwise, `false`.
     ///
-    /// Without it restarts are refused where the process that started this one seems to end the service with it
-    /// ([`Refusal::ContainerMain`](crate::Refusal::ContainerMain)), and where systemd would not find a successor by its number
-    /// ([`Refusal::OtherPidNamespace`](crate::Refusal::OtherPidNamespace)). With it they are not, and no number is told to a systemd
-    /// that knows processes by others. It is for a process that `docker exec` or `nsenter` has started, say, beside the main process of
-    /// a container. PID 1 is refused all the same: the kernel ends all others with it.
+    /// With `false` restarts are refused in two cases: the parent looks like the init or the
+    /// runtime of a container ([`Refusal::ContainerMain`](crate::Refusal::ContainerMain)), or
+    /// systemd knows processes by other numbers and could not find a successor
+    /// ([`Refusal::OtherPidNamespace`](crate::Refusal::OtherPidNamespace)). With `true` they are
+    /// not refused, and such a systemd is told no number. It is for a process that `docker exec` or
+    /// `nsenter` has started beside the main process of a container, say. PID 1 is refused all the
+    /// same: the kernel ends all other processes with it.
     pub fn trust_parent(mut self, trusts: bool) -> RestartConfig {
         self.trusts_parent = trusts;
         self

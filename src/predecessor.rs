@@ -39,8 +39,8 @@ pub(crate) use takeover::SharedTakeover;
 /// is too busy to be told is told by the next calls of [`Restarter::poll`](crate::Restarter::poll), for which the descriptor becomes
 /// readable.
 ///
-/// It is about the process and not about one restarter: after a [`Restarter`](crate::Restarter) has been dropped it
-/// says the same as before, which is `Ok` in a process that was ready.
+/// It speaks for the process, and not for one restarter: after a [`Restarter`](crate::Restarter)
+/// has been dropped, it still returns `Ok` in a process that was ready.
 ///
 /// # Errors
 ///
@@ -127,9 +127,11 @@ impl Predecessor {
 
     /// Whether it has ended. Before the grant nobody serves then, and [`ready`](crate::Restarter::ready) has nobody to wait for.
     ///
-    /// Of a predecessor that ends before it has given its state, [`receive`](Predecessor::receive) tells. A program that asks for no state
-    /// asks this before `ready`, if it is to know that something may be lost that was not saved. Later
-    /// [`Event::PredecessorGone`](crate::Event::PredecessorGone) tells it, and what was [kept](crate::Restarter::survivors) is still there.
+    /// A program that asks for the state learns of such an end from
+    /// [`receive`](Predecessor::receive). A program that asks for none calls this before `ready`,
+    /// if it has to know that something may be lost that was not saved. A later end is told by
+    /// [`Event::PredecessorGone`](crate::Event::PredecessorGone): what the predecessor has
+    /// [kept](crate::Restarter::survivors) is still there then.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), pollflip::Error> {
@@ -236,9 +238,12 @@ impl Predecessor {
     ///
     /// # Errors
     ///
-    /// [`Error::PredecessorGone`]: the predecessor has ended before it had given all of it. This process can go on without the state.
-    /// [`Error::TimedOut`]: the limit has passed. Anything else: what came cannot be used, for want of descriptors, say, of which the
-    /// predecessor is told. This process should then [refuse](Predecessor::refuse), with the reason, or end.
+    /// - [`Error::PredecessorGone`]: the predecessor has ended before it had given all of the
+    ///   state. This process can go on without.
+    /// - [`Error::TimedOut`]: the limit has passed. This process should
+    ///   [refuse](Predecessor::refuse), with the reason, or end.
+    /// - Any other: what came cannot be used, for want of descriptors, say. The predecessor has
+    ///   been told so. This process should refuse or end, too.
     pub fn receive(&self, limit: Duration) -> Result<Inheritance, Error> {
         self.receive_with(|link| link.wait_for_state(limit))
     }

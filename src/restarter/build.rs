@@ -38,10 +38,13 @@ impl RestartConfig {
     /// Makes the restarter: adopts the lifeline (the socket to the predecessor) if this process is a successor, installs the signal's
     /// handler, starts the restart thread and binds the coordination socket. Drop privileges after this, not before.
     ///
-    /// The restart signal is blocked in this thread, and so in those that it starts later: the restart thread takes it, so that no system
-    /// call of theirs is interrupted by it (EINTR). Threads that run already should block it too if they mind, and a helper that
-    /// these threads start, and that wants this very signal, has to unblock it. Other things interrupt a loop still, and are no error: a
-    /// stop and SIGCONT, or a successor that ends before it is watched (a script whose interpreter is missing, say).
+    /// The restart signal is blocked in this thread, and so in those that it starts later: the
+    /// restart thread takes it, and no system call of another thread is interrupted by it (EINTR).
+    /// Threads that run already should block it too, if they mind. A helper that such a thread
+    /// starts inherits the block: a helper that wants this very signal has to unblock it.
+    ///
+    /// Other things still interrupt a loop, and are no error: a stop and SIGCONT, or a successor
+    /// that ends before it is watched (a script whose interpreter is missing, say).
     ///
     /// A successor should do its slow initialisation after this call, not before, and tell how far it is: see [`Predecessor`](crate::Predecessor).
     ///

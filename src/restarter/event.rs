@@ -74,9 +74,11 @@ pub enum Event {
     /// The successor, of this process id, serves. This process should take no new work: it must not accept any more, and not touch
     /// what it has handed over. It still holds that, and drops it at [`Completed`](Event::Completed). On probation the successor can still fail: [`Resumed`](Event::Resumed).
     ///
-    /// To stop accepting, take the listeners out of the loop, and close them when the restart is final. `shutdown()` of a listener takes it
-    /// from the successor too: that one cannot accept any more, and no later generation can. The same is true of each thing that is shared
-    /// by what it is open to, and not by its number: [locks](Handover::fd), the position in a file, its flags.
+    /// To stop accepting, take the listeners out of the loop, and close them when the restart is
+    /// final. Do not call `shutdown()` on a listener: both processes have the same one, so the
+    /// successor could not accept any more, nor any later generation. The same is true of what else
+    /// belongs to the open file and not to the descriptor: [locks](Handover::fd), the position in a
+    /// file, its flags.
     HandedOff(u32),
     /// The successor had taken over and has ended within its probation: serve again. This comes only
     /// after the end of the successor, also where the predecessor has given it up. What was handed over is still there. The successor may
