@@ -218,6 +218,8 @@
 //! - An abstract unix socket, for which the service must be in the same network namespace. In
 //!   another one the service refuses restarts.
 //! - A service that stays in the foreground.
+//! - Helpers that do not speak the protocol, or are started without `NOTIFY_SOCKET`: each process
+//!   below the guard is heard as the service, as with `NotifyAccess=all` of systemd.
 //!
 //! It needs no directory, no capability and no user. What the service leaves behind when it ends is
 //! sent SIGTERM, and SIGKILL after 5 s. The guard says on standard error what goes wrong, and each
