@@ -3,7 +3,7 @@
 //! Knows: how this process was executed. Does not know: when anything is started.
 
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ const NOT_PASSED: [&str; 8] = [NOTIFY_SOCKET, ASKED, GUARDED, "LISTEN_PIDFDID", 
 const LONGEST_VARIABLE: usize = 128 * 1024;
 /// However large the stack may become.
 const MOST_OF_ALL: usize = 6 * 1024 * 1024;
+/// So many variables are those of one start.
+const MORE_VARIABLES: usize = 4;
 /// What the kernel puts beside them, with room for a path that is looked up later.
 const BESIDE: usize = 16 * 1024;
 /// Where programs are when nobody says where.
@@ -122,32 +124,41 @@ impl Command {
     /// `last`: how it has ended before, and how many strikes there are.
     pub(super) fn start(&self, own_group: bool, store: &Store, last: Option<(Exit, usize)>) -> io::Result<u32> {
         let program = c_string(self.find().into_os_string(), "the program").map_err(io::Error::from)?;
-        let mut environment = self.environment.clone();
+        // Without memory this start fails, and another one may come about.
+        let mut environment: Vec<&CStr> = Vec::new();
+        environment.try_reserve_exact(self.environment.len() + MORE_VARIABLES)?;
+        environment.extend(self.environment.iter().map(CString::as_c_str));
+        let mut more = Vec::with_capacity(MORE_VARIABLES);
         let mut pid_variables = self.pid_variables.clone();
         let mut inherited = Vec::new();
         if let Some((exit, strikes)) = last {
-            environment.push(text(LAST_END, &end_as_text(exit))?);
-            environment.push(text(STRIKES, &strikes.to_string())?);
+            more.push(text(LAST_END, &end_as_text(exit))?);
+            more.push(text(STRIKES, &strikes.to_string())?);
         }
         if !store.is_empty() {
-            let (passed, mut names) = self.activation.clone().unwrap_or_default();
+            let (passed, first_names) = self.activation.as_ref().map_or((0, ""), |(count, names)| (*count, names.as_str()));
+            let mut names = String::new();
+            names.try_reserve_exact(first_names.len() + store.kept().map(|(name, _)| name.len() + 1).sum::<usize>())?;
+            names += first_names;
+            inherited.try_reserve_exact(store.len())?;
             for (name, _) in store.kept() {
                 if !names.is_empty() {
                     names.push(':');
                 }
                 names += name;
             }
-            let is_replaced = |variable: &CString| {
-                let name = variable.as_bytes().split(|byte| *byte == b'=').next();
+            let is_replaced = |variable: &CStr| {
+                let name = variable.to_bytes().split(|byte| *byte == b'=').next();
                 [LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES].iter().any(|replaced| name == Some(replaced.as_bytes()))
             };
             environment.retain(|variable| !is_replaced(variable));
-            environment.push(text(LISTEN_FDS, &(passed + store.len()).to_string())?);
-            environment.push(text(LISTEN_FDNAMES, &names)?);
+            more.push(text(LISTEN_FDS, &(passed + store.len()).to_string())?);
+            more.push(text(LISTEN_FDNAMES, &names)?);
             pid_variables.retain(|name| *name != LISTEN_PID);
             pid_variables.push(LISTEN_PID);
             inherited.extend(store.kept().map(|(_, descriptor)| descriptor).zip(FIRST_PASSED + passed as i32..));
         }
+        environment.extend(more.iter().map(CString::as_c_str));
         sys::fork_and_execute(&Execution {
             program: &program,
             arguments: &self.arguments,
@@ -210,7 +221,10 @@ fn text(name: &str, value: &str) -> io::Result<CString> {
 }
 
 fn variable(name: &OsStr, value: &OsStr) -> Result<CString, Error> {
-    let mut text = name.to_os_string();
+    let mut text = OsString::new();
+    let reserved = text.try_reserve_exact(name.len() + value.len() + 2);
+    reserved.map_err(|error| Error::os("cannot make the environment of the service")(error.into()))?;
+    text.push(name);
     text.push("=");
     text.push(value);
     c_string(text, "a variable")

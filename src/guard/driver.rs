@@ -245,6 +245,7 @@ impl Driver {
                         Refused::NamesTooLong => {
                             "no program could be given the names of all that is stored: store under shorter names, or less".into()
                         }
+                        Refused::NoMemory => "there is no memory for it".into(),
                         Refused::Unwatchable(error) => format!("what it stores cannot be watched: {error}"),
                     };
                     self.inbox.leave_out(datagram.sender, &format!("descriptor {name:?}: {why}"));

@@ -29,19 +29,24 @@ pub(super) struct Manager {
 impl Manager {
     pub(super) fn new() -> Manager {
         let address = env::var_os(NOTIFY_SOCKET).filter(|address| !address.is_empty());
-        Manager { address, waiting: VecDeque::new(), unreachable: false }
+        Manager { address, waiting: VecDeque::with_capacity(WAITING), unreachable: false }
     }
 
     /// What of a message concerns it. STOPPING only if all of the service stops: it would wait for
-    /// the end.
+    /// the end. Without memory for it the message is lost, and the guard lives on.
     pub(super) fn pass_on(&mut self, message: &Message<'_>, stopping: bool) {
         if self.address.is_none() {
             return;
         }
-        let stopping = stopping.then_some("STOPPING=1");
-        let text: String = message.lines_for_manager().chain(stopping).flat_map(|line| [line, "\n"]).collect();
-        if text.is_empty() {
+        let lines = || message.lines_for_manager().chain(stopping.then_some("STOPPING=1"));
+        let length = lines().map(|line| line.len() + 1).sum();
+        let mut text = String::new();
+        if length == 0 || text.try_reserve_exact(length).is_err() {
             return;
+        }
+        for line in lines() {
+            text += line;
+            text += "\n";
         }
         if self.waiting.len() >= WAITING {
             self.waiting.remove(1);

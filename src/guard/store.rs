@@ -39,6 +39,8 @@ pub(super) enum Refused {
     Full,
     /// All names together would be longer than a program can be given.
     NamesTooLong,
+    /// There is no memory for the name.
+    NoMemory,
     /// It cannot be watched.
     Unwatchable(io::Error),
 }
@@ -67,10 +69,16 @@ impl Store {
         if self.entries.iter().any(|entry| entry.is_same(name, &descriptor, file)) {
             return Ok(());
         }
-        if let Err(why) = self.check_room(name).and_then(|()| self.watch(&descriptor, watched)) {
+        let mut own_name = String::new();
+        let room = self.check_room(name).and_then(|()| {
+            let reserved = own_name.try_reserve_exact(name.len()).and_then(|()| self.entries.try_reserve(1));
+            reserved.map_err(|_| Refused::NoMemory)
+        });
+        if let Err(why) = room.and_then(|()| self.watch(&descriptor, watched)) {
             return Err((why, descriptor));
         }
-        self.entries.push(Entry { key: self.next, name: name.into(), descriptor, file });
+        own_name += name;
+        self.entries.push(Entry { key: self.next, name: own_name, descriptor, file });
         self.next += 1;
         Ok(())
     }

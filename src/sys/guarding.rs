@@ -192,7 +192,9 @@ const DIGITS: usize = 12;
 pub(crate) fn fork_and_execute(what: &Execution<'_>) -> io::Result<u32> {
     // All memory that the child needs is there before.
     let mut patched: Vec<Vec<u8>> = what.pid_variables.iter().map(|name| [name.as_bytes(), &[0; DIGITS]].concat()).collect();
-    let mut environment: Vec<*const libc::c_char> = what.environment.iter().map(|variable| variable.as_ptr()).collect();
+    let mut environment: Vec<*const libc::c_char> = Vec::new();
+    environment.try_reserve_exact(what.environment.len() + patched.len() + 1)?;
+    environment.extend(what.environment.iter().map(|variable| variable.as_ptr()));
     environment.extend(patched.iter().map(|variable| variable.as_ptr().cast()));
     environment.push(ptr::null());
     let arguments: Vec<_> = what.arguments.iter().map(|argument| argument.as_ptr()).chain([ptr::null()]).collect();

@@ -29,7 +29,7 @@ pub(crate) struct Spawn<'a> {
 pub(crate) struct Execution<'a> {
     pub(crate) program: &'a CStr,
     pub(crate) arguments: &'a [CString],
-    pub(crate) environment: &'a [CString],
+    pub(crate) environment: &'a [&'a CStr],
     /// Variables whose value is the process id of the child.
     pub(crate) pid_variables: &'a [&'a str],
     /// Descriptors and the numbers that the child knows them by.

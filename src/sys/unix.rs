@@ -96,9 +96,10 @@ pub(crate) fn identity_behind(path: &Path) -> Option<FileId> {
 }
 
 /// Reads a file of `/proc`, whose size nothing tells: with room for most of them, so that one call
-/// brings all of it.
+/// brings all of it. Without memory that is an error.
 pub(crate) fn read_proc(path: &str) -> io::Result<String> {
-    let mut text = String::with_capacity(PROC_FILE);
+    let mut text = String::new();
+    text.try_reserve(PROC_FILE)?;
     File::open(path)?.read_to_string(&mut text)?;
     Ok(text)
 }

@@ -3,11 +3,13 @@
 
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
 use pollflip::RequestError;
 
-use crate::kit::{End, POLLFLIP, end_of, end_of_command, how, log, there_are_containers, wake_ups};
+use crate::kit::{End, POLLFLIP, end_of, end_of_command, how, log, signal, there_are_containers, wake_ups};
 use pollflip_kit::harness::Setup;
 use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::manager::Manager;
 use pollflip_kit::procfs;
 use pollflip_kit::service::{Act, Listen};
 
@@ -19,6 +21,7 @@ pollflip_kit::trials![
     a_full_process_table_is_told_of,
     a_process_table_that_is_full_at_a_later_start_is_a_strike,
     a_guard_without_descriptors_takes_a_new_process_in,
+    a_guard_that_gets_no_more_memory_goes_on,
     a_standard_error_that_is_gone_does_not_end_it,
 ];
 
@@ -153,6 +156,32 @@ fn a_standard_error_that_is_gone_does_not_end_it() {
     let service = setup.env("POLLFLIP", POLLFLIP).env("POLLFLIP_LOG", "info").shell(shell).start();
     service.restart().says("event PredecessorGone");
     wait_until("the first to be reaped", || procfs::children(service.launched()).len() == 1);
+}
+
+/// It has had what it needs, and loses at the most what it would pass on.
+fn a_guard_that_gets_no_more_memory_goes_on() {
+    let (manager, setup) = Manager::new(Setup::new());
+    let service = crate::kit::guarded(setup, "").start();
+    let guard = service.launched();
+    manager.expect(&["READY=1"]);
+    let mut limit = Command::new("prlimit");
+    limit.args([&format!("--pid={guard}"), "--as=4096", "--data=4096"]);
+    assert_eq!(end_of_command(limit).0, End::Code(0));
+    // It is the longest that a guard takes in, and many wait for a manager that hears nothing.
+    let long = || vec![format!("STATUS={}", "x".repeat(4_000)), "WATCHDOG=1".into()];
+    for number in 1..=20 {
+        let new = service.restart();
+        new.says("event PredecessorGone");
+        wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}", new.pid)));
+        for _ in 0..20 {
+            assert_eq!(new.ask(Act::Notify(long())), "told");
+        }
+        signal(guard, Signal::SIGWINCH);
+        assert_eq!(service.hub.pids().len(), number + 1);
+    }
+    wait_until("the ones before to be reaped", || procfs::children(guard).len() == 1);
+    service.hub.nth(20).tell(Act::Exit(11));
+    assert_eq!(how(end_of(&service)), End::Code(11), "{}", log(&service));
 }
 
 fn a_guard_without_descriptors_takes_a_new_process_in() {
