@@ -45,18 +45,21 @@ pub(crate) use outgoing::Outgoing;
 /// | [`Completed`](crate::Event::Completed): let go | drop the connections that were handed over. If this process goes on to poll, they are deregistered first: epoll goes on reporting them as long as the successor has them. Not before: the successor needs the processor at the grant, and in a probation they may come back |
 /// | [`Resumed`](crate::Event::Resumed) | register the listener again. The connections that were handed over are still there; the successor may have read and written them, so close them unless their protocol can go on from anywhere |
 ///
-/// Until the predecessor has let go, a connection that the successor only closes stays open for its peer: close it with
-/// [`hang_up`](crate::hang_up). Where there are thousands, most of them can go [ahead](crate::Precopy) of the freeze.
+/// Both processes have a descriptor of each connection until the predecessor drops its own. If the
+/// successor closes one before, its peer does not notice: the successor calls
+/// [`hang_up`](crate::hang_up) instead. If there are thousands of connections, most can go
+/// [ahead](crate::Precopy) of the freeze.
 ///
 /// A release that handles `StateRequested` can be replaced by one that asks for state. From a release
 /// that does not, the first restart into one that asks fails. So a program that may have state one
 /// day calls [`send`](Handover::send) at that event from its first release on: that hands an empty
 /// state over.
 ///
-/// The loop is never blocked by any of this. What the kernel does not take at once waits here, as duplicates: some twelve thousand
-/// descriptors go at once, and of a user without privileges about as many as one process may have (RLIMIT_NOFILE). That limit should
-/// leave room for some hundred more than the program has, and for all that waits if the successor is slow to take it. The successor
-/// needs room for all that it is given; where it has none, the attempt fails.
+/// None of this blocks the loop. What the kernel does not take at once waits in this process, as
+/// duplicates. It takes some twelve thousand descriptors at once, and of a user without privileges
+/// about as many as one process may have (RLIMIT_NOFILE). So that limit should leave room for some
+/// hundred descriptors more than the program has, and for all that waits if the successor reads
+/// slowly. The successor needs room for all that it is given: if it has none, the attempt fails.
 ///
 /// A forked child's copy gives nothing and fails nothing, sent or dropped; its other methods return an error.
 ///

@@ -239,12 +239,12 @@ impl Keeper {
     /// [`Sockets`](crate::Sockets) are kept without it, by the names that they have there. What was kept
     /// by name and becomes one of those is kept as that alone.
     ///
-    /// The keeper has it as soon as the service is this process's, and the loop has turned. A
-    /// successor gets what is kept when it is started: what is kept while a restart is under way is
-    /// kept no more when that is final. The same is true if this process is killed meanwhile, and its
-    /// successor goes on alone: that has what was under the name before. So let a file stay under its
-    /// name, and change what is in it, or keep nothing anew between
-    /// [`Restarting`](crate::Event::Restarting) and the outcome.
+    /// The keeper gets it once the service is this process's, with the next turn of the loop. A
+    /// successor gets what is kept when that successor is started. What is kept anew while a
+    /// restart is under way does not reach it: once the restart is final, or if this process is
+    /// killed meanwhile and the successor goes on alone, the name stands for what it stood for
+    /// before. So let a file stay under its name and change what is in it, or keep nothing anew
+    /// between [`Restarting`](crate::Event::Restarting) and the outcome.
     ///
     /// # Errors
     ///
@@ -292,9 +292,9 @@ impl Keeper {
         Ok(())
     }
 
-    /// What a process before has kept under that name: after a kill, or of the predecessor. It is kept
-    /// on. `None`: there is nothing, or it was taken. What nobody has taken when the service is this
-    /// process's is kept no more.
+    /// What was kept under that name by the predecessor, or by a process that was killed. It stays
+    /// kept. `None`: there is nothing, or it was taken before. What nobody has taken when the
+    /// service becomes this process's is kept no more.
     pub fn take(&self, name: &str) -> Option<OwnedFd> {
         self.inner()?.named.take(name)
     }

@@ -398,9 +398,10 @@ impl Ledger {
     /// successor. [`Exit::Unknown`] where nobody tells how, as under systemd. A second call in the
     /// same process returns the same.
     ///
-    /// Open the ledger as one of the first things of a start, and judge soon after. A start that ends in
-    /// between is known, and its end blames no connection. One that ends before it has opened the ledger
-    /// is not: its end is then judged as that of the process that had a connection in hand.
+    /// Open the ledger early in a start, and judge soon after. If a start ends between the two, the
+    /// next one knows that, and blames no connection for it. If a start ends before it has opened
+    /// the ledger, nobody knows of it: the next start takes its end for that of the process that
+    /// had a connection in hand.
     ///
     /// An end is from outside if it was status 0, or a signal that people send: HUP, INT, KILL,
     /// QUIT, TERM, USR1, USR2. All others are the process's own doing, and so is a start that hung and
@@ -417,9 +418,10 @@ impl Ledger {
     /// | memory was short | nothing, or another one each time | as if it was its own doing |
     /// | that of a start which has not judged | a connection, at the end before that | as with nothing in hand; if it is in hand at another end, all but that |
     ///
-    /// Work is done when [`advance`](Account::advance) has recorded input, [`push`](Account::push) has recorded output, and
-    /// [`InHand`] is dropped: who was in hand for such work at an end that may have been anybody's doing is then
-    /// above suspicion.
+    /// There are three kinds of work on a connection. Each is done when
+    /// [`advance`](Account::advance) has recorded input, when [`push`](Account::push) has recorded
+    /// output, or when [`InHand`] is dropped. A connection that was in hand at an end of uncertain
+    /// cause is above suspicion when work of the same kind has been done on it since.
     ///
     /// [`recover`](Ledger::recover) shuts down each connection that the judgement drops. After
     /// [`Scope::NotStreams`] and [`Scope::Listeners`] these are all that have an account. So

@@ -252,10 +252,10 @@ impl Predecessor {
     /// connections registers each while the predecessor still gives the others, and the freeze is
     /// shorter for it. Blobs are in what is returned, and nothing else is.
     ///
-    /// What is handed out is the program's, which neither reads nor writes it before the grant, as
-    /// with [`receive`](Predecessor::receive). It can be registered in a `Poll` that is not polled
-    /// before [`ready`](crate::Restarter::ready) has returned. `each` is called on the thread that
-    /// calls this, and only while this waits.
+    /// The connections that are handed out belong to the program. It neither reads nor writes them
+    /// before the grant, as with [`receive`](Predecessor::receive). It can register them in a
+    /// `Poll` that is not polled before [`ready`](crate::Restarter::ready) has returned. `each` is
+    /// called on the thread that calls this method, and only until the method returns.
     ///
     /// ```no_run
     /// # use std::{collections::HashMap, error, net::TcpStream, time::Duration};

@@ -18,10 +18,14 @@
 //!
 //! The wire is that of shellflip 2: frames of a 4-byte big-endian length and JSON. `{"Request":"TryRestart"}` is answered by
 //! `{"Response":{"RestartComplete":PID}}` or `{"Response":{"RestartFailed":"reason"}}`; `{"Request":{"Restart":{"progress":true}}}` may
-//! also be answered by `RestartRefused` or `RestartImpossible`, with any number of `{"Response":{"Progress":"line"}}` before; `{"Request":"Status"}` by
-//! `{"Response":{"Status":{…}}}`. A request must be whole within 5 s. 64 clients are talked to at a time; when more come, the oldest is
-//! hung up on, unless it waits for the end of a restart or is younger than 10 ms. What it has asked and was not read has not been done.
-//! A process that has just been replaced hangs up on a question for the status as well: ask again, and its successor answers.
+//! also be answered by `RestartRefused` or `RestartImpossible`, with any number of
+//! `{"Response":{"Progress":"line"}}` before; `{"Request":"Status"}` by
+//! `{"Response":{"Status":{…}}}`. A request must be whole within 5 s.
+//!
+//! The service talks to 64 clients at a time. When more come, it hangs up on the oldest, unless
+//! that one waits for the end of a restart or is younger than 10 ms. If it had not read the request
+//! of that client, nothing was done for it. A process that has just been replaced hangs up on a
+//! question for the status too: ask again, and its successor answers.
 //!
 //! Knows: the frames, and who may ask. Does not know: what a restart is.
 

@@ -225,10 +225,10 @@ impl Restarter {
     /// ([`Event::Resumed`]): as they are now, those that were handed over too. Otherwise, and when it was
     /// asked for before, there are none.
     ///
-    /// What the program still has open is among them, and is known by its
-    /// [cookie](crate::ledger::cookie). From `Resumed` on no connection is kept but what is taken from
-    /// here or kept anew; what was handed over and is not taken before the next call of
-    /// [`poll`](Restarter::poll) is closed.
+    /// Connections that the program still has open are among them: it knows those by their
+    /// [cookie](crate::ledger::cookie). From `Resumed` on a connection is kept only if the program
+    /// takes it from here, or keeps it anew. A connection that was handed over, and is not taken
+    /// before the next call of [`poll`](Restarter::poll), is closed.
     pub fn returned(&mut self) -> impl Iterator<Item = KeptStream> + use<> {
         self.keeper.for_program().returned()
     }

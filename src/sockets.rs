@@ -73,8 +73,9 @@ use path::bind_unix;
 ///   [`Restarter::ready`](crate::Restarter::ready).
 /// - A program that wants to block has nothing to do.
 ///
-/// What a predecessor or systemd gave and the program has not asked for when it becomes ready is closed. systemd's own numbers stay open,
-/// for programs that read `LISTEN_FDS` by themselves: such a socket is gone only with the process.
+/// A socket that a predecessor or systemd gave, and that the program has not asked for when it
+/// becomes ready, is closed. The numbers that systemd gave stay open, for programs that read
+/// `LISTEN_FDS` on their own: such a socket is closed with the process.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), pollflip::Error> {
@@ -245,10 +246,13 @@ impl Sockets {
             .inspect_err(tell_trouble)
     }
 
-    /// Any other descriptor: the one of that name if there is one, otherwise what `bind` makes. What kind it is, and whether it blocks,
-    /// is between this version of the program and the one before. A file may have a [lock](crate::Handover::fd) of `flock` or
-    /// `F_OFD_SETLK`: it goes along, and ends for all generations where one of them unlocks it. A guard that does so when it is dropped is
-    /// not for the old process.
+    /// Any other descriptor: the one of that name if there is one, otherwise what `bind` makes.
+    /// This crate checks neither its kind nor whether it blocks: both versions of the program have
+    /// to agree on that.
+    ///
+    /// A file may have a [lock](crate::Handover::fd) of `flock` or `F_OFD_SETLK`, which all
+    /// generations then have in common. It ends for all of them when one unlocks it. So the old
+    /// process closes the file, and does not drop a guard that unlocks it.
     ///
     /// # Errors
     ///

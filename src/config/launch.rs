@@ -65,8 +65,9 @@ pub(crate) struct Program {
 }
 
 impl RestartConfig {
-    /// What a successor is started as, with the path, environment and directory of now. In a
-    /// process that has gained rights, its caller may have chosen these, and none of them is taken.
+    /// What a successor is started as, made of the path, environment and directory that this
+    /// process has now. A process with more rights than its caller takes none of them, since its
+    /// caller may have chosen them.
     pub(crate) fn launch(&self) -> Result<Launch, Error> {
         let is_asked_for = self.program.is_none() && !sys::has_gained_rights();
         let started = if is_asked_for { started_by() } else { None };

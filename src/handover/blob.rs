@@ -109,8 +109,9 @@ impl Write for Blob {
     }
 }
 
-/// A file that is not written beyond RLIMIT_FSIZE: the kernel would kill the process for trying. Nor is it by a forked child, which has what
-/// its parent has collected and would write that too when it drops its copy.
+/// A file that is never written beyond RLIMIT_FSIZE, since the kernel would kill the process for
+/// that. A forked child does not write to it either: the child has a copy of what its parent has
+/// collected, and would write that once more when it drops the copy.
 #[derive(Debug)]
 struct Limited {
     file: File,

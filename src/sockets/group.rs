@@ -125,9 +125,10 @@ impl UdpGroup {
         self.0.layout.stamp(self.0.own, cid)
     }
 
-    /// What the kernel decides of a datagram, as far as this process knows: which generations are alive
-    /// was last looked at when this process was given the service, or when one of them ended. The marks of
-    /// later generations are not known: in a process that has been replaced, theirs are `Unmarked`.
+    /// To which generation the kernel sends a datagram, as far as this process knows. It looks
+    /// which generations are alive when it is given the service, and when one of them ends. It does
+    /// not know the marks of later generations: in a process that has been replaced, theirs are
+    /// `Unmarked`.
     ///
     /// For relays, for tests, and for programs whose answer to an unknown flow ends it: a segment that has
     /// come in a train (GRO) can be for another generation.
@@ -140,14 +141,15 @@ impl UdpGroup {
         }
     }
 
-    /// The next datagram that an ended generation has not read: an earlier one, or a successor that
-    /// could not take over. `WouldBlock`: there is none.
+    /// Takes the next datagram that a generation has left unread which has ended: an earlier one,
+    /// or a successor that did not take over. `WouldBlock`: there is none.
     ///
-    /// Call it until then at [`PredecessorGone`](crate::Event::PredecessorGone),
-    /// [`GenerationEnded`](crate::Event::GenerationEnded), [`Failed`](crate::Event::Failed),
-    /// [`Resumed`](crate::Event::Resumed) and after [`ready`](crate::Restarter::ready), and once more
-    /// whenever the socket has been read empty: a straggler may come some microseconds later. Where
-    /// there is nothing to look for it makes no system call.
+    /// Call it until it returns `WouldBlock`: after [`ready`](crate::Restarter::ready), at
+    /// [`PredecessorGone`](crate::Event::PredecessorGone),
+    /// [`GenerationEnded`](crate::Event::GenerationEnded), [`Failed`](crate::Event::Failed) and
+    /// [`Resumed`](crate::Event::Resumed), and whenever the socket has been read empty, since a
+    /// straggler may come some microseconds later. Where there is nothing to look for, it makes no
+    /// system call.
     ///
     /// Answer over [`socket`](UdpGroup::socket). Each flow is one that this process does not know:
     /// tell the client to begin anew.

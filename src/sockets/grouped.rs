@@ -32,18 +32,21 @@ impl Sockets {
     /// | [`Completed`](crate::Event::Completed) | ends when its flows have, or after a time |
     /// | an earlier generation, or a successor, has ended | [`recv_orphaned`](UdpGroup::recv_orphaned) |
     ///
-    /// Restarts are refused ([`Refusal::Draining`](crate::Refusal::Draining)) while each socket of the
-    /// group has a generation that still reads it. Where the predecessor had a plain `udp_socket` of
-    /// that name, it becomes the first socket of the group, if this process is of the user that has
-    /// bound it and may bind the port. A release that asks for a `udp_socket` under the name of a
-    /// group gets its own socket of the group, which goes on for the others.
+    /// Restarts are refused ([`Refusal::Draining`](crate::Refusal::Draining)) while each socket of
+    /// the group has a generation that still reads it.
     ///
-    /// With [`RestartConfig::keep`](crate::RestartConfig::keep) a keeper holds the group. If the process
-    /// that serves is killed while earlier generations still have flows, the next start gets the group
-    /// back, with the slot and the mark of the process that was killed. What is in the slot is new
-    /// flows, and datagrams of flows that the killed process had: a program that has kept those
-    /// goes on with them, and any other says "begin anew". The earlier generations notice nothing.
-    /// A [recipe](crate::recipes#udp-flows-that-outlive-a-kill) keeps them.
+    /// A plain `udp_socket` of the predecessor becomes the first socket of a group of that name, if
+    /// the user of this process is the one that bound it, and may bind the port. A release that
+    /// asks for a `udp_socket` under the name of a group gets one socket of the group, and the
+    /// others go on for the earlier generations.
+    ///
+    /// With [`RestartConfig::keep`](crate::RestartConfig::keep) a keeper holds the group. If the
+    /// process that serves is killed while earlier generations still have flows, the next start
+    /// gets the group back, with the slot and the mark of the process that was killed, and the
+    /// earlier generations notice nothing. What comes to that slot belongs to new flows, or to
+    /// flows of the killed process. A program that has [kept
+    /// those](crate::recipes#udp-flows-that-outlive-a-kill) goes on with them. Any other tells
+    /// their clients to begin anew.
     ///
     /// ```no_run
     /// use std::{io::ErrorKind, time::Duration};

@@ -41,9 +41,10 @@ enum Who {
 }
 
 impl Holder {
-    /// The first that is found: those before this process, this one, and others that can be seen. In a process that has gained rights
-    /// others are not looked at: its caller, who reads what it says, need not see them. `name_of`: what this process calls a socket that
-    /// it keeps, by the number of its inode.
+    /// Returns the first process that is found to have the address. Looks at earlier generations,
+    /// at this process, and then at all others that it can see. A process with more rights than its
+    /// caller does not look at others: the caller reads the error, and may not be allowed to see
+    /// them. `name_of`: what this process calls a socket that it keeps, by the number of its inode.
     pub(super) fn of(wanted: &Kind, family: &Family, name_of: impl Fn(u64) -> Option<String>) -> Option<Holder> {
         let sockets = sockets_at(wanted);
         if sockets.is_empty() {
