@@ -45,11 +45,13 @@ box_up() {
   BOX_CGROUP=$(box_cgroups)/${BOX_DIR##*/}
   mkdir "$BOX_CGROUP"
   (
-    echo "$BASHPID" >"$BOX_CGROUP/cgroup.procs"
-    export root bind BOX_DIR
-    # Whatever happens to this script, the kernel takes the box down with it.
-    exec setpriv --pdeathsig KILL unshare --fork --kill-child=SIGKILL --pid --mount --uts --ipc --net --cgroup --propagation private \
-      bash -euc "$(declare -f box_init); box_init"
+    export root bind BOX_DIR BOX_CGROUP
+    inside="$(declare -f box_init); box_init"
+    export inside
+    # Whatever happens to this script, the kernel takes the box down with it. Its group has nobody but those inside: what is outside could not
+    # be moved from there, and would keep systemd from setting limits.
+    exec setpriv --pdeathsig KILL unshare --fork --kill-child=SIGKILL --pid --mount --uts --ipc --net --propagation private \
+      bash -euc 'echo 0 >"$BOX_CGROUP/cgroup.procs"; exec unshare --cgroup bash -euc "$inside"'
   ) >"$BOX_DIR/console" 2>&1 </dev/null &
   BOX_TOP=$!
   local deadline=$((SECONDS + 60))
