@@ -11,7 +11,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response};
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pollflip::RequestError;
@@ -30,6 +30,7 @@ pollflip_kit::trials![
     promise_07_a_start_that_is_held_up_until_its_process_has_died_takes_over,
     promise_07_a_start_that_is_held_up_until_its_process_has_stopped_takes_nothing_over,
     promise_07_a_start_that_is_held_up_until_its_restarter_is_gone_takes_nothing_over,
+    a_start_that_is_killed_while_it_is_held_up_is_told_with_the_signal,
     a_client_sees_the_end_of_its_connection_while_a_start_is_held_up,
     a_start_that_is_held_up_has_nothing_open_but_what_it_is_given,
     a_start_that_is_held_up_leaves_the_address_of_a_stopped_service_free,
@@ -194,6 +195,29 @@ fn promise_03_a_held_up_start_that_is_called_off_in_the_hands_of_a_debugger_is_r
     assert!(matches!(end, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _) | WaitStatus::Exited(..))), "{end:?}");
     wait_until("it to be reaped", || has_no_child(first.pid));
     service.expect_unchanged(&first, &before);
+}
+
+fn a_start_that_is_killed_while_it_is_held_up_is_told_with_the_signal() {
+    let Some((service, mut gate)) = gated("a_start_that_is_killed_while_it_is_held_up", Setup::new()) else { return };
+    let first = service.first();
+    let before = Snapshot::of(first.pid);
+    for _ in 0..2 {
+        let asker = service.restart_meanwhile();
+        gate.holds();
+        kill(Pid::from_raw(procfs::children(first.pid)[0] as i32), Signal::SIGKILL).expect("a child");
+        match asker.join().expect("a thread") {
+            Err(RequestError::Failed(why)) => assert!(why.contains("was killed by SIGKILL before it was ready"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(gate.is_shut() && has_no_child(first.pid));
+        // Nobody stands before it any more.
+        gate.let_through();
+        service.expect_unchanged(&first, &before);
+        assert_eq!(service.connect().pid, first.pid);
+    }
+    drop(gate);
+    let new = service.restart();
+    assert_eq!(service.connect().pid, new.pid);
 }
 
 /// What a process has open that it is given at its birth, or keeps: by the numbers.

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use pollflip::restart_coordination_socket::request_restart;
 
 use crate::deploys::copy;
@@ -54,9 +55,11 @@ fn follows(service: &Service, root: &Path, below: &str) {
     for release in 2..=3 {
         switch(root, release);
         // An attempt that fails changes nothing.
-        service.plan_next(at(Step::Born, Act::Exit(1)));
-        assert!(service.fail_to_restart().contains("exited with status 1"));
-        assert_eq!(service.connect().pid, last.pid);
+        for (act, reason) in [(Act::Exit(1), "exited with status 1"), (Act::Raise(Signal::SIGKILL), "SIGKILL")] {
+            service.plan_next(at(Step::Born, act));
+            assert!(service.fail_to_restart().contains(reason));
+            assert_eq!(service.connect().pid, last.pid);
+        }
         last = service.restart();
         is_of(&last, root, release, below);
         fs::remove_dir_all(root.join(format!("releases/{}", release - 1))).expect("an old release");

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use crate::sockets::all_kinds;
 use pollflip_kit::harness::{Service, Setup};
-use pollflip_kit::service::{Act, Kind, Linger, Listen, Step, at, set, tcp};
+use pollflip_kit::service::{Act, Config, KeepDescriptors, Kind, Linger, Listen, Step, at, set, tcp};
 
 pollflip_kit::trials![
     a_name_with_another_kind_behind_it_is_an_error_that_says_both,
@@ -15,6 +15,7 @@ pollflip_kit::trials![
     an_empty_path_is_an_error,
     an_address_that_somebody_has_is_an_error_that_says_who_may,
     an_address_that_overlaps_one_of_the_predecessor_is_an_error_that_names_it,
+    an_address_that_an_earlier_generation_has_is_an_error_that_names_it,
 ];
 
 fn a_name_with_another_kind_behind_it_is_an_error_that_says_both() {
@@ -136,5 +137,31 @@ fn an_address_that_overlaps_one_of_the_predecessor_is_an_error_that_names_it() {
     let new = service.restart();
     new.says("event PredecessorGone");
     assert_eq!(new.ask(Act::Claim(tcp("echo", format!("0.0.0.0:{}", address.port())))), "ok");
+    assert_eq!(service.connect().pid, new.pid);
+}
+
+fn an_address_that_an_earlier_generation_has_is_an_error_that_names_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    // The first generation has it from elsewhere, as number 9, and passes it to nobody.
+    let setup =
+        Setup::new().set(Linger).set(KeepDescriptors).set(Config::InheritDescriptors(false)).set(Listen::To(tcp("echo", "127.0.0.1:0")));
+    let service = setup.stdin(listener).shell("exec 9<&0 </dev/null; exec \"$0\"").start();
+    let first = service.first();
+    let second = service.restart();
+    for number in 2..4 {
+        service.plan_next(set(Listen::To(tcp("other", address))));
+        service.fail_to_restart();
+        let error = service.hub.nth(number).says("socket-error");
+        let told = format!("an earlier generation (process {}), which still finishes its work, has {address}", first.pid);
+        assert!(error.contains(&told), "{error}");
+        assert_eq!(service.connect().pid, second.pid);
+    }
+    // The advice.
+    first.tell(Act::Exit(0));
+    first.ends();
+    service.plan_next(set(Listen::To(tcp("other", address))));
+    let new = service.restart();
+    new.says("socket other");
     assert_eq!(service.connect().pid, new.pid);
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use pollflip::restart_coordination_socket::request_restart;
 
 use pollflip_kit::harness::{Service, Setup, install, install_copy, own_program};
@@ -187,8 +188,17 @@ fn loads(setup: Setup) -> [Vec<String>; 2] {
             at(Step::Born, Act::SetVariable("COLOUR".into(), "red".into())).at(Step::Born, Act::SetVariable("TASTE".into(), "sour".into())),
         )
         .start();
+    let failing = || {
+        for (act, reason) in [(Act::Exit(3), "exited with status 3"), (Act::Raise(Signal::SIGKILL), "SIGKILL")] {
+            service.plan_next(at(Step::Built, act));
+            assert!(service.fail_to_restart().contains(reason));
+        }
+    };
+    failing();
     let new = service.restart();
+    failing();
     let third = service.restart();
+    assert_eq!(service.connect().pid, third.pid);
     let own = |pid| {
         let mut all = procfs::environment(pid);
         all.retain(|line| ["COLOUR=", "TASTE=", "SIZE="].iter().any(|name| line.starts_with(name)));

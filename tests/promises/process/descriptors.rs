@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::Process;
 use pollflip_kit::procfs::{self, Snapshot};
@@ -93,12 +94,23 @@ fn descriptors_that_become_more_are_named_where_the_restart_fails_too() {
 }
 
 fn descriptors_that_are_not_cloexec_are_closed_where_the_program_says_so() {
-    let service = leaking(Setup::new().set(Config::InheritDescriptors(false))).start();
+    let service = leaking(Setup::new().set(Config::InheritDescriptors(false)).set(Linger)).start();
+    let mut last = service.first();
     for _ in 0..3 {
+        let before = Snapshot::of(last.pid);
+        for (act, reason) in [(Act::Exit(3), "exited with status 3"), (Act::Raise(Signal::SIGKILL), "SIGKILL")] {
+            service.plan_next(at(Step::Built, act));
+            assert!(service.fail_to_restart().contains(reason));
+            service.expect_unchanged(&last, &before);
+            assert_eq!(service.connect().pid, last.pid);
+        }
         service.plan_next(at(Step::Born, Act::Leak("/dev/zero".into())));
         let new = service.restart();
         assert_eq!(born_with(&new), [0; 0]);
         assert_eq!(warnings(&new), [""; 0]);
+        // Until then it has its oom_score_adj open.
+        new.says("event Committed");
+        last = new;
     }
 }
 

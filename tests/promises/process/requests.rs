@@ -13,7 +13,7 @@ use pollflip_kit::client::Raw;
 use pollflip_kit::harness::{Service, Setup, own_program};
 use pollflip_kit::hub::{DEADLINE, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Config, Linger, Log, Step, at, ms, never_ready};
+use pollflip_kit::service::{Act, Config, Linger, Log, Plan, Step, at, ms, never_ready};
 use pollflip_kit::surroundings::stale_socket;
 
 pollflip_kit::trials![
@@ -25,6 +25,7 @@ pollflip_kit::trials![
     promise_04_a_request_of_the_program_is_answered_by_events,
     the_status_follows_a_restart,
     the_status_names_the_program_and_those_that_finish_their_work,
+    the_status_names_the_version_that_serves,
     a_line_of_the_log_names_who_writes_it_and_the_generations,
     the_client_says_why_nobody_answers,
     the_configuration_of_a_service_can_ask_it_for_a_restart,
@@ -174,6 +175,22 @@ fn the_status_names_the_program_and_those_that_finish_their_work() {
     assert_eq!((status.pid, status.draining), (new.pid, vec![old.pid]));
     old.signal(Signal::SIGKILL);
     wait_until("the end of the old one to be seen", || service.status().draining.is_empty());
+}
+
+fn the_status_names_the_version_that_serves() {
+    let service = Setup::new().set(Config::Version("1.0".into())).start();
+    let old = service.first();
+    let next = |plan: Plan| service.plan_next(plan.set(Config::Version("2.0 \"β\"".into())));
+    for (act, reason) in [(Act::Exit(3), "exited with status 3"), (Act::Raise(Signal::SIGKILL), "SIGKILL")] {
+        next(at(Step::Built, act));
+        assert!(service.fail_to_restart().contains(reason));
+        let status = service.status();
+        assert_eq!((status.pid, status.version.as_deref()), (old.pid, Some("1.0")));
+    }
+    next(Plan::default());
+    let new = service.restart();
+    let status = service.status();
+    assert_eq!((status.pid, status.version.as_deref()), (new.pid, Some("2.0 \"β\"")));
 }
 
 fn a_line_of_the_log_names_who_writes_it_and_the_generations() {

@@ -52,6 +52,7 @@ pub enum Config {
     Signal(Option<i32>),
     Socket(PathBuf),
     TrustParent,
+    Version(String),
 }
 
 impl Config {
@@ -72,6 +73,7 @@ impl Config {
             Config::ReadyTimeout(limit) => config.ready_timeout(limit),
             Config::Signal(signal) => config.restart_signal(signal),
             Config::TrustParent => config.trust_parent(true),
+            Config::Version(version) => config.version(version),
             // Only the last of these counts.
             Config::Socket(_) | Config::NoSocket => config,
         }
