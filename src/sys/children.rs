@@ -66,6 +66,9 @@ pub(crate) fn ignore(signal: i32) -> bool {
 pub(crate) fn end_by(signal: i32) {
     // If it cannot be set there is a core dump more.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    // A program that core_pattern names gets one whatever the limit is.
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
     set_to_default(signal);
     // SAFETY: an all-zero set is valid, and the calls take it and a number.
     unsafe {

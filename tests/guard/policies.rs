@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::kit::{End, POLLFLIP, end_of_command, run};
+use crate::kit::{End, POLLFLIP, end_of_command, has_program, run};
 use crate::speaker::{WORDS, Word, text};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{wait_for, wait_until};
@@ -20,6 +21,7 @@ use pollflip_kit::surroundings::directory;
 
 pollflip_kit::trials![
     it_ends_as_the_program_does,
+    a_guard_that_dies_of_a_signal_leaves_no_core_dump_of_its_own,
     a_program_that_cannot_be_started_is_told_of_as_shells_do,
     a_program_is_found_in_the_path,
     a_loop_of_crashes_is_struck_out,
@@ -51,6 +53,26 @@ fn it_ends_as_the_program_does() {
         assert_eq!(end, End::Signal(signal));
         assert_eq!(said, "");
     }
+}
+
+/// The program has left one, or whoever collects them has it. A crash of the guard would be a second one.
+fn a_guard_that_dies_of_a_signal_leaves_no_core_dump_of_its_own() {
+    let directory = directory();
+    let crash = [POLLFLIP, "guard", "--", "/bin/sh", "-c", "kill -ABRT $$"];
+    let mut command = Command::new("prlimit");
+    command.arg("--core=unlimited").args(crash).current_dir(directory.path()).stdin(Stdio::null()).stderr(Stdio::null());
+    let status = command.status().expect("a process");
+    assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::SIGABRT as i32), false));
+    if !has_program("strace") {
+        return;
+    }
+    // A program that /proc/sys/kernel/core_pattern names gets a dump whatever the limit is.
+    let trace = directory.path().join("trace");
+    let mut command = Command::new("strace");
+    command.arg("-o").arg(&trace).args(["-e", "trace=prctl"]).args(crash).current_dir(directory.path());
+    assert_eq!(end_of_command(command).0, End::Signal(Signal::SIGABRT));
+    let calls = fs::read_to_string(trace).expect("a trace");
+    assert!(calls.lines().any(|line| line.starts_with("prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE)") && line.ends_with("= 0")), "{calls}");
 }
 
 fn a_program_that_cannot_be_started_is_told_of_as_shells_do() {
