@@ -135,9 +135,9 @@ fn position(books: TcpBooks, unread: u32, unacknowledged: u32) -> Position {
     }
 }
 
-/// The acknowledgements tell to the byte how much was written, but for SYN and FIN. How many of
-/// these two are among them tells the count of bytes that were sent, unless what stands in the docs
-/// of [`Position`] has disturbed that.
+/// The kernel counts acknowledged bytes, which are the bytes written and at most two more: one for
+/// SYN, one for FIN. The count of bytes sent has neither, so the two counts together tell how many
+/// of them there were. The docs of [`Position`] say what disturbs that.
 fn written(books: TcpBooks, unacknowledged: u64, finished: bool, is_over: bool) -> u64 {
     let numbers = books.acknowledged.saturating_add(unacknowledged);
     let fin = u64::from(finished);

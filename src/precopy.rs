@@ -206,13 +206,16 @@ impl Drop for Precopy {
     }
 }
 
-/// Closes a connection for both processes that have it: shuts it down, then drops what it is given. The other end hears of it at once.
-/// Only closed, it hears of it when the other process has closed its own, which can take as long as a restart.
+/// Closes a connection for both processes that have it: shuts it down, and drops what it is given.
+/// The peer learns of the end at once. If this process only dropped its descriptor, the peer would
+/// learn of it when the other process drops its own, which can take as long as a restart.
 ///
-/// A server that hands connections over closes all of them so, before a restart and after: until
-/// [`Completed`](crate::Event::Completed) the predecessor has them too. The connection is deregistered before: epoll
-/// goes on reporting a descriptor that is closed here and open elsewhere, and cannot be told any more not to. What was written before
-/// still arrives. Of what is no socket, such as a pipe, nothing is shut down: the other end hears of the end when both have closed it.
+/// A server that hands connections over closes all of them like this, before a restart and after
+/// it: until [`Completed`](crate::Event::Completed) the predecessor has them too. Deregister the
+/// connection first: epoll goes on reporting a descriptor that is closed here and open elsewhere,
+/// and there is no way left to stop that. What was written before still arrives. A descriptor that
+/// is no socket, such as a pipe, is only dropped: its other end learns of the end when both
+/// processes have closed it.
 pub fn hang_up(connection: impl AsFd) {
     match shutdown(connection.as_fd().as_raw_fd(), Shutdown::Both) {
         // The other side has hung up, or it is no socket.

@@ -91,11 +91,11 @@
 //!
 //! # A service that comes back from a kill
 //!
-//! [`RestartConfig::keep`](crate::RestartConfig::keep) has the listeners held, the
-//! [`Keeper`](crate::Keeper) the connections and the ledger, and the
-//! [`Ledger`](crate::ledger::Ledger) knows how far each connection is. Whoever starts the service
-//! again is the [guide's](crate::guide#when-the-service-is-killed). A whole server with a loop is
-//! `examples/comes_back.rs`; this is the order of the calls:
+//! Three things work together. [`RestartConfig::keep`](crate::RestartConfig::keep) has the
+//! listeners held. The [`Keeper`](crate::Keeper) has the connections and the ledger held. The
+//! [`Ledger`](crate::ledger::Ledger) knows how far each connection is. The
+//! [guide](crate::guide#when-the-service-is-killed) says what starts the service again. A whole
+//! server with a loop is `examples/comes_back.rs`; this is the order of the calls:
 //!
 //! ```no_run
 //! use std::{error, net::TcpStream, time::Duration};
@@ -329,14 +329,17 @@
 //! | for | games, DNS, everything short | QUIC, long flows | protocols without a mark, sandboxes without classic BPF |
 //! | example | `udp_game` | `udp_flows`, and `examples/quic` for [QUIC](#quic) | `udp_relay` |
 //!
-//! With marks the program goes on reading after `HandedOff`, and ends when its last flow has. Whatever
-//! comes for a flow that it does not know it answers with "begin anew": a reset, a version negotiation,
-//! or whatever makes a client start over. That is what the clients of a generation that was killed get,
-//! at once: what lay in its socket the process that serves reads by
-//! [`recv_orphaned`](crate::UdpGroup::recv_orphaned), and what they send from then on comes to it as
-//! anything unmarked does. Lost are the datagrams that the killed process had read and not answered. If
-//! the process that serves is killed, all that waits for the next start, which has the same mark if the
-//! service is [kept](crate::guide#when-the-service-is-killed). [`UdpGroup`](crate::UdpGroup) lists what does not go with it, connected sockets above all.
+//! With marks the program goes on reading after `HandedOff`, and ends when its last flow has. A
+//! datagram of a flow that it does not know is answered with "begin anew": a reset, a version
+//! negotiation, or something else that makes a client start over. The clients of a generation that
+//! was killed get that answer at once. What lay unread in its socket is read by the process that
+//! serves ([`recv_orphaned`](crate::UdpGroup::recv_orphaned)), and what these clients send later
+//! comes to that process too, as what is unmarked does. Datagrams are lost that the killed process
+//! had read and not answered.
+//!
+//! If the process that serves is killed, all datagrams wait for the next start, which has the same
+//! mark if the service is [kept](crate::guide#when-the-service-is-killed).
+//! [`UdpGroup`](crate::UdpGroup) lists what a group cannot do, connected sockets above all.
 //!
 //! Whichever of the three it is, the loop reads a bounded number of datagrams in one turn. A socket that is
 //! read until it is empty can be flooded, and the restarter waits for the end of the turn. Under a flood, on

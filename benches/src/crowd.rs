@@ -53,7 +53,7 @@ pub fn run(plan: &Plan, report: &mut Report) -> Result<(), String> {
         if !reason.is_empty() {
             report.note(format!("{CLIENTS} clients: without an answer from {} within {PATIENCE:?}: {reason}", peer.name()));
         }
-        // Whoever asks next is answered.
+        // The next one who asks is answered.
         match client::restart(&service.socket, PATIENCE) {
             Ok(Ok(_)) => {}
             other => report.note(format!("{CLIENTS} clients: the next one after them gets from {}: {other:?}", peer.name())),

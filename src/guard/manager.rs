@@ -32,8 +32,9 @@ impl Manager {
         Manager { address, waiting: VecDeque::with_capacity(WAITING), unreachable: false }
     }
 
-    /// What of a message concerns it. STOPPING only if all of the service stops: it would wait for
-    /// the end. Without memory for it the message is lost, and the guard lives on.
+    /// Passes on what concerns the manager above. STOPPING is passed on only if all of the service
+    /// stops: the manager would wait for the end. If there is no memory for the message, it is
+    /// lost, and the guard goes on.
     pub(super) fn pass_on(&mut self, message: &Message<'_>, stopping: bool) {
         if self.address.is_none() {
             return;

@@ -293,7 +293,7 @@ mod tests {
             told.send(()).expect("somebody hears");
         });
         let result = hears.recv_timeout(std::time::Duration::from_secs(60));
-        // Whoever waits does so no more.
+        // Those that wait do so no more.
         drop(peer);
         removing.join().expect("no panic");
         result.expect("nobody waits for the peer");

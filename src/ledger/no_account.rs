@@ -9,10 +9,11 @@ use std::io;
 /// [`begin`](super::Ledger::begin) or [`recover`](super::Ledger::recover) has failed. The connection
 /// comes back as it was.
 ///
-/// To drop it does not end it if it is [kept](crate::Keeper::keep_stream): its peer would wait until
-/// the next start finds it. [Forget](crate::Keeper::forget_stream) it. So this becomes no
-/// [`io::Error`] of its own accord. After `ResourceBusy` and `AlreadyExists` another duplicate of it is
-/// in use here: to forget this one would end that too.
+/// If the connection is [kept](crate::Keeper::keep_stream), dropping it does not end it: its peer
+/// would wait until the next start finds it. So [forget](crate::Keeper::forget_stream) it. That is
+/// why `?` does not turn this into an [`io::Error`]. After `ResourceBusy` and `AlreadyExists`
+/// another duplicate of the connection is in use in this process: do not forget it then, since that
+/// would end the other too.
 ///
 /// ```
 /// # use std::net::TcpStream;

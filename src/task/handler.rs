@@ -40,9 +40,11 @@ pub trait LifecycleHandler: Send + 'static {
         Ok(())
     }
 
-    /// The successor asks for what can go ahead of the state, while this process serves; and again each time when there is room for more.
-    /// The task keeps the [`Precopy`] until the state is asked for. What has closed in between is kept by the program, and told at the next
-    /// call or by [`Handover::gone`]. Unless this is provided, nothing goes ahead.
+    /// The successor asks for what can go ahead of the state, while this process serves. This is
+    /// called once more each time that there is room for more. The task keeps the [`Precopy`] until
+    /// the state is asked for. If a connection that went ahead closes between two calls, the
+    /// program remembers that, and tells it at the next call ([`Precopy::gone`]) or with the state
+    /// ([`Handover::gone`]). A handler that does not have this method gives nothing ahead.
     ///
     /// # Errors
     ///

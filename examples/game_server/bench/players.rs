@@ -30,6 +30,6 @@ pub(crate) fn play(address: SocketAddr, players: usize) -> Result<(), String> {
 
 /// Prints `WORD PID FIGURE`.
 fn say(word: &str, figure: u128) {
-    // Whoever asked may be gone.
+    // The one who asked may be gone.
     let _ = writeln!(io::stdout(), "{word} {} {figure}", process::id());
 }

@@ -75,7 +75,7 @@ impl Service {
         Ok(service)
     }
 
-    /// Kills the server. Whoever keeps its players starts it again.
+    /// Kills the server. The guard that keeps its players starts it again.
     pub(crate) fn kill(&mut self) -> Result<Vec<Told>, String> {
         let killed = Told { moment: Moment::Killed, pid: self.pid, at: clock::now(), figures: Vec::new() };
         kill(pid(self.pid), Signal::SIGKILL).map_err(|error| format!("cannot kill {}: {error}", self.pid))?;

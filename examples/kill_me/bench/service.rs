@@ -55,7 +55,7 @@ fn instant(nanoseconds: u64) -> Option<Instant> {
 
 pub(crate) struct Service {
     keeper: Keeper,
-    /// Whoever said that it serves.
+    /// What the processes say when they serve.
     serving: Receiver<Serving>,
 }
 
@@ -151,7 +151,7 @@ impl Service {
         let successor = children_of(before.pid).last().copied().filter(|_| dice.below(2) == 0);
         // It may have ended in order already.
         let _ = kill(Pid::from_raw(successor.unwrap_or(before.pid).cast_signed()), Signal::SIGKILL);
-        // Whoever asks is told the truth, or nothing by a process that is dead.
+        // Who asks is told the truth, or nothing by a process that is dead.
         let _ = asked.join();
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {

@@ -172,3 +172,29 @@ fn every_main_type_is_shown_at_work() {
     }
     assert!(MET_AT.iter().all(|(met, _)| names.iter().any(|name| name == met)));
 }
+
+/// Words that readers have stumbled over.
+const LEFT_OUT: [&str; 4] = ["whoever", "for good", "in its turn", "serves on"];
+
+#[test]
+fn the_pages_do_without_the_words_that_readers_have_stumbled_over() {
+    let mut files = ["src", "examples"].map(|directory| sources(&repository().join(directory))).concat();
+    files.push(repository().join("README.md"));
+    assert!(files.len() > 100);
+    let is_text = |file: &&PathBuf| {
+        let ending = file.extension().and_then(|ending| ending.to_str());
+        ending.is_some_and(|ending| ["rs", "md", "sh", "yaml", "service", "conf"].contains(&ending))
+    };
+    for file in files.iter().filter(is_text) {
+        let text = fs::read_to_string(file).expect("a text");
+        let is_of_word = |c: char| c.is_alphanumeric() || c == '_';
+        for (at, line) in text.lines().enumerate() {
+            let line = line.to_lowercase();
+            for word in LEFT_OUT {
+                let is_whole =
+                    |(from, _): (usize, &str)| !line[..from].ends_with(is_of_word) && !line[from + word.len()..].starts_with(is_of_word);
+                assert!(!line.match_indices(word).any(is_whole), "{}:{}: {word:?}", file.display(), at + 1);
+            }
+        }
+    }
+}
