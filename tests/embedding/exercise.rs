@@ -135,3 +135,29 @@ pub(crate) fn answer(client: &mut UnixStream) -> std::io::Result<String> {
     client.read_exact(&mut json)?;
     Ok(String::from_utf8_lossy(&json).into_owned())
 }
+
+/// What a loop with a fixed tick pays while nothing happens, as the README has it.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn an_idle_tick_is_one_system_call() {
+    use nix::libc;
+    use pollflip_kit::debugger::Stopped;
+
+    let group = Group::of_role("loop ticks_at_60_hz");
+    let first = group.first();
+    says(&group, first, "serving");
+    let Some(stopped) = Stopped::new(first, "the one of the calls of an idle tick") else { return };
+    // What the start has left to do is done by then.
+    let mut ticks = Vec::new();
+    for _ in 0..20 {
+        let mut calls = Vec::new();
+        loop {
+            match stopped.next_call().expect("a living thread").number() {
+                libc::SYS_clock_nanosleep | libc::SYS_nanosleep => break,
+                call => calls.push(call),
+            }
+        }
+        ticks.push(calls);
+    }
+    let idle = &ticks[ticks.len() / 2..];
+    assert!(idle.iter().all(|calls| matches!(calls[..], [libc::SYS_epoll_wait | libc::SYS_epoll_pwait])), "{ticks:?}");
+}

@@ -60,6 +60,8 @@ fn main() -> ExitCode {
             Ok(())
         })
     }));
+    #[cfg(target_arch = "x86_64")]
+    trials.push(trial("an_idle_tick_is_one_system_call".into(), exercise::an_idle_tick_is_one_system_call));
     trials.extend(case::all().map(|(name, _)| {
         Trial::test(format!("case::{name}"), move || {
             group::run_case(name);
