@@ -307,9 +307,10 @@ impl Ended {
 }
 
 impl Termination for Ended {
-    /// Ends this process by the signal of which the service has died; PID 1 is not ended by any,
-    /// and gets 128 and its number as status. A status that nobody knows is that of success if the
-    /// guard was told to end, and else that of failure.
+    /// Ends this process by the signal that has killed the service, or returns the status with
+    /// which the service has ended. A signal does not end PID 1: there it returns 128 and the
+    /// number of the signal. If nobody knows how the service has ended, it returns success if the
+    /// guard was told to end, and failure otherwise.
     fn report(self) -> ExitCode {
         let signal = match self.exit {
             Exit::Code(code) => return ExitCode::from(code as u8),

@@ -176,8 +176,9 @@
 //! 7. [`Restarter::ready`]
 //! 8. serve
 //!
-//! What goes wrong on the way is best told with [`Predecessor::refuse`]: the one who asked for the
-//! restart sees that reason, and of a process that just exits only its status.
+//! If something goes wrong on the way, call [`Predecessor::refuse`]: the one who asked for the
+//! restart is told the reason. If the process only ends, the asker is told its exit status, and the
+//! last error that this crate has returned to it, if there was one.
 //!
 #![doc = include_str!("../examples/README.md")]
 //!

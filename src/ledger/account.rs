@@ -20,8 +20,8 @@ use super::steps;
 /// The connection is read from and written to by this alone, never directly: what is read past the
 /// account is not recorded, and costs the connection at the next recovery.
 ///
-/// **Dropping** it drops the connection, and leaves the account in the ledger: a process that ends
-/// of a panic loses nothing so. [`close`](Account::close) ends both.
+/// **Dropping** it drops the connection, and leaves the account in the ledger. So a process that
+/// ends by a panic, which drops all, loses no account. [`close`](Account::close) ends both.
 ///
 /// ```
 /// use std::{io::{self, Write}, net::TcpStream};
