@@ -35,7 +35,7 @@ answered() {
 
 # systemd has noticed N times that a process was ended for memory.
 noticed() {
-  [ "$(journal | grep -c 'killed by the OOM killer')" -ge "$1" ]
+  [ "$(journal | grep -c 'OOM killer')" -ge "$1" ]
 }
 
 case_memory_that_a_new_version_takes() {
