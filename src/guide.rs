@@ -687,7 +687,7 @@
 //! | a seccomp filter, without TSYNC | the thread that installs it, and threads that it starts | work; the successor has none of it until it installs its own |
 //! | capabilities, by `capset` | the same | work; the successor is born with those of the restart thread |
 //! | `no_new_privs` | the same | work; a successor that is setuid gets its user |
-//! | a seccomp filter with TSYNC | all threads | fail with `Operation not permitted` if it forbids `execve`, `clone` or `vfork` |
+//! | a seccomp filter with TSYNC | all threads | fail with `Operation not permitted` if it forbids `execve`, `clone`, `vfork`, `chdir` or `dup2` |
 //! | `setuid`, `setgid`, `setgroups` of the C library | all threads | work as the new user: it must be allowed to execute the program (and to enter the directory to start in, if that is not where this process is), and the successor cannot take the old rights back (if the program is setuid, it does, and then refuses: [see below](#more-rights-than-the-caller)). Sockets are inherited, so that privileged ports stay |
 //! | the user, by the bare system calls (`setresuid` of the kernel) | the thread that asks | work; the successor is born as the user of the restart thread, root say, and has to give that up again |
 //! | `chroot` | all threads | work if the program, its libraries and the directory to start in ([`current_dir`](crate::RestartConfig::current_dir)) are at the same paths in the new root |

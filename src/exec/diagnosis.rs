@@ -42,8 +42,8 @@ pub(super) fn of(program: &Program, launch: &Launch, error: &io::Error) -> Optio
         libc::ENOEXEC => Some(unfit(&program.path, directory, DEPTH)),
         libc::ETXTBSY => Some("it is still being written; deploy by rename".into()),
         libc::EPERM | libc::ENOSYS => Some(
-            "a rule of the system forbids it (a seccomp filter that reaches the restart thread and forbids clone, vfork, pipe2 or execve, a security \
-             module)"
+            "a rule of the system forbids it (a seccomp filter that reaches the restart thread and forbids clone, vfork, pipe2, dup2, dup3, \
+             chdir or execve, a security module)"
                 .into(),
         ),
         libc::EAGAIN => Some(format!("{} or its control group may not have more processes (RLIMIT_NPROC, pids.max)", this_user())),

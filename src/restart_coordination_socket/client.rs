@@ -1,6 +1,7 @@
 //! One client of the server: what it has said, what it is being told, and whether it waits.
 
 use std::io::{self, Read};
+use std::sync::Once;
 use std::time::Duration;
 
 use mio::net::UnixStream;
@@ -50,7 +51,8 @@ impl Client {
                 Ok(count) => drop(self.out.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
+                Err(error) => {
+                    tell_of_sandbox("answer", "sendto", error);
                     // It has gone. Its restart goes on.
                     self.out.clear();
                     self.ending = true;
@@ -79,12 +81,26 @@ impl Client {
                 Ok(count) => self.frames.push(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => self.ending = true,
+                Err(error) => {
+                    tell_of_sandbox("read what is asked by", "recvfrom", error);
+                    self.ending = true;
+                }
             }
         }
     }
 
     pub(super) fn is_over(&self) -> bool {
         self.ending && self.out.is_empty()
+    }
+}
+
+/// A client that leaves is nobody's trouble. A sandbox that forbids the call has each client hung up on, and those are told nothing. They come
+/// again and again, so it is said once.
+fn tell_of_sandbox(what: &str, call: &'static str, error: io::Error) {
+    static SAID: Once = Once::new();
+    if let Some(libc::ENOSYS | libc::EPERM) = error.raw_os_error() {
+        SAID.call_once(
+            || log::warn!(target: "pollflip", "cannot {what} a client of the coordination socket: {}", sys::naming(call)(error)),
+        );
     }
 }

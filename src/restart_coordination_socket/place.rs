@@ -44,7 +44,7 @@ pub(super) fn bind_private(path: &Path) -> io::Result<(OwnedFd, FileId)> {
     let made = made.filter(Found::is_socket).ok_or_else(swapped)?;
     let finish = || {
         sys::may_fail(&[libc::EADDRINUSE])?;
-        listen(&socket, sys::BACKLOG)?;
+        listen(&socket, sys::BACKLOG).map_err(io::Error::from).map_err(sys::naming("listen"))?;
         if let Some(stale) = stale {
             directory.remove(name, |found| *found == stale)?;
         }

@@ -113,7 +113,7 @@ impl PathLock<'_> {
                 }
                 Ok(_) => {}
                 Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => thread::sleep(Duration::from_millis(2)),
-                Err((_, error)) => return Err(named(error.into(), "cannot lock", shown)),
+                Err((_, error)) => return Err(named(sys::naming("flock")(error.into()), "cannot lock", shown)),
             }
             if is_last {
                 return Err(named(io::ErrorKind::TimedOut.into(), "another process holds the lock file", shown));

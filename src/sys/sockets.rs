@@ -19,7 +19,7 @@ use nix::sys::stat::{Mode, fchmod};
 
 use crate::steering::Instruction;
 
-use super::may_fail;
+use super::{may_fail, naming};
 
 /// The longest queue of connections that nobody has accepted.
 pub(crate) const BACKLOG: Backlog = Backlog::MAXALLOWABLE;
@@ -65,8 +65,8 @@ pub(crate) fn packet_sockets() -> io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn bind_private(socket: &OwnedFd, path: &Path) -> io::Result<()> {
     // The file gets the mode of the socket, less the umask: whatever is put under its name later is
     // not changed by this.
-    fchmod(socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    Ok(socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?)
+    fchmod(socket, Mode::S_IRUSR | Mode::S_IWUSR).map_err(io::Error::from).map_err(naming("fchmod"))?;
+    socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?).map_err(io::Error::from).map_err(naming("bind"))
 }
 
 /// Binds a socket to a name that the kernel finds, and returns that. No directory is needed.

@@ -77,8 +77,9 @@ calls! {
     SYS_shutdown SYS_memfd_create SYS_ftruncate SYS_pread64 SYS_pwrite64 SYS_kcmp SYS_pidfd_open SYS_pidfd_send_signal SYS_waitid SYS_getpid SYS_gettid
     SYS_geteuid SYS_clock_gettime SYS_clock_nanosleep SYS_futex SYS_getrandom SYS_brk SYS_mmap SYS_munmap SYS_mremap SYS_mprotect
     SYS_madvise SYS_rt_sigreturn SYS_rt_sigprocmask SYS_rt_sigaction SYS_restart_syscall SYS_sched_yield SYS_kill SYS_wait4 SYS_tgkill SYS_dup
-    SYS_ioctl SYS_timerfd_create SYS_eventfd2 SYS_epoll_create1 SYS_execve SYS_clone SYS_clone3 SYS_signalfd4 SYS_faccessat2 SYS_faccessat SYS_getdents64 SYS_prlimit64 SYS_sigaltstack SYS_exit SYS_exit_group;
-    only on x86_64: SYS_epoll_wait SYS_poll SYS_unlink SYS_rename SYS_readlink SYS_stat SYS_lstat SYS_access SYS_open SYS_vfork
+    SYS_ioctl SYS_timerfd_create SYS_eventfd2 SYS_epoll_create1 SYS_execve SYS_clone SYS_clone3 SYS_signalfd4 SYS_faccessat2 SYS_faccessat SYS_getdents64 SYS_prlimit64 SYS_sigaltstack SYS_exit SYS_exit_group
+    SYS_chdir SYS_flock SYS_fchmod SYS_bind SYS_listen SYS_dup3;
+    only on x86_64: SYS_epoll_wait SYS_poll SYS_unlink SYS_rename SYS_readlink SYS_stat SYS_lstat SYS_access SYS_open SYS_vfork SYS_dup2
 }
 
 /// The names in the table of the guide.

@@ -26,7 +26,8 @@ const ERRORS: [i32; 2] = [libc::ENOSYS, libc::EPERM];
 /// Whatever is forbidden from the start: restarts work without it, or somebody is told which call it is.
 fn no_call_is_missed_without_a_word() {
     let calls = "memfd_create timerfd_create timerfd_settime eventfd2 epoll_ctl accept4 getsockopt pipe2 prlimit64 faccessat2 faccessat \
-                 signalfd4 clone clone3 vfork execve getdents64 renameat unlinkat rename unlink";
+                 signalfd4 clone clone3 vfork execve getdents64 renameat unlinkat rename unlink chdir dup2 dup3 flock fchmod bind listen sendto \
+                 recvfrom";
     for call in calls.split_whitespace() {
         for error in ERRORS {
             let service = Setup::new().set(Log::Told).set(Deny(call.into(), error)).launch();
@@ -70,7 +71,7 @@ fn calls_that_every_restart_needs_are_missed_at_build_by_name() {
 
 /// Of all threads, once the restarter is built.
 fn a_sandbox_that_comes_later_is_told_by_the_name_of_the_call() {
-    for call in ["pidfd_open", "socketpair", "sendmsg", "execve"] {
+    for call in ["pidfd_open", "socketpair", "sendmsg", "execve", "chdir"] {
         for error in ERRORS {
             let service = Setup::new().set(Confine::Denied(Deny(call.into(), error))).start();
             let first = service.first();

@@ -9,6 +9,7 @@ use std::sync::{Mutex, OnceLock};
 use crate::procfs;
 use crate::service::Act;
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 use pollflip::Event;
 use serde::{Deserialize, Serialize};
@@ -67,7 +68,12 @@ fn hub() -> &'static UnixStream {
 /// Says a line.
 pub fn say(line: &str) {
     let line = line.replace('\n', " ") + "\n";
-    if hub().write_all(line.as_bytes()).is_err() {
+    let is_said = match hub().write_all(line.as_bytes()).map_err(|error| error.raw_os_error()) {
+        // A sandbox forbids what sockets are written by: there is another call.
+        Err(Some(libc::ENOSYS | libc::EPERM)) => nix::unistd::write(hub(), line.as_bytes()).is_ok(),
+        said => said.is_ok(),
+    };
+    if !is_said {
         // The test is over.
         std::process::exit(0);
     }
