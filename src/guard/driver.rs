@@ -23,6 +23,7 @@ use crate::error::{Error, Exit};
 use crate::machine::supervision::{Fact, Rules, Stage, Supervision};
 use crate::notify::{MAX_MESSAGE, Message, Wish};
 use crate::sys::{self, Datagram, OomKills, Process, SignalQueue};
+use crate::wire::KillCounter;
 
 use super::command::Command;
 use super::generations::Generations;
@@ -59,6 +60,8 @@ pub(super) struct Driver {
     watches_store: bool,
     /// Counts what the kernel has ended for memory since there is this main process.
     oom_kills: Option<OomKills>,
+    /// Where that is counted, as long as the guard is in the same control group.
+    kill_counter: Option<KillCounter>,
     poll: Poll,
     signals: SignalQueue,
     inbox: Inbox,
@@ -95,6 +98,7 @@ impl Driver {
             store: Store::new(size, command.room_for_names()),
             watches_store: false,
             oom_kills: None,
+            kill_counter: sys::kill_counter(),
             command,
             machine,
             manager: Manager::new(),

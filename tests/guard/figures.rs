@@ -5,14 +5,19 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kit::{guarded, log, wake_ups};
+use crate::kit::{POLLFLIP, guarded, has_program, log, wake_ups};
 use crate::speaker::{NOTES, WORDS, Word, text};
 use pollflip_kit::harness::{Setup, own_program};
 use pollflip_kit::hub::wait_until;
 use pollflip_kit::procfs;
 use pollflip_kit::service::{Act, ROLE};
 
-pollflip_kit::trials![a_guard_that_has_nothing_to_do_sleeps, a_new_main_process_is_taken_in_at_once, restarts_take_as_long_as_without];
+pollflip_kit::trials![
+    a_guard_that_has_nothing_to_do_sleeps,
+    a_new_main_process_is_taken_in_at_once,
+    what_takes_long_to_find_is_found_once,
+    restarts_take_as_long_as_without,
+];
 
 fn a_guard_that_has_nothing_to_do_sleeps() {
     let service = guarded(Setup::new(), "").start();
@@ -58,6 +63,26 @@ fn a_new_main_process_is_taken_in_at_once() {
         wait_until("the service to be itself again", || log(&service).matches(&is_main).count() > number);
     }
     println!("a new main process: taken in after {} µs (1000; median of {TIMES})", median(times()));
+}
+
+/// The kernel writes all mounts of the machine down for whoever asks, and a restart waits for the guard.
+fn what_takes_long_to_find_is_found_once() {
+    if !has_program("strace") {
+        return;
+    }
+    let setup = Setup::new();
+    let (log_path, trace) = (setup.path("guard.log"), setup.path("trace"));
+    let shell = "exec strace -o \"$TRACE\" -e 'trace=?open,openat' \"$POLLFLIP\" guard -- \"$0\" 2>>\"$LOG\"";
+    let setup = setup.env("POLLFLIP", POLLFLIP).env("LOG", log_path).env("POLLFLIP_LOG", "info").env("TRACE", &trace);
+    let service = setup.shell(shell).start();
+    for _ in 0..3 {
+        let new = service.restart();
+        new.says("event PredecessorGone");
+        wait_until("the guard to know", || log(&service).contains(&format!("the service is process {}\n", new.pid)));
+    }
+    let calls = std::fs::read_to_string(trace).expect("a trace");
+    assert!(calls.contains("/proc/self/cgroup"), "{calls}");
+    assert!(calls.matches("/proc/self/mountinfo").count() <= 1, "{calls}");
 }
 
 fn restarts_take_as_long_as_without() {

@@ -72,7 +72,7 @@ impl Driver {
     fn tell(&mut self, remark: Remark) {
         match remark {
             Remark::Main(pid) => {
-                self.oom_kills = OomKills::since_now(None);
+                self.oom_kills = OomKills::since_now(self.kill_counter.as_ref());
                 log::info!("the service is process {pid}");
             }
             Remark::AwaitsSuccessor => log::warn!("the main process has ended in the middle of a restart; its successor may go on"),
