@@ -131,7 +131,8 @@ impl Core {
         self.restarter.as_mut().expect("a restarter")
     }
 
-    fn claim(&mut self, wanted: &Socket) -> Result<(), String> {
+    /// Asks for one more socket.
+    pub fn claim(&mut self, wanted: &Socket) -> Result<(), String> {
         match &mut self.restarter {
             Some(restarter) => self.listeners.claim(restarter, &self.registry, wanted),
             None => Err("there is no restarter".into()),

@@ -1,19 +1,25 @@
 //! Listeners that come and go between releases, and a group that is joined at each start.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::service::Recipe;
 use nix::sys::signal::Signal;
+use pollflip::Event;
 use pollflip_kit::client::Load;
 use pollflip_kit::harness::{Service, Setup};
+use pollflip_kit::hub::{DEADLINE, wait_until};
+use pollflip_kit::procfs;
 use pollflip_kit::service::report::say;
-use pollflip_kit::service::{Act, Capability, Core, Kind, Plan, Socket, Step, at, set, tcp};
+use pollflip_kit::service::{Act, Capability, Config, Core, Kind, Linger, Plan, Socket, Step, at, ms, set, tcp};
 
 pollflip_kit::trials![
     a_group_that_grows_and_shrinks_loses_no_connection,
+    with_a_probation_a_group_grows_when_the_restart_is_final,
     an_address_that_overlaps_the_old_one_is_bound_beside_it_without_a_refusal,
     a_multicast_group_is_joined_once_for_all_generations,
 ];
@@ -23,11 +29,14 @@ pollflip_kit::trials![
 pub struct Group {
     wanted: Vec<String>,
     adopted: Vec<String>,
+    /// Whether the rest waits until the restart is final.
+    is_late: bool,
+    waiting: Vec<Socket>,
 }
 
 impl Group {
-    pub fn new(wanted: Vec<String>) -> Group {
-        Group { wanted, adopted: Vec::new() }
+    pub fn new(wanted: Vec<String>, is_late: bool) -> Group {
+        Group { wanted, adopted: Vec::new(), is_late, waiting: Vec::new() }
     }
 }
 
@@ -51,7 +60,22 @@ impl Capability for Group {
         say(&format!("adopts {} binds {}", self.adopted.len(), missing.len()));
         // The first release knows of no other.
         let kind = if self.wanted.len() == 1 && restarter.generation() == 0 { Kind::Tcp } else { Kind::Shared };
-        Ok(missing.iter().map(|name| named(kind, name)).collect())
+        let sockets = missing.iter().map(|name| named(kind, name)).collect();
+        if self.is_late && restarter.generation() > 0 {
+            self.waiting = sockets;
+            return Ok(Vec::new());
+        }
+        Ok(sockets)
+    }
+
+    fn event(&mut self, core: &mut Core, event: Event) -> Result<Option<Event>, String> {
+        if matches!(event, Event::Committed) {
+            for socket in std::mem::take(&mut self.waiting) {
+                core.claim(&socket)?;
+                say(&format!("late {}", socket.name));
+            }
+        }
+        Ok(Some(event))
     }
 }
 
@@ -102,6 +126,55 @@ fn a_group_that_grows_and_shrinks_loses_no_connection() {
     let failed = load.stop();
     println!("15 restarts and 30 failed ones of a group: {served} served, {} failed", failed.len());
     assert!(served > 0 && failed.is_empty(), "{failed:?}");
+}
+
+/// How many listen there.
+fn listeners(address: SocketAddr) -> usize {
+    let table = fs::read_to_string("/proc/net/tcp").expect("the table of sockets");
+    let end = format!(":{:04X} 00000000:0000 0A", address.port());
+    table.lines().filter(|line| line.contains(&end)).count()
+}
+
+fn with_a_probation_a_group_grows_when_the_restart_is_final() {
+    let (_reserved, port) = reserved();
+    let address: SocketAddr = (Ipv4Addr::LOCALHOST, port).into();
+    let group = |count: usize| Recipe::LateGroup(vec![address.to_string(); count]);
+    let service = Setup::new().set(group(2)).set(Config::Probation(ms(120_000))).set(Linger).start();
+    let first = service.first();
+    let on_probation = |number| {
+        service.plan_next(set(group(4)));
+        let asker = service.restart_meanwhile();
+        let new = service.hub.nth(number);
+        new.says("serving");
+        first.says_again("event HandedOff", number - 1);
+        assert_eq!(listeners(address), 2);
+        (new, asker)
+    };
+    // What waits when the successor dies, the predecessor takes in.
+    let (new, asker) = on_probation(1);
+    new.signal(Signal::SIGSTOP);
+    wait_until("a stopped process", || procfs::state(new.pid) == Some('T'));
+    let waiting: Vec<_> = (0..32).map(|_| TcpStream::connect(address).expect("a connection")).collect();
+    new.signal(Signal::SIGKILL);
+    let why = asker.join().expect("a thread").expect_err("a restart that has failed").to_string();
+    assert!(why.contains("on probation"), "{why}");
+    for stream in waiting {
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("a greeting");
+        assert_eq!(line, format!("pid {} generation 0\n", first.pid));
+    }
+    // Its end makes the restart final.
+    let load = Load::start(address, 8);
+    let (new, asker) = on_probation(2);
+    first.ask(Act::Stop);
+    assert_eq!([0, 1].map(|number| new.says_again("late", number)), [2, 3].map(|number| format!("{number}@{address}")));
+    asker.join().expect("a thread").expect("a restart");
+    assert_eq!(listeners(address), 4);
+    let served = load.served();
+    let failed = load.stop();
+    println!("a group that grows on probation: {served} served, {} failed", failed.len());
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 fn an_address_that_overlaps_the_old_one_is_bound_beside_it_without_a_refusal() {

@@ -16,6 +16,8 @@ pub enum Recipe {
     Lock(locks::Order),
     /// These addresses.
     Group(Vec<String>),
+    /// The same with a probation: what is not there yet is bound when the restart is final.
+    LateGroup(Vec<String>),
     /// At this address.
     Multicast(String),
     Helper,
@@ -29,7 +31,8 @@ pub fn main() -> ExitCode {
 fn recipe(settings: &Settings) -> Box<dyn Capability> {
     match settings.get().expect("a recipe") {
         Recipe::Lock(order) => Box::new(locks::Lock::new(order)),
-        Recipe::Group(addresses) => Box::new(addresses::Group::new(addresses)),
+        Recipe::Group(addresses) => Box::new(addresses::Group::new(addresses, false)),
+        Recipe::LateGroup(addresses) => Box::new(addresses::Group::new(addresses, true)),
         Recipe::Multicast(address) => Box::new(addresses::Multicast(address)),
         Recipe::Helper => Box::new(helpers::Helper::default()),
         Recipe::Pinned(order) => Box::new(scheduling::Pinned(order)),
