@@ -36,7 +36,7 @@ pub(crate) fn main(role: &str) -> ExitCode {
     }
     match role.split_once(' ') {
         Some(("loop", name)) => serve(name, config(), false),
-        Some(("half", name)) => serve(name, config().program(path("nothing")), true),
+        Some(("half", name)) => serve(name, config().program(half::program()), true),
         Some(("case", _)) if is_successor => case::succeed(&plan),
         Some(("case", name)) => case::run(name),
         _ => panic!("no role: {role}"),
@@ -61,7 +61,7 @@ fn serve(name: &str, config: RestartConfig, is_half: bool) {
         restarter.ready().expect("the service");
         say("serving");
         if is_half {
-            half::begin();
+            half::begin(restarter.predecessor().is_some());
         }
         run(restarter);
     } else if let Some((_, run)) = tasks::ALL.iter().find(|(other, _)| *other == name) {
@@ -70,7 +70,7 @@ fn serve(name: &str, config: RestartConfig, is_half: bool) {
         if is_half {
             // Ready, so that a restart can be asked for.
             assert!(task.poll().is_pending());
-            half::begin();
+            half::begin(task.restarter().predecessor().is_some());
         }
         run(task);
     } else {
@@ -87,8 +87,7 @@ pub(crate) fn say(line: &str) {
 /// Does what a readable descriptor stands for. `true`: the restart is final.
 pub(crate) fn drain(restarter: &mut Restarter) -> bool {
     if half::is_on() {
-        half::take_one(restarter);
-        return false;
+        return half::take_one(restarter);
     }
     while let Some(event) = restarter.poll() {
         if tell(&event) {
@@ -102,7 +101,7 @@ pub(crate) fn drain(restarter: &mut Restarter) -> bool {
 pub(crate) fn tell(event: &Event) -> bool {
     match event {
         Event::Restarting if half::is_on() => half::has_begun(),
-        Event::Failed(_) if half::is_on() => half::has_ended(),
+        Event::Failed(_) if half::is_on() => half::has_failed(),
         Event::Failed(why) => say(&format!("failed {why}")),
         Event::Completed(pid) => {
             say(&format!("completed {pid}"));
@@ -127,7 +126,7 @@ impl LifecycleHandler for Teller {
 
     fn new_process_failed(&mut self, why: &Failure) {
         if half::is_on() {
-            return half::has_ended();
+            return half::has_failed();
         }
         say(&format!("failed {why}"));
     }
