@@ -160,6 +160,10 @@ fn a_standard_error_that_is_gone_does_not_end_it() {
 
 /// It has had what it needs, and loses at the most what it would pass on.
 fn a_guard_that_gets_no_more_memory_goes_on() {
+    if cfg!(target_env = "musl") {
+        eprintln!("skipped: musl keeps nothing back for the few bytes that a turn of the guard needs, once longer messages have taken all");
+        return;
+    }
     let (manager, setup) = Manager::new(Setup::new());
     let service = crate::kit::guarded(setup, "").start();
     let guard = service.launched();
