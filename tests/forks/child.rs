@@ -9,7 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use pollflip_kit::group::DEADLINE;
+use pollflip_kit::group::{DEADLINE, wait_until};
+use pollflip_kit::procfs;
 
 /// Who forks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,10 @@ pub(crate) fn in_child(how: Fork, work: impl FnOnce() -> Verdict) {
 /// Starts a child that does that, and then ends without a word to anybody.
 #[allow(unsafe_code, reason = "these tests are about that")]
 pub(crate) fn fork(how: Fork, work: impl FnOnce() -> Verdict) -> nix::Result<Pid> {
+    if matches!(how, Fork::Kernel | Fork::KernelIntoNamespace) {
+        // The C library does not see to its locks then: another thread could be just about to allocate.
+        wait_until("the other threads to sleep", || procfs::threads_awake() == 1);
+    }
     // SAFETY: the child has one thread, asks for no lock that another thread of its parent may hold, unless that is the test, and leaves by
     // `_exit`. Zeroes ask for what a fork does.
     let pid = unsafe {

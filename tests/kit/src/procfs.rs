@@ -130,6 +130,13 @@ pub fn restart_thread_waits(pid: u32) -> u64 {
     waits.and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
+/// How many threads of this process do not sleep, the one that asks among them.
+pub fn threads_awake() -> usize {
+    let threads = fs::read_dir("/proc/self/task").expect("the threads");
+    let state = |path: PathBuf| fs::read_to_string(path.join("stat")).ok()?.rsplit_once(')')?.1.trim_start().chars().next();
+    threads.filter(|thread| thread.as_ref().is_ok_and(|thread| state(thread.path()).is_some_and(|state| state != 'S'))).count()
+}
+
 /// The number of the restart thread.
 pub fn restart_thread(pid: u32) -> Option<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
