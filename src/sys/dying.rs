@@ -93,7 +93,9 @@ pub(crate) fn birth_of(pid: u32) -> Option<u64> {
 }
 
 /// How far up parents are followed.
-const DEPTH: u32 = 1000;
+const DEPTH: usize = 1000;
+/// How often the way up may change while it is looked at.
+const LOOKS: usize = 10;
 
 /// Whether the one is a descendant of the other.
 pub(crate) fn descends_from(pid: u32, ancestor: u32) -> bool {
@@ -102,13 +104,23 @@ pub(crate) fn descends_from(pid: u32, ancestor: u32) -> bool {
 
 /// Whether such a process is among the ancestors of that one.
 pub(crate) fn has_ancestor(pid: u32, is_one: impl Fn(u32) -> bool) -> bool {
-    let mut pid = pid;
-    for _ in 0..DEPTH {
-        match parent_of(pid) {
-            Some(parent) if is_one(parent) => return true,
-            Some(parent) if parent > 0 => pid = parent,
-            _ => return false,
+    leads_to(pid, is_one, parent_of)
+}
+
+/// One that ends meanwhile leaves its children to another parent, so only what is found twice is not there.
+fn leads_to(pid: u32, is_one: impl Fn(u32) -> bool, mut parent_of: impl FnMut(u32) -> Option<u32>) -> bool {
+    let mut before = None;
+    for _ in 0..LOOKS {
+        let mut next = pid;
+        let step = || parent_of(next).filter(|parent| *parent > 0).inspect(|parent| next = *parent);
+        let way: Vec<_> = std::iter::from_fn(step).take(DEPTH).collect();
+        if way.iter().any(|parent| is_one(*parent)) {
+            return true;
         }
+        if before.as_ref() == Some(&way) {
+            return false;
+        }
+        before = Some(way);
     }
     false
 }
@@ -173,4 +185,30 @@ fn look_at(path: &str) -> Option<Thread> {
         born: field(22)?.parse().ok()?,
         status: field(52).and_then(|status| status.parse().ok()).unwrap_or(0),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 7 is a child of 6, that one of 5, and 1 has none.
+    fn parent(pid: u32) -> Option<u32> {
+        [(7, 6), (6, 5), (5, 1), (1, 0)].into_iter().find_map(|(child, parent)| (child == pid).then_some(parent))
+    }
+
+    #[test]
+    fn an_ancestor_is_found_though_a_process_between_ends_meanwhile() {
+        assert!(leads_to(7, |pid| pid == 5, parent));
+        assert!(!leads_to(7, |pid| pid == 4, parent));
+        let mut is_over = false;
+        let ends_when_looked_at = |pid: u32| match pid {
+            6 => {
+                is_over = true;
+                None
+            }
+            7 if is_over => Some(5),
+            _ => parent(pid),
+        };
+        assert!(leads_to(7, |pid| pid == 5, ends_when_looked_at));
+    }
 }
