@@ -193,15 +193,21 @@ fn a_restart_that_fails_changes_nothing() {
     assert_eq!(how(end_of(&service)), End::Code(6), "{}", log(&service));
 }
 
+/// A service under a guard after so many restarts, and who serves then, alone.
+fn restarted(restarts: usize) -> (Service, Process) {
+    let service = guarded(Setup::new(), "").start();
+    let mut last = service.first();
+    for _ in 0..restarts {
+        let before = std::mem::replace(&mut last, service.restart());
+        before.ends();
+        last.says("event PredecessorGone");
+    }
+    (service, last)
+}
+
 fn nobody_is_left_when_the_guard_is_killed() {
     for restarts in 0..3 {
-        let service = guarded(Setup::new(), "").start();
-        let mut last = service.first();
-        for _ in 0..restarts {
-            let before = std::mem::replace(&mut last, service.restart());
-            before.ends();
-            last.says("event PredecessorGone");
-        }
+        let (service, last) = restarted(restarts);
         signal(service.launched(), Signal::SIGKILL);
         last.ends();
     }
@@ -215,13 +221,7 @@ fn hangs(process: &Process) {
 
 fn a_generation_that_hangs_ends_with_the_guard() {
     for restarts in 0..3 {
-        let service = guarded(Setup::new(), "").start();
-        let mut last = service.first();
-        for _ in 0..restarts {
-            let before = std::mem::replace(&mut last, service.restart());
-            before.ends();
-            last.says("event PredecessorGone");
-        }
+        let (service, last) = restarted(restarts);
         hangs(&last);
         signal(service.launched(), Signal::SIGKILL);
         last.ends();
