@@ -143,6 +143,11 @@ impl Mailbox {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether the loop has yet to learn that the successor takes nothing any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(*self.ending.lock().unwrap_or_else(PoisonError::into_inner), Some(Ending::Gone))
+    }
+
     fn set(&self, ending: Ending) {
         *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
         self.wake();

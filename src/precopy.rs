@@ -327,6 +327,11 @@ impl Copying {
         is_spent
     }
 
+    /// Whether the loop has yet to learn that the successor takes nothing any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.desk.try_shared().is_some_and(|shared| matches!(shared.ending, Some(Ending::Gone)))
+    }
+
     /// The state has been asked for: what goes from here on goes with that, unless something has gone wrong before.
     pub(crate) fn freeze(self) -> Result<Outgoing, Ending> {
         let mut shared = self.desk.shared();

@@ -391,7 +391,7 @@ impl Restarter {
     }
 
     /// The same as the failure that those who ask are told.
-    pub(crate) fn cancel_as(&mut self, failure: Failure) -> bool {
+    fn cancel_as(&mut self, failure: Failure) -> bool {
         if self.is_anothers() {
             return false;
         }
@@ -402,6 +402,16 @@ impl Restarter {
         }
         self.reactor.wake();
         early
+    }
+
+    /// A hook has failed, without which the attempt cannot go on: it is called off, unless the successor is gone and the hook has found
+    /// that. `false`: there is none, or it is too late for that.
+    pub(crate) fn hook_failed(&mut self, why: &str) -> bool {
+        if matches!(self.driver.state(), State::AwaitingReady { .. }) && self.succession.is_gone() {
+            log::debug!("a hook of this program failed when the successor was gone: {why}");
+            return true;
+        }
+        self.cancel_as(Failure::Hook(why.into()))
     }
 
     /// Says that this process is going to end. Further restarts are refused, one under way is called

@@ -226,6 +226,11 @@ impl Succession {
         self.current.as_ref().is_some_and(|current| current.is_frozen)
     }
 
+    /// Whether the successor takes nothing any more, which is what a program that gives it something finds first: its end tells why.
+    pub(super) fn is_gone(&self) -> bool {
+        self.current.as_ref().is_some_and(Current::is_gone)
+    }
+
     /// The successor cannot have what it needs, and why.
     pub(super) fn cannot_hand_over(&mut self, why: &str) {
         if let Some(current) = &mut self.current {

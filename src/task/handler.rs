@@ -11,7 +11,8 @@ use crate::precopy::Precopy;
 use crate::restarter::{Event, Restarter};
 use crate::wire;
 
-/// What a hook returns: an error fails the attempt, with its text as the reason.
+/// What a hook returns: an error fails the attempt, with its text as the reason. If what a hook gives is not taken because the successor is
+/// gone, the reason is how that ended, or what it refused with.
 pub type HookResult = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// What a program wants to do at the steps of a restart. All hooks are called on the thread that polls the task. One that returns an error
@@ -166,7 +167,7 @@ impl fmt::Debug for Hooks {
 /// A hook without which the attempt cannot go on.
 fn call_off(restarter: &mut Restarter, result: Result<(), String>) {
     if let Err(why) = result
-        && !restarter.cancel_as(Failure::Hook(wire::line(&why)))
+        && !restarter.hook_failed(&wire::line(&why))
     {
         log::error!("a hook of this program failed: {why}");
     }

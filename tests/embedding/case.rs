@@ -33,6 +33,7 @@ pub(crate) fn run(name: &str) {
 pub(crate) fn succeed(plan: &str) {
     let mut restarter = config().build().expect("a restarter");
     let predecessor = restarter.predecessor().expect("a predecessor");
+    fs::write(path("pid"), std::process::id().to_string()).expect("written");
     match plan {
         "pull" => {
             let mut state = predecessor.receive(DEADLINE).expect("the state");

@@ -21,6 +21,7 @@ cases![
     a_panic_before_the_spawn_fails_the_attempt_alone,
     an_error_while_sending_fails_the_attempt_alone,
     a_panic_while_sending_fails_the_attempt_alone,
+    a_hook_that_finds_the_successor_gone_does_not_hide_why,
     a_panic_in_the_undo_hook_changes_nothing,
     a_panic_in_the_undo_hook_does_not_call_the_next_restart_off,
     a_panic_after_success_changes_nothing,
@@ -63,6 +64,8 @@ fn a_first_generation_is_ready_at_once_and_receives_nothing_in_futures(_: &Case)
 enum Fault {
     Error(&'static str),
     Panic(&'static str),
+    /// The successor is killed before it is given something.
+    Killed(&'static str),
 }
 
 /// Notes what is called, and fails at one step, once.
@@ -103,11 +106,17 @@ impl Recorder {
     fn step(&self, step: &str, text: &str) -> HookResult {
         let mut record = self.record();
         record.calls.push(format!("{step}{text}"));
-        let fault = record.fault.take_if(|fault| matches!(fault, Fault::Error(at) | Fault::Panic(at) if *at == step));
+        let fault = record.fault.take_if(|fault| matches!(fault, Fault::Error(at) | Fault::Panic(at) | Fault::Killed(at) if *at == step));
         drop(record);
         match fault {
             Some(Fault::Error(at)) => Err(format!("no luck at {at}").into()),
             Some(Fault::Panic(at)) => panic!("bad luck at {at}"),
+            Some(Fault::Killed(_)) => {
+                let successor = fs::read_to_string(path("pid")).expect("its process id").parse().expect("a number");
+                signal(successor, Signal::SIGKILL);
+                wait_until("its end", || has_ended(successor));
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -132,6 +141,7 @@ impl LifecycleHandler for Recorder {
     fn send_to_new_process(&mut self, mut handover: Handover) -> HookResult {
         handover.bytes("state", b"all of it")?;
         self.step("send", "")?;
+        handover.fds([("stdin", std::io::stdin())])?;
         if self.record().elsewhere {
             std::thread::spawn(move || handover.send());
         } else {
@@ -202,6 +212,24 @@ fn an_error_while_sending_fails_the_attempt_alone(case: &Case) {
 
 fn a_panic_while_sending_fails_the_attempt_alone(case: &Case) {
     the_attempt_alone_fails(case, Fault::Panic("send"), &["pre", "send"], "it panicked: bad luck at send");
+}
+
+/// `?` in a hook is all that it takes for the error that it found to be returned.
+fn a_hook_that_finds_the_successor_gone_does_not_hide_why(case: &Case) {
+    let recorder = Recorder::default();
+    let mut task = case.task().with_handler(recorder.clone());
+    for (plan, step) in [("futures ahead", "copy"), ("pull", "send")] {
+        recorder.record().fault = Some(Fault::Killed(step));
+        case.plan(plan);
+        task.restarter().request().expect("a restart");
+        assert!(drive(&mut task, || recorder.calls().last().is_some_and(|call| call.starts_with("failed"))).is_pending());
+        let calls = std::mem::take(&mut recorder.record().calls);
+        assert_eq!(calls[..calls.len() - 1], ["pre", step]);
+        let why = calls.last().expect("a failure");
+        assert!(why.starts_with("failed: the successor was killed by SIGKILL before it was ready"), "{why}");
+    }
+    restart_with_state(case, &mut task);
+    assert_eq!(recorder.calls(), ["pre", "send", "ready"]);
 }
 
 fn a_panic_in_the_undo_hook_changes_nothing(case: &Case) {
