@@ -10,6 +10,7 @@ mod descriptors;
 mod dying;
 mod fork;
 mod guarding;
+mod kin;
 mod memory;
 mod oom;
 mod orders;
@@ -21,6 +22,7 @@ mod shared;
 pub(crate) mod simulation;
 mod sockets;
 mod spawn;
+mod stat;
 mod unix;
 mod watched;
 mod wiped;
@@ -45,11 +47,11 @@ pub(crate) use aside::{close_aside, discard_datagram};
 pub(crate) use books::{TcpBooks, is_tcp, socket_cookie, tcp_books, tcp_queues};
 pub(crate) use children::{end_by, ended_child, foreground_of, ignore, reap, set_to_default, signal_child};
 pub(crate) use descriptors::{Descriptors, descriptor_table_size, name_of, named_by};
-pub(crate) use dying::{ProcessKey, birth_of, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
 pub(crate) use guarding::{
     Datagram, exit_of_another, fork_and_execute, is_same_open_file, next_sender, pass_credentials, receive_datagram,
 };
+pub(crate) use kin::{ProcessKey, birth_of, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use memory::{Mapping, memory_file, seal};
 pub(crate) use oom::{OomKills, OomScore, OwnOomScore, kill_counter, own_oom_score};
 pub(crate) use orders::{Execution, Spawn};

@@ -9,12 +9,10 @@
 mod children;
 #[path = "../sys/descriptors.rs"]
 mod descriptors;
-// Of what it finds in `/proc` some is asked for by files alone that are not here.
-#[path = "../sys/dying.rs"]
-#[allow(dead_code, reason = "what asks for the rest is Linux's")]
-mod dying;
 #[path = "../sys/fork.rs"]
 mod fork;
+#[path = "../sys/kin.rs"]
+mod kin;
 mod missing;
 #[path = "../sys/orders.rs"]
 #[allow(dead_code, reason = "what reads them is Linux's")]
@@ -23,6 +21,9 @@ mod orders;
 #[allow(dead_code, reason = "there are no children to play")]
 pub(crate) mod simulation;
 mod sockets;
+#[path = "../sys/stat.rs"]
+#[allow(dead_code, reason = "what asks for the rest is Linux's")]
+mod stat;
 #[path = "../sys/unix.rs"]
 mod unix;
 mod watched;
@@ -41,8 +42,8 @@ use crate::wire::FileId;
 
 pub(crate) use children::{end_by, ended_child, foreground_of, ignore, reap, set_to_default, signal_child};
 pub(crate) use descriptors::{Descriptors, descriptor_table_size, name_of, named_by};
-pub(crate) use dying::{ProcessKey, birth_of, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use fork::{Origin, PerProcess};
+pub(crate) use kin::{ProcessKey, birth_of, descends_from, has_ancestor, is_first_child_of, parent_of, proc_is_ours, process_key};
 pub(crate) use missing::{
     Datagram, HangUps, Maker, Mapping, OomKills, OomScore, OwnOomScore, Process, SharedMemory, TcpBooks, Thread, close_aside,
     discard_datagram, exit_of_another, fork_and_execute, is_same_open_file, is_tcp, kill_and_reap, kill_counter, may_enter, memory_file,

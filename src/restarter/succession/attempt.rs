@@ -248,7 +248,8 @@ impl Current {
 
     /// Whether it takes nothing any more: its end tells why.
     pub(super) fn is_gone(&self) -> bool {
-        let is_found_gone = self.copying.as_ref().is_some_and(Copying::is_gone) || self.handover.as_ref().is_some_and(|mailbox| mailbox.is_gone());
+        let is_found_gone =
+            self.copying.as_ref().is_some_and(Copying::is_gone) || self.handover.as_ref().is_some_and(|mailbox| mailbox.is_gone());
         self.deaf || is_found_gone
     }
 
