@@ -109,6 +109,7 @@ fn talk(socket: &UdpSocket, flows: usize, shared: &Shared) {
             match flow.waits_since {
                 Some(since) if since.elapsed() > LOST => {
                     tally.lost += 1;
+                    eprintln!("lost, with no answer in {} s: {}", LOST.as_secs(), flow.last(socket));
                     *flow = begin();
                 }
                 None if flow.due <= Instant::now() || stops => {
@@ -157,6 +158,13 @@ fn talk(socket: &UdpSocket, flows: usize, shared: &Shared) {
 }
 
 impl Flow {
+    /// What was sent last, in words.
+    fn last(&self, socket: &UdpSocket) -> String {
+        let to = self.owner.map_or("the one that serves".into(), |(pid, mark)| format!("process {pid} by mark {mark}"));
+        let from = socket.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
+        format!("datagram {} of flow {} of {from}, to {to}", self.sent, self.number)
+    }
+
     fn send(&mut self, socket: &UdpSocket) {
         self.sent += 1;
         let kind = match self.sent {
