@@ -14,7 +14,7 @@ use crate::trial;
 use crate::world::World;
 use pollflip_kit::client::Load;
 use pollflip_kit::harness::Setup;
-use pollflip_kit::hub::wait_until;
+use pollflip_kit::hub::{wait_for, wait_until};
 use pollflip_kit::service::{Act, Config, at, ms, plan};
 
 /// How many of them one after the other.
@@ -33,9 +33,12 @@ const STARTS: RangeInclusive<usize> = 6..=60;
 
 /// The shortest start so far, after one more.
 fn shortest_start(world: &World) -> Duration {
+    let before = world.owner.said("spawned-within").len();
     world.service.plan_next(at(plan::Step::Born, Act::Exit(0)));
     world.service.fail_to_restart();
-    let times = world.owner.said("spawned-within");
+    // Who asks is told before the program is.
+    let told = || Some(world.owner.said("spawned-within")).filter(|times| times.len() > before);
+    let times = wait_for("the program to be told of the start", told);
     times.iter().map(|text| Duration::from_micros(text.parse().expect("a number"))).min().expect("starts")
 }
 

@@ -329,6 +329,15 @@ pub fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
     wait_for(what, || look().then_some(()));
 }
 
+/// Waits until two are the same, which announces itself by nothing either.
+pub fn wait_until_equal<T: PartialEq + std::fmt::Debug>(what: &str, left: impl Fn() -> T, right: impl Fn() -> T) {
+    let deadline = Instant::now() + DEADLINE;
+    while left() != right() && Instant::now() < deadline {
+        thread::sleep(LOOK_AGAIN);
+    }
+    assert_eq!(left(), right(), "waited {DEADLINE:?} for {what}");
+}
+
 /// Waits for something that announces itself by nothing, and returns it.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
