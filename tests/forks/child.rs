@@ -46,10 +46,9 @@ pub(crate) fn in_child(how: Fork, work: impl FnOnce() -> Verdict) {
 /// Starts a child that does that, and then ends without a word to anybody.
 #[allow(unsafe_code, reason = "these tests are about that")]
 pub(crate) fn fork(how: Fork, work: impl FnOnce() -> Verdict) -> nix::Result<Pid> {
-    if matches!(how, Fork::Kernel | Fork::KernelIntoNamespace) {
-        // The C library does not see to its locks then: another thread could be just about to allocate.
-        wait_until("the other threads to sleep", || procfs::threads_awake() == 1);
-    }
+    // A lock that another thread has amid its work stays locked in the child: that of a thread that starts, which the standard library has,
+    // and, where the C library hears nothing of the fork, that of the allocator.
+    wait_until("the other threads to sleep", || procfs::threads_awake() == 1);
     // SAFETY: the child has one thread, asks for no lock that another thread of its parent may hold, unless that is the test, and leaves by
     // `_exit`. Zeroes ask for what a fork does.
     let pid = unsafe {
