@@ -18,7 +18,8 @@ use pollflip::{Event, Handover, HookResult, LifecycleHandler, Refusal, RestartCo
 
 use crate::child::{BOTH, Verdict, claim, in_child};
 use crate::successor::path;
-use pollflip_kit::group::{DEADLINE, entries, has_ended};
+use pollflip_kit::group::{DEADLINE, entries, has_ended, wait_until};
+use pollflip_kit::procfs;
 
 cases![
     a_copy_takes_no_event_from_its_parent,
@@ -36,7 +37,9 @@ cases![
 fn built() -> Restarter {
     let mut restarter = RestartConfig::new().coordination_socket(path("restart.sock")).build().expect("a restarter");
     restarter.ready().expect("no predecessor");
-    while restarter.poll().is_some() {}
+    // The restart thread may wake the loop once as it starts.
+    wait_until("the restart thread to sleep", || procfs::threads_awake() == 1);
+    while restarter.poll().is_some() || is_readable(&restarter) {}
     restarter
 }
 
