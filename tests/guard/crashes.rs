@@ -70,6 +70,8 @@ fn a_successor_that_is_told_to_end_then_is_told_once() {
     new.says("event Failed");
     assert_eq!(new.ask(Act::Counted), "1");
     signal(service.launched(), Signal::SIGKILL);
+    // It counts what else would end it.
+    new.signal(Signal::SIGKILL);
 }
 
 /// It ends without a word.
