@@ -577,7 +577,9 @@ fn udp_relay() {
         let value = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
         value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{key} in {line}"))
     };
-    assert!(number("refused_send_ns") > 0, "the pair refuses at once what it cannot take: {line}");
+    // Without optimisation the wrapper of the call takes as long as the call.
+    let limit = if cfg!(debug_assertions) { 2000 } else { 1000 };
+    assert!((1..limit).contains(&number("refused_send_ns")), "a refusal costs next to nothing: {line}");
     // By the time of the processor: what a busy machine gives to others is nobody's turn.
     let (running, stopped) = (number("longest_turn_cpu_us"), number("longest_turn_cpu_us_stopped"));
     assert!(stopped <= 2 * running, "a stopped process makes no turn longer: {line}");

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 use temp_dir::TempDir;
 
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(10);
 /// Longer than a server gives its successor: so it is the server who says what was wrong.
 const RESTART_LIMIT: Duration = Duration::from_secs(70);
-const END_LIMIT: Duration = Duration::from_secs(30);
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the servers are told.
 pub(crate) struct Settings {

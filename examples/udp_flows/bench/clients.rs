@@ -13,7 +13,7 @@ use crate::protocol::{BEGIN, DATA, Datagram, END, UNKNOWN};
 /// Several flows share an address, so that several generations answer to it.
 const SOCKETS: usize = 8;
 /// How long a datagram is waited for until it counts as lost.
-const LOST: Duration = Duration::from_secs(20);
+const LOST: Duration = Duration::from_secs(5);
 /// How long a client waits between an answer and its next datagram.
 const PACE: Duration = Duration::from_millis(10);
 /// How many datagrams a flow has, at least; up to four times as many.

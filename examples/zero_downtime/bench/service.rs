@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 use temp_dir::TempDir;
 
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(10);
 /// Longer than a server gives its successor to become ready: so it is the server who says what was wrong.
 const RESTART_LIMIT: Duration = Duration::from_secs(70);
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 /// Longer than a server keeps idle connections.
-const END_LIMIT: Duration = Duration::from_secs(30);
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ask {
