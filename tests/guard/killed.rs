@@ -14,7 +14,7 @@ use crate::keeping::Wish;
 use crate::kept::{Kept, Player, keeps};
 use crate::kit::signal;
 use pollflip_kit::debugger::Stopped;
-use pollflip_kit::hub::wait_until;
+use pollflip_kit::hub::{wait_until, wait_until_equal};
 
 pollflip_kit::trials![
     promise_15_a_start_that_is_killed_at_any_call_of_its_recovery_loses_nothing,
@@ -198,7 +198,7 @@ fn a_process_that_is_killed_at_any_call_while_it_forgets_a_connection_leaves_not
     let kept = Kept::start(&["--restart", "on-failure"], &keeps());
     let mut stays = Player::new(&kept, 1);
     stays.round().expect("an answer");
-    let open = kept.open();
+    let open = kept.descriptors();
     for calls in 1.. {
         let mut leaves = Player::new(&kept, 1 + calls as u64);
         leaves.round().expect("an answer");
@@ -219,7 +219,8 @@ fn a_process_that_is_killed_at_any_call_while_it_forgets_a_connection_leaves_not
         kept.pid_after(&pid.to_string());
         assert_eq!(leaves.stream.read(&mut [0; 8]).expect("an end"), 0, "killed after {calls} calls");
         stays.round().unwrap_or_else(|why| panic!("killed after {calls} calls: {why}"));
-        wait_until("nothing to be left", || kept.connections() == 1 && kept.open() == open);
+        wait_until("the connection to be gone", || kept.connections() == 1);
+        wait_until_equal("nothing else to be left", || kept.descriptors(), || open.clone());
         if !goes_on {
             println!("{calls} calls to forget one");
             assert!(calls > 5, "no more than {calls} calls");

@@ -12,6 +12,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket
 use nix::sys::stat::{Mode, umask};
 use tempfile::{Builder, TempDir};
 
+use crate::procfs;
+
 /// A path of a socket has 107 bytes at the most, and below the directories of tests stand names, and directories of their own.
 const ROOM: usize = 60;
 
@@ -20,6 +22,11 @@ const DESCRIPTORS: u64 = 20_000;
 
 /// How this test program was called, once the process is as its tests need it.
 pub fn prepare() -> Arguments {
+    // What the shell that started this has left open is nobody's here: a service would be born with it, until its number is needed.
+    for (number, _) in procfs::descriptors(std::process::id()).into_iter().filter(|(number, _)| *number > 2) {
+        // That of the directory itself is closed already.
+        let _ = nix::unistd::close(number);
+    }
     // Orphans of the services come to this process, which waits for them.
     nix::sys::prctl::set_child_subreaper(true).expect("prctl");
     // Services that give their rights up reach what this process has made.
