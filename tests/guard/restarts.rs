@@ -4,8 +4,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::keeping::{Drains, Step, Wish, is_drained};
 use crate::kept::{Kept, Player, keeps};
 use crate::kit::signal;
 use pollflip_kit::debugger::Stopped;
-use pollflip_kit::hub::{wait_for, wait_until};
+use pollflip_kit::hub::{DEADLINE, wait_for, wait_until};
 use pollflip_kit::procfs;
 use pollflip_kit::service::{Config, ms};
 
@@ -82,18 +82,22 @@ struct Stranger {
 }
 
 impl Stranger {
+    /// It has connected once.
     fn new(kept: &Kept) -> Stranger {
         let over = Arc::new(AtomicBool::new(false));
         let (address, stop) = (kept.read("address"), Arc::clone(&over));
+        let (connected, has_connected) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut count = 0;
             while !stop.load(Ordering::Relaxed) {
                 TcpStream::connect(&address).map_err(|error| error.to_string())?;
                 count += 1;
+                let _ = connected.send(());
                 thread::yield_now();
             }
             Ok(count)
         });
+        has_connected.recv_timeout(DEADLINE).expect("a connection");
         Stranger { over, thread }
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +11,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
 use nix::unistd::Pid;
 use serde::Serialize;
 
@@ -58,6 +61,8 @@ struct Told {
     /// How many had connected before: their first lines are read by threads of their own, in any order.
     connection: usize,
     stream: UnixStream,
+    /// What was received of a line that is not whole.
+    received: Vec<u8>,
     lines: Vec<String>,
     hung_up: bool,
 }
@@ -92,35 +97,28 @@ impl Hub {
     }
 
     fn listen(&self, stream: UnixStream, connection: usize) {
-        let mut index = None;
-        let reader = BufReader::new(stream.try_clone().expect("a descriptor"));
-        for line in reader.lines().map_while(Result::ok) {
-            let mut seen = self.lock();
-            if let Some(mark) = line.strip_prefix(MARK) {
-                seen.unnamed.remove(&connection);
-                seen.marks.insert(mark.parse().expect("a number"), connection);
-                return self.changed.notify_all();
-            }
-            // The first line is "born PID …".
-            let index = *index.get_or_insert_with(|| {
-                let own = line.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a process names itself first");
-                let pid = getsockopt(&stream, sockopt::PeerCredentials).expect("who has connected").pid() as u32;
-                let stream = stream.try_clone().expect("a descriptor");
-                seen.unnamed.remove(&connection);
-                seen.processes.push(Told { pid, own, connection, stream, lines: Vec::new(), hung_up: false });
-                seen.processes.len() - 1
-            });
-            let pid = seen.processes[index].own;
-            if !BORING.iter().any(|word| line.starts_with(word)) {
-                let _ = writeln!(seen.story, "  {pid}: {line}");
-            }
-            seen.processes[index].lines.push(line);
-            self.changed.notify_all();
-        }
+        let first = first_line(&stream);
         let mut seen = self.lock();
         seen.unnamed.remove(&connection);
-        if let Some(index) = index {
-            seen.processes[index].hung_up = true;
+        if let Some(mark) = first.strip_prefix(MARK) {
+            seen.marks.insert(mark.parse().expect("a number"), connection);
+        }
+        if first.is_empty() || first.starts_with(MARK) {
+            return self.changed.notify_all();
+        }
+        // The first line is "born PID …".
+        let own = first.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a process names itself first");
+        let pid = getsockopt(&stream, sockopt::PeerCredentials).expect("who has connected").pid() as u32;
+        let theirs = stream.try_clone().expect("a descriptor");
+        let (index, received) = (seen.processes.len(), Vec::new());
+        seen.processes.push(Told { pid, own, connection, stream: theirs, received, lines: Vec::new(), hung_up: false });
+        seen.put(index, first);
+        while !seen.processes[index].hung_up {
+            drop(seen);
+            self.changed.notify_all();
+            let _ = poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+            seen = self.lock();
+            seen.hear(index);
         }
         self.changed.notify_all();
     }
@@ -204,7 +202,44 @@ impl Hub {
     }
 }
 
+/// What is said first by who has just connected: the bytes behind it stay where they are.
+fn first_line(mut stream: &UnixStream) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte).is_ok_and(|length| length == 1) && byte != *b"\n" {
+        line.extend(byte);
+    }
+    String::from_utf8(line).expect("text")
+}
+
 impl Seen {
+    /// Reads what a process has said up to now: nothing is on its way any more.
+    fn hear(&mut self, index: usize) {
+        let told = &mut self.processes[index];
+        let mut buffer = [0; 4096];
+        loop {
+            match recv(told.stream.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) if length > 0 => told.received.extend_from_slice(&buffer[..length]),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => break,
+                Ok(_) | Err(_) => break told.hung_up = true,
+            }
+        }
+        let end = told.received.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let whole: Vec<u8> = told.received.drain(..end).collect();
+        for line in String::from_utf8_lossy(&whole).lines() {
+            self.put(index, line.into());
+        }
+    }
+
+    fn put(&mut self, index: usize, line: String) {
+        let told = &mut self.processes[index];
+        if !BORING.iter().any(|word| line.starts_with(word)) {
+            let _ = writeln!(self.story, "  {}: {line}", told.own);
+        }
+        told.lines.push(line);
+    }
+
     /// Those who have named themselves, in the order in which they connected.
     fn in_order(&self) -> impl Iterator<Item = &Told> {
         let mut all: Vec<_> = self.processes.iter().collect();
@@ -213,8 +248,13 @@ impl Seen {
     }
 
     fn told(&self, own: u32) -> Option<&Told> {
+        self.index(own).map(|index| &self.processes[index])
+    }
+
+    fn index(&self, own: u32) -> Option<usize> {
         // The last one: numbers may come back, and a process that executes a program connects once more.
-        self.processes.iter().filter(|told| told.own == own).max_by_key(|told| told.connection)
+        let all = self.processes.iter().enumerate().filter(|(_, told)| told.own == own);
+        all.max_by_key(|(_, told)| told.connection).map(|(index, _)| index)
     }
 }
 
@@ -248,10 +288,14 @@ impl Process {
         })
     }
 
-    /// The lines that begin so, so far.
+    /// The lines that begin so, so far: what it has said before this is called is among them.
     pub fn said(&self, beginning: &str) -> Vec<String> {
-        let seen = self.hub.lock();
-        seen.told(self.own).map_or_else(Vec::new, |told| told.lines.iter().filter_map(|line| rest(line, beginning)).collect())
+        let mut seen = self.hub.lock();
+        let Some(index) = seen.index(self.own) else { return Vec::new() };
+        seen.hear(index);
+        // Others may wait for one of them.
+        self.hub.changed.notify_all();
+        seen.processes[index].lines.iter().filter_map(|line| rest(line, beginning)).collect()
     }
 
     /// Has it do something.
