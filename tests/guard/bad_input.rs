@@ -57,14 +57,15 @@ fn peers_that_leave_while_the_service_is_dead_are_gone_and_the_others_go_on() {
     asks_and_finishes.stream.read_to_end(&mut answer).expect("an answer and an end");
     assert!(answer == expected, "another answer");
     wait_until("the others to be gone", || kept.connections() == 2);
-    // An end is seen a moment before the service closes its side, and what it answers later comes after that.
-    [&mut asks, &mut waits].into_iter().try_for_each(Player::round).expect("they go on");
+    let mut go_on = || [&mut asks, &mut waits].into_iter().try_for_each(Player::round).expect("they go on");
+    // The ends of those who have left or asked are done with when these are answered.
+    go_on();
     let open = kept.descriptors();
     let old = kept.kill();
     kept.pid_after(&old);
-    [&mut asks, &mut waits].into_iter().try_for_each(Player::round).expect("they go on");
+    go_on();
     assert_eq!(kept.connections(), 2, "nothing is left of those who are gone: {}", kept.read("said"));
-    [&mut asks, &mut waits].into_iter().try_for_each(Player::round).expect("they go on");
+    go_on();
     assert_eq!(kept.descriptors(), open, "nothing is left of those who are gone: {}", kept.read("said"));
     assert_eq!(kept.stop(), 0);
 }

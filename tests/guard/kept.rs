@@ -131,7 +131,7 @@ impl Kept {
         let mut line = String::new();
         let mut stream = io::BufReader::new(stream);
         stream.read_line(&mut line).expect("an answer");
-        // It is counted, and must not be seen by who looks at descriptors next.
+        // Who asks is a connection too. Its end is seen a moment before the service closes its side: what that answers later comes after.
         let _ = stream.get_ref().shutdown(std::net::Shutdown::Write).and_then(|()| stream.read(&mut [0]));
         let (pid, count) = line.trim_end().split_once(' ').expect("two numbers");
         (pid.parse().expect("a number"), count.parse::<usize>().expect("a number") - 1)
