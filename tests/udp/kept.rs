@@ -14,7 +14,7 @@ use crate::service::{Address, Has, Name};
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_for, wait_until};
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Config, KeepDescriptors, Log, RunAs, Step, at, ms, set};
+use pollflip_kit::service::{Act, Config, Log, RunAs, Step, at, ms, set};
 use udp_flows::clients::Clients;
 use udp_flows::protocol::{BEGIN, DATA, END, UNKNOWN};
 
@@ -55,7 +55,6 @@ impl Kept {
             .env("LOG", log)
             .env("POLLFLIP_LOG", "info")
             .set(Log::Told)
-            .set(KeepDescriptors)
             .shell(&shell);
         Kept(setup.start())
     }

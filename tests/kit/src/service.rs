@@ -29,7 +29,7 @@ pub use capability::Capability;
 pub use listeners::{Kind, Socket, tcp};
 pub use plan::{Plan, Step, at, never_ready, set};
 pub use report::Log;
-pub use settings::{Config, GoTo, KeepDescriptors, LeaveFirstThread, Linger, Listen, RunAs, Setting, Settings, ms};
+pub use settings::{Config, GoTo, LeaveFirstThread, Linger, Listen, RunAs, Setting, Settings, ms};
 
 /// Set: this process is no test runner.
 pub const ROLE: &str = "POLLFLIP_TEST_ROLE";
@@ -50,7 +50,7 @@ const COMMANDS: Token = Token(usize::MAX - 2);
 /// What every service begins with: it tells of its birth, and takes its plan and its settings.
 pub fn begin() -> (Plan, Settings) {
     let mut settings = Settings::read();
-    let birth = report::Birth::observe(settings.has::<KeepDescriptors>());
+    let birth = report::Birth::observe();
     report::open(&directory().join(HUB), settings.get());
     birth.report();
     let mut plan = Plan::take(&directory().join(NEXT));

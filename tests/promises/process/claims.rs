@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use crate::sockets::all_kinds;
 use pollflip_kit::harness::{Service, Setup};
-use pollflip_kit::service::{Act, Config, KeepDescriptors, Kind, Linger, Listen, Step, at, set, tcp};
+use pollflip_kit::service::{Act, Config, Kind, Linger, Listen, Step, at, set, tcp};
 
 pollflip_kit::trials![
     a_name_with_another_kind_behind_it_is_an_error_that_says_both,
@@ -144,8 +144,7 @@ fn an_address_that_an_earlier_generation_has_is_an_error_that_names_it() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = listener.local_addr().expect("an address");
     // The first generation has it from elsewhere, as number 9, and passes it to nobody.
-    let setup =
-        Setup::new().set(Linger).set(KeepDescriptors).set(Config::InheritDescriptors(false)).set(Listen::To(tcp("echo", "127.0.0.1:0")));
+    let setup = Setup::new().set(Linger).set(Config::InheritDescriptors(false)).set(Listen::To(tcp("echo", "127.0.0.1:0")));
     let service = setup.stdin(listener).shell("exec 9<&0 </dev/null; exec \"$0\"").start();
     let first = service.first();
     let second = service.restart();

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::Process;
 use pollflip_kit::procfs;
-use pollflip_kit::service::{Act, Config, KeepDescriptors, Linger, Step, at, ms};
+use pollflip_kit::service::{Act, Config, Linger, Step, at, ms};
 
 pollflip_kit::trials![
     promise_10_a_lifeline_variable_of_garbage_is_ignored,
@@ -126,7 +126,7 @@ fn promise_10_a_configuration_that_makes_no_sense_is_an_error() {
 fn promise_10_descriptors_that_the_variable_does_not_name_are_left_alone() {
     let (fd, other) = UnixStream::pair().expect("a pair");
     let inode = nix::sys::stat::fstat(&fd).expect("a socket").st_ino;
-    let service = named(fd.into()).set(KeepDescriptors).start();
+    let service = named(fd.into()).start();
     let expected = (9, format!("socket:[{inode}]"));
     assert!(procfs::descriptors(service.first().pid).contains(&expected));
     drop(other);

@@ -158,8 +158,7 @@ pub struct Birth {
 }
 
 impl Birth {
-    /// What the test runner was born with itself is closed first, unless it is to be kept.
-    pub fn observe(keeps: bool) -> Birth {
+    pub fn observe() -> Birth {
         let lifeline = std::env::var("POLLFLIP_LIFELINE").unwrap_or_else(|_| "none".into());
         let pid = std::process::id();
         // The directory that is being read has a descriptor too.
@@ -167,12 +166,6 @@ impl Birth {
         let mut descriptors: Vec<i32> =
             procfs::descriptors(pid).into_iter().filter(|(_, what)| *what != own).map(|(number, _)| number).collect();
         descriptors.sort();
-        if lifeline == "none" && !keeps {
-            let passed = if std::env::var_os("LISTEN_FDS").is_some() { 2 } else { 0 };
-            for number in descriptors.extract_if(.., |number| *number > 2 + passed) {
-                let _ = nix::unistd::close(number);
-            }
-        }
         let directory = std::env::current_dir().unwrap_or_default().display().to_string();
         let blocked = procfs::status(pid, "SigBlk").unwrap_or_default();
         Birth { descriptors, lifeline, blocked, directory, arguments: std::env::args().collect() }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::listeners::{Socket, tcp};
 
-crate::settings![Config, Listen, Linger, LeaveFirstThread, GoTo, KeepDescriptors];
+crate::settings![Config, Listen, Linger, LeaveFirstThread, GoTo];
 
 /// What can be said of a service.
 pub trait Setting: Serialize + DeserializeOwned {
@@ -107,10 +107,6 @@ impl Setting for RunAs {
         true
     }
 }
-
-/// The first process keeps what it was born with.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct KeepDescriptors;
 
 /// It goes there once its restarter is built.
 #[derive(Debug, Clone, Serialize, Deserialize)]
