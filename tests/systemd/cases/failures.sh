@@ -268,6 +268,11 @@ serves_generation() {
   [[ $(ask 7000) == *"generation $1" ]]
 }
 
+# The successor of that generation, or a first process that systemd has started since it had started so many.
+serves_after() {
+  serves_generation $(($1 + 1)) || { property_is NRestarts $(($2 + 1)) && serves_generation 0; }
+}
+
 # systemd does not know the successor yet: for it the service has crashed, and is started again.
 case_the_old_process_is_killed_on_probation() {
   on_probation </dev/null
@@ -280,14 +285,14 @@ case_the_old_process_is_killed_on_probation() {
 
 # A unit that lives as long as one of its processes, and listens to each: the successor can name itself. Which of the two systemd hears of
 # first, that or the end of its main process, is chance: after the end it ends the unit as well. It serves in both cases, by the successor
-# or afresh.
+# or afresh. And it may have taken in the successor and still remember the end: then it ends the unit at the next restart.
 case_the_old_process_is_killed_on_probation_with_exit_type_cgroup() {
   on_probation <<'UNIT'
 [Service]
 ExitType=cgroup
 NotifyAccess=all
 UNIT
-  local old answer generation
+  local old answer generation restarts
   old=$(show MainPID)
   in_box systemctl kill --kill-whom=main --signal=KILL restarter
   await 20 "a new main process" property_is_not MainPID "$old"
@@ -296,9 +301,10 @@ UNIT
   generation=${answer##* }
   is "the answer" "$answer" "pid $(show MainPID) generation $generation"
   # Either the successor of that restart, or the first process after a start by systemd.
-  is "restarts by systemd and generation" "$(show NRestarts) $generation" "$((1 - generation)) $generation"
+  restarts=$(show NRestarts)
+  is "restarts by systemd and generation" "$restarts $generation" "$((1 - generation)) $generation"
   in_box systemctl reload --no-block restarter
-  await 20 "the next successor serves" serves_generation $((generation + 1))
+  await 20 "the next one serves" serves_after "$generation" "$restarts"
 }
 
 # What a deploy script goes by.
