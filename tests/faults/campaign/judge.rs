@@ -83,7 +83,7 @@ fn was_told(answer: &Answer, told: Told, new: Option<&Process>) -> bool {
 
 /// It works, and whoever serves then is as large as the one before.
 pub fn next_restart(world: &mut World, case: Case) {
-    let before = size(&world.owner);
+    let before = size(&world.service, &world.owner);
     let first = world.owner.said("built").iter().any(|built| built.starts_with("generation 0 "));
     let next = if world.has_long_probation {
         // Counted before: the next one may be born as soon as somebody has asked.
@@ -105,7 +105,7 @@ pub fn next_restart(world: &mut World, case: Case) {
     if !first {
         expect_size(world, case, &next, &before);
     }
-    world.before = size(&next);
+    world.before = size(&world.service, &next);
     world.owner = next;
 }
 
@@ -134,8 +134,9 @@ pub fn alone(world: &World, case: Case, owner: Option<&Process>) {
 
 /// What a process has open when all who have left are gone. The end of a connection takes a moment through the loopback device; what else
 /// has happened it knows when it has answered twice.
-pub fn size(process: &Process) -> Snapshot {
+pub fn size(service: &Service, process: &Process) -> Snapshot {
     wait_until("the end of all connections", || process.ask(Act::Connections) == "0");
+    wait_until("all who have asked to be gone", || procfs::connections_to(&service.socket()) == 0);
     process.ask(Act::Status);
     process.ask(Act::Status);
     Snapshot::of(process.pid)

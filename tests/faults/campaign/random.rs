@@ -151,7 +151,7 @@ fn storm(world: &mut World, chance: &mut Chance) {
     let owner = world.service.restart_some_time();
     owner.says("serving");
     owner.says("event PredecessorGone");
-    world.before = size(&owner);
+    world.before = size(&world.service, &owner);
     world.owner = owner;
 }
 

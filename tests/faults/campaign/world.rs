@@ -85,7 +85,7 @@ impl World {
         fs::set_permissions(service.path(crate::service::HUB), fs::Permissions::from_mode(0o777)).expect("permissions");
         let owner = service.first();
         owner.says("serving");
-        let before = judge::size(&owner);
+        let before = judge::size(&service, &owner);
         let guard = above.map(|above| Guard::of(above, &service));
         World { service, owner, before, has_long_probation, guard }
     }

@@ -1,7 +1,7 @@
 //! What /proc says about a process.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 
@@ -53,6 +53,20 @@ fn kind(what: &str) -> String {
         Some(own) => format!("/proc/…/{}", own.split_once('/').map_or("", |(_, file)| file)),
         None => what.into(),
     }
+}
+
+/// How many connections the coordination socket at that path has taken in, or has waiting. Each one ends when nobody has the other end of it
+/// open: a process that another thread is just starting has a copy of all that its parent has, until it executes its program.
+pub fn connections_to(path: &Path) -> usize {
+    const LISTENS: &str = "00010000";
+    let path = path.to_str().expect("a path of text");
+    let text = fs::read_to_string("/proc/net/unix").expect("/proc/net/unix");
+    let is_one = |line: &&str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        // The name by which it was bound is longer: it was renamed.
+        fields.get(7).is_some_and(|name| name.starts_with(path)) && fields[3] != LISTENS
+    };
+    text.lines().filter(is_one).count()
 }
 
 /// The environment that a process was born with, sorted.
