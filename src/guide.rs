@@ -562,7 +562,7 @@
 //!
 //! The kernel then ends a process of the control group, or of the machine. Until the restart is
 //! final, that is the successor: its `oom_score_adj` becomes 1000 if its restart takes more than
-//! 5 ms, and is set back at the commit. The restart has failed then, the one who asked is told that it was memory, and the
+//! 5 ms (a busy machine may do it later), and is set back at the commit. The restart has failed then, the one who asked is told that it was memory, and the
 //! predecessor goes on with its connections. What the successor starts before the commit inherits
 //! the 1000: start helpers at [`Event::Committed`](crate::Event::Committed). If the value cannot be
 //! set, or set back, a warning says so, and so does [`Status::notes`](crate::Status). A unit needs

@@ -83,6 +83,12 @@ pub fn variable_names(pid: u32) -> Vec<String> {
     environment(pid).iter().map(|variable| variable.split('=').next().unwrap_or_default().to_owned()).collect()
 }
 
+/// How soon the kernel ends a process when memory is short: its oom_score_adj.
+pub fn oom_score(pid: u32) -> i32 {
+    let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a process");
+    text.trim().parse().expect("a number")
+}
+
 /// The file that a process executes.
 pub fn executable(pid: u32) -> PathBuf {
     fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default()

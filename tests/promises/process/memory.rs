@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 
 use pollflip_kit::harness::{Service, Setup};
 use pollflip_kit::hub::{Process, wait_until};
-use pollflip_kit::procfs::{self, Snapshot};
+use pollflip_kit::procfs::{self, Snapshot, oom_score as score};
 use pollflip_kit::service::{Act, Config, Linger, Log, RunAs, Step, at, ms};
 
 pollflip_kit::trials![
@@ -25,11 +25,6 @@ pollflip_kit::trials![
     a_successor_that_cannot_be_made_to_go_first_is_told_of_and_takes_over,
     a_successor_that_cannot_be_set_back_says_so,
 ];
-
-fn score(pid: u32) -> i32 {
-    let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a process");
-    text.trim().parse().expect("a number")
-}
 
 fn on_probation() -> Setup {
     Setup::new().set(Config::Probation(ms(120000))).set(Log::Told).set(Linger)
